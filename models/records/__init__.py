@@ -1,0 +1,19 @@
+"""One file per table. Importing this package registers them all."""
+
+from models.records.artifact import Artifact
+from models.records.attempt import Attempt
+from models.records.checkpoint import Checkpoint
+from models.records.event import Event
+from models.records.idempotency import Idempotency
+from models.records.inspection import Inspection
+from models.records.job import Job
+from models.records.key import Key
+from models.records.metric import Metric
+from models.records.preview import Preview
+from models.records.upload import Dataset, File, Teacher
+from models.records.worker import Worker
+
+__all__ = [
+    "Artifact", "Attempt", "Checkpoint", "Dataset", "Event", "File", "Idempotency", "Inspection",
+    "Job", "Key", "Metric", "Preview", "Teacher", "Worker",
+]

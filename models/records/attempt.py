@@ -1,0 +1,24 @@
+"""Tries at a job."""
+
+from typing import Any
+
+from sqlalchemy import Double, ForeignKey, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.database import Record
+from models.records.columns import CreatedAt, Json
+
+
+class Attempt(Record):
+    """`outcome` is null while it runs, then succeeded, failed, cancelled, drained or lost."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker_id: Mapped[str] = mapped_column(String(64))
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    log_key: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[CreatedAt]
+    ended_at: Mapped[float | None] = mapped_column(Double)

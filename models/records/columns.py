@@ -1,0 +1,67 @@
+"""Column types and mixins that several tables share."""
+
+from typing import Annotated, Any
+
+import uuid6
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, String, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+
+from models.database import now
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+Identifier = Annotated[str, mapped_column(String(64), primary_key=True)]
+ShortText = Annotated[str, mapped_column(String(255))]
+LongText = Annotated[str, mapped_column(Text)]
+Time = Annotated[float, mapped_column(Double)]
+CreatedAt = Annotated[float, mapped_column(Double, default=now())]
+JsonObject = Annotated[dict[str, Any], mapped_column(Json)]
+JsonList = Annotated[list[Any], mapped_column(Json)]
+KeyId = Annotated[str, mapped_column(ForeignKey("keys.id"), index=True)]
+
+
+def new_id(prefix: str) -> str:
+    """A prefix and a UUIDv7, so that ids sort by time: `job_0190f3…`."""
+    return f"{prefix}_{uuid6.uuid7().hex}"
+
+
+class Leased:
+    """Work that one worker at a time may hold. `attempt` is the fencing token: it rises at every claim, and every
+    write of a worker names it. `losses` counts attempts in a row that were lost without progress."""
+
+    priority: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_expires_at: Mapped[float | None] = mapped_column(Double)
+    due_at: Mapped[float] = mapped_column(Double, default=now())
+    rung_at: Mapped[float | None] = mapped_column(Double)
+
+
+class Uploaded:
+    """What teachers, datasets and files share: bytes that arrive by PUT and are inspected before anything uses them."""
+
+    id: Mapped[Identifier]
+    name: Mapped[ShortText]
+    labels: Mapped[JsonObject] = mapped_column(default=dict)
+    status: Mapped[str] = mapped_column(String(16), default="waiting")
+    upload_key: Mapped[str | None] = mapped_column(Text)
+    size: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    blob_key: Mapped[str | None] = mapped_column(Text)
+    blob_size: Mapped[int | None] = mapped_column(BigInteger)
+    blob_sha256: Mapped[str | None] = mapped_column(String(64))
+    findings: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    problem: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+    deleted_at: Mapped[float | None] = mapped_column(Double)
+
+    @declared_attr
+    def key_id(cls) -> Mapped[str]:
+        return mapped_column(ForeignKey("keys.id"))
+
+    @declared_attr.directive
+    def __table_args__(cls) -> tuple[Any, ...]:
+        return (Index(None, "key_id", "id"),)

@@ -1,0 +1,50 @@
+"""Jobs: the spec, where it stands, and who holds it."""
+
+from typing import Any
+
+from sqlalchemy import Double, ForeignKey, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.database import Record
+from models.records.columns import CreatedAt, Identifier, Json, JsonObject, Leased, ShortText
+
+
+class Job(Leased, Record):
+    """`spec` is what the user sent, `resolved` has every default written out. `ready` is set once all inputs are
+    inspected and the check of the spec has passed; until then `reason` says what the job waits for. `event_seq` is the
+    number of the newest event; `version` rises at every change that a reader can see."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "key_id", "id"),
+        Index(None, "status", "ready", "priority", "due_at"),
+        Index(None, "status", "lease_expires_at"),
+        Index(None, "teacher_id"),
+        Index(None, "dataset_id"),
+    )
+
+    id: Mapped[Identifier]
+    key_id: Mapped[str] = mapped_column(ForeignKey("keys.id"))
+    name: Mapped[ShortText]
+    labels: Mapped[JsonObject] = mapped_column(default=dict)
+    status: Mapped[str] = mapped_column(String(16), default="queued")
+    phase: Mapped[str | None] = mapped_column(String(32))
+    phases: Mapped[JsonObject] = mapped_column(default=dict)
+    stage: Mapped[str | None] = mapped_column(String(255))
+    ready: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[str | None] = mapped_column(Text)
+    spec: Mapped[JsonObject]
+    resolved: Mapped[JsonObject]
+    teacher_id: Mapped[str | None] = mapped_column(ForeignKey("teachers.id"))
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    evaluation_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    cancel_requested_at: Mapped[float | None] = mapped_column(Double)
+    retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    event_seq: Mapped[int] = mapped_column(default=0)
+    version: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[CreatedAt]
+    started_at: Mapped[float | None] = mapped_column(Double)
+    finished_at: Mapped[float | None] = mapped_column(Double)
+    deleted_at: Mapped[float | None] = mapped_column(Double)

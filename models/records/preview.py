@@ -1,0 +1,25 @@
+"""Pictures and partial results of an attempt, visible at once."""
+
+from sqlalchemy import BigInteger, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.database import Record
+from models.records.columns import CreatedAt, Identifier
+
+
+class Preview(Record):
+    """A picture of a running attempt."""
+
+    __tablename__ = "previews"
+    __table_args__ = (UniqueConstraint("job_id", "name"),)
+
+    id: Mapped[Identifier]
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    step: Mapped[int]
+    name: Mapped[str] = mapped_column(String(255))
+    key: Mapped[str] = mapped_column(Text)
+    content_type: Mapped[str] = mapped_column(String(128))
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[CreatedAt]

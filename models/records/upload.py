@@ -1,0 +1,35 @@
+"""Teachers, datasets and other files that users upload."""
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.database import Record
+from models.records.columns import JsonList, JsonObject, ShortText, Uploaded
+
+
+class Teacher(Uploaded, Record):
+    """A trained network. `input` is its contract: channels, height, width, mean, std."""
+
+    __tablename__ = "teachers"
+
+    network: Mapped[ShortText]
+    options: Mapped[JsonObject] = mapped_column(default=dict)
+    classes: Mapped[int]
+    input: Mapped[JsonObject]
+    class_names: Mapped[JsonList] = mapped_column(default=list)
+
+
+class Dataset(Uploaded, Record):
+    """Images with labels. `options` are the user's wishes for the inspection, such as an image size."""
+
+    __tablename__ = "datasets"
+
+    options: Mapped[JsonObject] = mapped_column(default=dict)
+
+
+class File(Uploaded, Record):
+    """Any other input of a job: initial weights, statistics, embeddings."""
+
+    __tablename__ = "files"
+
+    kind: Mapped[ShortText]
+    options: Mapped[JsonObject] = mapped_column(default=dict)

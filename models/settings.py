@@ -1,0 +1,72 @@
+"""Settings of every process, from the environment (`DISTILL_…`) or a file of such lines."""
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The defaults are the embedded set: SQLite, a folder and a queue of files, all under `data`."""
+
+    model_config = SettingsConfigDict(env_prefix="DISTILL_", env_file=".env", extra="ignore")
+
+    data: Path = Field(Path(".distillery"), description="Folder of the embedded set, of attempts' working folders and of the first key.")
+    database_url: str = Field("", description="SQLAlchemy URL; empty for SQLite in `data`.")
+    storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`; empty for a folder in `data`.")
+    storage_endpoint: str | None = Field(None, description="Address of an S3 server other than Amazon's.")
+    storage_public_endpoint: str | None = Field(None, description="Where clients reach the same S3 server; set, downloads are redirected.")
+    storage_access_key: str | None = None
+    storage_secret_key: str | None = None
+    storage_region: str = "us-east-1"
+    broker_url: str = Field("", description="Celery broker; empty for `filesystem://` in `data`.")
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    environment: Literal["laptop", "production"] = "laptop"
+
+    lease_seconds: float = Field(60.0, gt=0, description="A worker that is silent for so long has lost its job.")
+    beat_seconds: float = Field(10.0, gt=0, description="A worker renews its lease so often.")
+    sweep_seconds: float = Field(5.0, gt=0, description="Every worker looks so often for due work and lost leases.")
+    cancel_grace_seconds: float = Field(2.0, gt=0, description="An engine asked to end by a cancel has so long.")
+    drain_grace_seconds: float = Field(10.0, gt=0, description="An engine asked to checkpoint and end has so long.")
+    most_lost_attempts: int = Field(3, ge=1, description="So many attempts without progress in a row fail a job as poison.")
+    checkpoint_seconds: float = Field(30.0, ge=0, description="Least time between checkpoints.")
+    engine_threads: int | None = Field(None, ge=1, description="Threads of the engine; empty for the machine's cores.")
+    device: str = Field("auto", description="`auto`, `cpu` or `cuda`.")
+
+    upload_bytes: int = Field(4 * 2**30, gt=0, description="Largest upload.")
+    storage_bytes: int = Field(100 * 2**30, gt=0, description="What one key may store.")
+    network_parameters: int = Field(2 * 10**9, gt=0, description="Largest teacher or student.")
+    job_minutes: int = Field(24 * 60, gt=0, description="Longest job.")
+    queued_jobs: int = Field(1000, gt=0, description="What one key may have queued.")
+
+    @cached_property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.data.absolute() / 'distillery.db'}"
+
+    @cached_property
+    def storage(self) -> str:
+        return self.storage_url or (self.data.absolute() / "blobs").as_uri()
+
+    @cached_property
+    def broker(self) -> str:
+        return self.broker_url or "filesystem://"
+
+    @property
+    def key_file(self) -> Path:
+        """Where the first start leaves the embedded key, readable by its owner alone."""
+        return self.data / "key"
+
+    @property
+    def work_folder(self) -> Path:
+        """Where attempts have their folders."""
+        return self.data / "work"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()

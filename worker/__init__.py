@@ -1,0 +1,1 @@
+"""The worker: a Celery shell around the engine in `worker.distillation`."""

@@ -1,0 +1,112 @@
+"""Objective: what is measured between student, teacher, peers and samples.
+
+An objective is an `nn.Module` that owns everything it needs (connectors, memory banks, margins, discriminators), so
+its `state_dict()` is its whole resume state. It never calls a network, holds no optimiser and knows no epochs.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation.step import Outputs, Step
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job must offer for an objective to work; checked at submission from the catalogue."""
+
+    fields: tuple[str, ...] = ()
+    """Batch fields: `label`, `index`, `privileged`, `second_view`, ..."""
+    teacher: bool = True
+    """Reads the teacher's outputs."""
+    logits: bool = False
+    """Compares logits, so that teacher and student must have the same classes."""
+    sampler: str | None = None
+    """A demand on how batches are drawn, such as `per_class`."""
+    input_gradient: bool = False
+    """Differentiates with respect to the image, teacher included."""
+    prepass: bool = False
+    """Wants `observe` to see the training set once before the first step."""
+    batch_global: bool = False
+    """Its value is not a mean over samples, so several devices must gather."""
+    minimum_classes: int = 2
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Names of the activations that an objective wants captured."""
+
+    student: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TapMap:
+    """The taps that a network offers: `shapes` (without the batch) in order of execution; `stages`: the last 4-D tap at each resolution, large to small."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    stages: tuple[str, ...]
+
+
+@dataclass
+class BuildContext:
+    """Real shapes and modules, given to `build` once: outputs of two samples, and the networks (to read, not to train)."""
+
+    student: Outputs
+    teacher: Outputs | None
+    student_network: nn.Module
+    teacher_network: nn.Module | None
+    classes: int
+    examples: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """One loss. Subclasses hold a `Parameters` dataclass, `paper`, `needs`, and `forward`."""
+
+    paper: ClassVar[str] = ""
+    needs: ClassVar[Needs] = Needs()
+    needs_when: ClassVar[Mapping[tuple[str, Any], Needs]] = {}
+    """Needs that replace `needs` when a parameter has a value: `{("standardise", True): Needs(minimum_classes=3)}`."""
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """No parameters."""
+
+    def __init__(self, parameters: Any = None):
+        super().__init__()
+        self.parameters_ = self.Parameters() if parameters is None else parameters
+
+    def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
+        """The taps to capture; raises SpecError (pointers relative to the objective, `/taps`) where they cannot be had."""
+        return Taps()
+
+    def build(self, context: BuildContext) -> None:
+        """Make connectors, banks and buffers for the shapes in `context`; called once, before any forward."""
+
+    def observe(self, step: Step) -> None:
+        """See one batch of the pre-pass (un-augmented, teacher only, no gradient)."""
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """Named, unweighted scalar terms; what a job's weight multiplies is their sum."""
+        raise NotImplementedError
+
+    def own_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters of an adversary, trained by the engine with an optimiser of their own; all others train with the student."""
+        return ()
+
+    def own_step(self, step: Step) -> Tensor | None:
+        """The adversary's loss, on a detached student; None where there is no adversary."""
+        return None
+
+    def deploy(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        """The network that ships; SimKD, for one, ships more than the student."""
+        return student
+
+
+def fp32(device: torch.device) -> torch.autocast:
+    """A context in which autocast is off, for maths that needs single precision; cast inputs with `.float()` inside."""
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,191 @@
+"""Parameters of methods: dataclasses whose annotations carry ranges and descriptions.
+
+A method declares
+
+    @dataclass(frozen=True)
+    class Parameters:
+        temperature: Annotated[float, Range(gt=0), "Softens both softmaxes."] = 4.0
+
+`schema` turns it into JSON Schema for the catalogue, and `parse` turns JSON values into an instance, so that the
+engine checks the same rules when it runs without the service.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union
+
+from worker.distillation.errors import Problem, SpecError
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number."""
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def schema(self) -> dict[str, float]:
+        names = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+        return {names[key]: bound for key, bound in dataclasses.asdict(self).items() if bound is not None}
+
+    def complaint(self, value: float) -> str | None:
+        checks = {
+            "greater than": (self.gt, lambda bound: value > bound),
+            "at least": (self.ge, lambda bound: value >= bound),
+            "less than": (self.lt, lambda bound: value < bound),
+            "at most": (self.le, lambda bound: value <= bound),
+        }
+        for words, (bound, holds) in checks.items():
+            if bound is not None and not holds(bound):
+                return f"must be {words} {bound:g}, not {value:g}"
+        return None
+
+
+@dataclass(frozen=True)
+class Items:
+    """Bounds of a list's length."""
+
+    least: int = 0
+    most: int | None = None
+
+
+class Objectives(tuple[dict[str, Any], ...]):
+    """The type of a parameter that is a list of weighted objectives, written as in a job's `objectives`."""
+
+
+TapPair = tuple[str, str]
+"""A student's tap and the teacher's tap that it is compared with."""
+
+
+def schema(parameters: type) -> dict[str, Any]:
+    """JSON Schema of a `Parameters` dataclass: an object whose properties all have a description and a default or are required."""
+    hints = typing.get_type_hints(parameters, include_extras=True)
+    properties: dict[str, Any] = {}
+    required = []
+    for field in dataclasses.fields(parameters):
+        entry = _schema_of(hints[field.name])
+        if field.default is not dataclasses.MISSING:
+            entry["default"] = _jsonable(field.default)
+        else:
+            required.append(field.name)
+        properties[field.name] = entry
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def parse(parameters: type[P], values: Mapping[str, Any], pointer: str = "") -> P:
+    """An instance of a `Parameters` dataclass from JSON values.
+
+    Raises:
+        SpecError: a name is unknown, a value is missing, of the wrong type or out of range; it lists them all.
+    """
+    hints = typing.get_type_hints(parameters, include_extras=True)
+    fields = {field.name: field for field in dataclasses.fields(parameters)}  # type: ignore[arg-type]
+    problems = [
+        Problem(f"{pointer}/{name}", f"unknown parameter; known are {', '.join(fields) or 'none'}")
+        for name in values
+        if name not in fields
+    ]
+    parsed = {}
+    for name, field in fields.items():
+        if name in values:
+            try:
+                parsed[name] = _parse_value(hints[name], values[name])
+            except ValueError as error:
+                problems.append(Problem(f"{pointer}/{name}", str(error)))
+        elif field.default is dataclasses.MISSING:
+            problems.append(Problem(f"{pointer}/{name}", "required"))
+    if problems:
+        raise SpecError(problems)
+    return parameters(**parsed)
+
+
+def _jsonable(value: Any) -> Any:
+    return list(map(_jsonable, value)) if isinstance(value, tuple) else value
+
+
+def _split(hint: Any) -> tuple[Any, Range, Items, str]:
+    if typing.get_origin(hint) is not typing.Annotated:
+        return hint, Range(), Items(), ""
+    base, *extras = typing.get_args(hint)
+    bounds = next((extra for extra in extras if isinstance(extra, Range)), Range())
+    items = next((extra for extra in extras if isinstance(extra, Items)), Items())
+    return base, bounds, items, next((extra for extra in extras if isinstance(extra, str)), "")
+
+
+def _optional(base: Any) -> Any | None:
+    """X of `X | None`, else None."""
+    if typing.get_origin(base) not in (Union, types.UnionType):
+        return None
+    inner = [arg for arg in typing.get_args(base) if arg is not type(None)]
+    return inner[0] if len(inner) == 1 else None
+
+
+def _schema_of(hint: Any) -> dict[str, Any]:
+    base, bounds, items, description = _split(hint)
+    text = {"description": description} if description else {}
+    inner = _optional(base)
+    if inner is not None:
+        return {"anyOf": [_schema_of(inner) | bounds.schema(), {"type": "null"}]} | text
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    if base is Objectives:
+        return {"type": "array", "items": {"$ref": "#/objectives"}} | text
+    if origin is Literal:
+        return {"enum": list(args)} | text
+    if origin is tuple and args[-1:] == (Ellipsis,):
+        length = {"minItems": items.least} | ({"maxItems": items.most} if items.most is not None else {})
+        return {"type": "array", "items": _schema_of(args[0])} | length | text
+    if origin is tuple:
+        return {"type": "array", "prefixItems": [_schema_of(arg) for arg in args], "minItems": len(args), "maxItems": len(args)} | text
+    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    return {"type": names[base]} | bounds.schema() | text
+
+
+def _parse_value(hint: Any, value: Any) -> Any:
+    base, bounds, items, _ = _split(hint)
+    inner = _optional(base)
+    if inner is not None:
+        parsed = None if value is None else _parse_value(inner, value)
+        return parsed if parsed is None else _bounded(bounds, parsed)
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"must be one of {', '.join(map(str, args))}, not {value!r}")
+        return value
+    if base is Objectives or origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"must be a list, not {value!r}")
+        return _parse_list(base, args, items, value)
+    if base is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, base) or (base is int and isinstance(value, bool)):
+        raise ValueError(f"must be {base.__name__}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be finite")
+    return _bounded(bounds, value)
+
+
+def _parse_list(base: Any, args: tuple[Any, ...], items: Items, values: Any) -> Any:
+    if base is Objectives:
+        return Objectives(values)
+    if args[-1:] != (Ellipsis,):
+        if len(values) != len(args):
+            raise ValueError(f"must have {len(args)} items, not {len(values)}")
+        return tuple(_parse_value(arg, value) for arg, value in zip(args, values, strict=True))
+    if len(values) < items.least or (items.most is not None and len(values) > items.most):
+        raise ValueError(f"must have {items.least} to {items.most or 'any number of'} items, not {len(values)}")
+    return tuple(_parse_value(args[0], value) for value in values)
+
+
+def _bounded(bounds: Range, value: Any) -> Any:
+    complaint = bounds.complaint(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if complaint:
+        raise ValueError(complaint)
+    return value

@@ -1,0 +1,62 @@
+"""What an objective may read of one training step.
+
+Shapes: B batch, C channels, K classes, H height, W width.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class Outputs:
+    """What one forward pass of one network gave.
+
+    `logits` (B, K); `taps`: activations by tap name, of any shape that begins with B.
+    """
+
+    logits: Tensor
+    taps: dict[str, Tensor] = field(default_factory=dict)
+
+    def detached(self) -> "Outputs":
+        return Outputs(self.logits.detach(), {name: tap.detach() for name, tap in self.taps.items()})
+
+
+@dataclass
+class Batch:
+    """Samples from a source.
+
+    `image` (B, C, H, W), float, normalised as the teacher's input contract says. `fields` holds what else the source
+    provides: `label` (B,) int64, `index` (B,) int64 (stable over epochs), ... `teacher` is set where the source has
+    already computed the teacher's outputs on these very images.
+    """
+
+    image: Tensor
+    fields: dict[str, Tensor] = field(default_factory=dict)
+    teacher: Outputs | None = None
+
+
+@dataclass
+class Step:
+    """Everything an objective may read in one step.
+
+    `teacher` is None for jobs without a teacher; `peers` are the detached outputs of the other members of a cohort;
+    `progress` runs from 0 to 1 over the stage; `number` counts the stage's steps from 0.
+    """
+
+    batch: Batch
+    student: Outputs
+    teacher: Outputs | None = None
+    peers: tuple[Outputs, ...] = ()
+    progress: float = 0.0
+    number: int = 0
+
+    @property
+    def label(self) -> Tensor:
+        return self.batch.fields["label"]
+
+    def need_teacher(self) -> Outputs:
+        """The teacher's outputs, for objectives that have declared that they need them."""
+        if self.teacher is None:
+            raise RuntimeError("an objective that needs a teacher was given none")
+        return self.teacher

@@ -1,0 +1,36 @@
+"""Transform: how weights live during training and in the artifact: quantised, pruned, factorised."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+
+class Transform:
+    """Changes how a network's weights live. Composes with any objective."""
+
+    paper: ClassVar[str] = ""
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """No parameters."""
+
+    def __init__(self, parameters: Any = None):
+        self.parameters = self.Parameters() if parameters is None else parameters
+
+    def prepare(self, network: nn.Module) -> None:
+        """Parametrise, mask or factorise the network in place, before its optimiser is made."""
+
+    def after_step(self, network: nn.Module) -> None:
+        """Called after every optimiser step."""
+
+    def finalize(self, network: nn.Module) -> None:
+        """Bake the transform into plain weights, in place, at the end of the stage."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that is not in the network's own `state_dict`."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo `state_dict`."""
