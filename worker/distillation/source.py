@@ -69,6 +69,10 @@ class Source:
     """Batch fields beside the image."""
     needs: ClassVar[SourceNeeds] = SourceNeeds()
     synthesises: ClassVar[bool] = False
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
+    """What a job's `training` holds where its user said nothing, different from the general defaults."""
+    objective_defaults: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    """The objectives of a job whose user named none; empty for the general default."""
 
     @dataclass(frozen=True)
     class Parameters:
@@ -83,6 +87,13 @@ class Source:
 
     def steps_per_epoch(self) -> int:
         raise NotImplementedError
+
+    def warm_up_steps(self) -> int:
+        """Steps of its own that a synthesiser takes before the students' first step (phase `synthesising`)."""
+        return 0
+
+    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
+        """One of those steps."""
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """The batch of this step. A synthesiser may train its own generator here, against the teacher and the live
