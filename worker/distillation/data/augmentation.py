@@ -1,0 +1,47 @@
+"""Batched augmentation on the device that holds the images.
+
+Shapes: B batch, C channels, H height, W width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Views:
+    """How each sample of an epoch is moved: `shift` (N, 2) int64, rows and columns from 0 to twice the padding;
+    `flip` (N,) bool. Drawn on the CPU, so that a run's pictures are the same on every device."""
+
+    shift: Tensor
+    flip: Tensor
+    padding: int
+
+    @classmethod
+    def draw(cls, size: int, padding: int, flips: bool, generator: torch.Generator, device: torch.device) -> "Views":
+        """Shifts uniform over all positions of the padded image; each image mirrored with probability 1/2 if `flips`."""
+        shift = torch.randint(2 * padding + 1, (size, 2), generator=generator)
+        flip = torch.randint(2, (size,), generator=generator).bool() if flips else torch.zeros(size, dtype=torch.bool)
+        return cls(shift.to(device), flip.to(device), padding)
+
+    def apply(self, image_BCHW: Tensor, chosen: Tensor) -> Tensor:
+        """The images, of which `chosen` (B,) gives the rows of `shift` and `flip`, cropped and mirrored."""
+        return crop_and_flip(image_BCHW, self.shift[chosen], self.flip[chosen], self.padding)
+
+
+def crop_and_flip(image_BCHW: Tensor, shift_B2: Tensor, flip_B: Tensor, padding: int) -> Tensor:
+    """Crops of the zero-padded images at their own size, mirrored left to right where asked: one gather for the batch.
+
+    Zero is black in pixel space, as in the usual random crop with padding (He et al., arXiv:1512.03385, section 4.2).
+    """
+    batch, _, height, width = image_BCHW.shape
+    device = image_BCHW.device
+    padded = F.pad(image_BCHW, (padding,) * 4)
+    column_W = torch.arange(width, device=device)
+    rows_BH = shift_B2[:, :1] + torch.arange(height, device=device)
+    columns_BW = shift_B2[:, 1:] + torch.where(flip_B[:, None], width - 1 - column_W, column_W)
+    sample_B11 = torch.arange(batch, device=device)[:, None, None]
+    gathered_BHWC = padded.permute(0, 2, 3, 1)[sample_B11, rows_BH[:, :, None], columns_BW[:, None, :]]
+    return gathered_BHWC.permute(0, 3, 1, 2)
