@@ -1,0 +1,56 @@
+# Plain make (3.81 will do); what needs more than a line of shell is Python.
+# Variables: PYTHON, VENV, PIP_ARGS, TORCH_INDEX (see README.md), KEEP (demo), TESTS and PYTEST_ARGS (test, test-slow).
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+TORCH_INDEX ?=
+TESTS ?= tests
+PYTEST_ARGS ?=
+KEEP ?=
+
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.distillery-installed
+NEEDS = $(STAMP)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-slow lint catalogue migrate bench
+
+help: ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+setup: $(NEEDS) ## make .venv and install everything, once
+
+$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Distillery needs Python 3.11 or newer: make setup PYTHON=python3.12')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -z "$(TORCH_INDEX)" || $(BIN)/python -m pip install $(PIP_ARGS) --no-deps --index-url "$(TORCH_INDEX)" -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[worker,dev]' -e ./client
+	@touch $(STAMP)
+
+demo: $(NEEDS) ## train a small teacher and distil it with data and without, through the service (KEEP=1 leaves it running)
+	KEEP="$(KEEP)" $(BIN)/python -m docs.demo.digits
+
+up: $(NEEDS) ## start the embedded service: the API, one worker that distils and one that inspects
+	$(BIN)/python -m worker.supervisor
+
+test: $(NEEDS) ## run all tests but the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS) $(TESTS)
+
+test-slow: $(NEEDS) ## run the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS) $(TESTS)
+
+lint: $(NEEDS) ## check format, style, types and who imports whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+catalogue: $(NEEDS) ## write models/catalogue.json and docs/methods.md from the engine's methods
+	$(BIN)/python -m worker.distillation.catalogue
+
+migrate: $(NEEDS) ## bring the database to the newest schema
+	$(BIN)/python -m alembic -c migrations/alembic.ini upgrade head
+
+bench: $(NEEDS) ## measure every figure that the documentation states
+	$(BIN)/python -m benchmarks

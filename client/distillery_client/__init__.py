@@ -1,0 +1,1 @@
+"""Client of Distillery, a service that distils vision networks."""
