@@ -19,6 +19,8 @@ Kind = Literal["distill", "inspect"]
 KINDS: tuple[Kind, ...] = ("distill", "inspect")
 BELL = "distillery.bell"
 """The name of the only task; the worker defines it."""
+GIVE_UP = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+"""How long a request waits for a broker that is away: it does not."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +70,6 @@ def transport_options(settings: Settings) -> Mapping[str, Any]:
             "socket_timeout": 5.0,
             "socket_keepalive": True,
             "health_check_interval": 10,
-            "global_keyprefix": "distillery:",
         }
     return {}
 
@@ -83,6 +84,7 @@ def ring(kind: Kind, count: int = 1) -> bool:
     """Ring so many bells, after the commit that made the work; false (and a line in the log) when the broker is away."""
     try:
         with app().connection_for_write() as connection:
+            connection.transport_options.update(GIVE_UP)
             producer = app().amqp.Producer(connection, auto_declare=False)
             for _ in range(count):
                 app().send_task(BELL, queue=kind, producer=producer, retry=False, ignore_result=True)
