@@ -36,7 +36,10 @@ class SourceNeeds:
 
 @dataclass
 class SourceContext:
-    """What a source is built from. `teacher` is the frozen copy (its parameters never require a gradient, its input may)."""
+    """What a source is built from. `teacher` is the frozen copy (its parameters never require a gradient, its input may).
+
+    `teacher_taps` says that objectives read the teacher's taps, so that logits alone do not make a batch's `teacher`.
+    """
 
     teacher: "Tapped | None"
     contract: InputContract
@@ -48,6 +51,7 @@ class SourceContext:
     fields: tuple[str, ...]
     seed: int
     device: torch.device
+    teacher_taps: bool = False
 
 
 @dataclass(frozen=True)
