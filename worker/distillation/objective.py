@@ -4,6 +4,7 @@ An objective is an `nn.Module` that owns everything it needs (connectors, memory
 its `state_dict()` is its whole resume state. It never calls a network, holds no optimiser and knows no epochs.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -45,10 +46,24 @@ class Taps:
 
 @dataclass(frozen=True)
 class TapMap:
-    """The taps that a network offers: `shapes` (without the batch) in order of execution; `stages`: the last 4-D tap at each resolution, large to small."""
+    """The taps that a network offers.
+
+    `shapes` (without the batch) of `PATH` and `PATH:pre`, in order of execution; `stages`: the last 4-D tap at each
+    resolution (of the outermost modules), large to small; `inputs`: shapes of `PATH:in`, the input of a module.
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
     stages: tuple[str, ...]
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def shape(self, tap: str) -> tuple[int, ...] | None:
+        """The shape of a tap without the batch, or None where the network has no such tap."""
+        return self.shapes.get(tap, self.inputs.get(tap))
+
+    def nearest(self, tap: str) -> str:
+        """Words for an error: the names closest to one that does not exist."""
+        close = difflib.get_close_matches(tap, [*self.shapes, *self.inputs], n=5, cutoff=0.4)
+        return f"the nearest are {', '.join(close)}" if close else f"there are {', '.join(self.shapes)}"
 
 
 @dataclass
@@ -71,6 +86,9 @@ class Objective(nn.Module):
     needs: ClassVar[Needs] = Needs()
     needs_when: ClassVar[Mapping[tuple[str, Any], Needs]] = {}
     """Needs that replace `needs` when a parameter has a value: `{("standardise", True): Needs(minimum_classes=3)}`."""
+
+    own_learning_rate: ClassVar[float] = 1e-3
+    """Of the adversary's optimiser (Adam)."""
 
     @dataclass(frozen=True)
     class Parameters:

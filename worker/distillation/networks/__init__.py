@@ -1,0 +1,59 @@
+"""Networks by name, always with fresh weights: nothing is ever downloaded.
+
+Every file of this folder has `NETWORKS` (name to Network) or `PATTERN` (the names of a library).
+"""
+
+import difflib
+import importlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.networks.family import Network, NoOptions, Pattern
+from worker.distillation.parameters import parse
+from worker.distillation.source import InputContract
+
+
+def build(name: str, classes: int, contract: InputContract, options: dict[str, Any] | None = None) -> nn.Module:
+    """A network with fresh weights from torch's global generator, on torch's default device.
+
+    Raises:
+        SpecError: there is no such network, an option is wrong (`/options/NAME`), or it cannot have these classes or
+            read images of this contract (`/network`).
+    """
+    pattern = next((pattern for pattern in patterns() if name.startswith(pattern.prefix)), None)
+    if pattern is not None:
+        if not re.fullmatch(pattern.pattern, name):
+            raise SpecError([Problem("/network", f"{name!r} does not match {pattern.pattern}")])
+        parse(NoOptions, options or {}, "/options")
+        return pattern.build(name.removeprefix(pattern.prefix), classes, contract)
+    network = named().get(name)
+    if network is None:
+        close = difflib.get_close_matches(name, names(), n=3) or names()
+        raise SpecError([Problem("/network", f"no network is called {name!r}; there are {', '.join(close)}")])
+    return network.build(classes, contract, parse(network.options_type, options or {}, "/options"))
+
+
+def names() -> tuple[str, ...]:
+    """The networks that have a name of their own; see `patterns` for those of libraries."""
+    return tuple(sorted(named()))
+
+
+@cache
+def named() -> dict[str, Network]:
+    return {name: network for file in _files() for name, network in getattr(file, "NETWORKS", {}).items()}
+
+
+@cache
+def patterns() -> tuple[Pattern, ...]:
+    return tuple(file.PATTERN for file in _files() if hasattr(file, "PATTERN"))
+
+
+@cache
+def _files() -> tuple[Any, ...]:
+    stems = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
+    return tuple(importlib.import_module(f"{__name__}.{stem}") for stem in stems)

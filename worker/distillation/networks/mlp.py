@@ -1,0 +1,44 @@
+"""Multilayer perceptrons on flattened pixels; without hidden layers, a linear classifier."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
+
+from torch import nn
+
+from worker.distillation.networks.family import Network
+from worker.distillation.parameters import Items, Range
+from worker.distillation.source import InputContract
+
+
+@dataclass(frozen=True)
+class Options:
+    """Sizes of a multilayer perceptron."""
+
+    hidden: Annotated[
+        tuple[Annotated[int, Range(ge=1, le=65536)], ...],
+        Items(most=16),
+        "Units of each hidden layer, from the input on; empty for a linear classifier.",
+    ] = (1200, 1200)
+
+
+def build(classes: int, contract: InputContract, options: Options) -> nn.Sequential:
+    """`fc1`, `relu1`, `fc2`, ...: one linear layer more than there are hidden sizes, ReLU between them."""
+    sizes = (contract.channels * contract.height * contract.width, *options.hidden, classes)
+    network = nn.Sequential()
+    network.add_module("flatten", nn.Flatten())
+    for number, (width_in, width_out) in enumerate(pairwise(sizes), start=1):
+        network.add_module(f"fc{number}", nn.Linear(width_in, width_out))
+        if number < len(sizes) - 1:
+            network.add_module(f"relu{number}", nn.ReLU())
+    return network
+
+
+NETWORKS = {
+    "mlp": Network(
+        "A multilayer perceptron on the flattened pixels, with ReLU; two hidden layers of 1200 units as in Hinton's MNIST teacher.",
+        build,
+        "arXiv:1503.02531",
+        Options,
+    )
+}

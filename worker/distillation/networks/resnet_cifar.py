@@ -1,0 +1,91 @@
+"""Residual networks for images of about 32x32 pixels, as He et al. ran them on CIFAR, and their four times wider kin.
+
+He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv:1512.03385, section 4.2. Shortcuts that change
+shape are 1x1 convolutions with batch normalisation, and the wide ones have four times the channels after the first
+convolution of twice the width, as in the public benchmark HobbitLong/RepDistiller, whose keys these networks share.
+"""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from worker.distillation.networks.family import Network
+from worker.distillation.source import InputContract
+
+DEPTHS = (8, 14, 20, 32, 44, 56, 110)
+WIDE_DEPTHS = (8, 32)
+NARROW, WIDE = (16, 16, 32, 64), (32, 64, 128, 256)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.downsample = _shortcut(channels_in, channels_out, stride)
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu1(self.bn1(self.conv1(x)))
+        return self.relu2(self.bn2(self.conv2(x)) + shortcut)
+
+
+def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and channels_in == channels_out:
+        return None
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
+
+
+class ResNet(nn.Module):
+    """A 3x3 convolution, three groups of `(depth - 2) / 6` blocks at full, half and quarter resolution, and a linear layer.
+
+    x (B, C, H, W) -> logits (B, K).
+    """
+
+    def __init__(self, depth: int, widths: tuple[int, int, int, int], classes: int, contract: InputContract):
+        super().__init__()
+        stem, *groups = widths
+        self.conv1 = nn.Conv2d(contract.channels, stem, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU()
+        blocks = (depth - 2) // 6
+        self.layer1 = _group(stem, groups[0], blocks, stride=1)
+        self.layer2 = _group(groups[0], groups[1], blocks, stride=2)
+        self.layer3 = _group(groups[1], groups[2], blocks, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(groups[2], classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def _group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(channels_in, channels_out, stride)
+    return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
+
+
+def build(
+    depth: int, widths: tuple[int, int, int, int], classes: int, contract: InputContract, options: object
+) -> ResNet:
+    return ResNet(depth, widths, classes, contract)
+
+
+def _network(depth: int, widths: tuple[int, int, int, int], words: str) -> Network:
+    description = f"A residual network of {depth} layers for images of about 32x32 pixels{words}."
+    return Network(description, partial(build, depth, widths), "arXiv:1512.03385")
+
+
+NETWORKS = {f"resnet{depth}_cifar": _network(depth, NARROW, "") for depth in DEPTHS} | {
+    f"resnet{depth}x4_cifar": _network(depth, WIDE, ", four times as wide") for depth in WIDE_DEPTHS
+}

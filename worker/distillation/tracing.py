@@ -1,0 +1,111 @@
+"""Tracing: one forward pass with every module watched, to learn which taps a network offers."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from worker.distillation.errors import Problem, SpecError
+
+ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations")
+"""Beginnings of the Python modules whose classes are activation functions."""
+NO_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
+
+
+@dataclass
+class Trace:
+    """What one forward pass showed.
+
+    `shapes` of all taps, without the batch, in order of execution; `started`: module paths in the order in which their
+    calls began; `reached`: how many calls had begun when a tap's value was there; `places`: the module and the number
+    of its call at which a tap is captured; `overwritten`: taps that later layers change in place.
+    """
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
+    reached: dict[str, int] = field(default_factory=dict)
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)
+    overwritten: frozenset[str] = frozenset()
+
+
+def trace(network: nn.Module, example: Tensor) -> Trace:
+    """Pass `example` through the network as it is, and note what happens.
+
+    Raises:
+        SpecError: the network does not take images of this shape, or gives no logits (B, K).
+    """
+    watch = _Watch(len(example))
+    with ExitStack() as hooks:
+        for path, module in network.named_modules():
+            hooks.callback(module.register_forward_pre_hook(watch.before(path)).remove)
+            hooks.callback(module.register_forward_hook(watch.after(path)).remove)
+        try:
+            logits = network(example)
+        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            shape = "x".join(map(str, example.shape[1:]))
+            raise SpecError([Problem("/network", f"does not take images of {shape}: {error}")]) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
+        raise SpecError([Problem("/network", "does not give one row of logits a sample")])
+    return watch.result()
+
+
+class _Watch:
+    def __init__(self, batch: int):
+        self.batch = batch
+        self.trace = Trace()
+        self.calls: dict[str, int] = {}
+        self.open: list[tuple[str, dict[str, Any]]] = []
+        self.seen: dict[str, tuple[Tensor, int]] = {}
+
+    def before(self, path: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            given = args[0] if args and self._is_tap(args[0]) else None
+            self.calls[path] = self.calls.get(path, 0) + 1
+            place = (path, self.calls[path])
+            self.open.append((path, {}))
+            if given is not None and path:
+                self._note(f"{path}:in", given, place)
+                if is_activation(module):
+                    self._activation(given, place)
+            self.trace.started.append(path)
+
+        return hook
+
+    def after(self, path: str) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            _, inner = self.open.pop()
+            if not path:
+                return
+            if inner:
+                self._note(f"{path}:pre", **inner)
+            if self._is_tap(output):
+                self._note(path, output, (path, self.calls[path]))
+
+        return hook
+
+    def result(self) -> Trace:
+        changed = (tap for tap, (tensor, version) in self.seen.items() if tensor._version != version)
+        self.trace.overwritten = frozenset(changed)
+        return self.trace
+
+    def _activation(self, given: Tensor, place: tuple[str, int]) -> None:
+        for _, inner in self.open:
+            inner.update(given=given, place=place, version=given._version, reached=len(self.trace.started))
+
+    def _is_tap(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.ndim >= 2 and len(value) == self.batch
+
+    def _note(
+        self, tap: str, given: Tensor, place: tuple[str, int], version: int | None = None, reached: int | None = None
+    ) -> None:
+        self.trace.shapes.pop(tap, None)
+        self.trace.shapes[tap] = tuple(given.shape[1:])
+        self.trace.places[tap] = place
+        self.trace.reached[tap] = len(self.trace.started) if reached is None else reached
+        self.seen[tap] = (given, given._version if version is None else version)
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is a pointwise activation function, such as ReLU."""
+    return type(module).__module__.startswith(ACTIVATIONS) and not isinstance(module, NO_ACTIVATIONS)
