@@ -20,6 +20,19 @@ SAVE_STATE_DICT = (
 )
 END_OF_ARCHIVE = b"PK\x05\x06"
 NAMED_AT_MOST = 5
+MALFORMED = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    EOFError,
+    OSError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    struct.error,
+)
+"""What torch's readers raise on bytes that make no sense."""
 
 
 def load(path: Path, limits: Limits) -> Any:
@@ -38,17 +51,7 @@ def load(path: Path, limits: Limits) -> Any:
         raise UploadError(
             f"the checkpoint holds more than tensors and plain data: {_first_line(error)}", SAVE_STATE_DICT
         ) from error
-    except (
-        RuntimeError,
-        ValueError,
-        KeyError,
-        IndexError,
-        EOFError,
-        OSError,
-        TypeError,
-        AttributeError,
-        struct.error,
-    ) as error:
+    except MALFORMED as error:
         raise UploadError(f"the checkpoint cannot be read: {_first_line(error)}", SAVE_STATE_DICT) from error
 
 
