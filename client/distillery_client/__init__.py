@@ -1,1 +1,7 @@
 """Client of Distillery, a service that distils vision networks."""
+
+from distillery_client import errors
+from distillery_client.client import Client
+from distillery_client.errors import DistilleryError
+
+__all__ = ["Client", "DistilleryError", "errors"]

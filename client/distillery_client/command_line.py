@@ -1,0 +1,40 @@
+"""The command `distillery`.
+
+Exit codes: 0 it worked; 1 a job failed, an upload was rejected, or the service refused or did not answer; 2 the call has
+to change: an unknown option, no service or key, a spec that is wrong.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillery_client.commands import artifacts, catalogue, jobs, uploads
+from distillery_client.session import Options
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Distil vision networks from the command line."
+)
+app.add_typer(uploads.teachers, name="teachers")
+app.add_typer(uploads.datasets, name="datasets")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(artifacts.app, name="artifacts")
+app.command("catalogue")(catalogue.catalogue)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    url: Annotated[str | None, typer.Option(envvar="DISTILL_URL", help="Address of the service.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="DISTILL_KEY", help="Your key.", show_envvar=True)] = None,
+    data: Annotated[
+        Path | None, typer.Option(envvar="DISTILL_DATA", help="Data folder of an embedded service, to find both in.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    context.obj = Options(url, key, data, json)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,31 @@
+"""`distillery catalogue`."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from distillery_client import output
+from distillery_client.session import session
+
+
+class Kind(StrEnum):
+    """What the catalogue holds."""
+
+    OBJECTIVES = "objectives"
+    PROCEDURES = "procedures"
+    SOURCES = "sources"
+    TRANSFORMS = "transforms"
+    NETWORKS = "networks"
+
+
+def catalogue(context: typer.Context, kind: Annotated[Kind | None, typer.Argument()] = None) -> None:
+    """List what can be named in a job spec."""
+    with session(context) as client:
+        entries = client.catalogue()
+        if context.obj.json:
+            output.print_json(entries if kind is None else entries[kind])
+            return
+        for one in Kind if kind is None else (kind,):
+            output.screen.print(f"\n[bold]{one}[/]")
+            output.print_table(entries.get(one, []), ("name", "summary", "paper"))

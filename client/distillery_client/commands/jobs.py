@@ -1,0 +1,152 @@
+"""`distillery jobs`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distillery_client import output
+from distillery_client.client import Client
+from distillery_client.commands.uploads import Identifier, json_object
+from distillery_client.errors import JobEnded
+from distillery_client.progress import follow
+from distillery_client.session import session
+
+app = typer.Typer(no_args_is_help=True, help="Distillations.")
+
+Watch = Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")]
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    spec: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, allow_dash=True, help="A job spec in JSON; - for standard input."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="ID", help="The teacher, or a finished job: its student.")
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(metavar="NETWORK", help="The student's network, such as lenet5_half.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="ID", help="Left out, training images are synthesised.")
+    ] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="May be given several times: kd=0.9.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where training batches come from, such as dafl.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    training: Annotated[str, typer.Option(help="More of the spec's training, as a JSON object.")] = "{}",
+    watch: Watch = False,
+) -> None:
+    """Submit a job from a file, from options, or from a file that options change."""
+    bounds = {key: value for key, value in (("steps", steps), ("epochs", epochs)) if value is not None}
+    trained = json_object(training, "--training") | bounds
+    chosen = {
+        "name": name,
+        "teacher": teacher,
+        "student": {"network": student} if student else None,
+        "dataset": dataset,
+        "objectives": [parse_objective(text) for text in objective] if objective else None,
+        "source": {"name": source} if source else None,
+    }
+    body = _read(spec) | {key: value for key, value in chosen.items() if value is not None}
+    if trained:
+        body["training"] = body.get("training", {}) | trained
+    with session(context) as client:
+        job = client.jobs.submit(body)
+        if watch:
+            _follow(context, client, job["id"])
+        else:
+            _show(context, job)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context, status: Annotated[str | None, typer.Option(help="Only those: running, failed, …")] = None
+) -> None:
+    """List jobs, newest first."""
+    with session(context) as client:
+        jobs = client.jobs.list(status=status)
+        if context.obj.json:
+            output.print_json(list(jobs))
+        else:
+            output.print_table(jobs, ("id", "name", "status", "phase", "created_at"))
+
+
+@app.command()
+def show(context: typer.Context, identifier: Identifier) -> None:
+    """Show a job."""
+    with session(context) as client:
+        _show(context, client.jobs.get(identifier))
+
+
+@app.command()
+def watch(context: typer.Context, identifier: Identifier) -> None:
+    """Follow a job until it has ended; the exit code says whether it succeeded."""
+    with session(context) as client:
+        _follow(context, client, identifier)
+
+
+@app.command()
+def cancel(context: typer.Context, identifier: Identifier) -> None:
+    """Cancel a job."""
+    with session(context) as client:
+        _show(context, client.jobs.cancel(identifier))
+
+
+@app.command()
+def events(context: typer.Context, identifier: Identifier, watch: Watch = False) -> None:
+    """Print what happened, oldest first."""
+    with session(context) as client:
+        for event in client.jobs.watch(identifier) if watch else client.jobs.events(identifier):
+            if context.obj.json:
+                sys.stdout.write(json.dumps(event) + "\n")
+            else:
+                output.screen.print(
+                    f"{event['seq']:>5}  {event['type']:<10}  {event['message']}", markup=False, highlight=False
+                )
+
+
+def parse_objective(text: str) -> dict[str, Any]:
+    """`kd=0.9` as `{"name": "kd", "weight": 0.9}`.
+
+    Raises:
+        typer.BadParameter: the weight is not a number.
+    """
+    name, equals, weight = text.partition("=")
+    try:
+        return {"name": name} | ({"weight": float(weight)} if equals else {})
+    except ValueError as error:
+        raise typer.BadParameter(f"--objective {text}: the weight must be a number") from error
+
+
+def _read(spec: Path | None) -> dict[str, Any]:
+    if spec is None:
+        return {}
+    text = sys.stdin.read() if str(spec) == "-" else spec.read_text()
+    return json_object(text, "--spec")
+
+
+def _follow(context: typer.Context, client: Client, identifier: str) -> None:
+    job = follow(client, identifier, output.errors)
+    if job["status"] != "succeeded":
+        if context.obj.json:
+            output.print_json(job)
+        raise JobEnded(job)
+    _show(context, job)
+
+
+def _show(context: typer.Context, job: dict[str, Any]) -> None:
+    if context.obj.json:
+        output.print_json(job)
+    else:
+        output.print_record(job)

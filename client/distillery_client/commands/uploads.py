@@ -1,0 +1,127 @@
+"""`distillery teachers` and `distillery datasets`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distillery_client import output
+from distillery_client.progress import transfer
+from distillery_client.session import session
+from distillery_client.uploads import Uploads
+
+teachers = typer.Typer(no_args_is_help=True, help="Trained networks to distil from.")
+datasets = typer.Typer(no_args_is_help=True, help="Images with labels.")
+
+Bytes = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The bytes to send.")]
+Name = Annotated[str | None, typer.Option(help="A name for people; the file's name where left out.")]
+JsonObject = Annotated[str, typer.Option(help="A JSON object.")]
+Identifier = Annotated[str, typer.Argument(metavar="ID")]
+
+
+@teachers.command("upload")
+def upload_teacher(
+    context: typer.Context,
+    file: Bytes,
+    network: Annotated[str, typer.Option(help="A network of the catalogue, such as lenet5.")],
+    classes: Annotated[int, typer.Option(min=1)],
+    size: Annotated[str, typer.Option("--input", help="Channels, height and width that it reads, such as 1x32x32.")],
+    mean: Annotated[str, typer.Option(help="Mean of each channel that it was trained with, such as 0.13.")],
+    std: Annotated[str, typer.Option(help="Standard deviation of each channel.")],
+    name: Name = None,
+    class_names: Annotated[str | None, typer.Option(help="Names of the classes, comma-separated.")] = None,
+    options: JsonObject = "{}",
+) -> None:
+    """Upload a state dict (safetensors, .pt or .pth) and wait for its inspection."""
+    spec = {
+        "network": network,
+        "classes": classes,
+        "input": input_contract(size, mean, std),
+        "class_names": class_names.split(",") if class_names else None,
+        "options": json_object(options, "--options"),
+    }
+    _send(context, "teachers", file, name, spec)
+
+
+@datasets.command("upload")
+def upload_dataset(context: typer.Context, file: Bytes, name: Name = None, options: JsonObject = "{}") -> None:
+    """Upload images (npz, or a zip of class folders) and wait for their inspection."""
+    _send(context, "datasets", file, name, {"options": json_object(options, "--options")})
+
+
+def _send(context: typer.Context, kind: str, file: Path, name: str | None, spec: dict[str, Any]) -> None:
+    with session(context) as client:
+        uploads: Uploads = getattr(client, kind)
+        record = uploads.create(name=name or file.stem, **spec)
+        with transfer(output.errors, file.name) as moved:
+            uploads.upload(record, file, moved)
+        with output.errors.status("Inspecting …"):
+            record = uploads.wait(record["id"])
+        _show(context, record)
+
+
+def _show(context: typer.Context, record: dict[str, Any]) -> None:
+    if context.obj.json:
+        output.print_json(record)
+    else:
+        output.print_record(record)
+
+
+def _add_reading_commands(app: typer.Typer, kind: str) -> None:
+    """`list`, `show` and `delete`, which are the same for every kind of upload."""
+
+    @app.command("list")
+    def list_(context: typer.Context) -> None:
+        """List what is there, newest first."""
+        with session(context) as client:
+            records = getattr(client, kind).list()
+            if context.obj.json:
+                output.print_json(list(records))
+            else:
+                output.print_table(records, ("id", "name", "status", "size", "created_at"))
+
+    @app.command("show")
+    def show(context: typer.Context, identifier: Identifier) -> None:
+        """Show one, with what its inspection found."""
+        with session(context) as client:
+            _show(context, getattr(client, kind).get(identifier))
+
+    @app.command("delete")
+    def delete(context: typer.Context, identifier: Identifier) -> None:
+        """Delete one and its bytes."""
+        with session(context) as client:
+            getattr(client, kind).delete(identifier)
+
+
+_add_reading_commands(teachers, "teachers")
+_add_reading_commands(datasets, "datasets")
+
+
+def input_contract(size: str, mean: str, std: str) -> dict[str, Any]:
+    """`1x32x32`, `0.13` and `0.31` as an input contract.
+
+    Raises:
+        typer.BadParameter: one of them is not of that form.
+    """
+    try:
+        channels, height, width = (int(part) for part in size.lower().split("x"))
+        numbers = {"mean": [float(part) for part in mean.split(",")], "std": [float(part) for part in std.split(",")]}
+    except ValueError as error:
+        raise typer.BadParameter("write --input as 1x32x32, and --mean and --std as comma-separated numbers") from error
+    return {"channels": channels, "height": height, "width": width, **numbers}
+
+
+def json_object(text: str, option: str) -> dict[str, Any]:
+    """A JSON object from an option.
+
+    Raises:
+        typer.BadParameter: it is something else.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{option} must be a JSON object")
+    return value

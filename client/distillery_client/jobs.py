@@ -1,0 +1,86 @@
+"""Jobs: submit, look, wait, watch, cancel."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from distillery_client.connection import Connection
+from distillery_client.errors import JobEnded
+from distillery_client.events import watch
+from distillery_client.paging import pages
+from distillery_client.waiting import Record, changes, until
+
+FINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Jobs:
+    """`client.jobs`."""
+
+    def __init__(self, connection: Connection):
+        self.connection = connection
+
+    def submit(self, spec: dict[str, Any], idempotency_key: str | None = None) -> Record:
+        """Queue a job. A fresh `Idempotency-Key` makes it safe to repeat the request when the answer is lost; pass your
+        own to be safe over several calls too: the same key and spec give the same job.
+
+        Raises:
+            InvalidRequest: the spec cannot work; `errors` lists what is wrong with it.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return dict(self.connection.request("POST", "jobs", json=spec, headers=headers).json())
+
+    def validate(self, spec: dict[str, Any]) -> Record:
+        """The spec with every default written out, without making a job.
+
+        Raises:
+            InvalidRequest: the spec cannot work; `errors` lists what is wrong with it.
+        """
+        headers = {"Idempotency-Key": str(uuid.uuid4())}  # changes nothing, so it may be repeated
+        return dict(self.connection.request("POST", "jobs:validate", json=spec, headers=headers).json())
+
+    def get(self, identifier: str) -> Record:
+        return dict(self.connection.request("GET", f"jobs/{identifier}").json())
+
+    def list(self, **filters: Any) -> Iterator[Record]:
+        """All jobs, newest first, fetched page by page; `status="running"` filters."""
+        return pages(self.connection, "jobs", filters)
+
+    def changes(self, identifier: str, timeout_seconds: float | None = None) -> Iterator[Record]:
+        """The job now, and again whenever it has changed, until it has ended."""
+        for job in changes(self.connection, f"jobs/{identifier}", timeout_seconds):
+            yield job
+            if job["status"] in FINAL:
+                return
+
+    def wait(self, identifier: str, timeout_seconds: float | None = None) -> Record:
+        """The job once it has succeeded.
+
+        Raises:
+            JobEnded: it failed or was cancelled.
+            StillWaiting: it took longer than `timeout_seconds`.
+        """
+        job = until(self.connection, f"jobs/{identifier}", lambda it: it["status"] in FINAL, timeout_seconds)
+        if job["status"] != "succeeded":
+            raise JobEnded(job)
+        return job
+
+    def events(self, identifier: str, **filters: Any) -> Iterator[Record]:
+        """What has happened so far, oldest first."""
+        return pages(self.connection, f"jobs/{identifier}/events", filters)
+
+    def watch(self, identifier: str, after: int = 0) -> Iterator[Record]:
+        """What happens to a job, as it happens, from the event after number `after` until the job has ended: by
+        server-sent events, resumed where they break off, and by polling where a proxy does not let them through."""
+        return watch(self.connection, identifier, after)
+
+    def metrics(self, identifier: str, **filters: Any) -> Iterator[Record]:
+        """The job's figures, in order of name and step; `name` filters."""
+        return pages(self.connection, f"jobs/{identifier}/metrics", filters)
+
+    def cancel(self, identifier: str) -> Record:
+        """Ask for the end of a job; asking again, or for an ended job, changes nothing."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}  # harmless to repeat
+        return dict(self.connection.request("POST", f"jobs/{identifier}/cancel", headers=headers).json())
+
+    def delete(self, identifier: str) -> None:
+        self.connection.request("DELETE", f"jobs/{identifier}")

@@ -1,0 +1,77 @@
+"""What the command line says: tables and sentences for people, JSON for programs."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distillery_client.errors import DistilleryError, JobEnded, Refused, Rejected
+
+Record = dict[str, Any]
+
+screen = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output, and nothing else there."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def print_table(records: Iterable[Record], columns: Sequence[str]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), no_wrap=column == "id")
+    for record in records:
+        table.add_row(*(_cell(column, record.get(column)) for column in columns))
+    screen.print(table)
+
+
+def print_record(record: Record) -> None:
+    """A record, one entry a line; nested ones as JSON."""
+    width = max(len(name) for name in record)
+    for name, value in record.items():
+        if value is not None:
+            screen.print(f"[bold]{name:{width}}[/]  ", end="")
+            screen.print(_cell(name, value), markup=False, highlight=False)
+
+
+def print_error(error: DistilleryError) -> None:
+    """A sentence, then a line for each thing that is wrong, then what may help."""
+    errors.print(f"[red]Error:[/] {_safe(str(error))}")
+    if isinstance(error, Refused | Rejected | JobEnded):
+        for problem in error.errors:
+            errors.print(f"  {_safe(problem.get('pointer') or '/')}: {_safe(problem.get('message', ''))}")
+        if hint := error.problem.get("hint"):
+            errors.print(f"Hint: {_safe(str(hint))}")
+    if isinstance(error, Refused) and error.status >= 500 and error.request_id:
+        errors.print(f"The service's log has more, under request {error.request_id}.")
+
+
+def human_bytes(count: float | None) -> str:
+    """1536 becomes `1.5 KiB`."""
+    if count is None:
+        return ""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name.endswith("_at") and isinstance(value, int | float):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if name == "size":
+        return human_bytes(value)
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+
+def _safe(text: str) -> str:
+    return text.replace("[", r"\[")

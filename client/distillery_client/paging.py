@@ -1,0 +1,17 @@
+"""Lists that come page by page."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from distillery_client.connection import Connection
+
+
+def pages(connection: Connection, path: str, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every entry of a list; the next page is fetched when it is reached. Filters that are None are left out."""
+    query = {name: value for name, value in filters.items() if value is not None}
+    while True:
+        page = connection.request("GET", path, params=query).json()
+        yield from page["items"]
+        if not page.get("next_cursor"):
+            return
+        query = query | {"cursor": page["next_cursor"]}

@@ -1,0 +1,106 @@
+"""Teachers, datasets and other files: a record first, then its bytes, then the verdict of the inspection."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from distillery_client.connection import Connection
+from distillery_client.errors import Conflict, Rejected
+from distillery_client.paging import pages
+from distillery_client.waiting import Record, until
+
+CHUNK_BYTES = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes so far and the bytes in all."""
+
+
+class Uploads:
+    """The uploads of one kind: `client.teachers`, `client.datasets`, `client.files`."""
+
+    def __init__(self, connection: Connection, kind: str):
+        self.connection, self.kind = connection, kind
+
+    def create(self, **spec: Any) -> Record:
+        """A new record without bytes; `spec` is the body of the POST, entries that are None left out."""
+        body = {name: value for name, value in spec.items() if value is not None}
+        return self._json("POST", self.kind, json=body)
+
+    def upload(self, record: Record, file: Path, progress: Progress | None = None) -> Record:
+        """Send a file as the record's bytes, streamed, and return the record (usually `inspecting`).
+
+        Raises:
+            Refused: the service does not take these bytes: too large, over quota, or already there.
+        """
+        headers = {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
+        link = self._link(record)
+        try:
+            response = self.connection.request("PUT", link, content=lambda: _chunks(file, progress), headers=headers)
+        except Conflict:
+            known = self.get(record["id"])  # a repeated PUT meets the bytes of the first one, whose answer was lost
+            if known.get("sha256") != sha256_of(file):
+                raise
+            return known
+        return dict(response.json())
+
+    def send(
+        self, file: Path, progress: Progress | None = None, timeout_seconds: float | None = None, **spec: Any
+    ) -> Record:
+        """Create, upload and wait: the record once it is `ready`.
+
+        Raises:
+            Rejected: the inspection refused the bytes.
+        """
+        record = self.create(**({"name": file.stem} | spec))
+        self.upload(record, file, progress)
+        return self.wait(record["id"], timeout_seconds)
+
+    def wait(self, identifier: str, timeout_seconds: float | None = None) -> Record:
+        """The record once its inspection is over.
+
+        Raises:
+            Rejected: the inspection refused the bytes.
+            StillWaiting: it took longer than `timeout_seconds`.
+        """
+        path = f"{self.kind}/{identifier}"
+        record = until(self.connection, path, lambda it: it["status"] in ("ready", "rejected"), timeout_seconds)
+        if record["status"] == "rejected":
+            raise Rejected(record)
+        return record
+
+    def get(self, identifier: str) -> Record:
+        return self._json("GET", f"{self.kind}/{identifier}")
+
+    def list(self, **filters: Any) -> Iterator[Record]:
+        """All records, newest first, fetched page by page."""
+        return pages(self.connection, self.kind, filters)
+
+    def update(self, identifier: str, **changes: Any) -> Record:
+        """Change a name or labels."""
+        return self._json("PATCH", f"{self.kind}/{identifier}", json=changes)
+
+    def delete(self, identifier: str) -> None:
+        self.connection.request("DELETE", f"{self.kind}/{identifier}")
+
+    def _json(self, method: str, path: str, **options: Any) -> Record:
+        return dict(self.connection.request(method, path, **options).json())
+
+    def _link(self, record: Record) -> str:
+        link = record["upload"]
+        return str(link["url"] if isinstance(link, dict) else link)
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _chunks(file: Path, progress: Progress | None) -> Iterator[bytes]:
+    total, done = file.stat().st_size, 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk
+            done += len(chunk)
+            if progress:
+                progress(done, total)
