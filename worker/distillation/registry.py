@@ -1,9 +1,9 @@
 """Methods are found by file name: `find("objectives", "kd")` is the one Objective defined in `objectives/kd.py`."""
 
 import importlib
+import importlib.machinery
 import inspect
-from functools import cache
-from pathlib import Path
+import pkgutil
 from typing import Any
 
 from worker.distillation import objective, procedure, source, transform
@@ -17,11 +17,10 @@ BASES: dict[str, type] = {
 }
 
 
-@cache
 def names(kind: str) -> tuple[str, ...]:
-    """The methods of a kind: its files that hold one."""
-    folder = Path(__file__).parent / kind
-    files = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    """The methods of a kind: the files of its package that hold one."""
+    package = importlib.import_module(f"worker.distillation.{kind}")
+    files = sorted({module.name for module in pkgutil.iter_modules(package.__path__)})
     return tuple(name for name in files if _classes(kind, name))
 
 
@@ -31,10 +30,15 @@ def find(kind: str, name: str, pointer: str = "") -> Any:
     Raises:
         SpecError: there is no such method; the message names those that there are.
     """
-    known = (Path(__file__).parent / kind / f"{name}.py").is_file() if name.isidentifier() else False
+    package = importlib.import_module(f"worker.distillation.{kind}")
+    known = name.isidentifier() and importlib.machinery.PathFinder.find_spec(
+        f"{package.__name__}.{name}", package.__path__
+    )
     found = _classes(kind, name) if known else []
     if not found:
-        raise SpecError([Problem(f"{pointer}/name", f"no {kind[:-1]} is called {name!r}; there are {', '.join(names(kind))}")])
+        raise SpecError(
+            [Problem(f"{pointer}/name", f"no {kind[:-1]} is called {name!r}; there are {', '.join(names(kind))}")]
+        )
     return found[0]
 
 

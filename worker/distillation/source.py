@@ -112,6 +112,10 @@ class Source:
         """Pictures worth showing by name: (N, C, H, W) in normalised space. Asked once an epoch."""
         return {}
 
+    def samples(self, count: int) -> Tensor | None:
+        """Fresh images of a synthesiser, (count, C, H, W) normalised, for a score without data; None for a dataset."""
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """Nested plain data and tensors; each top-level key becomes one immutable part of a checkpoint."""
         return {}

@@ -1,0 +1,69 @@
+"""The engine as a command: `python -m worker.distillation JOB.json [--check]`."""
+
+import argparse
+import os
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from worker.distillation.channel import Channel, claim_standard_output, die_with_parent
+
+STOPPED, REFUSED = 4, 3
+
+
+def main() -> int:
+    """Run a job file; the exit code is 0, 3 after an `error` event, or 4 after `stopped`."""
+    parser = argparse.ArgumentParser(prog="python -m worker.distillation", description=main.__doc__)
+    parser.add_argument("job", type=Path, help="the job file (docs/architecture.md)")
+    parser.add_argument("--check", action="store_true", help="only build everything, on the meta device")
+    arguments = parser.parse_args()
+    output = claim_standard_output()
+    # torch is slow to import: a worker that dies meanwhile must already take the engine with it
+    die_with_parent()
+
+    from worker.distillation.errors import EngineError
+    from worker.distillation.job import Job
+    from worker.distillation.run import Stopped
+
+    job = Job.read(arguments.job)
+    if arguments.check:
+        job = replace(job, values={**job.values, "kind": "check"})
+    channel = Channel(output, job.values.get("silence_seconds"), sys.stdin)
+    try:
+        event, fields = perform(job, channel)
+        channel.say(event, **fields)
+        return 0
+    except Stopped as stopped:
+        channel.say("stopped", reason=stopped.reason)
+        return STOPPED
+    except EngineError as error:
+        traceback.print_exc()
+        channel.say(**error.as_event())
+        return REFUSED
+
+
+def perform(job: Any, channel: Channel) -> tuple[str, dict[str, Any]]:
+    """Do what the job's kind says; gives the last event."""
+    import torch
+
+    from worker.distillation.check import check
+    from worker.distillation.inspect import inspect
+    from worker.distillation.run import Run
+
+    if job.values.get("threads"):
+        torch.set_num_threads(job.values["threads"])
+    if job.kind == "check":
+        return "checked", {"facts": check(job)}
+    if job.kind == "distill":
+        return "done", {"summary": Run(job, channel).execute()}
+    found = inspect(dict(job.values), job.folder)
+    return "findings", found
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # daemon threads may hold locks; everything is written

@@ -1,0 +1,85 @@
+"""The engine's side of the pipe: JSON lines out, commands in.
+
+The engine must not outlive the worker that started it, whatever happens to that worker. So it ends when its input
+closes, when no line has come for `silence_seconds` (a stopped worker), and on Linux when its parent dies.
+"""
+
+import ctypes
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any, TextIO
+
+ORPHANED = 5
+"""Exit code of an engine whose worker is gone."""
+
+
+def claim_standard_output() -> TextIO:
+    """The pipe to the worker; from now on whatever prints to standard output goes to standard error."""
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    return pipe
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when the thread that started it ends; does nothing elsewhere."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+
+
+class Channel:
+    """Says events; remembers what the worker asked for (`drain` or `cancel`, None for nothing)."""
+
+    def __init__(self, output: TextIO, silence_seconds: float | None = None, commands: TextIO | None = None):
+        self._output, self._lock = output, threading.Lock()
+        self.request: str | None = None
+        self._heard = time.monotonic()
+        self._silence_seconds = silence_seconds
+        if commands is not None:
+            threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
+        if silence_seconds is not None:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def say(self, event: str, **fields: Any) -> None:
+        """Send one event; numbers that are infinite or not a number become null."""
+        line = json.dumps({"event": event, **_finite(fields)}, allow_nan=False)
+        with self._lock:
+            self._output.write(line + "\n")
+            self._output.flush()
+
+    def log(self, message: str, level: str = "info") -> None:
+        self.say("log", level=level, message=message)
+
+    def _listen(self, commands: TextIO) -> None:
+        for line in commands:
+            self._heard = time.monotonic()
+            try:
+                command = json.loads(line).get("command")
+            except (ValueError, AttributeError):
+                continue
+            if command in ("drain", "cancel"):
+                self.request = command
+        if self._silence_seconds is not None:
+            os._exit(ORPHANED)
+
+    def _watch(self) -> None:
+        assert self._silence_seconds is not None
+        while time.monotonic() - self._heard < self._silence_seconds:
+            time.sleep(min(1.0, self._silence_seconds / 4))
+        os._exit(ORPHANED)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,80 @@
+"""The check of a spec: everything that a run would build is built on the meta device, without weights or data."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from worker.distillation import networks
+from worker.distillation.composition import Composition
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.job import Job
+from worker.distillation.lineage import make_procedure, planned_stages
+from worker.distillation.member import make_transform
+from worker.distillation.objective import BuildContext
+from worker.distillation.procedure import Member, Stage
+from worker.distillation.taps import Tapped, parameters_through
+
+
+def check(job: Job) -> dict[str, Any]:
+    """Facts about the networks of a job.
+
+    Raises:
+        SpecError: with pointers into the spec, for whatever a run could not build.
+    """
+    meta = torch.device("meta")
+    teacher = job.build_teacher(meta)
+    example = torch.zeros(2, job.contract.channels, job.contract.height, job.contract.width, device=meta)
+    tapped_teacher = Tapped(teacher.eval(), example) if teacher is not None else None
+    procedure, plan = make_procedure(job)
+    stages = planned_stages(procedure, plan, [])
+    for stage in stages:
+        for member in stage.members.values():
+            _check_member(member, stage, job, tapped_teacher, example)
+    facts: dict[str, Any] = {"stages": [stage.name for stage in stages], "student": _size(_build(plan.student, job))}
+    if teacher is not None:
+        facts["teacher"] = _size(teacher)
+    return facts
+
+
+def _check_member(member: Member, stage: Stage, job: Job, teacher: Tapped | None, example: torch.Tensor) -> None:
+    network = _build(member, job)
+    for index, spec in enumerate(member.transforms):
+        make_transform(spec, index)
+    composition = Composition(member.objectives)
+    tapped = Tapped(network.eval(), example)
+    given = teacher if stage.teacher is not None else None
+    _refuse_missing_teacher(composition, given)
+    wanted = composition.taps(tapped.map, given.map if given else None)
+    tapped.request(wanted.student)
+    if given:
+        given.request(wanted.teacher)
+    if member.trains_through is not None:
+        parameters_through(tapped, member.trains_through)
+    with torch.no_grad(), torch.device("meta"):
+        outputs, teachers = tapped(example), given(example) if given else None
+        context = BuildContext(outputs, teachers, network, given.network if given else None, job.classes, 2)
+        composition.build(context)
+
+
+def _refuse_missing_teacher(composition: Composition, teacher: Tapped | None) -> None:
+    problems = [
+        Problem(place, "needs a teacher, and the job has none")
+        for place, needs in zip(composition.pointers, composition.needs(), strict=True)
+        if needs.teacher and teacher is None
+    ]
+    if problems:
+        raise SpecError(problems)
+
+
+def _build(member: Member, job: Job) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return networks.build(member.network, job.classes, job.contract, dict(member.options))
+    except SpecError as error:
+        moved = [Problem("/student" + problem.pointer, problem.message) for problem in error.problems]
+        raise SpecError(moved, error.hint) from error
+
+
+def _size(network: nn.Module) -> dict[str, int]:
+    return {"parameters": sum(parameter.numel() for parameter in network.parameters())}

@@ -1,0 +1,146 @@
+"""Several weighted objectives are one: KD + NST is data, not code."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from worker.distillation import registry
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.objective import BuildContext, Needs, Objective, TapMap, Taps
+from worker.distillation.parameters import parse
+from worker.distillation.step import Step
+
+
+def weight_at(weight: float | Mapping[str, Any], progress: float) -> float:
+    """An objective's weight: a number, or a schedule over the stage's `progress` from 0 to 1.
+
+    `{"schedule": "linear" | "cosine", "start": a, "end": b, "until": 0.5}` goes from a to b over the first half and
+    stays; `"until"` is a before that moment and b (0 by default) after it.
+    """
+    if not isinstance(weight, Mapping):
+        return float(weight)
+    start, end = float(weight["start"]), float(weight.get("end", 0.0))
+    done = progress / float(weight.get("until", 1.0))
+    if weight["schedule"] == "until":
+        return start if done < 1 else end
+    done = min(1.0, done)
+    if weight["schedule"] == "cosine":
+        done = 0.5 * (1 - math.cos(math.pi * done))
+    return start + (end - start) * done
+
+
+class Composition(nn.Module):
+    """The weighted sum of objectives. Terms are named `OBJECTIVE/TERM`; a second objective of a name gets a number."""
+
+    def __init__(self, specs: Sequence[Mapping[str, Any]], pointer: str = "/objectives"):
+        super().__init__()
+        self.weights: list[float | Mapping[str, Any]] = []
+        self.names: list[str] = []
+        self.pointers = [f"{pointer}/{index}" for index in range(len(specs))]
+        self.objectives = nn.ModuleList()
+        for spec, place in zip(specs, self.pointers, strict=True):
+            values = {key: value for key, value in spec.items() if key not in ("name", "weight")}
+            found = registry.find("objectives", spec["name"], place)
+            self.objectives.append(found(parse(found.Parameters, values, place)))
+            self.weights.append(spec.get("weight", 1.0))
+            taken = sum(name.split("#")[0] == spec["name"] for name in self.names)
+            self.names.append(f"{spec['name']}#{taken + 1}" if taken else spec["name"])
+
+    def needs(self) -> list[Needs]:
+        return [needs_of(objective) for objective in self.objectives]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(sorted({field for needs in self.needs() for field in needs.fields}))
+
+    @property
+    def sampler(self) -> str | None:
+        demands = sorted({needs.sampler for needs in self.needs() if needs.sampler})
+        if len(demands) > 1:
+            raise SpecError([Problem("/objectives", f"two objectives demand different samplers: {', '.join(demands)}")])
+        return demands[0] if demands else None
+
+    def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
+        """All taps of all objectives."""
+        wanted = [
+            self._at(place, lambda objective=objective: objective.taps(student, teacher))
+            for objective, place in zip(self.objectives, self.pointers, strict=True)
+        ]
+        return Taps(
+            tuple(dict.fromkeys(tap for taps in wanted for tap in taps.student)),
+            tuple(dict.fromkeys(tap for taps in wanted for tap in taps.teacher)),
+        )
+
+    def build(self, context: BuildContext) -> None:
+        for objective, place in zip(self.objectives, self.pointers, strict=True):
+            self._at(place, lambda objective=objective: objective.build(context))
+
+    def observe(self, step: Step) -> None:
+        for objective in self.objectives:
+            if needs_of(objective).prepass:
+                objective.observe(step)
+
+    def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and the unweighted terms by name."""
+        total: Tensor | None = None
+        named: dict[str, Tensor] = {}
+        for name, weight, objective in zip(self.names, self.weights, self.objectives, strict=True):
+            factor = weight_at(weight, step.progress)
+            if factor == 0.0:
+                continue
+            terms = objective(step)
+            value = sum(terms.values()) * factor
+            total = value if total is None else total + value
+            named |= {f"{name}/{term}": tensor.detach() for term, tensor in terms.items()}
+        if total is None:  # every weight is zero at this moment: nothing to learn, but still a graph
+            total = step.student.logits.sum() * 0.0
+        return total, named
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        return [parameter for objective in self.objectives for parameter in objective.own_parameters()]
+
+    def own_groups(self) -> list[dict[str, Any]]:
+        """The adversaries' parameters as groups of one optimiser, each with its learning rate."""
+        groups = [
+            {"params": list(objective.own_parameters()), "lr": objective.own_learning_rate}
+            for objective in self.objectives
+        ]
+        return [group for group in groups if group["params"]]
+
+    def own_step(self, step: Step) -> Tensor | None:
+        losses = [loss for objective in self.objectives if (loss := objective.own_step(step)) is not None]
+        return sum(losses[1:], losses[0]) if losses else None
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Connectors and the like, which train with the student."""
+        own = {id(parameter) for parameter in self.own_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in own]
+
+    def deploy(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        for objective in self.objectives:
+            student = objective.deploy(student, teacher)
+        return student
+
+    @staticmethod
+    def _at(place: str, action: Any) -> Any:
+        """Run `action`; problems that it raises get the objective's place in front of their pointers."""
+        try:
+            return action()
+        except SpecError as error:
+            moved = [
+                problem
+                if problem.pointer.startswith("/objectives")
+                else Problem(place + problem.pointer, problem.message)
+                for problem in error.problems
+            ]
+            raise SpecError(moved, error.hint) from error
+
+
+def needs_of(objective: Objective) -> Needs:
+    """An objective's needs with its parameters taken into account."""
+    for (name, value), needs in objective.needs_when.items():
+        if getattr(objective.parameters_, name) == value:
+            return needs
+    return objective.needs

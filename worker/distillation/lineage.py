@@ -1,0 +1,130 @@
+"""Where networks come from: the job's teacher, finished stages and their snapshots, initial weights, or a seed."""
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from worker.distillation import networks, registry
+from worker.distillation.checkpoint import Checkpoints
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.job import Job
+from worker.distillation.parameters import parse
+from worker.distillation.procedure import GIVEN, Member, Plan, Procedure, Stage, StageResult
+from worker.distillation.randomness import seed_all, seed_for
+from worker.distillation.taps import Tapped
+
+DEFAULT_EPOCHS = 30
+MOST_STAGES = 1000
+
+
+def make_procedure(job: Job) -> tuple[Procedure, Plan]:
+    """The job's procedure, and what it may read of the job."""
+    spec, training = job.spec, job.training
+    found = registry.find("procedures", spec["procedure"]["name"], "/procedure")
+    values = {key: value for key, value in spec["procedure"].items() if key != "name"}
+    student = Member(
+        network=spec["student"]["network"],
+        options=dict(spec["student"].get("options") or {}),
+        objectives=tuple(spec["objectives"]),
+        initial=GIVEN,
+        transforms=tuple(spec.get("transforms") or ()),
+    )
+    epochs = training.epochs or (None if training.steps else DEFAULT_EPOCHS)
+    plan = Plan(student, GIVEN if job.teacher else None, epochs, training.steps, training.seed)
+    return found(parse(found.Parameters, values, "/procedure")), plan
+
+
+@dataclass
+class Lineage:
+    """The networks of one run. `history` grows as stages finish."""
+
+    job: Job
+    checkpoints: Checkpoints
+    device: torch.device
+    history: list[StageResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.procedure, self.plan = make_procedure(self.job)
+        teacher = self.job.build_teacher(self.device)
+        self.teacher = freeze(teacher) if teacher is not None else None
+
+    def next(self) -> Stage | None:
+        """The stage to run now."""
+        return self.procedure.next(tuple(self.history), self.plan)
+
+    def ships(self) -> str:
+        """The place of the network that is the job's student."""
+        return self.procedure.ships(tuple(self.history), self.plan)
+
+    def fraction(self, of_stage: float) -> float:
+        """How much of the job is done when `of_stage` of the running stage is, by the budgets of the planned stages."""
+        budgets = [
+            stage.steps or stage.epochs or 1 for stage in planned_stages(self.procedure, self.plan, self.history)
+        ]
+        done = sum(budgets[: len(self.history)]) + of_stage * sum(budgets[len(self.history) :][:1])
+        return min(1.0, done / sum(budgets)) if budgets else of_stage
+
+    def network(self, place: str) -> nn.Module:
+        """A finished stage's network, from `STAGE`, `STAGE/MEMBER`, or either with `@EPOCH`."""
+        place, _, epoch = place.partition("@")
+        name, _, member = place.partition("/")
+        member = member or "student"
+        network = self._fresh(self._finished(name).members[member])
+        part = f"snapshot/{name}/{member}@{epoch}" if epoch else f"stage/{name}/{member}"
+        network.load_state_dict(self.checkpoints.thaw(part))
+        return network.requires_grad_(True)
+
+    def teacher_of(self, stage: Stage) -> Tapped | None:
+        """The stage's teacher: a frozen copy with taps of its own."""
+        if stage.teacher is None or (stage.teacher == GIVEN and self.teacher is None):
+            return None
+        network = self.teacher if stage.teacher == GIVEN else self.network(stage.teacher.removeprefix("stage:"))
+        contract = self.job.contract
+        example = torch.zeros(2, contract.channels, contract.height, contract.width, device=self.device)
+        return Tapped(freeze(network), example)
+
+    def initial(self, stage: Stage, name: str) -> nn.Module:
+        """A member's network with its initial weights."""
+        member = stage.members[name]
+        seed_all(seed_for(self.plan.seed, stage.name, name, "initial"))
+        if member.initial and member.initial.startswith("stage:"):
+            return self.network(member.initial.removeprefix("stage:"))
+        network = self._fresh(member)
+        path = self.job.path("initial_weights")
+        if member.initial == GIVEN and path is not None:
+            network.load_state_dict(load_file(path, device=str(self.device)))
+        return network
+
+    def _fresh(self, member: Member) -> nn.Module:
+        network = networks.build(member.network, self.job.classes, self.job.contract, dict(member.options))
+        return network.to(self.device)
+
+    def _finished(self, name: str) -> Stage:
+        """A finished stage as plain data, by replaying the procedure."""
+        for count, result in enumerate(self.history):
+            stage = self.procedure.next(tuple(self.history[:count]), self.plan)
+            if result.name == name and stage is not None:
+                return stage
+        raise SpecError([Problem("/procedure", f"no finished stage is called {name!r}")])
+
+
+def planned_stages(procedure: Procedure, plan: Plan, history: list[StageResult]) -> list[Stage]:
+    """The stages that are finished, running and to come, as far as they can be told without their results."""
+    done: list[StageResult] = []
+    stages: list[Stage] = []
+    while len(stages) < MOST_STAGES:
+        stage = procedure.next(tuple(done), plan)
+        if stage is None:
+            break
+        stages.append(stage)
+        known = history[len(done)] if len(done) < len(history) else None
+        done.append(known or StageResult(stage.name, 0, {}, stage.snapshots))
+    return stages
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """A private copy in evaluation mode whose parameters never require a gradient."""
+    return copy.deepcopy(network).eval().requires_grad_(False)

@@ -1,0 +1,285 @@
+"""The one training loop: a stage, built from plain data, stepped, saved and restored."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation import registry
+from worker.distillation.data.images import Images
+from worker.distillation.errors import Diverged
+from worker.distillation.member import MemberRun, peers_of
+from worker.distillation.parameters import parse
+from worker.distillation.procedure import Stage
+from worker.distillation.randomness import seed_all, seed_for
+from worker.distillation.source import InputContract, Position, Source, SourceContext
+from worker.distillation.step import Batch, Outputs, Step
+from worker.distillation.taps import Tapped
+from worker.distillation.training import Training
+
+
+@dataclass
+class Surroundings:
+    """What a stage is run in: the job's data, contract, classes and device."""
+
+    contract: InputContract
+    classes: int
+    dataset: Images | None
+    source: Mapping[str, Any]
+    training: Training
+    device: torch.device
+
+    def with_training(self, overrides: Mapping[str, Any]) -> "Surroundings":
+        """The same, with some keys of the training replaced by a stage's own."""
+        return replace(self, training=Training.from_spec(asdict(self.training) | dict(overrides)))
+
+    def example(self) -> Tensor:
+        """Two blank images, to find shapes with."""
+        return torch.zeros(2, self.contract.channels, self.contract.height, self.contract.width, device=self.device)
+
+
+@dataclass
+class Averages:
+    """Running means of the terms since they were last read, kept on the device."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
+        for name, value in values.items():
+            value = (
+                torch.as_tensor(value, dtype=torch.float64).detach()
+                if not isinstance(value, Tensor)
+                else value.double()
+            )
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """The means, as numbers; starts anew."""
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+class StageRun:
+    """One stage, alive. `number` is the next step to take, of `total`; the source's warm-up steps come first."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        networks: Mapping[str, nn.Module],
+        teacher: Tapped | None,
+        surroundings: Surroundings,
+    ):
+        self.stage, self.teacher, self.surroundings = stage, teacher, surroundings
+        self.training = surroundings.training
+        dataset = surroundings.dataset
+        self.members = {
+            name: MemberRun(
+                member,
+                networks[name],
+                teacher,
+                self.training,
+                surroundings.example(),
+                surroundings.classes,
+                dataset.examples if dataset is not None else None,
+            )
+            for name, member in stage.members.items()
+        }
+        self.input_gradient = self._any_need("input_gradient")
+        self.source = self._build_source()
+        self.steps_per_epoch = self.source.steps_per_epoch()
+        self.total = stage.steps or (stage.epochs or 1) * self.steps_per_epoch
+        self.warm_up_total = self.source.warm_up_steps()
+        self.number = self.warmed_up = 0
+        self.averages, self.last = Averages(), {}
+        seed_all(seed_for(self.training.seed, stage.name, "training"))
+
+    @property
+    def students(self) -> dict[str, nn.Module]:
+        return {name: member.tapped for name, member in self.members.items()}
+
+    @property
+    def finished(self) -> bool:
+        return self.number >= self.total
+
+    @property
+    def epoch(self) -> int:
+        return self.number // self.steps_per_epoch
+
+    @property
+    def fraction(self) -> float:
+        """How much of the stage is done, from 0 to 1."""
+        whole = self.total + self.warm_up_total
+        return (self.number + self.warmed_up) / whole if whole else 1.0
+
+    def prepare(self) -> None:
+        """The pre-pass over the training set, for objectives that want it; not to be repeated after a resume."""
+        if not self._any_need("prepass"):
+            return
+        for batch in self._plain_batches():
+            with torch.no_grad():
+                step = Step(
+                    batch, Outputs(batch.image.new_empty(0)), self.teacher(batch.image) if self.teacher else None
+                )
+                for member in self.members.values():
+                    member.composition.observe(step)
+
+    def advance(self) -> None:
+        """Take one step: of the source's warm-up, or of all members."""
+        if self.warmed_up < self.warm_up_total:
+            self.source.warm_up(self.warmed_up, self.students)
+            self.warmed_up += 1
+            return
+        position = self._position()
+        batch = self.source.batch(position, self.students)
+        for member in self.members.values():
+            member.train_mode()
+        if self.input_gradient:
+            batch = Batch(batch.image.detach().clone().requires_grad_(True), batch.fields)
+        self._update(batch, position)
+        self.number += 1
+
+    def _update(self, batch: Batch, position: Position) -> None:
+        teacher = self._teach(batch)
+        outputs = {name: self._forward(member.tapped, batch.image) for name, member in self.members.items()}
+        sequential = self.stage.update == "sequential"
+        for name, member in self.members.items():
+            step = Step(batch, outputs[name], teacher, peers_of(name, outputs), position.progress, position.number)
+            loss, terms = member.update(step, position.number, self.total)
+            prefix = "" if len(self.members) == 1 else f"{name}/"
+            self.averages.add({f"{prefix}loss": loss} | {f"{prefix}{term}": value for term, value in terms.items()})
+            if sequential:
+                with torch.no_grad(), statistics_kept(member.network):
+                    outputs[name] = self._forward(member.tapped, batch.image)
+
+    def metrics(self) -> dict[str, float]:
+        """Means since the last call, the source's figures and the learning rate.
+
+        Raises:
+            Diverged: a loss is infinite or not a number.
+        """
+        self.averages.add(self.source.metrics())
+        values = self.averages.read()
+        for name, value in values.items():
+            if name.split("/")[-1] == "loss" and not abs(value) < float("inf"):
+                raise Diverged(
+                    f"the training diverged: {name} became {value} before step {self.number} of stage {self.stage.name!r}",
+                    "lower training/learning_rate, add training/warm_up_steps, or lower the weights of the objectives",
+                )
+        if self.number:
+            values["learning_rate"] = self.training.learning_rate_at(self.number - 1, self.total)
+        self.last |= values
+        return values
+
+    def finish(self) -> None:
+        for member in self.members.values():
+            member.finalize()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parts of a checkpoint by name."""
+        members = {name: member.state_dict() for name, member in self.members.items()}
+        parts = {
+            kind: {name: state[kind] for name, state in members.items()}
+            for kind in ("network", "objectives", "optimizers", "transforms")
+        }
+        parts |= {f"source/{key}": state for key, state in self.source.state_dict().items()}
+        averages = {"sums": self.averages.sums, "counts": self.averages.counts}
+        parts["stage"] = {
+            "name": self.stage.name,
+            "number": self.number,
+            "warmed_up": self.warmed_up,
+            "averages": averages,
+            "last": self.last,
+        }
+        return parts
+
+    def load_state_dict(self, parts: Mapping[str, Any]) -> None:
+        """Undo `state_dict`; the global random generators are restored by the run, afterwards."""
+        for name, member in self.members.items():
+            kinds = ("network", "objectives", "optimizers", "transforms")
+            member.load_state_dict({kind: parts[kind][name] for kind in kinds})
+        prefix = "source/"
+        self.source.load_state_dict(
+            {key[len(prefix) :]: state for key, state in parts.items() if key.startswith(prefix)}
+        )
+        stage = parts["stage"]
+        self.number, self.warmed_up, self.last = stage["number"], stage["warmed_up"], stage["last"]
+        sums = {name: value.to(self.surroundings.device) for name, value in stage["averages"]["sums"].items()}
+        self.averages = Averages(sums, stage["averages"]["counts"])
+
+    def _position(self) -> Position:
+        epoch, step = divmod(self.number, self.steps_per_epoch)
+        return Position(epoch, step, self.number, self.number / self.total)
+
+    def _forward(self, network: Callable[[Tensor], Outputs], image: Tensor) -> Outputs:
+        with self.training.autocast(image.device):
+            return network(image)
+
+    def _teach(self, batch: Batch) -> Outputs | None:
+        if self.teacher is None or batch.teacher is not None:
+            return batch.teacher
+        with torch.set_grad_enabled(self.input_gradient):
+            return self._forward(self.teacher, batch.image)
+
+    def _any_need(self, name: str) -> bool:
+        return any(getattr(needs, name) for member in self.members.values() for needs in member.composition.needs())
+
+    def _build_source(self) -> Source:
+        spec, around = self.surroundings.source, self.surroundings
+        found = registry.find("sources", spec["name"], "/source")
+        values = {key: value for key, value in spec.items() if key != "name"}
+        source = found(parse(found.Parameters, values, "/source"))
+        compositions = [member.composition for member in self.members.values()]
+        source.build(
+            SourceContext(
+                teacher=self.teacher,
+                contract=around.contract,
+                classes=around.classes,
+                dataset=around.dataset,
+                batch_size=self.training.batch_size,
+                total_steps=self.stage.steps,
+                sampler=next((c.sampler for c in compositions if c.sampler), None),
+                fields=tuple(sorted({name for c in compositions for name in c.fields})),
+                seed=seed_for(self.training.seed, self.stage.name, "source"),
+                device=around.device,
+                teacher_taps=bool(self.teacher and self.teacher.requested),
+            )
+        )
+        return source
+
+    def _plain_batches(self) -> Iterator[Batch]:
+        dataset = self.surroundings.dataset
+        assert dataset is not None
+        for start in range(0, len(dataset), self.training.batch_size):
+            part = slice(start, start + self.training.batch_size)
+            fields = {"label": dataset.label[part], "index": dataset.index[part]}
+            yield Batch(dataset.normalise(dataset.image[part]), fields)
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Within this context a forward pass in training mode leaves the network's buffers as they were."""
+    saved = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, buffer in network.named_buffers():
+                buffer.copy_(saved[name])
+
+
+@contextmanager
+def modes_kept(network: nn.Module) -> Iterator[None]:
+    """Within this context the network is in evaluation mode; its modules' modes are as before at the end."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

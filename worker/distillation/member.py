@@ -1,0 +1,151 @@
+"""One network in training: its objectives, optimisers and transforms."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation import registry
+from worker.distillation.composition import Composition
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.objective import BuildContext
+from worker.distillation.parameters import parse
+from worker.distillation.procedure import Member
+from worker.distillation.step import Outputs, Step
+from worker.distillation.taps import Tapped, parameters_through
+from worker.distillation.training import Training
+from worker.distillation.transform import Transform
+
+
+class MemberRun:
+    """A member of a stage, alive.
+
+    `network` is the bare network, already holding its initial weights; `teacher` the stage's teacher, whose taps this
+    member's objectives request.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        network: nn.Module,
+        teacher: Tapped | None,
+        training: Training,
+        example: Tensor,
+        classes: int,
+        examples: int | None,
+    ):
+        self.training = training
+        self.transforms = [make_transform(spec, index) for index, spec in enumerate(member.transforms)]
+        for transform in self.transforms:
+            transform.prepare(network)
+        self.tapped = Tapped(network, example)
+        self.composition = Composition(member.objectives).to(example.device)
+        self._freeze_after(member.trains_through)
+        self._build(teacher, example, classes, examples)
+        own = self.composition.own_groups()
+        trained = [*(p for p in network.parameters() if p.requires_grad), *self.composition.trained_parameters()]
+        self.optimizer = training.make_optimizer(trained)
+        self.own_optimizer = torch.optim.Adam(own) if own else None
+
+    @property
+    def network(self) -> nn.Module:
+        return self.tapped.network
+
+    def train_mode(self) -> None:
+        """Training mode, but for modules none of whose parameters train: their BatchNorm statistics stay as they are."""
+        self.network.train()
+        self.composition.train()
+        for module in self.network.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+
+    def update(self, step: Step, number: int, total: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step of the adversary, if there is one, and one of the student; gives the loss and its terms, detached."""
+        terms = self._update_own(step)
+        with self.training.autocast(step.batch.image.device):
+            loss, named = self.composition(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.training.learning_rate_at(number, total)
+        self.optimizer.step()
+        for transform in self.transforms:
+            transform.after_step(self.network)
+        return loss.detach(), named | terms
+
+    def finalize(self) -> None:
+        """Bake the transforms in and set the network to evaluation mode."""
+        for transform in self.transforms:
+            transform.finalize(self.network)
+        self.network.requires_grad_(True).eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """By kind of part: network, objectives, optimisers, transforms."""
+        own = self.own_optimizer.state_dict() if self.own_optimizer else None
+        return {
+            "network": self.network.state_dict(),
+            "objectives": self.composition.state_dict(),
+            "optimizers": {"student": self.optimizer.state_dict(), "own": own},
+            "transforms": [transform.state_dict() for transform in self.transforms],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.composition.load_state_dict(state["objectives"])
+        self.optimizer.load_state_dict(state["optimizers"]["student"])
+        if self.own_optimizer is not None:
+            self.own_optimizer.load_state_dict(state["optimizers"]["own"])
+        for transform, saved in zip(self.transforms, state["transforms"], strict=True):
+            transform.load_state_dict(saved)
+
+    def _update_own(self, step: Step) -> dict[str, Tensor]:
+        if self.own_optimizer is None:
+            return {}
+        detached = Step(step.batch, step.student.detached(), step.teacher, step.peers, step.progress, step.number)
+        with self.training.autocast(step.batch.image.device):
+            loss = self.composition.own_step(detached)
+        if loss is None:
+            return {}
+        self.own_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.own_optimizer.step()
+        self.own_optimizer.zero_grad(set_to_none=True)
+        return {"adversary": loss.detach()}
+
+    def _freeze_after(self, tap: str | None) -> None:
+        if tap is None:
+            return
+        trained = set(parameters_through(self.tapped, tap))
+        if not trained:
+            raise SpecError([Problem("/procedure/guided", f"no parameters lie before {tap!r}")])
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name in trained)
+
+    def _build(self, teacher: Tapped | None, example: Tensor, classes: int, examples: int | None) -> None:
+        taps = self.composition.taps(self.tapped.map, teacher.map if teacher else None)
+        self.tapped.request(taps.student)
+        if teacher:
+            teacher.request(taps.teacher)
+        self.network.eval()
+        with torch.no_grad():
+            outputs = self.tapped(example)
+            teachers = teacher(example) if teacher else None
+        context = BuildContext(outputs, teachers, self.network, teacher.network if teacher else None, classes, examples)
+        self.composition.build(context)
+        self.composition.to(example.device)
+
+
+def make_transform(spec: Mapping[str, Any], index: int) -> Transform:
+    """A transform from its place in a job's spec."""
+    pointer = f"/transforms/{index}"
+    values = {key: value for key, value in spec.items() if key != "name"}
+    found = registry.find("transforms", spec["name"], pointer)
+    return found(parse(found.Parameters, values, pointer))
+
+
+def peers_of(name: str, outputs: Mapping[str, Outputs]) -> tuple[Outputs, ...]:
+    """The detached outputs of the other members."""
+    return tuple(other.detached() for key, other in outputs.items() if key != name)

@@ -1,0 +1,54 @@
+"""Random generators: stable seeds, and the state of all of them."""
+
+import hashlib
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def seed_for(*parts: int | str) -> int:
+    """A seed of 63 bits that depends on nothing but `parts`; equal on every machine."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, numpy's (if it is there) and torch's global generators."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    numpy = _numpy()
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of all global generators, as plain data and tensors."""
+    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    numpy = _numpy()
+    if numpy is not None:
+        name, keys, *rest = numpy.random.get_state()
+        state["numpy"] = (str(name), [int(key) for key in keys], *(number for number in rest))
+    return state
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Undo `random_state`."""
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    numpy = _numpy()
+    if numpy is not None and "numpy" in state:
+        numpy.random.set_state(state["numpy"])
+
+
+def _numpy() -> Any:
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return numpy

@@ -1,0 +1,246 @@
+"""One run of a job: its stages, its checkpoints, and what it leaves behind."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from worker.distillation.channel import Channel
+from worker.distillation.checkpoint import Checkpoints, Manifest, state_of
+from worker.distillation.data.images import Images
+from worker.distillation.errors import EngineError, Problem, SpecError
+from worker.distillation.job import Job
+from worker.distillation.lineage import Lineage
+from worker.distillation.loop import StageRun, Surroundings, modes_kept
+from worker.distillation.procedure import Stage, StageResult
+from worker.distillation.randomness import random_state, restore_random_state, seed_all, seed_for
+from worker.distillation.results import Results
+from worker.distillation.tasks import classification
+
+REPORTS_A_STAGE = 100
+MOST_STEPS_BETWEEN_REPORTS = 50
+SHARE_FOR_CHECKPOINTS = 0.01
+
+
+class Stopped(Exception):
+    """The worker asked the run to end; `reason` is `drain` or `cancel`."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TimeLimit(EngineError):
+    """The job's own time limit has passed."""
+
+    fault, code = "user", "time_limit"
+
+
+class Run:
+    """A run in one process. `execute` ends with a summary, or raises EngineError or Stopped."""
+
+    def __init__(self, job: Job, channel: Channel):
+        self.job, self.channel, self.spec = job, channel, job.spec
+        self.device, self.training = job.device(), job.training
+        self.checkpoints = Checkpoints(job.folder / "checkpoints", self._saved)
+        self.lineage = Lineage(job, self.checkpoints, self.device)
+        self.results = Results(job, channel, self.device)
+        self.steps_before = 0
+        self.seconds_before = 0.0
+        self.best: dict[str, Any] = {}
+        self._began = time.monotonic()
+        self._next_checkpoint = self._began + job.values.get("checkpoint_seconds", 30)
+
+    def execute(self) -> dict[str, Any]:
+        """Run all stages, evaluate, export; the summary of the report."""
+        self._load_inputs()
+        resumed = self._resume()
+        self.channel.say("started", **self.results.environment(), resumed_from=resumed and resumed["step"])
+        if not resumed:
+            self._judge_teacher()
+        while (stage := self.lineage.next()) is not None:
+            self._run_stage(stage, resumed["parts"] if resumed else None)
+            resumed = None
+        return self._finish()
+
+    def seconds(self) -> float:
+        """Time spent in this job, earlier attempts up to their checkpoint included."""
+        return self.seconds_before + time.monotonic() - self._began
+
+    # Inputs
+
+    def _load_inputs(self) -> None:
+        self.dataset = self.job.load_dataset(self.device)
+        self.validation: Images | None = None
+        if self.dataset is not None and self.training.validation_fraction:
+            self.dataset, self.validation = self.dataset.split(self.training.validation_fraction, self.training.seed)
+        self.evaluation = self.job.load_evaluation(self.device)
+        self.teacher = self.lineage.teacher
+        self.surroundings = Surroundings(
+            self.job.contract, self.job.classes, self.dataset, self.spec["source"], self.training, self.device
+        )
+
+    def _judge_teacher(self) -> None:
+        """Stop before any training when the teacher knows nothing of the dataset: its contract is probably wrong."""
+        if self.teacher is None or self.dataset is None or self.dataset.classes != self.job.classes:
+            return
+        sample = self.dataset.at(
+            torch.linspace(0, len(self.dataset) - 1, min(2048, len(self.dataset))).long().to(self.device)
+        )
+        accuracy = classification.evaluate(self.teacher, sample, self.training.batch_size)["accuracy"]
+        self.channel.log(f"the teacher classifies {accuracy:.1%} of {len(sample)} training images correctly")
+        chance = 1 / self.job.classes
+        if accuracy <= chance + 3 * (chance * (1 - chance) / len(sample)) ** 0.5:
+            raise SpecError(
+                [Problem("/dataset", f"the teacher is at chance level on it ({accuracy:.1%} of {len(sample)} images)")],
+                "Check the teacher's mean, std and channels, and that the dataset's labels have the teacher's order.",
+            )
+
+    # Stages
+
+    def _run_stage(self, stage: Stage, parts: Mapping[str, Any] | None) -> None:
+        seed_all(seed_for(self.training.seed, stage.name, "build"))
+        networks = {name: self.lineage.initial(stage, name) for name in stage.members}
+        run = StageRun(stage, networks, self.lineage.teacher_of(stage), self.surroundings.with_training(stage.training))
+        if parts is not None:
+            run.load_state_dict(parts)
+            restore_random_state(parts["run"]["random"])
+        else:
+            run.prepare()
+        self._enter_phase(run)
+        self._train(run)
+        run.finish()
+        self._end_stage(run)
+
+    def _train(self, run: StageRun) -> None:
+        every = max(1, min(MOST_STEPS_BETWEEN_REPORTS, run.total // REPORTS_A_STAGE))
+        while not run.finished:
+            run.advance()
+            if run.number and run.number % run.steps_per_epoch == 0:
+                self._end_epoch(run)
+            if run.finished or (run.number + run.warmed_up) % every == 0:
+                self._report(run)
+            self._attend(run)
+
+    def _end_epoch(self, run: StageRun) -> None:
+        epoch = run.number // run.steps_per_epoch
+        if epoch in run.stage.snapshots:
+            for name, member in run.members.items():
+                self.checkpoints.freeze(f"snapshot/{run.stage.name}/{name}@{epoch}", state_of(member.network))
+        self._keep_best(run, epoch)
+        self.results.previews(run.source, self.steps_before + run.number)
+
+    def _keep_best(self, run: StageRun, epoch: int) -> None:
+        if self.validation is None or "student" not in run.members:
+            return
+        network = run.members["student"].network
+        with modes_kept(network):
+            figures = classification.evaluate(network, self.validation, self.training.batch_size)
+        step = self.steps_before + run.number
+        self.channel.say("metrics", step=step, values={f"validation/{name}": value for name, value in figures.items()})
+        better = figures["accuracy"] > self.best.get("accuracy", -1.0)
+        if self.training.selection == "best" and (better or self.best.get("stage") != run.stage.name):
+            self.best = {
+                "stage": run.stage.name,
+                "epoch": epoch,
+                "accuracy": figures["accuracy"],
+                "weights": state_of(network),
+            }
+
+    def _end_stage(self, run: StageRun) -> None:
+        for name, member in run.members.items():
+            self.checkpoints.freeze(f"stage/{run.stage.name}/{name}", state_of(member.network))
+        self.lineage.history.append(StageResult(run.stage.name, run.total, dict(run.last), run.stage.snapshots))
+        self.steps_before += run.total
+        self.source = run.source
+
+    def _finish(self) -> dict[str, Any]:
+        self.results.enter("evaluating")
+        shipped = self.lineage.ships()
+        student = self.lineage.network(shipped)
+        chosen = {"checkpoint": "last", "why": "the weights at the end of the training"}
+        if self.best.get("stage") == shipped.partition("/")[0]:
+            student.load_state_dict(self.best["weights"])
+            why = (
+                f"best accuracy ({self.best['accuracy']:.4f}) on {len(self.validation or ())} held-out training images"
+            )
+            chosen = {"checkpoint": f"epoch {self.best['epoch']}", "why": why}
+        figures = self.results.figures(student.eval(), self.teacher, self.evaluation, self.source)
+        self.results.enter("exporting")
+        return self.results.write(student, self.teacher, figures, chosen, self.lineage.history, self.seconds())
+
+    # Between steps
+
+    def _enter_phase(self, run: StageRun) -> None:
+        synthesising = run.warmed_up < run.warm_up_total
+        self.results.enter("synthesising" if synthesising else run.stage.phase, run.stage.name)
+
+    def _report(self, run: StageRun) -> None:
+        step = self.steps_before + run.number
+        self.channel.say("metrics", step=step, values=run.metrics())
+        self.channel.say(
+            "progress",
+            stage=run.stage.name,
+            step=run.number,
+            steps=run.total,
+            epoch=run.epoch,
+            fraction=self.lineage.fraction(run.fraction),
+        )
+
+    def _attend(self, run: StageRun) -> None:
+        """Look whether the phase changes, a checkpoint is due, the worker wants something, or time is up."""
+        if run.warm_up_total and run.warmed_up == run.warm_up_total and run.number == 0:
+            self._enter_phase(run)
+        if self.channel.request == "cancel":
+            raise Stopped("cancel")
+        if self.channel.request == "drain":
+            self._checkpoint(run, wait=True)
+            raise Stopped("drain")
+        limit = self.training.time_limit_minutes
+        if limit is not None and self.seconds() > limit * 60:
+            raise TimeLimit(
+                f"the job took longer than its limit of {limit:g} minutes", "Raise training/time_limit_minutes."
+            )
+        if time.monotonic() >= self._next_checkpoint:
+            self._checkpoint(run)
+
+    # Checkpoints
+
+    def _checkpoint(self, run: StageRun, wait: bool = False) -> None:
+        began = time.monotonic()
+        parts = run.state_dict()
+        parts["run"] = {
+            "history": [asdict(result) for result in self.lineage.history],
+            "steps_before": self.steps_before,
+            "seconds": self.seconds(),
+            "random": random_state(),
+            "phases": self.results.phases(),
+        }
+        if self.best:
+            parts["best"] = self.best
+        self.checkpoints.save(self.steps_before + run.number, parts, wait)
+        cost = time.monotonic() - began
+        pause = self.job.values.get("checkpoint_seconds", 30)
+        self._next_checkpoint = time.monotonic() + (max(pause, cost / SHARE_FOR_CHECKPOINTS) if pause else 0.0)
+
+    def _saved(self, manifest: Manifest) -> None:
+        self.channel.say("checkpoint", manifest=manifest)
+
+    def _resume(self) -> Manifest | None:
+        """Read the checkpoint that the job file names; gives its step and parts."""
+        path = self.job.path("resume")
+        if path is None:
+            return None
+        manifest = json.loads(path.read_text())
+        parts = self.checkpoints.load(manifest)
+        state = parts["run"]
+        self.lineage.history = [
+            StageResult(**{**result, "snapshots": tuple(result["snapshots"])}) for result in state["history"]
+        ]
+        self.steps_before, self.seconds_before = state["steps_before"], state["seconds"]
+        self.best = parts.get("best", {})
+        self.results.restore_phases(state["phases"])
+        return {"step": manifest["step"], "parts": parts}
