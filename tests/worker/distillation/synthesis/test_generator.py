@@ -1,0 +1,51 @@
+"""The generators' sizes, statistics and seeds."""
+
+import pytest
+import torch
+from torch import nn
+
+from worker.distillation.source import InputContract
+from worker.distillation.synthesis.generator import Generator, seeded
+
+CPU = torch.device("cpu")
+
+
+def contract(channels: int, height: int, width: int) -> InputContract:
+    return InputContract(channels, height, width, (0.5,) * channels, (0.5,) * channels)
+
+
+def test_published_generator_has_the_published_number_of_parameters():
+    generator = Generator(contract(1, 32, 32), latent=100, width=128, resolution="full")
+    assert sum(parameter.numel() for parameter in generator.parameters()) == 1_049_985
+
+
+def test_full_resolution_is_the_published_sequence_of_layers():
+    generator = Generator(contract(3, 16, 24), latent=5, width=8, resolution="full")
+    published = nn.Sequential(
+        generator.stem, nn.Unflatten(1, (8, 4, 6)), generator.stem_norm,
+        nn.Upsample(scale_factor=2), generator.conv1, generator.norm1, nn.LeakyReLU(0.2),
+        nn.Upsample(scale_factor=2), generator.conv2, generator.norm2, nn.LeakyReLU(0.2),
+        generator.to_image, nn.Tanh(), generator.image_norm,
+    )  # fmt: skip
+    noise = torch.randn(6, 5)
+    torch.testing.assert_close(generator(noise), published(noise), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("resolution", ["full", "half"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 16), (2, 9, 13), (4, 1, 3)])
+def test_images_have_the_contract_s_shape_and_are_normalised(shape, resolution):
+    generator = Generator(contract(*shape), latent=7, width=4, resolution=resolution)
+    nn.init.normal_(generator.to_image.weight, std=10)  # far above the normalisation's epsilon
+    image = generator(torch.randn(64, 7))
+    assert image.shape == (64, *shape)
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image.mean(dim=(0, 2, 3)), torch.zeros(shape[0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(image.var(dim=(0, 2, 3), unbiased=False), torch.ones(shape[0]), atol=1e-2, rtol=0)
+
+
+def test_weights_depend_on_the_seed_alone():
+    before = torch.get_rng_state()
+    make = [seeded(contract(1, 8, 8), 5, 4, "half", seed, CPU).state_dict() for seed in (1, 1, 2)]
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(tensor, make[1][name]) for name, tensor in make[0].items())
+    assert not torch.equal(make[0]["stem.weight"], make[2]["stem.weight"])

@@ -1,0 +1,25 @@
+"""In which precision a synthesiser trains its generator."""
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def resolve(precision: Precision, device: torch.device) -> torch.dtype:
+    """The autocast type: `auto` is bfloat16 where the hardware multiplies in it, float32 elsewhere."""
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is native to the device: AVX512-BF16 or AMX on a CPU with oneDNN, Ampere or later on CUDA."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        native = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
+        return bool(native) and torch.backends.mkldnn.is_available()
+    return False
