@@ -11,8 +11,6 @@ from distillery_client.errors import Corrupt, NotFound, Unreachable
 from distillery_client.paging import pages
 from distillery_client.uploads import Progress, sha256_of
 
-CHUNK_BYTES = 1 << 20
-
 Record = dict[str, Any]
 
 
@@ -64,7 +62,7 @@ class Artifacts:
         with self.connection.stream("GET", path, headers=headers, follow_redirects=True) as response:
             resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
             with part.open("ab" if resumed else "wb") as stream:
-                for chunk in response.iter_raw(CHUNK_BYTES):
+                for chunk in response.iter_raw():
                     stream.write(chunk)
                     if progress:
                         progress(stream.tell(), size)

@@ -19,6 +19,8 @@ from distillery_client.errors import DistilleryError, Unreachable, refused
 REPEATED_STATUSES = frozenset({408, 429, 502, 503, 504})
 REPEATABLE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 LONGEST_RETRY_AFTER_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 8.0
 
 T = TypeVar("T")
 
@@ -63,9 +65,9 @@ class Connection:
                 on=_pause(repeatable),
                 attempts=self.attempts,
                 timeout=None,
-                wait_initial=0.2,
-                wait_max=8.0,
-                wait_jitter=0.5,
+                wait_initial=FIRST_PAUSE_SECONDS,
+                wait_max=LONGEST_PAUSE_SECONDS,
+                wait_jitter=FIRST_PAUSE_SECONDS,
             ):
                 with attempt:
                     return call()
