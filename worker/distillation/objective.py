@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.errors import Problem, SpecError
 from worker.distillation.step import Outputs, Step
 
 
@@ -102,8 +103,23 @@ class Objective(nn.Module):
         """The taps to capture; raises SpecError (pointers relative to the objective, `/taps`) where they cannot be had."""
         return Taps()
 
+    @property
+    def active_needs(self) -> Needs:
+        """What this objective needs with the parameters that it has."""
+        for (parameter, value), needs in self.needs_when.items():
+            if getattr(self.parameters_, parameter) == value:
+                return needs
+        return self.needs
+
     def build(self, context: BuildContext) -> None:
-        """Make connectors, banks and buffers for the shapes in `context`; called once, before any forward."""
+        """Make connectors, banks and buffers for the shapes in `context`; called once, before any forward.
+
+        Raises:
+            SpecError: the objective cannot work with these networks (pointers relative to the objective).
+        """
+        problems = _unmet(self.active_needs, context)
+        if problems:
+            raise SpecError([Problem("/name", problem) for problem in problems])
 
     def observe(self, step: Step) -> None:
         """See one batch of the pre-pass (un-augmented, teacher only, no gradient)."""
@@ -125,6 +141,25 @@ class Objective(nn.Module):
         return student
 
 
+def _unmet(needs: Needs, context: BuildContext) -> list[str]:
+    problems = []
+    if needs.teacher and context.teacher is None:
+        problems.append("needs a teacher")
+    if context.classes < needs.minimum_classes:
+        problems.append(f"needs at least {needs.minimum_classes} classes, not {context.classes}")
+    if needs.logits and context.teacher is not None:
+        of_student, of_teacher = context.student.logits.shape[1:], context.teacher.logits.shape[1:]
+        if of_student != of_teacher:
+            shapes = ["x".join(map(str, shape)) for shape in (of_student, of_teacher)]
+            problems.append(f"compares logits, but the student gives {shapes[0]} and the teacher {shapes[1]}")
+    return problems
+
+
 def fp32(device: torch.device) -> torch.autocast:
     """A context in which autocast is off, for maths that needs single precision; cast inputs with `.float()` inside."""
     return torch.autocast(device.type, enabled=False)
+
+
+def single(x: Tensor) -> Tensor:
+    """`x` in single precision, or as it is where it has better."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -37,7 +37,7 @@ def evaluate(
     the same top class) and `teacher_kl` (mean KL(teacher || network), nats).
     """
     logits, teacher_logits = predict(network_fn, images, batch_size, teacher_fn)
-    label = images.label.to(logits.device)
+    label = images.label.cpu()
     figures = {
         "accuracy": accuracy(logits, label),
         "cross_entropy": F.cross_entropy(logits, label),
@@ -56,7 +56,7 @@ def evaluate(
 def predict(
     network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Logits (N, K) of the network, and of the teacher where there is one, in double precision."""
+    """Logits (N, K) of the network, and of the teacher where there is one, on the CPU in double precision."""
     rows: list[Tensor] = []
     teacher_rows: list[Tensor] = []
     for part in images.image.split(batch_size):
@@ -68,7 +68,7 @@ def predict(
 
 
 def _logits(given: Outputs | Tensor) -> Tensor:
-    return (given.logits if isinstance(given, Outputs) else given).double()
+    return (given.logits if isinstance(given, Outputs) else given).cpu().double()
 
 
 def accuracy(logits: Tensor, label: Tensor, top: int = 1) -> Tensor:

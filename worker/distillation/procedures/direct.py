@@ -1,0 +1,14 @@
+"""Direct: one stage."""
+
+from collections.abc import Sequence
+
+from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
+
+
+class Direct(Procedure):
+    """One stage: the student trains on all of its objectives from the first step to the last."""
+
+    def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
+        if history:
+            return None
+        return Stage("distil", {"student": plan.student}, plan.teacher, epochs=plan.epochs, steps=plan.steps)
