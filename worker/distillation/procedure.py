@@ -84,7 +84,11 @@ class Procedure:
         self.parameters = self.Parameters() if parameters is None else parameters
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
-        """The stage to run after `history`, or None at the end. Pure: the same arguments give the same stage."""
+        """The stage to run after `history`, or None at the end. Pure: the same arguments give the same stage.
+
+        Raises:
+            SpecError: the parameters or the plan cannot work (pointers into the job's spec, such as `/procedure/first`).
+        """
         raise NotImplementedError
 
     def ships(self, history: Sequence[StageResult], plan: Plan) -> str:

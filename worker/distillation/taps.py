@@ -55,6 +55,11 @@ class Tapped(nn.Module):
         """The taps that a forward pass captures."""
         return self._requested
 
+    @property
+    def requested(self) -> tuple[str, ...]:
+        """The taps that every forward pass captures."""
+        return self._requested
+
     def request(self, names: Iterable[str], pointer: str = "/taps") -> None:
         """Capture these taps from now on, beside those asked for before.
 

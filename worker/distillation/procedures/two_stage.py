@@ -66,10 +66,10 @@ class TwoStage(Procedure):
         if p.first is not None:
             return tuple(p.first)
         if p.preset is None:
-            raise SpecError([Problem("/first", "the first stage has no objectives: name some, or a preset")])
+            raise SpecError([Problem("/procedure/first", "the first stage has no objectives: name some, or a preset")])
         if (p.guided is None) != (p.hint is None):
             missing = "hint" if p.hint is None else "guided"
-            raise SpecError([Problem(f"/{missing}", "the preset compares `guided` with `hint`: name both or none")])
+            raise SpecError([Problem(f"/procedure/{missing}", "the preset compares `guided` with `hint`: name both or none")])
         taps = None if p.guided is None else [[p.guided, p.hint]]
         return ({"name": "hint", "weight": 1.0, "form": "paper", "taps": taps},)
 
@@ -82,6 +82,6 @@ class TwoStage(Procedure):
     def _budgets(self, plan: Plan) -> tuple[dict[str, int], dict[str, int]]:
         unit, total = ("epochs", plan.epochs) if plan.steps is None else ("steps", plan.steps)
         if total is None or total < 2:
-            raise SpecError([Problem("/fraction", f"two stages need at least two {unit} of training")])
+            raise SpecError([Problem("/procedure/fraction", f"two stages need at least two {unit} of training")])
         first = min(max(round(self.parameters.fraction * total), 1), total - 1)
         return {unit: first}, {unit: total - first}
