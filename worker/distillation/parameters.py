@@ -22,6 +22,9 @@ from worker.distillation.errors import Problem, SpecError
 
 P = TypeVar("P")
 
+TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+WORDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+
 
 @dataclass(frozen=True)
 class Range:
@@ -45,7 +48,7 @@ class Range:
         }
         for words, (bound, holds) in checks.items():
             if bound is not None and not holds(bound):
-                return f"must be {words} {bound:g}, not {value:g}"
+                return f"must be {words} {bound}, not {value}"
         return None
 
 
@@ -89,7 +92,7 @@ def parse(parameters: type[P], values: Mapping[str, Any], pointer: str = "") -> 
     hints = typing.get_type_hints(parameters, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(parameters)}  # type: ignore[arg-type]
     problems = [
-        Problem(f"{pointer}/{name}", f"unknown parameter; known are {', '.join(fields) or 'none'}")
+        Problem(f"{pointer}/{_token(name)}", f"unknown parameter; known are {', '.join(fields) or 'none'}")
         for name in values
         if name not in fields
     ]
@@ -105,6 +108,11 @@ def parse(parameters: type[P], values: Mapping[str, Any], pointer: str = "") -> 
     if problems:
         raise SpecError(problems)
     return parameters(**parsed)
+
+
+def _token(name: str) -> str:
+    """A name as part of a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _jsonable(value: Any) -> Any:
@@ -133,7 +141,7 @@ def _schema_of(hint: Any) -> dict[str, Any]:
     text = {"description": description} if description else {}
     inner = _optional(base)
     if inner is not None:
-        return {"anyOf": [_schema_of(inner) | bounds.schema(), {"type": "null"}]} | text
+        return {"anyOf": [_schema_of(typing.Annotated[inner, bounds, items]), {"type": "null"}]} | text
     origin, args = typing.get_origin(base), typing.get_args(base)
     if base is Objectives:
         return {"type": "array", "items": {"$ref": "#/objectives"}} | text
@@ -143,44 +151,59 @@ def _schema_of(hint: Any) -> dict[str, Any]:
         length = {"minItems": items.least} | ({"maxItems": items.most} if items.most is not None else {})
         return {"type": "array", "items": _schema_of(args[0])} | length | text
     if origin is tuple:
-        return {"type": "array", "prefixItems": [_schema_of(arg) for arg in args], "minItems": len(args), "maxItems": len(args)} | text
-    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
-    return {"type": names[base]} | bounds.schema() | text
+        return {
+            "type": "array",
+            "prefixItems": [_schema_of(arg) for arg in args],
+            "minItems": len(args),
+            "maxItems": len(args),
+        } | text
+    return {"type": TYPES[base]} | bounds.schema() | text
 
 
 def _parse_value(hint: Any, value: Any) -> Any:
     base, bounds, items, _ = _split(hint)
     inner = _optional(base)
     if inner is not None:
-        parsed = None if value is None else _parse_value(inner, value)
-        return parsed if parsed is None else _bounded(bounds, parsed)
+        return None if value is None else _parse_value(typing.Annotated[inner, bounds, items], value)
     origin, args = typing.get_origin(base), typing.get_args(base)
     if origin is Literal:
-        if value not in args:
+        if not any(value == arg and type(value) is type(arg) for arg in args):
             raise ValueError(f"must be one of {', '.join(map(str, args))}, not {value!r}")
         return value
     if base is Objectives or origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"must be a list, not {value!r}")
         return _parse_list(base, args, items, value)
-    if base is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, base) or (base is int and isinstance(value, bool)):
-        raise ValueError(f"must be {base.__name__}, not {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
+    return _bounded(bounds, _parse_plain(base, value))
+
+
+def _parse_plain(base: type, value: Any) -> Any:
+    allowed = (int, float) if base is float else base
+    if not isinstance(value, allowed) or (base is not bool and isinstance(value, bool)):
+        raise ValueError(f"must be {WORDS[base]}, not {value!r}")
+    if base is not float:
+        return value
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError("must be finite")
-    return _bounded(bounds, value)
+    return number
 
 
 def _parse_list(base: Any, args: tuple[Any, ...], items: Items, values: Any) -> Any:
     if base is Objectives:
+        if not all(isinstance(value, Mapping) and isinstance(value.get("name"), str) for value in values):
+            raise ValueError("must be a list of objects that each have a name")
         return Objectives(values)
     if args[-1:] != (Ellipsis,):
         if len(values) != len(args):
             raise ValueError(f"must have {len(args)} items, not {len(values)}")
         return tuple(_parse_value(arg, value) for arg, value in zip(args, values, strict=True))
     if len(values) < items.least or (items.most is not None and len(values) > items.most):
-        raise ValueError(f"must have {items.least} to {items.most or 'any number of'} items, not {len(values)}")
+        allowed = f"at least {items.least}" if items.most is None else f"{items.least} to {items.most}"
+        raise ValueError(f"must have {allowed} items, not {len(values)}")
     return tuple(_parse_value(args[0], value) for value in values)
 
 
