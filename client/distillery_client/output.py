@@ -2,8 +2,8 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -66,8 +66,8 @@ def human_bytes(count: float | None) -> str:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
-    if name.endswith("_at") and isinstance(value, int | float):
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if name.endswith("_at"):
+        return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     if name == "size":
         return human_bytes(value)
     return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -1,0 +1,33 @@
+# Two images from one file: `api` without torch, `worker` with it. Both run as a user without rights.
+#   docker build --target api .        docker build --target worker .
+
+FROM python:3.12-slim AS base
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    DISTILL_DATA=/data DISTILL_ENVIRONMENT=production
+RUN useradd --create-home --uid 10001 distillery && install -d -o distillery -g distillery /data
+WORKDIR /srv/distillery
+COPY pyproject.toml constraints.txt README.md ./
+RUN pip install -c constraints.txt .
+# settings and secrets come as a file, not as variables that every child process can read
+RUN ln -s /run/secrets/settings .env
+COPY models models
+COPY migrations migrations
+
+FROM base AS api
+COPY api api
+USER distillery
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD \
+    ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]
+CMD ["uvicorn", "api.main:app", "--host", "0.0.0.0", "--port", "8000"]
+
+FROM base AS worker
+# an index with another build of torch, such as a CPU-only one
+ARG TORCH_INDEX=""
+RUN test -z "$TORCH_INDEX" || pip install --no-deps --index-url "$TORCH_INDEX" -c constraints.txt torch torchvision
+RUN pip install -c constraints.txt '.[worker]'
+COPY worker worker
+USER distillery
+VOLUME /data
+STOPSIGNAL SIGTERM
+CMD ["celery", "-A", "worker.app", "worker", "-P", "threads", "-c", "1", "-Q", "distill"]
