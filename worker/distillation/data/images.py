@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from worker.distillation.data.resizing import at_once, scale
 from worker.distillation.data.samplers import generator
 from worker.distillation.errors import UploadError
 from worker.distillation.source import InputContract
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""
-RESIZED_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,7 @@ def fit(image: Tensor, contract: InputContract) -> Tensor:
     size = (contract.height, contract.width)
     if tuple(image.shape[2:]) == size:
         return image
-    resized = image.new_empty(len(image), contract.channels, *size)
-    for part, target in zip(image.split(RESIZED_AT_ONCE), resized.split(RESIZED_AT_ONCE), strict=True):
-        target.copy_(F.interpolate(part.float(), size, mode="bilinear", antialias=True).round_().clamp_(0, 255))
-    return resized
+    return scale(image, *size)
 
 
 def _with_channels(image: Tensor, channels: int) -> Tensor:
@@ -125,7 +121,7 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
         )
     grey = image.new_empty(len(image), 1, *image.shape[2:])
     weight = torch.tensor(LUMA, device=image.device).view(1, 3, 1, 1)
-    for part, target in zip(image.split(RESIZED_AT_ONCE), grey.split(RESIZED_AT_ONCE), strict=True):
+    for part, target in zip(image.split(at_once(image)), grey.split(at_once(image)), strict=True):
         target.copy_((part.float() * weight).sum(1, keepdim=True).round_())
     return grey
 

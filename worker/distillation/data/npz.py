@@ -1,0 +1,172 @@
+"""Datasets as NumPy archives: arrays of images and labels, read without pickles.
+
+Shapes: N samples, C channels, H height, W width.
+"""
+
+import io
+import math
+import struct
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.distillation.data.archive import Archive, open_archive
+from worker.distillation.data.packed import Options, Packed, check_labels, check_size
+from worker.distillation.data.resizing import at_once, fill
+from worker.distillation.errors import UploadError
+from worker.distillation.limits import Limits
+
+NAMES = {
+    "train": (("x_train", "y_train"), ("images", "labels"), ("train_images", "train_labels")),
+    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
+}
+"""Names of images and labels by split; the first pair that is there is read."""
+EXPECTED = "Send x_train and y_train (and x_test, y_test), or images and labels."
+HEADER_BYTES = 65536
+
+
+def read(path: Path, options: Options, limits: Limits) -> Packed:
+    """The dataset in an npz file.
+
+    Raises:
+        UploadError: arrays are missing, too large, damaged, or not images and labels.
+    """
+    with open_archive(path, limits) as archive:
+        arrays = {file.stem: file for file in archive.files if file.suffix == ".npy" and len(file.parts) == 1}
+        pairs = {
+            split: next((pair for pair in known if set(pair) <= set(arrays)), None) for split, known in NAMES.items()
+        }
+        if pairs["train"] is None:
+            listed = ", ".join(sorted(arrays)[:20]) or "none"
+            raise UploadError(f"the npz file has no training images and labels; its arrays are {listed}", EXPECTED)
+        warnings: list[str] = []
+        splits = {
+            split: _read_pair(archive, arrays, pair, options, limits, warnings) for split, pair in pairs.items() if pair
+        }
+        names = _class_names(archive, arrays, limits)
+    classes = check_labels(splits, limits, len(names) if names else None)
+    if len({image.shape[1:] for image, _ in splits.values()}) > 1:
+        raise UploadError(
+            "training and test images differ in size or channels", "Send both alike, or set options height and width."
+        )
+    return Packed("npz", splits, names or tuple(map(str, range(classes))), warnings)
+
+
+def _read_pair(
+    archive: Archive,
+    arrays: dict[str, PurePosixPath],
+    pair: tuple[str, str],
+    options: Options,
+    limits: Limits,
+    warnings: list[str],
+) -> tuple[Tensor, Tensor]:
+    images = _pixels(pair[0], _read_array(archive, arrays[pair[0]], limits), limits)
+    size = (options.height or images.shape[2], options.width or images.shape[3])
+    if size != tuple(images.shape[2:]):
+        check_size(len(images), (images.shape[1], *size), limits)
+        warnings.append(
+            f"{pair[0]}: scaled from {images.shape[2]}x{images.shape[3]} to {size[0]}x{size[1]} (shorter side scaled, centre cropped)"
+        )
+        images = fill(images, *size)
+    return images, _labels(pair[1], _read_array(archive, arrays[pair[1]], limits))
+
+
+def _read_array(archive: Archive, file: PurePosixPath, limits: Limits) -> Any:
+    """One array of numbers or text; its header's claim is compared with its bytes before any memory is taken for it."""
+    import numpy as np
+
+    data = archive.read(file, limits.inflated_bytes)
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"version {version} is not read")
+        shape, fortran, kind = readers[version](stream, max_header_size=HEADER_BYTES)
+    except (ValueError, TypeError, SyntaxError, EOFError, struct.error, RecursionError, MemoryError) as error:
+        raise UploadError(
+            f"{file} is not a NumPy array: {str(error)[:200]}", "Write the file again with `numpy.savez`."
+        ) from error
+    if kind.hasobject or kind.kind not in "buifU":
+        raise UploadError(
+            f"{file} holds Python objects or other things that are no numbers ({kind})",
+            "Save arrays of uint8 or float32.",
+        )
+    if any(length < 0 for length in shape) or math.prod(shape) * kind.itemsize != len(data) - stream.tell():
+        raise UploadError(
+            f"{file} claims the shape {shape}, which is not what its bytes hold",
+            "Write the file again with `numpy.savez`.",
+        )
+    flat = (
+        np.frombuffer(data, dtype=kind, offset=stream.tell())
+        if math.prod(shape) and kind.itemsize
+        else np.empty(0, kind)
+    )
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _pixels(name: str, array: Any, limits: Limits) -> Tensor:
+    """Bytes (N, C, H, W) from uint8 or floats in [0, 1], of (N, H, W), (N, H, W, C) or (N, C, H, W)."""
+    import numpy as np
+
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4:
+        array = array if _channel_axis(name, array.shape) == 1 else array.transpose(0, 3, 1, 2)
+    else:
+        raise UploadError(f"{name} has the shape {array.shape}", "Images are (N, H, W), (N, H, W, C) or (N, C, H, W).")
+    if not all(array.shape):
+        raise UploadError(f"{name} is empty", "Send at least one image.")
+    check_size(len(array), array.shape[1:], limits)
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(array))
+    if array.dtype.kind != "f":
+        raise UploadError(f"{name} is of type {array.dtype}", "Images are uint8, or floats from 0 to 1.")
+    packed = torch.empty(array.shape, dtype=torch.uint8)
+    count = at_once(packed)
+    for start in range(0, len(array), count):
+        part = torch.from_numpy(array[start : start + count].astype(np.float32))
+        if not bool(((part >= 0) & (part <= 1)).all()):
+            raise UploadError(
+                f"{name} has values that are not from 0 to 1 (or NaN)",
+                "Send uint8, or floats from 0 to 1, not normalised.",
+            )
+        packed[start : start + count] = (part * 255).round_()
+    return packed
+
+
+def _channel_axis(name: str, shape: tuple[int, ...]) -> int:
+    for usual in ((1, 3), (2, 4)):
+        axes = [axis for axis in (1, 3) if shape[axis] in usual]
+        if len(axes) == 1:
+            return axes[0]
+    raise UploadError(
+        f"which axis of {name} {shape} holds the channels cannot be told",
+        "Send (N, H, W, C) or (N, C, H, W) with 1 or 3 channels.",
+    )
+
+
+def _labels(name: str, array: Any) -> Tensor:
+    import numpy as np
+
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "ui":
+        raise UploadError(
+            f"{name} has the shape {array.shape} and the type {array.dtype}",
+            "Labels are one whole number for each image, from 0.",
+        )
+    if len(array) and int(array.max()) >= 2**31:
+        raise UploadError(f"{name} holds a label of {int(array.max())}", "Number the classes from 0 without gaps.")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _class_names(archive: Archive, arrays: dict[str, PurePosixPath], limits: Limits) -> tuple[str, ...]:
+    if "class_names" not in arrays:
+        return ()
+    array = _read_array(archive, arrays["class_names"], limits)
+    if array.ndim != 1 or array.dtype.kind != "U":
+        raise UploadError("class_names is not a list of text", "Send `numpy.array(names)`.")
+    return tuple(map(str, array.tolist()))
