@@ -1,0 +1,60 @@
+"""How a spec says which network it means, and what that network reads."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, JsonValue, ValidationError, model_validator
+
+from models.body import Body
+from models.catalogue import network_is_known, network_options
+from models.problems import Problem, complaint, problems_of
+
+MOST_CLASSES = 100_000
+MOST_PIXELS = 4096
+"""Largest height and width of an image."""
+
+Classes = Annotated[int, Field(ge=2, le=MOST_CLASSES)]
+Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+
+
+class InputContract(Body):
+    """What a network reads: images of this size, each channel as `(pixel / 255 - mean) / std`.
+
+    Wrong normalisation is the commonest reason for a student that learns nothing: take the values of the training.
+    """
+
+    channels: int = Field(ge=1, le=64, description="Channels of an image.", examples=[1])
+    height: Pixels = Field(description="Rows of pixels.", examples=[32])
+    width: Pixels = Field(description="Columns of pixels.", examples=[32])
+    mean: list[float] = Field(description="One number a channel.", examples=[[0.1307]])
+    std: list[Annotated[float, Field(gt=0)]] = Field(description="One number a channel.", examples=[[0.3081]])
+
+    @model_validator(mode="after")
+    def _one_a_channel(self) -> Self:
+        wrong = [
+            Problem(f"/{name}", f"must have {self.channels} numbers, one a channel, not {len(values)}")
+            for name, values in (("mean", self.mean), ("std", self.std))
+            if len(values) != self.channels
+        ]
+        if wrong:
+            raise complaint(*wrong)
+        return self
+
+
+class NetworkSpec(Body):
+    """A network by name, with its options."""
+
+    network: str = Field(max_length=255, description="A network of the catalogue.", examples=["lenet5_half"])
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="The network's options, as the catalogue lists them.", examples=[{}]
+    )
+
+    @model_validator(mode="after")
+    def _network_exists(self) -> Self:
+        if not network_is_known(self.network):
+            raise complaint(Problem("/network", f"no network is called {self.network!r}; GET /v1/catalogue lists them"))
+        try:
+            network_options(self.network).model_validate(self.options)
+        except ValidationError as error:
+            found = [Problem(f"/options{problem.pointer}", problem.message) for problem in problems_of(error)]
+            raise complaint(*found) from None
+        return self

@@ -1,0 +1,105 @@
+"""What is wrong with a request, each thing at its place: a JSON pointer (RFC 6901) and a plain sentence."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong; `pointer` is a JSON pointer into the request's body."""
+
+    pointer: str
+    message: str
+
+
+def pointer_of(parts: Iterable[str | int]) -> str:
+    """A JSON pointer from names and places: `/objectives/0/name`, empty for the whole."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
+
+
+def complaint(*problems: Problem) -> PydanticCustomError:
+    """For our own validators: an error with problems whose pointers are relative to the value that is validated."""
+    found = [(problem.pointer, problem.message) for problem in problems]
+    text = "; ".join(problem.message for problem in problems)
+    return PydanticCustomError("distillery", "{text}", {"text": text, "problems": found})
+
+
+def tag(label: str) -> str:
+    """How a union's member is called in the places of pydantic's errors, told apart from what a user writes.
+
+    Where a name is unknown in such a member, the sentence shows its label.
+    """
+    return f"<{label}>"
+
+
+def problems_of(error: ValidationError | Sequence[Any], skip: int = 0) -> list[Problem]:
+    """The problems behind pydantic's errors (or its `.errors()`), without the first `skip` parts of their places.
+
+    FastAPI puts `body` before the places of a body's errors: leave it out with `skip=1`.
+    """
+    errors: Sequence[Any] = error.errors() if isinstance(error, ValidationError) else error
+    found: dict[Problem, None] = {}
+    for entry in errors:
+        place = entry["loc"][skip:]
+        parts = [part for part in place if not _is_tag(part)]
+        for problem in _problems_in(entry, str(place[-2])[1:-1] if len(place) > 1 and _is_tag(place[-2]) else ""):
+            found[Problem(pointer_of(parts) + problem.pointer, problem.message)] = None
+    return list(found)
+
+
+def _is_tag(part: str | int) -> bool:
+    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
+
+
+def _problems_in(entry: Mapping[str, Any], label: str) -> list[Problem]:
+    context = entry.get("ctx") or {}
+    if entry["type"] == "distillery":
+        return [Problem(pointer, message) for pointer, message in context["problems"]]
+    if entry["type"] == "extra_forbidden" and label:
+        return [Problem("", f"is no parameter of {label}")]
+    return [Problem("", _sentence(entry["type"], context, entry.get("input"), entry["msg"]))]
+
+
+_TYPES = {
+    "string": "a text", "int": "an integer", "float": "a number", "bool": "true or false", "list": "a list",
+    "tuple": "a list", "dict": "an object", "model": "an object", "model_attributes": "an object", "none_required": "null",
+}  # fmt: skip
+_BOUNDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
+
+
+def _sentence(kind: str, context: Mapping[str, Any], value: Any, fallback: str) -> str:
+    written = _written(value)
+    if kind.removesuffix("_type") in _TYPES:
+        return f"must be {_TYPES[kind.removesuffix('_type')]}, not {written}"
+    bound = next((name for name in _BOUNDS if name in context), None)
+    if bound:
+        return f"must be {_BOUNDS[bound]} {context[bound]:g}, not {written}"
+    sentences = {
+        "missing": "is required",
+        "extra_forbidden": "is not known here",
+        "literal_error": f"must be {context.get('expected')}, not {written}",
+        "finite_number": "must be finite",
+        "int_from_float": f"must be an integer, not {written}",
+        "string_too_short": f"must have at least {context.get('min_length')} characters",
+        "string_too_long": f"must have at most {context.get('max_length')} characters",
+        "too_short": f"must have at least {context.get('min_length')} items, not {context.get('actual_length')}",
+        "too_long": f"must have at most {context.get('max_length')} items",
+        "json_invalid": "is not JSON",
+        "recursion_loop": "must not contain itself",
+    }
+    return sentences.get(kind, fallback[:1].lower() + fallback[1:])
+
+
+def _written(value: Any) -> str:
+    """A value as its sender wrote it, cut short."""
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    text = text or repr(value)
+    return text if len(text) <= 64 else f"{text[:60]}…"

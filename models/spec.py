@@ -1,0 +1,147 @@
+"""What users ask for: the bodies that make teachers, datasets, files and jobs.
+
+Every part says what it is; together they are the API's schema. `resolve` writes out a job's defaults, `check` finds
+what cannot work before any network is built, `problems_of` turns pydantic's errors into places and sentences.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, Field, model_validator
+
+from models.body import Body, DatasetId, FileId, Labels, Name, TeacherId
+from models.catalogue import MOST_OBJECTIVES, method
+from models.checks import check
+from models.defaults import resolved
+from models.facts import DatasetFacts, Facts, TeacherFacts
+from models.networks import Classes, InputContract, NetworkSpec
+from models.problems import Problem, complaint, problems_of
+from models.training import TrainingSpec
+from models.uploads import DatasetOptions, DatasetSpec, FileSpec, TeacherSpec
+
+__all__ = [
+    "DatasetFacts",
+    "DatasetOptions",
+    "DatasetSpec",
+    "EvaluationSpec",
+    "Facts",
+    "FileSpec",
+    "InputContract",
+    "JobSpec",
+    "Labels",
+    "Name",
+    "Problem",
+    "ResourcesSpec",
+    "StudentSpec",
+    "TeacherFacts",
+    "TeacherSpec",
+    "TrainingSpec",
+    "check",
+    "problems_of",
+    "resolve",
+]
+
+if TYPE_CHECKING:
+    # what a method's type is, is known only at run time
+    ObjectiveSpec: TypeAlias = BaseModel
+    ProcedureSpec: TypeAlias = BaseModel
+    SourceSpec: TypeAlias = BaseModel
+    TransformSpec: TypeAlias = BaseModel
+else:
+    ObjectiveSpec, ProcedureSpec = method("objectives"), method("procedures")
+    SourceSpec, TransformSpec = method("sources"), method("transforms")
+
+
+class StudentSpec(NetworkSpec):
+    """The network that is trained. Its classes and its input are the teacher's, unless there is none."""
+
+    initial_weights: FileId | None = Field(
+        None, description="A file of weights to begin with; random if null.", examples=[None]
+    )
+    classes: Classes | None = Field(
+        None, description="Classes; the teacher's, else the dataset's, if null.", examples=[10]
+    )
+    input: InputContract | None = Field(None, description="What it reads; the teacher's if null.")
+
+
+class EvaluationSpec(Body):
+    """What the student is measured on at the end; nothing is chosen by it."""
+
+    dataset: DatasetId = Field(description="A dataset.", examples=["dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"])
+    split: Literal["train", "test"] | None = Field(
+        None, description="Which part of it; if null `test` where there is one, else `train`.", examples=["test"]
+    )
+
+
+class ResourcesSpec(Body):
+    """What a job runs on."""
+
+    gpus: Literal[0, 1] | None = Field(None, description="Null takes what the worker has.", examples=[1])
+
+
+class JobSpec(Body):
+    """A distillation.
+
+    The smallest has a teacher and a student: without a dataset, a source synthesises images and knowledge distillation
+    does the rest.
+    """
+
+    name: Name | None = Field(
+        None, description="What you call it; made from the networks' names if null.", examples=["half-lenet"]
+    )
+    task: Literal["classification"] = Field(
+        "classification", description="What the networks do.", examples=["classification"]
+    )
+    labels: Labels = Field(default_factory=dict)
+    priority: int = Field(0, ge=-100, le=100, description="Higher goes first among waiting jobs.", examples=[0])
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec, description="What it runs on.")
+    teacher: TeacherId | None = Field(
+        None, description="A teacher; null trains without one.", examples=["tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"]
+    )
+    student: StudentSpec = Field(description="The network that is trained.", examples=[{"network": "lenet5_half"}])
+    dataset: DatasetId | None = Field(
+        None,
+        description="Images to train on; null synthesises them.",
+        examples=["dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"],
+    )
+    source: SourceSpec | None = Field(
+        None, description="Where batches come from; if null `dataset`, or `dafl` without one.", examples=["dataset"]
+    )
+    objectives: list[ObjectiveSpec] | None = Field(
+        None,
+        min_length=1,
+        max_length=MOST_OBJECTIVES,
+        description="The losses; if null the source's own, or cross-entropy 0.1 and knowledge distillation 0.9 at "
+        "temperature 4.",
+        examples=[[{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4}]],
+    )
+    procedure: ProcedureSpec | None = Field(
+        None, description="Which stages run; `direct` if null.", examples=["direct"]
+    )
+    transforms: list[TransformSpec] = Field(
+        default_factory=list, max_length=8, description="How the student's weights live.", examples=[[]]
+    )
+    training: TrainingSpec = Field(
+        default_factory=TrainingSpec, description="How it trains.", examples=[{"epochs": 30}]
+    )
+    evaluation: EvaluationSpec | None = Field(
+        None, description="What it is measured on; the dataset itself if null, its `test` part if it has one."
+    )
+    exports: list[Literal["safetensors", "onnx"]] = Field(
+        ["safetensors", "onnx"],
+        min_length=1,
+        max_length=2,
+        description="In which forms the student ships.",
+        examples=[["safetensors", "onnx"]],
+    )
+    webhook: None = Field(None, description="Not yet: must be null.", examples=[None])
+
+    @model_validator(mode="after")
+    def _each_export_once(self) -> Self:
+        if len(set(self.exports)) != len(self.exports):
+            raise complaint(Problem("/exports", "must name each form once"))
+        return self
+
+
+def resolve(spec: JobSpec, facts: Facts) -> dict[str, Any]:
+    """The spec with every default written out, as JSON; resolving it again changes nothing."""
+    return resolved(spec.model_dump(mode="json", by_alias=True, exclude_unset=True), facts)
