@@ -1,0 +1,49 @@
+"""Exports: a student as files that somebody can use without this project, each checked before it is published."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.export import onnx, safetensors
+from worker.distillation.export.card import Card
+from worker.distillation.source import InputContract
+
+WRITERS: Mapping[str, Callable[[nn.Module, Card, Path], None]] = {"safetensors": safetensors.write, "onnx": onnx.write}
+
+
+def export(
+    student: nn.Module,
+    contract: InputContract,
+    class_names: Sequence[str],
+    formats: Sequence[str],
+    folder: Path,
+    meta: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Write `student.FORMAT` to the folder for each format; the student is left as it was found.
+
+    `meta` holds `network` and `options`, by which the student is built. Gives `name`, `path` and `content_type` of
+    each file.
+
+    Raises:
+        SpecError: there is no such format.
+        EngineError: the student cannot be written so, or the file does not compute what the student does.
+    """
+    unknown = [index for index, name in enumerate(formats) if name not in WRITERS]
+    if unknown:
+        message = f"no such format; there are {', '.join(WRITERS)}"
+        raise SpecError([Problem(f"/exports/{index}", message) for index in unknown])
+    card = Card(meta["network"], dict(meta.get("options") or {}), tuple(class_names), contract)
+    return [_write(student, card, name, folder) for name in dict.fromkeys(formats)]
+
+
+def _write(student: nn.Module, card: Card, name: str, folder: Path) -> dict[str, Any]:
+    path, partial = folder / f"student.{name}", folder / f"student.{name}.partial"
+    try:
+        WRITERS[name](student, card, partial)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return {"name": path.name, "path": path, "content_type": "application/octet-stream"}

@@ -1,0 +1,28 @@
+"""Card: what a file of weights must say of itself so that it can be used years later."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from worker.distillation.source import InputContract
+
+
+@dataclass(frozen=True)
+class Card:
+    """The network's name and options, its classes, and the images that it reads."""
+
+    network: str
+    options: dict[str, Any]
+    class_names: tuple[str, ...]
+    contract: InputContract
+
+    def texts(self) -> dict[str, str]:
+        """Everything as JSON texts by name, for formats whose metadata are texts; `network` is plain."""
+        return {
+            "network": self.network,
+            "options": json.dumps(self.options),
+            "classes": json.dumps(len(self.class_names)),
+            "class_names": json.dumps(self.class_names),
+            "input": json.dumps(asdict(self.contract)),
+            "preprocessing": "(pixel / 255 - mean) / std for each channel; image (batch, channels, height, width)",
+        }
