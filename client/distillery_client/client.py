@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import httpx
 
-from distillery_client.artifacts import Artifacts
 from distillery_client.connection import Connection
 from distillery_client.discovery import find
+from distillery_client.downloads import Downloads
 from distillery_client.jobs import Jobs
 from distillery_client.uploads import Uploads
 
@@ -43,7 +43,8 @@ class Client:
         self.datasets = Uploads(self.connection, "datasets")
         self.files = Uploads(self.connection, "files")
         self.jobs = Jobs(self.connection)
-        self.artifacts = Artifacts(self.connection)
+        self.artifacts = Downloads(self.connection, "artifacts")
+        self.previews = Downloads(self.connection, "previews")
 
     def catalogue(self) -> dict[str, Any]:
         """Every objective, procedure, source, transform and network, with its parameters."""

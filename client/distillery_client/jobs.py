@@ -78,7 +78,11 @@ class Jobs:
         return pages(self.connection, f"jobs/{identifier}/metrics", filters)
 
     def cancel(self, identifier: str) -> Record:
-        """Ask for the end of a job; asking again, or for an ended job, changes nothing."""
+        """End a queued job, or ask for the end of a running one; asking again changes nothing.
+
+        Raises:
+            Conflict: it has succeeded or failed.
+        """
         headers = {"Idempotency-Key": str(uuid.uuid4())}  # harmless to repeat
         return dict(self.connection.request("POST", f"jobs/{identifier}/cancel", headers=headers).json())
 

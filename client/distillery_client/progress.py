@@ -1,5 +1,6 @@
 """Progress bars for transfers and for jobs."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from rich.progress import (
     DownloadColumn,
     Progress,
     SpinnerColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TransferSpeedColumn,
@@ -17,6 +19,8 @@ from rich.progress import (
 
 from distillery_client.client import Client
 from distillery_client.uploads import Progress as Report
+
+FIGURES_SECONDS = 2.0
 
 
 @contextmanager
@@ -30,29 +34,30 @@ def transfer(console: Console, what: str) -> Iterator[Report]:
 
 def follow(client: Client, identifier: str, console: Console) -> dict[str, Any]:
     """Show a job live, its log above the bar, until it has ended; the job's record then."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, TextColumn("{task.fields[figures]}"), console=console) as bars:
-        task = bars.add_task("queued", total=1.0, figures="")
+    text, figures = TextColumn("{task.description}"), TextColumn("[dim]{task.fields[figures]}")
+    columns = (SpinnerColumn(), text, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), figures)
+    with Progress(*columns, console=console) as bars:
+        task, looked = bars.add_task("queued", total=1.0, figures=""), time.monotonic()
         for event in client.jobs.watch(identifier):
-            data = event.get("data") or {}
-            if event["type"] == "progress":
+            data = event["data"] or {}
+            if event["type"] in ("status", "phase"):
+                bars.update(task, description=str(data.get("phase") or data.get("status")))
+            elif event["type"] == "progress":
                 bars.update(task, completed=data.get("fraction") or 0.0)
-            elif event["type"] == "metrics":
-                bars.update(task, figures=figures(data.get("values") or data))
-            elif event["type"] in ("status", "phase"):
-                bars.update(task, description=str(data.get("phase") or data.get("status") or event["message"]))
-            elif event["type"] == "log":
-                bars.console.print(event["message"], markup=False)
-    return client.jobs.get(identifier)
+            elif event["type"] == "log" and event["level"] != "info":
+                bars.console.print(event["message"], markup=False, highlight=False)
+            if time.monotonic() - looked > FIGURES_SECONDS:
+                bars.update(task, figures=figures_of(client.jobs.get(identifier)))
+                looked = time.monotonic()
+        job = client.jobs.get(identifier)
+        if job["status"] == "succeeded":
+            bars.update(task, completed=1.0)
+        bars.update(task, description=job["status"], figures=figures_of(job))
+    return job
 
 
-def figures(values: dict[str, Any], most: int = 3) -> str:
-    """The first few figures of a metrics event, in one line."""
-    shown = [f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, int | float)]
-    return "  ".join(shown[:most])
+def figures_of(job: dict[str, Any], most: int = 3) -> str:
+    """A job's newest figures, in one line; those of its parts (`kd/loss`) are left out where there are too many."""
+    known = {name: figure["value"] for name, figure in job["metrics"].items() if figure["value"] is not None}
+    chosen = sorted(known, key=lambda name: ("/" in name, name))[:most]
+    return "  ".join(f"{name} {known[name]:.4g}" for name in chosen)

@@ -1,4 +1,4 @@
-"""Artifacts: list them, and download them whole and right."""
+"""What jobs made: listed, and downloaded whole and right."""
 
 import os
 from pathlib import Path
@@ -14,33 +14,33 @@ from distillery_client.uploads import Progress, sha256_of
 Record = dict[str, Any]
 
 
-class Artifacts:
-    """`client.artifacts`."""
+class Downloads:
+    """`client.artifacts`, the files of a succeeded job, and `client.previews`, the pictures of any job."""
 
-    def __init__(self, connection: Connection):
-        self.connection = connection
+    def __init__(self, connection: Connection, kind: str):
+        self.connection, self.kind = connection, kind
 
     def list(self, job: str) -> list[Record]:
-        """The artifacts of a finished job, each with `name`, `size` and `sha256`."""
-        return list(pages(self.connection, f"jobs/{job}/artifacts", {}))
+        """What there is, each with `name`, `size` and `sha256`."""
+        return list(pages(self.connection, f"jobs/{job}/{self.kind}", {}))
 
     def download(self, job: str, name: str, target: Path, progress: Progress | None = None) -> Path:
-        """Fetch an artifact to `target`, or into it where it is a folder, and return the file's path.
+        """Fetch a file to `target`, or into it where it is a folder, and return its path.
 
         Bytes go to a file beside it, whose name holds the SHA-256, and a download that broke off goes on there, also in
         a later call. The name changes when all bytes are there and their SHA-256 is right.
 
         Raises:
-            NotFound: the job has no such artifact.
+            NotFound: the job has no such file.
             Corrupt: the bytes are not those that the service publishes.
         """
         about = next((one for one in self.list(job) if one["name"] == name), None)
         if about is None:
-            raise NotFound(404, {"detail": f"{job} has no artifact {name}", "status": 404})
+            raise NotFound(404, {"detail": f"{job} has nothing called {name} among its {self.kind}", "status": 404})
         file = target / Path(name).name if target.is_dir() else target
         if file.is_file() and file.stat().st_size == about["size"] and sha256_of(file) == about["sha256"]:
             return file
-        return self._fetch(f"jobs/{job}/artifacts/{name}", about, file, progress)
+        return self._fetch(f"jobs/{job}/{self.kind}/{name}", about, file, progress)
 
     def _fetch(self, path: str, about: Record, file: Path, progress: Progress | None) -> Path:
         part = file.with_name(f".{file.name}.{about['sha256'][:16]}.part")

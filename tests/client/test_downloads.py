@@ -76,5 +76,5 @@ def test_damaged_bytes_never_get_the_name(server: Scripted, client: Client, tmp_
 
 def test_an_unknown_artifact(server: Scripted, client: Client, tmp_path: Path) -> None:
     serve(server, [])
-    with pytest.raises(errors.NotFound, match=r"no artifact teacher\.onnx"):
+    with pytest.raises(errors.NotFound, match=r"nothing called teacher\.onnx"):
         client.artifacts.download("job_1", "teacher.onnx", tmp_path)
