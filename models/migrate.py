@@ -1,0 +1,44 @@
+"""Bringing the database to the newest schema.
+
+`make migrate` does it by hand and the embedded service at every start; any number of processes may do it at once.
+"""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from models.database import engine
+
+FOLDER = Path(__file__).parents[1] / "migrations"
+
+
+def config() -> Config:
+    """Alembic's configuration, without its logging."""
+    made = Config()
+    made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    made.set_main_option("path_separator", "os")
+    return made
+
+
+def upgrade(revision: str = "head") -> None:
+    """Bring the database of the settings up to a revision."""
+    command.upgrade(config(), revision)
+
+
+def downgrade(revision: str = "base") -> None:
+    """Take the database of the settings back to a revision; `base` is empty."""
+    command.downgrade(config(), revision)
+
+
+def is_current() -> bool:
+    """Whether the database has the schema that this code was written for."""
+    with engine().connect() as connection:
+        heads = MigrationContext.configure(connection).get_current_heads()
+    return set(heads) == set(ScriptDirectory.from_config(config()).get_heads())
+
+
+if __name__ == "__main__":
+    upgrade()
