@@ -1,10 +1,12 @@
 """The student's state dict as safetensors, with the metadata by which it is built and fed."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from worker.distillation.errors import EngineError
 from worker.distillation.export.card import Card
@@ -23,4 +25,19 @@ def write(student: nn.Module, card: Card, path: Path) -> None:
     bad = next((name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())), None)
     if bad is not None:
         raise EngineError(f"the student's `{bad}` holds NaN or infinite values", "Lower the learning rate.")
-    save_file(state, path, metadata={"format": "pt", **card.texts()})
+    path.write_bytes(serialise(state, {"format": "pt", **card.texts()}))
+
+
+def serialise(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file whose bytes depend on its content alone.
+
+    The library writes metadata in an order that changes from call to call, so the header is written again, sorted and
+    padded with spaces to a multiple of 8 bytes as the format asks.
+    """
+    written = save(dict(state), dict(metadata))
+    start = 8 + int.from_bytes(written[:8], "little")
+    header = json.loads(written[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps({"__metadata__": header.pop("__metadata__"), **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + written[start:]

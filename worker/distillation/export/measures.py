@@ -1,0 +1,54 @@
+"""What a network costs: parameters, multiply-adds, and the time for one image."""
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from worker.distillation.export.portable import portable, random_images
+from worker.distillation.source import InputContract
+
+WARM_UP_RUNS, RUNS_AT_MOST, SECONDS_AT_MOST = 3, 100, 2.0
+
+
+def cost(network: nn.Module, contract: InputContract) -> dict[str, Any]:
+    """Parameters, their bytes, multiply-adds and latency of a network, which is left as it is."""
+    copied = portable(network)
+    return {
+        "parameters": sum(parameter.numel() for parameter in copied.parameters()),
+        "parameter_bytes": sum(parameter.nbytes for parameter in network.parameters()),
+        "multiply_adds": multiply_adds(copied, contract),
+        "latency": latency(copied, contract),
+    }
+
+
+def multiply_adds(network: nn.Module, contract: InputContract) -> int:
+    """Multiply-adds for one image in convolutions, matrix products and attention, which torch counts as two operations each."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(random_images(contract, 1))
+    return counter.get_total_flops() // 2
+
+
+def latency(network: nn.Module, contract: InputContract) -> dict[str, Any]:
+    """Median time of a network (on the CPU) for one image in milliseconds, over at most 100 runs or 2 seconds."""
+    image = random_images(contract, 1)
+    seconds: list[float] = []
+    with torch.no_grad():
+        for _ in range(WARM_UP_RUNS):
+            network(image)
+        end = time.perf_counter() + SECONDS_AT_MOST
+        while len(seconds) < RUNS_AT_MOST and (not seconds or time.perf_counter() < end):
+            began = time.perf_counter()
+            network(image)
+            seconds.append(time.perf_counter() - began)
+    return {
+        "milliseconds": statistics.median(seconds) * 1000,
+        "runs": len(seconds),
+        "batch_size": 1,
+        "device": "cpu",
+        "precision": "float32",
+        "threads": torch.get_num_threads(),
+    }

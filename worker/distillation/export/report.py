@@ -1,0 +1,131 @@
+"""The report of a run: what was asked, what was made, what was measured, and what was not."""
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from worker.distillation.export.measures import cost
+
+if TYPE_CHECKING:
+    from worker.distillation.job import Job
+
+LIBRARIES = ("torch", "torchvision", "timm", "safetensors", "numpy", "onnx", "onnxscript", "onnxruntime")
+NOT_MEASURED = "No evaluation set was given, so no accuracy was measured."
+ON_TRAINING_IMAGES = "The evaluation images are those that the student was trained on: expect less on others."
+WITHOUT_DATA = "Agreement on synthesised images says how well the student copies its teacher there; it is no accuracy."
+NONE_SYNTHESISED = "The source synthesised no images that student and teacher could be compared on."
+
+
+def report(
+    *,
+    job: "Job",
+    student: nn.Module,
+    teacher: nn.Module | None,
+    figures: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
+    files: Sequence[Mapping[str, Any]],
+    phases: Mapping[str, float],
+    seconds: float,
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What `report.json` holds: plain JSON values, with null for whatever was not measured or is not finite.
+
+    `figures` are `evaluation` (with `student`, `teacher`, `split`, `images`) and `without_data`, each perhaps None;
+    `chosen` says which weights shipped and why; `files` have `name` and `path`; times are in seconds.
+    """
+    written = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in files]
+    costs = {"student": cost(student, job.contract), "teacher": _teacher(job, teacher)}
+    costs["student"] = {"network": job.spec["student"]["network"], **costs["student"], "files": written}
+    content = {
+        "job": job.values.get("job"),
+        "attempt": job.values.get("attempt"),
+        "spec": dict(job.spec),
+        **costs,
+        "initial_weights": _initial_weights(job),
+        "shipped": dict(chosen),
+        **_measured(job, figures),
+        "stages": list(stages),
+        "seeds": {"seed": job.training.seed, "note": "Every random stream of the run is derived from this seed."},
+        "environment": {**environment, "versions": {**environment.get("versions", {}), **_versions()}},
+        "seconds": {"total": seconds, "phases": dict(phases)},
+    }
+    return _finite({"summary": _summary(content), **content})
+
+
+def _teacher(job: "Job", teacher: nn.Module | None) -> dict[str, Any] | None:
+    if teacher is None or job.teacher is None:
+        return None
+    weights = job.folder / job.teacher["weights"]
+    return {"network": job.teacher["network"], **cost(teacher, job.contract), "file_bytes": weights.stat().st_size}
+
+
+def _initial_weights(job: "Job") -> str:
+    given = job.spec["student"].get("initial_weights")
+    if given is None:
+        return f"drawn afresh from seed {job.training.seed}"
+    return f"the uploaded weights {given}"
+
+
+def _measured(job: "Job", figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures with the sentences that they must be read with."""
+    evaluation, without_data = figures.get("evaluation"), figures.get("without_data")
+    notes = [NOT_MEASURED] if evaluation is None else []
+    if evaluation is not None and evaluation.get("split") == "train" and _same_images(job):
+        notes.append(ON_TRAINING_IMAGES)
+    if evaluation is None or without_data is not None:
+        notes.append(NONE_SYNTHESISED if without_data is None else WITHOUT_DATA)
+    return {"evaluation": evaluation, "without_data": without_data, "notes": notes}
+
+
+def _same_images(job: "Job") -> bool:
+    given = job.spec.get("dataset")
+    return given is not None and given == (job.spec.get("evaluation") or {}).get("dataset")
+
+
+def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The few figures that people look for first."""
+    student, teacher = content["student"], content["teacher"] or {}
+    evaluation = content["evaluation"] or {}
+    ours, theirs = evaluation.get("student") or {}, evaluation.get("teacher") or {}
+    sizes = {file["name"]: file["bytes"] for file in student["files"]}
+    return {
+        "network": student["network"],
+        "parameters": student["parameters"],
+        "teacher_parameters": teacher.get("parameters"),
+        "bytes": sizes.get("student.safetensors", student["parameter_bytes"]),
+        "teacher_bytes": teacher.get("file_bytes"),
+        "multiply_adds": student["multiply_adds"],
+        "teacher_multiply_adds": teacher.get("multiply_adds"),
+        "latency_milliseconds": student["latency"]["milliseconds"],
+        "teacher_latency_milliseconds": (teacher.get("latency") or {}).get("milliseconds"),
+        "accuracy": ours.get("accuracy"),
+        "teacher_accuracy": theirs.get("accuracy"),
+        "agreement": ours.get("agreement"),
+        "checkpoint": content["shipped"].get("checkpoint"),
+        "seconds": content["seconds"]["total"],
+        "notes": content["notes"],
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """The same JSON values with null for numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
