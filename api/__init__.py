@@ -1,0 +1,1 @@
+"""HTTP in; rows and a bell out. Never imports torch."""

@@ -1,0 +1,63 @@
+"""`python -m api`: bring the database up, and serve."""
+
+import asyncio
+import sys
+from types import FrameType
+
+import structlog
+import uvicorn
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from api.main import app
+from api.observe import configure_logging
+from models import migrate
+from models.settings import settings
+
+GRACE_SECONDS = 10
+"""Requests that are being served have so long to end."""
+
+
+class Server(uvicorn.Server):
+    """A server that, asked to end, sends home those who wait for news, so that it need not wait for them."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        asyncio.get_running_loop().call_soon_threadsafe(app.state.watch.close)
+        super().handle_exit(sig, frame)
+
+
+def prepare() -> None:
+    """Bring an SQLite database to the newest schema; of another, which others may use, only require it.
+
+    Raises:
+        SystemExit: the database does not answer, or has another schema.
+    """
+    try:
+        if make_url(settings().database).get_backend_name() == "sqlite":
+            migrate.upgrade()
+        elif not migrate.is_current():
+            sys.exit("The database does not have the schema of this version: run 'make migrate' first.")
+    except OperationalError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        sys.exit(f"The database does not answer: {reason}. Is DISTILL_DATABASE_URL right?")
+
+
+def main() -> None:
+    """Serve until a signal."""
+    configure_logging(pretty=sys.stderr.isatty())
+    prepare()
+    config = uvicorn.Config(
+        app,
+        host=settings().host,
+        port=settings().port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    structlog.get_logger("api").info("listening", host=settings().host, port=settings().port)
+    Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

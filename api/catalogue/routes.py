@@ -1,0 +1,26 @@
+"""`/catalogue`."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from api.catalogue.schemas import CatalogueBody
+from api.catalogue.service import tagged_catalogue
+from api.dependencies import CurrentKey
+from api.errors import problems
+from api.exchange import conditional
+from api.upload_routes import NOT_MODIFIED, IfNoneMatch
+
+router = APIRouter(tags=["catalogue"])
+
+
+@router.get(
+    "/catalogue",
+    summary="Show every method and network",
+    operation_id="get_catalogue",
+    response_model=CatalogueBody,
+    responses=problems(422) | NOT_MODIFIED,
+)
+def show_catalogue(key: CurrentKey, response: Response, if_none_match: IfNoneMatch = None) -> Any:
+    """Every objective, procedure, source, transform and network: what it is, its paper, what it needs, its parameters."""
+    return conditional(response, *tagged_catalogue(), if_none_match)

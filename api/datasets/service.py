@@ -1,0 +1,15 @@
+"""Datasets in the database."""
+
+from typing import Any
+
+from api.datasets.schemas import DatasetBody
+from api.uploads import Uploads
+from models.records import Dataset
+from models.spec import DatasetSpec
+
+DATASETS = Uploads(Dataset, DatasetBody, "dataset", "dts", "/datasets")
+
+
+def values_of(spec: DatasetSpec) -> dict[str, Any]:
+    """A new dataset's columns."""
+    return spec.model_dump(mode="json") | {"name": spec.name or "dataset"}

@@ -1,0 +1,1 @@
+"""Other inputs of jobs that users upload."""

@@ -1,0 +1,31 @@
+"""`/files`."""
+
+from typing import Annotated
+
+from fastapi import Body, Response
+
+from api.dependencies import CurrentKey
+from api.errors import problems
+from api.files.schemas import FileBody
+from api.files.service import FILES, values_of
+from api.upload_routes import created, upload_router
+from models.spec import FileSpec
+
+router = upload_router(FILES)
+
+
+@router.post(
+    "",
+    summary="Create a file",
+    operation_id="create_file",
+    status_code=201,
+    response_model=FileBody,
+    responses=problems(400, 413, 415, 422),
+)
+async def create_file(
+    key: CurrentKey,
+    spec: Annotated[FileSpec, Body(examples=[{"kind": "weights", "name": "warm start"}])],
+    response: Response,
+) -> FileBody:
+    """Another input of a job, such as initial weights. PUT the bytes to the link in `upload` next."""
+    return await created(FILES, key, values_of(spec), response)

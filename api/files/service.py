@@ -1,0 +1,15 @@
+"""Files in the database."""
+
+from typing import Any
+
+from api.files.schemas import FileBody
+from api.uploads import Uploads
+from models.records import File
+from models.spec import FileSpec
+
+FILES = Uploads(File, FileBody, "file", "fil", "/files")
+
+
+def values_of(spec: FileSpec) -> dict[str, Any]:
+    """A new file's columns."""
+    return spec.model_dump(mode="json") | {"name": spec.name or spec.kind}

@@ -1,0 +1,157 @@
+"""Is the service alive, is it ready, and what are its figures."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from kombu.exceptions import KombuError, OperationalError
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from pydantic import Field
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.bodies import Shown
+from api.errors import Unavailable, problems
+from models import queue
+from models.database import now, reading
+from models.records import Job, Worker
+from models.settings import settings
+from models.status import JobStatus
+from models.storage import StorageError, storage
+
+router = APIRouter(tags=["health"])
+BROKER_SECONDS = 3
+log = structlog.get_logger("api")
+
+
+class Alive(Shown):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class WorkerBody(Shown):
+    """A worker that was seen within its lease."""
+
+    id: str
+    kind: str = Field(description="`distill` or `inspect`.")
+    host: str
+    about: dict[str, Any] | None = Field(description="What it runs on, and which sandbox is in force.")
+    busy: bool
+    seen_at: datetime
+
+
+class Ready(Shown):
+    """Database, storage and broker answer."""
+
+    status: str = "ready"
+    checks: dict[str, str] = Field(description="`ok` for each part.")
+    workers: list[WorkerBody]
+
+
+@router.get("/health/live", summary="Is the process alive", operation_id="live", response_model=Alive)
+def live() -> Alive:
+    """It answers, so it is."""
+    return Alive()
+
+
+@router.get(
+    "/health/ready",
+    summary="Is the service ready",
+    operation_id="ready",
+    response_model=Ready,
+    responses={status: body for status, body in problems().items() if status == 503},
+)
+def ready() -> Ready:
+    """Database, storage and broker answer; with the workers that were seen. 503 says which of them does not."""
+    probes = {"database": _database, "storage": _storage, "broker": _broker}
+    with ThreadPoolExecutor(len(probes)) as pool:
+        checks = dict(zip(probes, pool.map(lambda probe: probe(), probes.values()), strict=True))
+    failed = [name for name, answer in checks.items() if answer != "ok"]
+    if failed:
+        detail = f"{' and '.join(failed)} {'do' if len(failed) > 1 else 'does'} not answer."
+        raise Unavailable(detail, headers={"Retry-After": "5"}, extra={"checks": checks})
+    return Ready(checks=checks, workers=_workers())
+
+
+@router.get("/metrics", summary="Figures for Prometheus", operation_id="prometheus", response_class=Response)
+def prometheus(request: Request) -> Response:
+    """Requests, their duration, and jobs by status."""
+    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+class JobsByStatus(Collector):
+    """Counts jobs when it is asked."""
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return [GaugeMetricFamily("distillery_jobs", "Jobs by status.", labels=["status"])]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily("distillery_jobs", "Jobs by status.", labels=["status"])
+        query = select(Job.status, func.count()).where(Job.deleted_at.is_(None)).group_by(Job.status)
+        try:
+            with reading() as session:
+                counts = dict(session.execute(query).tuples().all())
+        except SQLAlchemyError as error:  # the other figures are worth having without the database too
+            log.warning("jobs_not_counted", error=type(error).__name__)
+            return []
+        for status in JobStatus:
+            family.add_metric([status], counts.get(status, 0))
+        return [family]
+
+
+REGISTRY.register(JobsByStatus())
+
+
+def _database() -> str:
+    try:
+        with reading() as session:
+            session.scalar(select(1))
+    except SQLAlchemyError as error:
+        return _failed("database", error)
+    return "ok"
+
+
+def _storage() -> str:
+    try:
+        storage().size("health/probe")
+    except StorageError as error:
+        return _failed("storage", error)
+    return "ok"
+
+
+def _broker() -> str:
+    try:
+        with queue.app().connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=BROKER_SECONDS)
+    except (KombuError, OperationalError, OSError) as error:
+        return _failed("broker", error)
+    return "ok"
+
+
+def _failed(part: str, error: Exception) -> str:
+    # the error itself may name hosts and users, so it is for the log
+    log.warning("part_does_not_answer", part=part, error=str(error))
+    return "does not answer"
+
+
+def _workers() -> list[WorkerBody]:
+    recent = Worker.left_at.is_(None), Worker.seen_at > now() - settings().lease_seconds
+    with reading() as session:
+        rows = session.scalars(select(Worker).where(*recent).order_by(Worker.kind, Worker.id)).all()
+    return [
+        WorkerBody(
+            id=row.id,
+            kind=row.kind,
+            host=row.host,
+            about=row.about,
+            busy=row.busy_with is not None,
+            seen_at=row.seen_at,
+        )
+        for row in rows
+    ]

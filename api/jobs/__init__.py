@@ -1,0 +1,1 @@
+"""Distillation jobs: what users ask for, and what comes of it."""

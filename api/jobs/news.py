@@ -1,0 +1,28 @@
+"""Answering when a job has changed."""
+
+import time
+
+from starlette.concurrency import run_in_threadpool
+
+from api.exchange import matches
+from api.jobs import service
+from api.jobs.schemas import JobBody
+from api.watch import Watch, token_of
+from models.records import Job
+
+
+def tag_of(job: JobBody) -> str:
+    """The entity tag of a job: its version."""
+    return f'"{job.id}-{job.version}"'
+
+
+async def fresh(watch: Watch, key_id: str, job_id: str, wait: int, known: str | None) -> JobBody:
+    """The job as soon as it differs from what the client knows or has ended, or as it is after so many seconds."""
+    deadline = time.monotonic() + wait
+    while True:
+        row, job = await run_in_threadpool(service.get, key_id, job_id)
+        known = known or tag_of(job)
+        left = deadline - time.monotonic()
+        if job.status.final or not matches(known, tag_of(job)) or left <= 0 or watch.closing:
+            return job
+        await watch.changed(Job, job_id, token_of(row), left)

@@ -1,0 +1,178 @@
+"""`/jobs/{id}/events`, `/metrics`, `/previews` and `/artifacts`."""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.bodies import StrictRoute
+from api.dependencies import CurrentKey, CurrentWatch
+from api.downloads import disposition, serve, zipped
+from api.errors import BadHeader, problems
+from api.jobs import results
+from api.jobs.schemas import ArtifactBody, EventBody, MetricBody, PreviewBody
+from api.jobs.stream import stream
+from api.paging import Page
+from api.upload_routes import NOT_MODIFIED, Identifier, IfNoneMatch
+from models.records import Artifact, Preview
+
+router = APIRouter(prefix="/jobs/{identifier}", tags=["jobs"], route_class=StrictRoute)
+
+FileName = Annotated[str, Path(max_length=255, description="As the list names it.")]
+After = Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events with a number above this.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+Cursor = Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before.")]
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+DOWNLOAD: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The bytes.", "content": {"application/octet-stream": BINARY}},
+    206: {"description": "The range that was asked for.", "content": {"application/octet-stream": BINARY}},
+    307: {"description": "Where the storage serves the bytes itself."},
+    **NOT_MODIFIED,
+    **problems(404, 416, 422),
+}
+RANGE_HEADERS = [
+    {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": about}
+    for name, about in (
+        ("Range", "One range of bytes: `bytes=0-99`."),
+        ("If-Range", "The `ETag` that the range belongs to; other bytes are sent whole."),
+    )
+]
+SHAPE = {"parameters": RANGE_HEADERS}
+
+
+@router.get(
+    "/events",
+    summary="List a job's events, or follow them",
+    operation_id="list_events",
+    response_model=Page[EventBody],
+    responses=problems(400, 404, 422)
+    | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A page, or a stream."}},
+)
+async def list_events(
+    key: CurrentKey,
+    watch: CurrentWatch,
+    identifier: Identifier,
+    after: After = 0,
+    limit: Limit = 200,
+    cursor: Cursor = None,
+    accept: Annotated[str, Header(description="`text/event-stream` follows the job until it has ended.")] = "",
+    last_event_id: Annotated[str | None, Header(description="Go on after this event.")] = None,
+) -> Any:
+    """Oldest first. As server-sent events, `Last-Event-ID` goes on without gap or repeat; messages of type `metrics`
+    carry the newest figures."""
+    if "text/event-stream" not in accept:
+        return await run_in_threadpool(results.events, key, identifier, after, limit, cursor)
+    if last_event_id is not None:
+        if not re.fullmatch(r"\d{1,9}", last_event_id):
+            raise BadHeader("Last-Event-ID must be the number of an event.")
+        after = int(last_event_id)
+    await run_in_threadpool(results.events, key, identifier, after, 1)  # a job that is not there is a 404, not a stream
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return EventSourceResponse(stream(watch, key, identifier, after), headers=headers)
+
+
+@router.get(
+    "/metrics",
+    summary="List a job's figures",
+    operation_id="list_metrics",
+    response_model=Page[MetricBody],
+    responses=problems(400, 404, 422),
+)
+def list_metrics(
+    key: CurrentKey,
+    identifier: Identifier,
+    name: Annotated[
+        list[Annotated[str, Query(max_length=128, pattern=r"^[^\x00]*$")]] | None,
+        Query(max_length=100, description="Only these series; may be repeated."),
+    ] = None,
+    after: Annotated[int | None, Query(ge=-1, le=2**31 - 1, description="Only steps above this.")] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="How many at most.")] = 1000,
+    cursor: Cursor = None,
+) -> Page[MetricBody]:
+    """In order of name and step. A value that was infinite or not a number is null."""
+    return results.metrics(key, identifier, name or [], after, limit, cursor)
+
+
+@router.get(
+    "/previews",
+    summary="List a job's previews",
+    operation_id="list_previews",
+    response_model=Page[PreviewBody],
+    responses=problems(404, 422),
+)
+def list_previews(key: CurrentKey, identifier: Identifier) -> Page[PreviewBody]:
+    """Pictures of the newest attempt, visible while it runs and after it failed."""
+    return results.previews(key, identifier)
+
+
+@router.get(
+    "/artifacts",
+    summary="List a job's artifacts",
+    operation_id="list_artifacts",
+    response_model=Page[ArtifactBody],
+    responses=problems(404, 422),
+)
+def list_artifacts(key: CurrentKey, identifier: Identifier) -> Page[ArtifactBody]:
+    """By name; none before the job has succeeded, then all."""
+    return results.artifacts(key, identifier)
+
+
+@router.get(
+    "/artifacts.zip",
+    summary="Download all artifacts",
+    operation_id="download_artifacts",
+    response_class=Response,
+    responses=problems(404, 409, 422) | {200: {"description": "A zip.", "content": {"application/zip": BINARY}}},
+)
+def download_all(key: CurrentKey, identifier: Identifier) -> Response:
+    """One zip, uncompressed."""
+    job, blobs = results.all_artifacts(key, identifier)
+    headers = {"Content-Disposition": disposition(f"{job.name}.zip"), "Cache-Control": "private, no-cache"}
+    return StreamingResponse(zipped(blobs), headers=headers, media_type="application/zip")
+
+
+@router.head(
+    "/artifacts/{name:path}",
+    summary="Size and SHA-256 of an artifact",
+    operation_id="head_artifact",
+    response_class=Response,
+    responses=DOWNLOAD,
+)
+@router.get(
+    "/artifacts/{name:path}",
+    summary="Download an artifact",
+    operation_id="download_artifact",
+    response_class=Response,
+    responses=DOWNLOAD,
+    openapi_extra=SHAPE,
+)
+def download_artifact(
+    key: CurrentKey, identifier: Identifier, name: FileName, request: Request, if_none_match: IfNoneMatch = None
+) -> Response:
+    """`ETag` is the SHA-256. One `Range` is served, `If-Range` and `If-None-Match` are honoured."""
+    return serve(request, results.blob(Artifact, key, identifier, name))
+
+
+@router.head(
+    "/previews/{name:path}",
+    summary="Size and SHA-256 of a preview",
+    operation_id="head_preview",
+    response_class=Response,
+    responses=DOWNLOAD,
+)
+@router.get(
+    "/previews/{name:path}",
+    summary="Download a preview",
+    operation_id="download_preview",
+    response_class=Response,
+    responses=DOWNLOAD,
+    openapi_extra=SHAPE,
+)
+def download_preview(
+    key: CurrentKey, identifier: Identifier, name: FileName, request: Request, if_none_match: IfNoneMatch = None
+) -> Response:
+    """As an artifact is downloaded."""
+    return serve(request, results.blob(Preview, key, identifier, name))

@@ -1,0 +1,166 @@
+"""Jobs in the database: make, show, list, cancel, repeat, delete."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from api.errors import Conflict, NotFound
+from api.jobs.schemas import Figure, JobBody, JobError, JobSummary
+from api.links import link
+from api.paging import Page, Window
+from models.database import now, reading, transaction
+from models.records import (
+    Artifact,
+    Attempt,
+    Checkpoint,
+    Event,
+    Idempotency,
+    Inspection,
+    Job,
+    Metric,
+    Preview,
+)
+from models.status import InspectionStatus, JobStatus, sources_of
+from models.storage import storage
+
+COLLECTIONS = ("events", "metrics", "previews", "artifacts")
+
+
+def find(session: Session, key_id: str, job_id: str, lock: bool = False) -> Job:
+    """The row of an id.
+
+    Raises:
+        NotFound: there is none that belongs to this key.
+    """
+    query = select(Job).where(Job.id == job_id.replace("\0", ""), Job.key_id == key_id, Job.deleted_at.is_(None))
+    job = session.scalar(query.with_for_update() if lock else query)
+    if job is None:
+        raise NotFound(f"There is no job {job_id}.")
+    return job
+
+
+def get(key_id: str, job_id: str) -> tuple[Job, JobBody]:
+    """The row and how it is shown."""
+    with reading() as session:
+        job = find(session, key_id, job_id)
+        return job, shown(session, job)
+
+
+def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[JobSummary]:
+    """Some of the key's jobs."""
+    query = select(Job).where(Job.key_id == key_id, Job.deleted_at.is_(None), *window.labelled(Job.labels))
+    if statuses:
+        query = query.where(Job.status.in_(statuses))
+    with reading() as session:
+        return window.page(session, query, Job.id, lambda job: JobSummary.model_validate(_columns(job)))
+
+
+def shown(session: Session, job: Job) -> JobBody:
+    """A row as an answer."""
+    return JobBody.model_validate(
+        _columns(job) | {"queue_position": _queue_position(session, job), "metrics": newest_figures(session, job.id)}
+    )
+
+
+def cancel(key_id: str, job_id: str) -> JobBody:
+    """End a queued job, or ask for the end of a running one; asking again changes nothing.
+
+    Raises:
+        Conflict: it has succeeded or failed.
+    """
+    with transaction() as session:
+        job = find(session, key_id, job_id, lock=True)
+        if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
+            raise Conflict(f"The job has {job.status} already: there is nothing to cancel.")
+        if job.status == JobStatus.QUEUED:
+            _cancel_queued(session, job)
+        elif job.status == JobStatus.RUNNING and job.cancel_requested_at is None:
+            note(session, job, "log", "cancel requested", cancel_requested_at=now())
+        session.refresh(job)
+        return shown(session, job)
+
+
+def _cancel_queued(session: Session, job: Job) -> None:
+    values = {"status": JobStatus.CANCELLED, "reason": None, "cancel_requested_at": now(), "finished_at": now()}
+    note(session, job, "status", "cancelled", {"status": JobStatus.CANCELLED}, phases=_closed(session, job), **values)
+    session.execute(
+        update(Inspection)
+        .where(Inspection.subject_id == job.id, Inspection.status == InspectionStatus.QUEUED)
+        .values(status=InspectionStatus.DONE, finished_at=now())
+    )
+
+
+def note(
+    session: Session, job: Job, kind: str, message: str, data: dict[str, Any] | None = None, **values: Any
+) -> None:
+    """Change a job in one conditional UPDATE and tell of it in an event.
+
+    Raises:
+        Conflict: it is no longer in a state that allows it.
+    """
+    allowed = sources_of(values["status"]) if "status" in values else (JobStatus(job.status),)
+    seq = session.scalar(
+        update(Job)
+        .where(Job.id == job.id, Job.status.in_(allowed))
+        .values(version=Job.version + 1, event_seq=Job.event_seq + 1, **values)
+        .returning(Job.event_seq)
+        .execution_options(synchronize_session=False)
+    )
+    if seq is None:
+        raise Conflict("The job has just changed: look at it again.")
+    session.add(Event(job_id=job.id, seq=seq, attempt=job.attempt, type=kind, level="info", message=message, data=data))
+
+
+def remove(key_id: str, job_id: str) -> None:
+    """Hide a final job, and remove what it made.
+
+    Raises:
+        Conflict: it has not ended.
+    """
+    with transaction() as session:
+        job = find(session, key_id, job_id, lock=True)
+        if not JobStatus(job.status).final:
+            raise Conflict("The job has not ended: cancel it first.")
+        for record in (Artifact, Preview, Checkpoint, Metric, Event, Attempt, Idempotency):
+            session.execute(delete(record).where(record.job_id == job.id))
+        session.execute(update(Job).where(Job.id == job.id).values(deleted_at=now(), version=Job.version + 1))
+    storage().delete_prefix(f"jobs/{job_id}")
+
+
+def newest_figures(session: Session, job_id: str) -> dict[str, Figure]:
+    """The newest value of every metric of a job."""
+    newest = select(Metric.name, func.max(Metric.step).label("step")).where(Metric.job_id == job_id)
+    last = newest.group_by(Metric.name).subquery()
+    same = and_(Metric.job_id == job_id, Metric.name == last.c.name, Metric.step == last.c.step)
+    rows = session.execute(select(Metric.name, Metric.step, Metric.value).join(last, same))
+    return {name: Figure(step=step, value=value) for name, step, value in sorted(rows.tuples())}
+
+
+def links_of(job: Job) -> dict[str, str]:
+    """Where to go on from a job."""
+    address = f"/jobs/{job.id}"
+    links = {"self": link(address)} | {name: link(f"{address}/{name}") for name in COLLECTIONS}
+    final = JobStatus(job.status).final
+    links |= {"retry": link(f"{address}/retry")} if final else {"cancel": link(f"{address}/cancel")}
+    return links | ({"artifacts.zip": link(f"{address}/artifacts.zip")} if job.status == JobStatus.SUCCEEDED else {})
+
+
+def _columns(job: Job) -> dict[str, Any]:
+    values = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
+    error = job.error or None
+    return values | {"links": links_of(job), "error": JobError.model_validate(error) if error else None}
+
+
+def _queue_position(session: Session, job: Job) -> int | None:
+    if job.status != JobStatus.QUEUED or not job.ready:
+        return None
+    before: ColumnElement[bool] = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
+    waiting = Job.status == JobStatus.QUEUED, Job.ready, Job.deleted_at.is_(None)
+    return 1 + (session.scalar(select(func.count()).select_from(Job).where(*waiting, before)) or 0)
+
+
+def _closed(session: Session, job: Job) -> dict[str, Any]:
+    at = session.scalar(select(now()))
+    return {name: times | {"ended_at": times.get("ended_at") or at} for name, times in job.phases.items()}

@@ -1,0 +1,242 @@
+"""Making jobs: inputs, checks, idempotency, and the one transaction that holds it all."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from api.errors import Conflict, InFlight, Invalid, TooMany
+from api.jobs.schemas import JobBody, Validated
+from api.jobs.service import find, shown
+from models.database import reading, transaction
+from models.queue import ring
+from models.records import Dataset, Event, File, Idempotency, Inspection, Job, Key, Teacher
+from models.records.columns import new_id
+from models.settings import settings
+from models.spec import DatasetFacts, Facts, JobSpec, TeacherFacts, check, resolve
+from models.status import JobStatus, UploadStatus
+
+Upload = Teacher | Dataset | File
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The `Idempotency-Key` of a request and the fingerprint of what it asks for."""
+
+    key: str
+    fingerprint: str
+
+
+def promise(key: str | None, asked: Any) -> Promise | None:
+    """The promise that a request makes, if it carries a key."""
+    if key is None:
+        return None
+    return Promise(key, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest())
+
+
+def validate(key_id: str, spec: JobSpec) -> Validated:
+    """The dry run of a submission.
+
+    Raises:
+        Invalid: with all that is wrong.
+    """
+    with reading() as session:
+        inputs = Inputs(session, key_id, spec)
+        return Validated(resolved=inputs.resolved(spec), waits_for=inputs.waits_for())
+
+
+def submit(key_id: str, spec: JobSpec, asked: dict[str, Any], made: Promise | None) -> tuple[JobBody, bool]:
+    """A new job, or the one that the same promise made; says whether it was there already.
+
+    Raises:
+        Invalid: the spec cannot work, or the promise was made for another one.
+        InFlight: the same promise is being served.
+        TooMany: the key has as many queued jobs as it may have.
+    """
+    return _once(key_id, made, lambda session: _insert(session, key_id, spec, asked, made, None))
+
+
+def retry(key_id: str, job_id: str, made: Promise | None) -> tuple[JobBody, bool]:
+    """A new job with the spec of a final one.
+
+    Raises:
+        Conflict: that one has not ended.
+    """
+
+    def insert(session: Session) -> Job:
+        old = find(session, key_id, job_id)
+        if not JobStatus(old.status).final:
+            raise Conflict(f"The job is {old.status}: only a job that has ended can be repeated.")
+        return _insert(session, key_id, JobSpec.model_validate(old.spec), old.spec, made, old.id)
+
+    return _once(key_id, made, insert)
+
+
+def _once(key_id: str, made: Promise | None, insert: Any) -> tuple[JobBody, bool]:
+    with _serving(key_id, made):
+        try:
+            with transaction() as session:
+                known = _kept(session, key_id, made)
+                if known is not None:
+                    return known, True
+                job = insert(session)
+                session.flush()
+                body = shown(session, job)
+        except IntegrityError:  # another process kept the same promise first
+            with reading() as session:
+                known = _kept(session, key_id, made)
+            if known is None:
+                raise
+            return known, True
+    ring("inspect")
+    return body, False
+
+
+def _insert(
+    session: Session, key_id: str, spec: JobSpec, asked: dict[str, Any], made: Promise | None, retry_of: str | None
+) -> Job:
+    _require_room(session, key_id)
+    inputs = Inputs(session, key_id, spec, lock=True)
+    resolved, reason = inputs.resolved(spec), inputs.waits_for()
+    job = Job(
+        id=new_id("job"), key_id=key_id, name=resolved["name"], labels=resolved["labels"],
+        status=JobStatus.QUEUED, priority=resolved["priority"], reason=reason or "its spec is being checked",
+        spec=asked, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
+        teacher_id=spec.teacher, dataset_id=spec.dataset,
+        evaluation_id=spec.evaluation.dataset if spec.evaluation else None,
+    )  # fmt: skip
+    session.add(job)
+    session.flush()
+    data = {"status": JobStatus.QUEUED, "reason": job.reason}
+    session.add(Event(job_id=job.id, seq=1, attempt=0, type="status", level="info", message="queued", data=data))
+    if reason is None:
+        session.add(Inspection(id=new_id("ins"), kind="job", subject_id=job.id, priority=job.priority))
+    if made is not None:
+        row = Idempotency(key_id=key_id, idempotency_key=made.key, fingerprint=made.fingerprint, job_id=job.id)
+        session.add(row)
+    return job
+
+
+def _require_room(session: Session, key_id: str) -> None:
+    session.execute(select(Key.id).where(Key.id == key_id).with_for_update())  # limits are counted one by one
+    mine = Job.key_id == key_id, Job.status == JobStatus.QUEUED, Job.deleted_at.is_(None)
+    queued = session.scalar(select(func.count()).select_from(Job).where(*mine)) or 0
+    if queued >= settings().queued_jobs:
+        raise TooMany(f"{queued} jobs of this key are queued: wait for some to begin.", headers={"Retry-After": "60"})
+
+
+def _kept(session: Session, key_id: str, made: Promise | None) -> JobBody | None:
+    if made is None:
+        return None
+    row = session.get(Idempotency, (key_id, made.key))
+    if row is None:
+        return None
+    if row.fingerprint != made.fingerprint:
+        raise Invalid([("Idempotency-Key", "was used for another request: take a new one")])
+    return shown(session, find(session, key_id, row.job_id))
+
+
+_in_flight: set[tuple[str, str]] = set()
+_in_flight_lock = threading.Lock()
+
+
+@contextmanager
+def _serving(key_id: str, made: Promise | None) -> Iterator[None]:
+    # in other processes the primary key of the idempotency row decides
+    if made is None:
+        yield
+        return
+    mine = (key_id, made.key)
+    with _in_flight_lock:
+        if mine in _in_flight:
+            raise InFlight("A request with this Idempotency-Key is being served.", headers={"Retry-After": "1"})
+        _in_flight.add(mine)
+    try:
+        yield
+    finally:
+        with _in_flight_lock:
+            _in_flight.remove(mine)
+
+
+class Inputs:
+    """The uploads that a spec names, as they are now.
+
+    With `lock`, they stay so until the transaction ends: an inspection that ends meanwhile waits, and then sees the job.
+
+    Raises:
+        Invalid: one does not exist, belongs to another key, or was rejected.
+    """
+
+    def __init__(self, session: Session, key_id: str, spec: JobSpec, lock: bool = False):
+        named: list[tuple[str, type[Upload], str | None]] = [
+            ("/teacher", Teacher, spec.teacher),
+            ("/dataset", Dataset, spec.dataset),
+            ("/evaluation/dataset", Dataset, spec.evaluation.dataset if spec.evaluation else None),
+            ("/student/initial_weights", File, spec.student.initial_weights),
+        ]
+        self.found: dict[str, Upload] = {}
+        problems: list[tuple[str, str]] = []
+        for pointer, record, identifier in named:
+            if identifier is None:
+                continue
+            query = select(record).where(
+                record.id == identifier.replace("\0", ""), record.key_id == key_id, record.deleted_at.is_(None)
+            )
+            upload = session.scalar(query.with_for_update(read=True) if lock else query)
+            if upload is None:
+                problems.append((pointer, f"there is no {record.__name__.lower()} {identifier}"))
+            elif upload.status == UploadStatus.REJECTED:
+                problems.append((pointer, f"{identifier} was rejected by its inspection: upload it again"))
+            else:
+                self.found[pointer] = upload
+        if problems:
+            raise Invalid(problems)
+
+    def waits_for(self) -> str | None:
+        """A sentence on what a job with these inputs waits for; None if it may begin."""
+        sentences = {
+            UploadStatus.WAITING: "waits for the bytes of {}",
+            UploadStatus.INSPECTING: "waits for the inspection of {}",
+        }
+        waiting = [
+            sentences[UploadStatus(one.status)].format(one.id) for one in self.found.values() if one.status in sentences
+        ]
+        return "; ".join(dict.fromkeys(waiting)) or None
+
+    def resolved(self, spec: JobSpec) -> dict[str, Any]:
+        """The spec with every default written out, checked against what the inspections found.
+
+        Raises:
+            Invalid: with all that is wrong.
+        """
+        facts = self.facts()
+        resolved = resolve(spec, facts)
+        problems = check(resolved, facts)
+        if problems:
+            raise Invalid([(problem.pointer, problem.message) for problem in problems])
+        return resolved
+
+    def facts(self) -> Facts:
+        """What is known of the inputs."""
+        return Facts(
+            teacher=_teacher_facts(self.found.get("/teacher")),
+            dataset=_dataset_facts(self.found.get("/dataset")),
+            evaluation=_dataset_facts(self.found.get("/evaluation/dataset")),
+        )
+
+
+def _teacher_facts(found: Upload | None) -> TeacherFacts | None:
+    if not isinstance(found, Teacher):
+        return None
+    return TeacherFacts(found.network, found.classes, found.input, found.options, found.findings)
+
+
+def _dataset_facts(found: Upload | None) -> DatasetFacts | None:
+    return DatasetFacts(found.findings) if isinstance(found, Dataset) else None

@@ -1,0 +1,37 @@
+"""`/teachers`."""
+
+from typing import Annotated, Any
+
+from fastapi import Body, Response
+
+from api.dependencies import CurrentKey
+from api.errors import problems
+from api.teachers.schemas import TeacherBody
+from api.teachers.service import TEACHERS, values_of
+from api.upload_routes import created, upload_router
+from models.spec import TeacherSpec
+
+router = upload_router(TEACHERS)
+
+EXAMPLE: dict[str, Any] = {
+    "name": "digits",
+    "network": "lenet5",
+    "classes": 10,
+    "input": {"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]},
+}
+
+
+@router.post(
+    "",
+    summary="Create a teacher",
+    operation_id="create_teacher",
+    status_code=201,
+    response_model=TeacherBody,
+    responses=problems(400, 413, 415, 422),
+)
+async def create_teacher(
+    key: CurrentKey, spec: Annotated[TeacherSpec, Body(examples=[EXAMPLE])], response: Response
+) -> TeacherBody:
+    """Says which network the weights belong to and what it reads. PUT the checkpoint to the link in `upload` next:
+    safetensors, or a `.pt` file that holds a state dict."""
+    return await created(TEACHERS, key, values_of(spec), response)

@@ -1,0 +1,15 @@
+"""Teachers in the database."""
+
+from typing import Any
+
+from api.teachers.schemas import TeacherBody
+from api.uploads import Uploads
+from models.records import Teacher
+from models.spec import TeacherSpec
+
+TEACHERS = Uploads(Teacher, TeacherBody, "teacher", "tch", "/teachers")
+
+
+def values_of(spec: TeacherSpec) -> dict[str, Any]:
+    """A new teacher's columns."""
+    return spec.model_dump(mode="json") | {"name": spec.name or spec.network}
