@@ -1,0 +1,20 @@
+"""A worker as a command: `python -m worker --kind distill|inspect`."""
+
+import argparse
+import sys
+
+from models.queue import KINDS
+from worker.app import configure_logging, serve
+
+
+def main() -> int:
+    """Start a worker; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Work until told to stop.")
+    parser.add_argument("--kind", choices=KINDS, required=True, help="distill: runs jobs; inspect: uploads and checks")
+    arguments = parser.parse_args()
+    configure_logging()
+    return serve(arguments.kind)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

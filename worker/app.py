@@ -1,0 +1,92 @@
+"""One worker process: a Celery worker with one thread that answers bells, and a sweep beside it."""
+
+import ctypes
+import logging
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from celery.signals import setup_logging, worker_shutting_down
+
+from models.queue import Kind, app, ring
+from worker.engine_process import ENGINE
+from worker.lease import AWAY
+from worker.ledger import presence
+from worker.sweep import Sweep
+from worker.tasks import Post
+
+log = structlog.get_logger(__name__)
+
+
+def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
+    """Work until SIGTERM or SIGINT; returns the exit code.
+
+    The signal drains: a running engine is asked to checkpoint and end, its job is queued again, and the process ends.
+    """
+    hide_memory()
+    post = Post(kind, presence.register(kind), command)
+    structlog.contextvars.bind_contextvars(worker=post.worker_id, kind=kind)
+    post.listen(app())
+
+    def drain(**signal: Any) -> None:
+        log.info("draining", signal=signal.get("sig"))
+        post.draining.set()
+
+    worker_shutting_down.connect(drain, weak=False)
+    setup_logging.connect(configure_celery_logging, weak=False)
+    log.info("worker_begins")
+    with Sweep(post.worker_id):
+        code = _listen(kind)
+    try:
+        presence.leave(post.worker_id)
+    except AWAY as error:
+        log.warning("worker_row_not_closed", error=str(error).partition("\n")[0])
+    ring(kind)  # for what this worker has put back
+    log.info("worker_ends", code=code)
+    return code
+
+
+def _listen(kind: Kind) -> int:
+    worker = app().Worker(
+        hostname=f"{kind}-{uuid.uuid4().hex[:8]}@{presence.host()}",
+        queues=[kind],
+        pool_cls="threads",
+        concurrency=1,
+        loglevel="WARNING",
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def hide_memory() -> None:
+    """Keep other processes of the same user, engines above all, from reading this one's environment and memory."""
+    if sys.platform == "linux":
+        pr_set_dumpable = 4
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_dumpable, 0, 0, 0, 0)
+
+
+def configure_logging() -> None:
+    """Structured lines on standard error: coloured on a terminal, else JSON."""
+    pretty = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if pretty else [structlog.processors.format_exc_info]),
+            structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def configure_celery_logging(**_: Any) -> None:
+    """Leave Celery's own warnings to the standard library's root logger, on standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")

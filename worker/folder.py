@@ -1,0 +1,100 @@
+"""The folder of one attempt, and the end of those whose owner has died.
+
+Beside each folder lies a file that its owner keeps locked for as long as it lives; the kernel lets go of the lock when
+the owner dies, however it dies.
+"""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+
+import structlog
+
+from models.settings import settings
+
+LOCK = ".lock"
+log = structlog.get_logger(__name__)
+
+
+def work_folder() -> Path:
+    """Where attempts have their folders on this host."""
+    return settings().work_folder.absolute()
+
+
+class Folder:
+    """An attempt's own folder, `NAME/ATTEMPT`, empty at first and gone at the end."""
+
+    def __init__(self, name: str, attempt: int):
+        self.path = work_folder() / name / str(attempt)
+        self._lock = self.path.with_name(f"{attempt}{LOCK}")
+        self._descriptor = -1
+
+    def __enter__(self) -> "Folder":
+        self._descriptor = _take(self._lock)
+        shutil.rmtree(self.path, ignore_errors=True)
+        for name in ("inputs", "checkpoints", "previews", "output", "tmp", "pending"):
+            (self.path / name).mkdir(parents=True, mode=0o700)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _remove(self.path, self._lock)
+        os.close(self._descriptor)
+
+    def inside(self, name: str) -> Path:
+        """A file that the engine names, which must be a plain file within the folder.
+
+        Raises:
+            ValueError: it is not.
+        """
+        path = (self.path / name).resolve()
+        if not path.is_relative_to(self.path.resolve()) or not path.is_file():
+            raise ValueError(f"the engine names {name!r}, which is no file in its folder")
+        return path
+
+
+def _take(lock: Path) -> int:
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # a sweep has just removed the empty folder around it
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # a sweep was quicker and has removed it
+
+
+def _remove(folder: Path, lock: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        log.warning("folder_not_removed", folder=str(folder))
+        return False
+    lock.unlink(missing_ok=True)
+    try:
+        folder.parent.rmdir()
+    except OSError:
+        return True  # other attempts' folders are in it
+    return True
+
+
+def sweep_folders() -> int:
+    """Remove the folders of attempts whose owner has died; says how many."""
+    removed = 0
+    for lock in work_folder().glob(f"*/*{LOCK}"):
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            removed += _remove(lock.with_name(lock.name.removesuffix(LOCK)), lock)
+        except BlockingIOError:
+            continue  # its owner lives
+        finally:
+            os.close(descriptor)
+    return removed

@@ -1,0 +1,74 @@
+"""One change of a job: a conditional UPDATE that raises its version, and the events that tell of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, insert, update
+from sqlalchemy.orm import Session
+
+from models.database import now
+from models.records import Event, Job
+
+
+class Taken(Exception):
+    """The work is not, or no longer, this attempt's: it has ended, or was taken back."""
+
+
+class Changed(NamedTuple):
+    """What a change of a job tells: its attempt, and the database's time of the change."""
+
+    attempt: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """An event that is still to be written."""
+
+    type: str
+    message: str
+    level: str = "info"
+    data: Mapping[str, Any] | None = None
+
+
+def change_job(
+    session: Session, job_id: str, *conditions: ColumnElement[bool], notes: Sequence[Note] = (), **values: Any
+) -> Changed | None:
+    """Change a job where the conditions hold, and append events; None if they do not."""
+    row = session.execute(
+        update(Job)
+        .where(Job.id == job_id, *conditions)
+        .values(version=Job.version + 1, event_seq=Job.event_seq + len(notes), **values)
+        .returning(Job.event_seq, Job.attempt, now().label("at"))
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if row is None:
+        return None
+    if notes:
+        _append(session, job_id, row.event_seq - len(notes) + 1, row.attempt, row.at, notes)
+    return Changed(row.attempt, row.at)
+
+
+def _append(session: Session, job_id: str, first: int, attempt: int, at: float, notes: Sequence[Note]) -> None:
+    session.execute(
+        insert(Event),
+        [
+            {
+                "job_id": job_id,
+                "seq": first + position,
+                "attempt": attempt,
+                "type": note.type,
+                "level": note.level,
+                "message": note.message,
+                "data": dict(note.data) if note.data is not None else None,
+                "created_at": at,
+            }
+            for position, note in enumerate(notes)
+        ],
+    )
+
+
+def status_note(status: str, message: str, level: str = "info", **data: Any) -> Note:
+    """The event of a change of status."""
+    return Note("status", message, level, {"status": status, **data})

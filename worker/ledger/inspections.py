@@ -1,0 +1,146 @@
+"""What one running attempt at an inspection writes, and how it ends when it is lost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import Session
+
+from models.database import now, transaction
+from models.records import Dataset, File, Inspection, Teacher
+from models.records.columns import Uploaded
+from models.settings import settings
+from models.status import InspectionStatus, UploadStatus
+from worker.ledger import ends, waiting
+from worker.ledger.changes import Taken
+
+SUBJECTS: Mapping[str, type[Teacher] | type[Dataset] | type[File]] = {
+    "teacher": Teacher,
+    "dataset": Dataset,
+    "file": File,
+}
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """The canonical form of an upload, as it lies in storage."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+class InspectionLedger:
+    """The rows of one attempt at an inspection. Every method is one transaction, and raises `Taken` behind the fence."""
+
+    def __init__(self, inspection: Inspection):
+        self.id, self.attempt = inspection.id, inspection.attempt
+        self.kind, self.subject_id = inspection.kind, inspection.subject_id
+
+    def accept(self, findings: Mapping[str, Any], canonical: Canonical) -> bool:
+        """Set the upload `ready`; false if it is not wanted any more. Jobs that waited for it go on."""
+        with transaction() as session:
+            self._end(session, InspectionStatus.DONE)
+            return _judge(
+                session, self.kind, self.subject_id, UploadStatus.READY, findings=dict(findings), problem=None,
+                blob_key=canonical.key, blob_size=canonical.size, blob_sha256=canonical.sha256,
+            )  # fmt: skip
+
+    def reject(self, problem: ends.Error) -> None:
+        """Set the upload `rejected`; jobs that waited for it fail."""
+        with transaction() as session:
+            self._end(session, InspectionStatus.FAILED, problem)
+            _judge(session, self.kind, self.subject_id, UploadStatus.REJECTED, problem=dict(problem))
+
+    def pass_check(self) -> None:
+        """Let the job be claimed."""
+        with transaction() as session:
+            self._end(session, InspectionStatus.DONE)
+            waiting.pass_check(session, self.subject_id)
+
+    def fail_check(self, error: ends.Error) -> None:
+        """Fail the job."""
+        with transaction() as session:
+            self._end(session, InspectionStatus.FAILED, error)
+            waiting.fail_check(session, self.subject_id, error)
+
+    def drop(self) -> None:
+        """End an inspection whose subject is not wanted any more."""
+        with transaction() as session:
+            self._end(session, InspectionStatus.DONE)
+
+    def release(self, delay_seconds: float) -> None:
+        """Put it back into the queue; it does not count as a loss."""
+        with transaction() as session:
+            requeued = {"status": InspectionStatus.QUEUED, "due_at": now() + delay_seconds}
+            self._change(session, **requeued, **ends.FREE)
+
+    def lose(self, error: ends.Error) -> None:
+        """End an attempt whose engine crashed."""
+        with transaction() as session:
+            if lose(session, self.id, self.attempt, error) is None:
+                raise Taken(self.id)
+
+    def _end(self, session: Session, status: InspectionStatus, error: ends.Error | None = None) -> None:
+        failed = dict(error) if error else None
+        self._change(session, status=status, error=failed, finished_at=now(), **ends.FREE)
+
+    def _change(self, session: Session, **values: Any) -> None:
+        changed = session.execute(
+            update(Inspection)
+            .where(Inspection.id == self.id, *_held_by(self.attempt))
+            .values(**values)
+            .execution_options(synchronize_session=False)
+        )
+        if changed.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result is a CursorResult
+            raise Taken(self.id)
+
+
+def _held_by(attempt: int) -> tuple[ColumnElement[bool], ...]:
+    return Inspection.attempt == attempt, Inspection.status == InspectionStatus.RUNNING
+
+
+def lose(
+    session: Session, inspection_id: str, attempt: int, error: ends.Error, *conditions: ColumnElement[bool]
+) -> str | None:
+    """End an attempt that was lost: it is queued again, or its subject is refused after so many in a row.
+
+    Returns:
+        The inspection's new status; None if it was not this attempt's any more.
+    """
+    held = Inspection.id == inspection_id, *_held_by(attempt), *conditions
+    inspection = session.scalar(select(Inspection).where(*held).with_for_update())
+    if inspection is None:
+        return None
+    inspection.losses += 1
+    inspection.lease_owner = inspection.lease_expires_at = inspection.rung_at = None
+    inspection.error = dict(error)
+    if inspection.losses < settings().most_lost_attempts:
+        inspection.status = InspectionStatus.QUEUED
+        return InspectionStatus.QUEUED
+    inspection.status = InspectionStatus.FAILED
+    inspection.finished_at = session.scalar(select(now()))
+    session.flush()
+    message = f"{inspection.losses} inspections in a row were lost; the last: {error['message']}"
+    poison = ends.error("poison", message, str(error.get("hint", "")))
+    if inspection.kind == "job":
+        waiting.fail_check(session, inspection.subject_id, poison)
+    else:
+        _judge(session, inspection.kind, inspection.subject_id, UploadStatus.REJECTED, problem=poison)
+    return InspectionStatus.FAILED
+
+
+def _judge(session: Session, kind: str, subject_id: str, status: UploadStatus, **values: Any) -> bool:
+    table: type[Uploaded] = SUBJECTS[kind]
+    judged = session.execute(
+        update(table)
+        .where(table.id == subject_id, table.status == UploadStatus.INSPECTING, table.deleted_at.is_(None))
+        .values(status=status, updated_at=now(), upload_key=None, **values)
+        .returning(table.id)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    # after the upload's row is locked, so that a job submitted meanwhile either sees the verdict or is seen here
+    for job_id in waiting.jobs_of(session, subject_id):
+        waiting.settle(session, job_id)
+    return judged is not None

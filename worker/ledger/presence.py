@@ -1,0 +1,69 @@
+"""The worker's own row: that it is there, and what it holds."""
+
+import os
+import platform
+import socket
+
+from sqlalchemy import delete, func, select, update
+
+from models.database import now, reading, transaction
+from models.queue import KINDS, Kind
+from models.records import Worker
+from models.records.columns import new_id
+from models.settings import settings
+
+UNSEEN_SWEEPS = 4
+"""A worker that has missed so many sweeps is not counted on."""
+FORGOTTEN_SECONDS = 7 * 24 * 3600.0
+
+
+def register(kind: Kind) -> str:
+    """Insert a worker's row; returns its id."""
+    about = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
+    worker = Worker(id=new_id("wrk"), kind=kind, host=host(), process=os.getpid(), about=about)
+    with transaction() as session:
+        session.add(worker)
+    return worker.id
+
+
+def host() -> str:
+    """This machine's name."""
+    return socket.gethostname()[:255]
+
+
+def seen(worker_id: str) -> None:
+    """Say that a worker is there."""
+    with transaction() as session:
+        session.execute(update(Worker).where(Worker.id == worker_id).values(seen_at=now(), left_at=None))
+
+
+def idle(worker_id: str) -> None:
+    """Say that a worker holds nothing."""
+    with transaction() as session:
+        session.execute(update(Worker).where(Worker.id == worker_id).values(busy_with=None))
+
+
+def leave(worker_id: str) -> None:
+    """Say that a worker is gone."""
+    with transaction() as session:
+        session.execute(update(Worker).where(Worker.id == worker_id).values(left_at=now(), busy_with=None))
+
+
+def idle_workers() -> dict[Kind, int]:
+    """How many workers of each kind wait for work."""
+    waiting = Worker.left_at.is_(None), Worker.busy_with.is_(None), Worker.seen_at > now() - _unseen_seconds()
+    with reading() as session:
+        counts = dict(session.execute(select(Worker.kind, func.count()).where(*waiting).group_by(Worker.kind)).tuples())
+    return {kind: counts.get(kind, 0) for kind in KINDS}
+
+
+def dismiss_unseen() -> None:
+    """Close the rows of workers that died, and forget those that are long gone."""
+    with transaction() as session:
+        unseen = Worker.left_at.is_(None), Worker.seen_at < now() - 4 * _unseen_seconds()
+        session.execute(update(Worker).where(*unseen).values(left_at=now(), busy_with=None))
+        session.execute(delete(Worker).where(Worker.left_at < now() - FORGOTTEN_SECONDS))
+
+
+def _unseen_seconds() -> float:
+    return UNSEEN_SWEEPS * settings().sweep_seconds

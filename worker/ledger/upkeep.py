@@ -1,0 +1,123 @@
+"""What any worker does for all of them: lost leases, cancelled jobs, due work that nobody was told of, orphans.
+
+Each of these is a conditional change, so that any number of workers may do it at once.
+"""
+
+from typing import Any
+
+import structlog
+from sqlalchemy import delete, exists, select, update
+
+from models.database import now, reading, transaction
+from models.queue import KINDS, Kind, ring
+from models.records import Artifact, Attempt, Checkpoint, Event, Inspection, Job, Metric, Preview
+from models.settings import settings
+from models.status import InspectionStatus, JobStatus
+from models.storage import storage
+from worker.ledger import ends, inspections, waiting
+from worker.ledger.claims import due_inspections, due_jobs
+from worker.ledger.presence import idle_workers
+
+AT_ONCE = 100
+FINAL = tuple(status for status in JobStatus if status.final)
+log = structlog.get_logger(__name__)
+
+
+def take_back_jobs() -> int:
+    """Take back jobs whose lease has run out; says how many."""
+    expired = Job.lease_expires_at < now()
+    with reading() as session:
+        query = select(Job.id, Job.attempt, Job.lease_owner).where(Job.status == JobStatus.RUNNING, expired)
+        lost = session.execute(query.limit(AT_ONCE)).all()
+    for job_id, attempt, worker_id in lost:
+        error = _worker_lost(worker_id)
+        with transaction() as session:
+            status = ends.lose(session, job_id, attempt, error["message"], error, expired)
+        log.warning("job_taken_back", job=job_id, attempt=attempt, lost_worker=worker_id, status=status)
+    return len(lost)
+
+
+def take_back_inspections() -> int:
+    """Take back inspections whose lease has run out; says how many."""
+    expired = Inspection.lease_expires_at < now()
+    with reading() as session:
+        query = select(Inspection.id, Inspection.attempt, Inspection.lease_owner)
+        running = Inspection.status == InspectionStatus.RUNNING
+        lost = session.execute(query.where(running, expired).limit(AT_ONCE)).all()
+    for inspection_id, attempt, worker_id in lost:
+        with transaction() as session:
+            status = inspections.lose(session, inspection_id, attempt, _worker_lost(worker_id), expired)
+        log.warning("inspection_taken_back", inspection=inspection_id, lost_worker=worker_id, status=status)
+    return len(lost)
+
+
+def _worker_lost(worker_id: str | None) -> dict[str, Any]:
+    return ends.error("worker_lost", f"the worker {worker_id} was lost")
+
+
+def cancel_queued() -> None:
+    """Cancel the queued jobs for which that was asked."""
+    asked = Job.status == JobStatus.QUEUED, Job.cancel_requested_at.is_not(None)
+    with reading() as session:
+        ids = session.scalars(select(Job.id).where(*asked).limit(AT_ONCE)).all()
+    for job_id in ids:
+        with transaction() as session:
+            ends.finish(session, job_id, JobStatus.CANCELLED, "cancelled", *asked)
+
+
+def settle_stuck_jobs() -> None:
+    """Have jobs checked, or fail them, where the word that their inputs are inspected was lost."""
+    with reading() as session:
+        ids = waiting.stuck_jobs(session, AT_ONCE)
+    for job_id in ids:
+        with transaction() as session:
+            waiting.settle(session, job_id)
+
+
+def ring_bells() -> None:
+    """Ring a bell for each due row of which nobody was told lately, up to the number of idle workers."""
+    idle = idle_workers()
+    for kind in KINDS:
+        if idle[kind] and (due := _mark_rung(kind, idle[kind])):
+            ring(kind, due)
+
+
+def _mark_rung(kind: Kind, most: int) -> int:
+    table: type[Job] | type[Inspection] = Job if kind == "distill" else Inspection
+    best = due_jobs() if kind == "distill" else due_inspections()
+    silent = (table.rung_at.is_(None)) | (table.rung_at < now() - settings().sweep_seconds)
+    with reading() as session:
+        ids = session.scalars(best.where(silent).limit(most)).all()
+    if not ids:
+        return 0
+    with transaction() as session:
+        marked = session.execute(
+            update(table).where(table.id.in_(ids), silent).values(rung_at=now()).returning(table.id)
+        )
+        return len(marked.all())
+
+
+def clear_checkpoints() -> None:
+    """Remove the checkpoints of jobs that have ended, some leases ago: then no attempt uploads any more."""
+    ended = Job.status.in_(FINAL), Job.finished_at < now() - 10 * settings().lease_seconds
+    with reading() as session:
+        query = select(Checkpoint.job_id).join(Job, Job.id == Checkpoint.job_id).where(*ended)
+        ids = session.scalars(query.distinct().limit(AT_ONCE)).all()
+    for job_id in ids:
+        storage().delete_prefix(f"jobs/{job_id}/parts")
+        with transaction() as session:
+            session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id))
+
+
+def clear_deleted_jobs() -> None:
+    """Remove all blobs and rows of deleted jobs but the job's own."""
+    gone = Job.deleted_at < now() - 2 * settings().lease_seconds, Job.status.in_(FINAL)
+    parts = (Artifact, Preview, Checkpoint, Metric, Event, Attempt)
+    with reading() as session:
+        left = exists().where(Event.job_id == Job.id)
+        ids = session.scalars(select(Job.id).where(*gone, left).limit(AT_ONCE)).all()
+    for job_id in ids:
+        storage().delete_prefix(f"jobs/{job_id}")
+        with transaction() as session:
+            for table in parts:
+                session.execute(delete(table).where(table.job_id == job_id))

@@ -1,0 +1,58 @@
+"""The sweep: a thread in every worker that mends what was lost. Any number of them may run at once."""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from models.settings import settings
+from worker.folder import sweep_folders
+from worker.ledger import presence, upkeep
+
+log = structlog.get_logger(__name__)
+
+
+class Sweep:
+    """Sweeps every few seconds, from its start to its end."""
+
+    def __init__(self, worker_id: str):
+        self._worker_id = worker_id
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+
+    def __enter__(self) -> "Sweep":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            sweep(self._worker_id, self._over)
+            if self._over.wait(settings().sweep_seconds):
+                return
+
+
+def sweep(worker_id: str, over: threading.Event | None = None) -> None:
+    """One sweep. What fails (a database or store that is away) is logged, and tried again by the next."""
+    duties: tuple[Callable[[], object], ...] = (
+        lambda: presence.seen(worker_id),
+        upkeep.take_back_jobs,
+        upkeep.take_back_inspections,
+        upkeep.cancel_queued,
+        upkeep.settle_stuck_jobs,
+        upkeep.ring_bells,
+        presence.dismiss_unseen,
+        upkeep.clear_checkpoints,
+        upkeep.clear_deleted_jobs,
+        sweep_folders,
+    )
+    for duty in duties:
+        if over is not None and over.is_set():
+            return
+        try:
+            duty()
+        except Exception:
+            log.exception("sweep_failed", duty=getattr(duty, "__name__", "seen"))
