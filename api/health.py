@@ -16,7 +16,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.bodies import Shown
-from api.errors import Unavailable, problems
+from api.errors import Unavailable
+from api.problems import problems
 from models import queue
 from models.database import now, reading
 from models.records import Job, Worker

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import errors, health
+from api import health, problems
 from api.auth import ensure_first_key
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
@@ -45,7 +45,7 @@ def create_app() -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.watch = Watch()
-    errors.install(app)
+    problems.install(app)
     routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, result_routes.router)
     for router in (*routers, catalogue.router):
         app.include_router(router, prefix=PREFIX)
@@ -71,7 +71,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
                 for status, answer in operation["responses"].items():
                     content = answer.get("content", {})
                     if status[0] in "45" and "application/json" in content:
-                        answer["content"] = {errors.MEDIA_TYPE: content["application/json"]}
+                        answer["content"] = {problems.MEDIA_TYPE: content["application/json"]}
         app.openapi_schema = schema
     return app.openapi_schema
 

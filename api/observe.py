@@ -11,8 +11,9 @@ from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import Internal, respond
+from api.errors import Internal
 from api.links import set_base
+from api.problems import respond
 
 REQUESTS = Counter("distillery_http_requests", "Requests answered.", ["method", "route", "status"])
 SECONDS = Histogram("distillery_http_request_seconds", "Seconds until the last byte of an answer.", ["method", "route"])

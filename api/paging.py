@@ -12,9 +12,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.bodies import Shown
 from api.errors import BadCursor, Invalid
+from models.database import Record
 
 T = TypeVar("T")
-R = TypeVar("R")
+R = TypeVar("R", bound=Record)
 LABEL_NAME = re.compile(r'[^":\\\0]{1,63}')
 MOST = 200
 """Largest page."""
@@ -38,7 +39,7 @@ class Window:
     def page(
         self,
         session: Session,
-        query: Select[tuple[R]],
+        query: Select[R],
         id_of: InstrumentedAttribute[str],
         show: Callable[[R], T],
     ) -> Page[T]:

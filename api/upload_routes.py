@@ -7,9 +7,9 @@ from starlette.concurrency import run_in_threadpool
 
 from api.bodies import StrictRoute
 from api.dependencies import CurrentKey, CurrentWatch, CurrentWindow, Wait
-from api.errors import problems
 from api.exchange import applied, conditional, news, receive, tag_of, verdict
 from api.paging import Page
+from api.problems import problems
 from api.uploads import B, R, UploadEdit, Uploads
 from models.status import UploadStatus
 

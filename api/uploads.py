@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+import structlog
 from pydantic import Field
-from sqlalchemy import BigInteger, ColumnElement, String, case, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, String, cast, or_, select, update
 from sqlalchemy.orm import Session
 
 from api import digests
 from api.bodies import Asked, Shown
-from api.errors import ApiError, Conflict, NoBytes, NotFound, Pointed, QuotaExceeded, TooLarge
+from api.errors import ApiError, Conflict, NoBytes, NotFound
 from api.links import link
 from api.paging import Page, Window
+from api.problems import Pointed
+from api.quota import too_large, used_bytes
 from models import storage as blobs
 from models.database import now, reading, transaction
 from models.queue import ring
-from models.records import Artifact, Dataset, File, Inspection, Job, Key, Preview, Teacher
+from models.records import Dataset, File, Inspection, Job, Key, Teacher
 from models.records.columns import new_id
 from models.settings import settings
 from models.spec import Labels, Name
@@ -75,6 +78,7 @@ class UploadEdit(Asked):
     labels: Labels = Field(default={}, description="All labels; those that are not named are removed.")
 
 
+log = structlog.get_logger("api")
 R = TypeVar("R", Teacher, Dataset, File)
 B = TypeVar("B", bound=UploadBody)
 
@@ -136,7 +140,7 @@ class Uploads(Generic[R, B]):
             record = self.find(session, key_id, identifier, lock=True)
             for name, value in edit.model_dump(exclude_unset=True).items():
                 setattr(record, name, value)
-            record.updated_at = session.scalar(select(now())) or 0.0
+            record.updated_at = session.scalars(select(now())).one()
             session.flush()
             return self.shown(record)
 
@@ -153,8 +157,11 @@ class Uploads(Generic[R, B]):
                 raise Conflict(f"The job {user} uses this {self.kind}: cancel it first, or wait for its end.")
             record.deleted_at = session.scalar(select(now()))
             keys = [key for key in (record.upload_key, record.blob_key) if key]
-        for key in keys:
-            storage().delete(key)
+        try:
+            for key in keys:
+                storage().delete(key)
+        except blobs.StorageError as error:
+            log.warning("blobs_left_behind", upload=identifier, error=str(error))
 
     async def receive(
         self, key_id: str, identifier: str, chunks: AsyncIterator[bytes], length: int | None, expected: set[str]
@@ -172,7 +179,7 @@ class Uploads(Generic[R, B]):
         try:
             stored = await storage().put_stream(key, chunks, limit)
         except blobs.TooLarge as error:
-            raise _too_large(limit) from error
+            raise too_large(limit) from error
         try:
             if stored.size == 0:
                 raise NoBytes("Send the raw bytes as the body: curl -T FILE LINK.")
@@ -188,14 +195,14 @@ class Uploads(Generic[R, B]):
             self._require_open(self.find(session, key_id, identifier))
             limit = min(settings().upload_bytes, settings().storage_bytes - used_bytes(session, key_id))
         if limit <= 0 or (length is not None and length > limit):
-            raise _too_large(limit)
+            raise too_large(limit)
         return limit
 
     def _accept(self, key_id: str, identifier: str, key: str, stored: blobs.Stored) -> None:
         with transaction() as session:
             session.execute(select(Key.id).where(Key.id == key_id).with_for_update())  # quotas are counted one by one
             if used_bytes(session, key_id) + stored.size > settings().storage_bytes:
-                raise _too_large(settings().storage_bytes - used_bytes(session, key_id))
+                raise too_large(settings().storage_bytes - used_bytes(session, key_id))
             changed = session.execute(
                 update(self.record)
                 .where(*self._mine(key_id), self.record.id == identifier, self.record.status.in_(OPEN))
@@ -222,23 +229,6 @@ class Uploads(Generic[R, B]):
         return self.record.key_id == key_id, self.record.deleted_at.is_(None)
 
 
-def used_bytes(session: Session, key_id: str) -> int:
-    """Bytes that a key's uploads and the results of its jobs take up."""
-    total = 0
-    for record in (Teacher, Dataset, File):
-        size = case(
-            (record.status == UploadStatus.READY, func.coalesce(record.blob_size, record.size)),
-            (record.status == UploadStatus.INSPECTING, record.size),
-            else_=0,
-        )
-        query = select(cast(func.coalesce(func.sum(size), 0), BigInteger))
-        total += session.scalar(query.where(record.key_id == key_id, record.deleted_at.is_(None))) or 0
-    for result in (Artifact, Preview):
-        sums = select(cast(func.coalesce(func.sum(result.size), 0), BigInteger)).join(Job, Job.id == result.job_id)
-        total += session.scalar(sums.where(Job.key_id == key_id, Job.deleted_at.is_(None))) or 0
-    return total
-
-
 def _uses(identifier: str, key_id: str) -> ColumnElement[bool]:
     # an id may stand anywhere in a spec (ensembles, weights, statistics), and is long enough to be found as text
     named = cast(Job.resolved, String).contains(identifier)
@@ -248,9 +238,3 @@ def _uses(identifier: str, key_id: str) -> ColumnElement[bool]:
 
 def _plain(identifier: str) -> str:
     return identifier.replace("\0", "")  # which Postgres refuses, and which no id contains
-
-
-def _too_large(limit: int) -> TooLarge:
-    if limit < settings().upload_bytes:
-        return QuotaExceeded(f"This key may store {max(limit, 0)} more bytes: delete what you no longer need.")
-    return TooLarge(f"An upload may have {limit} bytes.")

@@ -80,7 +80,7 @@ def _tokens(rows: list[tuple[Watched, str]]) -> dict[tuple[Watched, str], Token]
     tokens: dict[tuple[Watched, str], Token] = {}
     with reading() as session:
         for record in {record for record, _ in rows}:
-            columns = (Job.version, Job.event_seq) if record is Job else (record.status,)  # type: ignore[union-attr]
+            columns = (Job.version, Job.event_seq) if record is Job else (record.status,)
             ids = [identifier for kind, identifier in rows if kind is record]
             for start in range(0, len(ids), 500):
                 query = select(record.id, *columns).where(record.id.in_(ids[start : start + 500]))

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Response
 from api.catalogue.schemas import CatalogueBody
 from api.catalogue.service import tagged_catalogue
 from api.dependencies import CurrentKey
-from api.errors import problems
 from api.exchange import conditional
+from api.problems import problems
 from api.upload_routes import NOT_MODIFIED, IfNoneMatch
 
 router = APIRouter(tags=["catalogue"])

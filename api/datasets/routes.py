@@ -7,7 +7,7 @@ from fastapi import Body, Response
 from api.datasets.schemas import DatasetBody
 from api.datasets.service import DATASETS, values_of
 from api.dependencies import CurrentKey
-from api.errors import problems
+from api.problems import problems
 from api.upload_routes import created, upload_router
 from models.spec import DatasetSpec
 

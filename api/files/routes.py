@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import Body, Response
 
 from api.dependencies import CurrentKey
-from api.errors import problems
 from api.files.schemas import FileBody
 from api.files.service import FILES, values_of
+from api.problems import problems
 from api.upload_routes import created, upload_router
 from models.spec import FileSpec
 

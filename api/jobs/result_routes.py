@@ -11,11 +11,12 @@ from starlette.concurrency import run_in_threadpool
 from api.bodies import StrictRoute
 from api.dependencies import CurrentKey, CurrentWatch
 from api.downloads import disposition, serve, zipped
-from api.errors import BadHeader, problems
+from api.errors import BadHeader
 from api.jobs import results
 from api.jobs.schemas import ArtifactBody, EventBody, MetricBody, PreviewBody
 from api.jobs.stream import stream
 from api.paging import Page
+from api.problems import problems
 from api.upload_routes import NOT_MODIFIED, Identifier, IfNoneMatch
 from models.records import Artifact, Preview
 

@@ -78,7 +78,7 @@ def blob(record: type[Artifact] | type[Preview], key_id: str, job_id: str, name:
     with reading() as session:
         find(session, key_id, job_id)
         row = session.scalar(select(record).where(record.job_id == job_id, record.name == name.replace("\0", "")))
-    if row is None:
+    if not isinstance(row, Artifact | Preview):
         raise NotFound(f"The job has no {record.__name__.lower()} {name}.")
     return _blob(row)
 

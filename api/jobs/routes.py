@@ -7,12 +7,12 @@ from starlette.concurrency import run_in_threadpool
 
 from api.bodies import StrictRoute
 from api.dependencies import CurrentKey, CurrentWatch, CurrentWindow, IdempotencyKey, Wait
-from api.errors import problems
 from api.exchange import applied, conditional
 from api.jobs import service, submission
 from api.jobs.news import fresh, tag_of
 from api.jobs.schemas import JobBody, JobSummary, Validated
 from api.paging import Page
+from api.problems import problems
 from api.upload_routes import NOT_MODIFIED, Identifier, IfNoneMatch
 from models.spec import JobSpec
 from models.status import JobStatus

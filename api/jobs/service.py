@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
@@ -11,20 +12,11 @@ from api.jobs.schemas import Figure, JobBody, JobError, JobSummary
 from api.links import link
 from api.paging import Page, Window
 from models.database import now, reading, transaction
-from models.records import (
-    Artifact,
-    Attempt,
-    Checkpoint,
-    Event,
-    Idempotency,
-    Inspection,
-    Job,
-    Metric,
-    Preview,
-)
+from models.records import Event, Idempotency, Inspection, Job, Metric
 from models.status import InspectionStatus, JobStatus, sources_of
-from models.storage import storage
+from models.storage import StorageError, storage
 
+log = structlog.get_logger("api")
 COLLECTIONS = ("events", "metrics", "previews", "artifacts")
 
 
@@ -114,7 +106,7 @@ def note(
 
 
 def remove(key_id: str, job_id: str) -> None:
-    """Hide a final job, and remove what it made.
+    """Hide a final job, and remove its blobs; a sweep removes its rows, and blobs that are left.
 
     Raises:
         Conflict: it has not ended.
@@ -123,10 +115,12 @@ def remove(key_id: str, job_id: str) -> None:
         job = find(session, key_id, job_id, lock=True)
         if not JobStatus(job.status).final:
             raise Conflict("The job has not ended: cancel it first.")
-        for record in (Artifact, Preview, Checkpoint, Metric, Event, Attempt, Idempotency):
-            session.execute(delete(record).where(record.job_id == job.id))
+        session.execute(delete(Idempotency).where(Idempotency.job_id == job.id))
         session.execute(update(Job).where(Job.id == job.id).values(deleted_at=now(), version=Job.version + 1))
-    storage().delete_prefix(f"jobs/{job_id}")
+    try:
+        storage().delete_prefix(f"jobs/{job_id}")
+    except StorageError as error:
+        log.warning("blobs_left_behind", job=job_id, error=str(error))
 
 
 def newest_figures(session: Session, job_id: str) -> dict[str, Figure]:

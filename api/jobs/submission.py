@@ -3,27 +3,27 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.errors import Conflict, InFlight, Invalid, TooMany
+from api.jobs.inputs import Inputs
 from api.jobs.schemas import JobBody, Validated
 from api.jobs.service import find, shown
 from models.database import reading, transaction
 from models.queue import ring
-from models.records import Dataset, Event, File, Idempotency, Inspection, Job, Key, Teacher
+from models.records import Event, Idempotency, Inspection, Job, Key
 from models.records.columns import new_id
 from models.settings import settings
-from models.spec import DatasetFacts, Facts, JobSpec, TeacherFacts, check, resolve
-from models.status import JobStatus, UploadStatus
-
-Upload = Teacher | Dataset | File
+from models.spec import JobSpec, problems_of
+from models.status import JobStatus
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,24 @@ def retry(key_id: str, job_id: str, made: Promise | None) -> tuple[JobBody, bool
         old = find(session, key_id, job_id)
         if not JobStatus(old.status).final:
             raise Conflict(f"The job is {old.status}: only a job that has ended can be repeated.")
-        return _insert(session, key_id, JobSpec.model_validate(old.spec), old.spec, made, old.id)
+        return _insert(session, key_id, _reread(old.spec), old.spec, made, old.id)
 
     return _once(key_id, made, insert)
 
 
-def _once(key_id: str, made: Promise | None, insert: Any) -> tuple[JobBody, bool]:
+def _reread(spec: dict[str, Any]) -> JobSpec:
+    """A spec that was good once; methods may have changed since.
+
+    Raises:
+        Invalid: it no longer is.
+    """
+    try:
+        return JobSpec.model_validate(spec)
+    except ValidationError as error:
+        raise Invalid([(problem.pointer, problem.message) for problem in problems_of(error)]) from error
+
+
+def _once(key_id: str, made: Promise | None, insert: Callable[[Session], Job]) -> tuple[JobBody, bool]:
     with _serving(key_id, made):
         try:
             with transaction() as session:
@@ -163,80 +175,3 @@ def _serving(key_id: str, made: Promise | None) -> Iterator[None]:
     finally:
         with _in_flight_lock:
             _in_flight.remove(mine)
-
-
-class Inputs:
-    """The uploads that a spec names, as they are now.
-
-    With `lock`, they stay so until the transaction ends: an inspection that ends meanwhile waits, and then sees the job.
-
-    Raises:
-        Invalid: one does not exist, belongs to another key, or was rejected.
-    """
-
-    def __init__(self, session: Session, key_id: str, spec: JobSpec, lock: bool = False):
-        named: list[tuple[str, type[Upload], str | None]] = [
-            ("/teacher", Teacher, spec.teacher),
-            ("/dataset", Dataset, spec.dataset),
-            ("/evaluation/dataset", Dataset, spec.evaluation.dataset if spec.evaluation else None),
-            ("/student/initial_weights", File, spec.student.initial_weights),
-        ]
-        self.found: dict[str, Upload] = {}
-        problems: list[tuple[str, str]] = []
-        for pointer, record, identifier in named:
-            if identifier is None:
-                continue
-            query = select(record).where(
-                record.id == identifier.replace("\0", ""), record.key_id == key_id, record.deleted_at.is_(None)
-            )
-            upload = session.scalar(query.with_for_update(read=True) if lock else query)
-            if upload is None:
-                problems.append((pointer, f"there is no {record.__name__.lower()} {identifier}"))
-            elif upload.status == UploadStatus.REJECTED:
-                problems.append((pointer, f"{identifier} was rejected by its inspection: upload it again"))
-            else:
-                self.found[pointer] = upload
-        if problems:
-            raise Invalid(problems)
-
-    def waits_for(self) -> str | None:
-        """A sentence on what a job with these inputs waits for; None if it may begin."""
-        sentences = {
-            UploadStatus.WAITING: "waits for the bytes of {}",
-            UploadStatus.INSPECTING: "waits for the inspection of {}",
-        }
-        waiting = [
-            sentences[UploadStatus(one.status)].format(one.id) for one in self.found.values() if one.status in sentences
-        ]
-        return "; ".join(dict.fromkeys(waiting)) or None
-
-    def resolved(self, spec: JobSpec) -> dict[str, Any]:
-        """The spec with every default written out, checked against what the inspections found.
-
-        Raises:
-            Invalid: with all that is wrong.
-        """
-        facts = self.facts()
-        resolved = resolve(spec, facts)
-        problems = check(resolved, facts)
-        if problems:
-            raise Invalid([(problem.pointer, problem.message) for problem in problems])
-        return resolved
-
-    def facts(self) -> Facts:
-        """What is known of the inputs."""
-        return Facts(
-            teacher=_teacher_facts(self.found.get("/teacher")),
-            dataset=_dataset_facts(self.found.get("/dataset")),
-            evaluation=_dataset_facts(self.found.get("/evaluation/dataset")),
-        )
-
-
-def _teacher_facts(found: Upload | None) -> TeacherFacts | None:
-    if not isinstance(found, Teacher):
-        return None
-    return TeacherFacts(found.network, found.classes, found.input, found.options, found.findings)
-
-
-def _dataset_facts(found: Upload | None) -> DatasetFacts | None:
-    return DatasetFacts(found.findings) if isinstance(found, Dataset) else None

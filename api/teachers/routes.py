@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Body, Response
 
 from api.dependencies import CurrentKey
-from api.errors import problems
+from api.problems import problems
 from api.teachers.schemas import TeacherBody
 from api.teachers.service import TEACHERS, values_of
 from api.upload_routes import created, upload_router
