@@ -5,6 +5,7 @@ images, affine views of them, and the adversarial term of Fang et al., arXiv:191
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.parameters import Range
+from worker.distillation.randomness import seed_for
 from worker.distillation.source import Position, Source, SourceContext, SourceNeeds
 from worker.distillation.step import Batch, Outputs
 from worker.distillation.synthesis import generator
@@ -129,6 +131,16 @@ class Dafl(Source):
     def previews(self) -> dict[str, Tensor]:
         """The newest images."""
         return {"samples": self.pool.newest(PREVIEWS)[0]}
+
+    def samples(self, count: int) -> Tensor:
+        """Images that no student has seen, (count, C, H, W): from a copy of the generator and noise of their own."""
+        random = torch.Generator().manual_seed(seed_for(self.context.seed, "samples"))
+        noise = torch.randn(
+            -(-count // self.generator_batch), self.generator_batch, self.parameters.latent, generator=random
+        )
+        copy = deepcopy(self.training.generator)
+        with torch.no_grad():
+            return torch.cat([copy(part.to(self.context.device)) for part in noise])[:count]
 
     def state_dict(self) -> dict[str, Any]:
         pool = {f"pool.{key}": part for key, part in self.pool.state_dict().items()}

@@ -139,6 +139,20 @@ def test_metrics_and_previews():
     assert source.previews()["samples"].shape == (16, 2, 8, 12)
 
 
+def test_samples_are_fresh_and_leave_no_trace():
+    source = made()
+    run(source, {"student": network(1)}, range(3))
+    before = snapshot(source.state_dict())
+    samples = source.samples(50)
+    assert samples.shape == (50, 2, 8, 12)
+    assert torch.equal(samples, source.samples(50))
+    seen = source.pool.newest(40)[0]
+    assert (samples[:, None] - seen[None]).abs().amax(dim=(2, 3, 4)).min() > 1e-3
+    after = source.state_dict()
+    assert all(torch.equal(tensor, after["generator"][name]) for name, tensor in before["generator"].items())
+    assert torch.equal(before["random"], after["random"])
+
+
 def test_too_little_memory_is_refused_with_what_would_do():
     assert 6 * 2**20 < 8192 * (2 * 8 * 12 * 4 + 3 * 4) < 7 * 2**20
     with pytest.raises(SpecError, match="pool_megabytes: must be at least 7"):
