@@ -1,0 +1,88 @@
+"""The migrations and the records say the same, up and down, on both databases."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
+
+import models.records  # noqa: F401 - registers every table
+from models import migrate
+from models.database import Record, engine, transaction
+from models.records import Event, Job, Key
+
+ROOT = Path(__file__).parents[2]
+
+
+def drift() -> list[Any]:
+    with engine().connect() as connection:
+        options = {"compare_type": True, "render_as_batch": True}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), Record.metadata))
+
+
+def tables() -> set[str]:
+    return set(inspect(engine()).get_table_names()) - {"alembic_version"}
+
+
+def test_up_and_down_and_up_again(database_url: str) -> None:
+    migrate.upgrade()
+    assert tables() == set(Record.metadata.tables)
+    assert drift() == []
+    migrate.downgrade()
+    assert tables() == set()
+    migrate.upgrade()
+    assert tables() == set(Record.metadata.tables)
+    assert drift() == []
+
+
+def test_a_missing_column_is_drift(database_url: str) -> None:
+    migrate.upgrade()
+    with transaction() as session:
+        session.execute(text("ALTER TABLE workers DROP COLUMN busy_with"))
+    assert [entry[0] for entry in drift()] == ["add_column"]
+
+
+def test_says_whether_the_schema_is_current(database_url: str) -> None:
+    assert not migrate.is_current()
+    migrate.upgrade()
+    assert migrate.is_current()
+
+
+def test_an_upgrade_of_a_current_database_changes_nothing(migrated: str) -> None:
+    with transaction() as session:
+        session.add(Key(id="key_1", name="one", hash="0" * 64))
+        session.flush()
+        session.add(Job(id="job_1", key_id="key_1", name="job", spec={}, resolved={}))
+        session.flush()
+        session.add(Event(job_id="job_1", seq=1, attempt=0, type="status", message="queued"))
+    migrate.upgrade()
+    with transaction() as session:
+        assert session.get(Event, ("job_1", 1)) is not None
+
+
+def test_several_processes_may_migrate_at_once(database_url: str) -> None:
+    command = [sys.executable, "-W", "error", "-m", "models.migrate"]
+    processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(3)]
+    said = [process.communicate(timeout=60)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert migrate.is_current()
+    assert drift() == []
+
+
+def test_foreign_keys_are_enforced_after_a_migration(database_url: str) -> None:
+    migrate.upgrade()
+    with pytest.raises(IntegrityError), transaction() as session:
+        session.add(Event(job_id="job_missing", seq=1, attempt=0, type="status", message="queued"))
+
+
+def test_the_command_migrates(configure: Callable[..., Any], tmp_path: Path) -> None:
+    configure(database_url=f"sqlite:///{tmp_path / 'a folder with 100%' / 'x.db'}")
+    command = [sys.executable, "-m", "alembic", "-c", "migrations/alembic.ini", "upgrade", "head"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60, capture_output=True)
+    assert migrate.is_current()
