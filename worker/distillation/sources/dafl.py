@@ -41,7 +41,7 @@ PREVIEWS = 64
 class Dafl(Source):
     """Trains a generator against the frozen teacher, pools its images, and draws the students' batches from the pool."""
 
-    paper = "https://arxiv.org/abs/1904.01186"
+    paper = "arXiv:1904.01186"
     needs = SourceNeeds(teacher=True, teacher_gradient=True)
     synthesises = True
     training_defaults = {
