@@ -6,6 +6,7 @@ stored as it is, sizes must add up to the file, and the pickle must be small, be
 
 import pickle
 import struct
+import warnings
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -46,13 +47,23 @@ def load(path: Path, limits: Limits) -> Any:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         if unsafe:
             _refuse_objects(sorted(unsafe))
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return _load_weights(path)
     except pickle.UnpicklingError as error:
         raise UploadError(
             f"the checkpoint holds more than tensors and plain data: {_first_line(error)}", SAVE_STATE_DICT
         ) from error
     except MALFORMED as error:
         raise UploadError(f"the checkpoint cannot be read: {_first_line(error)}", SAVE_STATE_DICT) from error
+
+
+def _load_weights(path: Path) -> Any:
+    """`torch.load` of weights only, mapped from the file where possible.
+
+    A path that ends in `.safetensors` would send torch to another reader, so such a file is read by its handle.
+    """
+    misnamed = path.suffix == ".safetensors"
+    with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+        return torch.load(file if misnamed else path, map_location="cpu", weights_only=True, mmap=not misnamed)
 
 
 def check_container(path: Path, limits: Limits) -> None:

@@ -77,8 +77,10 @@ def _measured(job: "Job", figures: Mapping[str, Any]) -> dict[str, Any]:
     notes = [NOT_MEASURED] if evaluation is None else []
     if evaluation is not None and evaluation.get("split") == "train" and _same_images(job):
         notes.append(ON_TRAINING_IMAGES)
-    if evaluation is None or without_data is not None:
-        notes.append(NONE_SYNTHESISED if without_data is None else WITHOUT_DATA)
+    if without_data is not None:
+        notes.append(WITHOUT_DATA)
+    elif evaluation is None and job.spec.get("dataset") is None:
+        notes.append(NONE_SYNTHESISED)
     return {"evaluation": evaluation, "without_data": without_data, "notes": notes}
 
 

@@ -1,0 +1,104 @@
+"""The source `dataset`."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from worker.distillation.data.images import Images
+from worker.distillation.errors import SpecError
+from worker.distillation.source import InputContract, Position, SourceContext
+from worker.distillation.sources.dataset import Dataset
+
+CONTRACT = InputContract(1, 8, 8, (0.5,), (0.25,))
+CPU = torch.device("cpu")
+
+
+def images(count: int = 22) -> Images:
+    image = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8).contiguous() + 1
+    return Images.of(image, torch.arange(count) % 4, ("a", "b", "c", "d"), CONTRACT)
+
+
+def context(dataset: Images | None, batch_size: int = 4, seed: int = 0) -> SourceContext:
+    return SourceContext(None, CONTRACT, 4, dataset, batch_size, None, None, (), seed, CPU)
+
+
+def source(held: Images, **parameters: object) -> Dataset:
+    made = Dataset(Dataset.Parameters(**parameters))
+    made.build(context(held))
+    return made
+
+
+def epoch(made: Dataset, number: int) -> list:
+    steps = made.steps_per_epoch()
+    return [made.batch(Position(number, step, number * steps + step, 0.0), {}) for step in range(steps)]
+
+
+def test_an_epoch_has_every_sample_once_with_its_label_and_index():
+    held = images()
+    made = source(held, drop_last=False)
+    batches = epoch(made, 0)
+    index = torch.cat([batch.fields["index"] for batch in batches])
+    assert sorted(index.tolist()) == list(range(22)) and [len(batch.image) for batch in batches] == [4] * 5 + [2]
+    for batch in batches:
+        assert torch.equal(batch.fields["label"], held.label[batch.fields["index"]])
+        expected = ((batch.fields["index"] + 1).view(-1, 1, 1, 1) / 255 - 0.5) / 0.25
+        torch.testing.assert_close(batch.image, expected.expand(-1, 1, 8, 8), rtol=0, atol=1e-6)
+
+
+def test_drop_last_gives_whole_batches_only():
+    assert [len(batch.image) for batch in epoch(source(images()), 0)] == [4] * 5
+
+
+def test_dataset_smaller_than_a_batch_is_one_batch():
+    made = source(images(3))
+    assert made.steps_per_epoch() == 1 and len(epoch(made, 0)[0].image) == 3
+
+
+@pytest.mark.parametrize("augmentation", ["none", "standard", "shift"])
+def test_batches_depend_on_seed_and_position_alone(augmentation: str):
+    held = images()
+    held = replace(held, image=torch.randint(256, held.image.shape, dtype=torch.uint8))
+    straight = [batch for number in range(3) for batch in epoch(source(held, augmentation=augmentation), number)]
+    torch.manual_seed(99)
+    resumed = source(held, augmentation=augmentation)
+    again = resumed.batch(Position(2, 3, 13, 0.5), {})
+    assert torch.equal(again.image, straight[13].image) and torch.equal(
+        again.fields["index"], straight[13].fields["index"]
+    )
+    other = Dataset(Dataset.Parameters(augmentation=augmentation))
+    other.build(context(held, seed=1))
+    assert not torch.equal(other.batch(Position(2, 3, 13, 0.5), {}).fields["index"], again.fields["index"])
+
+
+def test_global_generator_is_left_alone():
+    before = torch.get_rng_state()
+    epoch(source(images(), augmentation="standard"), 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_shift_never_mirrors_and_standard_does():
+    ramp = torch.arange(8, dtype=torch.uint8).expand(64, 1, 8, 8).contiguous() * 10 + 100
+    held = Images.of(ramp, torch.zeros(64, dtype=torch.int64), ("a", "b"), CONTRACT)
+
+    def falls(augmentation: str) -> set[bool]:
+        # inside the padding of 1, every view still shows the columns 2 to 5
+        made = source(held, augmentation=augmentation, padding=1)
+        image = torch.cat([batch.image for batch in epoch(made, 0)])
+        return set((image[:, 0, 4, 2] > image[:, 0, 4, 5]).tolist())
+
+    assert falls("shift") == {False} and falls("standard") == {False, True}
+
+
+def test_a_new_view_every_epoch():
+    held = replace(images(4), image=torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8))
+    made = source(held, augmentation="shift")
+    views = [batch.image[batch.fields["index"].argsort()] for number in range(3) for batch in epoch(made, number)]
+    assert not torch.equal(views[0], views[1]) and not torch.equal(views[1], views[2])
+
+
+def test_missing_dataset_and_unknown_sampler_are_refused():
+    with pytest.raises(SpecError, match="needs a dataset"):
+        Dataset().build(context(None))
+    with pytest.raises(SpecError, match="per_class"):
+        Dataset().build(replace(context(images()), sampler="per_class"))
