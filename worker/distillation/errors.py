@@ -1,11 +1,11 @@
 """What can go wrong in a run, told apart by whose it is.
 
-    EngineError                 fault: "user" | "job" | "service"; code, sentence, hint
-    ├── SpecError               user     the spec cannot work; lists every problem with its pointer
-    ├── UploadError             user     an upload is not what it should be; lists problems like SpecError
-    ├── Diverged                job      a loss became infinite or not a number
-    ├── Collapsed               job      a synthesiser makes only one kind of picture
-    └── CheckpointError         service  a checkpoint cannot be read back
+EngineError                 fault: "user" | "job" | "service"; code, sentence, hint
+├── SpecError               user     the spec cannot work; lists every problem with its pointer
+├── UploadError             user     an upload is not what it should be; lists problems like SpecError
+├── Diverged                job      a loss became infinite or not a number
+├── Collapsed               job      a synthesiser makes only one kind of picture
+└── CheckpointError         service  a checkpoint cannot be read back
 """
 
 from collections.abc import Sequence

@@ -22,6 +22,8 @@ from worker.distillation.tracing import Trace, trace
 ROUNDING_PIXELS = 2
 """How far padding may take the aspect of a feature map from that of the image."""
 
+NO_MAPS = (nn.Dropout, nn.Softmax)
+
 
 class Tapped(nn.Module):
     """A network whose forward pass gives `Outputs`: its logits, and the taps that were asked for.
@@ -45,15 +47,10 @@ class Tapped(nn.Module):
             self._trace: Trace = trace(network, example)
         self.map = TapMap(
             shapes={tap: shape for tap, shape in self._trace.shapes.items() if not tap.endswith(":in")},
-            stages=_stages(self._trace.shapes, example.shape),
+            stages=_stages(network, self._trace.shapes, example.shape),
             inputs={tap: shape for tap, shape in self._trace.shapes.items() if tap.endswith(":in")},
         )
         self._requested: tuple[str, ...] = ()
-
-    @property
-    def requested(self) -> tuple[str, ...]:
-        """The taps that a forward pass captures."""
-        return self._requested
 
     @property
     def requested(self) -> tuple[str, ...]:
@@ -127,13 +124,20 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
             module.training = training
 
 
-def _stages(shapes: Mapping[str, tuple[int, ...]], image: torch.Size) -> tuple[str, ...]:
-    """At each resolution the last map of the outermost modules; maps without the image's aspect are no (C, H, W)."""
+def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], image: torch.Size) -> tuple[str, ...]:
+    """At each resolution the last map of the outermost modules.
+
+    What has not the image's aspect is no map (C, H, W); nor is what leaves a dropout or softmax, in which attention ends.
+    """
     height, width = image[-2:]
     best: dict[tuple[int, ...], str] = {}
     for tap, shape in shapes.items():
         is_map = len(shape) == 3 and ":" not in tap and abs(shape[1] - shape[2] * height / width) <= ROUNDING_PIXELS
-        if is_map and (shape[1:] not in best or tap.count(".") <= best[shape[1:]].count(".")):
+        if (
+            is_map
+            and not isinstance(network.get_submodule(tap), NO_MAPS)
+            and (shape[1:] not in best or tap.count(".") <= best[shape[1:]].count("."))
+        ):
             best[shape[1:]] = tap
     return tuple(best[size] for size in sorted(best, key=lambda size: (-size[0] * size[1], size)))
 

@@ -1,0 +1,121 @@
+"""Runs of the engine in this process that are killed at a step and restored from bytes on disk."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from worker.distillation import networks
+from worker.distillation.channel import Channel
+from worker.distillation.job import Job, read_contract
+from worker.distillation.run import Run
+
+INPUT = {"channels": 1, "height": 16, "width": 16, "mean": [0.5], "std": [0.25]}
+TRAINING = {"steps": 5, "batch_size": 16, "learning_rate": 0.01, "seed": 3}
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class KilledRun(Run):
+    """Takes a checkpoint after `at` steps of the whole job (warm-up included), goes on for one more, and dies."""
+
+    def __init__(self, job, channel, at):
+        super().__init__(job, channel)
+        self.at, self.steps = at, 0
+
+    def _attend(self, run):
+        super()._attend(run)
+        self.steps += 1
+        if self.steps == self.at:
+            self._checkpoint(run, wait=True)
+        if self.steps == self.at + 1 or (self.steps == self.at and run.finished):
+            raise Killed
+
+
+def write_inputs(folder: Path, images: int = 48, classes: int = 4) -> None:
+    """A dataset whose classes can be told apart, and a teacher that has learnt it a little."""
+    draw = torch.Generator().manual_seed(7)
+    label = torch.arange(images) % classes
+    image = torch.randint(0, 120, (images, 1, 16, 16), generator=draw, dtype=torch.uint8)
+    for number in range(classes):
+        image[label == number, :, 4 * number : 4 * number + 4] += 120
+    inputs = folder / "inputs"
+    inputs.mkdir(parents=True)
+    names = {"class_names": json.dumps([str(number) for number in range(classes)])}
+    save_file({"train.image": image, "train.label": label}, inputs / "dataset.safetensors", names)
+    torch.manual_seed(11)
+    teacher = networks.build("lenet5", classes, read_contract(INPUT), {})
+    optimizer = torch.optim.Adam(teacher.parameters(), lr=3e-3)
+    x = (image.float() / 255 - 0.5) / 0.25
+    for _ in range(40):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(teacher(x), label).backward()
+        optimizer.step()
+    save_file(teacher.state_dict(), inputs / "teacher.safetensors")
+
+
+def job_of(folder: Path, classes: int = 4, **spec) -> Job:
+    """A job in `folder`, which holds the inputs; `spec` replaces keys of a small spec with a dataset."""
+    whole = {
+        "task": "classification",
+        "student": {"network": "lenet5_half", "options": {}},
+        "source": {"name": "dataset"},
+        "objectives": [{"name": "cross_entropy", "weight": 1.0}],
+        "procedure": {"name": "direct"},
+        "transforms": [],
+        "exports": ["safetensors"],
+        "evaluation": None,
+    } | spec
+    whole["training"] = TRAINING | spec.get("training", {})
+    synthesised = whole["source"]["name"] != "dataset"
+    values = {
+        "kind": "distill", "job": "job_test", "attempt": 1, "spec": whole,
+        "teacher": {"network": "lenet5", "options": {}, "classes": classes, "class_names": [], "input": INPUT,
+                    "weights": "inputs/teacher.safetensors"},
+        "dataset": None if synthesised else "inputs/dataset.safetensors",
+        "device": "cpu", "checkpoint_seconds": 3600,
+    }  # fmt: skip
+    return Job(values, folder)
+
+
+def events_of(output: io.StringIO) -> list[dict]:
+    return [json.loads(line) for line in output.getvalue().splitlines()]
+
+
+def run_whole(job: Job) -> list[dict]:
+    """Run a job to its end; gives its events."""
+    output = io.StringIO()
+    Run(job, Channel(output)).execute()
+    return events_of(output)
+
+
+def run_killed(job: Job, at: int, elsewhere: Path) -> list[dict]:
+    """Kill the job after `at` steps, copy inputs and checkpoint files elsewhere, and run it there to its end."""
+    output = io.StringIO()
+    try:
+        KilledRun(job, Channel(output), at).execute()
+    except Killed:
+        pass
+    else:
+        raise AssertionError(f"the job had ended before step {at}")
+    manifest = next(event["manifest"] for event in events_of(output) if event["event"] == "checkpoint")
+    shutil.copytree(job.folder / "inputs", elsewhere / "inputs")
+    (elsewhere / "checkpoints").mkdir()
+    for entry in manifest["parts"].values():
+        shutil.copy(job.folder / "checkpoints" / entry["sha256"], elsewhere / "checkpoints")
+    (elsewhere / "checkpoints" / "resume.json").write_text(json.dumps(manifest))
+    torch.manual_seed(999)  # a new process has other random numbers
+    return run_whole(Job({**job.values, "resume": "checkpoints/resume.json"}, elsewhere))
+
+
+def student_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "output" / "student.safetensors")
+
+
+def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
