@@ -19,7 +19,8 @@ USER distillery
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD \
     ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]
-CMD ["uvicorn", "api.main:app", "--host", "0.0.0.0", "--port", "8000"]
+ENV DISTILL_HOST=0.0.0.0
+CMD ["python", "-m", "api"]
 
 FROM base AS worker
 # an index with another build of torch, such as a CPU-only one
@@ -30,4 +31,4 @@ COPY worker worker
 USER distillery
 VOLUME /data
 STOPSIGNAL SIGTERM
-CMD ["celery", "-A", "worker.app", "worker", "-P", "threads", "-c", "1", "-Q", "distill"]
+CMD ["python", "-m", "worker", "--kind", "distill"]

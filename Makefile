@@ -50,7 +50,7 @@ catalogue: $(NEEDS) ## write models/catalogue.json and docs/methods.md from the 
 	$(BIN)/python -m worker.distillation.catalogue
 
 migrate: $(NEEDS) ## bring the database to the newest schema
-	$(BIN)/python -m alembic -c migrations/alembic.ini upgrade head
+	$(BIN)/python -m models.migrate
 
 bench: $(NEEDS) ## measure every figure that the documentation states
 	$(BIN)/python -m benchmarks

@@ -19,7 +19,10 @@ SILENCE_SECONDS = 60.0
 
 
 def watch(connection: Connection, identifier: str, after: int) -> Iterator[dict[str, Any]]:
-    """Every event with a number above `after`, once and in order, until the one that ends the job."""
+    """Every event with a number above `after`, once and in order, until the one that ends the job.
+
+    Between them, where streams come through, messages of type `metrics` hold the newest figures by name.
+    """
     for event in _stream(connection, identifier, after):
         after = event["seq"]
         yield event
@@ -56,7 +59,7 @@ def _one_stream(connection: Connection, identifier: str, after: int) -> Iterator
         for message in EventSource(response).iter_sse():
             if message.data:
                 event = json.loads(message.data)
-                if event["seq"] > after:
+                if event["seq"] > after or event["type"] == "metrics":
                     yield event
 
 

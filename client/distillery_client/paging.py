@@ -11,7 +11,7 @@ def pages(connection: Connection, path: str, filters: dict[str, Any]) -> Iterato
     query = {name: value for name, value in filters.items() if value is not None}
     while True:
         page = connection.request("GET", path, params=query).json()
-        yield from page["items"]
+        yield from page["data"]
         if not page.get("next_cursor"):
             return
         query = query | {"cursor": page["next_cursor"]}

@@ -1,6 +1,5 @@
 """Progress bars for transfers and for jobs."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,8 +19,6 @@ from rich.progress import (
 from distillery_client.client import Client
 from distillery_client.uploads import Progress as Report
 
-FIGURES_SECONDS = 2.0
-
 
 @contextmanager
 def transfer(console: Console, what: str) -> Iterator[Report]:
@@ -37,7 +34,7 @@ def follow(client: Client, identifier: str, console: Console) -> dict[str, Any]:
     text, figures = TextColumn("{task.description}"), TextColumn("[dim]{task.fields[figures]}")
     columns = (SpinnerColumn(), text, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), figures)
     with Progress(*columns, console=console) as bars:
-        task, looked = bars.add_task("queued", total=1.0, figures=""), time.monotonic()
+        task = bars.add_task("queued", total=1.0, figures="")
         for event in client.jobs.watch(identifier):
             data = event["data"] or {}
             if event["type"] in ("status", "phase"):
@@ -46,18 +43,17 @@ def follow(client: Client, identifier: str, console: Console) -> dict[str, Any]:
                 bars.update(task, completed=data.get("fraction") or 0.0)
             elif event["type"] == "log" and event["level"] != "info":
                 bars.console.print(event["message"], markup=False, highlight=False)
-            if time.monotonic() - looked > FIGURES_SECONDS:
-                bars.update(task, figures=figures_of(client.jobs.get(identifier)))
-                looked = time.monotonic()
+            elif event["type"] == "metrics":
+                bars.update(task, figures=figures_of(data))
         job = client.jobs.get(identifier)
         if job["status"] == "succeeded":
             bars.update(task, completed=1.0)
-        bars.update(task, description=job["status"], figures=figures_of(job))
+        bars.update(task, description=job["status"], figures=figures_of(job["metrics"]))
     return job
 
 
-def figures_of(job: dict[str, Any], most: int = 3) -> str:
-    """A job's newest figures, in one line; those of its parts (`kd/loss`) are left out where there are too many."""
-    known = {name: figure["value"] for name, figure in job["metrics"].items() if figure["value"] is not None}
+def figures_of(metrics: dict[str, Any], most: int = 3) -> str:
+    """The newest figures in one line, plain names before those of parts (`kd/loss`)."""
+    known = {name: figure["value"] for name, figure in metrics.items() if figure["value"] is not None}
     chosen = sorted(known, key=lambda name: ("/" in name, name))[:most]
     return "  ".join(f"{name} {known[name]:.4g}" for name in chosen)

@@ -92,8 +92,8 @@ def test_nobody_at_home() -> None:
 
 def test_pages_are_fetched_one_after_the_other(server: Scripted, client: Client) -> None:
     pages = {
-        "/v1/jobs?status=running": {"items": [{"id": "job_3"}, {"id": "job_2"}], "next_cursor": "abc"},
-        "/v1/jobs?status=running&cursor=abc": {"items": [{"id": "job_1"}], "next_cursor": None},
+        "/v1/jobs?status=running": {"data": [{"id": "job_3"}, {"id": "job_2"}], "next_cursor": "abc"},
+        "/v1/jobs?status=running&cursor=abc": {"data": [{"id": "job_1"}], "next_cursor": None},
     }
     server.script = lambda asked: Answer(body=json.dumps(pages[asked.path]).encode())
     assert [job["id"] for job in client.jobs.list(status="running")] == ["job_3", "job_2", "job_1"]

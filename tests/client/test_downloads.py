@@ -10,7 +10,7 @@ from tests.client.scripted import Answer, Asked, Scripted
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-LIST = {"items": [{"name": "student.onnx", "size": len(CONTENT), "sha256": SHA256}], "next_cursor": None}
+LIST = {"data": [{"name": "student.onnx", "size": len(CONTENT), "sha256": SHA256}], "next_cursor": None}
 
 
 def serve(server: Scripted, cuts: list[int], content: bytes = CONTENT) -> None:

@@ -28,4 +28,5 @@ def catalogue(context: typer.Context, kind: Annotated[Kind | None, typer.Argumen
             return
         for one in Kind if kind is None else (kind,):
             output.screen.print(f"\n[bold]{one}[/]")
-            output.print_table(entries.get(one, []), ("name", "summary", "paper"))
+            rows = [{"name": name, **about} for name, about in entries[one].items()]
+            output.print_table(rows, ("name", "description", "paper"))

@@ -1,0 +1,157 @@
+"""The demo: a teacher of handwritten digits, distilled with its data and without, through the service. Run by `make demo`.
+
+It talks to the service as any user does: over HTTP, with the client of this repository. `KEEP=1` leaves the service up.
+"""
+
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+
+from distillery_client import Client
+from distillery_client.errors import JobEnded
+from distillery_client.progress import follow, transfer
+from docs.demo.measure import Measured, measure, predictions
+from docs.demo.service import service
+from docs.demo.teacher import Digits, contract, digits, normalised, train
+from worker.distillation.export import onnx
+from worker.distillation.export.card import Card
+
+NAMES = [str(digit) for digit in range(10)]
+STUDENT = {"network": "lenet5_half"}
+WITH_DATA: dict[str, Any] = {
+    "name": "half with data",
+    "student": STUDENT,
+    "source": {"name": "dataset", "augmentation": "shift", "padding": 2},
+    "objectives": [
+        {"name": "cross_entropy", "weight": 0.1},
+        {"name": "kd", "weight": 0.9, "temperature": 4.0},
+        {"name": "nst", "weight": 10.0},
+    ],
+    "training": {"epochs": 40, "batch_size": 64, "optimizer": "adam", "learning_rate": 4e-3},
+}
+WITHOUT_DATA: dict[str, Any] = {
+    "name": "half without data",
+    "student": STUDENT,
+    "source": {"name": "dafl"},
+    "training": {"steps": 1200},
+}
+
+console = Console()
+
+
+def main() -> None:
+    """Train a teacher, upload it, distil it twice, and show what came out."""
+    Path(".distillery").mkdir(exist_ok=True)
+    folder, keep = Path(tempfile.mkdtemp(prefix="demo-", dir=".distillery")), bool(os.environ.get("KEEP"))
+    data = digits()
+    files = make_teacher(data, folder)
+    with service(folder / "service", keep) as process, Client(data=folder / "service") as client:
+        console.print(f"The service is up at {client.url}; its log is {folder / 'service' / 'service.log'}.")
+        teacher, dataset = upload(client, data, files)
+        jobs = {
+            "with data": distil(client, WITH_DATA | {"teacher": teacher["id"], "dataset": dataset["id"]}),
+            "without data": distil(client, WITHOUT_DATA | {"teacher": teacher["id"]}),
+        }
+        folders = {name: download(client, job["id"], folder / name.replace(" ", "-")) for name, job in jobs.items()}
+        report(data, files, folders)
+        show_curl(client, teacher["id"], jobs["without data"]["id"], folder)
+        if keep:
+            console.print(f"\nThe service stays up at {client.url}; [bold]kill {process}[/] ends it.")
+
+
+def make_teacher(data: Digits, folder: Path) -> Path:
+    """Train the teacher and write `teacher.safetensors`, `teacher.onnx` and `digits.npz`; the folder that holds them."""
+    torch.set_num_threads(1)  # so small a network gains nothing from more
+    reads = contract(data)
+    with console.status("Training a LeNet-5 on 1,437 handwritten digits …"):
+        network = train(data, reads)
+    save_file(network.state_dict(), folder / "teacher.safetensors")
+    onnx.write(network, Card("lenet5", {}, tuple(NAMES), reads), folder / "teacher.onnx")
+    np.savez_compressed(folder / "digits.npz", **asdict(data))
+    return folder
+
+
+def upload(client: Client, data: Digits, files: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Send the teacher and the dataset; both records once their inspection has found them good."""
+    with transfer(console, "teacher.safetensors") as moved:
+        spec = {"network": "lenet5", "classes": 10, "class_names": NAMES, "input": asdict(contract(data))}
+        teacher = client.teachers.send(files / "teacher.safetensors", moved, **spec)
+    with transfer(console, "digits.npz") as moved:
+        dataset = client.datasets.send(files / "digits.npz", moved)
+    return teacher, dataset
+
+
+def distil(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
+    """Submit a job and follow it to its end.
+
+    Raises:
+        JobEnded: it did not succeed.
+    """
+    console.print(f"\n[bold]{spec['name']}[/]")
+    job = follow(client, client.jobs.submit(spec)["id"], console)
+    if job["status"] != "succeeded":
+        raise JobEnded(job)
+    return job
+
+
+def download(client: Client, job: str, folder: Path) -> Path:
+    """Fetch all that a job made, and its pictures, into a folder."""
+    folder.mkdir()
+    for artifact in client.artifacts.list(job):
+        client.artifacts.download(job, artifact["name"], folder)
+    for preview in client.previews.list(job):
+        client.previews.download(job, preview["name"], folder)
+    return folder
+
+
+def report(data: Digits, files: Path, folders: dict[str, Path]) -> None:
+    """Run the three ONNX files on the held-out digits, and print what they are worth."""
+    images = normalised(data.x_test, contract(data)).numpy()
+    taught = predictions(files / "teacher.onnx", images)
+    stems = {"teacher": files / "teacher"} | {name: folder / "student" for name, folder in folders.items()}
+    table = Table(title=f"{len(images)} held-out digits, ONNX files on one thread")
+    for heading in ("", "accuracy", "agreement", "parameters", "bytes", "ms an image"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, stem in stems.items():
+        figures = measure(stem.with_suffix(".onnx"), stem.with_suffix(".safetensors"), images, data.y_test, taught)
+        table.add_row(name, *cells(figures))
+    console.print()
+    console.print(table)
+    for picture in sorted(picture for folder in folders.values() for picture in folder.glob("*.png")):
+        console.print(f"picture: {picture}", soft_wrap=True, highlight=False)
+
+
+def cells(figures: Measured) -> tuple[str, ...]:
+    """A row of the table."""
+    return (
+        f"{figures.accuracy:.1%}",
+        f"{figures.agreement:.1%}",
+        f"{figures.parameters:,}",
+        f"{figures.bytes:,}",
+        f"{figures.latency_ms:.3f}",
+    )
+
+
+def show_curl(client: Client, teacher: str, job: str, folder: Path) -> None:
+    """The same by hand, against this very service while it is up (`make demo KEEP=1`)."""
+    body = f'{{"teacher": "{teacher}", "student": {{"network": "lenet5_half"}}, "training": {{"steps": 1200}}}}'
+    lines = f"""
+The same by hand (with KEEP=1 the service is still there):
+
+  URL={client.url}/v1 KEY=$(cat {folder}/service/key)
+  curl -H "Authorization: Bearer $KEY" $URL/jobs -H 'Content-Type: application/json' -d '{body}'
+  curl -H "Authorization: Bearer $KEY" $URL/jobs/{job}
+  curl -H "Authorization: Bearer $KEY" -OJ $URL/jobs/{job}/artifacts/student.onnx"""
+    console.print(lines, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
