@@ -90,8 +90,10 @@ class Reporter:
             return
         self._batch = Batch()
 
-    def finish_uploads(self) -> None:
-        """Wait for checkpoints and previews that are on their way."""
+    def finish_uploads(self, checkpoints: bool) -> None:
+        """Wait for the previews that are on their way, and for `checkpoints` if they are still of use."""
+        if not checkpoints:
+            self._newest_checkpoint = None
         self._uploads.shutdown(wait=True)
 
     def _note(self, type: str, message: str, level: str = "info", data: Mapping[str, Any] | None = None) -> None:

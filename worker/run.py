@@ -78,8 +78,8 @@ def _attempt(
         return
     with Reporter(ledger, folder, lease) as reporter:
         ending, log_key = _drive(folder, lease, reporter, draining, command)
-        if ending.outcome in ("drained", "lost"):
-            reporter.finish_uploads()
+        if ending.outcome != "cancelled":
+            reporter.finish_uploads(checkpoints=ending.outcome in ("drained", "lost"))
         _end(ending, job, ledger, folder, lease, reporter, log_key)
 
 

@@ -1,0 +1,148 @@
+"""A small engine that speaks the real one's protocol; `spec["script"]` says how it behaves.
+
+    steps, pause           how many steps it takes, and seconds between them
+    checkpoint_every       steps between checkpoints
+    kill_at, kill_attempts it kills itself before this step, in these attempts (all, if none are named)
+    stderr                 a line for its log
+    deaf                   it takes no notice of commands
+    error                  the fields of an `error` event that it ends with
+    hang                   it neither steps nor ends
+
+Its state is a chain of hashes, so that a run that was resumed ends as an undisturbed one does, or visibly not.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+job = json.loads(Path(sys.argv[1]).read_text())
+script = (job.get("spec") or {}).get("script", {}) if job["kind"] in ("distill", "check") else job.get("options", {})
+requests: list[str] = []
+
+
+def say(event: str, **fields: object) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def listen() -> None:
+    for line in sys.stdin:
+        command = json.loads(line)["command"]
+        if command != "beat" and not script.get("deaf"):
+            requests.append(command)
+    os._exit(5)
+
+
+def write(path: str, content: bytes) -> dict[str, object]:
+    Path(path).write_bytes(content)
+    return {"path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def checkpoint(step: int, state: str) -> None:
+    parts = {}
+    for name, content in {
+        "run": json.dumps({"step": step, "state": state}).encode(),
+        "frozen": b"always the same",
+    }.items():
+        sha256 = hashlib.sha256(content).hexdigest()
+        Path("checkpoints", sha256).write_bytes(content)
+        parts[name] = {"sha256": sha256, "size": len(content)}
+    say("checkpoint", manifest={"step": step, "parts": parts})
+
+
+def resume() -> tuple[int, str]:
+    if not job["resume"]:
+        return 0, "begin"
+    manifest = json.loads(Path(job["resume"]).read_text())
+    run = json.loads(Path("checkpoints", manifest["parts"]["run"]["sha256"]).read_text())
+    assert Path("checkpoints", manifest["parts"]["frozen"]["sha256"]).read_bytes() == b"always the same"
+    return run["step"], run["state"]
+
+
+def distil() -> int:
+    step, state = resume()
+    say("started", versions={}, device="cpu", threads=1, resumed_from=step or None)
+    say("phase", phase="distilling", stage="main")
+    steps = script.get("steps", 10)
+    while step < steps:
+        if step == script.get("kill_at") and job["attempt"] in script.get("kill_attempts", [job["attempt"]]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(script.get("pause", 0.01))
+        state, step = hashlib.sha256(f"{state}{step}".encode()).hexdigest(), step + 1
+        say("metrics", step=step, values={"loss": 1 / step, "broken": float("inf"), "nothing": None})
+        say("progress", stage="main", step=step, steps=steps, fraction=step / steps, epoch=0)
+        if requests:
+            if requests[-1] == "drain":
+                checkpoint(step, state)
+            say("stopped", reason=requests[-1])
+            return 4
+        if step % script.get("checkpoint_every", 10**9) == 0:
+            checkpoint(step, state)
+            say(
+                "preview",
+                name="samples.png",
+                content_type="image/png",
+                step=step,
+                path=write("previews/samples.png", state.encode())["path"],
+            )
+    say("phase", phase="exporting", stage=None)
+    say(
+        "artifact",
+        name="student.safetensors",
+        content_type="application/octet-stream",
+        **write("output/student", state.encode()),
+    )
+    say("artifact", name="report.json", content_type="application/json", **write("output/report", b"{}"))
+    say("done", summary={"steps": steps})
+    return 0
+
+
+def main() -> int:
+    threading.Thread(target=listen, daemon=True).start()
+    if "stderr" in script:
+        print(script["stderr"], file=sys.stderr, flush=True)
+    if "print_environment" in script:
+        say("log", level="info", message=json.dumps(dict(os.environ)))
+    if "flood" in script:
+        print("x" * script["flood"], flush=True)
+        print("this is not JSON\n[1, 2]\n" + "[" * 100_000, flush=True)
+    if script.get("hang"):
+        subprocess.Popen(["sleep", "60"])
+        say("log", level="info", message="hanging")
+        while not requests:
+            time.sleep(0.05)
+    if "error" in script:
+        say("error", **script["error"])
+        return 3
+    if job["kind"] == "distill":
+        return distil()
+    if job["kind"] == "check":
+        say("checked", facts={})
+        return 0
+    content = Path(job["upload"]).read_bytes()
+    if content.startswith(b"bad"):
+        say(
+            "error",
+            fault="user",
+            code="rejected",
+            message="it is bad",
+            hint="send a good one",
+            errors=[{"pointer": "", "message": "bad"}],
+        )
+        return 3
+    if content.startswith(b"crash"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    say(
+        "findings", findings={"size": len(content)}, path=write("output/canonical.safetensors", content.upper())["path"]
+    )
+    return 0
+
+
+code = main()
+sys.stdout.flush()
+os._exit(code)
