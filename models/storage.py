@@ -248,7 +248,7 @@ def _translated(key: str) -> Iterator[None]:
         raise NotFound(key, "there is no such blob") from error
     except AlreadyExistsError as error:
         raise Exists(key, "there is one already") from error
-    except (BaseError, OSError) as error:
+    except BaseError as error:  # and no OSError: those are the sender's
         raise Unavailable(key, str(error).partition("\n")[0]) from error
 
 

@@ -222,12 +222,8 @@ def _running(command: list[str], folder: Path, ready: Callable[[], bool]) -> Ite
             time.sleep(0.05)
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()  # nothing in it is kept
+        process.wait()
 
 
 def _free_ports(count: int) -> list[int]:
