@@ -4,9 +4,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from worker.distillation.source import InputContract
+
+
+class _SchedulesOnCpu(TorchFunctionMode):
+    """A context in which `torch.linspace` and `torch.arange` are computed on the CPU, whatever the default device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.linspace, torch.arange):
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
+
+
+def on_any_device(build: Callable[[], nn.Module]) -> nn.Module:
+    """What `build` makes, on torch's default device, also where that is meta and a builder reads numbers out of tensors."""
+    try:
+        return build()
+    except NotImplementedError:
+        with _SchedulesOnCpu():
+            return build().to(torch.get_default_device())
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Pattern
+from worker.distillation.networks.family import Pattern, on_any_device
 from worker.distillation.source import InputContract
 
 
@@ -23,7 +23,7 @@ def build(name: str, classes: int, contract: InputContract) -> nn.Module:
     if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
         options["img_size"] = (contract.height, contract.width)
     try:
-        return timm.create_model(name, pretrained=False, **options)
+        return on_any_device(lambda: timm.create_model(name, pretrained=False, **options))
     except (ValueError, AssertionError, TypeError, RuntimeError) as error:
         raise SpecError([Problem("/network", f"timm cannot build {name} for this job: {error}")]) from error
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Pattern
+from worker.distillation.networks.family import Pattern, on_any_device
 from worker.distillation.source import InputContract
 
 
@@ -16,13 +16,14 @@ def build(name: str, classes: int, contract: InputContract) -> nn.Module:
     Raises:
         SpecError: torchvision has no such classification network, or it cannot read images of this contract.
     """
-    import torchvision
+    from torchvision import models
+    from torchvision.models import get_model, list_models
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
+    if name not in list_models(module=models):
         raise SpecError([Problem("/network", f"torchvision has no classification network called {name!r}")])
+    options = _options(name, contract)
     try:
-        network = torchvision.models.get_model(name, weights=None, num_classes=classes, **_options(name, contract))
+        network = on_any_device(lambda: get_model(name, weights=None, num_classes=classes, **options))
     except (ValueError, AssertionError, TypeError, RuntimeError) as error:
         raise SpecError([Problem("/network", f"torchvision cannot build {name} for this job: {error}")]) from error
     if contract.channels != 3:

@@ -1,0 +1,106 @@
+"""One step of two small networks, for tests of objectives without a run around them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worker.distillation import networks, registry
+from worker.distillation.catalogue import schema
+from worker.distillation.objective import BuildContext, Objective
+from worker.distillation.parameters import parse
+from worker.distillation.source import InputContract
+from worker.distillation.step import Batch, Step
+from worker.distillation.taps import Tapped
+
+PAIRS = {
+    "plain": ("lenet5", "lenet5_half", 1, 16),
+    "residual": ("resnet8x4_cifar", "resnet8_cifar", 3, 8),
+}
+"""By name: teacher, student, channels, height and width."""
+
+
+def contract_of(channels: int, size: int) -> InputContract:
+    return InputContract(channels, size, size, (0.0,) * channels, (1.0,) * channels)
+
+
+def objective_of(name: str, **values) -> Objective:
+    method = registry.find("objectives", name)
+    return method(parse(method.Parameters, values))
+
+
+def variants(name: str) -> list[dict]:
+    """The default parameters of an objective, and each other value of each choice that it offers."""
+    properties = schema(registry.find("objectives", name).Parameters)["properties"]
+    choices = {
+        key: rule.get("enum", [True, False] if rule.get("type") == "boolean" else [])
+        for key, rule in properties.items()
+    }
+    return [{}] + [
+        {key: value} for key, values in choices.items() for value in values if value != properties[key].get("default")
+    ]
+
+
+@dataclass
+class Trial:
+    """A teacher, a student, and one objective between them, built."""
+
+    teacher: Tapped
+    student: Tapped
+    objective: Objective
+    batch: Batch
+
+    @classmethod
+    def of(
+        cls, pair: str, objective: Objective, classes: int = 5, teacher_classes: int | None = None, samples: int = 4
+    ) -> "Trial":
+        torch.manual_seed(0)
+        teacher_name, student_name, channels, size = PAIRS[pair]
+        contract = contract_of(channels, size)
+        example = torch.zeros(2, channels, size, size)
+        teacher = networks.build(teacher_name, teacher_classes or classes, contract, {}).eval().requires_grad_(False)
+        student = networks.build(student_name, classes, contract, {})
+        trial = cls(
+            Tapped(teacher, example), Tapped(student, example), objective, batch_of(channels, size, classes, samples)
+        )
+        trial.connect(example, classes)
+        return trial
+
+    def connect(self, example: Tensor, classes: int) -> None:
+        taps = self.objective.taps(self.student.map, self.teacher.map)
+        self.student.request(taps.student)
+        self.teacher.request(taps.teacher)
+        self.student.eval()
+        with torch.no_grad():
+            outputs, teachers = self.student(example), self.teacher(example)
+        context = BuildContext(outputs, teachers, self.student.network, self.teacher.network, classes, examples=64)
+        self.objective.build(context)
+        self.student.train()
+
+    def step(self) -> Step:
+        """A forward pass of both networks."""
+        with torch.set_grad_enabled(self.objective.active_needs.input_gradient):
+            teacher = self.teacher(self.batch.image)
+        return Step(self.batch, self.student(self.batch.image), teacher, progress=0.5)
+
+
+def batch_of(channels: int, size: int, classes: int, samples: int) -> Batch:
+    """Noise with every field that an objective may need; a new kind of field is to be added here."""
+    image = torch.randn(samples, channels, size, size)
+    fields = {
+        "label": torch.arange(samples) % classes,
+        "index": torch.arange(samples),
+        "second_view": image + 0.1 * torch.randn_like(image),
+        "privileged": torch.randn_like(image),
+    }
+    return Batch(image.requires_grad_(True), fields)
+
+
+def part_of(step: Step, rows: slice) -> Step:
+    """The same step on some of its samples."""
+
+    def cut(outputs):
+        return type(outputs)(outputs.logits[rows], {name: tap[rows] for name, tap in outputs.taps.items()})
+
+    batch = Batch(step.batch.image[rows], {name: value[rows] for name, value in step.batch.fields.items()})
+    return Step(batch, cut(step.student), cut(step.teacher), progress=step.progress, number=step.number)
