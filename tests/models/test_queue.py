@@ -1,0 +1,95 @@
+"""The bell: it is heard where the broker is there, and never hurts where it is not."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import pytest
+
+from models import queue
+from models.queue import BELL, KINDS, Kind, ring
+
+Configure = Callable[..., Any]
+
+
+@pytest.fixture(params=["filesystem", "redis"])
+def broker(request: pytest.FixtureRequest, configure: Configure) -> str:
+    url = "" if request.param == "filesystem" else request.getfixturevalue("redis_url")
+    configure(broker_url=url)
+    return str(request.param)
+
+
+def heard(kind: Kind) -> list[Any]:
+    """The messages that wait in a queue."""
+    found = []
+    with queue.app().connection_for_read() as connection:
+        waiting = connection.SimpleQueue(kind, no_ack=True)
+        try:
+            while True:
+                found.append(waiting.get(timeout=0.5))
+        except Empty:
+            return found
+        finally:
+            waiting.close()
+
+
+def test_bells_reach_their_queue_and_no_other(broker: str) -> None:
+    assert ring("inspect")
+    assert ring("distill", 3)
+    distill, inspect = heard("distill"), heard("inspect")
+    assert (len(distill), len(inspect)) == (3, 1)
+    for message in [*distill, *inspect]:
+        assert message.headers["task"] == BELL
+        assert message.content_type == "application/json"
+        arguments, keywords, _ = message.payload
+        assert (arguments, keywords) == ([], {})
+
+
+def test_no_bells_are_no_message(broker: str) -> None:
+    assert ring("distill", 0)
+    assert heard("distill") == []
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"])
+def test_a_broker_that_is_away_costs_no_time_and_raises_nothing(url: str, configure: Configure) -> None:
+    configure(broker_url=url)
+    ring("distill")  # imports the transport
+    begin = time.monotonic()
+    assert not ring("distill")
+    assert time.monotonic() - begin < 2
+
+
+def test_a_folder_that_cannot_be_written_raises_nothing(configure: Configure, tmp_path: Path) -> None:
+    configure(data=tmp_path)
+    assert ring("distill")
+    messages = tmp_path / "queue" / "messages"
+    for message in messages.iterdir():
+        message.unlink()
+    messages.rmdir()
+    messages.write_text("not a folder")
+    assert not ring("distill")
+
+
+def test_the_embedded_queue_lies_in_the_data_folder(configure: Configure, tmp_path: Path) -> None:
+    configure(data=tmp_path)
+    ring("inspect")
+    [message] = (tmp_path / "queue" / "messages").iterdir()
+    assert json.loads(message.read_text())["headers"]["task"] == BELL
+    assert message.name.endswith(".inspect.msg")
+
+
+def test_a_worker_acknowledges_early_and_holds_one_message(broker: str) -> None:
+    conf = queue.app().conf
+    assert conf.task_acks_late is False
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.worker_disable_prefetch is (broker == "redis")
+    assert conf.broker_connection_max_retries is None
+    assert conf.accept_content == ["json"]
+    assert conf.result_backend is None
+
+
+def test_there_are_two_queues() -> None:
+    assert KINDS == ("distill", "inspect")
