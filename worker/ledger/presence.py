@@ -19,7 +19,12 @@ FORGOTTEN_SECONDS = 7 * 24 * 3600.0
 
 def register(kind: Kind) -> str:
     """Insert a worker's row; returns its id."""
-    about = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
+    about = {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "sandbox": "none",
+    }
     worker = Worker(id=new_id("wrk"), kind=kind, host=host(), process=os.getpid(), about=about)
     with transaction() as session:
         session.add(worker)
