@@ -31,7 +31,7 @@ class InputContract(Body):
     @model_validator(mode="after")
     def _one_a_channel(self) -> Self:
         wrong = [
-            Problem(f"/{name}", f"must have {self.channels} numbers, one a channel, not {len(values)}")
+            Problem(f"/{name}", f"must have one number a channel: {self.channels}, not {len(values)}")
             for name, values in (("mean", self.mean), ("std", self.std))
             if len(values) != self.channels
         ]

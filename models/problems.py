@@ -84,14 +84,18 @@ def _sentence(kind: str, context: Mapping[str, Any], value: Any, fallback: str) 
         "literal_error": f"must be {context.get('expected')}, not {written}",
         "finite_number": "must be finite",
         "int_from_float": f"must be an integer, not {written}",
-        "string_too_short": f"must have at least {context.get('min_length')} characters",
-        "string_too_long": f"must have at most {context.get('max_length')} characters",
-        "too_short": f"must have at least {context.get('min_length')} items, not {context.get('actual_length')}",
-        "too_long": f"must have at most {context.get('max_length')} items",
+        "string_too_short": f"must have at least {_count(context.get('min_length'), 'character')}",
+        "string_too_long": f"must have at most {_count(context.get('max_length'), 'character')}",
+        "too_short": f"must have at least {_count(context.get('min_length'), 'item')}, not {context.get('actual_length')}",
+        "too_long": f"must have at most {_count(context.get('max_length'), 'item')}",
         "json_invalid": "is not JSON",
         "recursion_loop": "must not contain itself",
     }
     return sentences.get(kind, fallback[:1].lower() + fallback[1:])
+
+
+def _count(number: int | None, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _written(value: Any) -> str:

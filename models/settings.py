@@ -2,9 +2,9 @@
 
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -13,11 +13,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DISTILL_", env_file=".env", extra="ignore")
 
-    data: Path = Field(Path(".distillery"), description="Folder of the embedded set, of attempts' working folders and of the first key.")
+    data: Path = Field(
+        Path(".distillery"),
+        description="Folder of the embedded set, of attempts' working folders and of the first key.",
+    )
     database_url: str = Field("", description="SQLAlchemy URL; empty for SQLite in `data`.")
     storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`; empty for a folder in `data`.")
     storage_endpoint: str | None = Field(None, description="Address of an S3 server other than Amazon's.")
-    storage_public_endpoint: str | None = Field(None, description="Where clients reach the same S3 server; set, downloads are redirected.")
+    storage_public_endpoint: str | None = Field(
+        None, description="Where clients reach the same S3 server; set, downloads are redirected."
+    )
     storage_access_key: str | None = None
     storage_secret_key: str | None = None
     storage_region: str = "us-east-1"
@@ -32,7 +37,9 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(5.0, gt=0, description="Every worker looks so often for due work and lost leases.")
     cancel_grace_seconds: float = Field(2.0, gt=0, description="An engine asked to end by a cancel has so long.")
     drain_grace_seconds: float = Field(10.0, gt=0, description="An engine asked to checkpoint and end has so long.")
-    most_lost_attempts: int = Field(3, ge=1, description="So many attempts without progress in a row fail a job as poison.")
+    most_lost_attempts: int = Field(
+        3, ge=1, description="So many attempts without progress in a row fail a job as poison."
+    )
     checkpoint_seconds: float = Field(30.0, ge=0, description="Least time between checkpoints.")
     engine_threads: int | None = Field(None, ge=1, description="Threads of the engine; empty for the machine's cores.")
     device: str = Field("auto", description="`auto`, `cpu` or `cuda`.")
@@ -42,6 +49,12 @@ class Settings(BaseSettings):
     network_parameters: int = Field(2 * 10**9, gt=0, description="Largest teacher or student.")
     job_minutes: int = Field(24 * 60, gt=0, description="Longest job.")
     queued_jobs: int = Field(1000, gt=0, description="What one key may have queued.")
+
+    @model_validator(mode="after")
+    def _beats_fit_into_a_lease(self) -> Self:
+        if 2 * self.beat_seconds > self.lease_seconds:
+            raise ValueError("beat_seconds must be at most half of lease_seconds, or workers lose their jobs")
+        return self
 
     @cached_property
     def database(self) -> str:

@@ -27,7 +27,7 @@ class TeacherSpec(NetworkSpec):
     @model_validator(mode="after")
     def _all_classes_named(self) -> Self:
         if self.class_names and len(self.class_names) != self.classes:
-            message = f"must have {self.classes} names, one a class, not {len(self.class_names)}"
+            message = f"must have one name a class: {self.classes}, not {len(self.class_names)}"
             raise complaint(Problem("/class_names", message))
         return self
 

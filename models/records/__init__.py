@@ -14,6 +14,18 @@ from models.records.upload import Dataset, File, Teacher
 from models.records.worker import Worker
 
 __all__ = [
-    "Artifact", "Attempt", "Checkpoint", "Dataset", "Event", "File", "Idempotency", "Inspection",
-    "Job", "Key", "Metric", "Preview", "Teacher", "Worker",
+    "Artifact",
+    "Attempt",
+    "Checkpoint",
+    "Dataset",
+    "Event",
+    "File",
+    "Idempotency",
+    "Inspection",
+    "Job",
+    "Key",
+    "Metric",
+    "Preview",
+    "Teacher",
+    "Worker",
 ]

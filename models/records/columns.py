@@ -59,9 +59,11 @@ class Uploaded:
     deleted_at: Mapped[float | None] = mapped_column(Double)
 
     @declared_attr
+    @classmethod
     def key_id(cls) -> Mapped[str]:
         return mapped_column(ForeignKey("keys.id"))
 
     @declared_attr.directive
+    @classmethod
     def __table_args__(cls) -> tuple[Any, ...]:
         return (Index(None, "key_id", "id"),)

@@ -36,4 +36,5 @@ def test_nonsense_is_refused(name: str, configure: Callable[..., Any]) -> None:
 
 
 def test_a_beat_fits_into_a_lease() -> None:
-    assert Settings().beat_seconds < Settings().lease_seconds / 2
+    with pytest.raises(ValidationError, match="at most half"):
+        Settings(lease_seconds=1, beat_seconds=0.6)

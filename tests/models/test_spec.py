@@ -204,7 +204,7 @@ def test_nested_objectives_are_objectives() -> None:
         ({"objectives": [{"name": ["kd"]}]}, "/objectives/0/name", "no objective is called ['kd']"),
         ({"objectives": [{"temperature": 4}]}, "/objectives/0/name", "is required: say which objective"),
         ({"objectives": [3]}, "/objectives/0", "must be a name, or an object"),
-        ({"objectives": []}, "/objectives", "must have at least 1 items"),
+        ({"objectives": []}, "/objectives", "must have at least 1 item, not 0"),
         ({"objectives": [{"name": "kd", "temprature": 4}]}, "/objectives/0/temprature", "is no parameter of kd, which has"),
         ({"objectives": [{"name": "kd", "temperature": "4"}]}, "/objectives/0/temperature", "must be a number, not '4'"),
         ({"objectives": [{"name": "kd", "temperature": True}]}, "/objectives/0/temperature", "must be a number, not true"),
@@ -349,15 +349,15 @@ GOOD_TEACHER = {"network": "lenet5", "classes": 10, "input": CONTRACT}
 @pytest.mark.parametrize(
     ("part", "pointer", "message"),
     [
-        ({"input": CONTRACT | {"mean": [0.1, 0.2]}}, "/input/mean", "must have 1 numbers, one a channel, not 2"),
+        ({"input": CONTRACT | {"mean": [0.1, 0.2]}}, "/input/mean", "must have one number a channel: 1, not 2"),
         ({"input": CONTRACT | {"std": [0]}}, "/input/std/0", "must be greater than 0, not 0"),
         ({"input": CONTRACT | {"height": 0}}, "/input/height", "must be at least 1"),
         ({"input": CONTRACT | {"height": 10**6}}, "/input/height", "must be at most 4096"),
         ({"classes": 1}, "/classes", "must be at least 2"),
         ({"classes": 10**9}, "/classes", "must be at most 100000"),
-        ({"class_names": ["a"]}, "/class_names", "must have 10 names, one a class, not 1"),
+        ({"class_names": ["a"]}, "/class_names", "must have one name a class: 10, not 1"),
         ({"network": "lenet6"}, "/network", "no network is called"),
-        ({"name": ""}, "/name", "must have at least 1 characters"),
+        ({"name": ""}, "/name", "must have at least 1 character"),
     ],
 )
 def test_a_teacher_is_described_with_care(part: dict[str, Any], pointer: str, message: str) -> None:
