@@ -11,12 +11,12 @@ from torch.overrides import TorchFunctionMode
 from worker.distillation.source import InputContract
 
 
-class _SchedulesOnCpu(TorchFunctionMode):
-    """A context in which `torch.linspace` and `torch.arange` are computed on the CPU, whatever the default device."""
+class _NumbersOnCpu(TorchFunctionMode):
+    """A context in which `linspace`, `arange` and `tensor` are on the CPU, whatever the default device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func in (torch.linspace, torch.arange):
+        if func in (torch.linspace, torch.arange, torch.tensor):
             kwargs.setdefault("device", "cpu")
         return func(*args, **kwargs)
 
@@ -26,8 +26,9 @@ def on_any_device(build: Callable[[], nn.Module]) -> nn.Module:
     try:
         return build()
     except NotImplementedError:
-        with _SchedulesOnCpu():
-            return build().to(torch.get_default_device())
+        with _NumbersOnCpu():
+            network = build()
+        return network.to(torch.empty(0).device)
 
 
 @dataclass(frozen=True)
