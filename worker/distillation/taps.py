@@ -202,6 +202,8 @@ def resolve_pairs(pairs: tuple[TapPair, ...] | None, student: TapMap, teacher: T
         for side, (whose, map_) in enumerate((("student", student), ("teacher", teacher)))
         if map_.shape(pair[side]) is None
     ]
+    twice = [index for index, pair in enumerate(pairs) if pair in pairs[:index]]
+    problems += [Problem(f"/taps/{index}", "the pair is there twice") for index in twice]
     if problems:
         raise SpecError(problems)
     return pairs
