@@ -1,0 +1,174 @@
+"""Networks: their sizes by arithmetic, their shapes, and that nothing is fetched to build them."""
+
+import socket
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.worker.distillation.trial import contract_of
+from worker.distillation import networks
+from worker.distillation.errors import SpecError
+from worker.distillation.source import InputContract
+from worker.distillation.taps import Tapped
+
+GREY = contract_of(1, 32)
+
+
+def size_of(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def convolution(channels_in, channels_out, area, bias=True):
+    return channels_in * channels_out * area + bias * channels_out
+
+
+@pytest.mark.parametrize(("name", "size"), [("lenet5", 61_706), ("lenet5_half", 15_738)])
+def test_lenets_have_the_published_sizes(name, size):
+    assert size_of(networks.build(name, 10, GREY)) == size
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(["lenet5", "lenet5_half"]), st.integers(1, 4), st.integers(16, 70), st.integers(16, 70))
+def test_lenets_third_convolution_leaves_one_pixel(name, channels, height, width):
+    contract = InputContract(channels, height, width, (0.0,) * channels, (1.0,) * channels)
+    with torch.device("meta"):
+        network = networks.build(name, 7, contract)
+        x = torch.zeros(2, channels, height, width)
+        for layer in ("conv1", "relu1", "maxpool1", "conv2", "relu2", "maxpool2", "conv3"):
+            x = network.get_submodule(layer)(x)
+        assert x.shape[2:] == (1, 1)
+        assert network(torch.zeros(2, channels, height, width)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("height", "width"), [(15, 32), (32, 15), (8, 8)])
+def test_lenets_refuse_smaller_images(height, width):
+    with pytest.raises(SpecError) as caught:
+        networks.build("lenet5", 10, InputContract(1, height, width, (0.0,), (1.0,)))
+    assert [problem.pointer for problem in caught.value.problems] == ["/network"]
+
+
+def test_mlp_is_hintons_by_default_and_linear_without_hidden_layers():
+    contract = contract_of(1, 28)
+    assert size_of(networks.build("mlp", 10, contract)) == (784 * 1200 + 1200) + (1200 * 1200 + 1200) + (1200 * 10 + 10)
+    linear = networks.build("mlp", 10, contract, {"hidden": []})
+    assert size_of(linear) == 784 * 10 + 10
+    x = torch.randn(3, 1, 28, 28)
+    torch.testing.assert_close(linear(x), x.flatten(1) @ linear.fc1.weight.T + linear.fc1.bias)
+
+
+@pytest.mark.parametrize("hidden", [[0], [3, -1], [1.5], "8", [8] * 17])
+def test_mlp_refuses_sizes_that_are_none(hidden):
+    with pytest.raises(SpecError) as caught:
+        networks.build("mlp", 10, GREY, {"hidden": hidden})
+    assert [problem.pointer for problem in caught.value.problems] == ["/options/hidden"]
+
+
+def residual_size(depth, widths, classes):
+    """He et al., section 4.2, with convolutions as shortcuts."""
+    stem, *groups = widths
+    total = convolution(3, stem, 9, bias=False) + 2 * stem
+    width = stem
+    for number, group in enumerate(groups):
+        for block in range((depth - 2) // 6):
+            total += convolution(width, group, 9, bias=False) + convolution(group, group, 9, bias=False) + 4 * group
+            if block == 0 and (number > 0 or width != group):
+                total += convolution(width, group, 1, bias=False) + 2 * group
+            width = group
+    return total + convolution(width, classes, 1)
+
+
+@pytest.mark.parametrize("name", [name for name in networks.names() if name.endswith("_cifar")])
+def test_residual_networks_have_the_size_of_their_depth_and_widths(name):
+    depth, _, wide = name.removeprefix("resnet").removesuffix("_cifar").partition("x")
+    widths = (32, 64, 128, 256) if wide else (16, 16, 32, 64)
+    with torch.device("meta"):
+        network = networks.build(name, 100, contract_of(3, 32))
+    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert size_of(network) == residual_size(int(depth), widths, 100)
+    assert sum(module.kernel_size == (3, 3) for module in convolutions) + 1 == int(depth)
+
+
+def test_residual_networks_have_their_groups_at_falling_resolutions():
+    network = networks.build("resnet8_cifar", 10, contract_of(3, 32))
+    x = network.relu(network.bn1(network.conv1(torch.randn(2, 3, 32, 32))))
+    for layer, shape in (("layer1", (16, 32)), ("layer2", (32, 16)), ("layer3", (64, 8))):
+        x = network.get_submodule(layer)(x)
+        assert tuple(x.shape[1:]) == (shape[0], shape[1], shape[1])
+    assert {"layer2.0.downsample.0.weight", "layer1.0.bn2.running_var", "fc.bias"} <= network.state_dict().keys()
+    assert "layer1.0.downsample.0.weight" not in network.state_dict()
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_every_network_works_on_the_meta_device(name):
+    with torch.device("meta"):
+        assert networks.build(name, 6, contract_of(3, 32))(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
+
+
+LIBRARY = [
+    ("torchvision/resnet18", 1, 32), ("torchvision/vit_b_16", 3, 64), ("torchvision/googlenet", 1, 64),
+    ("torchvision/regnet_x_400mf", 3, 32), ("torchvision/maxvit_t", 3, 224), ("torchvision/densenet121", 4, 32),
+    ("timm/resnet18", 1, 32), ("timm/mobilenetv3_small_100", 3, 64), ("timm/vit_tiny_patch16_224", 1, 64),
+    ("timm/swin_tiny_patch4_window7_224", 3, 56),
+]  # fmt: skip
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("building a network must not fetch anything")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.parametrize(("name", "channels", "size"), LIBRARY)
+def test_networks_of_libraries_are_made_for_the_contract_and_fetch_nothing(name, channels, size, no_network):
+    with torch.device("meta"):
+        network = networks.build(name, 6, contract_of(channels, size))
+        assert network.eval()(torch.zeros(2, channels, size, size)).shape == (2, 6)
+    assert all(parameter.is_meta for parameter in network.parameters())
+
+
+def test_first_convolution_for_other_channels_is_like_the_one_that_it_replaces(no_network):
+    usual, grey = (networks.build("torchvision/resnet18", 6, contract_of(channels, 32)) for channels in (3, 1))
+    assert grey.conv1.weight.shape == (64, 1, 7, 7)
+    assert (grey.conv1.stride, grey.conv1.padding, grey.conv1.bias) == (usual.conv1.stride, usual.conv1.padding, None)
+
+
+def test_same_seed_same_weights():
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(networks.build("resnet8_cifar", 10, contract_of(3, 32)).state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "pointer"),
+    [
+        ("lenet", {}, "/network"), ("torchvision/resnet19", {}, "/network"), ("torchvision/fcn_resnet50", {}, "/network"),
+        ("torchvision/", {}, "/network"), ("torchvision/ResNet18", {}, "/network"), ("timm/nothing", {}, "/network"),
+        ("timm/hf-hub:some/thing", {}, "/network"), ("timm/../resnet18", {}, "/network"), ("", {}, "/network"),
+        ("lenet5", {"width": 2}, "/options/width"), ("torchvision/resnet18", {"weights": "DEFAULT"}, "/options/weights"),
+        ("timm/resnet18", {"pretrained": True}, "/options/pretrained"),
+    ],
+)  # fmt: skip
+def test_what_there_is_not_is_refused(name, options, pointer, no_network):
+    with pytest.raises(SpecError) as caught:
+        networks.build(name, 10, contract_of(3, 32), options)
+    assert [problem.pointer for problem in caught.value.problems] == [pointer]
+
+
+def test_the_nearest_names_are_told():
+    with pytest.raises(SpecError, match="lenet5_half"):
+        networks.build("lenet5half", 10, GREY)
+
+
+@pytest.mark.parametrize("name", ["torchvision/vit_b_16", "torchvision/maxvit_t"])
+def test_images_that_a_library_cannot_read_are_refused(name):
+    with pytest.raises(SpecError) as caught, torch.device("meta"):
+        network = networks.build(name, 6, contract_of(3, 50))
+        Tapped(network, torch.zeros(2, 3, 50, 50))
+    assert [problem.pointer for problem in caught.value.problems] == ["/network"]

@@ -1,0 +1,115 @@
+"""Procedures as what they are: functions from history to a stage."""
+
+import copy
+
+import pytest
+
+from worker.distillation import registry
+from worker.distillation.composition import weight_at
+from worker.distillation.errors import SpecError
+from worker.distillation.parameters import parse
+from worker.distillation.procedure import GIVEN, Member, Plan, StageResult
+
+KD = ({"name": "kd", "weight": 1.0},)
+STUDENT = Member("lenet5_half", {}, KD, initial=GIVEN, transforms=({"name": "quantise"},))
+
+
+def plan_of(**values):
+    return Plan(**({"student": STUDENT, "teacher": GIVEN, "epochs": 10, "steps": None, "seed": 0} | values))
+
+
+def procedure_of(name, **values):
+    method = registry.find("procedures", name)
+    return method(parse(method.Parameters, values))
+
+
+def stages_of(procedure, plan):
+    history, stages = [], []
+    while (stage := procedure.next(tuple(history), plan)) is not None:
+        stages.append(stage)
+        history.append(StageResult(stage.name, stage.steps or 1, {"loss": 1.0}))
+    return stages, history
+
+
+@pytest.mark.parametrize(("name", "values"), [("direct", {}), ("two_stage", {"preset": "fitnets"})])
+def test_the_same_history_gives_the_same_stage(name, values):
+    procedure, plan = procedure_of(name, **values), plan_of()
+    stages, history = stages_of(procedure, plan)
+    kept = copy.deepcopy(vars(procedure))
+    again = [
+        procedure_of(name, **values).next(tuple(history[:count]), plan) for count in reversed(range(len(history) + 1))
+    ]
+    assert again == [None, *reversed(stages)]
+    assert vars(procedure) == kept
+    assert procedure.ships(history, plan) == f"{stages[-1].name}/student"
+
+
+def test_direct_is_one_stage_of_the_whole_plan():
+    (stage,), _ = stages_of(procedure_of("direct"), plan_of(epochs=None, steps=500))
+    assert (stage.name, stage.members, stage.teacher) == ("distil", {"student": STUDENT}, GIVEN)
+    assert (stage.epochs, stage.steps) == (None, 500)
+
+
+def test_two_stages_share_the_budget_and_hand_over_the_weights():
+    own = [{"name": "hint", "weight": 2.0}]
+    procedure = procedure_of("two_stage", first=own, guided="relu2", fraction=0.25)
+    (first, second), _ = stages_of(procedure, plan_of(epochs=None, steps=100))
+    assert (first.steps, second.steps) == (25, 75)
+    assert first.members["student"].trains_through == "relu2"
+    assert first.members["student"].objectives == tuple(own)
+    assert first.members["student"].initial == GIVEN
+    assert first.members["student"].transforms == ()
+    assert second.members["student"].trains_through is None
+    assert second.members["student"].objectives == KD
+    assert second.members["student"].initial == "stage:first"
+    assert second.members["student"].transforms == STUDENT.transforms
+
+
+def test_second_objectives_of_its_own():
+    procedure = procedure_of("two_stage", preset="fitnets", second=[{"name": "cross_entropy"}])
+    (_, second), _ = stages_of(procedure, plan_of())
+    assert second.members["student"].objectives == ({"name": "cross_entropy"},)
+
+
+def test_fitnets_is_a_hint_and_then_a_falling_temperature_three():
+    (first, second), _ = stages_of(procedure_of("two_stage", preset="fitnets", guided="relu1", hint="relu2"), plan_of())
+    (hint,) = first.members["student"].objectives
+    assert hint == {"name": "hint", "weight": 1.0, "form": "paper", "taps": [["relu1", "relu2"]]}
+    cross_entropy, kd = second.members["student"].objectives
+    assert (cross_entropy["name"], cross_entropy["weight"]) == ("cross_entropy", 1.0)
+    assert kd["temperature"] == 3
+    factors = [weight_at(kd["weight"], progress) * kd["temperature"] ** 2 for progress in (0, 0.25, 0.5, 1)]
+    assert factors == pytest.approx([4, 3, 2, 0])  # lambda, without T²
+
+
+@pytest.mark.parametrize("name", ["hint", "cross_entropy", "kd"])
+def test_the_presets_objectives_can_be_built(name):
+    (first, second), _ = stages_of(procedure_of("two_stage", preset="fitnets"), plan_of())
+    specs = {each["name"]: each for stage in (first, second) for each in stage.members["student"].objectives}
+    values = {key: value for key, value in specs[name].items() if key not in ("name", "weight")}
+    assert parse(registry.find("objectives", name).Parameters, values)
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.5, 0.999])
+@pytest.mark.parametrize("epochs", [2, 3, 10])
+def test_every_stage_gets_at_least_one(fraction, epochs):
+    (first, second), _ = stages_of(
+        procedure_of("two_stage", preset="fitnets", fraction=fraction), plan_of(epochs=epochs)
+    )
+    assert min(first.epochs, second.epochs) >= 1
+    assert first.epochs + second.epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("values", "plan", "pointer"),
+    [
+        ({}, {}, "/procedure/first"),
+        ({"preset": "fitnets", "guided": "relu1"}, {}, "/procedure/hint"),
+        ({"preset": "fitnets", "hint": "relu1"}, {}, "/procedure/guided"),
+        ({"preset": "fitnets"}, {"epochs": 1}, "/procedure/fraction"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_stage(values, plan, pointer):
+    with pytest.raises(SpecError) as caught:
+        procedure_of("two_stage", **values).next((), plan_of(**plan))
+    assert [problem.pointer for problem in caught.value.problems] == [pointer]
