@@ -1,7 +1,7 @@
 """Is the service alive, is it ready, and what are its figures."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,8 @@ from models.storage import StorageError, storage
 
 router = APIRouter(tags=["health"])
 BROKER_SECONDS = 3
+PROBE_SECONDS = 5
+"""A part that has said nothing for so long does not answer."""
 log = structlog.get_logger("api")
 
 
@@ -71,8 +73,11 @@ def live() -> Alive:
 def ready() -> Ready:
     """Database, storage and broker answer; with the workers that were seen. 503 says which of them does not."""
     probes = {"database": _database, "storage": _storage, "broker": _broker}
-    with ThreadPoolExecutor(len(probes)) as pool:
-        checks = dict(zip(probes, pool.map(lambda probe: probe(), probes.values()), strict=True))
+    pool = ThreadPoolExecutor(len(probes))
+    asked = {name: pool.submit(probe) for name, probe in probes.items()}
+    wait(asked.values(), PROBE_SECONDS)
+    checks = {name: one.result() if one.done() else "does not answer" for name, one in asked.items()}
+    pool.shutdown(wait=False, cancel_futures=True)
     failed = [name for name, answer in checks.items() if answer != "ok"]
     if failed:
         detail = f"{' and '.join(failed)} {'do' if len(failed) > 1 else 'does'} not answer."

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import Internal
-from api.links import set_base
+from api.links import PREFIX, set_base
 from api.problems import respond
 
 REQUESTS = Counter("distillery_http_requests", "Requests answered.", ["method", "route", "status"])
@@ -93,7 +93,9 @@ def _request_id(request: Request) -> str:
 
 def _note(scope: Scope, status: int, seconds: float) -> None:
     # the template of the path, never the path: a label must have few values
-    route = getattr(scope.get("route"), "path", None) or "none"
+    route = getattr(scope.get("route"), "path", "none")
+    if route != "none" and scope["path"].startswith(f"{PREFIX}/"):
+        route = f"{PREFIX}{route}"  # which the framework leaves out
     method = scope["method"] if scope["method"] in _METHODS else "other"
     REQUESTS.labels(method, route, str(status)).inc()
     SECONDS.labels(method, route).observe(seconds)

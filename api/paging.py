@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ColumnElement, Select, exists, func
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.bodies import Shown
@@ -16,7 +16,7 @@ from models.database import Record
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
-LABEL_NAME = re.compile(r'[^":\\\0]{1,63}')
+LABEL_NAME = re.compile(r"[^:\0]{1,63}")
 MOST = 200
 """Largest page."""
 
@@ -52,9 +52,14 @@ class Window:
         cursor = encode(getattr(shown[-1], id_of.key)) if more else None
         return Page(data=[show(row) for row in shown], next_cursor=cursor)
 
-    def labelled(self, labels: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
+    def labelled(self, session: Session, labels: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
         """The conditions that rows carry the labels asked for."""
-        return [labels[name].as_string() == value for name, value in self.labels]
+        each = func.jsonb_each_text if session.get_bind().dialect.name == "postgresql" else func.json_each
+        conditions: list[ColumnElement[bool]] = []
+        for name, value in self.labels:
+            pair = each(labels).table_valued("key", "value")
+            conditions.append(exists().where(pair.c.key == name, pair.c.value == value))
+        return conditions
 
 
 def encode(last: str) -> str:

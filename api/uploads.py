@@ -128,10 +128,11 @@ class Uploads(Generic[R, B]):
 
     def page(self, key_id: str, window: Window, status: UploadStatus | None) -> Page[B]:
         """Some of the key's uploads."""
-        query = select(self.record).where(*self._mine(key_id), *window.labelled(self.record.labels))
+        query = select(self.record).where(*self._mine(key_id))
         if status is not None:
             query = query.where(self.record.status == status)
         with reading() as session:
+            query = query.where(*window.labelled(session, self.record.labels))
             return window.page(session, query, self.record.id, self.shown)
 
     def edit(self, key_id: str, identifier: str, edit: UploadEdit) -> B:

@@ -42,10 +42,11 @@ def get(key_id: str, job_id: str) -> tuple[Job, JobBody]:
 
 def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[JobSummary]:
     """Some of the key's jobs."""
-    query = select(Job).where(Job.key_id == key_id, Job.deleted_at.is_(None), *window.labelled(Job.labels))
+    query = select(Job).where(Job.key_id == key_id, Job.deleted_at.is_(None))
     if statuses:
         query = query.where(Job.status.in_(statuses))
     with reading() as session:
+        query = query.where(*window.labelled(session, Job.labels))
         return window.page(session, query, Job.id, lambda job: JobSummary.model_validate(_columns(job)))
 
 

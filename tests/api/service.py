@@ -26,7 +26,7 @@ from tests.servers import _free_ports
 
 INPUT = {"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]}
 TEACHER = {"name": "digits", "network": "lenet5", "classes": 10, "input": INPUT}
-FINDINGS = {"parameters": 61_706}
+FINDINGS = {"parameters": 61_706, "differentiable": True}
 
 
 @dataclass
@@ -86,7 +86,9 @@ class User:
 
     def dataset(self, status: str = "ready", **values: Any) -> str:
         """A dataset as an inspection has left it."""
-        findings = {"classes": 10, "channels": 1, "height": 32, "width": 32, "splits": {"train": 100, "test": 20}}
+        findings = {
+            "classes": 10, "image": {"channels": 1, "height": 32, "width": 32}, "splits": {"train": 100, "test": 20},
+        }  # fmt: skip
         known = findings if status == "ready" else None
         return self._add(Dataset, "dts", status=status, findings=known, name="digits", **values)
 

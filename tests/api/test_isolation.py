@@ -1,0 +1,59 @@
+"""A key sees its own: whatever belongs to another does not exist."""
+
+import re
+from typing import Any
+
+import pytest
+
+from api.main import app
+from models.records import Artifact, Preview
+from tests.api.service import User, problem
+
+SCHEMA = app.openapi()
+OPERATIONS = sorted(
+    (method.upper(), path)
+    for path, operations in SCHEMA["paths"].items()
+    for method in operations
+    if "{identifier}" in path
+)
+BODIES: dict[str, dict[str, Any]] = {"PATCH": {"json": {"name": "stolen"}}, "PUT": {"content": b"stolen"}}
+
+
+@pytest.fixture
+def owned(other: User) -> dict[str, str]:
+    """One of everything that belongs to somebody else."""
+    job = other.job("succeeded")
+    other.blob(Artifact, job, "student.onnx", b"secret")
+    other.blob(Preview, job, "student.onnx", b"secret", step=1)
+    other.events(job, 2)
+    other.metrics(job, "loss", [1.0])
+    weights = other.http.post("/files", json={"kind": "weights"}).json()["id"]
+    return {"jobs": job, "teachers": other.teacher("waiting"), "datasets": other.dataset("waiting"), "files": weights}
+
+
+def test_every_operation_on_another_keys_record_is_a_404(user: User, other: User, owned: dict[str, str]) -> None:
+    assert len(OPERATIONS) >= 25
+    for method, template in OPERATIONS:
+        kind = re.match(r"/v1/(\w+)", template)[1]  # type: ignore[index]
+        path = template.replace("{identifier}", owned[kind]).replace("{name}", "student.onnx")
+        answer = user.http.request(method, user.service.url + path, **BODIES.get(method, {}))
+        assert answer.status_code == 404, f"{method} {path}: {answer.text}"
+        if method != "HEAD":
+            problem(answer, 404, "not-found")
+            assert "secret" not in answer.text
+    for kind, identifier in owned.items():
+        assert user.http.get(f"/{kind}").json()["data"] == []
+        assert [one["id"] for one in other.http.get(f"/{kind}").json()["data"]] == [identifier]
+    assert other.http.get(f"/jobs/{owned['jobs']}/artifacts/student.onnx").content == b"secret"
+
+
+def test_every_operation_needs_a_key_but_those_of_health(user: User) -> None:
+    for path, operations in SCHEMA["paths"].items():
+        for method, operation in operations.items():
+            if path.startswith("/v1/"):
+                assert operation["security"], path
+                address = user.service.url + path.replace("{identifier}", "x").replace("{name}", "x")
+                answer = user.http.request(method.upper(), address, headers={"Authorization": "Bearer x"})
+                assert answer.status_code == 401, f"{method} {path}"
+            else:
+                assert "security" not in operation, path

@@ -1,0 +1,287 @@
+"""Teachers, datasets and files: created, sent, listed, changed, deleted."""
+
+import base64
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from models.records import Dataset, File, Inspection, Teacher
+from tests.api.service import FINDINGS, TEACHER, Service, User, pointers, problem
+
+BODIES: dict[str, tuple[dict[str, Any], Any]] = {
+    "teachers": (TEACHER, Teacher),
+    "datasets": ({"name": "digits"}, Dataset),
+    "files": ({"kind": "weights"}, File),
+}
+BYTES = b"\x00\x01weights" * 1000
+KINDS = pytest.mark.parametrize("kind", BODIES)
+
+
+def created(user: User, kind: str = "teachers", **values: Any) -> dict[str, Any]:
+    answer = user.http.post(f"/{kind}", json=BODIES[kind][0] | values)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == answer.json()["links"]["self"]
+    return dict(answer.json())
+
+
+def stored(service: Service, folder: str) -> list[str]:
+    return [entry.key for entry in service.storage.list(folder)]
+
+
+def judge(user: User, kind: str, identifier: str, status: str, **values: Any) -> None:
+    with user.service.rows() as session:
+        row = session.get_one(BODIES[kind][1], identifier)
+        row.status = status
+        for name, value in values.items():
+            setattr(row, name, value)
+
+
+@KINDS
+def test_the_life_of_an_upload(user: User, kind: str) -> None:
+    record = created(user, kind, labels={"team": "vision"})
+    assert record["status"] == "waiting" and record["labels"] == {"team": "vision"}
+    answer = user.http.put(record["upload"], content=BYTES)
+    assert answer.status_code == 202
+    sent = answer.json()
+    assert sent["status"] == "inspecting"
+    assert (sent["size"], sent["sha256"]) == (len(BYTES), hashlib.sha256(BYTES).hexdigest())
+    with user.service.rows() as session:
+        row = session.get_one(BODIES[kind][1], record["id"])
+        inspection = session.scalars(select(Inspection).where(Inspection.subject_id == record["id"])).one()
+    assert row.key_id == user.key_id
+    assert (inspection.kind, inspection.status) == (kind[:-1], "queued")
+    assert b"".join(user.service.storage.get(row.upload_key)) == BYTES
+    shown = user.http.get(f"/{kind}/{record['id']}")
+    assert shown.json() == sent
+    assert user.http.get(f"/{kind}").json() == {"data": [sent], "next_cursor": None}
+    problem(user.http.put(record["upload"], content=BYTES), 409, "conflict")
+    assert user.http.delete(f"/{kind}/{record['id']}").status_code == 204
+    problem(user.http.get(f"/{kind}/{record['id']}"), 404)
+    assert stored(user.service, f"uploads/{record['id']}") == []
+
+
+@KINDS
+def test_names_and_labels_change_and_nothing_else(user: User, kind: str) -> None:
+    record = created(user, kind, labels={"a": "1"})
+    address = f"/{kind}/{record['id']}"
+    assert user.http.patch(address, json={"name": "new"}).json()["labels"] == {"a": "1"}
+    assert user.http.patch(address, json={"labels": {}}).json()["name"] == "new"
+    assert pointers(user.http.patch(address, json={"status": "ready"})) == ["/status"]
+    assert pointers(user.http.patch(address, json={"name": None})) == ["/name"]
+    assert pointers(user.http.patch(address, json={"name": ""})) == ["/name"]
+    assert user.http.get(address).json()["updated_at"] > record["updated_at"]
+
+
+def test_a_ready_upload_shows_what_was_found_and_takes_no_more_bytes(user: User) -> None:
+    teacher = user.teacher()
+    assert user.http.get(f"/teachers/{teacher}").json()["findings"] == FINDINGS
+    problem(user.http.put(f"/teachers/{teacher}/content", content=BYTES), 409, "conflict")
+
+
+def test_a_rejected_upload_says_why_and_takes_other_bytes(user: User) -> None:
+    why = {"code": "rejected", "message": "It is a pickle.", "hint": "Save a state dict.", "fault": "user"}
+    teacher = user.teacher("rejected", problem=why | {"errors": [{"pointer": "", "message": "It is a pickle."}]})
+    shown = user.http.get(f"/teachers/{teacher}").json()["problem"]
+    assert (shown["code"], shown["detail"], shown["hint"]) == ("rejected", "It is a pickle.", "Save a state dict.")
+    assert shown["errors"] == [{"pointer": "", "message": "It is a pickle."}]
+    again = user.http.put(f"/teachers/{teacher}/content", content=BYTES)
+    assert again.status_code == 202 and again.json()["problem"] is None
+
+
+def test_prefer_wait_answers_with_the_verdict(user: User) -> None:
+    record = created(user)
+
+    def inspect() -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if user.http.get(f"/teachers/{record['id']}").json()["status"] == "inspecting":
+                return judge(user, "teachers", record["id"], "rejected", problem={"message": "No."})
+            time.sleep(0.1)
+        return None
+
+    inspector = threading.Thread(target=inspect)
+    inspector.start()
+    answer = user.http.put(record["upload"], content=BYTES, headers={"Prefer": "respond-async, wait=25"})
+    inspector.join()
+    assert answer.status_code == 200 and answer.json()["status"] == "rejected"
+    assert answer.json()["problem"]["detail"] == "No."
+    assert answer.headers["preference-applied"] == "wait=25"
+
+
+def test_a_wait_that_is_over_answers_with_what_there_is(alone: User) -> None:
+    record = created(alone)
+    started = time.monotonic()
+    answer = alone.http.put(record["upload"], content=BYTES, headers={"Prefer": "wait=1"})
+    assert answer.status_code == 202 and time.monotonic() - started >= 1
+    etag = alone.http.get(f"/teachers/{record['id']}").headers["etag"]
+    waited = alone.http.get(f"/teachers/{record['id']}", headers={"If-None-Match": etag, "Prefer": "wait=1"})
+    assert waited.status_code == 304
+    judge(alone, "teachers", record["id"], "ready")
+    started = time.monotonic()
+    ready = alone.http.get(f"/teachers/{record['id']}", headers={"If-None-Match": etag, "Prefer": "wait=20"})
+    assert ready.json()["status"] == "ready" and time.monotonic() - started < 10
+
+
+def _digest(data: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+@pytest.mark.parametrize("header", ["Content-Digest", "Repr-Digest"])
+def test_an_announced_digest_is_checked(alone: User, header: str) -> None:
+    record = created(alone)
+    link, wrong = record["upload"], _digest(b"other")
+    problem(alone.http.put(link, content=BYTES, headers={header: wrong}), 400, "digest-mismatch")
+    assert alone.http.get(f"/teachers/{record['id']}").json()["status"] == "waiting"
+    assert stored(alone.service, f"uploads/{record['id']}") == []
+    problem(alone.http.put(link, content=BYTES, headers={header: "sha-256=:xx:"}), 400, "bad-header")
+    problem(alone.http.put(link, content=BYTES, headers={header: "sha-256=xx"}), 400, "bad-header")
+    both = f"md5=:AAAA:, {_digest(BYTES)}"
+    assert alone.http.put(link, content=BYTES, headers={header: both}).status_code == 202
+
+
+def test_wrapped_bytes_are_refused(alone: User) -> None:
+    link = created(alone)["upload"]
+    problem(alone.http.put(link, files={"file": b"x"}), 415)
+    problem(alone.http.put(link, content=b"x", headers={"Content-Encoding": "gzip"}), 415)
+    problem(alone.http.put(link, content=b"x", headers={"Content-Range": "bytes 0-0/2"}), 400, "bad-header")
+    problem(alone.http.put(link), 400, "no-bytes")
+    assert alone.http.put(link, content=BYTES, headers={"Content-Type": "application/x-www-form-urlencoded"}).is_success
+
+
+def _chunks(size: int, chunk: int = 2**16) -> Iterator[bytes]:
+    for _ in range(size // chunk):
+        yield b"\0" * chunk
+
+
+def test_a_too_large_upload_is_refused_before_its_bytes_or_while_they_come(narrow: Service) -> None:
+    with narrow.user() as user:
+        record = created(user)
+        problem(user.http.put(record["upload"], content=bytes(100_001)), 413, "too-large")
+        problem(user.http.put(record["upload"], content=_chunks(2**18)), 413, "too-large")
+        head = f"PUT /v1/teachers/{record['id']}/content HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {user.key}\r\n"
+        assert b" 413 " in _raw(narrow, head + "Content-Length: 999999999999\r\nExpect: 100-continue\r\n\r\n")
+        assert stored(narrow, f"uploads/{record['id']}") == []
+        assert user.http.put(record["upload"], content=bytes(100_000)).status_code == 202
+
+
+def _raw(service: Service, text: str) -> bytes:
+    import socket
+
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(text.encode())
+        return connection.recv(65536)
+
+
+def test_a_key_stores_no_more_than_its_quota(narrow: Service) -> None:
+    with narrow.user() as user, narrow.user() as other:
+        first, second = created(user), created(user)
+        assert user.http.put(first["upload"], content=bytes(90_000)).status_code == 202
+        detail = problem(user.http.put(second["upload"], content=bytes(70_000)), 413, "quota-exceeded")["detail"]
+        assert "60000" in detail
+        problem(user.http.put(second["upload"], content=_chunks(2**17, 2**15)), 413, "quota-exceeded")
+        assert other.http.put(created(other)["upload"], content=bytes(90_000)).status_code == 202
+        user.http.delete(f"/teachers/{first['id']}")
+        assert user.http.put(second["upload"], content=bytes(70_000)).status_code == 202
+
+
+def test_a_large_announced_body_does_not_hide_the_answer(narrow: Service) -> None:
+    with narrow.user() as user:
+        problem(
+            user.http.put(created(user)["upload"], content=_chunks(2**25), headers={"Content-Length": str(2**25)}), 413
+        )
+
+
+def test_of_two_puts_at_once_one_wins_and_keeps_its_bytes(user: User) -> None:
+    record, gate = created(user), threading.Barrier(2)
+    answers: list[httpx.Response] = []
+
+    def send(byte: bytes) -> None:
+        def chunks() -> Iterator[bytes]:
+            yield byte * 1000
+            gate.wait(20)
+            yield byte * 1000
+
+        with httpx.Client(trust_env=False, timeout=30, headers=user.http.headers) as http:
+            answers.append(http.put(record["upload"], content=chunks()))
+
+    threads = [threading.Thread(target=send, args=(byte,)) for byte in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answer.status_code for answer in answers) == [202, 409]
+    [key] = stored(user.service, f"uploads/{record['id']}")
+    data = b"".join(user.service.storage.get(key))
+    assert hashlib.sha256(data).hexdigest() == user.http.get(f"/teachers/{record['id']}").json()["sha256"]
+
+
+def test_a_sender_that_vanishes_leaves_nothing(alone: User) -> None:
+    record = created(alone)
+
+    def chunks() -> Iterator[bytes]:
+        yield bytes(2**20)
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError):
+        alone.http.put(record["upload"], content=chunks(), headers={"Content-Length": str(2**30)})
+    time.sleep(0.3)
+    assert alone.http.get(f"/teachers/{record['id']}").json()["status"] == "waiting"
+    assert stored(alone.service, f"uploads/{record['id']}") == []
+    assert alone.http.put(record["upload"], content=BYTES).status_code == 202
+
+
+def test_what_an_unfinished_job_uses_cannot_be_deleted(user: User) -> None:
+    teacher, dataset, weights = user.teacher(), user.dataset(), created(user, "files")["id"]
+    resolved = {"student": {"network": "lenet5_half", "initial_weights": weights}}
+    job = user.job(teacher_id=teacher, dataset_id=dataset, resolved=resolved)
+    for path in (f"/teachers/{teacher}", f"/datasets/{dataset}", f"/files/{weights}"):
+        assert job in problem(user.http.delete(path), 409, "conflict")["detail"]
+    user.change(job, status="failed")
+    for path in (f"/teachers/{teacher}", f"/datasets/{dataset}", f"/files/{weights}"):
+        assert user.http.delete(path).status_code == 204
+        problem(user.http.delete(path), 404)
+
+
+def test_lists_come_in_pages_without_gap_or_repeat(user: User) -> None:
+    made = [created(user, name=f"n{at}", labels={"parity": str(at % 2)})["id"] for at in range(7)]
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = user.http.get("/teachers", params={"limit": 3} | ({"cursor": cursor} if cursor else {})).json()
+        seen += [one["id"] for one in page["data"]]
+        created(user)  # a newcomer changes nothing of the pages to come
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == made[::-1]
+
+
+def test_lists_are_filtered_by_status_and_label(user: User) -> None:
+    first = created(user, labels={"team": "vision", "odd name/é": "a:b"})["id"]
+    created(user, labels={"team": "speech"})
+    ready = user.teacher(labels={"team": "vision"})
+
+    def ids(**params: Any) -> list[str]:
+        return [one["id"] for one in user.http.get("/teachers", params=params).json()["data"]]
+
+    assert ids(label="team:vision") == [ready, first]
+    assert ids(label=["team:vision", "odd name/é:a:b"]) == [first]
+    assert ids(label="team:vision", status="ready") == [ready]
+    assert ids(label="none:x") == []
+
+
+def test_an_upload_is_streamed_in_bounded_memory(embedded: Service) -> None:
+    with embedded.user() as user:
+        size, before = 200 * 2**20, embedded.peak_bytes
+        record = created(user)
+        answer = user.http.put(record["upload"], content=_chunks(size, 2**20), timeout=120)
+        assert answer.json()["size"] == size
+        assert embedded.peak_bytes - before < size // 2
+        assert user.http.delete(f"/teachers/{record['id']}").status_code == 204
