@@ -46,6 +46,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         broker_connection_timeout=2.0,
         broker_transport_options=transport_options(settings),
+        broker_transport="models.folder_queue:Transport" if settings.broker.startswith("filesystem:") else None,
         enable_utc=True,
     )
     return app
@@ -62,6 +63,7 @@ def transport_options(settings: Settings) -> Mapping[str, Any]:
             "data_folder_in": str(folders["messages"]),
             "data_folder_out": str(folders["messages"]),
             "control_folder": str(folders["control"]),
+            "processed_folder": str(folders["taken"]),
             "polling_interval": 0.2,
         }
     if scheme in ("redis", "rediss"):

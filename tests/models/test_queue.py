@@ -1,6 +1,9 @@
 """The bell: it is heard where the broker is there, and never hurts where it is not."""
 
 import json
+import multiprocessing
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from models import queue
 from models.queue import BELL, KINDS, Kind, ring
 
+ROOT = Path(__file__).parents[2]
 Configure = Callable[..., Any]
 
 
@@ -93,3 +97,45 @@ def test_a_worker_acknowledges_early_and_holds_one_message(broker: str) -> None:
 
 def test_there_are_two_queues() -> None:
     assert KINDS == ("distill", "inspect")
+
+
+def ring_often(times: int) -> bool:
+    return all(ring("distill") for _ in range(times))
+
+
+def hear_often(wanted: int) -> int:
+    """Take messages until none came for a while; raises what a reader of half a message would."""
+    count, silent = 0, 0
+    with queue.app().connection_for_read() as connection:
+        waiting = connection.SimpleQueue("distill", no_ack=True)
+        while count < wanted and silent < 100:
+            try:
+                waiting.get(timeout=0.1)
+                count, silent = count + 1, 0
+            except Empty:
+                silent += 1
+        waiting.close()
+    return count
+
+
+def test_no_reader_of_the_embedded_queue_sees_half_a_message(configure: Configure, tmp_path: Path) -> None:
+    configure(data=tmp_path)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        ringing = pool.starmap_async(ring_often, [(300,), (300,)])
+        assert hear_often(600) == 600
+        assert ringing.get(30) == [True, True]
+    assert [path for path in (tmp_path / "queue").rglob("*") if path.suffix in (".msg", ".part")] == []
+
+
+def test_the_embedded_queue_answers_inspection(configure: Configure, tmp_path: Path) -> None:
+    configure(data=tmp_path)
+    code = "from models.queue import app; app().worker_main(['worker', '-Q', 'inspect', '-n', 'one@here', '-l', 'WARNING'])"
+    worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        give_up = time.monotonic() + 60
+        while not (answer := queue.app().control.ping(timeout=1.0)) and time.monotonic() < give_up:
+            assert worker.poll() is None
+        assert answer == [{"one@here": {"ok": "pong"}}]
+    finally:
+        worker.kill()
+        worker.wait()
