@@ -122,7 +122,7 @@ def _insert(
         status=JobStatus.QUEUED, priority=resolved["priority"], reason=reason or "its spec is being checked",
         spec=asked, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
         teacher_id=spec.teacher, dataset_id=spec.dataset,
-        evaluation_id=spec.evaluation.dataset if spec.evaluation else None,
+        evaluation_id=(resolved["evaluation"] or {}).get("dataset"),
     )  # fmt: skip
     session.add(job)
     session.flush()
