@@ -3,7 +3,7 @@
 import threading
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models.settings import settings
@@ -14,8 +14,8 @@ LOOK_SECONDS = 1.0
 """A job that was cancelled or taken away is noticed in so long."""
 TRUSTED_FRACTION = 0.75
 """A lease is relied upon for so much of its length, from when its last renewal was sent."""
-AWAY = (OperationalError, InterfaceError, PoolTimeout)
-"""What a database that is away raises; anything else is a mistake of ours."""
+AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+"""What a database that is away, or has closed an idle transaction, raises; anything else is a mistake of ours."""
 
 log = structlog.get_logger(__name__)
 

@@ -116,6 +116,8 @@ def main() -> int:
         say("log", level="info", message="hanging")
         while not requests:
             time.sleep(0.05)
+        say("stopped", reason=requests[-1])
+        return 4
     if "error" in script:
         say("error", **script["error"])
         return 3

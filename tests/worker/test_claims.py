@@ -1,16 +1,21 @@
 """Claims, leases and the fence, on both databases."""
 
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
-from models.database import now, reading, transaction
+from models.database import engine, now, reading, transaction
 from models.records import Artifact, Attempt, Event, Inspection, Job, Metric, Worker
 from models.storage import storage
+from tests.worker.conftest import QUICK
 from tests.worker.scenes import change, claimed, events, get, make_job, make_key, make_upload, rows
+from worker.lease import AWAY
 from worker.ledger import presence, upkeep
 from worker.ledger.attempt import AttemptLedger, Batch, File
 from worker.ledger.changes import Note, Taken
@@ -165,6 +170,27 @@ def test_sweeps_that_race_take_a_job_back_once(both: None) -> None:
     job = get(Job, job_id)
     assert (job.status, job.losses, job.lease_owner) == ("queued", 1, None)
     assert [event.data["status"] for event in events(job_id, "status")] == ["running", "queued"]
+
+
+def test_a_worker_that_stopped_within_a_transaction_blocks_no_sweep(
+    configure: Callable[..., Any], migrated_postgres: str
+) -> None:
+    configure(**QUICK)
+    job_id = make_job()
+    claimed()
+    change(Job, job_id, lease_expires_at=0.0)
+    stopped = engine().connect()
+    stopped.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+    assert upkeep.take_back_jobs() == 0
+    deadline = time.monotonic() + 5
+    while upkeep.take_back_jobs() == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert get(Job, job_id).status == "queued"
+    with pytest.raises(AWAY):
+        stopped.execute(select(1))
+    stopped.invalidate()
+    stopped.close()
 
 
 def test_a_lost_job_for_which_a_cancel_was_asked_is_cancelled(both: None) -> None:

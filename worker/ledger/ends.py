@@ -99,15 +99,17 @@ def lose(
     last: Error,
     *conditions: ColumnElement[bool],
     log_key: str | None = None,
+    skip_locked: bool = False,
 ) -> str | None:
     """End an attempt that was lost or whose engine crashed: the job is queued again, is cancelled if that was asked
     for, or fails as poison after so many lost attempts in a row without progress.
 
     Returns:
-        The job's new status; None if it was not this attempt's any more.
+        The job's new status; None if it was not this attempt's any more, or with `skip_locked` if somebody else is
+        just changing it.
     """
     fence = (*held_by(number), *conditions)
-    job = session.scalar(select(Job).where(Job.id == job_id, *fence).with_for_update())
+    job = session.scalar(select(Job).where(Job.id == job_id, *fence).with_for_update(skip_locked=skip_locked))
     if job is None:
         return None
     losses = job.losses + 1

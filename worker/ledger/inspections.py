@@ -102,15 +102,21 @@ def _held_by(attempt: int) -> tuple[ColumnElement[bool], ...]:
 
 
 def lose(
-    session: Session, inspection_id: str, attempt: int, error: ends.Error, *conditions: ColumnElement[bool]
+    session: Session,
+    inspection_id: str,
+    attempt: int,
+    error: ends.Error,
+    *conditions: ColumnElement[bool],
+    skip_locked: bool = False,
 ) -> str | None:
     """End an attempt that was lost: it is queued again, or its subject is refused after so many in a row.
 
     Returns:
-        The inspection's new status; None if it was not this attempt's any more.
+        The inspection's new status; None if it was not this attempt's any more, or with `skip_locked` if somebody else
+        is just changing it.
     """
     held = Inspection.id == inspection_id, *_held_by(attempt), *conditions
-    inspection = session.scalar(select(Inspection).where(*held).with_for_update())
+    inspection = session.scalar(select(Inspection).where(*held).with_for_update(skip_locked=skip_locked))
     if inspection is None:
         return None
     inspection.losses += 1

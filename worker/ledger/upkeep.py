@@ -29,12 +29,15 @@ def take_back_jobs() -> int:
     with reading() as session:
         query = select(Job.id, Job.attempt, Job.lease_owner).where(Job.status == JobStatus.RUNNING, expired)
         lost = session.execute(query.limit(AT_ONCE)).all()
+    taken_back = 0
     for job_id, attempt, worker_id in lost:
         error = _worker_lost(worker_id)
         with transaction() as session:
-            status = ends.lose(session, job_id, attempt, error["message"], error, expired)
-        log.warning("job_taken_back", job=job_id, attempt=attempt, lost_worker=worker_id, status=status)
-    return len(lost)
+            status = ends.lose(session, job_id, attempt, error["message"], error, expired, skip_locked=True)
+        if status is not None:
+            taken_back += 1
+            log.warning("job_taken_back", job=job_id, attempt=attempt, lost_worker=worker_id, status=status)
+    return taken_back
 
 
 def take_back_inspections() -> int:
@@ -44,11 +47,15 @@ def take_back_inspections() -> int:
         query = select(Inspection.id, Inspection.attempt, Inspection.lease_owner)
         running = Inspection.status == InspectionStatus.RUNNING
         lost = session.execute(query.where(running, expired).limit(AT_ONCE)).all()
+    taken_back = 0
     for inspection_id, attempt, worker_id in lost:
+        error = _worker_lost(worker_id)
         with transaction() as session:
-            status = inspections.lose(session, inspection_id, attempt, _worker_lost(worker_id), expired)
-        log.warning("inspection_taken_back", inspection=inspection_id, lost_worker=worker_id, status=status)
-    return len(lost)
+            status = inspections.lose(session, inspection_id, attempt, error, expired, skip_locked=True)
+        if status is not None:
+            taken_back += 1
+            log.warning("inspection_taken_back", inspection=inspection_id, lost_worker=worker_id, status=status)
+    return taken_back
 
 
 def _worker_lost(worker_id: str | None) -> dict[str, Any]:
