@@ -1,0 +1,122 @@
+"""Adding a method is adding a file: a copy of the checkout with one more objective knows it everywhere."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+NEEDED = ("worker/__init__.py", "worker/distillation", "models", "pyproject.toml")
+CONTRACT = Path("tests/worker/distillation/objectives/test_contract.py")
+
+TOY = '''"""A toy."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from worker.distillation.objective import Needs, Objective
+from worker.distillation.parameters import Range
+from worker.distillation.step import Step
+
+
+class Toy(Objective):
+    """Mean squared distance of the logits, a toy."""
+
+    paper = "arXiv:0000.00000"
+    needs = Needs(logits=True)
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """How much of it."""
+
+        strength: Annotated[float, Range(gt=0, le=2), "Multiplies the distance."] = 1.0
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        difference = step.student.logits - step.need_teacher().logits
+        return {"toy": self.parameters_.strength * torch.REDUCTION(difference.square())}
+'''
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of what is needed, with the toy in it, one that breaks a rule, and a catalogue made anew."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in NEEDED:
+        source = ROOT / name
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    for name in (CONTRACT, CONTRACT.parents[1] / "trial.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "docs").mkdir()
+    objectives = folder / "worker" / "distillation" / "objectives"
+    (objectives / "toy.py").write_text(TOY.replace("REDUCTION", "mean"))
+    (objectives / "toy_wrong.py").write_text(TOY.replace("REDUCTION", "sum"))
+    run(folder, "-m", "worker.distillation.catalogue")
+    return folder
+
+
+def run(folder, *arguments, fails=False):
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_is_in_the_catalogue_and_on_its_page(checkout):
+    entry = json.loads((checkout / "models" / "catalogue.json").read_text())["objectives"]["toy"]
+    assert entry["description"] == "Mean squared distance of the logits, a toy."
+    assert entry["parameters"]["properties"]["strength"]["exclusiveMinimum"] == 0
+    assert entry["needs"]["logits"]
+    assert "### `toy`" in (checkout / "docs" / "methods.md").read_text()
+
+
+def test_is_in_the_schema_of_the_api(checkout):
+    code = (
+        "import json; from models.spec import JobSpec; "
+        "JobSpec.model_validate({'student': {'network': 'mlp'}, 'objectives': [{'name': 'toy', 'strength': 2.0}]}); "
+        "print(json.dumps(JobSpec.model_json_schema()['$defs']))"
+    )
+    definitions = json.loads(run(checkout, "-c", code))
+    constants = {name: each.get("properties", {}).get("name", {}).get("const") for name, each in definitions.items()}
+    (toy,) = [definitions[name] for name, constant in constants.items() if constant == "toy"]
+    assert toy["properties"]["strength"]["maximum"] == 2
+
+
+def test_is_held_to_the_contract_which_catches_a_sum_over_samples(checkout):
+    tests = (
+        "-m",
+        "pytest",
+        str(CONTRACT),
+        "-k",
+        "toy",
+        "-rfp",
+        "--tb=no",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+    )
+    lines = run(checkout, *tests, fails=True).splitlines()
+    passed, failed = ([line for line in lines if line.startswith(word)] for word in ("PASSED", "FAILED"))
+    assert sum("[toy" in line or "-toy-" in line for line in passed) >= 10
+    assert len(failed) == 1
+    assert "test_is_a_mean_over_samples_unless_it_says_otherwise[toy_wrong" in failed[0]
