@@ -29,7 +29,7 @@ def preferred_wait(
         str | None,
         Header(
             description=f"`wait=N`: answer when there is news, or after N seconds (RFC 7240; at most {LONGEST_WAIT_SECONDS}).",
-            examples=["wait=30"],
+            examples=["wait=1"],
         ),
     ] = None,
 ) -> int:
