@@ -85,6 +85,13 @@ def test_split_is_stratified_deterministic_and_keeps_indices():
     assert torch.equal(again.index, held.index) and not torch.equal(other.index, held.index)
 
 
+def test_every_class_stays_in_training_however_much_is_held_out():
+    label = torch.tensor([0] * 10 + [1] * 2 + [2])
+    whole = Images.of(torch.zeros(13, 1, 8, 8, dtype=torch.uint8), label, ("a", "b", "c"), GREY)
+    train, held = whole.split(0.95, seed=0)
+    assert torch.bincount(train.label, minlength=3).tolist() == [1, 1, 1] and len(held) == 10
+
+
 def test_split_of_nothing_and_of_everything():
     whole = Images.of(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 1, 1]), ("a", "b"), GREY)
     assert [len(part) for part in whole.split(0.0, 0)] == [4, 0]
