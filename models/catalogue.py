@@ -16,7 +16,6 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    JsonValue,
     Strict,
     StringConstraints,
     Tag,
@@ -131,7 +130,7 @@ def model(title: str, parameters: Mapping[str, Any], extra: Mapping[str, Any], a
 def method(kind: str) -> Any:
     """The type of one method of a kind in a spec: its name, or an object with `name` and parameters."""
     if not known(kind):
-        return Annotated[dict[str, JsonValue], BeforeValidator(_named(kind))]
+        return Annotated[dict[str, Any], BeforeValidator(_named(kind))]
     tags = {name: tag(_label(kind, name)) for name in known(kind)}
     members: Any = tuple(Annotated[_method_model(kind, name), Tag(tags[name])] for name in known(kind))
     found = Discriminator(lambda value: tags[value["name"] if isinstance(value, dict) else value.name])

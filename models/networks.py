@@ -1,8 +1,8 @@
 """How a spec says which network it means, and what that network reads."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from models.body import Body
 from models.catalogue import network_is_known, network_options
@@ -44,7 +44,7 @@ class NetworkSpec(Body):
     """A network by name, with its options."""
 
     network: str = Field(max_length=255, description="A network of the catalogue.", examples=["lenet5_half"])
-    options: dict[str, JsonValue] = Field(
+    options: dict[str, Any] = Field(
         default_factory=dict, description="The network's options, as the catalogue lists them.", examples=[{}]
     )
 

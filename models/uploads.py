@@ -1,8 +1,8 @@
 """The bodies that announce an upload: a teacher, a dataset or another file."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from models.body import Body, Labels, Name
 from models.networks import MOST_CLASSES, Classes, InputContract, NetworkSpec, Pixels
@@ -54,6 +54,6 @@ class FileSpec(Body):
     kind: Literal["weights"] = Field(description="What it is.", examples=["weights"])
     name: Name | None = Field(None, description="What you call it.", examples=["warm start"])
     labels: Labels = Field(default_factory=dict)
-    options: dict[str, JsonValue] = Field(
+    options: dict[str, Any] = Field(
         default_factory=dict, max_length=64, description="What its kind needs to be read.", examples=[{}]
     )

@@ -101,7 +101,7 @@ def places(value: Any, pointer: str = "") -> Iterator[str]:
             yield from places(inner, f"{pointer}/{index}")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(jobs(), st.data())
 def test_problems_point_into_what_was_sent(body: dict[str, Any], data: st.DataObject) -> None:
     spoiled = copy.deepcopy(body)
@@ -220,6 +220,7 @@ def test_nested_objectives_are_objectives() -> None:
         ({"student": {"network": "lenet6"}}, "/student/network", "no network is called 'lenet6'"),
         ({"student": {"network": "timm/../x"}}, "/student/network", "no network is called"),
         ({"student": {"network": "mlp", "options": {"hidden": [0]}}}, "/student/options/hidden/0", "must be at least 1"),
+        ({"student": {"network": "mlp", "options": {"hidden": math.nan}}}, "/student/options/hidden", "must be a list, not nan"),
         ({"student": {"network": "mlp", "options": {"hiden": [2]}}}, "/student/options/hiden", "is not known here"),
         ({"student": {"network": "torchvision/resnet18", "options": {"x": 1}}}, "/student/options/x", "is not known"),
         ({"teacher": "job_1"}, "/teacher", "must be the id of a teacher, which begins with tch_"),
