@@ -23,14 +23,14 @@ class Settings(BaseSettings):
     storage_public_endpoint: str | None = Field(
         None, description="Where clients reach the same S3 server; set, downloads are redirected."
     )
-    storage_access_key: str | None = None
-    storage_secret_key: str | None = None
-    storage_region: str = "us-east-1"
+    storage_access_key: str | None = Field(None, description="Access key of the S3 server.")
+    storage_secret_key: str | None = Field(None, description="Secret key of the S3 server.")
+    storage_region: str = Field("us-east-1", description="Region of the S3 server.")
     broker_url: str = Field("", description="Celery broker; empty for `filesystem://` in `data`.")
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    environment: Literal["laptop", "production"] = "laptop"
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(8000, description="Port that the API listens on.")
+    environment: Literal["laptop", "production"] = Field("laptop", description="`production` allows less.")
 
     lease_seconds: float = Field(60.0, gt=0, description="A worker that is silent for so long has lost its job.")
     beat_seconds: float = Field(10.0, gt=0, description="A worker renews its lease so often.")

@@ -4,23 +4,23 @@ It talks to the service as any user does: over HTTP, with the client of this rep
 """
 
 import os
+import signal
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 
 from distillery_client import Client
 from distillery_client.errors import JobEnded
 from distillery_client.progress import follow, transfer
 from docs.demo.measure import Measured, measure, predictions
 from docs.demo.service import service
-from docs.demo.teacher import Digits, contract, digits, normalised, train
+from docs.demo.teacher import Digits, contract, digits, normalised, train, write
 from worker.distillation.export import onnx
 from worker.distillation.export.card import Card
 
@@ -73,9 +73,8 @@ def make_teacher(data: Digits, folder: Path) -> Path:
     reads = contract(data)
     with console.status("Training a LeNet-5 on 1,437 handwritten digits …"):
         network = train(data, reads)
-    save_file(network.state_dict(), folder / "teacher.safetensors")
+    write(network, data, folder)
     onnx.write(network, Card("lenet5", {}, tuple(NAMES), reads), folder / "teacher.onnx")
-    np.savez_compressed(folder / "digits.npz", **asdict(data))
     return folder
 
 
@@ -154,4 +153,5 @@ The same by hand (with KEEP=1 the service is still there):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the service is stopped too
     main()

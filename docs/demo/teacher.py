@@ -1,10 +1,16 @@
-"""The demo's teacher: a LeNet-5 that has seen scikit-learn's handwritten digits."""
+"""The demo's teacher: a LeNet-5 that has seen scikit-learn's handwritten digits.
 
-from dataclasses import dataclass
+`python -m docs.demo.teacher FOLDER` writes `teacher.safetensors` and `digits.npz` there.
+"""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -68,3 +74,16 @@ def train(data: Digits, reads: InputContract) -> nn.Module:
             optimiser.step()
             schedule.step()
     return network.eval()
+
+
+def write(network: nn.Module, data: Digits, folder: Path) -> None:
+    """Write the files that are uploaded: the teacher's weights and the dataset."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), folder / "teacher.safetensors")
+    np.savez_compressed(folder / "digits.npz", **asdict(data))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    handwritten = digits()
+    write(train(handwritten, contract(handwritten)), handwritten, Path(sys.argv[1]))
