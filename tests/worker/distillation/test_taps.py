@@ -64,6 +64,7 @@ def test_captures_what_was_computed_before_it_was_overwritten(overwriting):
     overwriting.request(expected)
     taps = overwriting.train()(x).taps
     assert taps.keys() == expected.keys()
+    assert not overwriting.network.act.inplace
     for name, value in expected.items():
         torch.testing.assert_close(taps[name], value)
 

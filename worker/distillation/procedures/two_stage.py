@@ -69,7 +69,9 @@ class TwoStage(Procedure):
             raise SpecError([Problem("/procedure/first", "the first stage has no objectives: name some, or a preset")])
         if (p.guided is None) != (p.hint is None):
             missing = "hint" if p.hint is None else "guided"
-            raise SpecError([Problem(f"/procedure/{missing}", "the preset compares `guided` with `hint`: name both or none")])
+            raise SpecError(
+                [Problem(f"/procedure/{missing}", "the preset compares `guided` with `hint`: name both or none")]
+            )
         taps = None if p.guided is None else [[p.guided, p.hint]]
         return ({"name": "hint", "weight": 1.0, "form": "paper", "taps": taps},)
 
