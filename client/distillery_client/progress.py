@@ -52,8 +52,9 @@ def follow(client: Client, identifier: str, console: Console) -> dict[str, Any]:
     return job
 
 
-def figures_of(metrics: dict[str, Any], most: int = 3) -> str:
+def figures_of(metrics: dict[str, Any], most: int = 2) -> str:
     """The newest figures in one line, plain names before those of parts (`kd/loss`)."""
     known = {name: figure["value"] for name, figure in metrics.items() if figure["value"] is not None}
+    known.pop("learning_rate", None)
     chosen = sorted(known, key=lambda name: ("/" in name, name))[:most]
     return "  ".join(f"{name} {known[name]:.4g}" for name in chosen)

@@ -2,8 +2,7 @@
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -23,8 +22,7 @@ Watch = Annotated[bool, typer.Option("--watch", help="Follow the job until it ha
 def submit(
     context: typer.Context,
     spec: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, allow_dash=True, help="A job spec in JSON; - for standard input."),
+        typer.FileText | None, typer.Option(metavar="FILE", help="A job spec in JSON; - for standard input.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     teacher: Annotated[
@@ -129,11 +127,8 @@ def parse_objective(text: str) -> dict[str, Any]:
         raise typer.BadParameter(f"--objective {text}: the weight must be a number") from error
 
 
-def _read(spec: Path | None) -> dict[str, Any]:
-    if spec is None:
-        return {}
-    text = sys.stdin.read() if str(spec) == "-" else spec.read_text()
-    return json_object(text, "--spec")
+def _read(spec: TextIO | None) -> dict[str, Any]:
+    return json_object(spec.read(), "--spec") if spec else {}
 
 
 def _follow(context: typer.Context, client: Client, identifier: str) -> None:

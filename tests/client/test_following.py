@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillery_client import Client, errors, waiting
+from tests.client.scripted import Answer, Asked, Scripted
+
+
+def event(seq: int, **data: Any) -> dict[str, Any]:
+    kind = "status" if "status" in data else "progress"
+    return {"seq": seq, "type": kind, "level": "info", "message": "", "data": data}
+
+
+EVENTS = [event(1, status="running"), *(event(seq, step=seq) for seq in range(2, 9)), event(9, status="succeeded")]
+
+
+def stream(events: list[dict[str, Any]]) -> bytes:
+    return b"".join(f"id: {one['seq']}\ndata: {json.dumps(one)}\n\n".encode() for one in events)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distillery_client.events.POLL_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "FIRST_PAUSE_SECONDS", 0.01)
+
+
+def test_a_stream_that_breaks_goes_on_without_gap_or_repeat(server: Scripted, client: Client) -> None:
+    def script(asked: Asked) -> Answer:
+        after = int(asked.headers["Last-Event-ID"])
+        rest = stream(EVENTS[after:])
+        cut = len(stream(EVENTS[after : after + 3])) + 7 if after < 6 else None
+        return Answer(200, rest, {"Content-Type": "text/event-stream"}, cut)
+
+    server.script = script
+    assert list(client.jobs.watch("job_1")) == EVENTS
+    assert len(server.asked) == 3
+
+
+def test_where_streams_do_not_come_through_it_polls(server: Scripted, client: Client) -> None:
+    served = iter([EVENTS[:2], EVENTS[2:5], [], EVENTS[5:]])
+
+    def script(asked: Asked) -> Answer:
+        if "text/event-stream" in asked.headers["Accept"]:
+            return Answer(200, b"<html>", {"Content-Type": "text/html"})
+        return Answer(body=json.dumps({"data": next(served), "next_cursor": None}).encode())
+
+    server.script = script
+    assert list(client.jobs.watch("job_1")) == EVENTS
+
+
+def test_figures_come_between_events(server: Scripted, client: Client) -> None:
+    figures = {"seq": 1, "type": "metrics", "data": {"loss": {"step": 3, "value": 0.5}}}
+    body = stream([EVENTS[0], figures, EVENTS[-1]])
+    server.answers(Answer(200, body, {"Content-Type": "text/event-stream"}))
+    assert list(client.jobs.watch("job_1")) == [EVENTS[0], figures, EVENTS[-1]]
+
+
+def test_watching_a_job_that_is_not_there(server: Scripted, client: Client) -> None:
+    server.answers(Answer(404, b'{"detail": "There is no job job_1."}'))
+    with pytest.raises(errors.NotFound, match="There is no job"):
+        list(client.jobs.watch("job_1"))
+
+
+def test_waiting_ends_when_the_job_has_ended(server: Scripted, client: Client) -> None:
+    states = iter(["queued", None, "running", None, "succeeded"])
+
+    def script(asked: Asked) -> Answer:
+        status = next(states)
+        if status is None:
+            return Answer(304, headers={"ETag": '"1"'})
+        return Answer(body=json.dumps({"status": status}).encode(), headers={"ETag": '"1"'})
+
+    server.script = script
+    assert client.jobs.wait("job_1")["status"] == "succeeded"
+    assert all(asked.headers["Prefer"].startswith("wait=") for asked in server.asked[1:])
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_waiting_for_a_job_that_does_not_succeed(server: Scripted, client: Client, status: str) -> None:
+    body = {"id": "job_1", "status": status, "error": {"message": "diverged"} if status == "failed" else None}
+    server.answers(Answer(body=json.dumps(body).encode()))
+    with pytest.raises(errors.JobEnded, match=r"diverged|was cancelled"):
+        client.jobs.wait("job_1")
+
+
+def test_a_wait_can_be_bounded(server: Scripted, client: Client) -> None:
+    server.answers(Answer(body=b'{"status": "running"}'))
+    with pytest.raises(errors.StillWaiting):
+        client.jobs.wait("job_1", timeout_seconds=0.2)
+
+
+def test_an_upload_whose_answer_was_lost_is_found_again(server: Scripted, client: Client, tmp_path: Path) -> None:
+    sha256 = "2ccf55aeaaeaba6c6bb5a17d6a0b9c4a"  # of other bytes
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes(b"weights")
+    from distillery_client.uploads import sha256_of
+
+    stored = iter([sha256_of(file), sha256])
+
+    def script(asked: Asked) -> Answer:
+        if asked.method == "PUT":
+            return Answer(409, b'{"detail": "it has its bytes already"}')
+        return Answer(body=json.dumps({"id": "tch_1", "status": "inspecting", "sha256": next(stored)}).encode())
+
+    server.script = script
+    record = {"id": "tch_1", "upload": f"{server.url}/v1/teachers/tch_1/content"}
+    assert client.teachers.upload(record, file)["status"] == "inspecting"
+    with pytest.raises(errors.Conflict):
+        client.teachers.upload(record, file)
