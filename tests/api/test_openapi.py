@@ -50,9 +50,10 @@ LATER = ("unsupported_method", "positive_data_acceptance", "negative_data_reject
 """Checks that hold no rule of ours: a body may fit its schema and still ask for what cannot work."""
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("phases", "examples"),
-    [("fuzzing", 3), pytest.param("examples,coverage", 10, marks=pytest.mark.slow, id="slow")],
+    [("fuzzing", 3), pytest.param("examples,coverage", 5, marks=pytest.mark.slow, id="slow")],
 )
 def test_the_service_keeps_to_its_document(embedded: Service, tmp_path: Path, phases: str, examples: int) -> None:
     key, _ = embedded.new_key()
@@ -61,5 +62,5 @@ def test_the_service_keeps_to_its_document(embedded: Service, tmp_path: Path, ph
         "--header", f"Authorization: Bearer {key}", "--phases", phases, "--max-examples", str(examples), "--seed", "1",
         "--generation-database", "none", "--request-timeout", "30", "--no-color", "--exclude-checks", ",".join(LATER),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-1000:]
