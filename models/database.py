@@ -56,9 +56,7 @@ def make_engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         # a process that is stopped within a transaction holds its locks for no longer than this
         patience = f"-c idle_in_transaction_session_timeout={round(settings().lease_seconds * 250)}"
-        return create_engine(
-            url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args={"options": patience}
-        )
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args={"options": patience})
     path = make_url(url).database
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
