@@ -40,7 +40,10 @@ def _start(data: Path) -> subprocess.Popen[bytes]:
     with (data / "service.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "worker.supervisor"],
-            env=os.environ | embedded | chosen,
+            env={"DISTILL_ENGINE_THREADS": "1"}
+            | os.environ
+            | embedded
+            | chosen,  # small networks gain little from more
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
