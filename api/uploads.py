@@ -35,10 +35,12 @@ OPEN = (UploadStatus.WAITING, UploadStatus.REJECTED)
 
 
 class Rejection(Shown):
-    """Why an upload was rejected: as in a problem document."""
+    """Why an upload was rejected: a problem document, as a PUT of these bytes would be answered if it could be at once."""
 
-    code: str = Field("rejected", description="A word that names the kind of problem.")
+    type: str = Field("urn:distillery:problem:rejected", description="A URI that names this kind of problem.")
     title: str = "The upload was rejected"
+    status: int = 422
+    code: str = Field("rejected", description="A word that names the kind of problem.")
     detail: str = Field(description="What is wrong with the bytes.")
     hint: str | None = Field(None, description="What to do about it.")
     errors: list[Pointed] = Field(default_factory=list)

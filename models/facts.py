@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.records import Dataset, Teacher
+
 
 @dataclass(frozen=True)
 class TeacherFacts:
@@ -47,3 +49,14 @@ class Facts:
     teacher: TeacherFacts | None = None
     dataset: DatasetFacts | None = None
     evaluation: DatasetFacts | None = None
+
+    @classmethod
+    def of(cls, teacher: Teacher | None, dataset: Dataset | None, evaluation: Dataset | None) -> "Facts":
+        """What the records of the inputs hold now."""
+        return cls(
+            teacher=TeacherFacts(teacher.network, teacher.classes, teacher.input, teacher.options, teacher.findings)
+            if teacher
+            else None,
+            dataset=DatasetFacts(dataset.findings) if dataset else None,
+            evaluation=DatasetFacts(evaluation.findings) if evaluation else None,
+        )

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from api.errors import Invalid
 from models.records import Dataset, File, Teacher
-from models.spec import DatasetFacts, Facts, JobSpec, TeacherFacts, check, resolve
+from models.spec import Facts, JobSpec, check, resolve
 from models.status import UploadStatus
 
 Upload = Teacher | Dataset | File
@@ -74,18 +74,9 @@ class Inputs:
 
     def facts(self) -> Facts:
         """What is known of the inputs."""
-        return Facts(
-            teacher=_teacher_facts(self.found.get("/teacher")),
-            dataset=_dataset_facts(self.found.get("/dataset")),
-            evaluation=_dataset_facts(self.found.get("/evaluation/dataset")),
+        teacher, dataset, evaluation = map(self.found.get, ("/teacher", "/dataset", "/evaluation/dataset"))
+        return Facts.of(
+            teacher if isinstance(teacher, Teacher) else None,
+            dataset if isinstance(dataset, Dataset) else None,
+            evaluation if isinstance(evaluation, Dataset) else None,
         )
-
-
-def _teacher_facts(found: Upload | None) -> TeacherFacts | None:
-    if not isinstance(found, Teacher):
-        return None
-    return TeacherFacts(found.network, found.classes, found.input, found.options, found.findings)
-
-
-def _dataset_facts(found: Upload | None) -> DatasetFacts | None:
-    return DatasetFacts(found.findings) if isinstance(found, Dataset) else None

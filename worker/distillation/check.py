@@ -41,7 +41,7 @@ def _check_member(member: Member, stage: Stage, job: Job, teacher: Tapped | None
     network = _build(member, job)
     for index, spec in enumerate(member.transforms):
         make_transform(spec, index)
-    composition = Composition(member.objectives)
+    composition = Composition(member.objectives, member.pointer)
     tapped = Tapped(network.eval(), example)
     given = teacher if stage.teacher is not None else None
     _refuse_missing_teacher(composition, given)

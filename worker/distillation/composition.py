@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from worker.distillation import registry
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.objective import BuildContext, Needs, Objective, TapMap, Taps
+from worker.distillation.objective import BuildContext, Needs, TapMap, Taps
 from worker.distillation.parameters import parse
 from worker.distillation.step import Step
 
@@ -49,7 +49,7 @@ class Composition(nn.Module):
             self.names.append(f"{spec['name']}#{taken + 1}" if taken else spec["name"])
 
     def needs(self) -> list[Needs]:
-        return [needs_of(objective) for objective in self.objectives]
+        return [objective.active_needs for objective in self.objectives]
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ class Composition(nn.Module):
 
     def observe(self, step: Step) -> None:
         for objective in self.objectives:
-            if needs_of(objective).prepass:
+            if objective.active_needs.prepass:
                 objective.observe(step)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
@@ -136,11 +136,3 @@ class Composition(nn.Module):
                 for problem in error.problems
             ]
             raise SpecError(moved, error.hint) from error
-
-
-def needs_of(objective: Objective) -> Needs:
-    """An objective's needs with its parameters taken into account."""
-    for (name, value), needs in objective.needs_when.items():
-        if getattr(objective.parameters_, name) == value:
-            return needs
-    return objective.needs

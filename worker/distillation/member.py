@@ -40,7 +40,7 @@ class MemberRun:
         for transform in self.transforms:
             transform.prepare(network)
         self.tapped = Tapped(network, example)
-        self.composition = Composition(member.objectives).to(example.device)
+        self.composition = Composition(member.objectives, member.pointer).to(example.device)
         self._freeze_after(member.trains_through)
         self._build(teacher, example, classes, examples)
         own = self.composition.own_groups()

@@ -27,6 +27,8 @@ class Member:
     initial: str | None = None
     trains_through: str | None = None
     transforms: tuple[dict[str, Any], ...] = ()
+    pointer: str = "/objectives"
+    """Where in the job's spec the objectives stand, for messages."""
 
 
 @dataclass(frozen=True)

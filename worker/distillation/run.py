@@ -23,6 +23,8 @@ from worker.distillation.tasks import classification
 REPORTS_A_STAGE = 100
 MOST_STEPS_BETWEEN_REPORTS = 50
 SHARE_FOR_CHECKPOINTS = 0.01
+LEAST_JUDGED = 50
+"""A teacher is not judged by fewer images."""
 
 
 class Stopped(Exception):
@@ -90,6 +92,8 @@ class Run:
         sample = self.dataset.at(
             torch.linspace(0, len(self.dataset) - 1, min(2048, len(self.dataset))).long().to(self.device)
         )
+        if len(sample) < LEAST_JUDGED:
+            return
         accuracy = classification.evaluate(self.teacher, sample, self.training.batch_size)["accuracy"]
         self.channel.log(f"the teacher classifies {accuracy:.1%} of {len(sample)} training images correctly")
         chance = 1 / self.job.classes

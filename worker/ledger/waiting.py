@@ -1,12 +1,15 @@
 """Jobs that wait for their inputs to be inspected, and for the check of their spec."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Exists, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import Uploaded, new_id
+from models.spec import Facts, JobSpec, check, problems_of, resolve
 from models.status import InspectionStatus, JobStatus, Phase, UploadStatus
 from worker.ledger import ends
 from worker.ledger.changes import change_job, status_note
@@ -50,9 +53,33 @@ def settle(session: Session, job_id: str) -> bool:
         return False
     if any(upload.status != UploadStatus.READY for upload in inputs.values() if upload):
         return False
+    resolved, problems = _resolve(job, inputs)
+    if problems:
+        fail_check(session, job_id, problems)
+        return False
     session.add(Inspection(id=new_id("ins"), kind="job", subject_id=job_id, priority=job.priority))
-    change_job(session, job_id, reason="its spec is being checked")
+    change_job(session, job_id, reason="its spec is being checked", resolved=resolved)
     return True
+
+
+def _resolve(job: Job, inputs: Mapping[str, Uploaded | None]) -> tuple[dict[str, Any], ends.Error | None]:
+    """The spec resolved again, now that all inputs are known, and what turns out to be wrong with it."""
+    teacher, dataset, evaluation = map(inputs.get, ("/teacher", "/dataset", "/evaluation/dataset"))
+    facts = Facts.of(
+        teacher if isinstance(teacher, Teacher) else None,
+        dataset if isinstance(dataset, Dataset) else None,
+        evaluation if isinstance(evaluation, Dataset) else None,
+    )
+    try:
+        resolved = resolve(JobSpec.model_validate(job.spec), facts)
+        problems = check(resolved, facts)
+    except ValidationError as error:  # methods have changed since the job was submitted
+        resolved, problems = job.resolved, problems_of(error)
+    if not problems:
+        return resolved, None
+    errors = [{"pointer": problem.pointer, "message": problem.message} for problem in problems]
+    message = "; ".join(f"{problem.pointer}: {problem.message}" for problem in problems)
+    return resolved, ends.error("invalid_spec", message, "Submit a new job.", "user", errors)
 
 
 def _inspection_of(job_id: str) -> Exists:

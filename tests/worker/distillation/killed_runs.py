@@ -37,7 +37,7 @@ class KilledRun(Run):
             raise Killed
 
 
-def write_inputs(folder: Path, images: int = 48, classes: int = 4) -> None:
+def write_inputs(folder: Path, images: int = 64, classes: int = 4) -> None:
     """A dataset whose classes can be told apart, and a teacher that has learnt it a little."""
     draw = torch.Generator().manual_seed(7)
     label = torch.arange(images) % classes

@@ -26,7 +26,7 @@ SHAPES = {
     "a gradient to the input": ({"objectives": [{"name": "toy_input_gradient"}]}, 5),
     "a memory bank": ({"objectives": [LABEL, {"name": "toy_bank"}]}, 5),
     "snapshots of a teacher that is trained first": (
-        {"procedure": {"name": "toy_route"}, "objectives": [{"name": "kd"}], "training": {"steps": None, "epochs": 1}}, 12,
+        {"procedure": {"name": "toy_route"}, "objectives": [{"name": "kd"}], "training": {"steps": None, "epochs": 1}}, 16,
     ),
     "augmentation, momentum and a schedule of a weight": (
         {
@@ -35,7 +35,7 @@ SHAPES = {
         }, 5,
     ),
     "a validation split and its best epoch": (
-        {"training": {"validation_fraction": 0.25, "selection": "best", "steps": None, "epochs": 3}}, 6,
+        {"training": {"validation_fraction": 0.25, "selection": "best", "steps": None, "epochs": 3}}, 9,
     ),
 }  # fmt: skip
 

@@ -55,10 +55,15 @@ class TwoStage(Procedure):
         first, second = self._budgets(plan)
         if not history:
             member = replace(
-                plan.student, objectives=self._first(), trains_through=self.parameters.guided, transforms=()
+                plan.student,
+                objectives=self._first(),
+                trains_through=self.parameters.guided,
+                transforms=(),
+                pointer="/procedure/first",
             )
             return Stage("first", {"student": member}, plan.teacher, **first)
-        member = replace(plan.student, objectives=self._second(plan), initial="stage:first")
+        pointer = "/objectives" if self.parameters.second is None else "/procedure/second"
+        member = replace(plan.student, objectives=self._second(plan), initial="stage:first", pointer=pointer)
         return Stage("second", {"student": member}, plan.teacher, **second)
 
     def _first(self) -> tuple[dict[str, Any], ...]:

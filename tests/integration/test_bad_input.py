@@ -1,0 +1,164 @@
+"""Bad input is refused at once, or its upload `rejected`, with a problem of one shape that says what to do."""
+
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from api.auth import hash_key, make_key
+from distillery_client import Client
+from distillery_client.errors import InvalidRequest, JobEnded, NotFound, Refused, Rejected
+from models.database import make_engine
+from models.records import Key
+from models.records.columns import new_id
+from tests.integration.whole import TEACHER, Whole
+from worker.distillation import networks
+from worker.distillation.job import read_contract
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory):
+    with Whole(tmp_path_factory.mktemp("whole") / "data") as service:
+        yield service
+
+
+@pytest.fixture
+def client(whole: Whole):
+    with whole.client() as client:
+        yield client
+
+
+def saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def with_nan(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    weights["fc1.bias"][3] = float("nan")
+    return weights
+
+
+def another_network() -> bytes:
+    return save(networks.build("lenet5_half", 4, read_contract(TEACHER["input"]), {}).state_dict())
+
+
+BAD_FILES = {
+    # name: (bytes from the good weights and a folder, words that the answer must hold)
+    "a pickled module": (lambda weights, folder: saved(nn.Linear(2, 2)), ["state_dict"]),
+    "a pickle with a payload": (lambda weights, folder: saved({"w": Payload(folder / "executed")}), ["state_dict"]),
+    "a bare pickle with a payload": (lambda weights, folder: pickle.dumps(Payload(folder / "executed")), ["safetensors"]),
+    "a truncated file": (lambda weights, folder: save(weights)[:-100], []),
+    "NaN weights": (lambda weights, folder: save(with_nan(weights)), ["fc1.bias"]),
+    "another network": (lambda weights, folder: another_network(), ["conv1.weight", "lenet5_half"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_FILES)
+def test_bad_teachers_are_rejected(client: Client, inputs: Path, tmp_path: Path, bad: str):
+    make, words = BAD_FILES[bad]
+    file = tmp_path / "teacher.bin"
+    file.write_bytes(make(load_file(inputs / "teacher.safetensors"), tmp_path))
+    with pytest.raises(Rejected) as caught:
+        client.teachers.send(file, **TEACHER)
+    assert not (tmp_path / "executed").exists()
+    problem = caught.value.record["problem"]
+    assert {"title", "status", "detail", "errors"} <= set(problem)
+    assert problem["errors"]
+    told = str(problem)
+    assert all(word in told for word in words), told
+    assert len(problem["detail"]) > 20
+
+
+@pytest.fixture(scope="module")
+def teacher(whole: Whole, inputs: Path) -> str:
+    with whole.client() as client:
+        return client.teachers.send(inputs / "teacher.safetensors", **TEACHER)["id"]
+
+
+BAD_SPECS = {
+    # name: (what is added to a good spec, pointer, a word of the message)
+    "an unknown objective": ({"objectives": [{"name": "kdd"}]}, "/objectives/0/name", "kd"),
+    "a temperature of -1": ({"objectives": [{"name": "kd", "temperature": -1}]}, "/objectives/0/temperature", "0"),
+    "labels without a dataset": ({"objectives": ["cross_entropy", "kd"]}, "/objectives/0", "dataset"),
+    "an unknown field": ({"studnet": {}}, "/studnet", ""),
+    "an unknown network": ({"student": {"network": "resnet99_cifar"}}, "/student/network", "resnet"),
+    "another's teacher": ({"teacher": "tch_" + "0" * 32}, "/teacher", ""),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_SPECS)
+def test_bad_specs_are_refused_at_once(client: Client, teacher: str, bad: str):
+    change, pointer, word = BAD_SPECS[bad]
+    with pytest.raises(InvalidRequest) as caught:
+        client.jobs.submit({"teacher": teacher, "student": {"network": "lenet5_half"}, **change})
+    assert caught.value.status == 422
+    assert [error for error in caught.value.errors if error["pointer"] == pointer and word in error["message"]], (
+        caught.value.errors
+    )
+
+
+def test_what_only_a_built_network_shows_fails_the_job_with_the_same_pointers(client: Client, teacher: str):
+    taps = {"name": "attention_transfer", "taps": [["conv7", "conv1"]]}
+    job = client.jobs.submit({"teacher": teacher, "student": {"network": "lenet5_half"}, "objectives": [taps]})
+    with pytest.raises(JobEnded) as caught:
+        client.jobs.wait(job["id"], 60)
+    ended = client.jobs.get(job["id"])
+    assert (ended["status"], ended["phase"]) == ("failed", "validating")
+    assert caught.value.errors[0]["pointer"] == "/objectives/0/taps/0/0"
+    assert "conv1" in caught.value.errors[0]["message"]
+
+
+def test_a_dataset_that_turns_out_not_to_fit_fails_the_job_that_waits_for_it(
+    client: Client, teacher: str, tmp_path: Path
+):
+    """Nothing is known of the dataset at submission; its inspection finds seven classes for a teacher of four."""
+    np.savez(tmp_path / "seven.npz", x_train=np.zeros((14, 16, 16), np.uint8), y_train=np.arange(14) % 7)
+    dataset = client.datasets.create(name="seven")
+    job = client.jobs.submit({"teacher": teacher, "student": {"network": "lenet5_half"}, "dataset": dataset["id"]})
+    assert "waits for the bytes" in job["reason"]
+    client.datasets.upload(dataset, tmp_path / "seven.npz")
+    with pytest.raises(JobEnded) as caught:
+        client.jobs.wait(job["id"], 60)
+    assert "/objectives/0" in {error["pointer"] for error in caught.value.errors}
+    assert "7 classes" in str(caught.value.errors)
+
+
+def test_anothers_ids_are_not_found(whole: Whole, client: Client, teacher: str):
+    key = make_key()
+    engine = make_engine(f"sqlite:///{whole.data / 'distillery.db'}")
+    with engine.begin() as connection:
+        connection.execute(Key.__table__.insert().values(id=new_id("key"), name="other", hash=hash_key(key), scopes=[]))
+    engine.dispose()
+    job = client.jobs.submit({"teacher": teacher, "student": {"network": "lenet5_half"}, "training": {"steps": 1}})
+    with Client(whole.url, key) as other:
+        for call in (
+            lambda: other.teachers.get(teacher),
+            lambda: other.teachers.delete(teacher),
+            lambda: other.jobs.get(job["id"]),
+            lambda: other.jobs.cancel(job["id"]),
+            lambda: list(other.artifacts.list(job["id"])),
+        ):
+            with pytest.raises(NotFound):
+                call()
+        with pytest.raises(Refused) as caught:
+            other.jobs.submit({"teacher": teacher, "student": {"network": "lenet5_half"}})
+        assert caught.value.errors[0]["pointer"] == "/teacher"
+    client.jobs.cancel(job["id"])

@@ -1,0 +1,67 @@
+"""Upload a teacher, distil it with data and without, download the students: over Postgres, Redis and S3."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from tests.integration.whole import TEACHER, Whole
+
+STUDENT = {"network": "lenet5_half"}
+WITH_DATA: dict[str, Any] = {
+    "student": STUDENT,
+    "objectives": [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9}, {"name": "nst"}],
+    "training": {"epochs": 20, "batch_size": 32, "optimizer": "adam", "learning_rate": 3e-3},
+}
+DAFL = {"name": "dafl", "generator_width": 8, "latent": 16, "generator_batch": 64, "pool_images": 1024}
+WITHOUT_DATA: dict[str, Any] = {"student": STUDENT, "source": DAFL, "training": {"steps": 80, "batch_size": 64}}
+
+
+@pytest.fixture
+def production(tmp_path: Path, migrated_postgres: str, redis_url: str, s3: Any):
+    """API and two workers as separate processes against Postgres, Redis and S3."""
+    settings = {
+        "database_url": migrated_postgres,
+        "broker_url": redis_url,
+        "storage_url": f"s3://{s3.bucket}/{uuid.uuid4().hex}",
+        "storage_endpoint": s3.endpoint,
+        "storage_access_key": s3.access_key,
+        "storage_secret_key": s3.secret_key,
+    }
+    with Whole(tmp_path / "data", **settings) as service:
+        yield service
+
+
+def test_the_whole_walk_on_servers(production: Whole, inputs: Path, tmp_path: Path):
+    with production.client() as client:
+        teacher = client.teachers.send(inputs / "teacher.safetensors", **TEACHER)
+        dataset = client.datasets.send(inputs / "images.npz")
+        assert teacher["findings"]["parameters"] > 0
+        with_data = client.jobs.submit(WITH_DATA | {"teacher": teacher["id"], "dataset": dataset["id"]})["id"]
+        without = client.jobs.submit(WITHOUT_DATA | {"teacher": teacher["id"]})["id"]
+        for job in (with_data, without):
+            ended = client.jobs.wait(job, 150)
+            assert ended["status"] == "succeeded", ended
+            for artifact in client.artifacts.list(job):
+                client.artifacts.download(job, artifact["name"], tmp_path / job)
+        assert list(client.jobs.metrics(with_data))
+        assert client.jobs.get(without)["resolved"]["source"]["name"] == "dafl"
+    accuracy = onnx_accuracy(tmp_path / with_data / "student.onnx", inputs)
+    assert accuracy > 0.9
+    report = json.loads((tmp_path / with_data / "report.json").read_text())
+    assert report["summary"]["accuracy"] == pytest.approx(accuracy)
+    score = json.loads((tmp_path / without / "report.json").read_text())
+    assert score["evaluation"] is None
+    assert score["without_data"]["agreement_with_teacher"] > 0.5
+
+
+def onnx_accuracy(path: Path, inputs: Path) -> float:
+    with np.load(inputs / "images.npz") as arrays:
+        image, label = arrays["x_test"], arrays["y_test"]
+    x = ((image[:, None].astype(np.float32) / 255) - 0.5) / 0.25
+    (logits,) = onnxruntime.InferenceSession(path).run(None, {"image": x})
+    return float((logits.argmax(1) == label).mean())
