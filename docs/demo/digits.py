@@ -124,8 +124,10 @@ def report(data: Digits, files: Path, folders: dict[str, Path]) -> None:
         table.add_row(name, *cells(figures))
     console.print()
     console.print(table)
-    for picture in sorted(picture for folder in folders.values() for picture in folder.glob("*.png")):
-        console.print(f"picture: {picture}", soft_wrap=True, highlight=False)
+    for name, folder in folders.items():
+        pictures = sorted(folder.glob("*.png"))
+        made = f", and pictures of what it was taught with, the last is {pictures[-1]}" if pictures else ""
+        console.print(f"The student {name} lies in {folder}{made}.", soft_wrap=True, highlight=False)
 
 
 def cells(figures: Measured) -> tuple[str, ...]:
