@@ -8,7 +8,6 @@ import json
 import math
 import os
 import queue
-import resource
 import signal
 import subprocess
 import sys
@@ -21,11 +20,11 @@ from typing import IO, Any
 
 import structlog
 
+from worker.confinement import Limits, environment
 from worker.engine_log import EngineLog
 
 ENGINE = (sys.executable, "-P", "-m", "worker.distillation")
 """The engine's command; the job file's name follows."""
-CHECKOUT = Path(__file__).resolve().parent.parent
 LINE_BYTES = 1 << 20
 """Longest line that is read; a longer one is dropped."""
 WAITING_EVENTS = 1000
@@ -33,35 +32,9 @@ WAITING_EVENTS = 1000
 LINGER_SECONDS = 10.0
 """An engine that has said its last word has so long to exit."""
 LAST_WORDS = frozenset({"done", "checked", "findings", "stopped", "error"})
-PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "TZ", "SSL_CERT_FILE")
 
 Event = dict[str, Any]
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Resource limits of an engine, in the units of setrlimit(2); None sets none."""
-
-    cpu_seconds: int | None = None
-    address_bytes: int | None = None
-    file_bytes: int | None = None
-
-    def impose(self, pid: int) -> None:
-        """Set them, and forbid core dumps, on a process that has just been started; Linux only."""
-        if not hasattr(resource, "prlimit"):
-            return
-        wanted = {
-            resource.RLIMIT_CORE: 0,
-            resource.RLIMIT_CPU: self.cpu_seconds,
-            resource.RLIMIT_AS: self.address_bytes,
-            resource.RLIMIT_FSIZE: self.file_bytes,
-        }
-        for kind, limit in wanted.items():
-            if limit is not None:
-                _, hard = resource.prlimit(pid, kind)
-                limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-                resource.prlimit(pid, kind, (limit, limit))
 
 
 @dataclass(frozen=True)
@@ -76,24 +49,6 @@ class Exit:
         name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else "unknown"
         hint = ", perhaps out of memory" if -self.code == signal.SIGKILL else ""
         return f"the engine was killed by signal {-self.code} ({name}){hint}"
-
-
-def environment(folder: Path, threads: int | None, gpu: bool) -> dict[str, str]:
-    """The engine's whole environment."""
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    own = {
-        "HOME": str(folder),
-        "TMPDIR": str(folder / "tmp"),
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(CHECKOUT),
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONHASHSEED": "0",
-    }
-    if threads is not None:
-        own["OMP_NUM_THREADS"] = str(threads)
-    if not gpu:
-        own["CUDA_VISIBLE_DEVICES"] = ""
-    return passed | own
 
 
 @dataclass

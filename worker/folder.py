@@ -58,10 +58,12 @@ class Folder:
 
 def _take(lock: Path) -> int:
     while True:
-        lock.parent.mkdir(parents=True, exist_ok=True)
         try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
+            if lock.parent.is_file():
+                raise
             continue  # a sweep has just removed the empty folder around it
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:

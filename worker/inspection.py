@@ -13,7 +13,8 @@ from models.records.columns import Uploaded
 from models.settings import settings
 from models.status import JobStatus, UploadStatus
 from models.storage import NotFound, StorageError, storage
-from worker.engine_process import ENGINE, EngineProcess, Limits
+from worker.confinement import Limits
+from worker.engine_process import ENGINE, EngineProcess
 from worker.folder import Folder
 from worker.inputs import Inputs, describe_run, describe_teacher, write_job_file
 from worker.lease import AWAY, Lease

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 QUICK = {
-    "lease_seconds": 1.5,
-    "beat_seconds": 0.3,
+    "lease_seconds": 8.0,  # nobody loses one by chance, on a machine that is busy with other things
+    "beat_seconds": 0.5,
     "sweep_seconds": 0.2,
     "cancel_grace_seconds": 0.5,
     "drain_grace_seconds": 2.0,

@@ -1,5 +1,6 @@
 """Rows and runs that the worker's tests share."""
 
+import json
 import sys
 import threading
 from collections.abc import Callable
@@ -16,6 +17,12 @@ from worker.ledger import presence
 from worker.ledger.claims import Claim, claim
 from worker.run import run_job
 
+FINDINGS: dict[str, dict[str, Any]] = {
+    "teacher": {"differentiable": True, "batch_norm": False, "taps": {}, "stages": []},
+    "dataset": {"classes": 10, "image": {"channels": 1, "height": 32, "width": 32}, "splits": {"train": 100}},
+}
+PREFIXES = {"teacher": "tch", "dataset": "dts"}
+INPUT = {"channels": 1, "height": 32, "width": 32, "mean": [0.13], "std": [0.31]}
 SCRIPTED = (sys.executable, "-P", str(Path(__file__).with_name("scripted_engine.py")))
 
 
@@ -28,7 +35,14 @@ def make_key() -> str:
 
 def make_job(ready: bool = True, priority: int = 0, key_id: str | None = None, **script: Any) -> str:
     columns = {name: script.pop(name) for name in ("teacher_id", "dataset_id", "evaluation_id") if name in script}
-    spec = {"script": script, "student": {"network": "lenet5", "initial_weights": None}}
+    if not (ready or columns):
+        columns["teacher_id"] = make_upload(b"weights", "teacher", key_id := key_id or make_key(), status="ready")
+    spec = {
+        "teacher": columns.get("teacher_id"),
+        "dataset": columns.get("dataset_id"),
+        "student": {"network": "lenet5_half"},
+        "labels": {"script": json.dumps(script)},
+    }
     job = Job(
         id=new_id("job"), key_id=key_id or make_key(), name="job", ready=ready, priority=priority, spec=spec,
         resolved=spec, **columns,
@@ -38,19 +52,24 @@ def make_job(ready: bool = True, priority: int = 0, key_id: str | None = None, *
     return job.id
 
 
-def make_upload(content: bytes, kind: str = "dataset", key_id: str | None = None) -> str:
-    """An upload whose bytes have arrived, and its inspection."""
+def make_upload(
+    content: bytes, kind: str = "dataset", key_id: str | None = None, status: str = "inspecting", **options: Any
+) -> str:
+    """An upload whose bytes have arrived, and its inspection, unless that is done."""
     key_id = key_id or make_key()
-    own: dict[str, Any] = {"options": {}}
+    own: dict[str, Any] = {"options": options}
     if kind == "teacher":
-        own |= {"network": "lenet5", "classes": 10, "input": {"channels": 1}}
+        own |= {"network": "lenet5", "classes": 10, "input": INPUT, "options": {}}
     table: type[Teacher] | type[Dataset] = Teacher if kind == "teacher" else Dataset
-    subject = table(id=new_id("up"), key_id=key_id, name="upload", status="inspecting", **own)
+    subject = table(id=new_id(PREFIXES[kind]), key_id=key_id, name="upload", status=status, **own)
+    if status == "ready":
+        subject.findings = FINDINGS[kind]
     stored = storage().put(f"uploads/{subject.id}/1", content)
     subject.upload_key, subject.size, subject.sha256 = f"uploads/{subject.id}/1", stored.size, stored.sha256
     with transaction() as session:
         session.add(subject)
-        session.add(Inspection(id=new_id("ins"), kind=kind, subject_id=subject.id))
+        if status == "inspecting":
+            session.add(Inspection(id=new_id("ins"), kind=kind, subject_id=subject.id))
     return subject.id
 
 

@@ -1,4 +1,5 @@
-"""A small engine that speaks the real one's protocol; `spec["script"]` says how it behaves.
+"""A small engine that speaks the real one's protocol; the label `script` of a job, or an upload's options, say how
+it behaves.
 
     steps, pause           how many steps it takes, and seconds between them
     checkpoint_every       steps between checkpoints
@@ -22,7 +23,7 @@ import time
 from pathlib import Path
 
 job = json.loads(Path(sys.argv[1]).read_text())
-script = (job.get("spec") or {}).get("script", {}) if job["kind"] in ("distill", "check") else job.get("options", {})
+script = json.loads(job["spec"]["labels"]["script"]) if "spec" in job else job.get("options", {})
 requests: list[str] = []
 
 
@@ -140,7 +141,9 @@ def main() -> int:
     if content.startswith(b"crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
     say(
-        "findings", findings={"size": len(content)}, path=write("output/canonical.safetensors", content.upper())["path"]
+        "findings",
+        findings=json.loads(content) if content.startswith(b"{") else {"size": len(content)},
+        path=write("output/canonical.safetensors", content.upper())["path"],
     )
     return 0
 

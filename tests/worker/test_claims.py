@@ -76,7 +76,7 @@ def test_a_claim_tells_who_holds_it(both: None) -> None:
     job = get(Job, job_id)
     assert (job.status, job.attempt, job.lease_owner, job.version) == ("running", 1, worker.id, 2)
     assert [(event.type, event.attempt) for event in events(job_id)] == [("status", 1)]
-    assert 0 < job.lease_expires_at - job.started_at <= 1.6
+    assert 0 < job.lease_expires_at - job.started_at <= 8.1
     presence.idle(worker.id)
     assert get(Worker, worker.id).busy_with is None
 

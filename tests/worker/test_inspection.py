@@ -1,5 +1,6 @@
 """Inspections of uploads and checks of specs, and the jobs that wait for them."""
 
+import json
 import threading
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from models.database import now
 from models.records import Dataset, Inspection, Job, Teacher
 from models.storage import storage
-from tests.worker.scenes import SCRIPTED, change, claimed, events, get, make_job, make_key, make_upload, rows
+from tests.worker.scenes import FINDINGS, SCRIPTED, change, claimed, events, get, make_job, make_key, make_upload, rows
 from worker.inspection import run_inspection
 from worker.ledger import upkeep
 from worker.ledger.claims import claim
@@ -82,7 +83,7 @@ def test_a_jobs_check_can_fail_it_with_pointers(both: None) -> None:
 
 def test_a_job_is_checked_once_its_last_input_is_ready(both: None) -> None:
     key = make_key()
-    first, last = make_upload(b"images", key_id=key), make_upload(b"weights", "teacher", key)
+    first, last = (make_upload(json.dumps(FINDINGS[kind]).encode(), kind, key) for kind in ("dataset", "teacher"))
     job_id = make_job(ready=False, key_id=key, teacher_id=last, dataset_id=first)
     inspect_next()
     assert rows(Inspection, subject_id=job_id) == []

@@ -23,15 +23,10 @@ from tests.worker.test_run import chain, eventually
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["embedded", "servers"])
-def service(request: pytest.FixtureRequest, configure: Callable[..., Any]) -> None:
-    """SQLite and a queue of files; Postgres and Redis."""
-    if request.param == "embedded":
-        request.getfixturevalue("migrated_sqlite")
-        configure(**QUICK)
-    else:
-        request.getfixturevalue("migrated_postgres")
-        configure(broker_url=request.getfixturevalue("redis_url"), **QUICK)
+@pytest.fixture
+def servers(configure: Callable[..., Any], migrated_postgres: str, redis_url: str) -> None:
+    """Postgres and Redis."""
+    configure(broker_url=redis_url, **QUICK)
 
 
 @contextmanager
@@ -50,7 +45,7 @@ def worker(kind: str = "distill") -> Iterator[subprocess.Popen[bytes]]:
                 process.kill()
 
 
-def test_bells_bring_work_and_a_drain_hands_it_to_another_worker(service: None) -> None:
+def test_bells_bring_work_and_a_drain_hands_it_to_another_worker(servers: None) -> None:
     quick, subject = make_job(steps=3), make_upload(b"images")
     with worker() as first, worker("inspect"):
         queue.ring("distill")
@@ -88,12 +83,16 @@ def test_jobs_run_though_no_bell_was_rung_and_messages_are_deleted(embedded: Non
 def test_bells_too_many_do_no_harm(embedded: None) -> None:
     job = make_job(steps=30, pause=0.02)
     queue.ring("distill", 30)
-    with worker(), worker():
+    with worker() as process:
         eventually(lambda: get(Job, job).status == "succeeded", 20.0)
     assert get(Job, job).attempt == 1
+    assert process.returncode == 0 and all(row.left_at is not None for row in rows(Worker))
 
 
-def test_a_killed_worker_takes_its_engine_along_and_another_resumes(embedded: None) -> None:
+def test_a_killed_worker_takes_its_engine_along_and_another_resumes(
+    embedded: None, configure: Callable[..., Any]
+) -> None:
+    configure(lease_seconds=3)
     job = make_job(steps=60, pause=0.03, checkpoint_every=10)
     with worker() as first:
         eventually(lambda: rows(Checkpoint, job_id=job) != [], 20.0)
@@ -112,7 +111,7 @@ def test_a_killed_worker_takes_its_engine_along_and_another_resumes(embedded: No
 def test_a_stopped_worker_that_wakes_finds_its_job_gone_and_changes_nothing(
     configure: Callable[..., Any], migrated_postgres: str
 ) -> None:
-    configure(**QUICK)
+    configure(**QUICK | {"lease_seconds": 3})
     job = make_job(steps=60, pause=0.03, checkpoint_every=10)
     with worker() as first:
         eventually(lambda: rows(Checkpoint, job_id=job) != [], 20.0)

@@ -42,16 +42,19 @@ class InspectionLedger:
         """Set the upload `ready`; false if it is not wanted any more. Jobs that waited for it go on."""
         with transaction() as session:
             self._end(session, InspectionStatus.DONE)
-            return _judge(
+            wanted = _judge(
                 session, self.kind, self.subject_id, UploadStatus.READY, findings=dict(findings), problem=None,
                 blob_key=canonical.key, blob_size=canonical.size, blob_sha256=canonical.sha256,
             )  # fmt: skip
+        waiting.settle_jobs_of(self.subject_id)
+        return wanted
 
     def reject(self, problem: ends.Error) -> None:
         """Set the upload `rejected`; jobs that waited for it fail."""
         with transaction() as session:
             self._end(session, InspectionStatus.FAILED, problem)
             _judge(session, self.kind, self.subject_id, UploadStatus.REJECTED, problem=dict(problem))
+        waiting.settle_jobs_of(self.subject_id)
 
     def pass_check(self) -> None:
         """Let the job be claimed."""
@@ -146,7 +149,4 @@ def _judge(session: Session, kind: str, subject_id: str, status: UploadStatus, *
         .returning(table.id)
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    # after the upload's row is locked, so that a job submitted meanwhile either sees the verdict or is seen here
-    for job_id in waiting.jobs_of(session, subject_id):
-        waiting.settle(session, job_id)
     return judged is not None

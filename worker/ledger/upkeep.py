@@ -76,9 +76,7 @@ def settle_stuck_jobs() -> None:
     """Have jobs checked, or fail them, where the word that their inputs are inspected was lost."""
     with reading() as session:
         ids = waiting.stuck_jobs(session, AT_ONCE)
-    for job_id in ids:
-        with transaction() as session:
-            waiting.settle(session, job_id)
+    waiting.settle_all(ids)
 
 
 def ring_bells() -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 from sqlalchemy import Exists, exists, func, or_, select
 from sqlalchemy.orm import Session
 
+from models.database import reading, transaction
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import Uploaded, new_id
 from models.spec import Facts, JobSpec, check, problems_of, resolve
@@ -15,17 +17,30 @@ from worker.ledger import ends
 from worker.ledger.changes import change_job, status_note
 
 OPEN = (InspectionStatus.QUEUED, InspectionStatus.RUNNING)
+log = structlog.get_logger(__name__)
 
 
-def jobs_of(session: Session, upload_id: str) -> Sequence[str]:
-    """Ids of the jobs that wait and name this upload."""
+def settle_jobs_of(upload_id: str) -> None:
+    """Settle the jobs that wait and name this upload; those that are submitted just now are left to the sweep."""
     names = or_(
         Job.teacher_id == upload_id,
         Job.dataset_id == upload_id,
         Job.evaluation_id == upload_id,
         Job.resolved["student"]["initial_weights"].as_string() == upload_id,
     )
-    return session.scalars(select(Job.id).where(Job.status == JobStatus.QUEUED, ~Job.ready, names)).all()
+    with reading() as session:
+        ids = session.scalars(select(Job.id).where(Job.status == JobStatus.QUEUED, ~Job.ready, names)).all()
+    settle_all(ids)
+
+
+def settle_all(ids: Sequence[str]) -> None:
+    """Settle each of these jobs in a transaction of its own, so that none stands in another's way."""
+    for job_id in ids:
+        try:
+            with transaction() as session:
+                settle(session, job_id)
+        except Exception:
+            log.exception("job_not_settled", job=job_id)
 
 
 def stuck_jobs(session: Session, most: int) -> Sequence[str]:
