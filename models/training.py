@@ -12,8 +12,8 @@ EPOCHS = 30
 
 OPTIMIZER_DEFAULTS: dict[str, dict[str, float]] = {
     "sgd": {"learning_rate": 0.05, "weight_decay": 5e-4},
-    "adam": {"learning_rate": 1e-3, "weight_decay": 0.0},
-    "adamw": {"learning_rate": 1e-3, "weight_decay": 0.01},
+    "adam": {"learning_rate": 2e-3, "weight_decay": 0.0},
+    "adamw": {"learning_rate": 2e-3, "weight_decay": 0.01},
 }
 
 
@@ -25,12 +25,14 @@ class TrainingSpec(Body):
     )
     steps: int | None = Field(None, ge=1, le=100_000_000, description="Steps, instead of epochs.", examples=[None])
     batch_size: int = Field(128, ge=1, le=65_536, description="Images a step.", examples=[64])
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="The optimiser.", examples=["sgd"])
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(
+        "adamw", description="The optimiser; most papers use sgd.", examples=["sgd"]
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,
         le=1000,
-        description="At its highest; if null 0.05 for sgd and 0.001 for adam and adamw.",
+        description="At its highest; if null 0.05 for sgd and 0.002 for adam and adamw.",
         examples=[0.05],
     )
     final_learning_rate_fraction: float = Field(

@@ -166,7 +166,7 @@ def test_an_optimiser_brings_its_own_figures() -> None:
     def training(body: dict[str, Any], **said: Any) -> dict[str, Any]:
         return dict(resolved(body | {"training": said})["training"])
 
-    assert training(WITH_DATA)["learning_rate"] == 0.05
+    assert training(WITH_DATA)["learning_rate"] == 0.002
     assert training(WITH_DATA, optimizer="adamw")["weight_decay"] == 0.01
     assert training(WITH_DATA, optimizer="adam", learning_rate=0.3)["learning_rate"] == 0.3
     source = known("sources")["dafl"]["training_defaults"]

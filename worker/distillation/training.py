@@ -19,11 +19,11 @@ class Training:
     epochs: Annotated[int | None, Range(ge=1)] = None
     steps: Annotated[int | None, Range(ge=1)] = None
     batch_size: Annotated[int, Range(ge=1)] = 128
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: Annotated[float, Range(gt=0)] = 0.05
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    learning_rate: Annotated[float, Range(gt=0)] = 2e-3
     final_learning_rate_fraction: Annotated[float, Range(ge=0, le=1)] = 0.0
     momentum: Annotated[float, Range(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Range(ge=0)] = 5e-4
+    weight_decay: Annotated[float, Range(ge=0)] = 0.01
     nesterov: bool = True
     schedule: Literal["constant", "cosine", "multistep"] = "cosine"
     milestones: tuple[float, ...] = (0.625, 0.75, 0.875)

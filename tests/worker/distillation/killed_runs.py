@@ -14,7 +14,7 @@ from worker.distillation.job import Job, read_contract
 from worker.distillation.run import Run
 
 INPUT = {"channels": 1, "height": 16, "width": 16, "mean": [0.5], "std": [0.25]}
-TRAINING = {"steps": 5, "batch_size": 16, "learning_rate": 0.01, "seed": 3}
+TRAINING = {"steps": 5, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.01, "seed": 3}
 
 
 class Killed(BaseException):

@@ -43,7 +43,7 @@ def test_weight_decay_spares_vectors_under_adamw():
 
 
 def test_sgd_without_momentum_does_without_nesterov():
-    optimizer = Training.from_spec({"momentum": 0.0}).make_optimizer([nn.Parameter(torch.zeros(1))])
+    optimizer = Training.from_spec({"optimizer": "sgd", "momentum": 0.0}).make_optimizer([nn.Parameter(torch.zeros(1))])
     assert optimizer.param_groups[0]["nesterov"] is False
 
 

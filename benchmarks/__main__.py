@@ -1,0 +1,30 @@
+"""Every figure that the documentation states, one script after the other: `python -m benchmarks --data PATH/mnist.npz`.
+
+The path may also stand in `MNIST`, as for `make bench MNIST=PATH/mnist.npz`.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = ("mnist_http",)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("MNIST"), help="mnist.npz")
+    arguments = parser.parse_args()
+    if arguments.data is None:
+        parser.error("say where mnist.npz lies: --data PATH, or make bench MNIST=PATH")
+    command = [sys.executable, "-m"]
+    codes = [
+        subprocess.run([*command, f"benchmarks.{name}", "--data", str(arguments.data)], check=False).returncode
+        for name in SCRIPTS
+    ]
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
