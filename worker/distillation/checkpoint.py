@@ -88,6 +88,7 @@ class Checkpoints:
     def __init__(self, folder: Path, saved: Callable[[Manifest], None] = lambda manifest: None):
         self.folder, self._saved = folder, saved
         self._frozen: dict[str, dict[str, Any]] = {}
+        self._freezing = threading.Lock()  # a part is frozen while the thread deletes old ones
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._recent: list[Manifest] = []
@@ -95,7 +96,9 @@ class Checkpoints:
 
     def freeze(self, name: str, state: Any) -> None:
         """Write a part that will never change; every later checkpoint contains it."""
-        self._frozen[name] = self._write(encode(state))
+        content = encode(state)
+        with self._freezing:
+            self._frozen[name] = self._write(content)
 
     def thaw(self, name: str) -> Any:
         """Read back a part given to `freeze`, in this process or in one before it."""
@@ -169,10 +172,11 @@ class Checkpoints:
         """Delete parts that neither of the newest two manifests names."""
         self._recent = [*self._recent, manifest][-3:]  # one more: the reader of the events may be behind
         kept = {entry["sha256"] for recent in self._recent for entry in recent["parts"].values()}
-        kept |= {entry["sha256"] for entry in self._frozen.values()}
-        for path in self.folder.iterdir():
-            if len(path.name) == 64 and path.name not in kept:
-                path.unlink(missing_ok=True)
+        with self._freezing:
+            kept |= {entry["sha256"] for entry in self._frozen.values()}
+            for path in self.folder.iterdir():
+                if len(path.name) == 64 and path.name not in kept:
+                    path.unlink(missing_ok=True)
 
     def _verified(self, entry: Mapping[str, Any]) -> Path:
         path = self.folder / entry["sha256"]

@@ -84,6 +84,23 @@ def test_old_parts_are_deleted_and_frozen_ones_kept(tmp_path):
     assert torch.equal(restored.thaw("stage/first/student"), torch.arange(3))
 
 
+def test_a_part_is_not_deleted_while_it_is_frozen(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    write = checkpoints._write
+
+    def written_while_another_checkpoint_ends(content):
+        entry = write(content)
+        monkeypatch.undo()
+        checkpoints.save(1, {"x": 1})
+        checkpoints._writer.join(timeout=0.3)
+        return entry
+
+    monkeypatch.setattr(checkpoints, "_write", written_while_another_checkpoint_ends)
+    checkpoints.freeze("stage/first/student", torch.arange(3))
+    checkpoints.flush()
+    assert torch.equal(checkpoints.thaw("stage/first/student"), torch.arange(3))
+
+
 @pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
 def test_a_damaged_part_is_noticed(tmp_path, harm):
     manifests = []
