@@ -13,7 +13,7 @@ SPEC: dict[str, Any] = {
     "student": {"network": "lenet5_half"},
     "source": {"name": "dataset", "augmentation": "shift"},
     "objectives": [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9}, {"name": "nst"}],
-    "training": {"steps": 1500, "batch_size": 32, "learning_rate": 0.01},
+    "training": {"steps": 700, "batch_size": 32, "learning_rate": 0.01},
     "exports": ["safetensors"],
 }
 
@@ -50,12 +50,12 @@ def test_killed_everywhere_the_student_is_the_same(whole: Whole, inputs: Path):
         undisturbed = student_of(client, client.jobs.submit(SPEC | ids)["id"])
 
         job = client.jobs.submit(SPEC | ids)["id"]
-        eventually(lambda: step_of(client, job) >= 200, "a good part is trained")
+        eventually(lambda: step_of(client, job) >= 100, "a good part is trained")
         whole.kill_engine()
-        eventually(lambda: client.jobs.get(job)["attempt"] == 2 and step_of(client, job) >= 400, "it goes on")
+        eventually(lambda: client.jobs.get(job)["attempt"] == 2 and step_of(client, job) >= 250, "it goes on")
         whole.kill("distill")
         whole.start("distill")
-        eventually(lambda: client.jobs.get(job)["attempt"] == 3 and step_of(client, job) >= 600, "it goes on")
+        eventually(lambda: client.jobs.get(job)["attempt"] == 3 and step_of(client, job) >= 400, "it goes on")
         whole.kill("api")
         whole.start("api")
         assert student_of(client, job) == undisturbed

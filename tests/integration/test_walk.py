@@ -46,6 +46,7 @@ def test_the_whole_walk_on_servers(production: Whole, inputs: Path, tmp_path: Pa
         for job in (with_data, without):
             ended = client.jobs.wait(job, 150)
             assert ended["status"] == "succeeded", ended
+            (tmp_path / job).mkdir()
             for artifact in client.artifacts.list(job):
                 client.artifacts.download(job, artifact["name"], tmp_path / job)
         assert list(client.jobs.metrics(with_data))

@@ -19,6 +19,8 @@ def main() -> int:
     parser.add_argument("job", type=Path, help="the job file (docs/architecture.md)")
     parser.add_argument("--check", action="store_true", help="only build everything, on the meta device")
     arguments = parser.parse_args()
+    # threads that spin while they wait make training some ten times slower wherever another process wants the core
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     output = claim_standard_output()
     # torch is slow to import: a worker that dies meanwhile must already take the engine with it
     die_with_parent()
