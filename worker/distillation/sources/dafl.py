@@ -1,7 +1,7 @@
 """DAFL: images without data, from a generator that pleases the teacher.
 
 Chen et al., "Data-Free Learning of Student Networks", ICCV 2019, arXiv:1904.01186; the fast preset adds a pool of
-images, affine views of them, and the adversarial term of Fang et al., arXiv:1912.11006.
+images, affine views of them, and an adversarial term after Fang et al., arXiv:1912.11006.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from worker.distillation.synthesis.training import GeneratorTraining, Weights
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
-        "generator_resolution": "half", "generator_width": 32, "generator_batch": 256, "adversarial_weight": 1.0,
+        "generator_resolution": "half", "generator_width": 32, "generator_batch": 256, "adversarial_weight": 2.0,
         "generator_warm_up_steps": 20, "student_steps_per_generator_step": 8, "pool_images": 32_768,
         "augmentation_probability": 0.5,
     },
@@ -45,7 +45,7 @@ class Dafl(Source):
     needs = SourceNeeds(teacher=True, teacher_gradient=True)
     synthesises = True
     training_defaults = {
-        "steps": 4_600, "batch_size": 256, "optimizer": "adam", "learning_rate": 4e-3, "weight_decay": 0.0,
+        "steps": 3_600, "batch_size": 256, "optimizer": "adam", "learning_rate": 4e-3, "weight_decay": 0.0,
         "schedule": "cosine", "final_learning_rate_fraction": 0.005, "warm_up_steps": 100,
     }  # fmt: skip
     objective_defaults = (
@@ -65,7 +65,7 @@ class Dafl(Source):
         one_hot_weight: Annotated[float, Range(ge=0), "Of the one-hot loss; published: 1 for MNIST, 0.05 for CIFAR-10."] = 1.0
         entropy_weight: Annotated[float, Range(ge=0), "Of the information-entropy loss (decimal logarithm)."] = 5.0
         activation_weight: Annotated[float, Range(ge=0), "Of the activation loss; published: 0.1 for MNIST, 0.01 for CIFAR-10."] = 0.1
-        adversarial_weight: Annotated[float | None, Range(ge=0), "Of the students' disagreement with the teacher: 1 (fast) or 0 (paper)."] = None
+        adversarial_weight: Annotated[float | None, Range(ge=0), "Of the students' disagreement with the teacher, relative to the size of its logits: 2 (fast) or 0 (paper)."] = None
         generator_warm_up_steps: Annotated[int | None, Range(ge=0), "Generator steps before the students' first, without the adversarial term: 20 (fast) or 0 (paper)."] = None
         student_steps_per_generator_step: Annotated[int | None, Range(ge=1), "8 (fast) or 1 (paper); the first sees the fresh images, the others draw from the pool."] = None
         pool_images: Annotated[int | None, Range(ge=0), "How many of the newest images to keep: 32768 (fast), or only the last generator batch (0, paper)."] = None

@@ -1,6 +1,6 @@
 """Losses of a generator whose images a frozen teacher judges. All are to be minimised.
 
-Chen et al., "Data-Free Learning of Student Networks", ICCV 2019, arXiv:1904.01186, section 3.1; the adversarial term is
+Chen et al., "Data-Free Learning of Student Networks", ICCV 2019, arXiv:1904.01186, section 3.1; the adversarial term follows
 Fang et al., "Data-Free Adversarial Distillation", arXiv:1912.11006. Shapes: B batch, K classes.
 """
 
@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+SMALLEST = 1e-6
 
 
 def one_hot(teacher_BK: Tensor) -> Tensor:
@@ -32,5 +34,12 @@ def information_entropy(teacher_BK: Tensor) -> Tensor:
 
 
 def adversarial(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
-    """Minus the mean absolute difference of logits (arXiv:1912.11006, equation 3): the generator looks for disagreement."""
-    return -(student_BK - teacher_BK).abs().mean()
+    """Minus the students' disagreement with the teacher: the mean absolute difference of logits over their mean magnitude.
+
+    Logits are centred first, since distillation of probabilities leaves a shift of them open. The published term is the
+    bare difference (arXiv:1912.11006, equation 3); a generator can raise that without end by raising the teacher's
+    logits, at the expense of some classes. The ratio is bounded by what the student gets wrong, and one weight suits
+    teachers of any scale.
+    """
+    student, teacher = (logits - logits.mean(dim=1, keepdim=True) for logits in (student_BK, teacher_BK))
+    return -(student - teacher).abs().mean() / teacher.abs().mean().clamp_min(SMALLEST)

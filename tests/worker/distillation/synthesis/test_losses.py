@@ -37,13 +37,29 @@ def test_activation_rewards_large_features_of_either_sign(logits):
     torch.testing.assert_close(gradient, -logits.detach().sign() / logits.numel())
 
 
-def test_adversarial_is_minus_the_mean_distance(logits):
-    other = torch.zeros_like(logits).requires_grad_(True)
-    loss = losses.adversarial(other, logits)
-    assert loss.item() == pytest.approx(-logits.abs().mean().item())
-    torch.testing.assert_close(
-        *(sign * grad for sign, grad in zip((1, -1), torch.autograd.grad(loss, (logits, other)), strict=True))
-    )
+def slow_adversarial(student: Tensor, teacher: Tensor) -> Tensor:
+    away = size = 0.0
+    for mine, its in zip(student, teacher, strict=True):
+        for k in range(len(its)):
+            away = away + abs((mine[k] - mine.mean()) - (its[k] - its.mean()))
+            size = size + abs(its[k] - its.mean())
+    return -away / size
+
+
+def test_adversarial_equals_the_formula_for_both_networks(logits):
+    student = (logits.detach().flip(0) * 0.3 + 1).requires_grad_(True)
+    fast, slow = losses.adversarial(student, logits), slow_adversarial(student, logits)
+    torch.testing.assert_close(fast, slow)
+    for mine, its in zip(*(torch.autograd.grad(loss, (student, logits)) for loss in (fast, slow)), strict=True):
+        torch.testing.assert_close(mine, its)
+
+
+def test_adversarial_knows_neither_shift_nor_scale(logits):
+    student = logits.flip(0)
+    expected = losses.adversarial(student, logits)
+    torch.testing.assert_close(losses.adversarial(7 * student + 3, 7 * logits - 5), expected)
+    assert losses.adversarial(logits + 2, logits).item() == pytest.approx(0, abs=1e-12)
+    assert losses.adversarial(student, torch.zeros_like(logits)).isfinite()
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
