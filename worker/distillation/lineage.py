@@ -2,15 +2,17 @@
 
 import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from worker.distillation import networks, registry
 from worker.distillation.checkpoint import Checkpoints
-from worker.distillation.errors import Problem, SpecError
+from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.job import Job
+from worker.distillation.matching import match
 from worker.distillation.parameters import parse
 from worker.distillation.procedure import GIVEN, Member, Plan, Procedure, Stage, StageResult
 from worker.distillation.randomness import seed_all, seed_for
@@ -53,7 +55,10 @@ class Lineage:
 
     def next(self) -> Stage | None:
         """The stage to run now."""
-        return self.procedure.next(tuple(self.history), self.plan)
+        stage = self.procedure.next(tuple(self.history), self.plan)
+        if stage is not None and any(result.name == stage.name for result in self.history):
+            raise RuntimeError(f"the procedure gives two stages the name {stage.name!r}, by which networks are found")
+        return stage
 
     def ships(self) -> str:
         """The place of the network that is the job's student."""
@@ -95,8 +100,15 @@ class Lineage:
         network = self._fresh(member)
         path = self.job.path("initial_weights")
         if member.initial == GIVEN and path is not None:
-            network.load_state_dict(load_file(path, device=str(self.device)))
+            network.load_state_dict(self._given_weights(path, network, member.network))
         return network
+
+    @staticmethod
+    def _given_weights(path: Path, network: nn.Module, name: str) -> dict[str, Tensor]:
+        try:
+            return match(load_file(path), network, f"`{name}`")
+        except UploadError as error:
+            raise SpecError([Problem("/student/initial_weights", error.message)], error.hint) from error
 
     def _fresh(self, member: Member) -> nn.Module:
         network = networks.build(member.network, self.job.classes, self.job.contract, dict(member.options))

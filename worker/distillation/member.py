@@ -1,12 +1,14 @@
 """One network in training: its objectives, optimisers and transforms."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worker.distillation import registry
+from worker.distillation.checkpoint import snapshot, state_of
 from worker.distillation.composition import Composition
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import BuildContext
@@ -36,9 +38,9 @@ class MemberRun:
         examples: int | None,
     ):
         self.training = training
-        self.transforms = [make_transform(spec, index) for index, spec in enumerate(member.transforms)]
-        for transform in self.transforms:
-            transform.prepare(network)
+        self.specs = member.transforms
+        self._untransformed = copy.deepcopy(network).to("cpu") if self.specs else None
+        self.transforms = make_transforms(self.specs, network)
         self.tapped = Tapped(network, example)
         self.composition = Composition(member.objectives, member.pointer).to(example.device)
         self._freeze_after(member.trains_through)
@@ -80,6 +82,23 @@ class MemberRun:
         for transform in self.transforms:
             transform.finalize(self.network)
         self.network.requires_grad_(True).eval()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's weights on the CPU as they would be if the stage ended now, transforms baked in.
+
+        Baking in cannot be undone, and a copy of a parametrised module shares its class, so that is done as after a
+        resume: transforms are made anew on the untransformed network, and everything's state is loaded.
+        """
+        if self._untransformed is None:
+            return state_of(self.network)
+        with torch.random.fork_rng([]):
+            network = copy.deepcopy(self._untransformed)
+            transforms = make_transforms(self.specs, network)
+        network.load_state_dict(self.network.state_dict())
+        for transform, own in zip(transforms, self.transforms, strict=True):
+            transform.load_state_dict(snapshot(own.state_dict()))
+            transform.finalize(network)
+        return state_of(network)
 
     def state_dict(self) -> dict[str, Any]:
         """By kind of part: network, objectives, optimisers, transforms."""
@@ -136,6 +155,14 @@ class MemberRun:
         context = BuildContext(outputs, teachers, self.network, teacher.network if teacher else None, classes, examples)
         self.composition.build(context)
         self.composition.to(example.device)
+
+
+def make_transforms(specs: Sequence[Mapping[str, Any]], network: nn.Module) -> list[Transform]:
+    """A job's transforms, prepared on a network in their order."""
+    transforms = [make_transform(spec, index) for index, spec in enumerate(specs)]
+    for transform in transforms:
+        transform.prepare(network)
+    return transforms
 
 
 def make_transform(spec: Mapping[str, Any], index: int) -> Transform:

@@ -123,24 +123,26 @@ class Run:
         every = max(1, min(MOST_STEPS_BETWEEN_REPORTS, run.total // REPORTS_A_STAGE))
         while not run.finished:
             run.advance()
-            if run.number and run.number % run.steps_per_epoch == 0:
+            if run.number and (run.finished or run.number % run.steps_per_epoch == 0):
                 self._end_epoch(run)
             if run.finished or (run.number + run.warmed_up) % every == 0:
                 self._report(run)
             self._attend(run)
 
     def _end_epoch(self, run: StageRun) -> None:
-        epoch = run.number // run.steps_per_epoch
+        """After an epoch, and after a stage that ends within one."""
+        epoch = -(-run.number // run.steps_per_epoch)
         if epoch in run.stage.snapshots:
             for name, member in run.members.items():
-                self.checkpoints.freeze(f"snapshot/{run.stage.name}/{name}@{epoch}", state_of(member.network))
+                self.checkpoints.freeze(f"snapshot/{run.stage.name}/{name}@{epoch}", member.weights())
         self._keep_best(run, epoch)
         self.results.previews(run.source, self.steps_before + run.number)
 
     def _keep_best(self, run: StageRun, epoch: int) -> None:
         if self.validation is None or "student" not in run.members:
             return
-        network = run.members["student"].network
+        member = run.members["student"]
+        network = member.network
         with modes_kept(network):
             figures = classification.evaluate(network, self.validation, self.training.batch_size)
         step = self.steps_before + run.number
@@ -151,7 +153,7 @@ class Run:
                 "stage": run.stage.name,
                 "epoch": epoch,
                 "accuracy": figures["accuracy"],
-                "weights": state_of(network),
+                "weights": member.weights(),
             }
 
     def _end_stage(self, run: StageRun) -> None:
@@ -166,7 +168,7 @@ class Run:
         shipped = self.lineage.ships()
         student = self.lineage.network(shipped)
         chosen = {"checkpoint": "last", "why": "the weights at the end of the training"}
-        if self.best.get("stage") == shipped.partition("/")[0]:
+        if self.best and shipped == f"{self.best['stage']}/student":
             student.load_state_dict(self.best["weights"])
             why = (
                 f"best accuracy ({self.best['accuracy']:.4f}) on {len(self.validation or ())} held-out training images"
