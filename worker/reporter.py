@@ -74,7 +74,7 @@ class Reporter:
             return
         try:
             handler(event)
-        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
             log.warning("event_left_out", event_name=event["event"], error=repr(error))
 
     def flush(self, now: bool = False) -> None:

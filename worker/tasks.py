@@ -11,11 +11,16 @@ import structlog
 from celery import Celery
 
 from models.queue import BELL, Kind
+from models.records import Job
+from models.settings import settings
 from worker.engine_process import ENGINE
 from worker.inspection import run_inspection
 from worker.lease import AWAY
-from worker.ledger import presence
+from worker.ledger import ends, presence
+from worker.ledger.attempt import AttemptLedger
+from worker.ledger.changes import Taken
 from worker.ledger.claims import Claim, claim
+from worker.ledger.inspections import InspectionLedger
 from worker.run import run_job
 
 log = structlog.get_logger(__name__)
@@ -33,20 +38,57 @@ class Post:
         app.task(name=BELL, ignore_result=True)(self.answer)
 
     def answer(self) -> None:
-        """Claim the best due row and run it, again until nothing is due. A bell that finds nothing is dropped."""
+        """Claim the best due row and run it, again until nothing is due. A bell that finds nothing is dropped.
+
+        After an attempt that this worker could not carry out (a full disk) it claims no more until the next bell, or it
+        would take everything that is queued with it.
+        """
         try:
             while not self.draining.is_set():
                 claimed = claim(self.kind, self.worker_id)
                 if claimed is None:
                     return
-                self._run(claimed)
+                carried_out = self._run(claimed)
                 presence.idle(self.worker_id)
+                if not carried_out:
+                    return
         except AWAY as error:
             log.warning("bell_unanswered", error=str(error).partition("\n")[0])
 
-    def _run(self, claimed: Claim) -> None:
+    def _run(self, claimed: Claim) -> bool:
         run = run_job if self.kind == "distill" else run_inspection
         try:
             run(claimed, self.draining, self.command)
-        except Exception:
+        except Exception as error:
             log.exception("attempt_abandoned", id=claimed.id, attempt=claimed.attempt)
+            try:
+                put_back(claimed, error)
+            except Taken:
+                log.warning("attempt_taken_away", id=claimed.id, attempt=claimed.attempt)
+            return False
+        return True
+
+
+def put_back(claimed: Claim, error: Exception) -> None:
+    """Put back what this worker could not carry out, without waiting for its lease to run out.
+
+    What the machine refuses (a full disk) is not the work's fault and does not count as a loss; anything else does.
+
+    Raises:
+        Taken: it is another's already.
+    """
+    sentence = str(error).partition("\n")[0][:500]
+    why = ends.error("worker_failed", f"the worker could not carry it out: {type(error).__name__}: {sentence}")
+    blameless, delay_seconds = isinstance(error, OSError), settings().lease_seconds
+    if isinstance(claimed.record, Job):
+        job = AttemptLedger(claimed.id, claimed.attempt)
+        if blameless:
+            job.postpone(why, delay_seconds, None)
+        else:
+            job.lose(why, None)
+    else:
+        inspection = InspectionLedger(claimed.record)
+        if blameless:
+            inspection.release(delay_seconds)
+        else:
+            inspection.lose(why)

@@ -19,7 +19,8 @@ FREE = {"lease_owner": None, "lease_expires_at": None, "rung_at": None}
 def error(
     code: str, message: str, hint: str = "", fault: str = "service", errors: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, Any]:
-    """What a job says when it has failed."""
+    """What a job says when it has failed; without NUL characters, which an engine's log may hold and Postgres refuses."""
+    message, hint = message.replace("\0", ""), hint.replace("\0", "")
     return {"code": code, "message": message, "hint": hint, "fault": fault, "errors": [dict(item) for item in errors]}
 
 

@@ -4,16 +4,17 @@ import os
 import platform
 import socket
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, exists, func, or_, select, update
 
 from models.database import now, reading, transaction
 from models.queue import KINDS, Kind
-from models.records import Worker
+from models.records import Inspection, Job, Worker
 from models.records.columns import new_id
 from models.settings import settings
 
 UNSEEN_SWEEPS = 4
 """A worker that has missed so many sweeps is not counted on."""
+LEASED: tuple[type[Job] | type[Inspection], ...] = (Job, Inspection)
 FORGOTTEN_SECONDS = 7 * 24 * 3600.0
 
 
@@ -55,8 +56,12 @@ def leave(worker_id: str) -> None:
 
 
 def idle_workers() -> dict[Kind, int]:
-    """How many workers of each kind wait for work."""
-    waiting = Worker.left_at.is_(None), Worker.busy_with.is_(None), Worker.seen_at > now() - _unseen_seconds()
+    """How many workers of each kind wait for work.
+
+    A worker whose word that it is idle was lost is idle all the same: what it was busy with is not its own any more.
+    """
+    holds = or_(*(exists().where(table.id == Worker.busy_with, table.lease_owner == Worker.id) for table in LEASED))
+    waiting = Worker.left_at.is_(None), ~holds, Worker.seen_at > now() - _unseen_seconds()
     with reading() as session:
         counted = session.execute(select(Worker.kind, func.count()).where(*waiting).group_by(Worker.kind)).all()
     counts = {kind: number for kind, number in counted}  # noqa: C416 - of rows, which mypy takes for no pairs

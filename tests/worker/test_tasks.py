@@ -1,0 +1,92 @@
+"""Answering bells, and putting back what a worker cannot carry out."""
+
+import time
+from typing import Any
+
+import pytest
+
+from models.database import now
+from models.records import Attempt, Dataset, Inspection, Job, Worker
+from models.settings import settings
+from tests.worker.scenes import SCRIPTED, change, get, make_job, make_upload, rows
+from worker import inspection, run
+from worker.ledger import presence, upkeep
+from worker.tasks import Post
+
+
+def break_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def broken(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(run, "lay_out", broken)
+    monkeypatch.setattr(inspection, "write_job_file", broken)
+
+
+def post(kind: Any) -> Post:
+    return Post(kind, presence.register(kind), SCRIPTED)
+
+
+def test_a_worker_with_a_full_disk_puts_its_job_back_uncounted_and_leaves_the_others(
+    both: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [make_job() for _ in range(3)]
+    break_with(monkeypatch, OSError(28, "No space left on device"))
+    worker = post("distill")
+    worker.answer()
+    jobs = [get(Job, job_id) for job_id in ids]
+    assert [(job.status, job.attempt, job.losses) for job in jobs] == [
+        ("queued", 1, 0),
+        ("queued", 0, 0),
+        ("queued", 0, 0),
+    ]
+    assert "No space left on device" in jobs[0].reason and jobs[0].lease_owner is None
+    assert jobs[0].due_at - jobs[1].due_at > settings().lease_seconds / 2
+    (attempt,) = rows(Attempt, job_id=ids[0])
+    assert attempt.outcome == "lost" and attempt.error["code"] == "worker_failed"
+    assert get(Worker, worker.worker_id).busy_with is None
+
+
+def test_a_job_that_breaks_every_worker_fails_as_poison_with_what_broke_them(
+    embedded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = make_job()
+    break_with(monkeypatch, RuntimeError("nobody\0 thought of this"))
+    for _ in range(settings().most_lost_attempts):
+        change(Job, job_id, due_at=now())
+        post("distill").answer()
+    job = get(Job, job_id)
+    assert (job.status, job.error["code"]) == ("failed", "poison")
+    assert "RuntimeError: nobody thought of this" in job.error["message"]
+
+
+def test_an_inspection_is_put_back_too(embedded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = make_upload(b"images")
+    break_with(monkeypatch, OSError(28, "No space left on device"))
+    post("inspect").answer()
+    (one,) = rows(Inspection, subject_id=subject)
+    assert (one.status, one.attempt, one.losses, one.lease_owner) == ("queued", 1, 0, None)
+    assert get(Dataset, subject).status == "inspecting"
+
+
+def test_a_crashed_engines_log_may_hold_nul_characters(both: None) -> None:
+    job_id = make_job(stderr="before\0after", kill_at=0)
+    post("distill").answer()
+    (attempt,) = rows(Attempt, job_id=job_id, number=1)
+    assert attempt.error["code"] == "engine_crashed" and attempt.error["hint"] == "beforeafter"
+
+
+def test_bells_are_rung_for_a_worker_whose_word_that_it_is_idle_was_lost(
+    both: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, waiting = make_job(), make_job()
+    worker = presence.register("distill")
+    rung = []
+    monkeypatch.setattr(upkeep, "ring", lambda kind, count: rung.append((kind, count)))
+    change(Job, held, status="running", attempt=1, lease_owner=worker, lease_expires_at=now() + 60)
+    change(Worker, worker, busy_with=held)
+    upkeep.ring_bells()
+    assert rung == []  # it is busy indeed
+    change(Job, held, status="succeeded", lease_owner=None, lease_expires_at=None)
+    time.sleep(settings().sweep_seconds)
+    upkeep.ring_bells()
+    assert rung == [("distill", 1)] and get(Job, waiting).rung_at is not None
