@@ -12,7 +12,7 @@ from models.records import Inspection, Job
 from models.records.columns import Uploaded
 from models.settings import settings
 from models.status import JobStatus, UploadStatus
-from models.storage import NotFound, StorageError, storage
+from models.storage import Damaged, NotFound, StorageError, storage
 from worker.confinement import Limits
 from worker.engine_process import ENGINE, EngineProcess
 from worker.folder import Folder
@@ -97,7 +97,7 @@ def _inspect_upload(
         return
     try:
         size = storage().download(upload.upload_key, folder.path / "inputs" / "upload", upload.sha256).size
-    except NotFound as error:
+    except (NotFound, Damaged) as error:
         lost = ends.error("upload_lost", f"the bytes are lost: {error.message}", "Upload it again.")
         insist(lease, lambda: ledger.reject(lost))  # changes nothing of an upload that its owner has deleted
         return

@@ -55,6 +55,15 @@ def test_an_upload_that_crashes_every_engine_is_rejected_in_the_end(embedded: No
     assert "signal 11 (SIGSEGV)" in get(Dataset, subject).problem["message"]
 
 
+def test_an_upload_whose_bytes_have_changed_in_storage_is_rejected_and_not_tried_for_ever(embedded: None) -> None:
+    subject = make_upload(b"images")
+    storage().put(f"uploads/{subject}/1", b"imagez")
+    inspect_next()
+    dataset = get(Dataset, subject)
+    assert (dataset.status, dataset.problem["code"]) == ("rejected", "upload_lost")
+    assert claim("inspect", "w") is None
+
+
 def test_a_jobs_check_makes_it_ready(both: None) -> None:
     job_id = make_job(ready=False)
     upkeep.settle_stuck_jobs()
