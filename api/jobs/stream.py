@@ -41,12 +41,12 @@ async def stream(watch: Watch, key_id: str, job_id: str, after: int) -> AsyncIte
     while not watch.closing:
         try:
             token, final = await run_in_threadpool(_standing, key_id, job_id)
+            while page := (await run_in_threadpool(results.events, key_id, job_id, after, BATCH)).data:
+                for event in page:
+                    yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=str(event.seq))
+                after = page[-1].seq
         except NotFound:  # deleted meanwhile
             return
-        while page := (await run_in_threadpool(results.events, key_id, job_id, after, BATCH)).data:
-            for event in page:
-                yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=str(event.seq))
-            after = page[-1].seq
         newest = await run_in_threadpool(_figures, job_id)
         if newest != figures:
             figures = newest
