@@ -8,6 +8,7 @@ import structlog
 from models.settings import settings
 from worker.folder import sweep_folders
 from worker.ledger import presence, upkeep
+from worker.ledger.orphans import Orphans
 
 log = structlog.get_logger(__name__)
 
@@ -17,6 +18,7 @@ class Sweep:
 
     def __init__(self, worker_id: str):
         self._worker_id = worker_id
+        self._orphans = Orphans()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
 
@@ -30,12 +32,12 @@ class Sweep:
 
     def _run(self) -> None:
         while True:
-            sweep(self._worker_id, self._over)
+            sweep(self._worker_id, self._over, self._orphans)
             if self._over.wait(settings().sweep_seconds):
                 return
 
 
-def sweep(worker_id: str, over: threading.Event | None = None) -> None:
+def sweep(worker_id: str, over: threading.Event | None = None, orphans: Orphans | None = None) -> None:
     """One sweep. What fails (a database or store that is away) is logged, and tried again by the next."""
     duties: tuple[Callable[[], object], ...] = (
         lambda: presence.seen(worker_id),
@@ -48,6 +50,7 @@ def sweep(worker_id: str, over: threading.Event | None = None) -> None:
         upkeep.clear_checkpoints,
         upkeep.clear_deleted_jobs,
         sweep_folders,
+        *([orphans.clear] if orphans else []),
     )
     for duty in duties:
         if over is not None and over.is_set():

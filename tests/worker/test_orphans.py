@@ -1,0 +1,60 @@
+"""What is swept from storage, and what is not."""
+
+from models.database import transaction
+from models.records import Artifact, Attempt, Checkpoint, Dataset, Job, Preview
+from models.records.columns import new_id
+from models.storage import Entry, storage
+from tests.worker.scenes import change, make_job, make_upload
+from worker.ledger import orphans
+from worker.ledger.orphans import Orphans, clear_orphans
+
+FILE = {"content_type": "x/y", "size": 1, "sha256": "a" * 64}
+
+
+def keys() -> set[str]:
+    return {entry.key for entry in storage().list()}
+
+
+def as_old_as(seconds: float) -> list[Entry]:
+    return [Entry(entry.key, entry.size, entry.modified - seconds) for entry in storage().list()]
+
+
+def put(*names: str) -> set[str]:
+    for name in names:
+        storage().put(name, b"1")
+    return set(names)
+
+
+def test_old_blobs_that_no_row_names_are_removed_and_no_others(both: None) -> None:
+    waiting, gone = make_upload(b"1"), make_upload(b"2")
+    change(Dataset, gone, deleted_at=1.0, blob_key=f"blobs/{gone}.safetensors")
+    done, running, resumable, deleted = make_job(), make_job(), make_job(), make_job()
+    change(Job, done, status="succeeded")
+    change(Job, running, status="running")
+    change(Job, resumable, status="failed")
+    change(Job, deleted, status="failed", deleted_at=1.0)
+    kept = put(f"jobs/{done}/1/student", f"jobs/{done}/1/previews/5-a.png", f"jobs/{done}/1/engine.log",
+               f"jobs/{running}/1/student", f"jobs/{resumable}/parts/aa", "jobs/readme", "other/file")  # fmt: skip
+    kept |= {f"uploads/{waiting}/1"}
+    put(f"uploads/{waiting}/2", f"blobs/{gone}.safetensors", f"blobs/{new_id('tch')}.safetensors",
+        f"jobs/{done}/2/student", f"jobs/{done}/parts/bb", f"jobs/{deleted}/1/student", f"jobs/{new_id('job')}/1/x")  # fmt: skip
+    with transaction() as session:
+        session.add(Artifact(id="a", job_id=done, attempt=1, name="student", key=f"jobs/{done}/1/student", **FILE))
+        key = f"jobs/{done}/1/previews/5-a.png"
+        session.add(Preview(id="p", job_id=done, attempt=1, step=5, name="a.png", key=key, **FILE))
+        session.add(Attempt(job_id=done, number=1, worker_id="w", log_key=f"jobs/{done}/1/engine.log"))
+        session.add(Checkpoint(id="c", job_id=resumable, attempt=1, step=1, manifest={"step": 1, "parts": {}}))
+    before = keys()
+    assert clear_orphans(as_old_as(orphans.SPARED_SECONDS - 60)) == 0 and keys() == before
+    assert clear_orphans(as_old_as(orphans.SPARED_SECONDS + 60)) == len(before - kept)
+    assert keys() == kept
+
+
+def test_a_look_through_storage_goes_page_by_page_and_then_rests(embedded: None, monkeypatch) -> None:
+    monkeypatch.setattr(orphans, "PAGE", 2)
+    monkeypatch.setattr(orphans, "SPARED_SECONDS", -60)
+    put(*(f"uploads/{new_id('tch')}/1" for _ in range(5)))
+    look = Orphans()
+    assert [look.clear() for _ in range(3)] == [2, 2, 1]
+    put("uploads/tch_late/1")
+    assert look.clear() == 0 and keys() == {"uploads/tch_late/1"}
