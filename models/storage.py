@@ -11,6 +11,8 @@ Keys are `/`-separated names (docs/architecture.md lists them). A write is seen 
 """
 
 import hashlib
+import re
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ CHUNK = 4 * 2**20
 PART = 8 * 2**20
 """Bytes of one part of a multipart write; S3 allows 10,000 of them."""
 PARTS_AT_ONCE = 4
+PARTIAL = re.compile(r"#\d+$")
+"""How a folder's file ends while it is written."""
 
 
 class StorageError(Exception):
@@ -108,8 +112,8 @@ class Tally:
 class Storage:
     """Blobs in a folder or in a bucket. Every method may raise `Unavailable`."""
 
-    def __init__(self, store: LocalStore | S3Store, signer: Signer | None = None):
-        self._store, self._signer = store, signer
+    def __init__(self, store: LocalStore | S3Store, signer: Signer | None = None, folder: Path | None = None):
+        self._store, self._signer, self._folder = store, signer, folder
 
     def put(self, key: str, data: bytes | Path | Iterable[bytes], create_only: bool = False) -> Stored:
         """Write a blob, over an older one unless `create_only`.
@@ -221,6 +225,24 @@ class Storage:
                 for meta in page:
                     yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
+    def discard_partial(self, older_than_seconds: float) -> int:
+        """Remove what writers that were killed have left in a folder; says how many files.
+
+        No listing shows these, since a blob is written beside its name. In a bucket they are incomplete multipart
+        uploads, which a lifecycle rule of the bucket removes.
+        """
+        if self._folder is None:
+            return 0
+        discarded, before = 0, time.time() - older_than_seconds
+        for path in self._folder.rglob("*#*"):
+            try:
+                if PARTIAL.search(path.name) and path.is_file() and path.stat().st_mtime < before:
+                    path.unlink()
+                    discarded += 1
+            except FileNotFoundError:
+                continue  # its writer has just finished, or another sweep was quicker
+        return discarded
+
     def presign(self, key: str, seconds: int, file_name: str, content_type: str) -> str | None:
         """A link that anyone may GET for so long, saved under `file_name`.
 
@@ -260,7 +282,8 @@ def open_storage(settings: Settings) -> Storage:
     """
     url = urlsplit(settings.storage)
     if url.scheme == "file" and url.path:
-        return Storage(LocalStore(url2pathname(url.path), automatic_cleanup=True, mkdir=True))
+        folder = Path(url2pathname(url.path))
+        return Storage(LocalStore(folder, automatic_cleanup=True, mkdir=True), folder=folder)
     if url.scheme == "s3" and url.netloc:
         return _open_bucket(settings, url.netloc, url.path.strip("/"))
     raise ValueError(f"storage must be file:///folder or s3://bucket/prefix, not {settings.storage}")

@@ -3,6 +3,9 @@
 import asyncio
 import hashlib
 import os
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -212,6 +215,34 @@ def test_a_stream_that_is_cancelled_leaves_nothing(blobs: Storage) -> None:
 
     asyncio.run(cancelled())
     assert blobs.size("stream") is None
+
+
+WRITER = """
+import time
+from models.storage import storage
+
+def chunks():
+    while True:
+        yield bytes(8 * 2**20)
+        time.sleep(0.05)
+
+storage().put("uploads/x/1", chunks())
+"""
+
+
+def test_what_a_killed_writer_left_in_a_folder_is_discarded_in_time(configured_folder: Storage, tmp_path: Path) -> None:
+    configured_folder.put("uploads/y#1/2", b"whole")
+    root = Path(__file__).parents[2]
+    writer = subprocess.Popen([sys.executable, "-c", WRITER], cwd=root)
+    give_up = time.monotonic() + 30
+    while not (left := list(tmp_path.rglob("1#*"))) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    writer.kill()
+    writer.wait()
+    assert len(left) == 1 and [entry.key for entry in configured_folder.list("uploads")] == ["uploads/y#1/2"]
+    assert configured_folder.discard_partial(3600) == 0 and left[0].exists()
+    assert configured_folder.discard_partial(-60) == 1 and not left[0].exists()
+    assert whole(configured_folder, "uploads/y#1/2") == b"whole"
 
 
 def test_a_folder_makes_no_links(configured_folder: Storage) -> None:

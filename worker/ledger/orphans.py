@@ -35,6 +35,8 @@ class Orphans:
         if self._entries is None:
             if clock() < self._rested_at:
                 return 0
+            if discarded := storage().discard_partial(SPARED_SECONDS):
+                log.warning("partial_blobs_removed", count=discarded)
             self._entries = (entry for prefix in PREFIXES for entry in storage().list(prefix))
         entries, self._entries = self._entries, None  # an error on the way ends this look
         page = list(islice(entries, PAGE))
