@@ -21,6 +21,7 @@ class Job(Leased, Record):
         Index(None, "status", "lease_expires_at"),
         Index(None, "teacher_id"),
         Index(None, "dataset_id"),
+        Index(None, "deleted_at"),
     )
 
     id: Mapped[Identifier]
