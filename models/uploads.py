@@ -1,8 +1,8 @@
 """The bodies that announce an upload: a teacher, a dataset or another file."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from models.body import Body, Labels, Name
 from models.networks import MOST_CLASSES, Classes, InputContract, NetworkSpec, Pixels
@@ -48,12 +48,16 @@ class DatasetSpec(Body):
     options: DatasetOptions = Field(default_factory=DatasetOptions, description="How it is to be read.", examples=[{}])
 
 
+OptionName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+OptionValue = bool | int | float | Annotated[str, StringConstraints(max_length=255)] | None
+
+
 class FileSpec(Body):
     """Another input of a job that will be uploaded: weights to begin with."""
 
     kind: Literal["weights"] = Field(description="What it is.", examples=["weights"])
     name: Name | None = Field(None, description="What you call it.", examples=["warm start"])
     labels: Labels = Field(default_factory=dict)
-    options: dict[str, Any] = Field(
+    options: dict[OptionName, OptionValue] = Field(
         default_factory=dict, max_length=64, description="What its kind needs to be read.", examples=[{}]
     )

@@ -372,6 +372,9 @@ def test_datasets_and_files() -> None:
     assert DatasetSpec.model_validate({}).options.height is None
     assert set(refused({"options": {"channels": 2}}, DatasetSpec)) == {"/options/channels"}
     assert FileSpec.model_validate({"kind": "weights"}).kind == "weights"
+    for options in ({"x": "y" * 256}, {"x": ["nested"]}, {"x" * 64: 1}):
+        with pytest.raises(ValidationError):
+            FileSpec.model_validate({"kind": "weights", "options": options})
     assert set(refused({"kind": "pickle"}, FileSpec)) == {"/kind"}
 
 
