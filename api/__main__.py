@@ -1,8 +1,10 @@
 """`python -m api`: bring the database up, and serve."""
 
 import asyncio
+import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -42,8 +44,15 @@ def prepare() -> None:
         sys.exit(f"The database does not answer: {reason}. Is DISTILL_DATABASE_URL right?")
 
 
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """End with success: the server raises its signal once more when it has ended in good order."""
+    sys.exit(0)
+
+
 def main() -> None:
     """Serve until a signal."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
     configure_logging(pretty=sys.stderr.isatty())
     prepare()
     config = uvicorn.Config(

@@ -167,6 +167,7 @@ def running(folder: Path, **values: Any) -> Iterator[Service]:
             process.wait(20)
         finally:
             process.kill()
+    assert process.returncode == 0, "it did not end in good order"
     assert "request_failed" not in log.read_text(), log.read_text()
 
 
