@@ -18,10 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.bodies import Shown
 from api.errors import Unavailable
 from api.problems import problems
+from api.workers import recent
 from models import queue
-from models.database import now, reading
+from models.database import reading
 from models.records import Job, Worker
-from models.settings import settings
 from models.status import JobStatus
 from models.storage import StorageError, storage
 
@@ -147,9 +147,8 @@ def _failed(part: str, error: Exception) -> str:
 
 
 def _workers() -> list[WorkerBody]:
-    recent = Worker.left_at.is_(None), Worker.seen_at > now() - settings().lease_seconds
     with reading() as session:
-        rows = session.scalars(select(Worker).where(*recent).order_by(Worker.kind, Worker.id)).all()
+        rows = session.scalars(select(Worker).where(*recent()).order_by(Worker.kind, Worker.id)).all()
     return [
         WorkerBody(
             id=row.id,

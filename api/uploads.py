@@ -19,6 +19,7 @@ from api.links import link
 from api.paging import Page, Window
 from api.problems import Pointed
 from api.quota import too_large, used_bytes
+from api.workers import absence
 from models import storage as blobs
 from models.database import now, reading, transaction
 from models.queue import ring
@@ -63,6 +64,7 @@ class UploadBody(Shown):
     name: str
     labels: dict[str, str] = Field(description="Your own names and values; lists filter by them.")
     status: UploadStatus = Field(description="`waiting` for bytes, `inspecting`, then `ready` or `rejected`.")
+    reason: str | None = Field(None, description="What it waits for; null once it is ready or rejected.")
     size: int | None = Field(description="Bytes as sent.")
     sha256: str | None = Field(description="SHA-256 of the bytes as sent, in hex.")
     findings: dict[str, Any] | None = Field(description="What the inspection found, once `ready`.")
@@ -101,13 +103,14 @@ class Uploads(Generic[R, B]):
         with transaction() as session:
             session.add(record)
             session.flush()
-            return self.shown(record)
+            return self.shown(session, record)
 
-    def shown(self, record: R) -> B:
+    def shown(self, session: Session, record: R) -> B:
         """A row as an answer."""
         address = link(f"{self.path}/{record.id}")
         values = {column.key: getattr(record, column.key) for column in self.record.__table__.columns}
         values["problem"] = Rejection.of(record.problem) if record.problem else None
+        values["reason"] = _reason(session, record)
         return self.body.model_validate(values | {"upload": f"{address}/content", "links": {"self": address}})
 
     def find(self, session: Session, key_id: str, identifier: str, lock: bool = False) -> R:
@@ -126,7 +129,7 @@ class Uploads(Generic[R, B]):
         """The row and how it is shown."""
         with reading() as session:
             record = self.find(session, key_id, identifier)
-            return record, self.shown(record)
+            return record, self.shown(session, record)
 
     def page(self, key_id: str, window: Window, status: UploadStatus | None) -> Page[B]:
         """Some of the key's uploads."""
@@ -135,7 +138,7 @@ class Uploads(Generic[R, B]):
             query = query.where(self.record.status == status)
         with reading() as session:
             query = query.where(*window.labelled(session, self.record.labels))
-            return window.page(session, query, self.record.id, self.shown)
+            return window.page(session, query, self.record.id, lambda record: self.shown(session, record))
 
     def edit(self, key_id: str, identifier: str, edit: UploadEdit) -> B:
         """Change name or labels."""
@@ -145,7 +148,7 @@ class Uploads(Generic[R, B]):
                 setattr(record, name, value)
             record.updated_at = session.scalars(select(now())).one()
             session.flush()
-            return self.shown(record)
+            return self.shown(session, record)
 
     def delete(self, key_id: str, identifier: str) -> None:
         """Hide the row and remove its bytes.
@@ -230,6 +233,14 @@ class Uploads(Generic[R, B]):
 
     def _mine(self, key_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
         return self.record.key_id == key_id, self.record.deleted_at.is_(None)
+
+
+def _reason(session: Session, record: Teacher | Dataset | File) -> str | None:
+    if record.status == UploadStatus.WAITING:
+        return "waits for its bytes: PUT them to the link in 'upload'"
+    if record.status == UploadStatus.INSPECTING:
+        return "; ".join(filter(None, ("waits for the end of its inspection", absence(session, "inspect"))))
+    return None
 
 
 def _uses(identifier: str, key_id: str) -> ColumnElement[bool]:

@@ -1,6 +1,7 @@
 """Answering when a job has changed."""
 
 import time
+import zlib
 
 from starlette.concurrency import run_in_threadpool
 
@@ -12,8 +13,8 @@ from models.records import Job
 
 
 def tag_of(job: JobBody) -> str:
-    """The entity tag of a job: its version."""
-    return f'"{job.id}-{job.version}"'
+    """The entity tag of a job: its version, and its reason, which also tells of workers that come and go."""
+    return f'"{job.id}-{job.version}-{zlib.crc32((job.reason or "").encode()):08x}"'
 
 
 async def fresh(watch: Watch, key_id: str, job_id: str, wait: int, known: str | None) -> JobBody:

@@ -11,6 +11,7 @@ from api.errors import Conflict, NotFound
 from api.jobs.schemas import Figure, JobBody, JobError, JobSummary
 from api.links import link
 from api.paging import Page, Window
+from api.workers import absence
 from models.database import now, reading, transaction
 from models.records import Event, Idempotency, Inspection, Job, Metric
 from models.status import InspectionStatus, JobStatus, sources_of
@@ -52,9 +53,9 @@ def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[Job
 
 def shown(session: Session, job: Job) -> JobBody:
     """A row as an answer."""
-    return JobBody.model_validate(
-        _columns(job) | {"queue_position": _queue_position(session, job), "metrics": newest_figures(session, job.id)}
-    )
+    figures, position = newest_figures(session, job.id), _queue_position(session, job)
+    found = {"queue_position": position, "metrics": figures, "reason": _reason(session, job)}
+    return JobBody.model_validate(_columns(job) | found)
 
 
 def cancel(key_id: str, job_id: str) -> JobBody:
@@ -146,6 +147,11 @@ def _columns(job: Job) -> dict[str, Any]:
     values = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
     error = job.error or None
     return values | {"links": links_of(job), "error": JobError.model_validate(error) if error else None}
+
+
+def _reason(session: Session, job: Job) -> str | None:
+    missing = absence(session, "distill" if job.ready else "inspect") if job.status == JobStatus.QUEUED else None
+    return "; ".join(filter(None, (job.reason, missing))) or None
 
 
 def _queue_position(session: Session, job: Job) -> int | None:
