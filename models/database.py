@@ -17,6 +17,15 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from models.settings import settings
 
+HALF_OPEN: dict[str, int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""A server that has vanished without a word is given up after some seconds (libpq's names), not after minutes."""
+
 
 class Record(DeclarativeBase):
     """A database row."""
@@ -56,7 +65,8 @@ def make_engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         # a process that is stopped within a transaction holds its locks for no longer than this
         patience = f"-c idle_in_transaction_session_timeout={round(settings().lease_seconds * 250)}"
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args={"options": patience})
+        connect_args = HALF_OPEN | {"options": patience}
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=connect_args)
     path = make_url(url).database
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from models.database import engine, make_engine, now, reading, transaction
+from models.database import HALF_OPEN, engine, make_engine, now, reading, transaction
 from models.records import Job, Key
 from models.records.columns import new_id
+from models.settings import settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,3 +150,11 @@ def test_models_never_import_torch(module: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_a_postgres_that_vanishes_is_given_up_in_seconds(configure: Callable[..., Any], postgres_url: str) -> None:
+    configure(database_url=postgres_url)
+    with engine().connect() as connection:
+        told = connection.connection.driver_connection.info.get_parameters()
+    assert {name: int(told[name]) for name in HALF_OPEN} == HALF_OPEN
+    assert HALF_OPEN["tcp_user_timeout"] / 1000 < settings().lease_seconds / 2
