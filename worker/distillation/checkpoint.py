@@ -56,7 +56,7 @@ def decode(path: Path) -> Any:
 def _skeleton(state: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(state, Tensor):
         name = str(len(tensors))
-        tensors[name] = state.detach().to("cpu", copy=True).contiguous()
+        tensors[name] = state.detach().cpu().contiguous()
         return {"tensor": name}
     if isinstance(state, Mapping):
         return {"dict": [[_skeleton(key, tensors), _skeleton(value, tensors)] for key, value in state.items()]}
