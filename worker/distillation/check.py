@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from worker.distillation import networks
+from worker.distillation import networks, registry
 from worker.distillation.composition import Composition
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.job import Job
 from worker.distillation.lineage import make_procedure, planned_stages
-from worker.distillation.member import make_transform
 from worker.distillation.objective import BuildContext
 from worker.distillation.procedure import Member, Stage
+from worker.distillation.source import check_fields
 from worker.distillation.taps import Tapped, parameters_through
 
 
@@ -25,7 +25,7 @@ def check(job: Job) -> dict[str, Any]:
     meta = torch.device("meta")
     teacher = job.build_teacher(meta)
     example = torch.zeros(2, job.contract.channels, job.contract.height, job.contract.width, device=meta)
-    tapped_teacher = Tapped(teacher.eval(), example) if teacher is not None else None
+    tapped_teacher = Tapped(teacher.eval(), example, "/teacher") if teacher is not None else None
     procedure, plan = make_procedure(job)
     stages = planned_stages(procedure, plan, [])
     for stage in stages:
@@ -40,9 +40,10 @@ def check(job: Job) -> dict[str, Any]:
 def _check_member(member: Member, stage: Stage, job: Job, teacher: Tapped | None, example: torch.Tensor) -> None:
     network = _build(member, job)
     for index, spec in enumerate(member.transforms):
-        make_transform(spec, index)
+        registry.make("transforms", spec, f"/transforms/{index}")
     composition = Composition(member.objectives, member.pointer)
-    tapped = Tapped(network.eval(), example)
+    check_fields(registry.make("sources", job.spec["source"], "/source"), composition.fields)
+    tapped = Tapped(network.eval(), example, "/student/network")
     given = teacher if stage.teacher is not None else None
     _refuse_missing_teacher(composition, given)
     wanted = composition.taps(tapped.map, given.map if given else None)
@@ -50,7 +51,7 @@ def _check_member(member: Member, stage: Stage, job: Job, teacher: Tapped | None
     if given:
         given.request(wanted.teacher)
     if member.trains_through is not None:
-        parameters_through(tapped, member.trains_through)
+        parameters_through(tapped, member.trains_through, "/procedure/guided")
     with torch.no_grad(), torch.device("meta"):
         outputs, teachers = tapped(example), given(example) if given else None
         context = BuildContext(outputs, teachers, network, given.network if given else None, job.classes, 2)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from worker.distillation import registry
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import BuildContext, Needs, TapMap, Taps
-from worker.distillation.parameters import parse
 from worker.distillation.step import Step
 
 
@@ -41,9 +40,7 @@ class Composition(nn.Module):
         self.pointers = [f"{pointer}/{index}" for index in range(len(specs))]
         self.objectives = nn.ModuleList()
         for spec, place in zip(specs, self.pointers, strict=True):
-            values = {key: value for key, value in spec.items() if key not in ("name", "weight")}
-            found = registry.find("objectives", spec["name"], place)
-            self.objectives.append(found(parse(found.Parameters, values, place)))
+            self.objectives.append(registry.make("objectives", spec, place, leave_out=("weight",)))
             self.weights.append(spec.get("weight", 1.0))
             taken = sum(name.split("#")[0] == spec["name"] for name in self.names)
             self.names.append(f"{spec['name']}#{taken + 1}" if taken else spec["name"])

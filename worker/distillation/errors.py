@@ -5,6 +5,7 @@ EngineError                 fault: "user" | "job" | "service"; code, sentence, h
 ├── UploadError             user     an upload is not what it should be; lists problems like SpecError
 ├── Diverged                job      a loss became infinite or not a number
 ├── Collapsed               job      a synthesiser makes only one kind of picture
+├── OutOfMemory             job      the device has too little memory
 └── CheckpointError         service  a checkpoint cannot be read back
 """
 
@@ -72,6 +73,12 @@ class Collapsed(EngineError):
     """The synthesiser collapsed."""
 
     code = "collapsed"
+
+
+class OutOfMemory(EngineError):
+    """The device has too little memory for the job."""
+
+    code = "out_of_memory"
 
 
 class CheckpointError(EngineError):

@@ -13,7 +13,6 @@ from worker.distillation.checkpoint import Checkpoints
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.job import Job
 from worker.distillation.matching import match
-from worker.distillation.parameters import parse
 from worker.distillation.procedure import GIVEN, Member, Plan, Procedure, Stage, StageResult
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.taps import Tapped
@@ -25,8 +24,6 @@ MOST_STAGES = 1000
 def make_procedure(job: Job) -> tuple[Procedure, Plan]:
     """The job's procedure, and what it may read of the job."""
     spec, training = job.spec, job.training
-    found = registry.find("procedures", spec["procedure"]["name"], "/procedure")
-    values = {key: value for key, value in spec["procedure"].items() if key != "name"}
     student = Member(
         network=spec["student"]["network"],
         options=dict(spec["student"].get("options") or {}),
@@ -36,7 +33,7 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
     )
     epochs = training.epochs or (None if training.steps else DEFAULT_EPOCHS)
     plan = Plan(student, GIVEN if job.teacher else None, epochs, training.steps, training.seed)
-    return found(parse(found.Parameters, values, "/procedure")), plan
+    return registry.make("procedures", spec["procedure"], "/procedure"), plan
 
 
 @dataclass
@@ -89,7 +86,7 @@ class Lineage:
         network = self.teacher if stage.teacher == GIVEN else self.network(stage.teacher.removeprefix("stage:"))
         contract = self.job.contract
         example = torch.zeros(2, contract.channels, contract.height, contract.width, device=self.device)
-        return Tapped(freeze(network), example)
+        return Tapped(freeze(network), example, "/teacher")
 
     def initial(self, stage: Stage, name: str) -> nn.Module:
         """A member's network with its initial weights."""

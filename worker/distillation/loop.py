@@ -1,23 +1,24 @@
 """The one training loop: a stage, built from plain data, stepped, saved and restored."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worker.distillation import registry
+from worker.distillation.averages import Averages
 from worker.distillation.data.images import Images
-from worker.distillation.errors import Diverged
+from worker.distillation.errors import Diverged, Problem, SpecError
 from worker.distillation.member import MemberRun, peers_of
-from worker.distillation.parameters import parse
+from worker.distillation.modes import statistics_kept
 from worker.distillation.procedure import Stage
 from worker.distillation.randomness import seed_all, seed_for
-from worker.distillation.source import InputContract, Position, Source, SourceContext
+from worker.distillation.source import InputContract, Position, Source, SourceContext, check_fields
 from worker.distillation.step import Batch, Outputs, Step
 from worker.distillation.taps import Tapped
+from worker.distillation.tasks import classification
 from worker.distillation.training import Training
 
 
@@ -39,30 +40,6 @@ class Surroundings:
     def example(self) -> Tensor:
         """Two blank images, to find shapes with."""
         return torch.zeros(2, self.contract.channels, self.contract.height, self.contract.width, device=self.device)
-
-
-@dataclass
-class Averages:
-    """Running means of the terms since they were last read, kept on the device."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, values: Mapping[str, Tensor | float]) -> None:
-        for name, value in values.items():
-            value = (
-                torch.as_tensor(value, dtype=torch.float64).detach()
-                if not isinstance(value, Tensor)
-                else value.double()
-            )
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def read(self) -> dict[str, float]:
-        """The means, as numbers; starts anew."""
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-        self.sums, self.counts = {}, {}
-        return means
 
 
 class StageRun:
@@ -141,7 +118,14 @@ class StageRun:
             member.train_mode()
         if self.input_gradient:
             batch = Batch(batch.image.detach().clone().requires_grad_(True), batch.fields)
-        self._update(batch, position)
+        try:
+            self._update(batch, position)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            words = "a batch of one image is too small for the student's BatchNorm"
+            hint = "Raise it, or let the source drop the last batch."
+            raise SpecError([Problem("/training/batch_size", words)], hint) from error
         self.number += 1
 
     def _update(self, batch: Batch, position: Position) -> None:
@@ -230,11 +214,13 @@ class StageRun:
         return any(getattr(needs, name) for member in self.members.values() for needs in member.composition.needs())
 
     def _build_source(self) -> Source:
-        spec, around = self.surroundings.source, self.surroundings
-        found = registry.find("sources", spec["name"], "/source")
-        values = {key: value for key, value in spec.items() if key != "name"}
-        source = found(parse(found.Parameters, values, "/source"))
+        around = self.surroundings
+        source = registry.make("sources", around.source, "/source")
         compositions = [member.composition for member in self.members.values()]
+        fields = tuple(sorted({name for c in compositions for name in c.fields}))
+        check_fields(source, fields)
+        if "label" in fields and around.dataset is not None:
+            classification.check_labels(around.dataset, around.classes, "/dataset")
         source.build(
             SourceContext(
                 teacher=self.teacher,
@@ -244,7 +230,7 @@ class StageRun:
                 batch_size=self.training.batch_size,
                 total_steps=self.stage.steps,
                 sampler=next((c.sampler for c in compositions if c.sampler), None),
-                fields=tuple(sorted({name for c in compositions for name in c.fields})),
+                fields=fields,
                 seed=seed_for(self.training.seed, self.stage.name, "source"),
                 device=around.device,
                 teacher_taps=bool(self.teacher and self.teacher.requested),
@@ -259,27 +245,3 @@ class StageRun:
             part = slice(start, start + self.training.batch_size)
             fields = {"label": dataset.label[part], "index": dataset.index[part]}
             yield Batch(dataset.normalise(dataset.image[part]), fields)
-
-
-@contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Within this context a forward pass in training mode leaves the network's buffers as they were."""
-    saved = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, buffer in network.named_buffers():
-                buffer.copy_(saved[name])
-
-
-@contextmanager
-def modes_kept(network: nn.Module) -> Iterator[None]:
-    """Within this context the network is in evaluation mode; its modules' modes are as before at the end."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -12,7 +12,6 @@ from worker.distillation.checkpoint import snapshot, state_of
 from worker.distillation.composition import Composition
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import BuildContext
-from worker.distillation.parameters import parse
 from worker.distillation.procedure import Member
 from worker.distillation.step import Outputs, Step
 from worker.distillation.taps import Tapped, parameters_through
@@ -41,7 +40,7 @@ class MemberRun:
         self.specs = member.transforms
         self._untransformed = copy.deepcopy(network).to("cpu") if self.specs else None
         self.transforms = make_transforms(self.specs, network)
-        self.tapped = Tapped(network, example)
+        self.tapped = Tapped(network, example, "/student/network")
         self.composition = Composition(member.objectives, member.pointer).to(example.device)
         self._freeze_after(member.trains_through)
         self._build(teacher, example, classes, examples)
@@ -137,7 +136,7 @@ class MemberRun:
     def _freeze_after(self, tap: str | None) -> None:
         if tap is None:
             return
-        trained = set(parameters_through(self.tapped, tap))
+        trained = set(parameters_through(self.tapped, tap, "/procedure/guided"))
         if not trained:
             raise SpecError([Problem("/procedure/guided", f"no parameters lie before {tap!r}")])
         for name, parameter in self.network.named_parameters():
@@ -159,18 +158,10 @@ class MemberRun:
 
 def make_transforms(specs: Sequence[Mapping[str, Any]], network: nn.Module) -> list[Transform]:
     """A job's transforms, prepared on a network in their order."""
-    transforms = [make_transform(spec, index) for index, spec in enumerate(specs)]
+    transforms = [registry.make("transforms", spec, f"/transforms/{index}") for index, spec in enumerate(specs)]
     for transform in transforms:
         transform.prepare(network)
     return transforms
-
-
-def make_transform(spec: Mapping[str, Any], index: int) -> Transform:
-    """A transform from its place in a job's spec."""
-    pointer = f"/transforms/{index}"
-    values = {key: value for key, value in spec.items() if key != "name"}
-    found = registry.find("transforms", spec["name"], pointer)
-    return found(parse(found.Parameters, values, pointer))
 
 
 def peers_of(name: str, outputs: Mapping[str, Outputs]) -> tuple[Outputs, ...]:

@@ -23,11 +23,14 @@ def seed_all(seed: int) -> None:
         numpy.random.seed(seed % 2**32)
 
 
-def random_state() -> dict[str, Any]:
-    """The state of all global generators, as plain data and tensors."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of all global generators, of torch's those of the CPU and of `device`, as plain data and tensors.
+
+    Other GPUs are left alone: to ask for their generators takes memory there, and the next attempt may have none.
+    """
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
     numpy = _numpy()
     if numpy is not None:
         name, keys, *rest = numpy.random.get_state()
@@ -35,12 +38,12 @@ def random_state() -> dict[str, Any]:
     return state
 
 
-def restore_random_state(state: Mapping[str, Any]) -> None:
+def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Undo `random_state`."""
     random.setstate(state["python"])
     torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
     numpy = _numpy()
     if numpy is not None and "numpy" in state:
         numpy.random.set_state(state["numpy"])

@@ -4,10 +4,12 @@ import importlib
 import importlib.machinery
 import inspect
 import pkgutil
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from worker.distillation import objective, procedure, source, transform
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.parameters import parse
 
 BASES: dict[str, type] = {
     "objectives": objective.Objective,
@@ -40,6 +42,17 @@ def find(kind: str, name: str, pointer: str = "") -> Any:
             [Problem(f"{pointer}/name", f"no {kind[:-1]} is called {name!r}; there are {', '.join(names(kind))}")]
         )
     return found[0]
+
+
+def make(kind: str, spec: Mapping[str, Any], pointer: str, *, leave_out: Collection[str] = ()) -> Any:
+    """The method that a part of a job's spec names, with the parameters that it gives; keys in `leave_out` are no parameters.
+
+    Raises:
+        SpecError: there is no such method, or it does not take these parameters.
+    """
+    found = find(kind, spec["name"], pointer)
+    values = {key: value for key, value in spec.items() if key != "name" and key not in leave_out}
+    return found(parse(found.Parameters, values, pointer))
 
 
 def _classes(kind: str, name: str) -> list[type]:

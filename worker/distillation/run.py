@@ -14,7 +14,8 @@ from worker.distillation.data.images import Images
 from worker.distillation.errors import EngineError, Problem, SpecError
 from worker.distillation.job import Job
 from worker.distillation.lineage import Lineage
-from worker.distillation.loop import StageRun, Surroundings, modes_kept
+from worker.distillation.loop import StageRun, Surroundings
+from worker.distillation.modes import modes_kept
 from worker.distillation.procedure import Stage, StageResult
 from worker.distillation.randomness import random_state, restore_random_state, seed_all, seed_for
 from worker.distillation.results import Results
@@ -79,7 +80,10 @@ class Run:
         self.validation: Images | None = None
         if self.dataset is not None and self.training.validation_fraction:
             self.dataset, self.validation = self.dataset.split(self.training.validation_fraction, self.training.seed)
+            classification.check_labels(self.dataset, self.job.classes, "/dataset")
         self.evaluation = self.job.load_evaluation(self.device)
+        if self.evaluation is not None:
+            classification.check_labels(self.evaluation[0], self.job.classes, "/evaluation/dataset")
         self.teacher = self.lineage.teacher
         self.surroundings = Surroundings(
             self.job.contract, self.job.classes, self.dataset, self.spec["source"], self.training, self.device
@@ -111,7 +115,7 @@ class Run:
         run = StageRun(stage, networks, self.lineage.teacher_of(stage), self.surroundings.with_training(stage.training))
         if parts is not None:
             run.load_state_dict(parts)
-            restore_random_state(parts["run"]["random"])
+            restore_random_state(parts["run"]["random"], self.device)
         else:
             run.prepare()
         self._enter_phase(run)
@@ -222,7 +226,7 @@ class Run:
             "history": [asdict(result) for result in self.lineage.history],
             "steps_before": self.steps_before,
             "seconds": self.seconds(),
-            "random": random_state(),
+            "random": random_state(self.device),
             "phases": self.results.phases(),
         }
         if self.best:

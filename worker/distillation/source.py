@@ -1,12 +1,13 @@
 """Source: where training batches come from: a dataset, or a synthesiser such as DAFL."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.errors import Problem, SpecError
 from worker.distillation.step import Batch
 
 if TYPE_CHECKING:
@@ -122,3 +123,15 @@ class Source:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Undo `state_dict`, after `build` with an equal context."""
+
+
+def check_fields(source: Source, fields: Iterable[str]) -> None:
+    """See that a source's batches hold these fields.
+
+    Raises:
+        SpecError: some are missing.
+    """
+    missing = sorted(set(fields) - set(source.provides))
+    if missing:
+        words = f"does not provide the batch fields that the objectives need: {', '.join(missing)}"
+        raise SpecError([Problem("/source", words)], "Choose other objectives, or the source `dataset` with a dataset.")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.modes import modes_kept
 from worker.distillation.objective import TapMap
 from worker.distillation.parameters import TapPair
 from worker.distillation.step import Outputs
@@ -31,12 +32,12 @@ class Tapped(nn.Module):
     In-place activations of the network are made out-of-place, so that no tap is overwritten after its capture.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor):
+    def __init__(self, network: nn.Module, example: Tensor, pointer: str = "/network"):
         """`example` (B, C, H, W) is passed through once, in eval mode and without a trace on the network or on any
         random generator, to find out which taps there are; B of at least 2 tells batches from other dimensions.
 
         Raises:
-            SpecError: the network does not take images of this shape, or gives no logits.
+            SpecError: the network does not take images of this shape, or gives no logits; `pointer` is its place in a spec.
         """
         super().__init__()
         self.network = network
@@ -44,7 +45,7 @@ class Tapped(nn.Module):
             if getattr(module, "inplace", False) is True:
                 module.inplace = False
         with undisturbed(network, example.device):
-            self._trace: Trace = trace(network, example)
+            self._trace: Trace = trace(network, example, pointer)
         self.map = TapMap(
             shapes={tap: shape for tap, shape in self._trace.shapes.items() if not tap.endswith(":in")},
             stages=_stages(network, self._trace.shapes, example.shape),
@@ -113,15 +114,9 @@ def _store(tap: str, captured: dict[str, Tensor], overwritten: bool, value: Tens
 @contextmanager
 def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
     """A context in which the network is in eval mode; its modes and torch's generators are as before at the end."""
-    modes = {module: module.training for module in network.modules()}
     devices = [device] if device.type == "cuda" else []
-    network.eval()
-    try:
-        with torch.random.fork_rng(devices), torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with modes_kept(network), torch.random.fork_rng(devices), torch.no_grad():
+        yield
 
 
 def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], image: torch.Size) -> tuple[str, ...]:
@@ -156,14 +151,14 @@ def penultimate(tapped: Tapped) -> str:
     raise SpecError([Problem("/network", "the network has no linear classifier whose input could be read")])
 
 
-def parameters_through(tapped: Tapped, tap: str) -> list[str]:
+def parameters_through(tapped: Tapped, tap: str, pointer: str = "/tap") -> list[str]:
     """Names, within the network, of the parameters of layers that run up to and including a tap.
 
     Raises:
-        SpecError: the network has no such tap.
+        SpecError: the network has no such tap; `pointer` is the name's place in a spec.
     """
     if tapped.map.shape(tap) is None:
-        raise SpecError([Problem("/tap", f"the network has no tap called {tap!r}; {tapped.map.nearest(tap)}")])
+        raise SpecError([Problem(pointer, f"the network has no tap called {tap!r}; {tapped.map.nearest(tap)}")])
     everything = set(tapped._trace.started)
     executed = set(tapped._trace.started[: tapped._trace.reached[tap]])
 

@@ -29,7 +29,7 @@ class Trace:
     overwritten: frozenset[str] = frozenset()
 
 
-def trace(network: nn.Module, example: Tensor) -> Trace:
+def trace(network: nn.Module, example: Tensor, pointer: str = "/network") -> Trace:
     """Pass `example` through the network as it is, and note what happens.
 
     Raises:
@@ -44,9 +44,9 @@ def trace(network: nn.Module, example: Tensor) -> Trace:
             logits = network(example)
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             shape = "x".join(map(str, example.shape[1:]))
-            raise SpecError([Problem("/network", f"does not take images of {shape}: {error}")]) from error
+            raise SpecError([Problem(pointer, f"does not take images of {shape}: {error}")]) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
-        raise SpecError([Problem("/network", "does not give one row of logits a sample")])
+        raise SpecError([Problem(pointer, "does not give one row of logits a sample")])
     return watch.result()
 
 

@@ -64,7 +64,7 @@ class Training:
         return AdamW([group for group in groups if group["params"]], self.learning_rate, weight_decay=self.weight_decay)
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """Low precision where it was asked for, or by itself on a GPU that has it."""
-        automatic = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        """Low precision where it was asked for, or by itself on a GPU that does not have to emulate it."""
+        automatic = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         low = self.precision == "bf16" or (self.precision == "auto" and automatic)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)

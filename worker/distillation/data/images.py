@@ -5,6 +5,7 @@ Shapes: N samples, B batch, C channels, H height, W width.
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -126,7 +127,9 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
     return grey
 
 
+@lru_cache(maxsize=16)
 def _affine(contract: InputContract, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and offset (C, 1, 1); kept, since a copy to a GPU waits for it, and this is asked for in every step."""
     mean, std = torch.tensor(contract.mean, dtype=torch.float64), torch.tensor(contract.std, dtype=torch.float64)
     scale, offset = (1 / (255 * std)).float(), (-mean / std).float()
     return scale.view(-1, 1, 1).to(device), offset.view(-1, 1, 1).to(device)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.distillation.errors import Problem, SpecError
 from worker.distillation.step import Batch, Outputs
 
 if TYPE_CHECKING:
@@ -25,6 +26,18 @@ Predict = Callable[[Tensor], Outputs | Tensor]
 def ground_truth_loss(outputs: Outputs, batch: Batch) -> Tensor:
     """Mean cross-entropy with the labels, in single precision."""
     return F.cross_entropy(outputs.logits.float(), batch.fields["label"])
+
+
+def check_labels(images: "Images", classes: int, pointer: str) -> None:
+    """See that a network of so many classes can be compared with the labels.
+
+    Raises:
+        SpecError: a label is too large.
+    """
+    largest = int(images.label.max())
+    if largest >= classes:
+        message = f"has labels up to {largest}, and the student tells {classes} classes apart (0 to {classes - 1})"
+        raise SpecError([Problem(pointer, message)], "Name a dataset of the same classes, or set student/classes.")
 
 
 def evaluate(

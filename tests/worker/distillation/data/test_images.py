@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from worker.distillation.data.images import Images, fit, has_split
+from worker.distillation.data.images import Images, _affine, fit, has_split
 from worker.distillation.errors import UploadError
 from worker.distillation.source import InputContract
 
@@ -97,3 +97,8 @@ def test_split_of_nothing_and_of_everything():
     assert [len(part) for part in whole.split(0.0, 0)] == [4, 0]
     with pytest.raises(ValueError, match="fraction"):
         whole.split(1.0, 0)
+
+
+def test_what_normalises_is_copied_to_the_device_once():
+    contract = InputContract(1, 8, 8, (0.5,), (0.25,))
+    assert _affine(contract, torch.device("cpu"))[0] is _affine(contract, torch.device("cpu"))[0]
