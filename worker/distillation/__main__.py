@@ -25,14 +25,28 @@ def main() -> int:
     # torch is slow to import: a worker that dies meanwhile must already take the engine with it
     die_with_parent()
 
-    from worker.distillation.errors import EngineError
+    from worker.distillation.errors import SpecError
     from worker.distillation.job import Job
-    from worker.distillation.run import Stopped
 
-    job = Job.read(arguments.job)
+    try:
+        job = Job.read(arguments.job)
+    except SpecError as error:
+        Channel(output).say(**error.as_event())
+        return REFUSED
     if arguments.check:
         job = replace(job, values={**job.values, "kind": "check"})
-    channel = Channel(output, job.values.get("silence_seconds"), sys.stdin)
+    # a terminal gives no commands, and reading it would stop an engine that its user has put into the background
+    commands = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin
+    return answer(job, Channel(output, job.values.get("silence_seconds"), commands))
+
+
+def answer(job: Any, channel: Channel) -> int:
+    """Do a job and say how it ended; gives the exit code."""
+    import torch
+
+    from worker.distillation.errors import EngineError, OutOfMemory
+    from worker.distillation.run import Stopped
+
     try:
         event, fields = perform(job, channel)
         channel.say(event, **fields)
@@ -43,7 +57,12 @@ def main() -> int:
     except EngineError as error:
         traceback.print_exc()
         channel.say(**error.as_event())
-        return REFUSED
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        traceback.print_exc()
+        words = f"the device has too little memory: {(str(error).splitlines() or ['out of memory'])[0]}"
+        hint = "Lower training/batch_size, or choose a smaller student or fewer taps."
+        channel.say(**OutOfMemory(words, hint).as_event())
+    return REFUSED
 
 
 def perform(job: Any, channel: Channel) -> tuple[str, dict[str, Any]]:

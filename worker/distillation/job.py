@@ -26,7 +26,19 @@ class Job:
 
     @classmethod
     def read(cls, path: Path) -> "Job":
-        return cls(json.loads(path.read_text()), path.parent)
+        """Read a job file.
+
+        Raises:
+            SpecError: it cannot be read, is not JSON, or lacks a key that its kind needs.
+        """
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise SpecError([Problem("", f"{path} is no job file that can be read: {error}")]) from error
+        problems = [Problem(key, "is missing from the job file") for key in _missing(values)]
+        if problems:
+            raise SpecError(problems, "docs/architecture.md has a whole job file.")
+        return cls(values, path.parent)
 
     @property
     def kind(self) -> str:
@@ -103,6 +115,37 @@ class Job:
             return None
         split = (self.spec.get("evaluation") or {}).get("split") or ("test" if has_split(path, "test") else "train")
         return Images.load(path, split, self.contract, device), split
+
+
+KEYS = {
+    "distill": (
+        "/spec/student/network", "/spec/objectives", "/spec/procedure/name", "/spec/source/name", "/spec/training",
+    ),
+    "teacher": ("/upload", "/teacher/network", "/teacher/classes", "/teacher/input"),
+    "dataset": ("/upload",),
+    "file": ("/upload", "/options/kind"),
+}  # fmt: skip
+"""What a job file of each kind must hold, as JSON pointers."""
+TEACHER_KEYS = ("/teacher/network", "/teacher/classes", "/teacher/input")
+
+
+def _missing(values: Any) -> list[str]:
+    """Pointers to what a job file lacks."""
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if kind not in (*KEYS, "check"):
+        return ["/kind"]
+    wanted = KEYS["distill" if kind == "check" else kind]
+    if kind in ("distill", "check") and values.get("teacher"):
+        wanted += TEACHER_KEYS + (("/teacher/weights",) if kind == "distill" else ())
+    return [pointer for pointer in wanted if not _has(values, pointer)]
+
+
+def _has(values: Any, pointer: str) -> bool:
+    for key in pointer.split("/")[1:]:
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 def read_contract(values: Mapping[str, Any]) -> InputContract:
