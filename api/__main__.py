@@ -8,8 +8,6 @@ from typing import NoReturn
 
 import structlog
 import uvicorn
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
 
 from api.main import app
 from api.observe import configure_logging
@@ -28,22 +26,6 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def prepare() -> None:
-    """Bring an SQLite database to the newest schema; of another, which others may use, only require it.
-
-    Raises:
-        SystemExit: the database does not answer, or has another schema.
-    """
-    try:
-        if make_url(settings().database).get_backend_name() == "sqlite":
-            migrate.upgrade()
-        elif not migrate.is_current():
-            sys.exit("The database does not have the schema of this version: run 'make migrate' first.")
-    except OperationalError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        sys.exit(f"The database does not answer: {reason}. Is DISTILL_DATABASE_URL right?")
-
-
 def leave(number: int, frame: FrameType | None) -> NoReturn:
     """End with success: the server raises its signal once more when it has ended in good order."""
     sys.exit(0)
@@ -54,7 +36,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
     configure_logging(pretty=sys.stderr.isatty())
-    prepare()
+    migrate.prepare()
     config = uvicorn.Config(
         app,
         host=settings().host,

@@ -3,14 +3,18 @@
 `make migrate` does it by hand and the embedded service at every start; any number of processes may do it at once.
 """
 
+import sys
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from models.database import engine
+from models.settings import settings
 
 FOLDER = Path(__file__).parents[1] / "migrations"
 
@@ -38,6 +42,22 @@ def is_current() -> bool:
     with engine().connect() as connection:
         heads = MigrationContext.configure(connection).get_current_heads()
     return set(heads) == set(ScriptDirectory.from_config(config()).get_heads())
+
+
+def prepare() -> None:
+    """Bring an SQLite database to the newest schema; of another, which others may use, only require it.
+
+    Raises:
+        SystemExit: the database does not answer, or has another schema.
+    """
+    try:
+        if make_url(settings().database).get_backend_name() == "sqlite":
+            upgrade()
+        elif not is_current():
+            sys.exit("The database does not have the schema of this version: run 'make migrate' first.")
+    except OperationalError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        sys.exit(f"The database does not answer: {reason}. Is DISTILL_DATABASE_URL right?")
 
 
 if __name__ == "__main__":

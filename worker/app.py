@@ -9,12 +9,9 @@ from typing import Any
 
 import structlog
 from celery.signals import setup_logging, worker_shutting_down
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
 
 from models import migrate
 from models.queue import Kind, app, ring
-from models.settings import settings
 from worker.engine_process import ENGINE
 from worker.lease import AWAY
 from worker.ledger import presence
@@ -30,7 +27,7 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
     The signal drains: a running engine is asked to checkpoint and end, its job is queued again, and the process ends.
     """
     hide_memory()
-    prepare_database()
+    migrate.prepare()
     post = Post(kind, presence.register(kind), command)
     structlog.contextvars.bind_contextvars(worker=post.worker_id, kind=kind)
     post.listen(app())
@@ -51,22 +48,6 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
     ring(kind)  # for what this worker has put back
     log.info("worker_ends", code=code)
     return code
-
-
-def prepare_database() -> None:
-    """Bring an SQLite database to the newest schema; of another, which others may use, only require it.
-
-    Raises:
-        SystemExit: the database does not answer, or has another schema.
-    """
-    try:
-        if make_url(settings().database).get_backend_name() == "sqlite":
-            migrate.upgrade()
-        elif not migrate.is_current():
-            sys.exit("The database does not have the schema of this version: run 'make migrate' first.")
-    except OperationalError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        sys.exit(f"The database does not answer: {reason}. Is DISTILL_DATABASE_URL right?")
 
 
 def _listen(kind: Kind) -> int:

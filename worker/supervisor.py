@@ -23,8 +23,9 @@ from types import FrameType
 
 import structlog
 
+from models import migrate
 from models.settings import Settings, settings
-from worker.app import configure_logging, prepare_database
+from worker.app import configure_logging
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CHILDREN = {
@@ -210,7 +211,7 @@ def main() -> int:
     arguments = parser.parse_args()
     configure_logging()
     with alone(config.data):
-        prepare_database()
+        migrate.prepare()
         supervisor = Supervisor(config, choose_port(config.host, arguments.port))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, supervisor.stop)
