@@ -50,12 +50,14 @@ class TapMap:
     """The taps that a network offers.
 
     `shapes` (without the batch) of `PATH` and `PATH:pre`, in order of execution; `stages`: the last 4-D tap at each
-    resolution (of the outermost modules), large to small; `inputs`: shapes of `PATH:in`, the input of a module.
+    resolution (of the outermost modules), large to small; `inputs`: shapes of `PATH:in`, the input of a module;
+    `classifier`: the `PATH:in` that the final classifier reads, None where there is none.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     stages: tuple[str, ...]
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    classifier: str | None = None
 
     def shape(self, tap: str) -> tuple[int, ...] | None:
         """The shape of a tap without the batch, or None where the network has no such tap."""

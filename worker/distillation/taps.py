@@ -50,6 +50,7 @@ class Tapped(nn.Module):
             shapes={tap: shape for tap, shape in self._trace.shapes.items() if not tap.endswith(":in")},
             stages=_stages(network, self._trace.shapes, example.shape),
             inputs={tap: shape for tap, shape in self._trace.shapes.items() if tap.endswith(":in")},
+            classifier=_classifier(network, self._trace),
         )
         self._requested: tuple[str, ...] = ()
 
@@ -138,17 +139,24 @@ def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], image: to
 
 
 def penultimate(tapped: Tapped) -> str:
-    """The tap `PATH:in` of what the final classifier reads: the last nn.Linear, or 1x1 convolution, that ran.
+    """The tap `PATH:in` of what the final classifier reads.
 
     Raises:
-        SpecError: the network has neither.
+        SpecError: the network has no linear classifier.
     """
-    for path in reversed(tapped._trace.started):
-        module = tapped.network.get_submodule(path)
+    if tapped.map.classifier is None:
+        raise SpecError([Problem("/network", "the network has no linear classifier whose input could be read")])
+    return tapped.map.classifier
+
+
+def _classifier(network: nn.Module, traced: Trace) -> str | None:
+    """The input of the last nn.Linear, or 1x1 convolution, that ran."""
+    for path in reversed(traced.started):
+        module = network.get_submodule(path)
         head = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1})
-        if head and tapped.map.shape(f"{path}:in") is not None:
+        if head and f"{path}:in" in traced.shapes:
             return f"{path}:in"
-    raise SpecError([Problem("/network", "the network has no linear classifier whose input could be read")])
+    return None
 
 
 def parameters_through(tapped: Tapped, tap: str, pointer: str = "/tap") -> list[str]:
