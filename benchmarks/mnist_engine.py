@@ -41,19 +41,21 @@ def main() -> int:
 
 
 def run(seed: int, threads: int, dataset: Path, teacher: Path, folder: Path) -> dict[str, Any]:
-    """One job of the engine; gives the student's accuracy, its agreement with the teacher, and the seconds it took."""
+    """One job of the engine; gives the student's accuracy, its agreement with the teacher, and the seconds it took
+    (wall-clock time, which other work on the machine lengthens, and CPU time)."""
     place = folder / f"seed{seed}"
     place.mkdir(parents=True, exist_ok=True)
     path = place / "job.json"
     path.write_text(json.dumps(job(seed, threads, dataset, teacher), indent=2))
-    began = time.monotonic()
+    began, used = time.monotonic(), os.times()
     events = _engine(path, threads)
-    seconds = time.monotonic() - began
+    seconds, now = time.monotonic() - began, os.times()
+    cpu_seconds = now.children_user + now.children_system - used.children_user - used.children_system
     if events[-1]["event"] != "done":
         raise SystemExit(f"seed {seed}: {json.dumps(events[-1], indent=2)}")
     student = json.loads((place / "output" / "report.json").read_text())["evaluation"]["student"]
-    figures = {"seed": seed, "seconds": round(seconds, 1), **student}
-    print(f"seed {seed}: {student['accuracy']:.2%} in {seconds:.0f} s", flush=True)
+    figures = {"seed": seed, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), **student}
+    print(f"seed {seed}: {student['accuracy']:.2%} in {seconds:.0f} s ({cpu_seconds:.0f} s of CPU)", flush=True)
     return figures
 
 
