@@ -57,9 +57,14 @@ class Lineage:
             raise RuntimeError(f"the procedure gives two stages the name {stage.name!r}, by which networks are found")
         return stage
 
-    def ships(self) -> str:
-        """The place of the network that is the job's student."""
-        return self.procedure.ships(tuple(self.history), self.plan)
+    def ships(self, unfinished: Stage | None = None) -> str:
+        """The place of the network that is the job's student; as if `unfinished` were the last stage, where it is given."""
+        history = [*self.history, StageResult(unfinished.name, 0, {})] if unfinished else self.history
+        return self.procedure.ships(tuple(history), self.plan)
+
+    def keeps(self) -> dict[str, str]:
+        """The places of the other networks that become artifacts, by name."""
+        return self.procedure.keeps(tuple(self.history), self.plan)
 
     def fraction(self, of_stage: float) -> float:
         """How much of the job is done when `of_stage` of the running stage is, by the budgets of the planned stages."""
@@ -71,13 +76,16 @@ class Lineage:
 
     def network(self, place: str) -> nn.Module:
         """A finished stage's network, from `STAGE`, `STAGE/MEMBER`, or either with `@EPOCH`."""
-        place, _, epoch = place.partition("@")
-        name, _, member = place.partition("/")
-        member = member or "student"
-        network = self._fresh(self._finished(name).members[member])
-        part = f"snapshot/{name}/{member}@{epoch}" if epoch else f"stage/{name}/{member}"
+        stage, member, epoch = _parts(place)
+        network = self._fresh(self.member(place))
+        part = f"snapshot/{stage}/{member}@{epoch}" if epoch else f"stage/{stage}/{member}"
         network.load_state_dict(self.checkpoints.thaw(part))
         return network.requires_grad_(True)
+
+    def member(self, place: str) -> Member:
+        """What the network at a place is, as plain data."""
+        stage, member, _ = _parts(place)
+        return self._finished(stage).members[member]
 
     def teacher_of(self, stage: Stage) -> Tapped | None:
         """The stage's teacher: a frozen copy with taps of its own."""
@@ -91,7 +99,7 @@ class Lineage:
     def initial(self, stage: Stage, name: str) -> nn.Module:
         """A member's network with its initial weights."""
         member = stage.members[name]
-        seed_all(seed_for(self.plan.seed, stage.name, name, "initial"))
+        seed_all(seed_for(self.plan.seed, stage.seeded_by, name, "initial"))
         if member.initial and member.initial.startswith("stage:"):
             return self.network(member.initial.removeprefix("stage:"))
         network = self._fresh(member)
@@ -108,8 +116,7 @@ class Lineage:
             raise SpecError([Problem("/student/initial_weights", error.message)], error.hint) from error
 
     def _fresh(self, member: Member) -> nn.Module:
-        network = networks.build(member.network, self.job.classes, self.job.contract, dict(member.options))
-        return network.to(self.device)
+        return build_network(member, self.job).to(self.device)
 
     def _finished(self, name: str) -> Stage:
         """A finished stage as plain data, by replaying the procedure."""
@@ -118,6 +125,26 @@ class Lineage:
             if result.name == name and stage is not None:
                 return stage
         raise SpecError([Problem("/procedure", f"no finished stage is called {name!r}")])
+
+
+def _parts(place: str) -> tuple[str, str, str]:
+    """Stage, member (`student` if it is left out) and epoch (perhaps empty) of `STAGE/MEMBER@EPOCH`."""
+    place, _, epoch = place.partition("@")
+    stage, _, member = place.partition("/")
+    return stage, member or "student", epoch
+
+
+def build_network(member: Member, job: Job) -> nn.Module:
+    """A member's network with fresh weights, on torch's default device.
+
+    Raises:
+        SpecError: there is no such network, or it cannot be built for this job; with its place in the job's spec.
+    """
+    try:
+        return networks.build(member.network, job.classes, job.contract, dict(member.options))
+    except SpecError as error:
+        moved = [Problem(member.network_pointer + problem.pointer, problem.message) for problem in error.problems]
+        raise SpecError(moved, error.hint) from error
 
 
 def planned_stages(procedure: Procedure, plan: Plan, history: list[StageResult]) -> list[Stage]:

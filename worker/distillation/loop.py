@@ -64,6 +64,7 @@ class StageRun:
                 surroundings.example(),
                 surroundings.classes,
                 dataset.examples if dataset is not None else None,
+                len(stage.members) - 1,
             )
             for name, member in stage.members.items()
         }
@@ -74,7 +75,7 @@ class StageRun:
         self.warm_up_total = self.source.warm_up_steps()
         self.number = self.warmed_up = 0
         self.averages, self.last = Averages(), {}
-        seed_all(seed_for(self.training.seed, stage.name, "training"))
+        seed_all(seed_for(self.training.seed, stage.seeded_by, "training"))
 
     @property
     def students(self) -> dict[str, nn.Module]:
@@ -231,7 +232,7 @@ class StageRun:
                 total_steps=self.stage.steps,
                 sampler=next((c.sampler for c in compositions if c.sampler), None),
                 fields=fields,
-                seed=seed_for(self.training.seed, self.stage.name, "source"),
+                seed=seed_for(self.training.seed, self.stage.seeded_by, "source"),
                 device=around.device,
                 teacher_taps=bool(self.teacher and self.teacher.requested),
             )

@@ -35,15 +35,16 @@ class MemberRun:
         example: Tensor,
         classes: int,
         examples: int | None,
+        peers: int = 0,
     ):
         self.training = training
         self.specs = member.transforms
         self._untransformed = copy.deepcopy(network).to("cpu") if self.specs else None
         self.transforms = make_transforms(self.specs, network)
-        self.tapped = Tapped(network, example, "/student/network")
+        self.tapped = Tapped(network, example, f"{member.network_pointer}/network")
         self.composition = Composition(member.objectives, member.pointer).to(example.device)
         self._freeze_after(member.trains_through)
-        self._build(teacher, example, classes, examples)
+        self._build(teacher, example, classes, examples, peers)
         own = self.composition.own_groups()
         trained = [*(p for p in network.parameters() if p.requires_grad), *self.composition.trained_parameters()]
         self.optimizer = training.make_optimizer(trained)
@@ -142,7 +143,7 @@ class MemberRun:
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name in trained)
 
-    def _build(self, teacher: Tapped | None, example: Tensor, classes: int, examples: int | None) -> None:
+    def _build(self, teacher: Tapped | None, example: Tensor, classes: int, examples: int | None, peers: int) -> None:
         taps = self.composition.taps(self.tapped.map, teacher.map if teacher else None)
         self.tapped.request(taps.student)
         if teacher:
@@ -151,7 +152,8 @@ class MemberRun:
         with torch.no_grad():
             outputs = self.tapped(example)
             teachers = teacher(example) if teacher else None
-        context = BuildContext(outputs, teachers, self.network, teacher.network if teacher else None, classes, examples)
+        taught_by = teacher.network if teacher else None
+        context = BuildContext(outputs, teachers, self.network, taught_by, classes, examples, peers=peers)
         self.composition.build(context)
         self.composition.to(example.device)
 

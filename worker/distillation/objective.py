@@ -35,6 +35,8 @@ class Needs:
     batch_global: bool = False
     """Its value is not a mean over samples, so several devices must gather."""
     minimum_classes: int = 2
+    peers: bool = False
+    """Reads the outputs of the other members of a cohort."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class BuildContext:
     classes: int
     examples: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    peers: int = 0
+    """How many other members the cohort has."""
 
 
 class Objective(nn.Module):
@@ -147,6 +151,8 @@ def _unmet(needs: Needs, context: BuildContext) -> list[str]:
     problems = []
     if needs.teacher and context.teacher is None:
         problems.append("needs a teacher")
+    if needs.peers and not context.peers:
+        problems.append("learns from the other members of a cohort, and there are none: choose the procedure `mutual`")
     if context.classes < needs.minimum_classes:
         problems.append(f"needs at least {needs.minimum_classes} classes, not {context.classes}")
     if needs.logits and context.teacher is not None:

@@ -29,6 +29,8 @@ class Member:
     transforms: tuple[dict[str, Any], ...] = ()
     pointer: str = "/objectives"
     """Where in the job's spec the objectives stand, for messages."""
+    network_pointer: str = "/student"
+    """Where in the job's spec `network` and `options` stand, for messages."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Stage:
     `teacher` is None, `"given"`, `"stage:NAME"`, `"stage:NAME/MEMBER"`, or either with `@EPOCH` for a snapshot.
     `epochs` or `steps` bounds it; `training` overrides keys of the job's training. `update` says whether a cohort's
     members all read the same predictions or each sees its predecessors' newest. `snapshots` are epochs whose weights
-    are kept, for later stages.
+    are kept, for later stages. Random streams are derived from `seed_name` (the stage's name if None), so that two
+    procedures can draw the same numbers for stages that are to be compared.
     """
 
     name: str
@@ -50,6 +53,12 @@ class Stage:
     update: Literal["simultaneous", "sequential"] = "simultaneous"
     snapshots: tuple[int, ...] = ()
     phase: str = "distilling"
+    seed_name: str | None = None
+
+    @property
+    def seeded_by(self) -> str:
+        """What the stage's random streams are derived from, beside the job's seed."""
+        return self.seed_name or self.name
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,10 @@ class Procedure:
     """The schedule of a job."""
 
     paper: ClassVar[str] = ""
+    own_teacher: ClassVar[bool] = False
+    """Can train a teacher of its own, so that objectives may need one although the job has none."""
+    objective_defaults: ClassVar[tuple[dict[str, Any], ...]] = ()
+    """The job's objectives where it names none, if not the usual ones."""
 
     @dataclass(frozen=True)
     class Parameters:
@@ -96,3 +109,7 @@ class Procedure:
     def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
         """`"STAGE/MEMBER"` of the network that is the job's student."""
         return f"{history[-1].name}/student"
+
+    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+        """Other networks worth having, by the name of their artifact: `"STAGE/MEMBER"`, perhaps with `@EPOCH`."""
+        return {}

@@ -10,7 +10,7 @@ from worker.distillation.catalogue import schema
 from worker.distillation.objective import BuildContext, Objective
 from worker.distillation.parameters import parse
 from worker.distillation.source import InputContract
-from worker.distillation.step import Batch, Step
+from worker.distillation.step import Batch, Outputs, Step
 from worker.distillation.taps import Tapped
 
 PAIRS = {
@@ -43,12 +43,13 @@ def variants(name: str) -> list[dict]:
 
 @dataclass
 class Trial:
-    """A teacher, a student, and one objective between them, built."""
+    """A teacher, a student with peers, and one objective between them, built."""
 
     teacher: Tapped
     student: Tapped
     objective: Objective
     batch: Batch
+    peers: tuple[Outputs, ...] = ()
 
     @classmethod
     def of(
@@ -73,15 +74,22 @@ class Trial:
         self.student.eval()
         with torch.no_grad():
             outputs, teachers = self.student(example), self.teacher(example)
-        context = BuildContext(outputs, teachers, self.student.network, self.teacher.network, classes, examples=64)
-        self.objective.build(context)
+        self.peers = peers_of(len(self.batch.image), classes)
+        networks = (self.student.network, self.teacher.network)
+        self.objective.build(BuildContext(outputs, teachers, *networks, classes, examples=64, peers=len(self.peers)))
         self.student.train()
 
     def step(self) -> Step:
         """A forward pass of both networks."""
         with torch.set_grad_enabled(self.objective.active_needs.input_gradient):
             teacher = self.teacher(self.batch.image)
-        return Step(self.batch, self.student(self.batch.image), teacher, progress=0.5)
+        return Step(self.batch, self.student(self.batch.image), teacher, self.peers, progress=0.5)
+
+
+def peers_of(samples: int, classes: int) -> tuple[Outputs, ...]:
+    """What two other members of a cohort say; other random numbers stay as they are."""
+    draw = torch.Generator().manual_seed(5)
+    return tuple(Outputs(torch.randn(samples, classes, generator=draw)) for _ in range(2))
 
 
 def batch_of(channels: int, size: int, classes: int, samples: int) -> Batch:
@@ -103,4 +111,5 @@ def part_of(step: Step, rows: slice) -> Step:
         return type(outputs)(outputs.logits[rows], {name: tap[rows] for name, tap in outputs.taps.items()})
 
     batch = Batch(step.batch.image[rows], {name: value[rows] for name, value in step.batch.fields.items()})
-    return Step(batch, cut(step.student), cut(step.teacher), progress=step.progress, number=step.number)
+    peers = tuple(cut(peer) for peer in step.peers)
+    return Step(batch, cut(step.student), cut(step.teacher), peers, step.progress, step.number)
