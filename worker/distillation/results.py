@@ -18,7 +18,7 @@ from worker.distillation.export import export
 from worker.distillation.export.pictures import write_grid
 from worker.distillation.export.report import report
 from worker.distillation.job import Job
-from worker.distillation.procedure import StageResult
+from worker.distillation.procedure import Member, StageResult
 from worker.distillation.source import Source
 from worker.distillation.tasks import classification
 
@@ -98,24 +98,31 @@ class Results:
         measured["without_data"] = self._score_without_data(student, teacher, source)
         return measured
 
+    def keep(
+        self, name: str, network: nn.Module, member: Member, evaluation: tuple[Images, str] | None
+    ) -> dict[str, Any]:
+        """Write a network that is not the student to `NAME.safetensors`; gives its `file`, and what the report says of it."""
+        (file,) = self._export(network, member, ["safetensors"], name)
+        figures = None
+        if evaluation is not None:
+            figures = classification.evaluate(network.eval(), evaluation[0], self.job.training.batch_size)
+        told = {"name": name, "network": member.network, "options": member.options, "evaluation": figures}
+        return {**told, "file": file, "file_bytes": file["path"].stat().st_size}
+
     def write(
         self,
         student: nn.Module,
+        member: Member,
         teacher: nn.Module | None,
         figures: Mapping[str, Any],
         chosen: Mapping[str, str],
         history: Sequence[StageResult],
         seconds: float,
+        kept: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Any]:
-        """Export the student, write `report.json`, and say every file as an artifact; gives the report's summary."""
-        output = self.job.folder / "output"
-        output.mkdir(exist_ok=True)
-        meta = {
-            "network": self.job.spec["student"]["network"],
-            "options": self.job.spec["student"].get("options") or {},
-        }
-        formats = self.job.spec.get("exports") or ["safetensors"]
-        files = export(student, self.job.contract, self.job.class_names, formats, output, meta)
+        """Export the student, write `report.json`, and say every file as an artifact, those of `kept` networks too; gives
+        the report's summary."""
+        files = self._export(student, member, self.job.spec.get("exports") or ["safetensors"], "student")
         content = report(
             job=self.job,
             student=student,
@@ -127,8 +134,11 @@ class Results:
             phases=self.phases(),
             seconds=seconds,
             environment=self.environment(),
+            network=member.network,
+            kept=[{key: value for key, value in each.items() if key != "file"} for each in kept],
         )
-        files.append(self._write_report(content, output))
+        files += [each["file"] for each in kept]
+        files.append(self._write_report(content, self.job.folder / "output"))
         for file in files:
             path = Path(file["path"])
             with path.open("rb") as opened:
@@ -150,6 +160,12 @@ class Results:
             ]
         agreement = sum(int((ours == theirs).sum()) for ours, theirs in pairs) / len(samples)
         return {"samples": len(samples), "agreement_with_teacher": agreement}
+
+    def _export(self, network: nn.Module, member: Member, formats: Sequence[str], stem: str) -> list[dict[str, Any]]:
+        output = self.job.folder / "output"
+        output.mkdir(exist_ok=True)
+        meta = {"network": member.network, "options": member.options}
+        return export(network, self.job.contract, self.job.class_names, formats, output, meta, stem)
 
     @staticmethod
     def _write_report(content: Mapping[str, Any], output: Path) -> dict[str, Any]:

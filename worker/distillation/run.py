@@ -110,7 +110,7 @@ class Run:
     # Stages
 
     def _run_stage(self, stage: Stage, parts: Mapping[str, Any] | None) -> None:
-        seed_all(seed_for(self.training.seed, stage.name, "build"))
+        seed_all(seed_for(self.training.seed, stage.seeded_by, "build"))
         networks = {name: self.lineage.initial(stage, name) for name in stage.members}
         run = StageRun(stage, networks, self.lineage.teacher_of(stage), self.surroundings.with_training(stage.training))
         if parts is not None:
@@ -143,18 +143,21 @@ class Run:
         self.results.previews(run.source, self.steps_before + run.number)
 
     def _keep_best(self, run: StageRun, epoch: int) -> None:
-        if self.validation is None or "student" not in run.members:
+        """Judge the network that would ship, were this stage the last."""
+        place = self.lineage.ships(run.stage)
+        stage, _, name = place.partition("/")
+        if self.validation is None or stage != run.stage.name or name not in run.members:
             return
-        member = run.members["student"]
+        member = run.members[name]
         network = member.network
         with modes_kept(network):
             figures = classification.evaluate(network, self.validation, self.training.batch_size)
         step = self.steps_before + run.number
         self.channel.say("metrics", step=step, values={f"validation/{name}": value for name, value in figures.items()})
         better = figures["accuracy"] > self.best.get("accuracy", -1.0)
-        if self.training.selection == "best" and (better or self.best.get("stage") != run.stage.name):
+        if self.training.selection == "best" and (better or self.best.get("place") != place):
             self.best = {
-                "stage": run.stage.name,
+                "place": place,
                 "epoch": epoch,
                 "accuracy": figures["accuracy"],
                 "weights": member.weights(),
@@ -170,9 +173,9 @@ class Run:
     def _finish(self) -> dict[str, Any]:
         self.results.enter("evaluating")
         shipped = self.lineage.ships()
-        student = self.lineage.network(shipped)
+        student, member = self.lineage.network(shipped), self.lineage.member(shipped)
         chosen = {"checkpoint": "last", "why": "the weights at the end of the training"}
-        if self.best and shipped == f"{self.best['stage']}/student":
+        if shipped == self.best.get("place"):
             student.load_state_dict(self.best["weights"])
             why = (
                 f"best accuracy ({self.best['accuracy']:.4f}) on {len(self.validation or ())} held-out training images"
@@ -180,7 +183,12 @@ class Run:
             chosen = {"checkpoint": f"epoch {self.best['epoch']}", "why": why}
         figures = self.results.figures(student.eval(), self.teacher, self.evaluation, self.source)
         self.results.enter("exporting")
-        return self.results.write(student, self.teacher, figures, chosen, self.lineage.history, self.seconds())
+        kept = [
+            self.results.keep(name, self.lineage.network(place), self.lineage.member(place), self.evaluation)
+            for name, place in self.lineage.keeps().items()
+        ]
+        history = self.lineage.history
+        return self.results.write(student, member, self.teacher, figures, chosen, history, self.seconds(), kept)
 
     # Between steps
 

@@ -21,8 +21,9 @@ def export(
     formats: Sequence[str],
     folder: Path,
     meta: Mapping[str, Any],
+    stem: str = "student",
 ) -> list[dict[str, Any]]:
-    """Write `student.FORMAT` to the folder for each format; the student is left as it was found.
+    """Write `STEM.FORMAT` to the folder for each format; the student is left as it was found.
 
     `meta` holds `network` and `options`, by which the student is built. Gives `name`, `path` and `content_type` of
     each file.
@@ -36,11 +37,11 @@ def export(
         message = f"no such format; there are {', '.join(WRITERS)}"
         raise SpecError([Problem(f"/exports/{index}", message) for index in unknown])
     card = Card(meta["network"], dict(meta.get("options") or {}), tuple(class_names), contract)
-    return [_write(student, card, name, folder) for name in dict.fromkeys(formats)]
+    return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
 
 
-def _write(student: nn.Module, card: Card, name: str, folder: Path) -> dict[str, Any]:
-    path, partial = folder / f"student.{name}", folder / f"student.{name}.partial"
+def _write(student: nn.Module, card: Card, name: str, path: Path) -> dict[str, Any]:
+    partial = path.with_name(f"{path.name}.partial")
     try:
         WRITERS[name](student, card, partial)
         partial.rename(path)

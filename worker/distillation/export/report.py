@@ -32,15 +32,18 @@ def report(
     phases: Mapping[str, float],
     seconds: float,
     environment: Mapping[str, Any],
+    network: str | None = None,
+    kept: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What `report.json` holds: plain JSON values, with null for whatever was not measured or is not finite.
 
     `figures` are `evaluation` (with `student`, `teacher`, `split`, `images`) and `without_data`, each perhaps None;
-    `chosen` says which weights shipped and why; `files` have `name` and `path`; times are in seconds.
+    `chosen` says which weights shipped and why; `files` have `name` and `path`; times are in seconds; `network` is that
+    of the student, if it is not the one that the spec names; `kept` tells of other networks that became artifacts.
     """
     written = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in files]
     costs = {"student": cost(student, job.contract), "teacher": _teacher(job, teacher)}
-    costs["student"] = {"network": job.spec["student"]["network"], **costs["student"], "files": written}
+    costs["student"] = {"network": network or job.spec["student"]["network"], **costs["student"], "files": written}
     content = {
         "job": job.values.get("job"),
         "attempt": job.values.get("attempt"),
@@ -50,6 +53,7 @@ def report(
         "shipped": dict(chosen),
         **_measured(job, figures),
         "stages": list(stages),
+        "kept": list(kept),
         "seeds": {"seed": job.training.seed, "note": "Every random stream of the run is derived from this seed."},
         "environment": {**environment, "versions": {**environment.get("versions", {}), **_versions()}},
         "seconds": {"total": seconds, "phases": dict(phases)},
