@@ -64,6 +64,14 @@ class Objectives(tuple[dict[str, Any], ...]):
     """The type of a parameter that is a list of weighted objectives, written as in a job's `objectives`."""
 
 
+@dataclass(frozen=True)
+class NetworkChoice:
+    """The type of a parameter that is a network: its name and its options, written as in a job's `student`."""
+
+    network: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
 TapPair = tuple[str, str]
 """A student's tap and the teacher's tap that it is compared with."""
 
@@ -145,6 +153,8 @@ def _schema_of(hint: Any) -> dict[str, Any]:
     origin, args = typing.get_origin(base), typing.get_args(base)
     if base is Objectives:
         return {"type": "array", "items": {"$ref": "#/objectives"}} | text
+    if base is NetworkChoice:
+        return {"$ref": "#/network"} | text
     if origin is Literal:
         return {"enum": list(args)} | text
     if origin is tuple and args[-1:] == (Ellipsis,):
@@ -170,6 +180,8 @@ def _parse_value(hint: Any, value: Any) -> Any:
         if not any(value == arg and type(value) is type(arg) for arg in args):
             raise ValueError(f"must be one of {', '.join(map(str, args))}, not {value!r}")
         return value
+    if base is NetworkChoice:
+        return _parse_network(value)
     if base is Objectives or origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"must be a list, not {value!r}")
@@ -190,6 +202,13 @@ def _parse_plain(base: type, value: Any) -> Any:
     if not math.isfinite(number):
         raise ValueError("must be finite")
     return number
+
+
+def _parse_network(value: Any) -> NetworkChoice:
+    right = isinstance(value, Mapping) and isinstance(value.get("network"), str)
+    if not right or value.keys() - {"network", "options"} or not isinstance(value.get("options") or {}, Mapping):
+        raise ValueError(f"must be an object with the name of a `network` and perhaps its `options`, not {value!r}")
+    return NetworkChoice(value["network"], dict(value.get("options") or {}))
 
 
 def _parse_list(base: Any, args: tuple[Any, ...], items: Items, values: Any) -> Any:

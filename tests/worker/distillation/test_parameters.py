@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 
 from worker.distillation.errors import SpecError
-from worker.distillation.parameters import Items, Objectives, Range, TapPair, parse, schema
+from worker.distillation.parameters import Items, NetworkChoice, Objectives, Range, TapPair, parse, schema
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Example:
     sizes: Annotated[tuple[Annotated[int, Range(ge=1)], ...], Items(most=2), "Sizes."] = ()
     pairs: Annotated[tuple[TapPair, ...] | None, Items(least=1), "Pairs."] = None
     losses: Annotated[Objectives | None, "Losses."] = None
+    network: Annotated[NetworkChoice | None, "A network."] = None
+    chain: tuple[NetworkChoice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def test_schema_of_each_kind():
             "anyOf": [{"type": "array", "items": {"$ref": "#/objectives"}}, {"type": "null"}],
             "description": "Losses.", "default": None,
         },
+        "network": {"anyOf": [{"$ref": "#/network"}, {"type": "null"}], "description": "A network.", "default": None},
+        "chain": {"type": "array", "items": {"$ref": "#/network"}, "minItems": 0, "default": []},
     }  # fmt: skip
 
 
@@ -88,6 +92,14 @@ def test_good_values_parse(values):
         assert getattr(parsed, name) == (tuple(given) if isinstance(given, list) else given)
 
 
+def test_networks_have_a_name_and_perhaps_options():
+    written = {"network": "mlp", "options": {"hidden": [8]}}
+    parsed = parse(Example, {"network": written, "chain": [{"network": "lenet5"}, written]})
+    assert parsed.network == NetworkChoice("mlp", {"hidden": [8]})
+    assert parsed.chain == (NetworkChoice("lenet5"), parsed.network)
+    assert parse(Example, {"network": {"network": "mlp", "options": None}}).network == NetworkChoice("mlp")
+
+
 def test_whole_numbers_become_floats():
     assert isinstance(parse(Example, {"rate": 1}).rate, float)
 
@@ -100,6 +112,8 @@ def test_whole_numbers_become_floats():
         ("kind", "c"), ("kind", True), ("kind", ["a"]), ("limit", 1), ("limit", 10), ("limit", 2.5), ("sizes", [1, 2, 3]),
         ("sizes", [0]), ("sizes", 5), ("sizes", "12"), ("pairs", []), ("pairs", [["s"]]), ("pairs", [["s", "t", "u"]]),
         ("pairs", [["s", 1]]), ("pairs", ["st"]), ("losses", ["kd"]), ("losses", [{}]), ("losses", {"name": "kd"}),
+        ("network", "mlp"), ("network", {}), ("network", {"network": 1}), ("network", {"network": "mlp", "options": [1]}),
+        ("network", {"network": "mlp", "weights": 1}), ("chain", ["mlp"]), ("chain", {"network": "mlp"}),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_with_their_pointer(name, value):
