@@ -93,9 +93,11 @@ def _check_fields(pointer: str, name: str, needs: Mapping[str, Any], resolved: M
         if field not in source["provides"]:
             missing = {"label": "labels", "index": "an index of every image"}.get(field, f"the field {field!r}")
             yield Problem(pointer, f"{name} needs {missing}; give a dataset, or leave {name} out")
-    if source["synthesises"] and (needs["sampler"] or needs["prepass"]):
-        why = "draws its batches in a way of its own" if needs["sampler"] else "looks at all images before it begins"
+    if needs["sampler"] and needs["sampler"] not in source["samplers"]:
+        why = "draws its batches in a way of its own, which the source has not"
         yield Problem(pointer, f"{name} {why}; give a dataset, or leave {name} out")
+    if source["synthesises"] and needs["prepass"]:
+        yield Problem(pointer, f"{name} looks at all images before it begins; give a dataset, or leave {name} out")
 
 
 def _check_classes(

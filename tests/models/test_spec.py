@@ -338,10 +338,15 @@ def test_two_samplers_cannot_both_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = copy.deepcopy(known("objectives"))
     for name, sampler in (("kd", "per_class"), ("nst", "pairs")):
         entries[name]["needs"]["sampler"] = sampler
-    monkeypatch.setattr("models.checks.known", lambda kind: entries if kind == "objectives" else known(kind))
+    sources = copy.deepcopy(known("sources"))
+    sources["dataset"]["samplers"], sources["dafl"]["samplers"] = ["per_class", "pairs"], []
+    changed = {"objectives": entries, "sources": sources}
+    monkeypatch.setattr("models.checks.known", lambda kind: changed.get(kind) or known(kind))
     problems = found(WITH_DATA | {"objectives": ["kd", "nst", "kd"]})
     assert problems == {"/objectives/1": "two objectives demand different samplers: per_class, pairs"}
     assert "draws its batches" in found(SMALLEST | {"objectives": ["kd"]})["/objectives/0"]
+    sources["dataset"]["samplers"] = ["per_class"]
+    assert "the source has not" in found(WITH_DATA | {"objectives": ["nst"]})["/objectives/0"]
 
 
 GOOD_TEACHER = {"network": "lenet5", "classes": 10, "input": CONTRACT}

@@ -56,6 +56,7 @@ def _method(kind: str, name: str) -> dict[str, Any]:
         entry |= {
             "needs": asdict(method.needs),
             "provides": method.provides,
+            "samplers": method.samplers,
             "synthesises": method.synthesises,
             "training_defaults": method.training_defaults,
             "objective_defaults": method.objective_defaults,

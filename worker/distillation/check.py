@@ -42,7 +42,9 @@ def _check_member(member: Member, stage: Stage, job: Job, teacher: Tapped | None
     for index, spec in enumerate(member.transforms):
         registry.make("transforms", spec, f"/transforms/{index}")
     composition = Composition(member.objectives, member.pointer)
-    check_fields(registry.make("sources", job.spec["source"], "/source"), composition.fields)
+    source = registry.make("sources", job.spec["source"], "/source")
+    check_fields(source, composition.fields)
+    source.check_sampler(composition.sampler)
     tapped = Tapped(network.eval(), example, "/student/network")
     given = teacher if stage.teacher is not None else None
     _refuse_missing_teacher(composition, given)

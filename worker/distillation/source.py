@@ -73,6 +73,8 @@ class Source:
     provides: ClassVar[tuple[str, ...]] = ()
     """Batch fields beside the image."""
     needs: ClassVar[SourceNeeds] = SourceNeeds()
+    samplers: ClassVar[tuple[str, ...]] = ()
+    """Ways of drawing batches that an objective may demand (`Needs.sampler`)."""
     synthesises: ClassVar[bool] = False
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     """What a job's `training` holds where its user said nothing, different from the general defaults."""
@@ -87,8 +89,23 @@ class Source:
         self.parameters = self.Parameters() if parameters is None else parameters
 
     def build(self, context: SourceContext) -> None:
-        """Make generators, pools and optimisers; called once a stage."""
+        """Make generators, pools and optimisers; called once a stage.
+
+        Raises:
+            SpecError: batches are demanded in a way that this source cannot draw them.
+        """
+        self.check_sampler(context.sampler)
         self.context = context
+
+    def check_sampler(self, demanded: str | None) -> None:
+        """See that batches can be drawn as the objectives demand.
+
+        Raises:
+            SpecError: they cannot.
+        """
+        if demanded is not None and demanded not in self.samplers:
+            words = f"cannot draw batches by the sampler {demanded!r}, as the objectives demand"
+            raise SpecError([Problem("/source", words)], "Choose other objectives, or the source `dataset`.")
 
     def steps_per_epoch(self) -> int:
         raise NotImplementedError

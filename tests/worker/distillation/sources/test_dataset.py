@@ -100,5 +100,6 @@ def test_a_new_view_every_epoch():
 def test_missing_dataset_and_unknown_sampler_are_refused():
     with pytest.raises(SpecError, match="needs a dataset"):
         Dataset().build(context(None))
-    with pytest.raises(SpecError, match="per_class"):
-        Dataset().build(replace(context(images()), sampler="per_class"))
+    with pytest.raises(SpecError, match="pairs") as caught:
+        Dataset().build(replace(context(images()), sampler="pairs"))
+    assert [problem.pointer for problem in caught.value.problems] == ["/source"]
