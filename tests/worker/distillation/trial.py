@@ -77,6 +77,10 @@ class Trial:
         self.peers = peers_of(len(self.batch.image), classes)
         networks = (self.student.network, self.teacher.network)
         self.objective.build(BuildContext(outputs, teachers, *networks, classes, examples=64, peers=len(self.peers)))
+        if self.objective.active_needs.prepass:
+            with torch.no_grad():
+                image = self.batch.image.detach()
+                self.objective.observe(Step(self.batch, Outputs(image.new_empty(0)), self.teacher(image)))
         self.student.train()
 
     def step(self) -> Step:
