@@ -73,8 +73,12 @@ Weight = Annotated[
 
 def nested_objectives(kind: str, name: str) -> tuple[str, ...]:
     """The parameters of a method that are lists of objectives."""
-    properties = known(kind)[name]["parameters"].get("properties", {})
-    return tuple(parameter for parameter, schema in properties.items() if _is_objectives(schema))
+    return _of_reference(kind, name, "#/objectives")
+
+
+def nested_networks(kind: str, name: str) -> tuple[str, ...]:
+    """The parameters of a method that are networks, or lists of them."""
+    return _of_reference(kind, name, "#/network")
 
 
 @cache
@@ -84,15 +88,25 @@ def network_options(name: str) -> type[BaseModel]:
     return model("".join(part.capitalize() for part in f"{name}_options".split("_")), entry.get("parameters", {}), {})
 
 
-def _is_objectives(schema: Mapping[str, Any]) -> bool:
+def _of_reference(kind: str, name: str, reference: str) -> tuple[str, ...]:
+    """The parameters of a method whose values, or whose lists' items, are what a reference means."""
+    properties = known(kind)[name]["parameters"].get("properties", {})
+    return tuple(parameter for parameter, schema in properties.items() if reference in _references(schema))
+
+
+def _references(schema: Mapping[str, Any]) -> set[str | None]:
     places = (schema, *schema.get("anyOf", ()))
-    return any((place.get("items") or {}).get("$ref") == "#/objectives" for place in places)
+    return {found for place in places for found in (place.get("$ref"), (place.get("items") or {}).get("$ref"))}
 
 
 def annotation(schema: Mapping[str, Any]) -> Any:
     """The Python type of a parameter's JSON schema."""
     if (schema.get("items") or {}).get("$ref") == "#/objectives":
         return Annotated[list[method("objectives")], Field(max_length=MOST_OBJECTIVES)]  # type: ignore[misc]
+    if schema.get("$ref") == "#/network":
+        from models.networks import NetworkSpec  # it checks its options against this module
+
+        return NetworkSpec
     if "enum" in schema:
         return Literal[tuple(schema["enum"])]
     if "anyOf" in schema:

@@ -75,11 +75,12 @@ def _check_student(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Proble
 
 def _check_objectives(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
     samplers: dict[str, str] = {}
+    procedure = known("procedures")[resolved["procedure"]["name"]]
     for pointer, objective in objectives_of(resolved):
         needs = needs_of(objective)
         yield from _check_fields(pointer, objective["name"], needs, resolved)
         yield from _check_classes(pointer, objective["name"], needs, resolved, facts)
-        if needs["teacher"] and not resolved["teacher"]:
+        if needs["teacher"] and not resolved["teacher"] and not procedure.get("own_teacher"):
             yield Problem(pointer, f"{objective['name']} compares the student with a teacher, and the job has none")
         if needs["sampler"]:
             first = samplers.setdefault(needs["sampler"], pointer)

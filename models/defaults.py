@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from models.catalogue import known, nested_objectives
+from models.catalogue import known, nested_networks, nested_objectives
 from models.facts import Facts
 from models.training import EPOCHS, OPTIMIZER_DEFAULTS, TrainingSpec
 
@@ -48,7 +48,15 @@ def method(kind: str, written: Mapping[str, Any]) -> dict[str, Any]:
     for name in nested_objectives(kind, written["name"]):
         if full[name] is not None:
             full[name] = [method("objectives", one) for one in full[name]]
+    for name in nested_networks(kind, written["name"]):
+        given = full[name]
+        full[name] = [_network(one) for one in given] if isinstance(given, list) else given and _network(given)
     return full
+
+
+def _network(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A network within a method, with all its options."""
+    return {"network": written["network"], "options": network_values(written["network"], written.get("options") or {})}
 
 
 def training(user: Mapping[str, Any], source_defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,12 +103,14 @@ def network_values(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _objectives(user: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
     entry = known("sources")[source]
-    if entry["objective_defaults"]:
-        return list(entry["objective_defaults"])
-    labels = {"name": "cross_entropy", "weight": 0.1 if user.get("teacher") else 1.0}
+    procedure = known("procedures")[(user.get("procedure") or {"name": "direct"})["name"]]
+    if defaults := procedure.get("objective_defaults") or entry["objective_defaults"]:
+        return list(defaults)
+    taught = user.get("teacher") or procedure.get("own_teacher")
+    labels = {"name": "cross_entropy", "weight": 0.1 if taught else 1.0}
     teacher = {"name": "kd", "weight": 0.9 if "label" in entry["provides"] else 1.0, "temperature": 4.0}
     chosen = [labels] if "label" in entry["provides"] else []
-    return [*chosen, teacher] if user.get("teacher") or not chosen else chosen
+    return [*chosen, teacher] if taught or not chosen else chosen
 
 
 def _weight(weight: Any) -> Any:

@@ -24,6 +24,8 @@ FACTS = Facts(teacher_facts, dataset_facts(), None)
 
 def values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     """Values of a parameter's JSON schema."""
+    if schema.get("$ref") == "#/network":
+        return networks()
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if "anyOf" in schema:
@@ -31,7 +33,7 @@ def values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     if schema["type"] == "array":
         if "prefixItems" in schema:
             return st.tuples(*map(values, schema["prefixItems"])).map(list)
-        items = objectives() if "$ref" in schema["items"] else values(schema["items"])
+        items = objectives() if schema["items"].get("$ref") == "#/objectives" else values(schema["items"])
         return st.lists(items, min_size=schema.get("minItems", 0), max_size=min(3, schema.get("maxItems", 3)))
     if schema["type"] == "boolean":
         return st.booleans()

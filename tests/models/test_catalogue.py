@@ -6,7 +6,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from models import catalogue
-from models.catalogue import annotation, model, network_is_known
+from models.catalogue import annotation, known, model, nested_networks, network_is_known
+from models.defaults import method as method_in_full
 
 
 def accepts(schema: dict[str, Any], value: Any) -> bool:
@@ -74,3 +75,28 @@ def test_every_method_has_a_type() -> None:
                 assert adapter.validate_python(name).name == name
         with pytest.raises(ValidationError, match=f"no {kind[:-1]} is called 'nothing'"):
             adapter.validate_python("nothing")
+
+
+NETWORK = TypeAdapter(annotation({"anyOf": [{"$ref": "#/network"}, {"type": "null"}]}))
+
+
+def test_a_network_within_a_method_is_checked_as_the_student_is() -> None:
+    assert NETWORK.validate_python(None) is None
+    chosen = NETWORK.validate_python({"network": "mlp", "options": {"hidden": [8]}})
+    assert (chosen.network, chosen.options) == ("mlp", {"hidden": [8]})
+    for wrong in ({"network": "mpl"}, {"network": "mlp", "options": {"hidden": "8"}}, "mlp", {}):
+        with pytest.raises(ValidationError):
+            NETWORK.validate_python(wrong)
+
+
+def test_networks_within_a_method_get_all_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = {"type": "array", "items": {"$ref": "#/network"}, "default": []}
+    one = {"anyOf": [{"$ref": "#/network"}, {"type": "null"}], "default": None}
+    entry = {"parameters": {"properties": {"chain": networks, "first": one, "other": one}}}
+    for place in ("models.catalogue.known", "models.defaults.known"):
+        monkeypatch.setattr(place, lambda kind: {"toy": entry} if kind == "procedures" else known(kind))
+    assert nested_networks("procedures", "toy") == ("chain", "first", "other")
+    full = method_in_full("procedures", {"name": "toy", "chain": [{"network": "mlp"}], "first": {"network": "lenet5"}})
+    hidden = known("networks")["mlp"]["parameters"]["properties"]["hidden"]["default"]
+    assert full["chain"] == [{"network": "mlp", "options": {"hidden": hidden}}]
+    assert (full["first"], full["other"]) == ({"network": "lenet5", "options": {}}, None)
