@@ -13,6 +13,7 @@ from typing import Any
 from worker.distillation import networks, registry
 from worker.distillation.objective import Objective
 from worker.distillation.parameters import schema
+from worker.distillation.procedure import Procedure
 from worker.distillation.source import Source
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +53,8 @@ def _method(kind: str, name: str) -> dict[str, Any]:
             {"parameter": parameter, "value": value, "needs": asdict(needs)}
             for (parameter, value), needs in method.needs_when.items()
         ]
+    if issubclass(method, Procedure):
+        entry |= {"own_teacher": method.own_teacher, "objective_defaults": method.objective_defaults}
     if issubclass(method, Source):
         entry |= {
             "needs": asdict(method.needs),
@@ -131,7 +134,7 @@ def _type(rule: Mapping[str, Any]) -> str:
     if "enum" in rule:
         return ", ".join(f"`{value}`" for value in rule["enum"])
     if "$ref" in rule:
-        return "objective"
+        return {"#/objectives": "objective", "#/network": "network"}[rule["$ref"]]
     if rule["type"] == "array" and "items" in rule:
         return f"list of {_type(rule['items'])}"
     if rule["type"] == "array":
