@@ -1,39 +1,37 @@
 """Procedures as what they are: functions from history to a stage."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 
+from tests.worker.distillation.procedures.plans import KD, STUDENT, plan_of, procedure_of, stages_of
 from worker.distillation import registry
 from worker.distillation.composition import weight_at
 from worker.distillation.errors import SpecError
 from worker.distillation.parameters import parse
-from worker.distillation.procedure import GIVEN, Member, Plan, StageResult
+from worker.distillation.procedure import GIVEN
 
-KD = ({"name": "kd", "weight": 1.0},)
-STUDENT = Member("lenet5_half", {}, KD, initial=GIVEN, transforms=({"name": "quantise"},))
-
-
-def plan_of(**values):
-    return Plan(**({"student": STUDENT, "teacher": GIVEN, "epochs": 10, "steps": None, "seed": 0} | values))
-
-
-def procedure_of(name, **values):
-    method = registry.find("procedures", name)
-    return method(parse(method.Parameters, values))
-
-
-def stages_of(procedure, plan):
-    history, stages = [], []
-    while (stage := procedure.next(tuple(history), plan)) is not None:
-        stages.append(stage)
-        history.append(StageResult(stage.name, stage.steps or 1, {"loss": 1.0}))
-    return stages, history
+LENET = {"network": "lenet5", "options": {}}
+BOTH = {"student": replace(STUDENT, objectives=({"name": "cross_entropy"}, *KD))}
+PURE = [
+    # procedure, parameters, plan
+    ("direct", {}, {}),
+    ("two_stage", {"preset": "fitnets"}, {}),
+    ("mutual", {}, {}),
+    ("mutual", {"peers": [LENET, LENET], "update": "simultaneous"}, {"teacher": None}),
+    ("born_again", {}, {}),
+    ("born_again", {"generations": 2}, {"teacher": None}),
+    ("assistant", {"assistants": [LENET, LENET]}, {}),
+    ("early_stopped", {}, BOTH),
+    ("early_stopped", {"teacher": LENET, "teacher_stop": 0.5}, BOTH | {"teacher": None}),
+    ("route", {"teacher": LENET}, {"teacher": None}),
+]
 
 
-@pytest.mark.parametrize(("name", "values"), [("direct", {}), ("two_stage", {"preset": "fitnets"})])
-def test_the_same_history_gives_the_same_stage(name, values):
-    procedure, plan = procedure_of(name, **values), plan_of()
+@pytest.mark.parametrize(("name", "values", "plan"), PURE)
+def test_the_same_history_gives_the_same_stage(name, values, plan):
+    procedure, plan = procedure_of(name, **values), plan_of(**plan)
     stages, history = stages_of(procedure, plan)
     kept = copy.deepcopy(vars(procedure))
     again = [
@@ -42,6 +40,11 @@ def test_the_same_history_gives_the_same_stage(name, values):
     assert again == [None, *reversed(stages)]
     assert vars(procedure) == kept
     assert procedure.ships(history, plan) == f"{stages[-1].name}/student"
+    assert len({stage.name for stage in stages}) == len(stages)
+    places = {f"{stage.name}/{member}" for stage in stages for member in stage.members}
+    kept = procedure.keeps(history, plan)
+    assert {place.partition("@")[0] for place in kept.values()} <= places - {procedure.ships(history, plan)}
+    assert "student" not in kept
 
 
 def test_direct_is_one_stage_of_the_whole_plan():

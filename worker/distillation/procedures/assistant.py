@@ -1,0 +1,45 @@
+"""Teacher assistants: a chain of networks between teacher and student."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.parameters import Items, NetworkChoice
+from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
+from worker.distillation.stages import companion
+
+
+class Assistant(Procedure):
+    """Each network of a chain learns from the one before it: the teacher, its assistants in order, then the student.
+
+    Mirzadeh et al., "Improved knowledge distillation via teacher assistant", arXiv:1902.03393. Every link trains for the
+    job's whole budget on the job's objectives. The paper finds an assistant best whose accuracy lies midway; Cho and
+    Hariharan (arXiv:1910.01348) find no consistent gain. Without assistants this is plain distillation, to the bit.
+    """
+
+    paper = "arXiv:1902.03393"
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """The chain."""
+
+        assistants: Annotated[
+            tuple[NetworkChoice, ...], Items(most=16), "The networks between teacher and student, large to small."
+        ] = ()
+
+    def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
+        if plan.teacher is None:
+            raise SpecError([Problem("/teacher", "the chain begins with a teacher, and the job has none")])
+        done, links = len(history), len(self.parameters.assistants)
+        if done > links:
+            return None
+        teacher = plan.teacher if done == 0 else f"stage:{history[-1].name}"
+        if done == links:
+            return Stage("distil", {"student": plan.student}, teacher, epochs=plan.epochs, steps=plan.steps)
+        member = companion(plan, self.parameters.assistants[done], f"/procedure/assistants/{done}")
+        return Stage(f"assistant_{done + 1}", {"student": member}, teacher, epochs=plan.epochs, steps=plan.steps)
+
+    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+        """The assistants."""
+        return {result.name: f"{result.name}/student" for result in history[:-1]}

@@ -1,0 +1,56 @@
+"""Born-again networks: generations that each learn from the one before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from worker.distillation.parameters import Range
+from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
+from worker.distillation.stages import companion, teacher_stage
+
+FIRST = "generation_0"
+
+
+class BornAgain(Procedure):
+    """Generations of the student's network, each fresh from a seed of its own and taught by the one before; the last ships.
+
+    Furlanello et al., "Born again neural networks", arXiv:1805.04770. The job's teacher is generation 0; a job without
+    one trains it first, a network like the student, on labels. Every generation trains for the job's whole budget on
+    the job's objectives: the paper's are `kd` at a temperature of 1, with or without `cross_entropy`. Weights that the
+    job gives are those of the first generation only.
+    """
+
+    paper = "arXiv:1805.04770"
+    own_teacher = True
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """How many."""
+
+        generations: Annotated[int, Range(ge=1, le=20), "Generations after the teacher."] = 3
+
+    def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
+        budget = {"epochs": plan.epochs, "steps": plan.steps}
+        before = 0 if plan.teacher else 1
+        if len(history) < before:
+            return teacher_stage(FIRST, companion(plan, None, "/student"), **budget)
+        number = len(history) - before + 1
+        if number > self.parameters.generations:
+            return None
+        member = plan.student if number == 1 else replace(plan.student, initial=None)
+        seed_name = "distil" if number == 1 else None  # the first generation is plain distillation
+        return Stage(
+            f"generation_{number}", {"student": member}, _teacher(history, plan), seed_name=seed_name, **budget
+        )
+
+    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+        """All generations but the one that ships."""
+        return {each.name: _place(each.name) for each in history[:-1]}
+
+
+def _teacher(history: Sequence[StageResult], plan: Plan) -> str | None:
+    return f"stage:{_place(history[-1].name)}" if history else plan.teacher
+
+
+def _place(stage: str) -> str:
+    return f"{stage}/{'teacher' if stage == FIRST else 'student'}"
