@@ -45,7 +45,7 @@ class Dafl(Source):
     needs = SourceNeeds(teacher=True, teacher_gradient=True)
     synthesises = True
     training_defaults = {
-        "steps": 3_000, "batch_size": 256, "optimizer": "adam", "learning_rate": 4e-3, "weight_decay": 0.0,
+        "steps": 2_400, "batch_size": 256, "optimizer": "adam", "learning_rate": 4e-3, "weight_decay": 0.0,
         "schedule": "cosine", "final_learning_rate_fraction": 0.005, "warm_up_steps": 100,
     }  # fmt: skip
     objective_defaults = (
