@@ -135,6 +135,15 @@ def _check_dataset(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Proble
     yield from _check_channels("/dataset", facts.dataset, resolved)
     if "train" not in facts.dataset.splits:
         yield Problem("/dataset", "has no images to train on, only those of its `test` part")
+    alone = [name for name, count in facts.dataset.per_class("train") if count == 1]
+    if alone and _draws_per_class(resolved):
+        listed = ", ".join(alone[:8]) + (f" and {len(alone) - 8} more" if len(alone) > 8 else "")
+        yield Problem("/dataset", f"has a single training image of each of these classes, without a mate: {listed}")
+
+
+def _draws_per_class(resolved: Mapping[str, Any]) -> bool:
+    demands = {needs_of(objective)["sampler"] for _, objective in objectives_of(resolved)}
+    return "per_class" in (resolved["source"].get("sampler"), *demands)
 
 
 def _check_evaluation(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:

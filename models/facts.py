@@ -41,6 +41,12 @@ class DatasetFacts:
         """Images by split."""
         return {} if self.findings is None else dict(self.findings["splits"])
 
+    def per_class(self, split: str) -> list[tuple[str, int]]:
+        """Images of each class in a split, by the class's name, as far as inspection listed them."""
+        if self.findings is None or "per_class" not in self.findings:
+            return []
+        return list(zip(self.findings["class_names"], self.findings["per_class"].get(split, ()), strict=False))
+
 
 @dataclass(frozen=True)
 class Facts:

@@ -349,6 +349,19 @@ def test_two_samplers_cannot_both_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the source has not" in found(WITH_DATA | {"objectives": ["nst"]})["/objectives/0"]
 
 
+def test_a_class_with_one_image_cannot_be_drawn_with_mates(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries, sources = copy.deepcopy(known("objectives")), copy.deepcopy(known("sources"))
+    entries["nst"]["needs"]["sampler"], sources["dataset"]["samplers"] = "per_class", ["per_class"]
+    changed = {"objectives": entries, "sources": sources}
+    monkeypatch.setattr("models.checks.known", lambda kind: changed.get(kind) or known(kind))
+    findings = dict(dataset_facts(classes=10).findings or {})
+    findings |= {"class_names": list("abcdefghij"), "per_class": {"train": [5, 1, 9, 1, 2, 2, 2, 2, 2, 0]}}
+    facts = Facts(teacher_facts, DatasetFacts(findings))
+    problems = found(WITH_DATA | {"objectives": ["nst"]}, facts)
+    assert problems == {"/dataset": "has a single training image of each of these classes, without a mate: b, d"}
+    assert found(WITH_DATA | {"objectives": ["kd"]}, facts) == {}
+
+
 GOOD_TEACHER = {"network": "lenet5", "classes": 10, "input": CONTRACT}
 
 
