@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from worker.distillation.errors import Problem, SpecError
@@ -15,7 +16,8 @@ def build(name: str, classes: int, contract: InputContract) -> nn.Module:
     Raises:
         SpecError: timm has no such network, or cannot build it for these images.
     """
-    import timm
+    with torch.device("cpu"):  # its imports compute with tensors, which the check's meta device cannot
+        import timm
 
     if not timm.is_model(name):
         raise SpecError([Problem("/network", f"timm has no network called {name!r}")])
