@@ -1,11 +1,16 @@
 """Born-again networks: each generation is fresh, has a seed of its own, learns from the one before, and is kept."""
 
+import io
+import shutil
+
 import torch
 
 from tests.worker.distillation.killed_runs import same_bits
 from tests.worker.distillation.procedures.plans import STUDENT, plan_of, procedure_of, stages_of
-from tests.worker.distillation.procedures.trained import report_of, run_in, terms_of, weights_of
+from tests.worker.distillation.procedures.trained import report_of, run_in, taught, terms_of, weights_of
+from worker.distillation.channel import Channel
 from worker.distillation.procedure import GIVEN
+from worker.distillation.run import Run
 from worker.distillation.source import Position
 
 TWO = {"name": "born_again", "generations": 2}
@@ -46,6 +51,28 @@ def test_the_first_generation_is_plain_distillation_to_the_bit(engine_inputs, tm
     run_in(engine_inputs, tmp_path / "twice", TWO)
     run_in(engine_inputs, tmp_path / "once", {"name": "direct"})
     assert same_bits(weights_of(tmp_path / "twice", "generation_1"), weights_of(tmp_path / "once"))
+
+
+class Watched(Run):
+    """Keeps the state of torch's generator after the first step: what dropout, for one, draws from."""
+
+    state = None
+
+    def _attend(self, run):
+        self.state = torch.get_rng_state() if self.state is None else self.state
+        super()._attend(run)
+
+
+def test_the_first_generation_draws_from_the_streams_of_plain_distillation(engine_inputs, tmp_path):
+    states = []
+    for name in ("born_again", "direct", "two_stage"):
+        values = {"preset": "fitnets"} if name == "two_stage" else {}
+        shutil.copytree(engine_inputs, tmp_path / name)
+        run = Watched(taught(tmp_path / name, {"name": name} | values), Channel(io.StringIO()))
+        run.execute()
+        states.append(run.state)
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
 
 
 def test_the_second_generation_is_taught_by_the_first(engine_inputs, tmp_path):
