@@ -24,7 +24,7 @@ def mutual(own, peers, **values):
 
 def slow_kl(p, q):
     """KL(p || q), sample by sample and class by class."""
-    return sum((p[b, k] * (p[b, k] / q[b, k]).log() for b in range(B) for k in range(K))) / B
+    return sum(p[b, k] * (p[b, k] / q[b, k]).log() for b in range(B) for k in range(K)) / B
 
 
 @pytest.mark.parametrize("networks", [2, 3, 5])
