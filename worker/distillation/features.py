@@ -1,6 +1,7 @@
 """What objectives that compare feature maps share: their pairs of taps, and maps of one size."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -45,6 +46,13 @@ class FeatureObjective(Objective):
         """`compare(student's tap, teacher's tap)` for each pair, named `STUDENT~TEACHER`."""
         student, teacher = step.student.taps, step.need_teacher().taps
         return {f"{mine}~{theirs}": compare(student[mine], teacher[theirs]) for mine, theirs in self.pairs}
+
+
+def before_activations(map_: TapMap) -> TapMap:
+    """The map with the values before the activation that each of its stages ends in, or has in it last, as its stages."""
+    shapes = map_.shapes
+    stages = (f"{tap}:pre" for tap in map_.stages if shapes.get(f"{tap}:pre", ())[1:] == shapes[tap][1:])
+    return replace(map_, stages=tuple(stages))
 
 
 def same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from worker.distillation.data.images import Images
 from worker.distillation.errors import Diverged, Problem, SpecError
 from worker.distillation.member import MemberRun, peers_of
 from worker.distillation.modes import statistics_kept
+from worker.distillation.objective import fp32
 from worker.distillation.procedure import Stage
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.source import InputContract, Position, Source, SourceContext, check_fields
@@ -131,10 +132,12 @@ class StageRun:
 
     def _update(self, batch: Batch, position: Position) -> None:
         teacher = self._teach(batch)
-        outputs = {name: self._forward(member.tapped, batch.image) for name, member in self.members.items()}
+        views = {name: self._views(member, batch.image) for name, member in self.members.items()}
+        outputs = {name: plain for name, (plain, _) in views.items()}
         sequential = self.stage.update == "sequential"
         for name, member in self.members.items():
-            step = Step(batch, outputs[name], teacher, peers_of(name, outputs), position.progress, position.number)
+            peers, (plain, mirrored) = peers_of(name, outputs), views[name]
+            step = Step(batch, plain, teacher, peers, position.progress, position.number, mirrored)
             loss, terms = member.update(step, position.number, self.total)
             prefix = "" if len(self.members) == 1 else f"{name}/"
             self.averages.add({f"{prefix}loss": loss} | {f"{prefix}{term}": value for term, value in terms.items()})
@@ -201,8 +204,15 @@ class StageRun:
         epoch, step = divmod(self.number, self.steps_per_epoch)
         return Position(epoch, step, self.number, self.number / self.total)
 
+    def _views(self, member: MemberRun, image: Tensor) -> tuple[Outputs, Outputs | None]:
+        """A member's outputs, and those for mirrored images where an objective needs them: BatchNorm sees both as one batch."""
+        if not any(needs.mirrored for needs in member.composition.needs()):
+            return self._forward(member.tapped, image), None
+        return self._forward(member.tapped, torch.cat([image, image.flip(3)])).halves()
+
     def _forward(self, network: Callable[[Tensor], Outputs], image: Tensor) -> Outputs:
-        with self.training.autocast(image.device):
+        precision = fp32 if self.input_gradient else self.training.autocast
+        with precision(image.device):
             return network(image)
 
     def _teach(self, batch: Batch) -> Outputs | None:

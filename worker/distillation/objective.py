@@ -37,6 +37,8 @@ class Needs:
     minimum_classes: int = 2
     peers: bool = False
     """Reads the outputs of the other members of a cohort."""
+    mirrored: bool = False
+    """Reads the student's outputs for the images flipped left to right too."""
 
 
 @dataclass(frozen=True)

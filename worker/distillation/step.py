@@ -18,6 +18,13 @@ class Outputs:
     logits: Tensor
     taps: dict[str, Tensor] = field(default_factory=dict)
 
+    def halves(self) -> tuple["Outputs", "Outputs"]:
+        """The first and the second half of the samples."""
+        logits = self.logits.chunk(2)
+        taps = {name: tap.chunk(2) for name, tap in self.taps.items()}
+        first, second = (Outputs(logits[i], {name: parts[i] for name, parts in taps.items()}) for i in range(2))
+        return first, second
+
     def detached(self) -> "Outputs":
         return Outputs(self.logits.detach(), {name: tap.detach() for name, tap in self.taps.items()})
 
@@ -41,7 +48,8 @@ class Step:
     """Everything an objective may read in one step.
 
     `teacher` is None for jobs without a teacher; `peers` are the detached outputs of the other members of a cohort;
-    `progress` runs from 0 to 1 over the stage; `number` counts the stage's steps from 0.
+    `progress` runs from 0 to 1 over the stage; `number` counts the stage's steps from 0; `mirrored` are the student's
+    outputs for the images flipped left to right, from the same forward pass, where an objective needs them.
     """
 
     batch: Batch
@@ -50,6 +58,7 @@ class Step:
     peers: tuple[Outputs, ...] = ()
     progress: float = 0.0
     number: int = 0
+    mirrored: Outputs | None = None
 
     @property
     def label(self) -> Tensor:

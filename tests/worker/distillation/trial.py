@@ -19,6 +19,12 @@ PAIRS = {
 }
 """By name: teacher, student, channels, height and width."""
 
+STAND_INS = {
+    "fsp": {"plain": ("lenet5", "lenet5"), "residual": ("resnet14_cifar", "resnet8_cifar")},
+    "overhaul": {"plain": ("resnet8_cifar", "lenet5_half")},
+}
+"""Teachers and students for objectives that refuse those of a pair: channels that differ, no BatchNorm."""
+
 
 def contract_of(channels: int, size: int) -> InputContract:
     return InputContract(channels, size, size, (0.0,) * channels, (1.0,) * channels)
@@ -56,7 +62,9 @@ class Trial:
         cls, pair: str, objective: Objective, classes: int = 5, teacher_classes: int | None = None, samples: int = 4
     ) -> "Trial":
         torch.manual_seed(0)
-        teacher_name, student_name, channels, size = PAIRS[pair]
+        *names, channels, size = PAIRS[pair]
+        stand_ins = STAND_INS.get(type(objective).__module__.rpartition(".")[2], {})
+        teacher_name, student_name = stand_ins.get(pair, names)
         contract = contract_of(channels, size)
         example = torch.zeros(2, channels, size, size)
         teacher = networks.build(teacher_name, teacher_classes or classes, contract, {}).eval().requires_grad_(False)
@@ -85,9 +93,25 @@ class Trial:
 
     def step(self) -> Step:
         """A forward pass of both networks."""
-        with torch.set_grad_enabled(self.objective.active_needs.input_gradient):
-            teacher = self.teacher(self.batch.image)
-        return Step(self.batch, self.student(self.batch.image), teacher, self.peers, progress=0.5)
+        return self.step_on(self.batch)
+
+    def step_on(self, batch: Batch) -> Step:
+        """A forward pass of both networks on a batch."""
+        needs, mirrored = self.objective.active_needs, None
+        with torch.set_grad_enabled(needs.input_gradient):
+            teacher = self.teacher(batch.image)
+        if needs.mirrored:
+            student, mirrored = self.student(torch.cat([batch.image, batch.image.flip(3)])).halves()
+        else:
+            student = self.student(batch.image)
+        return Step(batch, student, teacher, self.peers, progress=0.5, mirrored=mirrored)
+
+    def part(self, step: Step, rows: slice) -> Step:
+        """The same step on some of its samples; passed forward anew where gradients to the image are wanted."""
+        part = part_of(step, rows)
+        if not self.objective.active_needs.input_gradient:
+            return part
+        return self.step_on(Batch(part.batch.image.detach().requires_grad_(True), part.batch.fields))
 
 
 def peers_of(samples: int, classes: int) -> tuple[Outputs, ...]:

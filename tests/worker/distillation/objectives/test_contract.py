@@ -6,7 +6,7 @@ import inspect
 import pytest
 import torch
 
-from tests.worker.distillation.trial import PAIRS, Trial, contract_of, objective_of, part_of, variants
+from tests.worker.distillation.trial import PAIRS, Trial, contract_of, objective_of, variants
 from worker.distillation import networks, registry
 from worker.distillation.catalogue import first_sentence
 from worker.distillation.errors import SpecError
@@ -84,7 +84,7 @@ def test_is_a_mean_over_samples_unless_it_says_otherwise(name, values):
         return
     trial.objective.eval()
     step = trial.step()
-    halves = [total(trial.objective, part_of(step, rows)) for rows in (slice(0, 2), slice(2, 4))]
+    halves = [total(trial.objective, trial.part(step, rows)) for rows in (slice(0, 2), slice(2, 4))]
     torch.testing.assert_close(total(trial.objective, step), (halves[0] + halves[1]) / 2)
 
 
