@@ -90,7 +90,9 @@ class FlowOfSolutionProcedure(FeatureObjective):
                     flow(single(teacher[t1]), single(teacher[t2])),
                 )
                 squares = (mine - theirs).square()
-            terms[f"{s1}>{s2}~{t1}>{t2}"] = squares.mean() if self.parameters_.reduction == "mean" else squares.sum((1, 2)).mean()
+            terms[f"{s1}>{s2}~{t1}>{t2}"] = (
+                squares.mean() if self.parameters_.reduction == "mean" else squares.sum((1, 2)).mean()
+            )
         return terms
 
 
