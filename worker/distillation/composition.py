@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from worker.distillation import registry
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.objective import BuildContext, Needs, TapMap, Taps
+from worker.distillation.objective import BuildContext, Needs, Objective, TapMap, Taps
 from worker.distillation.step import Step
+from worker.distillation.taps import Tapped
 
 
 def weight_at(weight: float | Mapping[str, Any], progress: float) -> float:
@@ -70,7 +72,35 @@ class Composition(nn.Module):
             tuple(dict.fromkeys(tap for taps in wanted for tap in taps.teacher)),
         )
 
+    def connect(
+        self,
+        student: Tapped,
+        teacher: Tapped | None,
+        example: Tensor,
+        classes: int,
+        examples: int | None,
+        peers: int = 0,
+    ) -> None:
+        """Have the taps captured, and build all objectives on what both networks, in eval mode, make of `example`.
+
+        Raises:
+            SpecError: an objective cannot work with these networks; pointers lie within the composition's place in the spec.
+        """
+        taps = self.taps(student.map, teacher.map if teacher else None)
+        student.request(taps.student)
+        if teacher:
+            teacher.request(taps.teacher)
+        with torch.no_grad():
+            outputs, teachers = student(example), teacher(example) if teacher else None
+        taught_by = teacher.network if teacher else None
+        self.build(BuildContext(outputs, teachers, student.network, taught_by, classes, examples, peers=peers))
+        self.to(example.device)
+
     def build(self, context: BuildContext) -> None:
+        second = [place for place, each in zip(self.pointers, self.objectives, strict=True) if _deploys(type(each))][1:]
+        if second:
+            words = "an objective before it ships more than the student already"
+            raise SpecError([Problem(f"{place}/name", words) for place in second])
         for objective, place in zip(self.objectives, self.pointers, strict=True):
             self._at(place, lambda objective=objective: objective.build(context))
 
@@ -115,7 +145,13 @@ class Composition(nn.Module):
         own = {id(parameter) for parameter in self.own_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in own]
 
+    def shipping_state(self) -> dict[str, Tensor]:
+        """The state of a composition of the `deploying` objectives alone; empty where the student ships as it is."""
+        deploying_ = nn.ModuleList(each for each in self.objectives if _deploys(type(each)))
+        return {f"objectives.{name}": tensor for name, tensor in deploying_.state_dict().items()}
+
     def deploy(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        """The network that ships: `student` itself, undisturbed, or a new one in evaluation mode."""
         for objective in self.objectives:
             student = objective.deploy(student, teacher)
         return student
@@ -133,3 +169,12 @@ class Composition(nn.Module):
                 for problem in error.problems
             ]
             raise SpecError(moved, error.hint) from error
+
+
+def deploying(specs: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Those of some objectives that ship more than the student."""
+    return tuple(spec for spec in specs if _deploys(registry.find("objectives", spec["name"])))
+
+
+def _deploys(objective: type) -> bool:
+    return objective.deploy is not Objective.deploy

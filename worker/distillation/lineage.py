@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from worker.distillation import networks, registry
 from worker.distillation.checkpoint import Checkpoints
+from worker.distillation.composition import Composition, deploying
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.job import Job
 from worker.distillation.matching import match
@@ -82,6 +83,26 @@ class Lineage:
         network.load_state_dict(self.checkpoints.thaw(part))
         return network.requires_grad_(True)
 
+    def deployed(
+        self, place: str, weights: dict[str, Tensor] | None = None, objectives: dict[str, Tensor] | None = None
+    ) -> nn.Module:
+        """What ships of a finished stage's network: itself, or what its objectives make of it.
+
+        `weights` of the network and of the `objectives` take the place of those at the end of the stage, where given.
+        """
+        network, member, stage = self.network(place), self.member(place), self._finished(_parts(place)[0])
+        if weights is not None:
+            network.load_state_dict(weights)
+        specs = deploying(member.objectives)
+        if not specs:
+            return network
+        teacher, example, composition = self.teacher_of(stage), self._example(), Composition(specs, member.pointer)
+        with torch.random.fork_rng([]):
+            tapped = Tapped(network.eval(), example, f"{member.network_pointer}/network")
+            composition.connect(tapped, teacher, example, self.job.classes, None, len(stage.members) - 1)
+        composition.load_state_dict(objectives or self.checkpoints.thaw(shipping_part(place)))
+        return composition.deploy(network, teacher.network if teacher else None)
+
     def member(self, place: str) -> Member:
         """What the network at a place is, as plain data."""
         stage, member, _ = _parts(place)
@@ -91,10 +112,12 @@ class Lineage:
         """The stage's teacher: a frozen copy with taps of its own."""
         if stage.teacher is None or (stage.teacher == GIVEN and self.teacher is None):
             return None
-        network = self.teacher if stage.teacher == GIVEN else self.network(stage.teacher.removeprefix("stage:"))
+        network = self.teacher if stage.teacher == GIVEN else self.deployed(stage.teacher.removeprefix("stage:"))
+        return Tapped(freeze(network), self._example(), "/teacher")
+
+    def _example(self) -> Tensor:
         contract = self.job.contract
-        example = torch.zeros(2, contract.channels, contract.height, contract.width, device=self.device)
-        return Tapped(freeze(network), example, "/teacher")
+        return torch.zeros(2, contract.channels, contract.height, contract.width, device=self.device)
 
     def initial(self, stage: Stage, name: str) -> nn.Module:
         """A member's network with its initial weights."""
@@ -132,6 +155,12 @@ def _parts(place: str) -> tuple[str, str, str]:
     place, _, epoch = place.partition("@")
     stage, _, member = place.partition("/")
     return stage, member or "student", epoch
+
+
+def shipping_part(place: str) -> str:
+    """The name of the part of a checkpoint that holds what the objectives have of the network that ships."""
+    stage, member, epoch = _parts(place)
+    return f"shipping/{stage}/{member}@{epoch}" if epoch else f"shipping/{stage}/{member}"
 
 
 def build_network(member: Member, job: Job) -> nn.Module:

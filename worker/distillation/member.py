@@ -11,7 +11,6 @@ from worker.distillation import registry
 from worker.distillation.checkpoint import snapshot, state_of
 from worker.distillation.composition import Composition
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.objective import BuildContext
 from worker.distillation.procedure import Member
 from worker.distillation.step import Outputs, Step
 from worker.distillation.taps import Tapped, parameters_through
@@ -44,7 +43,9 @@ class MemberRun:
         self.tapped = Tapped(network, example, f"{member.network_pointer}/network")
         self.composition = Composition(member.objectives, member.pointer).to(example.device)
         self._freeze_after(member.trains_through)
-        self._build(teacher, example, classes, examples, peers)
+        self.network.eval()
+        self.composition.connect(self.tapped, teacher, example, classes, examples, peers)
+        self.taught_by = teacher.network if teacher else None
         own = self.composition.own_groups()
         trained = [*(p for p in network.parameters() if p.requires_grad), *self.composition.trained_parameters()]
         self.optimizer = training.make_optimizer(trained)
@@ -82,6 +83,14 @@ class MemberRun:
         for transform in self.transforms:
             transform.finalize(self.network)
         self.network.requires_grad_(True).eval()
+
+    def deployed(self) -> nn.Module:
+        """The network that would ship if the stage ended now; it may be the network in training itself."""
+        return self.composition.deploy(self.network, self.taught_by)
+
+    def shipping(self) -> dict[str, Tensor]:
+        """What the objectives hold of the network that ships, on the CPU; empty where the network ships as it is."""
+        return snapshot(self.composition.shipping_state())
 
     def weights(self) -> dict[str, Tensor]:
         """The network's weights on the CPU as they would be if the stage ended now, transforms baked in.
@@ -142,20 +151,6 @@ class MemberRun:
             raise SpecError([Problem("/procedure/guided", f"no parameters lie before {tap!r}")])
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name in trained)
-
-    def _build(self, teacher: Tapped | None, example: Tensor, classes: int, examples: int | None, peers: int) -> None:
-        taps = self.composition.taps(self.tapped.map, teacher.map if teacher else None)
-        self.tapped.request(taps.student)
-        if teacher:
-            teacher.request(taps.teacher)
-        self.network.eval()
-        with torch.no_grad():
-            outputs = self.tapped(example)
-            teachers = teacher(example) if teacher else None
-        taught_by = teacher.network if teacher else None
-        context = BuildContext(outputs, teachers, self.network, taught_by, classes, examples, peers=peers)
-        self.composition.build(context)
-        self.composition.to(example.device)
 
 
 def make_transforms(specs: Sequence[Mapping[str, Any]], network: nn.Module) -> list[Transform]:

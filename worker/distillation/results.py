@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from worker.distillation.channel import Channel
+from worker.distillation.composition import deploying
 from worker.distillation.data.images import Images
 from worker.distillation.export import export
 from worker.distillation.export.pictures import write_grid
 from worker.distillation.export.report import report
 from worker.distillation.job import Job
+from worker.distillation.lineage import build_network
 from worker.distillation.procedure import Member, StageResult
 from worker.distillation.source import Source
 from worker.distillation.tasks import classification
@@ -135,6 +137,8 @@ class Results:
             seconds=seconds,
             environment=self.environment(),
             network=member.network,
+            added_by=_added_by(member),
+            parameters_alone=self._parameters_of(member),
             kept=[{key: value for key, value in each.items() if key != "file"} for each in kept],
         )
         files += [each["file"] for each in kept]
@@ -164,11 +168,20 @@ class Results:
     def _export(self, network: nn.Module, member: Member, formats: Sequence[str], stem: str) -> list[dict[str, Any]]:
         output = self.job.folder / "output"
         output.mkdir(exist_ok=True)
-        meta = {"network": member.network, "options": member.options}
+        meta = {"network": member.network, "options": member.options, "added_by": _added_by(member)}
         return export(network, self.job.contract, self.job.class_names, formats, output, meta, stem)
+
+    def _parameters_of(self, member: Member) -> int:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in build_network(member, self.job).parameters())
 
     @staticmethod
     def _write_report(content: Mapping[str, Any], output: Path) -> dict[str, Any]:
         path = output / "report.json"
         path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         return {"name": path.name, "path": path, "content_type": "application/json"}
+
+
+def _added_by(member: Member) -> tuple[str, ...]:
+    """The names of the objectives that ship more than the member's network."""
+    return tuple(spec["name"] for spec in deploying(member.objectives))

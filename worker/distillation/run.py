@@ -13,8 +13,9 @@ from worker.distillation.checkpoint import Checkpoints, Manifest, state_of
 from worker.distillation.data.images import Images
 from worker.distillation.errors import EngineError, Problem, SpecError
 from worker.distillation.job import Job
-from worker.distillation.lineage import Lineage
+from worker.distillation.lineage import Lineage, shipping_part
 from worker.distillation.loop import StageRun, Surroundings
+from worker.distillation.member import MemberRun
 from worker.distillation.modes import modes_kept
 from worker.distillation.procedure import Stage, StageResult
 from worker.distillation.randomness import random_state, restore_random_state, seed_all, seed_for
@@ -139,6 +140,7 @@ class Run:
         if epoch in run.stage.snapshots:
             for name, member in run.members.items():
                 self.checkpoints.freeze(f"snapshot/{run.stage.name}/{name}@{epoch}", member.weights())
+                self._freeze_shipping(f"{run.stage.name}/{name}@{epoch}", member)
         self._keep_best(run, epoch)
         self.results.previews(run.source, self.steps_before + run.number)
 
@@ -149,7 +151,7 @@ class Run:
         if self.validation is None or stage != run.stage.name or name not in run.members:
             return
         member = run.members[name]
-        network = member.network
+        network = member.deployed()
         with modes_kept(network):
             figures = classification.evaluate(network, self.validation, self.training.batch_size)
         step = self.steps_before + run.number
@@ -161,30 +163,35 @@ class Run:
                 "epoch": epoch,
                 "accuracy": figures["accuracy"],
                 "weights": member.weights(),
+                "objectives": member.shipping(),
             }
 
     def _end_stage(self, run: StageRun) -> None:
         for name, member in run.members.items():
             self.checkpoints.freeze(f"stage/{run.stage.name}/{name}", state_of(member.network))
+            self._freeze_shipping(f"{run.stage.name}/{name}", member)
         self.lineage.history.append(StageResult(run.stage.name, run.total, dict(run.last), run.stage.snapshots))
         self.steps_before += run.total
         self.source = run.source
 
+    def _freeze_shipping(self, place: str, member: MemberRun) -> None:
+        if state := member.shipping():
+            self.checkpoints.freeze(shipping_part(place), state)
+
     def _finish(self) -> dict[str, Any]:
         self.results.enter("evaluating")
         shipped = self.lineage.ships()
-        student, member = self.lineage.network(shipped), self.lineage.member(shipped)
+        best = self.best if shipped == self.best.get("place") else {}
+        student = self.lineage.deployed(shipped, best.get("weights"), best.get("objectives"))
+        member = self.lineage.member(shipped)
         chosen = {"checkpoint": "last", "why": "the weights at the end of the training"}
-        if shipped == self.best.get("place"):
-            student.load_state_dict(self.best["weights"])
-            why = (
-                f"best accuracy ({self.best['accuracy']:.4f}) on {len(self.validation or ())} held-out training images"
-            )
-            chosen = {"checkpoint": f"epoch {self.best['epoch']}", "why": why}
+        if best:
+            why = f"best accuracy ({best['accuracy']:.4f}) on {len(self.validation or ())} held-out training images"
+            chosen = {"checkpoint": f"epoch {best['epoch']}", "why": why}
         figures = self.results.figures(student.eval(), self.teacher, self.evaluation, self.source)
         self.results.enter("exporting")
         kept = [
-            self.results.keep(name, self.lineage.network(place), self.lineage.member(place), self.evaluation)
+            self.results.keep(name, self.lineage.deployed(place), self.lineage.member(place), self.evaluation)
             for name, place in self.lineage.keeps().items()
         ]
         history = self.lineage.history

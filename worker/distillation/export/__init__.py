@@ -25,7 +25,8 @@ def export(
 ) -> list[dict[str, Any]]:
     """Write `STEM.FORMAT` to the folder for each format; the student is left as it was found.
 
-    `meta` holds `network` and `options`, by which the student is built. Gives `name`, `path` and `content_type` of
+    `meta` holds `network` and `options`, by which the student is built, and perhaps `added_by`: the objectives that added
+    to it what ships with it. Gives `name`, `path` and `content_type` of
     each file.
 
     Raises:
@@ -36,7 +37,13 @@ def export(
     if unknown:
         message = f"no such format; there are {', '.join(WRITERS)}"
         raise SpecError([Problem(f"/exports/{index}", message) for index in unknown])
-    card = Card(meta["network"], dict(meta.get("options") or {}), tuple(class_names), contract)
+    card = Card(
+        meta["network"],
+        dict(meta.get("options") or {}),
+        tuple(class_names),
+        contract,
+        tuple(meta.get("added_by") or ()),
+    )
     return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
 
 

@@ -9,16 +9,18 @@ from worker.distillation.source import InputContract
 
 @dataclass(frozen=True)
 class Card:
-    """The network's name and options, its classes, and the images that it reads."""
+    """The network's name and options, its classes, the images that it reads, and the objectives that added to it."""
 
     network: str
     options: dict[str, Any]
     class_names: tuple[str, ...]
     contract: InputContract
+    added_by: tuple[str, ...] = ()
 
     def texts(self) -> dict[str, str]:
         """Everything as JSON texts by name, for formats whose metadata are texts; `network` is plain."""
-        return {
+        added = {"added_by": json.dumps(self.added_by)} if self.added_by else {}
+        return added | {
             "network": self.network,
             "options": json.dumps(self.options),
             "classes": json.dumps(len(self.class_names)),

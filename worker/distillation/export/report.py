@@ -17,6 +17,9 @@ LIBRARIES = ("torch", "torchvision", "timm", "safetensors", "numpy", "onnx", "on
 NOT_MEASURED = "No evaluation set was given, so no accuracy was measured."
 ON_TRAINING_IMAGES = "The evaluation images are those that the student was trained on: expect less on others."
 WITHOUT_DATA = "Agreement on synthesised images says how well the student copies its teacher there; it is no accuracy."
+MORE_SHIPS = (
+    "More ships than `{network}`: {by} makes {parameters:,} parameters of its {alone:,}, and all are counted here."
+)
 NONE_SYNTHESISED = "The source synthesised no images that student and teacher could be compared on."
 
 
@@ -34,16 +37,23 @@ def report(
     environment: Mapping[str, Any],
     network: str | None = None,
     kept: Sequence[Mapping[str, Any]] = (),
+    added_by: Sequence[str] = (),
+    parameters_alone: int | None = None,
 ) -> dict[str, Any]:
     """What `report.json` holds: plain JSON values, with null for whatever was not measured or is not finite.
 
     `figures` are `evaluation` (with `student`, `teacher`, `split`, `images`) and `without_data`, each perhaps None;
     `chosen` says which weights shipped and why; `files` have `name` and `path`; times are in seconds; `network` is that
-    of the student, if it is not the one that the spec names; `kept` tells of other networks that became artifacts.
+    of the student, if it is not the one that the spec names; `kept` tells of other networks that became artifacts;
+    `added_by` names the objectives that ship more than this network, which has `parameters_alone` without them.
     """
     written = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in files]
     costs = {"student": cost(student, job.contract), "teacher": _teacher(job, teacher)}
     costs["student"] = {"network": network or job.spec["student"]["network"], **costs["student"], "files": written}
+    measured = _measured(job, figures)
+    if added_by:
+        costs["student"] |= {"added_by": list(added_by), "parameters_alone": parameters_alone}
+        measured["notes"].append(MORE_SHIPS.format(by=", ".join(added_by), alone=parameters_alone, **costs["student"]))
     content = {
         "job": job.values.get("job"),
         "attempt": job.values.get("attempt"),
@@ -51,7 +61,7 @@ def report(
         **costs,
         "initial_weights": _initial_weights(job),
         "shipped": dict(chosen),
-        **_measured(job, figures),
+        **measured,
         "stages": list(stages),
         "kept": list(kept),
         "seeds": {"seed": job.training.seed, "note": "Every random stream of the run is derived from this seed."},
