@@ -1,6 +1,7 @@
 """What waits says so where nobody is there to do the work."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import delete
@@ -12,10 +13,12 @@ from tests.api.service import TEACHER, User
 
 
 @pytest.fixture
-def nobody(user: User) -> User:
+def nobody(user: User) -> Iterator[User]:
     with user.service.rows() as session:
         session.execute(delete(Worker))
-    return user
+    yield user
+    with user.service.rows() as session:
+        session.execute(delete(Worker))
 
 
 def arrive(user: User, kind: str) -> None:
