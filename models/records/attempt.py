@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Double, ForeignKey, String, Text
+from sqlalchemy import Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
@@ -13,6 +13,7 @@ class Attempt(Record):
     """`outcome` is null while it runs, then succeeded, failed, cancelled, drained or lost."""
 
     __tablename__ = "attempts"
+    __table_args__ = (Index(None, "ended_at"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)

@@ -1,4 +1,4 @@
-"""Work of the inspect queue: reading an upload, or checking a job's spec by building its networks."""
+"""Work of the inspect queue: reading an upload, or checking a spec by building its networks."""
 
 from typing import Any
 
@@ -10,15 +10,21 @@ from models.records.columns import CreatedAt, Identifier, Json, Leased, Time
 
 
 class Inspection(Leased, Record):
-    """`kind` is `teacher`, `dataset`, `file` or `job`; `subject_id` the record that is inspected."""
+    """`kind` is `teacher`, `dataset`, `file`, `job` or `check`; `subject_id` the record that is inspected.
+
+    A `check` is of no record: somebody asks whether a spec would work. It carries the spec (`resolved`) and its answer
+    (`facts` or `error`) itself, its `subject_id` is its own, and it is removed once it was answered."""
 
     __tablename__ = "inspections"
-    __table_args__ = (Index(None, "status", "due_at"), Index(None, "subject_id"))
+    __table_args__ = (Index(None, "status", "due_at"), Index(None, "subject_id"), Index(None, "finished_at"))
 
     id: Mapped[Identifier]
     kind: Mapped[str] = mapped_column(String(16))
     subject_id: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16), default="queued")
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    facts: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    request_id: Mapped[str | None] = mapped_column(String(128))
     created_at: Mapped[CreatedAt]
     finished_at: Mapped[Time | None]

@@ -12,13 +12,15 @@ from models.records.columns import CreatedAt, Identifier, Json, JsonObject, Leas
 class Job(Leased, Record):
     """`spec` is what the user sent, `resolved` has every default written out. `ready` is set once all inputs are
     inspected and the check of the spec has passed; until then `reason` says what the job waits for. `event_seq` is the
-    number of the newest event; `version` rises at every change that a reader can see."""
+    number of the newest event; `request_id` is that of its submission; `version` rises at every change that a reader
+    can see."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index(None, "key_id", "id"),
         Index(None, "status", "ready", "priority", "due_at"),
         Index(None, "status", "lease_expires_at"),
+        Index(None, "status", "finished_at"),
         Index(None, "teacher_id"),
         Index(None, "dataset_id"),
         Index(None, "deleted_at"),
@@ -43,6 +45,7 @@ class Job(Leased, Record):
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     cancel_requested_at: Mapped[float | None] = mapped_column(Double)
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    request_id: Mapped[str | None] = mapped_column(String(128))
     event_seq: Mapped[int] = mapped_column(default=0)
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[CreatedAt]
