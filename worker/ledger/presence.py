@@ -55,6 +55,13 @@ def leave(worker_id: str) -> None:
         session.execute(update(Worker).where(Worker.id == worker_id).values(left_at=now(), busy_with=None))
 
 
+def alive_here(kind: Kind) -> bool:
+    """Whether a worker of the kind on this machine was seen lately."""
+    alive = Worker.left_at.is_(None), Worker.seen_at > now() - _unseen_seconds()
+    with reading() as session:
+        return bool(session.scalar(select(exists().where(Worker.kind == kind, Worker.host == host(), *alive))))
+
+
 def idle_workers() -> dict[Kind, int]:
     """How many workers of each kind wait for work.
 
