@@ -1,18 +1,74 @@
-"""What a key may do and use.
+"""What a key may do and use, and whose turn it is.
 
 Revision: 0003
 Follows: 0002
 """
+
+import sqlalchemy as sa
+from alembic import op
+
+from models.records.columns import Json
 
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+SCOPES = ["jobs:read", "jobs:write", "uploads:read", "uploads:write", "admin"]
+OWNERS = ("teachers", "datasets", "files", "jobs")
+
 
 def upgrade() -> None:
-    """Nothing yet."""
+    _widen_keys()
+    op.add_column("jobs", sa.Column("needs", sa.String(96), nullable=False, server_default="1 * 0"))
+    op.add_column("inspections", sa.Column("needs", sa.String(96), nullable=False, server_default="1 * 0"))
+    op.add_column("inspections", sa.Column("key_id", sa.String(64), nullable=False, server_default=""))
+    owners = ", ".join(f"(SELECT key_id FROM {table} WHERE id = subject_id)" for table in OWNERS)
+    op.execute(f"UPDATE inspections SET key_id = coalesce({owners}, '') WHERE status IN ('queued', 'running')")
+    op.create_table(
+        "shares",
+        sa.Column("key_id", sa.String(64), nullable=False),
+        sa.Column("line", sa.String(16), nullable=False),
+        sa.Column("served_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("key_id", "line", name=op.f("pk_shares")),
+    )
+    _index("jobs", "needs", "key_id", "priority", "id", where="status = 'queued' AND ready")
+    _index("jobs", "cancel_requested_at", where="status = 'queued' AND cancel_requested_at IS NOT NULL")
+    _index("jobs", "key_id", "status", "id")
+    _index("inspections", "needs", "key_id", "priority", "id", where="status = 'queued'")
 
 
 def downgrade() -> None:
-    """Nothing yet."""
+    for table, columns in (
+        ("inspections", "needs_key_id_priority_id"),
+        ("jobs", "key_id_status_id"),
+        ("jobs", "cancel_requested_at"),
+        ("jobs", "needs_key_id_priority_id"),
+    ):
+        op.drop_index(op.f(f"ix_{table}_{columns}"), table_name=table)
+    op.drop_table("shares")
+    with op.batch_alter_table("inspections") as inspections:
+        inspections.drop_column("key_id")
+        inspections.drop_column("needs")
+    with op.batch_alter_table("jobs") as jobs:
+        jobs.drop_column("needs")
+    op.drop_index(op.f("ix_keys_previous_hash"), table_name="keys")
+    with op.batch_alter_table("keys") as keys:
+        keys.drop_column("limits")
+        keys.drop_column("previous_until")
+        keys.drop_column("previous_hash")
+
+
+def _widen_keys() -> None:
+    """Every key that there is could do everything so far, so it goes on doing so."""
+    op.add_column("keys", sa.Column("previous_hash", sa.String(64)))
+    op.add_column("keys", sa.Column("previous_until", sa.Double()))
+    op.add_column("keys", sa.Column("limits", Json))
+    op.create_index(op.f("ix_keys_previous_hash"), "keys", ["previous_hash"], unique=True)
+    keys = sa.table("keys", sa.column("scopes", Json))
+    op.execute(keys.update().values(scopes=sa.bindparam("scopes", SCOPES, type_=Json)))
+
+
+def _index(table: str, *columns: str, where: str | None = None) -> None:
+    name, partly = op.f(f"ix_{table}_{'_'.join(columns)}"), sa.text(where) if where else None
+    op.create_index(name, table, list(columns), postgresql_where=partly, sqlite_where=partly)

@@ -10,6 +10,7 @@ from models.records.job import Job
 from models.records.key import Key
 from models.records.metric import Metric
 from models.records.preview import Preview
+from models.records.share import Share
 from models.records.upload import Dataset, File, Teacher
 from models.records.worker import Worker
 
@@ -27,5 +28,6 @@ __all__ = [
     "Metric",
     "Preview",
     "Teacher",
+    "Share",
     "Worker",
 ]

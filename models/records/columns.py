@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import uuid6
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, String, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
@@ -26,10 +26,17 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{uuid6.uuid7().hex}"
 
 
+def partial_index(*columns: str, where: str) -> Index:
+    """An index of some rows alone. A query uses it where it states the same condition, with the same literals."""
+    return Index(None, *columns, postgresql_where=text(where), sqlite_where=text(where))
+
+
 class Leased:
     """Work that one worker at a time may hold. `attempt` is the fencing token: it rises at every claim, and every
-    write of a worker names it. `losses` counts attempts in a row that were lost without progress."""
+    write of a worker names it. `losses` counts attempts in a row that were lost without progress. `needs` says which
+    workers can take it (`models.resources`)."""
 
+    needs: Mapped[str] = mapped_column(String(96), default="1 * 0", server_default="1 * 0")
     priority: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
@@ -66,4 +73,4 @@ class Uploaded:
     @declared_attr.directive
     @classmethod
     def __table_args__(cls) -> tuple[Any, ...]:
-        return (Index(None, "key_id", "id"),)
+        return Index(None, "key_id", "id"), partial_index("status", "updated_at", where="deleted_at IS NULL")

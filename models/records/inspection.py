@@ -6,7 +6,7 @@ from sqlalchemy import Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
-from models.records.columns import CreatedAt, Identifier, Json, Leased, Time
+from models.records.columns import CreatedAt, Identifier, Json, Leased, Time, partial_index
 
 
 class Inspection(Leased, Record):
@@ -16,11 +16,18 @@ class Inspection(Leased, Record):
     (`facts` or `error`) itself, its `subject_id` is its own, and it is removed once it was answered."""
 
     __tablename__ = "inspections"
-    __table_args__ = (Index(None, "status", "due_at"), Index(None, "subject_id"), Index(None, "finished_at"))
+    __table_args__ = (
+        Index(None, "status", "due_at"),
+        Index(None, "subject_id"),
+        partial_index("needs", "key_id", "priority", "id", where="status = 'queued'"),
+        Index(None, "finished_at"),
+        Index(None, "kind", "created_at"),
+    )
 
     id: Mapped[Identifier]
     kind: Mapped[str] = mapped_column(String(16))
     subject_id: Mapped[str] = mapped_column(String(64))
+    key_id: Mapped[str] = mapped_column(String(64), default="", server_default="")
     status: Mapped[str] = mapped_column(String(16), default="queued")
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)

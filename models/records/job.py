@@ -6,24 +6,29 @@ from sqlalchemy import Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
-from models.records.columns import CreatedAt, Identifier, Json, JsonObject, Leased, ShortText
+from models.records.columns import CreatedAt, Identifier, Json, JsonObject, Leased, ShortText, partial_index
 
 
 class Job(Leased, Record):
     """`spec` is what the user sent, `resolved` has every default written out. `ready` is set once all inputs are
     inspected and the check of the spec has passed; until then `reason` says what the job waits for. `event_seq` is the
-    number of the newest event; `request_id` is that of its submission; `version` rises at every change that a reader
+    number of the newest event; `artifacts_removed_at` and `history_removed_at` are set when artifacts, and events and
+    metrics, are gone; `request_id` is that of its submission; `version` rises at every change that a reader
     can see."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index(None, "key_id", "id"),
+        Index(None, "key_id", "status", "id"),
+        partial_index("needs", "key_id", "priority", "id", where="status = 'queued' AND ready"),
+        partial_index("cancel_requested_at", where="status = 'queued' AND cancel_requested_at IS NOT NULL"),
         Index(None, "status", "ready", "priority", "due_at"),
         Index(None, "status", "lease_expires_at"),
         Index(None, "status", "finished_at"),
         Index(None, "teacher_id"),
         Index(None, "dataset_id"),
-        Index(None, "deleted_at"),
+        partial_index("deleted_at", where="deleted_at IS NOT NULL AND history_removed_at IS NULL"),
+        partial_index("finished_at", where="deleted_at IS NULL AND history_removed_at IS NULL"),
     )
 
     id: Mapped[Identifier]
@@ -52,3 +57,5 @@ class Job(Leased, Record):
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
     deleted_at: Mapped[float | None] = mapped_column(Double)
+    artifacts_removed_at: Mapped[float | None] = mapped_column(Double)
+    history_removed_at: Mapped[float | None] = mapped_column(Double)

@@ -1,21 +1,27 @@
 """API keys: only a hash is kept."""
 
+from typing import Any
+
 from sqlalchemy import Double, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
-from models.records.columns import CreatedAt, Identifier, JsonList, ShortText
+from models.records.columns import CreatedAt, Identifier, Json, JsonList, ShortText
 
 
 class Key(Record):
-    """`hash` is the SHA-256 of the whole key, in hex."""
+    """`hash` is the SHA-256 of the whole key, in hex; `previous_hash` that of the one before the last rotation, which opens
+    until `previous_until`. `limits` holds what differs from the settings."""
 
     __tablename__ = "keys"
 
     id: Mapped[Identifier]
     name: Mapped[ShortText]
     hash: Mapped[str] = mapped_column(String(64), unique=True)
+    previous_hash: Mapped[str | None] = mapped_column(String(64), unique=True, index=True)
+    previous_until: Mapped[float | None] = mapped_column(Double)
     scopes: Mapped[JsonList] = mapped_column(default=list)
+    limits: Mapped[dict[str, Any] | None] = mapped_column(Json)
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[float | None] = mapped_column(Double)
     revoked_at: Mapped[float | None] = mapped_column(Double)

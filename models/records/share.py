@@ -1,0 +1,16 @@
+"""When each key was last served, so that keys take turns."""
+
+from sqlalchemy import Double, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.database import Record
+
+
+class Share(Record):
+    """`line` is what the key waited in: `jobs` or `inspections`."""
+
+    __tablename__ = "shares"
+
+    key_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    line: Mapped[str] = mapped_column(String(16), primary_key=True)
+    served_at: Mapped[float] = mapped_column(Double)
