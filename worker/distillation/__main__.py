@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.distillation.channel import Channel, claim_standard_output, die_with_parent
+from worker.distillation.sandbox import enter
 
 STOPPED, REFUSED = 4, 3
 
@@ -24,6 +25,8 @@ def main() -> int:
     output = claim_standard_output()
     # torch is slow to import: a worker that dies meanwhile must already take the engine with it
     die_with_parent()
+    if not enter(arguments.job, Channel(output)):
+        return REFUSED
 
     from worker.distillation.errors import SpecError
     from worker.distillation.job import Job

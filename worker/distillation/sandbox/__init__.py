@@ -1,0 +1,78 @@
+"""The engine's sandbox: it locks itself in before it reads anything that came from outside.
+
+What is withheld, by which means of Linux:
+
+    files      Landlock: its own folder to write, Python and the system's libraries to read, nothing else
+    network    a filter of system calls: no sockets; a job of several ranks gets a network with only itself in it
+    memory     others cannot read its memory, nor it theirs; signals reach nobody outside
+
+No step needs rights, and none can be undone. The process must have one thread. It may have imported torch already, and
+may import anything later: what confines holds for threads and processes that it starts afterwards.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from worker.distillation.channel import Channel
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is in force, and for what is not, why."""
+
+    filesystem: str = "open"
+    network: str = "shared"
+    memory: str = "open"
+    signals: str = "open"
+    why: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether neither the files of others nor any network can be reached."""
+        return self.filesystem != "open" and self.network != "shared"
+
+
+def enter(job_file: Path, channel: Channel) -> bool:
+    """Confine this process as its job file asks, and say so; false if it asks for more than can be had.
+
+    The key `sandbox` is `required`, `preferred` or absent. `ranks` above 1 leaves the ranks a network among themselves.
+    """
+    asked = _read(job_file)
+    if asked.get("sandbox") not in ("required", "preferred"):
+        return True
+    report = confine(job_file.absolute().parent, asked.get("ranks") or 1, asked.get("device") != "cpu")
+    channel.say("sandbox", **asdict(report))
+    if report.holds or asked["sandbox"] == "preferred":
+        return True
+    message = f"the engine must be confined and cannot be: {'; '.join(report.why)}"
+    hint = "Allow what is missing, or set DISTILL_SANDBOX=preferred (docs/operations.md)."
+    channel.say("error", fault="service", code="no_sandbox", message=message, hint=hint, errors=[])
+    return False
+
+
+def _read(job_file: Path) -> Mapping[str, Any]:
+    try:
+        values = json.loads(job_file.read_text())
+    except (OSError, ValueError):
+        return {}  # nothing is done with such a file but to refuse it
+    return values if isinstance(values, dict) else {}
+
+
+def confine(folder: Path, ranks: int = 1, gpu: bool = True) -> Report:
+    """Lock this process into a folder, as far as this machine can; says how far that is.
+
+    Args:
+        folder: its own; all that it may write.
+        ranks: above 1, loopback works: in a network of its own, or, where none can be made, in everybody's.
+        gpu: whether it may use graphics cards.
+    """
+    if sys.platform != "linux":
+        return Report(why=("only Linux can confine the engine",))
+    from worker.distillation.sandbox.linux import confine as confine_on_linux
+
+    return confine_on_linux(folder.resolve(), ranks, gpu, os.getpid())

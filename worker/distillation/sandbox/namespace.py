@@ -1,0 +1,32 @@
+"""A network of one's own, with nobody in it but oneself: for a job whose ranks talk to each other."""
+
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+
+from worker.distillation.sandbox.kernel import LIBC, demand
+
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+
+
+def leave_network() -> None:
+    """Move this process, which must have one thread, into a network that has only the loopback interface.
+
+    Raises:
+        OSError: the kernel, or the container, allows nobody without rights to make one.
+    """
+    user, group = os.geteuid(), os.getegid()
+    try:
+        demand(LIBC.unshare(CLONE_NEWNET), "unshare")  # root, with all of its powers
+    except OSError:
+        demand(LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNET), "unshare")
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any:
+        request = fcntl.ioctl(any, SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
+        flags = struct.unpack("16sh14x", request)[1]
+        fcntl.ioctl(any, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))

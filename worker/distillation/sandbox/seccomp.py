@@ -1,0 +1,145 @@
+"""A filter of system calls: no network, no look into other processes, nothing that only an administrator needs.
+
+It holds wherever a process may give up rights, also in a container without any, and what it forbids is what Landlock
+does not cover: every kind of socket, changed permissions of files, limits of other processes, the kernel's newer doors.
+"""
+
+import ctypes
+import errno
+import platform
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from worker.distillation.sandbox.kernel import PR_SET_SECCOMP, prctl
+from worker.distillation.sandbox.system_calls import ARCHITECTURES, FORBIDDEN, NUMBERS, SIGNALS
+
+MODE_FILTER = 2
+ALLOW, REFUSE = 0x7FFF0000, 0x00050000
+LOAD, AND, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
+"""Offsets in seccomp_data."""
+X32 = 0x40000000
+SOCKET_KIND = 0xF
+NEW_NAMESPACES = 0x7E020000
+"""The flags of clone(2) that make namespaces."""
+ACCESS_AND_TRUNCATE = 0o3 | 0o1000
+
+Instruction = tuple[int, int, int, int]
+
+
+class Line(ctypes.Structure):
+    """sock_filter."""
+
+    _fields_ = [("code", ctypes.c_uint16), ("yes", ctypes.c_uint8), ("no", ctypes.c_uint8), ("value", ctypes.c_uint32)]
+
+
+class Program(ctypes.Structure):
+    """sock_fprog."""
+
+    _fields_ = [("length", ctypes.c_ushort), ("lines", ctypes.POINTER(Line))]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the filter leaves: `sockets` of the internet (in a network of one's own), signals to others, cutting files."""
+
+    sockets: bool = False
+    signals: bool = True
+    truncation: bool = True
+
+
+def install(allowed: Allowed, process: int) -> None:
+    """Filter this thread's system calls and those of all that it starts; needs `no_new_privs`.
+
+    Args:
+        process: this process's number; to none other are signals sent if they are not allowed.
+
+    Raises:
+        OSError: the kernel refuses, or this machine's system calls are not known here.
+    """
+    lines = (Line * len(program := write(allowed, process, platform.machine())))(*program)
+    filter = Program(len(program), ctypes.cast(lines, ctypes.POINTER(Line)))
+    prctl(PR_SET_SECCOMP, MODE_FILTER, ctypes.pointer(filter))
+
+
+def write(allowed: Allowed, process: int, machine: str) -> list[Instruction]:
+    """The filter's program for a machine.
+
+    Raises:
+        OSError: its system calls are not known here.
+    """
+    if machine not in ARCHITECTURES:
+        raise OSError(errno.ENOSYS, f"the system calls of {machine} are not known")
+    column = list(ARCHITECTURES).index(machine)
+    lines: list[Instruction] = [
+        (LOAD, 0, 0, ARCHITECTURE),
+        (JUMP_EQUAL, 1, 0, ARCHITECTURES[machine]),
+        _refuse(errno.EPERM),
+        (LOAD, 0, 0, NUMBER),
+        (JUMP_AT_LEAST, 0, 1, X32),
+        _refuse(errno.EPERM),
+    ]
+    for name, answer in _rules(allowed, process):
+        number = NUMBERS[name][column]
+        if number is not None:
+            lines += [(JUMP_EQUAL, 0, len(answer), number), *answer]
+    return [*lines, (RETURN, 0, 0, ALLOW)]
+
+
+def _rules(allowed: Allowed, process: int) -> Iterable[tuple[str, Sequence[Instruction]]]:
+    """A system call and the lines that answer it; each answer ends in a return."""
+    for name in FORBIDDEN:
+        yield name, [_refuse(errno.EPERM)]
+    # its flags lie in memory, which a filter cannot read: the C library then falls back to clone
+    yield "clone3", [_refuse(errno.ENOSYS)]
+    yield "clone", _refuse_if(0, NEW_NAMESPACES, unless=(0,))
+    yield "prlimit64", _refuse_if(0, 0xFFFFFFFF, unless=(0,))
+    yield from _about_sockets(allowed.sockets)
+    if not allowed.signals:
+        for name in SIGNALS:
+            yield name, _refuse_if(0, 0xFFFFFFFF, unless=(process, 0))
+        yield "pidfd_send_signal", [_refuse(errno.EPERM)]
+    if not allowed.truncation:
+        yield "truncate", [_refuse(errno.EPERM)]
+        yield "openat2", [_refuse(errno.ENOSYS)]
+        for name, argument in (("open", 1), ("openat", 2)):
+            # who may only read a file could still cut it; where writing is asked for, Landlock looks
+            yield name, _refuse_where(argument, ACCESS_AND_TRUNCATE, (0o1000,), errno.EPERM)
+
+
+def _about_sockets(internet: bool) -> Iterable[tuple[str, Sequence[Instruction]]]:
+    if internet:
+        # not those of Unix: whoever may connect at all could connect to those that lie in the file system
+        families = (int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_NETLINK))
+        yield "socket", _refuse_if(0, 0xFFFFFFFF, unless=families, with_error=errno.EACCES)
+    else:
+        # CUDA's driver makes one to look for a server and does without; it reaches nobody
+        unix = [(LOAD, 0, 0, ARGUMENTS), (JUMP_EQUAL, 1, 0, int(socket.AF_UNIX)), _refuse(errno.EACCES)]
+        yield "socket", [*unix, *_refuse_where(1, SOCKET_KIND, (int(socket.SOCK_DGRAM),), errno.EACCES)]
+        for name in ("connect", "bind"):
+            yield name, [_refuse(errno.EACCES)]
+    yield "socketpair", _refuse_where(1, SOCKET_KIND, (int(socket.SOCK_DGRAM),), errno.EACCES)
+
+
+def _refuse(number: int) -> Instruction:
+    return RETURN, 0, 0, REFUSE | number
+
+
+def _refuse_if(argument: int, mask: int, unless: Sequence[int], with_error: int = errno.EPERM) -> list[Instruction]:
+    """Refuse, unless an argument's masked bits are one of some values."""
+    return _compare(argument, mask, unless, ((RETURN, 0, 0, ALLOW), _refuse(with_error)))
+
+
+def _refuse_where(argument: int, mask: int, values: Sequence[int], with_error: int) -> list[Instruction]:
+    """Refuse where an argument's masked bits are one of some values."""
+    return _compare(argument, mask, values, (_refuse(with_error), (RETURN, 0, 0, ALLOW)))
+
+
+def _compare(
+    argument: int, mask: int, values: Sequence[int], answers: tuple[Instruction, Instruction]
+) -> list[Instruction]:
+    """The first answer if an argument's masked bits are one of the values, else the second."""
+    jumps = [(JUMP_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
+    # 32 bits hold every argument that is looked at; a machine with its high half first is none of those known
+    return [(LOAD, 0, 0, ARGUMENTS + 8 * argument), (AND, 0, 0, mask), *jumps, answers[1], answers[0]]
