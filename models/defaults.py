@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from models import webhook
 from models.catalogue import known, nested_networks, nested_objectives
 from models.facts import Facts
 from models.training import EPOCHS, OPTIMIZER_DEFAULTS, TrainingSpec
@@ -33,7 +34,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         "training": training(user.get("training") or {}, known("sources")[source["name"]]["training_defaults"]),
         "evaluation": _evaluation(user, facts),
         "exports": list(user.get("exports") or ("safetensors", "onnx")),
-        "webhook": user.get("webhook"),
+        "webhook": webhook.resolved(user.get("webhook")),
     }
 
 

@@ -17,6 +17,7 @@ from models.networks import Classes, InputContract, NetworkSpec
 from models.problems import Problem, complaint, problems_of
 from models.training import TrainingSpec
 from models.uploads import DatasetOptions, DatasetSpec, FileSpec, TeacherSpec
+from models.webhook import Webhook
 
 __all__ = [
     "DatasetFacts",
@@ -133,7 +134,11 @@ class JobSpec(Body):
         description="In which forms the student ships.",
         examples=[["safetensors", "onnx"]],
     )
-    webhook: None = Field(None, description="Not yet: must be null.", examples=[None])
+    webhook: Webhook | None = Field(
+        None,
+        description="Where to tell of it: a URL, or a URL with a choice of events; nobody is told if null.",
+        examples=["https://example.com/hooks/jobs"],
+    )
 
     @model_validator(mode="after")
     def _each_export_once(self) -> Self:

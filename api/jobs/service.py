@@ -12,8 +12,9 @@ from api.jobs.schemas import Figure, JobBody, JobError, JobSummary
 from api.links import link
 from api.paging import Page, Window
 from api.workers import absence
+from models import outbox
 from models.database import now, reading, transaction
-from models.records import Event, Idempotency, Inspection, Job, Metric
+from models.records import Event, Idempotency, Inspection, Job, Metric, WebhookDelivery
 from models.status import InspectionStatus, JobStatus, sources_of
 from models.storage import StorageError, storage
 
@@ -105,6 +106,9 @@ def note(
     if seq is None:
         raise Conflict("The job has just changed: look at it again.")
     session.add(Event(job_id=job.id, seq=seq, attempt=job.attempt, type=kind, level="info", message=message, data=data))
+    if "status" in values:
+        session.flush()
+        outbox.announce(session, job.id)
 
 
 def remove(key_id: str, job_id: str) -> None:
@@ -117,8 +121,10 @@ def remove(key_id: str, job_id: str) -> None:
         job = find(session, key_id, job_id, lock=True)
         if not JobStatus(job.status).final:
             raise Conflict("The job has not ended: cancel it first.")
-        session.execute(delete(Idempotency).where(Idempotency.job_id == job.id))
-        session.execute(update(Job).where(Job.id == job.id).values(deleted_at=now(), version=Job.version + 1))
+        for table in (Idempotency, WebhookDelivery):
+            session.execute(delete(table).where(table.job_id == job.id))
+        gone = {"deleted_at": now(), "history_removed_at": None}  # what retention has left is removed too
+        session.execute(update(Job).where(Job.id == job.id).values(version=Job.version + 1, **gone))
     try:
         storage().delete_prefix(f"jobs/{job_id}")
     except StorageError as error:

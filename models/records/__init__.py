@@ -12,6 +12,7 @@ from models.records.metric import Metric
 from models.records.preview import Preview
 from models.records.share import Share
 from models.records.upload import Dataset, File, Teacher
+from models.records.webhook import WebhookDelivery, WebhookSecret
 from models.records.worker import Worker
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "Key",
     "Metric",
     "Preview",
-    "Teacher",
     "Share",
+    "Teacher",
+    "WebhookDelivery",
+    "WebhookSecret",
     "Worker",
 ]

@@ -1,6 +1,6 @@
 """What a job made."""
 
-from sqlalchemy import BigInteger, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
@@ -11,7 +11,7 @@ class Artifact(Record):
     """A file of a finished job; all of them appear in the transaction that sets the job `succeeded`."""
 
     __tablename__ = "artifacts"
-    __table_args__ = (UniqueConstraint("job_id", "name"),)
+    __table_args__ = (UniqueConstraint("job_id", "name"), Index(None, "created_at"))
 
     id: Mapped[Identifier]
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))

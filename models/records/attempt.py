@@ -2,18 +2,23 @@
 
 from typing import Any
 
-from sqlalchemy import Double, ForeignKey, Index, String, Text
+from sqlalchemy import Double, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
 from models.records.columns import CreatedAt, Json
+
+LOGGED = text("log_key IS NOT NULL")
 
 
 class Attempt(Record):
     """`outcome` is null while it runs, then succeeded, failed, cancelled, drained or lost."""
 
     __tablename__ = "attempts"
-    __table_args__ = (Index(None, "ended_at"),)
+    __table_args__ = (
+        Index(None, "ended_at"),
+        Index("ix_attempts_logged", "ended_at", postgresql_where=LOGGED, sqlite_where=LOGGED),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)

@@ -11,7 +11,7 @@ class Idempotency(Record):
     """The `Idempotency-Key` of a POST, the fingerprint of its body, and the job that it made in the same transaction."""
 
     __tablename__ = "idempotency"
-    __table_args__ = (Index(None, "job_id"),)
+    __table_args__ = (Index(None, "job_id"), Index(None, "created_at"))
 
     key_id: Mapped[str] = mapped_column(ForeignKey("keys.id"), primary_key=True)
     idempotency_key: Mapped[str] = mapped_column(String(255), primary_key=True)

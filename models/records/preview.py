@@ -1,6 +1,6 @@
 """Pictures and partial results of an attempt, visible at once."""
 
-from sqlalchemy import BigInteger, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
@@ -11,7 +11,7 @@ class Preview(Record):
     """A picture of a running attempt."""
 
     __tablename__ = "previews"
-    __table_args__ = (UniqueConstraint("job_id", "name"),)
+    __table_args__ = (UniqueConstraint("job_id", "name"), Index(None, "created_at"))
 
     id: Mapped[Identifier]
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))

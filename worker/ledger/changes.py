@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, insert, update
 from sqlalchemy.orm import Session
 
+from models import outbox
 from models.database import now
 from models.records import Event, Job
 
@@ -47,6 +48,8 @@ def change_job(
         return None
     if notes:
         _append(session, job_id, row.event_seq - len(notes) + 1, row.attempt, row.at, notes)
+    if "status" in values:
+        outbox.announce(session, job_id)
     return Changed(row.attempt, row.at)
 
 
