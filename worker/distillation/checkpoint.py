@@ -21,7 +21,10 @@ from torch import Tensor
 from worker.distillation.errors import CheckpointError
 
 Manifest = dict[str, Any]
-"""`{"step": int, "parts": {name: {"sha256": str, "size": int}}}`."""
+"""`{"step": int, "done": int, "format": int, "parts": {name: {"sha256": str, "size": int}}}`; `done` rises with every
+step, those of a source's warm-up included."""
+FORMAT = 1
+"""Raise it when what is in the parts changes so that an older checkpoint cannot be resumed: its job then begins again."""
 
 
 def snapshot(state: Any) -> Any:
@@ -107,7 +110,7 @@ class Checkpoints:
     def frozen(self) -> tuple[str, ...]:
         return tuple(self._frozen)
 
-    def save(self, step: int, parts: Mapping[str, Any], wait: bool = False) -> None:
+    def save(self, step: int, parts: Mapping[str, Any], wait: bool = False, done: int | None = None) -> None:
         """Take a snapshot of `parts` and write it with all frozen parts; `wait` until it is on disk.
 
         Raises:
@@ -116,7 +119,8 @@ class Checkpoints:
         self.flush()
         copies = {name: snapshot(state) for name, state in parts.items()}
         frozen = dict(self._frozen)
-        self._writer = threading.Thread(target=self._write_all, args=(step, copies, frozen))
+        head = {"step": step, "done": step if done is None else done, "format": FORMAT}
+        self._writer = threading.Thread(target=self._write_all, args=(head, copies, frozen))
         self._writer.start()
         if wait:
             self.flush()
@@ -134,8 +138,13 @@ class Checkpoints:
         """All parts of a checkpoint, verified; frozen ones stay on disk until they are thawed.
 
         Raises:
-            CheckpointError: a part is missing or damaged.
+            CheckpointError: a part is missing or damaged, or another version of the engine wrote it.
         """
+        if manifest.get("format", FORMAT) != FORMAT:
+            words = (
+                f"another version of the engine wrote it: its format is {manifest['format']}, and this one's {FORMAT}"
+            )
+            raise CheckpointError(words)
         live = {}
         for name, entry in manifest["parts"].items():
             path = self._verified(entry)
@@ -146,11 +155,11 @@ class Checkpoints:
         self._recent.append(manifest)
         return live
 
-    def _write_all(self, step: int, copies: Mapping[str, Any], frozen: Mapping[str, Any]) -> None:
+    def _write_all(self, head: Mapping[str, int], copies: Mapping[str, Any], frozen: Mapping[str, Any]) -> None:
         try:
             parts = {name: self._write(encode(state)) for name, state in copies.items()}
             parts |= {name: {**entry, "frozen": True} for name, entry in frozen.items()}
-            manifest = {"step": step, "parts": parts}
+            manifest = {**head, "parts": parts}
             self._saved(manifest)
             self._prune(manifest)
         except Exception as failure:  # noqa: BLE001 - told to the training thread by flush()

@@ -63,6 +63,10 @@ class Lineage:
         history = [*self.history, StageResult(unfinished.name, 0, {})] if unfinished else self.history
         return self.procedure.ships(tuple(history), self.plan)
 
+    def would_ship(self, stages: list[Stage]) -> str:
+        """The place of the job's student once these stages are finished."""
+        return self.procedure.ships([StageResult(stage.name, 0, {}, stage.snapshots) for stage in stages], self.plan)
+
     def keeps(self) -> dict[str, str]:
         """The places of the other networks that become artifacts, by name."""
         return self.procedure.keeps(tuple(self.history), self.plan)

@@ -121,6 +121,7 @@ class Results:
         history: Sequence[StageResult],
         seconds: float,
         kept: Sequence[Mapping[str, Any]] = (),
+        stopped_early: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Export the student, write `report.json`, and say every file as an artifact, those of `kept` networks too; gives
         the report's summary."""
@@ -139,6 +140,7 @@ class Results:
             network=member.network,
             added_by=_added_by(member),
             parameters_alone=self._parameters_of(member),
+            stopped_early=stopped_early,
             kept=[{key: value for key, value in each.items() if key != "file"} for each in kept],
         )
         files += [each["file"] for each in kept]

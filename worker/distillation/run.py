@@ -2,6 +2,7 @@
 
 import json
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -11,13 +12,15 @@ import torch
 from worker.distillation.channel import Channel
 from worker.distillation.checkpoint import Checkpoints, Manifest, state_of
 from worker.distillation.data.images import Images
-from worker.distillation.errors import EngineError, Problem, SpecError
+from worker.distillation.deadline import Deadline, ends_in
+from worker.distillation.errors import CheckpointError, Problem, SpecError
 from worker.distillation.job import Job
 from worker.distillation.lineage import Lineage, shipping_part
 from worker.distillation.loop import StageRun, Surroundings
 from worker.distillation.member import MemberRun
 from worker.distillation.modes import modes_kept
 from worker.distillation.procedure import Stage, StageResult
+from worker.distillation.pulse import heard_by
 from worker.distillation.randomness import random_state, restore_random_state, seed_all, seed_for
 from worker.distillation.results import Results
 from worker.distillation.tasks import classification
@@ -27,6 +30,8 @@ MOST_STEPS_BETWEEN_REPORTS = 50
 SHARE_FOR_CHECKPOINTS = 0.01
 LEAST_JUDGED = 50
 """A teacher is not judged by fewer images."""
+ALIVE_SECONDS = 10.0
+"""A run that has said nothing for so long says at the next pulse that it is alive."""
 
 
 class Stopped(Exception):
@@ -35,12 +40,6 @@ class Stopped(Exception):
     def __init__(self, reason: str):
         super().__init__(reason)
         self.reason = reason
-
-
-class TimeLimit(EngineError):
-    """The job's own time limit has passed."""
-
-    fault, code = "user", "time_limit"
 
 
 class Run:
@@ -52,20 +51,28 @@ class Run:
         self.checkpoints = Checkpoints(job.folder / "checkpoints", self._saved)
         self.lineage = Lineage(job, self.checkpoints, self.device)
         self.results = Results(job, channel, self.device)
-        self.steps_before = 0
+        self.steps_before = self.warm_ups_before = 0
         self.seconds_before = 0.0
         self.best: dict[str, Any] = {}
-        self._began = time.monotonic()
+        self.stopped_early: dict[str, Any] | None = None
+        self._began = self._said_alive = time.monotonic()
         self._next_checkpoint = self._began + job.values.get("checkpoint_seconds", 30)
+        self._last_checkpoint, self._checkpointed = self._began, -1
 
     def execute(self) -> dict[str, Any]:
         """Run all stages, evaluate, export; the summary of the report."""
+        with heard_by(self._pulse):
+            return self._execute()
+
+    def _execute(self) -> dict[str, Any]:
         self._load_inputs()
         resumed = self._resume()
+        used = self.job.values.get("seconds_used")
+        self.deadline = Deadline(self.training.time_limit_minutes, self.seconds_before if used is None else used)
         self.channel.say("started", **self.results.environment(), resumed_from=resumed and resumed["step"])
         if not resumed:
             self._judge_teacher()
-        while (stage := self.lineage.next()) is not None:
+        while self.stopped_early is None and (stage := self.lineage.next()) is not None:
             self._run_stage(stage, resumed["parts"] if resumed else None)
             resumed = None
         return self._finish()
@@ -115,24 +122,51 @@ class Run:
         networks = {name: self.lineage.initial(stage, name) for name in stage.members}
         run = StageRun(stage, networks, self.lineage.teacher_of(stage), self.surroundings.with_training(stage.training))
         if parts is not None:
-            run.load_state_dict(parts)
-            restore_random_state(parts["run"]["random"], self.device)
+            self._restore(run, parts)
         else:
             run.prepare()
         self._enter_phase(run)
         self._train(run)
-        run.finish()
-        self._end_stage(run)
+        self.source = run.source
+        if run.finished or ends_in(run, self.lineage, self.training.time_limit_minutes):
+            self._checkpoint_at_end(run)
+            run.finish()
+            self._end_stage(run)
+
+    def _restore(self, run: StageRun, parts: Mapping[str, Any]) -> None:
+        try:
+            run.load_state_dict(parts)
+            restore_random_state(parts["run"]["random"], self.device)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "loading state_dict" not in str(error):
+                raise  # the device's, and not the checkpoint's
+            traceback.print_exc()
+            raise CheckpointError(f"it does not fit this version of the engine: {error}") from error
 
     def _train(self, run: StageRun) -> None:
+        """Step until the stage is finished, or time is up."""
         every = max(1, min(MOST_STEPS_BETWEEN_REPORTS, run.total // REPORTS_A_STAGE))
         while not run.finished:
+            if self.deadline.passed():
+                self._stop_early(run)
+                return
             run.advance()
             if run.number and (run.finished or run.number % run.steps_per_epoch == 0):
                 self._end_epoch(run)
             if run.finished or (run.number + run.warmed_up) % every == 0:
                 self._report(run)
             self._attend(run)
+
+    def _stop_early(self, run: StageRun) -> None:
+        self.stopped_early = {
+            "reason": "time_limit",
+            "minutes": self.training.time_limit_minutes,
+            "stage": run.stage.name,
+            "step": run.number,
+            "steps": run.total,
+        }
+        words = f"the time limit has passed at step {run.number} of {run.total} of stage {run.stage.name!r}"
+        self.channel.log(f"{words}: the training stops, and the student is evaluated as it is", "warning")
 
     def _end_epoch(self, run: StageRun) -> None:
         """After an epoch, and after a stage that ends within one."""
@@ -170,9 +204,9 @@ class Run:
         for name, member in run.members.items():
             self.checkpoints.freeze(f"stage/{run.stage.name}/{name}", state_of(member.network))
             self._freeze_shipping(f"{run.stage.name}/{name}", member)
-        self.lineage.history.append(StageResult(run.stage.name, run.total, dict(run.last), run.stage.snapshots))
-        self.steps_before += run.total
-        self.source = run.source
+        self.lineage.history.append(StageResult(run.stage.name, run.number, dict(run.last), run.stage.snapshots))
+        self.steps_before += run.number
+        self.warm_ups_before += run.warmed_up
 
     def _freeze_shipping(self, place: str, member: MemberRun) -> None:
         if state := member.shipping():
@@ -195,7 +229,8 @@ class Run:
             for name, place in self.lineage.keeps().items()
         ]
         history = self.lineage.history
-        return self.results.write(student, member, self.teacher, figures, chosen, history, self.seconds(), kept)
+        seconds, stopped = self.seconds(), self.stopped_early
+        return self.results.write(student, member, self.teacher, figures, chosen, history, seconds, kept, stopped)
 
     # Between steps
 
@@ -216,7 +251,7 @@ class Run:
         )
 
     def _attend(self, run: StageRun) -> None:
-        """Look whether the phase changes, a checkpoint is due, the worker wants something, or time is up."""
+        """Look whether the phase changes, a checkpoint is due, or the worker wants something."""
         if run.warm_up_total and run.warmed_up == run.warm_up_total and run.number == 0:
             self._enter_phase(run)
         if self.channel.request == "cancel":
@@ -224,15 +259,33 @@ class Run:
         if self.channel.request == "drain":
             self._checkpoint(run, wait=True)
             raise Stopped("drain")
-        limit = self.training.time_limit_minutes
-        if limit is not None and self.seconds() > limit * 60:
-            raise TimeLimit(
-                f"the job took longer than its limit of {limit:g} minutes", "Raise training/time_limit_minutes."
-            )
         if time.monotonic() >= self._next_checkpoint:
             self._checkpoint(run)
 
+    def _pulse(self) -> None:
+        """Within long work between the steps: be cancelled at once, and say now and then that the work goes on."""
+        if self.channel.request == "cancel":
+            raise Stopped("cancel")
+        now = time.monotonic()
+        if now - self._said_alive >= ALIVE_SECONDS:
+            self._said_alive = now
+            self.channel.say("alive")
+
     # Checkpoints
+
+    def _checkpoint_at_end(self, run: StageRun) -> None:
+        """Keep a stage's end, so that nothing of its training is repeated if the run ends while it is evaluated or exported.
+
+        A training that is shorter than the least time between checkpoints is not worth one.
+        """
+        rested = time.monotonic() - self._last_checkpoint >= self.job.values.get("checkpoint_seconds", 30)
+        if rested and self._checkpointed != self._done(run):
+            self._checkpoint(run)
+
+    def _done(self, run: StageRun) -> int:
+        """What is done of the job: steps, those of warm-ups included, and stages."""
+        steps = self.steps_before + run.number + self.warm_ups_before + run.warmed_up
+        return steps + len(self.lineage.history) + run.finished
 
     def _checkpoint(self, run: StageRun, wait: bool = False) -> None:
         began = time.monotonic()
@@ -240,14 +293,17 @@ class Run:
         parts["run"] = {
             "history": [asdict(result) for result in self.lineage.history],
             "steps_before": self.steps_before,
+            "warm_ups_before": self.warm_ups_before,
             "seconds": self.seconds(),
             "random": random_state(self.device),
             "phases": self.results.phases(),
         }
         if self.best:
             parts["best"] = self.best
-        self.checkpoints.save(self.steps_before + run.number, parts, wait)
-        cost = time.monotonic() - began
+        self._checkpointed = self._done(run)
+        self.checkpoints.save(self.steps_before + run.number, parts, wait, self._checkpointed)
+        self._last_checkpoint = time.monotonic()
+        cost = self._last_checkpoint - began
         pause = self.job.values.get("checkpoint_seconds", 30)
         self._next_checkpoint = time.monotonic() + (max(pause, cost / SHARE_FOR_CHECKPOINTS) if pause else 0.0)
 
@@ -262,6 +318,7 @@ class Run:
         manifest = json.loads(path.read_text())
         parts = self.checkpoints.load(manifest)
         state = parts["run"]
+        self.warm_ups_before = state.get("warm_ups_before", 0)
         self.lineage.history = [
             StageResult(**{**result, "snapshots": tuple(result["snapshots"])}) for result in state["history"]
         ]

@@ -23,7 +23,7 @@ from worker.distillation.channel import Channel
 from worker.distillation.check import check
 from worker.distillation.errors import Diverged, SpecError
 from worker.distillation.job import Job
-from worker.distillation.run import Run, Stopped, TimeLimit
+from worker.distillation.run import Run, Stopped
 
 KD = [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}]
 
@@ -144,11 +144,6 @@ def test_a_cancel_leaves_nothing(folder):
 def test_a_loss_that_is_not_a_number_ends_the_run(folder):
     with pytest.raises(Diverged, match="the training diverged"):
         run_whole(job_of(folder, training={"learning_rate": 1e12, "steps": 30}))
-
-
-def test_time_is_limited(folder):
-    with pytest.raises(TimeLimit, match="longer than its limit"):
-        run_whole(job_of(folder, training={"time_limit_minutes": 1e-6}))
 
 
 def test_a_teacher_at_chance_level_stops_the_job_before_training(folder):

@@ -20,6 +20,10 @@ WITHOUT_DATA = "Agreement on synthesised images says how well the student copies
 MORE_SHIPS = (
     "More ships than `{network}`: {by} makes {parameters:,} parameters of its {alone:,}, and all are counted here."
 )
+STOPPED_EARLY = (
+    "The training was stopped by its time limit of {minutes:g} minutes, after step {step:,} of {steps:,} of stage {stage!r}: "
+    "the student ships as it was."
+)
 NONE_SYNTHESISED = "The source synthesised no images that student and teacher could be compared on."
 
 
@@ -39,13 +43,15 @@ def report(
     kept: Sequence[Mapping[str, Any]] = (),
     added_by: Sequence[str] = (),
     parameters_alone: int | None = None,
+    stopped_early: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What `report.json` holds: plain JSON values, with null for whatever was not measured or is not finite.
 
     `figures` are `evaluation` (with `student`, `teacher`, `split`, `images`) and `without_data`, each perhaps None;
     `chosen` says which weights shipped and why; `files` have `name` and `path`; times are in seconds; `network` is that
     of the student, if it is not the one that the spec names; `kept` tells of other networks that became artifacts;
-    `added_by` names the objectives that ship more than this network, which has `parameters_alone` without them.
+    `added_by` names the objectives that ship more than this network, which has `parameters_alone` without them;
+    `stopped_early` says by what and where the training was stopped before its end.
     """
     written = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in files]
     costs = {"student": cost(student, job.contract), "teacher": _teacher(job, teacher)}
@@ -54,6 +60,8 @@ def report(
     if added_by:
         costs["student"] |= {"added_by": list(added_by), "parameters_alone": parameters_alone}
         measured["notes"].append(MORE_SHIPS.format(by=", ".join(added_by), alone=parameters_alone, **costs["student"]))
+    if stopped_early:
+        measured["notes"].append(STOPPED_EARLY.format(**stopped_early))
     content = {
         "job": job.values.get("job"),
         "attempt": job.values.get("attempt"),
@@ -63,6 +71,7 @@ def report(
         "shipped": dict(chosen),
         **measured,
         "stages": list(stages),
+        "stopped_early": stopped_early,
         "kept": list(kept),
         "seeds": {"seed": job.training.seed, "note": "Every random stream of the run is derived from this seed."},
         "environment": {**environment, "versions": {**environment.get("versions", {}), **_versions()}},
@@ -124,6 +133,7 @@ def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
         "agreement": ours.get("agreement"),
         "checkpoint": content["shipped"].get("checkpoint"),
         "seconds": content["seconds"]["total"],
+        "stopped_early": (content["stopped_early"] or {}).get("reason"),
         "notes": content["notes"],
     }
 

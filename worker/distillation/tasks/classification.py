@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.pulse import pulse
 from worker.distillation.step import Batch, Outputs
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def predict(
     rows: list[Tensor] = []
     teacher_rows: list[Tensor] = []
     for part in images.image.split(batch_size):
+        pulse()
         image = images.normalise(part)
         rows.append(_logits(network_fn(image)))
         if teacher_fn is not None:
