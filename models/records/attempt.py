@@ -12,7 +12,8 @@ LOGGED = text("log_key IS NOT NULL")
 
 
 class Attempt(Record):
-    """`outcome` is null while it runs, then succeeded, failed, cancelled, drained or lost."""
+    """`outcome` is null while it runs, then succeeded, failed, cancelled, drained or lost. `seconds` is how long it held the
+    job: up to its end, or, where its worker was lost, up to the last beat."""
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -27,4 +28,5 @@ class Attempt(Record):
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     log_key: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[CreatedAt]
+    seconds: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
     ended_at: Mapped[float | None] = mapped_column(Double)

@@ -48,6 +48,7 @@ class Job(Leased, Record):
     evaluation_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    stopped_early: Mapped[str | None] = mapped_column(String(32))
     cancel_requested_at: Mapped[float | None] = mapped_column(Double)
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     request_id: Mapped[str | None] = mapped_column(String(128))
