@@ -12,6 +12,7 @@ import uvicorn
 from api.main import app
 from api.observe import configure_logging
 from models import migrate
+from models.secrecy import hide_memory
 from models.settings import settings
 
 GRACE_SECONDS = 10
@@ -35,6 +36,7 @@ def main() -> None:
     """Serve until a signal."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
+    hide_memory()
     configure_logging(pretty=sys.stderr.isatty())
     migrate.prepare()
     config = uvicorn.Config(

@@ -33,6 +33,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, description="Port that the API listens on.")
     environment: Literal["laptop", "production"] = Field("laptop", description="`production` allows less.")
+    sandbox: Literal["required", "preferred", "off"] | None = Field(
+        None,
+        description="Whether engines must be confined: a worker that cannot confine them does not start if `required`, and"
+        " warns if `preferred`; empty for `required` in production, else `preferred`.",
+    )
 
     lease_seconds: float = Field(60.0, gt=0, description="A worker that is silent for so long has lost its job.")
     beat_seconds: float = Field(10.0, gt=0, description="A worker renews its lease so often.")
@@ -121,6 +126,11 @@ class Settings(BaseSettings):
     @cached_property
     def broker(self) -> str:
         return self.broker_url or "filesystem://"
+
+    @property
+    def sandboxing(self) -> Literal["required", "preferred", "off"]:
+        """Whether engines must be confined."""
+        return self.sandbox or ("required" if self.environment == "production" else "preferred")
 
     @property
     def key_file(self) -> Path:

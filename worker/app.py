@@ -1,6 +1,5 @@
 """One worker process: a Celery worker with one thread that answers bells, and a sweep beside it."""
 
-import ctypes
 import logging
 import sys
 import uuid
@@ -12,6 +11,8 @@ from celery.signals import setup_logging, worker_shutting_down
 
 from models import migrate
 from models.queue import Kind, app, ring
+from models.secrecy import hide_memory
+from worker import sandbox
 from worker.engine_process import ENGINE
 from worker.lease import AWAY
 from worker.ledger import presence
@@ -28,7 +29,12 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
     """
     hide_memory()
     migrate.prepare()
-    post = Post(kind, presence.register(kind), command)
+    try:
+        confined_by = sandbox.establish(kind)
+    except sandbox.NoSandbox as error:
+        log.error("NO_SANDBOX", message=str(error))
+        return 1
+    post = Post(kind, presence.register(kind, confined_by), command)
     structlog.contextvars.bind_contextvars(worker=post.worker_id, kind=kind)
     post.listen(app())
 
@@ -64,13 +70,6 @@ def _listen(kind: Kind) -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
-
-
-def hide_memory() -> None:
-    """Keep other processes of the same user, engines above all, from reading this one's environment and memory."""
-    if sys.platform == "linux":
-        pr_set_dumpable = 4
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_dumpable, 0, 0, 0, 0)
 
 
 def configure_logging() -> None:

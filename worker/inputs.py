@@ -77,6 +77,7 @@ def describe_run(kind: str, subject_id: str, attempt: int) -> dict[str, Any]:
         "threads": config.engine_threads,
         "checkpoint_seconds": config.checkpoint_seconds,
         "silence_seconds": config.lease_seconds,
+        "sandbox": None if config.sandboxing == "off" else config.sandboxing,
     }
 
 

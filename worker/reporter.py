@@ -106,6 +106,12 @@ class Reporter:
         self._note("log", f"the engine has started {where}", data=data)
         self.flush(now=True)
 
+    def _on_sandbox(self, event: Event) -> None:
+        data = {name: value for name, value in event.items() if name != "event"}
+        parts = ", ".join(f"{name} {data[name]}" for name in ("filesystem", "network", "memory", "signals"))
+        whole = data["filesystem"] != "open" and data["network"] != "shared"
+        self._note("log", f"the engine's sandbox: {parts}", "info" if whole else "warning", data)
+
     def _on_phase(self, event: Event) -> None:
         phase, stage = Phase(event["phase"]), event.get("stage")
         if self._batch.phase is not None:

@@ -24,6 +24,7 @@ from types import FrameType
 import structlog
 
 from models import migrate
+from models.secrecy import hide_memory
 from models.settings import Settings, settings
 from worker.app import configure_logging
 
@@ -209,6 +210,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.supervisor", description="Start the embedded service.")
     parser.add_argument("--port", type=int, default=config.port, help="port of the API; 0 for a free one")
     arguments = parser.parse_args()
+    hide_memory()
     configure_logging()
     with alone(config.data):
         migrate.prepare()

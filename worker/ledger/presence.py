@@ -3,6 +3,7 @@
 import os
 import platform
 import socket
+from collections.abc import Mapping
 
 from sqlalchemy import delete, exists, func, or_, select, update
 
@@ -18,13 +19,13 @@ LEASED: tuple[type[Job] | type[Inspection], ...] = (Job, Inspection)
 FORGOTTEN_SECONDS = 7 * 24 * 3600.0
 
 
-def register(kind: Kind) -> str:
-    """Insert a worker's row; returns its id."""
+def register(kind: Kind, sandbox: Mapping[str, object] | None = None) -> str:
+    """Insert a worker's row, with what confines its engines; returns its id."""
     about = {
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
-        "sandbox": "none",
+        "sandbox": dict(sandbox or {}),
     }
     worker = Worker(id=new_id("wrk"), kind=kind, host=host(), process=os.getpid(), about=about)
     with transaction() as session:
