@@ -24,7 +24,7 @@ def current_key(request: Request, _: Annotated[object, Security(_bearer)]) -> st
     return key_id
 
 
-def preferred_wait(
+def wished_wait(
     prefer: Annotated[
         str | None,
         Header(
@@ -32,13 +32,18 @@ def preferred_wait(
             examples=["wait=1"],
         ),
     ] = None,
-) -> int:
+) -> int | None:
     """How many seconds the client would wait; a preference that is not understood is ignored, as RFC 7240 says."""
     for preference in (prefer or "").split(","):
         found = re.fullmatch(r'\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:;.*)?', preference, re.IGNORECASE)
         if found:
             return min(int(found[1]), LONGEST_WAIT_SECONDS)
-    return 0
+    return None
+
+
+def preferred_wait(wish: Annotated[int | None, Depends(wished_wait)]) -> int:
+    """The same; who wishes nothing does not wait."""
+    return wish or 0
 
 
 def window(
@@ -79,3 +84,4 @@ CurrentWindow = Annotated[Window, Depends(window)]
 CurrentWatch = Annotated[Watch, Depends(current_watch)]
 IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]
 Wait = Annotated[int, Depends(preferred_wait)]
+Wish = Annotated[int | None, Depends(wished_wait)]

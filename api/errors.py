@@ -159,9 +159,10 @@ class Invalid(ApiError):
 
     status, kind, title = 422, "invalid", "The request is wrong"
 
-    def __init__(self, errors: Sequence[tuple[str, str]], detail: str = ""):
+    def __init__(self, errors: Sequence[tuple[str, str]], detail: str = "", hint: str | None = None):
         count = "One value is" if len(errors) == 1 else f"{len(errors)} values are"
-        super().__init__(detail or f"{count} wrong.", errors=errors)
+        sentences = (detail or f"{count} wrong.", hint)
+        super().__init__(" ".join(filter(None, sentences)), errors=errors)
 
 
 class TooMany(ApiError):

@@ -86,6 +86,12 @@ class Observe:
             structlog.contextvars.unbind_contextvars("request_id")
 
 
+def current_request_id() -> str | None:
+    """The id of the request that is being served."""
+    found: str | None = structlog.contextvars.get_contextvars().get("request_id")
+    return found
+
+
 def _request_id(request: Request) -> str:
     given = request.headers.get("x-request-id", "")
     return given if ACCEPTABLE_ID.fullmatch(given) else uuid6.uuid7().hex

@@ -10,16 +10,16 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.database import reading
-from models.records import Dataset, File, Job, Teacher
+from models.records import Dataset, File, Inspection, Job, Teacher
 
-Watched = type[Job] | type[Teacher] | type[Dataset] | type[File]
+Watched = type[Job] | type[Teacher] | type[Dataset] | type[File] | type[Inspection]
 Token = tuple[Any, ...]
 """What of a row is compared: it differs whenever a reader could see a change."""
 
 log = structlog.get_logger("api")
 
 
-def token_of(record: Job | Teacher | Dataset | File) -> Token:
+def token_of(record: Job | Teacher | Dataset | File | Inspection) -> Token:
     """The token of a row as it was read."""
     return (record.version, record.event_seq) if isinstance(record, Job) else (record.status,)
 

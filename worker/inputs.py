@@ -1,6 +1,7 @@
 """What an attempt is given: its inputs, its newest checkpoint that can be read, and the job file."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class InputMissing(Exception):
 
 @dataclass(frozen=True)
 class Inputs:
-    """The records that a job names."""
+    """The records that a spec names."""
 
     teacher: Teacher | None
     dataset: Dataset | None
@@ -39,12 +40,25 @@ class Inputs:
 
     @classmethod
     def of(cls, job: Job) -> "Inputs":
-        initial = (job.resolved.get("student") or {}).get("initial_weights")
+        """Those of a job."""
+        return cls._of(job.teacher_id, job.dataset_id, job.evaluation_id, job.resolved)
+
+    @classmethod
+    def named(cls, resolved: Mapping[str, Any]) -> "Inputs":
+        """Those that a resolved spec names."""
+        evaluation = (resolved.get("evaluation") or {}).get("dataset")
+        return cls._of(resolved.get("teacher"), resolved.get("dataset"), evaluation, resolved)
+
+    @classmethod
+    def _of(
+        cls, teacher: str | None, dataset: str | None, evaluation: str | None, resolved: Mapping[str, Any]
+    ) -> "Inputs":
+        initial = (resolved.get("student") or {}).get("initial_weights")
         with reading() as session:
             return cls(
-                session.get(Teacher, job.teacher_id) if job.teacher_id else None,
-                session.get(Dataset, job.dataset_id) if job.dataset_id else None,
-                session.get(Dataset, job.evaluation_id) if job.evaluation_id else None,
+                session.get(Teacher, teacher) if teacher else None,
+                session.get(Dataset, dataset) if dataset else None,
+                session.get(Dataset, evaluation) if evaluation else None,
                 session.get(File, initial) if initial else None,
             )
 

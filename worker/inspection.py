@@ -1,4 +1,4 @@
-"""The life of one inspection: an upload is read once and made canonical, or a job's spec is checked."""
+"""The life of one inspection: an upload is read once and made canonical, or a spec is checked."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ def run_inspection(claim: Claim, draining: threading.Event, command: Sequence[st
         Folder(claim.id, claim.attempt) as folder,
     ):
         log.info("inspection_begins", kind=ledger.kind)
-        examine = _check_job if ledger.kind == "job" else _inspect_upload
+        examine = {"job": _check_job, "check": _check_spec}.get(ledger.kind, _inspect_upload)
         try:
             examine(ledger, folder, lease, draining, command)
         except Taken:
@@ -63,12 +63,32 @@ def _check_job(
     if job is None or job.status != JobStatus.QUEUED or job.cancel_requested_at is not None:
         insist(lease, ledger.drop)
         return
-    inputs = Inputs.of(job)
+    if _check(job.resolved, Inputs.of(job), ledger, folder, lease, draining, command):
+        ring("distill")
+
+
+def _check_spec(
+    ledger: InspectionLedger, folder: Folder, lease: Lease, draining: threading.Event, command: Sequence[str]
+) -> None:
+    assert ledger.resolved is not None
+    _check(ledger.resolved, Inputs.named(ledger.resolved), ledger, folder, lease, draining, command)
+
+
+def _check(
+    resolved: Mapping[str, Any],
+    inputs: Inputs,
+    ledger: InspectionLedger,
+    folder: Folder,
+    lease: Lease,
+    draining: threading.Event,
+    command: Sequence[str],
+) -> bool:
+    """Have the engine build what a spec names; says whether it could."""
     write_job_file(
         folder.path,
-        describe_run("check", job.id, ledger.attempt)
+        describe_run("check", ledger.subject_id, ledger.attempt)
         | {
-            "spec": job.resolved,
+            "spec": resolved,
             "teacher": describe_teacher(inputs.teacher) if inputs.teacher else None,
             "dataset_findings": inputs.dataset.findings if inputs.dataset else None,
             "evaluation_findings": inputs.evaluation.findings if inputs.evaluation else None,
@@ -76,14 +96,14 @@ def _check_job(
     )
     word = _drive(ledger, folder, lease, draining, command, Limits(int(MOST_SECONDS), ADDRESS_BYTES))
     if word is None:
-        return
+        return False
     if word["event"] == "checked":
-        insist(lease, ledger.pass_check)
-        ring("distill")
-    else:
-        error = said_error(word)
-        insist(lease, lambda: ledger.fail_check(error))
-        log.info("check_failed", code=error["code"])
+        insist(lease, lambda: ledger.pass_check(word.get("facts") or {}))
+        return True
+    error = said_error(word)
+    insist(lease, lambda: ledger.fail_check(error))
+    log.info("check_failed", code=error["code"])
+    return False
 
 
 def _inspect_upload(

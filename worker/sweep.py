@@ -49,6 +49,7 @@ def sweep(worker_id: str, over: threading.Event | None = None, orphans: Orphans 
         presence.dismiss_unseen,
         upkeep.clear_checkpoints,
         upkeep.clear_deleted_jobs,
+        upkeep.clear_checks,
         sweep_folders,
         *([orphans.clear] if orphans else []),
     )

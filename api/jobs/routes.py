@@ -6,9 +6,9 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.bodies import StrictRoute
-from api.dependencies import CurrentKey, CurrentWatch, CurrentWindow, IdempotencyKey, Wait
+from api.dependencies import CurrentKey, CurrentWatch, CurrentWindow, IdempotencyKey, Wait, Wish
 from api.exchange import applied, conditional
-from api.jobs import service, submission
+from api.jobs import service, submission, validation
 from api.jobs.news import fresh, tag_of
 from api.jobs.schemas import JobBody, JobSummary, Validated
 from api.paging import Page
@@ -21,6 +21,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=StrictRoute)
 dry_run = APIRouter(tags=["jobs"], route_class=StrictRoute)
 
 RETRY_SECONDS = "2"
+VALIDATE_SECONDS = 30
 EXAMPLES: list[Any] = [
     {"teacher": "tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b", "student": {"network": "lenet5_half"}},
     {
@@ -60,9 +61,11 @@ async def submit(
     response_model=Validated,
     responses=problems(400, 413, 415, 422),
 )
-def validate(key: CurrentKey, spec: Spec) -> Validated:
-    """The spec with every default written out, or all that is wrong with it."""
-    return submission.validate(key, spec)
+async def validate(key: CurrentKey, watch: CurrentWatch, spec: Spec, wish: Wish, response: Response) -> Validated:
+    """The spec with every default written out, or all that is wrong with it. An inspect worker builds the networks,
+    which takes seconds; `checked` says how far that came. Waits 30 seconds at most, or as `Prefer: wait=N` says."""
+    applied(response, wish or 0)
+    return await validation.validate(watch, key, spec, VALIDATE_SECONDS if wish is None else wish)
 
 
 @router.get(

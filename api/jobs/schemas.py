@@ -103,10 +103,27 @@ class JobBody(JobSummary):
 
 
 class Validated(Shown):
-    """What a dry run found: nothing wrong."""
+    """What a dry run found: nothing wrong, as far as was checked."""
 
     resolved: dict[str, Any] = Field(description="The spec with every default written out.")
     waits_for: str | None = Field(description="What such a job would wait for before it runs; null if nothing.")
+    checked: list[Literal["spec", "networks"]] = Field(
+        description="`spec`: names, ranges, and what is known of the inputs. `networks`: an engine has built everything."
+    )
+    unchecked: str | None = Field(None, description="Why the networks were not built; null if they were.")
+    facts: dict[str, Any] | None = Field(None, description="What the engine found when it built the networks.")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "resolved": {"teacher": TEACHER, "student": {"network": "lenet5_half", "options": {}}},
+                "waits_for": None,
+                "checked": ["spec", "networks"],
+                "unchecked": None,
+                "facts": {"stages": ["student"], "student": {"parameters": 15_738}},
+            }
+        }
+    )
 
 
 class EventBody(Shown):

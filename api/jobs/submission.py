@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -15,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from api.errors import Conflict, InFlight, Invalid, TooMany
 from api.jobs.inputs import Inputs
-from api.jobs.schemas import JobBody, Validated
+from api.jobs.schemas import JobBody
 from api.jobs.service import find, shown
+from api.observe import current_request_id
 from models.database import reading, transaction
 from models.queue import ring
 from models.records import Event, Idempotency, Inspection, Job, Key
@@ -24,6 +26,8 @@ from models.records.columns import new_id
 from models.settings import settings
 from models.spec import JobSpec, problems_of
 from models.status import JobStatus
+
+log = structlog.get_logger("api")
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,6 @@ def promise(key: str | None, asked: Any) -> Promise | None:
     if key is None:
         return None
     return Promise(key, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest())
-
-
-def validate(key_id: str, spec: JobSpec) -> Validated:
-    """The dry run of a submission.
-
-    Raises:
-        Invalid: with all that is wrong.
-    """
-    with reading() as session:
-        inputs = Inputs(session, key_id, spec)
-        return Validated(resolved=inputs.resolved(spec), waits_for=inputs.waits_for())
 
 
 def submit(key_id: str, spec: JobSpec, asked: dict[str, Any], made: Promise | None) -> tuple[JobBody, bool]:
@@ -107,6 +100,7 @@ def _once(key_id: str, made: Promise | None, insert: Callable[[Session], Job]) -
             if known is None:
                 raise
             return known, True
+    log.info("job_submitted", job=body.id, retry_of=body.retry_of)
     ring("inspect")
     return body, False
 
@@ -121,6 +115,7 @@ def _insert(
         id=new_id("job"), key_id=key_id, name=resolved["name"], labels=resolved["labels"],
         status=JobStatus.QUEUED, priority=resolved["priority"], reason=reason or "its spec is being checked",
         spec=asked, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
+        request_id=current_request_id(),
         teacher_id=spec.teacher, dataset_id=spec.dataset,
         evaluation_id=(resolved["evaluation"] or {}).get("dataset"),
     )  # fmt: skip
@@ -129,7 +124,9 @@ def _insert(
     data = {"status": JobStatus.QUEUED, "reason": job.reason}
     session.add(Event(job_id=job.id, seq=1, attempt=0, type="status", level="info", message="queued", data=data))
     if reason is None:
-        session.add(Inspection(id=new_id("ins"), kind="job", subject_id=job.id, priority=job.priority))
+        check = Inspection(id=new_id("ins"), kind="job", subject_id=job.id, priority=job.priority)
+        check.request_id = job.request_id
+        session.add(check)
     if made is not None:
         row = Idempotency(key_id=key_id, idempotency_key=made.key, fingerprint=made.fingerprint, job_id=job.id)
         session.add(row)

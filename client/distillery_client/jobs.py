@@ -29,14 +29,19 @@ class Jobs:
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return dict(self.connection.request("POST", "jobs", json=spec, headers=headers).json())
 
-    def validate(self, spec: dict[str, Any]) -> Record:
-        """The spec with every default written out, without making a job.
+    def validate(self, spec: dict[str, Any], wait_seconds: int = 30) -> Record:
+        """The spec with every default written out (`resolved`), without making a job; `checked` says whether its
+        networks were built too, which takes seconds, and `unchecked` why not.
 
         Raises:
             InvalidRequest: the spec cannot work; `errors` lists what is wrong with it.
         """
-        headers = {"Idempotency-Key": str(uuid.uuid4())}  # changes nothing, so it may be repeated
-        return dict(self.connection.request("POST", "jobs:validate", json=spec, headers=headers).json())
+        # changes nothing, so it may be repeated
+        headers = {"Idempotency-Key": str(uuid.uuid4()), "Prefer": f"wait={wait_seconds}"}
+        timeout = wait_seconds + 15
+        return dict(
+            self.connection.request("POST", "jobs:validate", json=spec, headers=headers, timeout=timeout).json()
+        )
 
     def get(self, identifier: str) -> Record:
         return dict(self.connection.request("GET", f"jobs/{identifier}").json())
@@ -85,6 +90,15 @@ class Jobs:
         """
         headers = {"Idempotency-Key": str(uuid.uuid4())}  # harmless to repeat
         return dict(self.connection.request("POST", f"jobs/{identifier}/cancel", headers=headers).json())
+
+    def retry(self, identifier: str, idempotency_key: str | None = None) -> Record:
+        """A new job with the spec of one that has ended; its `retry_of` names that one.
+
+        Raises:
+            Conflict: that one has not ended.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return dict(self.connection.request("POST", f"jobs/{identifier}/retry", headers=headers).json())
 
     def delete(self, identifier: str) -> None:
         self.connection.request("DELETE", f"jobs/{identifier}")

@@ -25,9 +25,11 @@ def upgrade() -> None:
     op.create_index(op.f("ix_jobs_status_finished_at"), "jobs", ["status", "finished_at"])
     op.create_index(op.f("ix_attempts_ended_at"), "attempts", ["ended_at"])
     op.create_index(op.f("ix_inspections_finished_at"), "inspections", ["finished_at"])
+    op.create_index(op.f("ix_inspections_kind_created_at"), "inspections", ["kind", "created_at"])
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("ix_inspections_kind_created_at"), table_name="inspections")
     op.drop_index(op.f("ix_inspections_finished_at"), table_name="inspections")
     op.drop_index(op.f("ix_attempts_ended_at"), table_name="attempts")
     op.drop_index(op.f("ix_jobs_status_finished_at"), table_name="jobs")

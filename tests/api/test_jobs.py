@@ -2,13 +2,16 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select, update
 
-from models.records import Event, Idempotency, Inspection, Job
+from models.records import Event, Idempotency, Inspection, Job, Worker
+from models.records.columns import new_id
 from tests.api.service import Service, User, pointers, problem
 
 
@@ -52,7 +55,7 @@ def test_a_job_waits_for_its_inputs(user: User, status: str, word: str) -> None:
     assert job["status"] == "queued" and word in job["reason"] and teacher in job["reason"]
     assert inspections(user, job["id"]) == []
     checked = user.http.post("/jobs:validate", json=spec(teacher, dataset=dataset)).json()
-    assert teacher in checked["waits_for"]
+    assert teacher in checked["waits_for"] and teacher in checked["unchecked"]
 
 
 def test_a_rejected_or_unknown_input_is_a_422_that_points_at_it(user: User, other: User) -> None:
@@ -95,9 +98,61 @@ def test_a_wrong_spec_is_a_422_with_pointers(alone: User, change: dict[str, Any]
 def test_a_dry_run_makes_nothing(user: User) -> None:
     body = spec(user.teacher())
     checked = user.http.post("/jobs:validate", json=body).json()
-    assert checked["waits_for"] is None
+    assert (
+        checked["waits_for"] is None and checked["checked"] == ["spec"] and "no inspect worker" in checked["unchecked"]
+    )
     assert checked["resolved"] == submitted(user, body)["resolved"]
     assert len(user.http.get("/jobs").json()["data"]) == 1
+
+
+@contextmanager
+def an_inspect_worker(service: Service) -> Iterator[None]:
+    """The row of a worker, which is all that an API sees of one."""
+    with service.rows() as session:
+        session.add(Worker(id=(identifier := new_id("wrk")), kind="inspect", host="here", process=1))
+    yield
+    with service.rows() as session:
+        session.execute(delete(Worker).where(Worker.id == identifier))
+
+
+def test_a_dry_run_that_no_worker_answers_says_so_and_leaves_nothing(user: User) -> None:
+    with an_inspect_worker(user.service):
+        for wait, said in (("1", "within 1 s"), ("0", "did not want to wait")):
+            answer = user.http.post("/jobs:validate", json=spec(user.teacher()), headers={"Prefer": f"wait={wait}"})
+            assert answer.json()["checked"] == ["spec"] and said in answer.json()["unchecked"]
+    with user.service.rows() as session:
+        assert session.scalars(select(Inspection.id).where(Inspection.kind == "check")).all() == []
+
+
+@pytest.mark.parametrize("fault", ["user", "service", None])
+def test_a_dry_run_answers_as_soon_as_the_check_is_over(user: User, fault: str | None) -> None:
+    errors = [{"pointer": "/objectives/0/taps", "message": "no such layer"}]
+    error = (
+        {"fault": fault, "code": "c", "message": "it broke", "hint": "Do this.", "errors": errors} if fault else None
+    )
+
+    def answer() -> None:
+        values = {"status": "failed" if error else "done", "error": error, "facts": None if error else {"a": 1}}
+        for _ in range(200):
+            time.sleep(0.05)
+            with user.service.rows() as session:
+                waiting = Inspection.kind == "check", Inspection.resolved["teacher"].as_string() == teacher
+                if session.execute(update(Inspection).where(*waiting).values(**values)).rowcount:
+                    return
+
+    teacher = user.teacher()
+    worker = threading.Thread(target=answer)
+    with an_inspect_worker(user.service):
+        worker.start()
+        answered = user.http.post("/jobs:validate", json=spec(teacher))
+        worker.join()
+    if fault == "user":
+        document = problem(answered, 422, "invalid")
+        assert document["errors"] == errors and "Do this." in document["detail"]
+    elif fault == "service":
+        assert answered.json()["checked"] == ["spec"] and "it broke" in answered.json()["unchecked"]
+    else:
+        assert answered.json()["checked"] == ["spec", "networks"] and answered.json()["facts"] == {"a": 1}
 
 
 def test_the_same_key_and_body_make_one_job(user: User, other: User) -> None:

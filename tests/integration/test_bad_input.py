@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
+from sqlalchemy import select
 from torch import nn
 
 from api.auth import hash_key, make_key
 from distillery_client import Client
 from distillery_client.errors import InvalidRequest, JobEnded, NotFound, Refused, Rejected
 from models.database import make_engine
-from models.records import Key
+from models.records import Inspection, Key
 from models.records.columns import new_id
-from tests.integration.whole import TEACHER, Whole
+from tests.integration.whole import TEACHER, Whole, eventually
 from worker.distillation import networks
 from worker.distillation.job import read_contract
 
@@ -124,6 +126,48 @@ def test_what_only_a_built_network_shows_fails_the_job_with_the_same_pointers(cl
     assert (ended["status"], ended["phase"]) == ("failed", "validating")
     assert caught.value.errors[0]["pointer"] == "/objectives/0/taps/0/0"
     assert "conv1" in caught.value.errors[0]["message"]
+
+
+def test_a_dry_run_builds_the_networks(client: Client, teacher: str):
+    spec = {"teacher": teacher, "student": {"network": "lenet5_half"}}
+    found = client.jobs.validate(spec)
+    assert found["checked"] == ["spec", "networks"] and found["unchecked"] is None
+    assert found["facts"]["student"]["parameters"] > 0
+    taps = {"name": "attention_transfer", "taps": [["conv7", "conv1"]]}
+    with pytest.raises(InvalidRequest) as caught:
+        client.jobs.validate(spec | {"objectives": [taps]})
+    assert caught.value.errors[0]["pointer"] == "/objectives/0/taps/0/0"
+    assert list(client.jobs.list()) == []
+
+
+def test_a_dry_run_is_answered_though_its_worker_is_killed(whole: Whole, client: Client, teacher: str):
+    killed = threading.Event()
+
+    def kill() -> None:
+        eventually(lambda: running_checks(whole), "an inspect worker has claimed the check")
+        whole.kill("inspect")
+        whole.start("inspect")
+        killed.set()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    spec = {"teacher": teacher, "student": {"network": "lenet5_half"}}
+    found = client.jobs.validate(spec, wait_seconds=60)
+    killer.join()
+    assert killed.is_set() and found["checked"] == ["spec", "networks"], found
+    assert rows_of_checks(whole) == []
+
+
+def rows_of_checks(whole: Whole) -> list[str]:
+    engine = make_engine(f"sqlite:///{whole.data / 'distillery.db'}")
+    with engine.begin() as connection:
+        found = connection.scalars(select(Inspection.status).where(Inspection.kind == "check")).all()
+    engine.dispose()
+    return list(found)
+
+
+def running_checks(whole: Whole) -> bool:
+    return "running" in rows_of_checks(whole)
 
 
 def test_a_dataset_that_turns_out_not_to_fit_fails_the_job_that_waits_for_it(

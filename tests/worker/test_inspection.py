@@ -5,9 +5,11 @@ import threading
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
-from models.database import now
+from models.database import now, transaction
 from models.records import Dataset, Inspection, Job, Teacher
+from models.records.columns import new_id
 from models.storage import storage
 from tests.worker.scenes import FINDINGS, SCRIPTED, change, claimed, events, get, make_job, make_key, make_upload, rows
 from worker.inspection import run_inspection
@@ -88,6 +90,45 @@ def test_a_jobs_check_can_fail_it_with_pointers(both: None) -> None:
     job = get(Job, job_id)
     assert (job.status, job.phase, job.error) == ("failed", "validating", problem)
     assert [event.data["status"] for event in events(job_id, "status")] == ["failed"]
+
+
+def make_check(**script: Any) -> str:
+    spec = {"teacher": None, "dataset": None, "student": {}, "labels": {"script": json.dumps(script)}}
+    check = Inspection(id=new_id("ins"), kind="check", subject_id="-", resolved=spec)
+    with transaction() as session:
+        session.add(check)
+    return check.id
+
+
+def test_a_check_without_a_job_answers_whoever_asked(both: None) -> None:
+    fits, fails = make_check(), make_check(error={"fault": "user", "code": "invalid_spec", "message": "no"})
+    inspect_next()
+    inspect_next()
+    assert (get(Inspection, fits).status, get(Inspection, fits).facts) == ("done", {})
+    assert get(Inspection, fails).status == "failed" and get(Inspection, fails).error["code"] == "invalid_spec"
+    assert claim("inspect", "w") is None
+
+
+def test_a_check_without_a_job_that_always_breaks_its_engine_ends(embedded: None) -> None:
+    check = make_check(error={"fault": "service", "code": "broken", "message": "it broke"})
+    for status in ("queued", "queued", "failed"):
+        inspect_next()
+        assert get(Inspection, check).status == status
+    assert get(Inspection, check).error["code"] == "poison"
+
+
+def test_a_check_that_nobody_waits_for_is_taken_from_its_worker_and_removed(embedded: None) -> None:
+    answered, forgotten, held = make_check(), make_check(), make_check()
+    with transaction() as session:
+        session.execute(delete(Inspection).where(Inspection.id == answered))
+    change(Inspection, forgotten, created_at=now() - 3600)
+    upkeep.clear_checks()
+    assert [row.id for row in rows(Inspection)] == [held]
+    taken = claimed("inspect")
+    with transaction() as session:
+        session.execute(delete(Inspection))
+    run_inspection(taken, threading.Event(), SCRIPTED)
+    assert rows(Inspection) == []
 
 
 def test_a_job_is_checked_once_its_last_input_is_ready(both: None) -> None:

@@ -36,7 +36,7 @@ class InspectionLedger:
 
     def __init__(self, inspection: Inspection):
         self.id, self.attempt = inspection.id, inspection.attempt
-        self.kind, self.subject_id = inspection.kind, inspection.subject_id
+        self.kind, self.subject_id, self.resolved = inspection.kind, inspection.subject_id, inspection.resolved
 
     def accept(self, findings: Mapping[str, Any], canonical: Canonical) -> bool:
         """Set the upload `ready`; false if it is not wanted any more. Jobs that waited for it go on."""
@@ -56,17 +56,19 @@ class InspectionLedger:
             _judge(session, self.kind, self.subject_id, UploadStatus.REJECTED, problem=dict(problem))
         waiting.settle_jobs_of(self.subject_id)
 
-    def pass_check(self) -> None:
-        """Let the job be claimed."""
+    def pass_check(self, facts: Mapping[str, Any]) -> None:
+        """Let the job be claimed, or tell whoever asked for the check."""
         with transaction() as session:
-            self._end(session, InspectionStatus.DONE)
-            waiting.pass_check(session, self.subject_id)
+            self._end(session, InspectionStatus.DONE, facts=dict(facts))
+            if self.kind == "job":
+                waiting.pass_check(session, self.subject_id)
 
     def fail_check(self, error: ends.Error) -> None:
-        """Fail the job."""
+        """Fail the job, or tell whoever asked for the check."""
         with transaction() as session:
             self._end(session, InspectionStatus.FAILED, error)
-            waiting.fail_check(session, self.subject_id, error)
+            if self.kind == "job":
+                waiting.fail_check(session, self.subject_id, error)
 
     def drop(self) -> None:
         """End an inspection whose subject is not wanted any more."""
@@ -85,9 +87,9 @@ class InspectionLedger:
             if lose(session, self.id, self.attempt, error) is None:
                 raise Taken(self.id)
 
-    def _end(self, session: Session, status: InspectionStatus, error: ends.Error | None = None) -> None:
+    def _end(self, session: Session, status: InspectionStatus, error: ends.Error | None = None, **more: Any) -> None:
         failed = dict(error) if error else None
-        self._change(session, status=status, error=failed, finished_at=now(), **ends.FREE)
+        self._change(session, status=status, error=failed, finished_at=now(), **ends.FREE, **more)
 
     def _change(self, session: Session, **values: Any) -> None:
         changed = session.execute(
@@ -133,7 +135,9 @@ def lose(
     session.flush()
     message = f"{inspection.losses} inspections in a row were lost; the last: {error['message']}"
     poison = ends.error("poison", message, str(error.get("hint", "")))
-    if inspection.kind == "job":
+    if inspection.kind == "check":
+        inspection.error = poison
+    elif inspection.kind == "job":
         waiting.fail_check(session, inspection.subject_id, poison)
     else:
         _judge(session, inspection.kind, inspection.subject_id, UploadStatus.REJECTED, problem=poison)

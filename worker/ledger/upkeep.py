@@ -19,6 +19,8 @@ from worker.ledger.claims import due_inspections, due_jobs
 from worker.ledger.presence import idle_workers
 
 AT_ONCE = 100
+CHECK_SECONDS = 300.0
+"""Whoever asked for a check without a job has had an answer by then, and has removed it unless they died."""
 FINAL = tuple(status for status in JobStatus if status.final)
 log = structlog.get_logger(__name__)
 
@@ -70,6 +72,16 @@ def cancel_queued() -> None:
     for job_id in ids:
         with transaction() as session:
             ends.finish(session, job_id, JobStatus.CANCELLED, "cancelled", *asked)
+
+
+def clear_checks() -> None:
+    """Remove checks without a job whose asker has died."""
+    old = Inspection.kind == "check", Inspection.created_at < now() - CHECK_SECONDS
+    with reading() as session:
+        ids = session.scalars(select(Inspection.id).where(*old).limit(AT_ONCE)).all()
+    if ids:
+        with transaction() as session:
+            session.execute(delete(Inspection).where(Inspection.id.in_(ids)))
 
 
 def settle_stuck_jobs() -> None:

@@ -1,0 +1,115 @@
+"""The dry run of a submission: what the catalogue knows at once, and what the engine finds when it builds the networks.
+
+The second takes an inspect worker some seconds. Its check is a row of its own, without a job: whoever asks waits for it
+and removes it. Where nobody answers in time, the answer says what was not checked.
+"""
+
+import time
+from collections import Counter
+
+from sqlalchemy import delete
+from starlette.concurrency import run_in_threadpool
+
+from api.errors import Invalid
+from api.jobs.inputs import Inputs
+from api.jobs.schemas import Validated
+from api.observe import current_request_id
+from api.watch import Watch, token_of
+from api.workers import absence
+from models.database import reading, transaction
+from models.queue import ring
+from models.records import Inspection
+from models.records.columns import new_id
+from models.spec import JobSpec
+from models.status import InspectionStatus
+
+PRIORITY = 1000
+"""Above every job's: somebody waits."""
+MOST_AT_ONCE = 4
+"""Checks of one key that this process waits for; more of them are answered without."""
+OVER = (InspectionStatus.DONE, InspectionStatus.FAILED)
+
+_waiting: Counter[str] = Counter()
+
+
+async def validate(watch: Watch, key_id: str, spec: JobSpec, wait_seconds: int) -> Validated:
+    """The resolved spec, and what was checked of it.
+
+    Raises:
+        Invalid: with all that is wrong, be it known at once or found by the engine.
+    """
+    first, obstacle = await run_in_threadpool(_check_spec, key_id, spec)
+    if obstacle is None and wait_seconds <= 0:
+        obstacle = "the request did not want to wait: send 'Prefer: wait=30'"
+    if obstacle is None and _waiting[key_id] >= MOST_AT_ONCE:
+        obstacle = f"{MOST_AT_ONCE} checks of this key are on their way: ask again when they are answered"
+    if obstacle is not None:
+        return first.model_copy(update={"unchecked": f"The networks were not built: {obstacle}."})
+    _waiting[key_id] += 1
+    try:
+        return await _build_networks(watch, first, wait_seconds)
+    finally:
+        _waiting[key_id] -= 1
+        if not _waiting[key_id]:
+            del _waiting[key_id]
+
+
+def _check_spec(key_id: str, spec: JobSpec) -> tuple[Validated, str | None]:
+    """What is known at once, and why the networks cannot be built now."""
+    with reading() as session:
+        inputs = Inputs(session, key_id, spec)
+        waits_for = inputs.waits_for()
+        found = Validated(resolved=inputs.resolved(spec), waits_for=waits_for, checked=["spec"])
+        return found, f"such a job {waits_for}" if waits_for else absence(session, "inspect")
+
+
+async def _build_networks(watch: Watch, first: Validated, wait_seconds: int) -> Validated:
+    identifier = await run_in_threadpool(_ask, first)
+    try:
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            row = await run_in_threadpool(_look, identifier)
+            if row is not None and row.status in OVER:
+                return _judged(first, row)
+            left = deadline - time.monotonic()
+            if row is None or left <= 0 or watch.closing:
+                why = (
+                    f"no inspect worker has answered within {wait_seconds} s: ask again, with a longer 'Prefer: wait=…'"
+                )
+                return first.model_copy(update={"unchecked": f"The networks were not built: {why}."})
+            await watch.changed(Inspection, identifier, token_of(row), left)
+    finally:
+        await run_in_threadpool(_forget, identifier)
+
+
+def _ask(first: Validated) -> str:
+    identifier = new_id("ins")
+    check = Inspection(
+        id=identifier, kind="check", subject_id=identifier, priority=PRIORITY, resolved=first.resolved,
+        request_id=current_request_id(),
+    )  # fmt: skip
+    with transaction() as session:
+        session.add(check)
+    ring("inspect")
+    return identifier
+
+
+def _look(identifier: str) -> Inspection | None:
+    with reading() as session:
+        return session.get(Inspection, identifier)
+
+
+def _forget(identifier: str) -> None:
+    with transaction() as session:
+        session.execute(delete(Inspection).where(Inspection.id == identifier))
+
+
+def _judged(first: Validated, row: Inspection) -> Validated:
+    error = row.error or {}
+    if row.status == InspectionStatus.DONE:
+        return first.model_copy(update={"checked": ["spec", "networks"], "facts": row.facts or {}})
+    if error.get("fault") == "service":
+        return first.model_copy(update={"unchecked": f"The networks could not be built: {error.get('message')}."})
+    found = [(one["pointer"], one["message"]) for one in error.get("errors") or ()]
+    problems = found or [("", str(error.get("message") or "the networks cannot be built"))]
+    raise Invalid(problems, hint=error.get("hint"))
