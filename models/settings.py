@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     )
     checkpoint_seconds: float = Field(30.0, ge=0, description="Least time between checkpoints.")
     engine_threads: int | None = Field(None, ge=1, description="Threads of the engine; empty for the machine's cores.")
+    engine_start: Literal["auto", "fork", "fresh"] = Field(
+        "auto",
+        description="How an engine starts: `fresh` is a new interpreter, `fork` a copy of one that has imported torch;"
+        " `auto` forks on Linux where no GPU is seen.",
+    )
     device: str = Field("auto", description="`auto`, `cpu` or `cuda`.")
 
     upload_bytes: int = Field(4 * 2**30, gt=0, description="Largest upload.")

@@ -14,6 +14,7 @@ from models.queue import Kind, app, ring
 from models.secrecy import hide_memory
 from worker import sandbox
 from worker.engine_process import ENGINE
+from worker.engine_start import forks
 from worker.lease import AWAY
 from worker.ledger import presence
 from worker.sweep import Sweep
@@ -28,6 +29,11 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
     The signal drains: a running engine is asked to checkpoint and end, its job is queued again, and the process ends.
     """
     hide_memory()
+    with forks.open(command, training=kind == "distill"):
+        return _serve(kind, command)
+
+
+def _serve(kind: Kind, command: Sequence[str]) -> int:
     migrate.prepare()
     try:
         confined_by = sandbox.establish(kind)

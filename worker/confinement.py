@@ -5,8 +5,12 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "TZ", "SSL_CERT_FILE")
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,13 @@ class Limits:
                 _, hard = resource.prlimit(pid, kind)
                 limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
                 resource.prlimit(pid, kind, (limit, limit))
+
+    def try_to_impose(self, pid: int) -> None:
+        """The same, on a process that may be gone already."""
+        try:
+            self.impose(pid)
+        except (ProcessLookupError, PermissionError, ValueError) as error:
+            log.warning("engine_limits_not_set", error=str(error))
 
 
 def environment(folder: Path, threads: int | None, gpu: bool) -> dict[str, str]:

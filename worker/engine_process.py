@@ -1,7 +1,8 @@
 """The engine as a child process: started, heard, spoken to, stopped, and always reaped.
 
-It runs in a fresh interpreter and in a session of its own, with an environment that names no database, no storage and no
-secret. Whatever it starts itself goes with it: its process group is killed before it is reaped.
+It runs in a session of its own, with an environment that names no database, no storage and no secret, and begins as a fresh
+interpreter or as good as one (engine_start.py). Whatever it starts itself goes with it: its process group is killed before
+it is reaped.
 """
 
 import json
@@ -9,10 +10,8 @@ import math
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import structlog
 
 from worker.confinement import Limits, environment
 from worker.engine_log import EngineLog
+from worker.engine_start import Started, forks
 
 ENGINE = (sys.executable, "-P", "-m", "worker.distillation")
 """The engine's command; the job file's name follows."""
@@ -68,36 +68,23 @@ class EngineProcess:
         self.log = EngineLog(self.folder / "engine.log")
         self.last_word: Event | None = None
         self._events: queue.Queue[Event | None] = queue.Queue(WAITING_EVENTS)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Started | None = None
         self._listeners: list[threading.Thread] = []
         self._ended, self._abandoned = threading.Event(), threading.Event()
         self._lock = threading.Lock()
 
     def __enter__(self) -> "EngineProcess":
         (self.folder / "tmp").mkdir(exist_ok=True)
-        process = subprocess.Popen(
-            [*self.command, "job.json"],
-            cwd=self.folder,
-            env=environment(self.folder, self.threads, self.gpu),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._process = process
-        assert process.stdin and process.stdout and process.stderr
+        seen = environment(self.folder, self.threads, self.gpu)
+        self._process = process = forks.start([*self.command, "job.json"], self.folder, seen, self.limits)
         os.set_blocking(process.stdin.fileno(), False)  # an engine that reads nothing must not hold us up
         self._listeners = [
             threading.Thread(target=self._hear, args=(process.stdout,), name="engine-events", daemon=True),
             threading.Thread(target=self.log.copy, args=(process.stderr,), name="engine-log", daemon=True),
-            threading.Thread(target=self._await_end, name="engine-end", daemon=True),
+            threading.Thread(target=process.await_end, name="engine-end", daemon=True),
         ]
         for listener in self._listeners:
             listener.start()
-        try:
-            self.limits.impose(process.pid)
-        except (ProcessLookupError, PermissionError, ValueError) as error:
-            log.warning("engine_limits_not_set", error=str(error))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -119,7 +106,7 @@ class EngineProcess:
 
     def send(self, command: str) -> None:
         """Write a command to the engine's input; one that does not listen, or is gone, is left alone."""
-        assert self._process and self._process.stdin
+        assert self._process
         with self._lock:
             try:
                 self._process.stdin.write(json.dumps({"command": command}).encode() + b"\n")
@@ -130,38 +117,20 @@ class EngineProcess:
     def kill(self) -> None:
         """Kill the engine and everything in its process group, now; nothing happens to one that was reaped."""
         assert self._process
-        with self._lock:
-            if self._process.returncode is None:
-                try:
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    log.debug("engine_gone")
+        self._process.kill()
 
     def exit(self) -> Exit:
         """How it ended; waits for the end."""
-        assert self._process and self._process.stdin
+        assert self._process
         for listener in self._listeners:
             listener.join()
+        code = self._process.exit_code()
         with self._lock:
-            code = self._process.wait()
             try:
                 self._process.stdin.close()
             except (BrokenPipeError, BlockingIOError):
                 log.debug("engine_left_input_unread")
         return Exit(code)
-
-    def _await_end(self) -> None:
-        assert self._process
-        if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            self.kill()  # not reaped yet, so that its number is still its own: what it started goes with it
-            return
-        while self._process.poll() is None:
-            time.sleep(0.05)
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)  # else a survivor would hold the pipes open
-        except (ProcessLookupError, PermissionError):
-            log.debug("engine_left_nobody_behind")
 
     def _hear(self, pipe: IO[bytes]) -> None:
         for line in _lines(pipe):

@@ -82,13 +82,31 @@ class Whole:
         self.processes[name].wait()
 
     def kill_engine(self) -> None:
-        """kill -9 of the distill worker's engine."""
-        parent = self.processes["distill"].pid
-        found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True).stdout.split()
-        os.kill(int(found[0]), signal.SIGKILL)
+        """kill -9 of a job's engine."""
+        engine = next(pid for pid, folder in engines(self.data).items() if "/work/job_" in folder)
+        os.kill(engine, signal.SIGKILL)
 
     def client(self) -> Client:
         return Client(self.url, (self.data / "key").read_text().strip())
+
+
+def engines(data: Path) -> dict[int, str]:
+    """The engines of a service's workers, forked or not, and the folders that they work in (which engines alone do)."""
+    if sys.platform == "linux":
+        places = {int(place.parent.name): _target(place) for place in Path("/proc").glob("[0-9]*/cwd")}
+    else:
+        said = subprocess.run(["lsof", "-d", "cwd", "-Fpn"], capture_output=True, text=True, check=False).stdout
+        lines = said.splitlines()
+        pids = [int(line[1:]) for line in lines if line.startswith("p")]
+        places = dict(zip(pids, [line[1:] for line in lines if line.startswith("n")], strict=False))
+    return {pid: folder for pid, folder in places.items() if folder.startswith(f"{data.resolve()}/work/")}
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:  # gone, or another user's
+        return ""
 
 
 def eventually(true: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
