@@ -44,7 +44,11 @@ class WorkerBody(Shown):
     id: str
     kind: str = Field(description="`distill` or `inspect`.")
     host: str
-    about: dict[str, Any] | None = Field(description="What it runs on, and which sandbox is in force.")
+    about: dict[str, Any] | None = Field(
+        description="What it runs on; `sandbox` says what confines its engines: `filesystem` is `landlock-VERSION` or `open`,"
+        " `network` is `none` or `shared`, `memory` is `hidden` or `open`, `signals` are `scoped` or `open`, and `why` says"
+        " what is missing."
+    )
     busy: bool
     seen_at: datetime
 
@@ -55,6 +59,7 @@ class Ready(Shown):
     status: str = "ready"
     checks: dict[str, str] = Field(description="`ok` for each part.")
     workers: list[WorkerBody]
+    warnings: list[str] = Field(description="What an operator should know: workers whose engines nothing confines.")
 
 
 @router.get("/health/live", summary="Is the process alive", operation_id="live", response_model=Alive)
@@ -82,7 +87,8 @@ def ready() -> Ready:
     if failed:
         detail = f"{' and '.join(failed)} {'do' if len(failed) > 1 else 'does'} not answer."
         raise Unavailable(detail, headers={"Retry-After": "5"}, extra={"checks": checks})
-    return Ready(checks=checks, workers=_workers())
+    workers = _workers()
+    return Ready(checks=checks, workers=workers, warnings=[*filter(None, map(_unconfined, workers))])
 
 
 @router.get("/metrics", summary="Figures for Prometheus", operation_id="prometheus", response_class=Response)
@@ -144,6 +150,17 @@ def _failed(part: str, error: Exception) -> str:
     # the error itself may name hosts and users, so it is for the log
     log.warning("part_does_not_answer", part=part, error=str(error))
     return "does not answer"
+
+
+def _unconfined(worker: WorkerBody) -> str | None:
+    """What to say of a worker whose engines can reach the files of others, or a network."""
+    sandbox = (worker.about or {}).get("sandbox")
+    if not isinstance(sandbox, dict):
+        sandbox = {}
+    if sandbox.get("filesystem", "open") != "open" and sandbox.get("network", "shared") != "shared":
+        return None
+    why = "; ".join(sandbox.get("why") or ["nothing is known of it"])
+    return f"no sandbox confines the engines of the {worker.kind} worker on {worker.host}: {why}"
 
 
 def _workers() -> list[WorkerBody]:

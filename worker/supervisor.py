@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -129,9 +129,9 @@ class Supervisor:
                 if not all(tended):
                     log.error("child_keeps_dying")
                     return 1
-                if not announced and self._is_ready():
+                if not announced and (warnings := self._readiness()) is not None:
                     announced = True
-                    self._announce()
+                    self._announce(warnings)
                 if not announced and time.monotonic() - begun > READY_SECONDS:
                     log.error("service_does_not_become_ready", url=self.url, seconds=READY_SECONDS)
                     return 1
@@ -144,20 +144,24 @@ class Supervisor:
     def _file(self) -> Path:
         return self._config.data / "service.json"
 
-    def _is_ready(self) -> bool:
+    def _readiness(self) -> list[str] | None:
+        """What the service warns of; None while it is not ready."""
         try:
             with urllib.request.urlopen(f"{self.url}/health/ready", timeout=2) as answer:
-                return set(CHILDREN) - {"api"} <= {worker["kind"] for worker in json.load(answer)["workers"]}
+                said = json.load(answer)
         except (urllib.error.URLError, OSError, ValueError):
-            return False
+            return None
+        there = {worker["kind"] for worker in said["workers"]}
+        return said["warnings"] if set(CHILDREN) - {"api"} <= there else None
 
-    def _announce(self) -> None:
+    def _announce(self, warnings: Sequence[str]) -> None:
         """Say where the service is, to people and, by `service.json`, to the client."""
         content = {"url": self.url, "key_file": self._config.key_file.name, "process": os.getpid()}
         partial = self._file.with_suffix(".part")
         partial.write_text(json.dumps(content))
         partial.replace(self._file)
-        print(f"Distillery is at {self.url}", f"The key lies in {self._config.key_file}", sep="\n", flush=True)
+        said = [f"Distillery is at {self.url}", f"The key lies in {self._config.key_file}"]
+        print(*said, *(f"WARNING: {warning}" for warning in warnings), sep="\n", flush=True)
 
     def _end_all(self) -> None:
         for child in self.children:

@@ -20,7 +20,7 @@ from tests.api.test_results import Stream
 
 def test_alive_and_ready_with_the_workers_that_were_seen(service: Service) -> None:
     now = time.time()
-    about = {"sandbox": "landlock"}
+    about = {"sandbox": {"filesystem": "landlock-7", "network": "none", "why": []}}
     with service.rows() as session:
         session.execute(update(Worker).values(left_at=now))  # whom other tests have left behind
         session.add(
@@ -34,6 +34,12 @@ def test_alive_and_ready_with_the_workers_that_were_seen(service: Service) -> No
     assert ready.json()["checks"] == {"database": "ok", "storage": "ok", "broker": "ok"}
     [worker] = ready.json()["workers"]
     assert (worker["kind"], worker["busy"], worker["about"]) == ("distill", True, about)
+    assert ready.json()["warnings"] == []
+    about["sandbox"] |= {"filesystem": "open", "why": ["this kernel has no Landlock"]}
+    with service.rows() as session:
+        session.execute(update(Worker).where(Worker.id == f"w-{now}").values(about=about))
+    warnings = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
+    assert warnings == ["no sandbox confines the engines of the distill worker on here: this kernel has no Landlock"]
     with service.rows() as session:
         session.execute(update(Worker).values(left_at=now))
 
