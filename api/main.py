@@ -18,6 +18,7 @@ from api.links import PREFIX
 from api.observe import Observe
 from api.teachers import routes as teachers
 from api.watch import Watch
+from api.webhooks import routes as webhooks
 
 DESCRIPTION = """Upload a trained vision network, say what student you want, and download a small network with an
 honest report. Create a teacher and PUT its weights, submit a job, wait for it, download its artifacts.
@@ -47,7 +48,7 @@ def create_app() -> FastAPI:
     app.state.watch = Watch()
     problems.install(app)
     routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, result_routes.router)
-    for router in (*routers, catalogue.router):
+    for router in (*routers, webhooks.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

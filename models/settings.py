@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(5.0, gt=0, description="Every worker looks so often for due work and lost leases.")
     cancel_grace_seconds: float = Field(2.0, gt=0, description="An engine asked to end by a cancel has so long.")
     drain_grace_seconds: float = Field(10.0, gt=0, description="An engine asked to checkpoint and end has so long.")
+    stall_seconds: float = Field(
+        600.0, gt=0, description="An engine that says nothing for so long is taken for hung and killed."
+    )
+    storage_patience_seconds: float = Field(
+        300.0, ge=0, description="A worker waits so long for a storage that is away before it puts its job back."
+    )
     most_lost_attempts: int = Field(
         3, ge=1, description="So many attempts without progress in a row fail a job as poison."
     )
@@ -55,12 +61,24 @@ class Settings(BaseSettings):
         " `auto` forks on Linux where no GPU is seen.",
     )
     device: str = Field("auto", description="`auto`, `cpu` or `cuda`.")
+    devices: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="How many devices one job may use on this worker; empty for all GPUs that it sees, or 1 CPU process.",
+    )
 
     upload_bytes: int = Field(4 * 2**30, gt=0, description="Largest upload.")
     storage_bytes: int = Field(100 * 2**30, gt=0, description="What one key may store.")
     network_parameters: int = Field(2 * 10**9, gt=0, description="Largest teacher or student.")
     job_minutes: int = Field(24 * 60, gt=0, description="Longest job.")
     queued_jobs: int = Field(1000, gt=0, description="What one key may have queued.")
+    running_jobs: int = Field(100, gt=0, description="What one key may have running.")
+    highest_priority: int = Field(100, ge=-100, le=100, description="The highest priority that a key's jobs may have.")
+    requests_a_minute: int = Field(3000, gt=0, description="What one key may ask, of each process of the API.")
+    failures_a_minute: int = Field(
+        60, gt=0, description="Requests with a wrong key from one address, of each process of the API."
+    )
 
     webhook_seconds: float = Field(15.0, gt=0, description="A receiver of a webhook has so long to answer.")
     webhook_retry_seconds: str = Field(
@@ -71,9 +89,7 @@ class Settings(BaseSettings):
         "", description="Inward networks that webhooks may reach, http included: `10.1.0.0/16, 127.0.0.0/8`."
     )
     webhook_ports: str = Field("443", description="Ports that webhooks may reach.")
-    webhook_ca_file: Path | None = Field(
-        None, description="Certificates (PEM) that webhooks trust besides the public ones."
-    )
+    webhook_ca_file: str = Field("", description="Certificates (PEM) that webhooks trust besides the public ones.")
 
     keep_artifacts_days: float = Field(0.0, ge=0, description="Artifacts of ended jobs; 0 keeps them for ever.")
     keep_previews_days: float = Field(30.0, ge=0, description="Previews and logs of ended jobs; 0 for ever.")

@@ -116,7 +116,7 @@ def attempt(parcel: Parcel) -> Outcome:
         return Outcome(error="timeout")
     except httpcore.ConnectError as error:
         return Outcome(error="certificate_refused" if "CERTIFICATE" in str(error).upper() else "no_connection")
-    except (httpcore.NetworkError, httpcore.ProtocolError, OSError):
+    except (httpcore.NetworkError, httpcore.ProtocolError):
         return Outcome(error="connection_broken")
 
 

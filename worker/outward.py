@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_address
-from pathlib import Path
 from socket import IPPROTO_TCP, gaierror, getaddrinfo
 from typing import Any
 
@@ -122,9 +121,9 @@ def post(target: Target, headers: dict[str, str], body: bytes, seconds: float) -
 
 
 @lru_cache(maxsize=1)
-def trust(more: Path | None) -> ssl.SSLContext:
-    """The certificates that are trusted: the public ones, and those of a file."""
+def trust(more: str) -> ssl.SSLContext:
+    """The certificates that are trusted: the public ones, and those of a file, if one is named."""
     context = ssl.create_default_context(cafile=certifi.where())
-    if more is not None:
+    if more:
         context.load_verify_locations(more)
     return context

@@ -1,0 +1,1 @@
+"""Webhooks: the secret that signs them, and what was delivered."""
