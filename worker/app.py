@@ -13,6 +13,7 @@ from models import migrate
 from models.queue import Kind, app, ring
 from models.secrecy import hide_memory
 from worker import sandbox
+from worker.courier import Courier
 from worker.engine_process import ENGINE
 from worker.engine_start import forks
 from worker.lease import AWAY
@@ -51,7 +52,7 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     worker_shutting_down.connect(drain, weak=False)
     setup_logging.connect(configure_celery_logging, weak=False)
     log.info("worker_begins")
-    with Sweep(post.worker_id):
+    with Sweep(post.worker_id), Courier():
         code = _listen(kind)
     try:
         presence.leave(post.worker_id)
