@@ -20,8 +20,10 @@ OWNERS = ("teachers", "datasets", "files", "jobs")
 
 def upgrade() -> None:
     _widen_keys()
-    op.add_column("jobs", sa.Column("needs", sa.String(96), nullable=False, server_default="1 * 0"))
-    op.add_column("inspections", sa.Column("needs", sa.String(96), nullable=False, server_default="1 * 0"))
+    for table in ("jobs", "inspections"):
+        op.add_column(table, sa.Column("needs", sa.String(96), nullable=False, server_default="1 * 0"))
+        op.add_column(table, sa.Column("rank", sa.Integer(), nullable=False, server_default="0"))
+        op.execute(f"UPDATE {table} SET rank = -priority WHERE priority <> 0")
     op.add_column("inspections", sa.Column("key_id", sa.String(64), nullable=False, server_default=""))
     owners = ", ".join(f"(SELECT key_id FROM {table} WHERE id = subject_id)" for table in OWNERS)
     op.execute(f"UPDATE inspections SET key_id = coalesce({owners}, '') WHERE status IN ('queued', 'running')")
@@ -32,25 +34,27 @@ def upgrade() -> None:
         sa.Column("served_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("key_id", "line", name=op.f("pk_shares")),
     )
-    _index("jobs", "needs", "key_id", "priority", "id", where="status = 'queued' AND ready")
+    _index("jobs", "status", "ready", "needs", "key_id", "rank", "id", where="status = 'queued' AND ready")
     _index("jobs", "cancel_requested_at", where="status = 'queued' AND cancel_requested_at IS NOT NULL")
     _index("jobs", "key_id", "status", "id")
-    _index("inspections", "needs", "key_id", "priority", "id", where="status = 'queued'")
+    _index("inspections", "status", "needs", "key_id", "rank", "id", where="status = 'queued'")
 
 
 def downgrade() -> None:
     for table, columns in (
-        ("inspections", "needs_key_id_priority_id"),
+        ("inspections", "status_needs_key_id_rank_id"),
         ("jobs", "key_id_status_id"),
         ("jobs", "cancel_requested_at"),
-        ("jobs", "needs_key_id_priority_id"),
+        ("jobs", "status_ready_needs_key_id_rank_id"),
     ):
         op.drop_index(op.f(f"ix_{table}_{columns}"), table_name=table)
     op.drop_table("shares")
     with op.batch_alter_table("inspections") as inspections:
         inspections.drop_column("key_id")
+        inspections.drop_column("rank")
         inspections.drop_column("needs")
     with op.batch_alter_table("jobs") as jobs:
+        jobs.drop_column("rank")
         jobs.drop_column("needs")
     op.drop_index(op.f("ix_keys_previous_hash"), table_name="keys")
     with op.batch_alter_table("keys") as keys:
@@ -70,5 +74,12 @@ def _widen_keys() -> None:
 
 
 def _index(table: str, *columns: str, where: str | None = None) -> None:
-    name, partly = op.f(f"ix_{table}_{'_'.join(columns)}"), sa.text(where) if where else None
-    op.create_index(name, table, list(columns), postgresql_where=partly, sqlite_where=partly)
+    name = op.f(f"ix_{table}_{'_'.join(columns)}")
+    on_sqlite = where and where.replace("AND ready", "AND ready = 1")
+    op.create_index(
+        name,
+        table,
+        list(columns),
+        postgresql_where=sa.text(where) if where else None,
+        sqlite_where=sa.text(on_sqlite) if on_sqlite else None,
+    )

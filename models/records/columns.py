@@ -28,16 +28,22 @@ def new_id(prefix: str) -> str:
 
 def partial_index(*columns: str, where: str) -> Index:
     """An index of some rows alone. A query uses it where it states the same condition, with the same literals."""
-    return Index(None, *columns, postgresql_where=text(where), sqlite_where=text(where))
+    on_sqlite = where.replace("AND ready", "AND ready = 1")  # as SQLAlchemy asks there
+    return Index(None, *columns, postgresql_where=text(where), sqlite_where=text(on_sqlite))
+
+
+def _turned_priority(context: Any) -> int:
+    return -(context.get_current_parameters().get("priority") or 0)
 
 
 class Leased:
     """Work that one worker at a time may hold. `attempt` is the fencing token: it rises at every claim, and every
     write of a worker names it. `losses` counts attempts in a row that were lost without progress. `needs` says which
-    workers can take it (`models.resources`)."""
+    workers can take it (`models.resources`), `rank` is the priority with its sign turned: one index then gives the highest and oldest."""
 
     needs: Mapped[str] = mapped_column(String(96), default="1 * 0", server_default="1 * 0")
     priority: Mapped[int] = mapped_column(default=0)
+    rank: Mapped[int] = mapped_column(default=_turned_priority, server_default="0")
     attempt: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(64))

@@ -19,7 +19,7 @@ class Inspection(Leased, Record):
     __table_args__ = (
         Index(None, "status", "due_at"),
         Index(None, "subject_id"),
-        partial_index("needs", "key_id", "priority", "id", where="status = 'queued'"),
+        partial_index("status", "needs", "key_id", "rank", "id", where="status = 'queued'"),
         Index(None, "finished_at"),
         Index(None, "kind", "created_at"),
     )

@@ -3,16 +3,22 @@
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from models.database import now, reading, transaction
 from models.queue import Kind
 from models.records import Attempt, Inspection, Job, Worker
 from models.records.columns import Leased
+from models.resources import Machine
 from models.settings import settings
 from models.status import InspectionStatus, JobStatus
+from models.turns import Line, due, serve, turns
 from worker.ledger.changes import Taken, change_job, status_note
+
+LINES: tuple[Line, ...] = (Job, Inspection)
+LOCK = 0x7475726E
+"""Of Postgres' advisory locks, the first half of those that claims hold."""
 
 
 @dataclass(frozen=True)
@@ -38,49 +44,43 @@ def clock() -> float:
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
-def due_jobs() -> Select[str]:
-    """Ids of the jobs that a worker may claim, best first."""
-    return (
-        select(Job.id)
-        .where(
-            Job.status == JobStatus.QUEUED,
-            Job.ready,
-            Job.due_at <= now(),
-            Job.cancel_requested_at.is_(None),
-            Job.deleted_at.is_(None),
-        )
-        .order_by(Job.priority.desc(), Job.id)
-    )
-
-
-def due_inspections() -> Select[str]:
-    """Ids of the inspections that a worker may claim, best first."""
-    return (
-        select(Inspection.id)
-        .where(Inspection.status == InspectionStatus.QUEUED, Inspection.due_at <= now())
-        .order_by(Inspection.priority.desc(), Inspection.id)
-    )
-
-
 def claim(kind: Kind, worker_id: str) -> Claim | None:
-    """Take the best due row of the kind and raise its attempt; None if nothing is due.
+    """Take the row whose turn it is (`models.turns`) among those that this worker fits, and raise its attempt.
 
-    Postgres skips rows that another worker is just claiming; SQLite has one writer at a time.
+    Claims of a kind come one after the other, so that each sees what the ones before it took: two at once could give a
+    key more than its share, or than it may run. A row that somebody else is just changing is left out.
     """
     sent_at = clock()
+    line: Line = Job if kind == "distill" else Inspection
     with transaction() as session:
-        record = _claim_job(session, worker_id) if kind == "distill" else _claim_inspection(session, worker_id)
-        if record is None:
-            return None
-        session.execute(update(Worker).where(Worker.id == worker_id).values(busy_with=record.id))
-        session.expunge(record)
-    return Claim(record, worker_id, sent_at)
+        _wait_for_others(session, line)
+        machine = Machine.of(session.scalar(select(Worker.about).where(Worker.id == worker_id)))
+        for turn in turns(session, line, machine.fits):
+            record = _take(session, line, turn.id, worker_id)
+            if record is not None:
+                serve(session, line, turn.key_id)
+                session.execute(update(Worker).where(Worker.id == worker_id).values(busy_with=record.id))
+                session.flush()
+                session.expunge(record)
+                return Claim(record, worker_id, sent_at)
+    return None
 
 
-def _claim_job(session: Session, worker_id: str) -> Job | None:
-    job_id = session.scalar(due_jobs().limit(1).with_for_update(skip_locked=True))
-    if job_id is None:
+def _wait_for_others(session: Session, line: Line) -> None:
+    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time
+        session.execute(select(func.pg_advisory_xact_lock(LOCK, LINES.index(line))))
+
+
+def _take(session: Session, line: Line, identifier: str, worker_id: str) -> Job | Inspection | None:
+    free = select(line.id).where(line.id == identifier, *due(line)).with_for_update(skip_locked=True)
+    if session.scalar(free) is None:
         return None
+    return (
+        _take_job(session, identifier, worker_id) if line is Job else _take_inspection(session, identifier, worker_id)
+    )
+
+
+def _take_job(session: Session, job_id: str, worker_id: str) -> Job | None:
     number = session.scalars(select(Job.attempt).where(Job.id == job_id)).one() + 1
     changed = change_job(
         session,
@@ -99,10 +99,7 @@ def _claim_job(session: Session, worker_id: str) -> Job | None:
     return session.get_one(Job, job_id)
 
 
-def _claim_inspection(session: Session, worker_id: str) -> Inspection | None:
-    inspection_id = session.scalar(due_inspections().limit(1).with_for_update(skip_locked=True))
-    if inspection_id is None:
-        return None
+def _take_inspection(session: Session, inspection_id: str, worker_id: str) -> Inspection:
     session.execute(
         update(Inspection)
         .where(Inspection.id == inspection_id, Inspection.status == InspectionStatus.QUEUED)
@@ -136,6 +133,9 @@ def renew(held: Claim) -> bool:
         )
         if renewed.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result is a CursorResult
             raise Taken(held.id)
+        if isinstance(held.record, Job):
+            mine = Attempt.job_id == held.id, Attempt.number == held.attempt
+            session.execute(update(Attempt).where(*mine).values(seconds=now() - Attempt.started_at))
         return _cancel_requested(session, held)
 
 

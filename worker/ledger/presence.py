@@ -4,14 +4,17 @@ import os
 import platform
 import socket
 from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import delete, exists, or_, select, update
 
 from models.database import now, reading, transaction
 from models.queue import KINDS, Kind
 from models.records import Inspection, Job, Worker
 from models.records.columns import new_id
+from models.resources import Machine
 from models.settings import settings
+from worker import devices
 
 UNSEEN_SWEEPS = 4
 """A worker that has missed so many sweeps is not counted on."""
@@ -21,12 +24,14 @@ FORGOTTEN_SECONDS = 7 * 24 * 3600.0
 
 def register(kind: Kind, sandbox: Mapping[str, object] | None = None) -> str:
     """Insert a worker's row, with what confines its engines; returns its id."""
-    about = {
+    about: dict[str, Any] = {
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
         "sandbox": dict(sandbox or {}),
     }
+    if kind == "distill":
+        about |= devices.machine().about()
     worker = Worker(id=new_id("wrk"), kind=kind, host=host(), process=os.getpid(), about=about)
     with transaction() as session:
         session.add(worker)
@@ -63,17 +68,16 @@ def alive_here(kind: Kind) -> bool:
         return bool(session.scalar(select(exists().where(Worker.kind == kind, Worker.host == host(), *alive))))
 
 
-def idle_workers() -> dict[Kind, int]:
-    """How many workers of each kind wait for work.
+def idle_workers() -> dict[Kind, list[Machine]]:
+    """What the workers of each kind have that wait for work.
 
     A worker whose word that it is idle was lost is idle all the same: what it was busy with is not its own any more.
     """
     holds = or_(*(exists().where(table.id == Worker.busy_with, table.lease_owner == Worker.id) for table in LEASED))
     waiting = Worker.left_at.is_(None), ~holds, Worker.seen_at > now() - _unseen_seconds()
     with reading() as session:
-        counted = session.execute(select(Worker.kind, func.count()).where(*waiting).group_by(Worker.kind)).all()
-    counts = {kind: number for kind, number in counted}  # noqa: C416 - of rows, which mypy takes for no pairs
-    return {kind: counts.get(kind, 0) for kind in KINDS}
+        found = session.execute(select(Worker.kind, Worker.about).where(*waiting)).all()
+    return {kind: [Machine.of(about) for own, about in found if own == kind] for kind in KINDS}
 
 
 def dismiss_unseen() -> None:

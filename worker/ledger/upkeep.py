@@ -3,19 +3,22 @@
 Each of these is a conditional change, so that any number of workers may do it at once.
 """
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import delete, exists, literal_column, select, update
 
 from models.database import now, reading, transaction
 from models.queue import KINDS, Kind, ring
 from models.records import Artifact, Attempt, Checkpoint, Event, Inspection, Job, Metric, Preview
+from models.resources import Machine, Needs, any_fits
 from models.settings import settings
 from models.status import InspectionStatus, JobStatus
 from models.storage import storage
+from models.turns import Line, turns
 from worker.ledger import ends, inspections, waiting
-from worker.ledger.claims import due_inspections, due_jobs
 from worker.ledger.presence import idle_workers
 
 AT_ONCE = 100
@@ -66,7 +69,7 @@ def _worker_lost(worker_id: str | None) -> dict[str, Any]:
 
 def cancel_queued() -> None:
     """Cancel the queued jobs for which that was asked."""
-    asked = Job.status == JobStatus.QUEUED, Job.cancel_requested_at.is_not(None)
+    asked = Job.status == literal_column("'queued'"), Job.cancel_requested_at.is_not(None)  # as in its index
     with reading() as session:
         ids = session.scalars(select(Job.id).where(*asked).limit(AT_ONCE)).all()
     for job_id in ids:
@@ -92,26 +95,28 @@ def settle_stuck_jobs() -> None:
 
 
 def ring_bells() -> None:
-    """Ring a bell for each due row of which nobody was told lately, up to the number of idle workers."""
+    """Ring a bell for each due row of which nobody was told lately, up to the number of idle workers.
+
+    A bell is for no worker in particular: where only some could take the work, all idle ones are told.
+    """
     idle = idle_workers()
     for kind in KINDS:
-        if idle[kind] and (due := _mark_rung(kind, idle[kind])):
-            ring(kind, due)
+        if idle[kind] and (bells := _mark_rung(kind, idle[kind])):
+            ring(kind, bells)
 
 
-def _mark_rung(kind: Kind, most: int) -> int:
-    table: type[Job] | type[Inspection] = Job if kind == "distill" else Inspection
-    best = due_jobs() if kind == "distill" else due_inspections()
-    silent = (table.rung_at.is_(None)) | (table.rung_at < now() - settings().sweep_seconds)
+def _mark_rung(kind: Kind, idle: Sequence[Machine]) -> int:
+    line: Line = Job if kind == "distill" else Inspection
+    silent = (line.rung_at.is_(None)) | (line.rung_at < now() - settings().sweep_seconds)
     with reading() as session:
-        ids = session.scalars(best.where(silent).limit(most)).all()
-    if not ids:
+        found = list(islice(turns(session, line, lambda needs: any_fits(idle, needs), silent), len(idle)))
+    if not found:
         return 0
     with transaction() as session:
-        marked = session.execute(
-            update(table).where(table.id.in_(ids), silent).values(rung_at=now()).returning(table.id)
-        )
-        return len(marked.all())
+        mine = line.id.in_([turn.id for turn in found]), silent
+        marked = session.execute(update(line).where(*mine).values(rung_at=now()).returning(line.needs)).scalars().all()
+    picky = any(not machine.fits(Needs.read(needs)) for needs in set(marked) for machine in idle)
+    return len(idle) if picky else len(marked)
 
 
 def clear_checkpoints() -> None:
