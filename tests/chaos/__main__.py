@@ -1,0 +1,66 @@
+"""`python -m tests.chaos --seed N --set production --jobs 200`: break a service on purpose, and see what it loses."""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.campaign import Campaign, Size
+from tests.chaos.fleet import become_subreaper
+from tests.chaos.report import table
+from tests.chaos.sets import SETS
+
+JOBS = {"production": 200, "embedded": 100}
+
+
+def main() -> int:
+    """Run campaigns; the exit code is 0 if every promise was kept."""
+    arguments = _arguments()
+    become_subreaper()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    reports = [_run(name, arguments) for name in arguments.set or JOBS]
+    print(table(reports))
+    for report in reports:
+        for rule, sentences in report["broken"].items():
+            print(f"\n{report['set']}: {rule}", *(f"  {sentence}" for sentence in sentences[:20]), sep="\n")
+    return 0 if all(report["verdict"] == "kept" for report in reports) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="of faults and jobs; the same seed gives the same plan")
+    parser.add_argument("--set", action="append", choices=sorted(SETS), help="may be repeated; both if left out")
+    parser.add_argument("--jobs", type=int, help="200 on the production set and 100 on the embedded one if left out")
+    parser.add_argument("--distill", type=int, default=3, help="workers that distil")
+    parser.add_argument("--inspect", type=int, default=1, help="workers that inspect")
+    parser.add_argument("--gap", type=float, default=4.0, help="mean seconds between two faults")
+    parser.add_argument("--faults", type=int, help="so many at most; until all jobs have ended if left out")
+    parser.add_argument("--out", type=Path, default=Path(".chaos"), help="folder of the reports and histories")
+    parser.add_argument("--keep", action="store_true", help="keep logs, data and all")
+    return parser.parse_args()
+
+
+def _run(name: str, arguments: argparse.Namespace) -> dict[str, object]:
+    folder = Path(tempfile.mkdtemp(prefix=f"distillery-chaos-{name}-"))
+    size = Size(
+        jobs=arguments.jobs or JOBS[name], distill=arguments.distill, inspect=arguments.inspect,
+        gap_seconds=arguments.gap, faults=arguments.faults,
+    )  # fmt: skip
+    kept = True
+    try:
+        report = Campaign(SETS[name](folder), arguments.seed, size).run()
+        kept = report["verdict"] != "kept"
+        (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+        return report
+    finally:
+        shutil.copyfile(folder / "history.jsonl", arguments.out / f"{name}-history.jsonl")
+        if kept or arguments.keep:
+            print(f"everything of it lies in {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""One campaign: a whole service on one set of parts, users, faults from a seed, and the verdict."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.database import make_engine
+from models.records import Attempt, Event, Teacher
+from models.settings import Settings
+from models.storage import open_storage
+from tests.chaos import checker, undisturbed
+from tests.chaos.faults import PROCESS_KINDS, Faults, plan
+from tests.chaos.fleet import Fleet, left_over
+from tests.chaos.history import History
+from tests.chaos.load import Users, orders
+from tests.chaos.sets import QUICK, Parts
+from tests.chaos.specs import VARIANTS, needs_data
+from tests.integration.whole import eventually, write_inputs
+from tests.servers import _free_ports
+
+START_SECONDS = 120.0
+DRAIN_SECONDS = 15.0
+SETTLE_SECONDS = 180.0
+"""After the last fault, all jobs must have ended in so long."""
+SWEEP_SECONDS = 120.0
+"""And the sweeps must have cleared everything in so long again."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of it: jobs, workers that distil, workers that inspect, and the mean seconds between two faults."""
+
+    jobs: int
+    distill: int = 3
+    inspect: int = 1
+    gap_seconds: float = 4.0
+    faults: int | None = None
+    final_seconds: float = 600.0
+
+
+class Campaign:
+    """Carries out one campaign in `folder`, and tells of it in a report."""
+
+    def __init__(self, parts: Parts, seed: int, size: Size):
+        self.parts, self.seed, self.size = parts, seed, size
+        self.history = History(parts.folder / "history.jsonl")
+        self._orders = orders(random.Random(f"orders {seed}"), size.jobs)
+
+    def run(self) -> dict[str, Any]:
+        """The report; its `verdict` is `kept` or `broken`."""
+        begun = time.monotonic()
+        with ExitStack() as stack:
+            stack.callback(self.history.close)
+            parts = stack.enter_context(self.parts)
+            servers = [*parts.pids, *_others()]
+            fleet = stack.enter_context(self._fleet())
+            settings = Settings(_env_file=None, **self._settings("api"))
+            self._storage, self._engine = open_storage(settings), make_engine(settings.database)
+            stack.callback(self._engine.dispose)
+            users = Users(self._url, (parts.data("api") / "key").read_text().strip(), self._inputs(), self.history)
+            stack.callback(users.close)
+            done = self._disturb(users, fleet)
+            broken = self._judge(users, fleet)
+            fleet.end()
+            broken |= self._look_around([*servers, *parts.pids])
+            broken |= {"the_harness_saw": self.history.violations} if self.history.violations else {}
+            return self._report(done, users, broken, time.monotonic() - begun)
+
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def _settings(self, member: str) -> dict[str, Any]:
+        return self.parts.settings | {"data": self.parts.data(member)}
+
+    def _inputs(self) -> Path:
+        return write_inputs(self.parts.folder / "inputs")
+
+    @contextmanager
+    def _fleet(self) -> Iterator[Fleet]:
+        [self._port] = _free_ports(1)
+        fleet = Fleet(self.history, DRAIN_SECONDS, self.parts.database_was_away_since)
+        try:
+            fleet.add(self.parts.member("api", self._port))
+            eventually((self.parts.data("api") / "key").exists, "the API makes its key", START_SECONDS)
+            for kind, count in (("inspect", self.size.inspect), ("distill", self.size.distill)):
+                for number in range(1, count + 1):
+                    fleet.add(self.parts.member(f"{kind}-{number}", self._port))
+            fleet.watch()
+            yield fleet
+        finally:
+            if not fleet.ended:
+                fleet.end()
+
+    def _disturb(self, users: Users, fleet: Fleet) -> Counter[str]:
+        """Jobs and faults, then no more faults, then no more open jobs."""
+        inputs = users.inputs()
+        eventually(lambda: users.ready({kind: inputs[kind] for kind in inputs}), "the inputs are inspected")
+        self._twins = self._undisturbed(users, inputs)
+        self.history.note("begins", seed=self.seed, set=self.parts.name, jobs=self.size.jobs)
+        kinds = (*PROCESS_KINDS, *self.parts.kinds)
+        planned = plan(random.Random(f"faults {self.seed}"), kinds, self.size.gap_seconds)
+        faults = Faults(planned, fleet, self.parts, self.history, self.size.faults)
+        faults.start()
+        submitting = threading.Thread(target=users.submit_all, args=(self._orders, inputs), daemon=True)
+        submitting.start()
+        self._await_most(submitting, users, faults)
+        faults.stop()
+        submitting.join()
+        self.history.note("all_submitted", open=users.open)
+        if not users.wait_for_all(time.monotonic() + SETTLE_SECONDS):
+            self.history.violation(f"jobs were still open {SETTLE_SECONDS:.0f} s after the last fault")
+        users.rest()
+        self.history.note("all_ended")
+        return faults.done
+
+    def _await_most(self, submitting: threading.Thread, users: Users, faults: Faults) -> None:
+        """Until all is submitted and all but the last few jobs have ended; or until all faults are done."""
+        while submitting.is_alive() or users.count_open() > self.size.distill:
+            if faults.spent and not submitting.is_alive():
+                return
+            time.sleep(0.5)
+
+    def _undisturbed(self, users: Users, inputs: dict[str, str]) -> dict[str, str]:
+        used = {order.variant for order in self._orders}
+        resolved = {}
+        for variant in sorted(used):
+            own = inputs if needs_data(variant) else {"teacher": inputs["teacher"]}
+            resolved[variant] = users.send("POST", "/jobs:validate", json=VARIANTS[variant] | own).json()["resolved"]
+        teacher = users.send("GET", f"teachers/{inputs['teacher']}").json()
+        blobs = {kind: f"blobs/{id}.safetensors" for kind, id in inputs.items()}
+        return undisturbed.twins(resolved, teacher, self._storage, blobs, self.parts.folder / "undisturbed")
+
+    def _world(self, users: Users) -> checker.World:
+        wanted = [
+            checker.Wanted(order.number, order.variant, frozenset(order.answers), order.cancel_accepted)
+            for order in self._orders
+        ]
+        return checker.World(
+            users.http, self._engine, self._storage, wanted, self._twins, self.size.final_seconds
+        )  # fmt: skip
+
+    def _judge(self, users: Users, fleet: Fleet) -> dict[str, list[str]]:
+        """What is broken; what the sweeps are to clear gets its time, and every worker a new life that looks through
+        all of storage."""
+        broken = checker.broken(self._world(users), checker.RULES)
+        time.sleep(float(QUICK["keep_orphans_hours"]) * 3600 + 1)
+        for member in fleet.of("inspect", "distill"):
+            fleet.drain(member, 0.0)
+        deadline = time.monotonic() + SWEEP_SECONDS
+        while (late := checker.broken(self._world(users), checker.IN_THE_END)) and time.monotonic() < deadline:
+            time.sleep(2)
+        return broken | late
+
+    def _look_around(self, spared: list[int]) -> dict[str, list[str]]:
+        """What is left on this machine: processes, folders of attempts, half-written blobs."""
+        found = [f"a process is left: {process}" for process in left_over(spared)]
+        for work in self.parts.folder.rglob("work"):
+            found += [f"a folder of an attempt is left: {path}" for path in work.glob("*/*")]
+        found += [f"a half-written blob is left: {path}" for path in self.parts.folder.rglob("blobs/**/*#*")]
+        return {"nothing_is_left": found} if found else {}
+
+    def _report(
+        self, done: Counter[str], users: Users, broken: dict[str, list[str]], seconds: float
+    ) -> dict[str, Any]:  # fmt: skip
+        world = self._world(users)
+        rows = world.job_rows.values()
+        attempts = world.rows(Attempt)
+        taken = [row for row in attempts if (row.error or {}).get("code") == "worker_lost"]
+        started = [row for row in world.rows(Event) if row.message.startswith("the engine has started from step")]
+        return {
+            "set": self.parts.name,
+            "seed": self.seed,
+            "verdict": "broken" if broken else "kept",
+            "seconds": round(seconds),
+            "jobs": dict(Counter(row.status for row in rows)),
+            "posts": users.posts,
+            "uploads": len(world.rows(Teacher)),
+            "faults": dict(sorted(done.items())),
+            "attempts": dict(Counter(str(row.outcome) for row in attempts)),
+            "leases_taken_back": len(taken),
+            "resumes": len(started),
+            "most_attempts_of_a_job": max((row.attempt for row in rows), default=0),
+            "longest_seconds_to_final": round(
+                max(((row.finished_at or 0) - row.created_at for row in rows), default=0)
+            ),
+            "poison": sum((row.error or {}).get("code") == "poison" for row in rows),
+            "cancels_that_came_too_late": self._late_cancels(world),
+            "students_compared": sum(row.status == "succeeded" for row in rows),
+            "broken": broken,
+        }
+
+    def _late_cancels(self, world: checker.World) -> int:
+        asked = {job for order in self._orders if order.cancel_accepted for job in order.answers}
+        return sum(world.job_rows[job].status == "succeeded" for job in asked if job in world.job_rows)
+
+
+def _others() -> list[int]:
+    """Processes below this one that were there before the service: S3 among them."""
+    import psutil
+
+    return [process.pid for process in psutil.Process().children(recursive=True)]

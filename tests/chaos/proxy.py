@@ -1,0 +1,82 @@
+"""A TCP proxy that can refuse connections, fall silent, or be slow."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, Literal
+
+Mood = Literal["open", "refusing", "silent", "slow"]
+LATENCY_SECONDS = 0.2
+CHUNK_BYTES = 1 << 16
+
+
+class Proxy:
+    """Passes bytes between `port`, its own, and a server. `set` changes its mood for old and new connections."""
+
+    def __init__(self, host: str, port: int):
+        self._target, self._mood = (host, port), "open"
+        self._loop = asyncio.new_event_loop()
+        self._server: asyncio.Server | None = None
+        self._open = asyncio.Event()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self.port = 0
+
+    def __enter__(self) -> "Proxy":
+        self._thread.start()
+        self.set("open")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.set("refusing")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def set(self, mood: Mood) -> None:
+        """Be in this mood; returns when it is so."""
+        self._do(self._change(mood))
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _change(self, mood: Mood) -> None:
+        self._mood = mood
+        if mood == "silent":
+            self._open.clear()
+        else:
+            self._open.set()
+        if mood == "refusing":
+            if self._server is not None:
+                self._server.close()
+                self._server = None
+            for writer in list(self._writers):
+                writer.transport.abort()
+            await asyncio.sleep(0)
+        elif self._server is None:
+            self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, reuse_address=True)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            await self._open.wait()
+            there, back = await asyncio.open_connection(*self._target)
+            self._writers.add(back)
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer), return_exceptions=True)
+            self._writers.discard(back)
+            back.close()
+        except OSError:
+            writer.transport.abort()
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(CHUNK_BYTES):
+            await self._open.wait()
+            if self._mood == "slow":
+                await asyncio.sleep(LATENCY_SECONDS)
+            sink.write(data)
+            await sink.drain()
+        sink.write_eof()
