@@ -10,10 +10,11 @@ Keys are `/`-separated names (docs/architecture.md lists them). A write is seen 
     └── Unavailable         the store does not answer, refuses us, or is full
 """
 
+import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -99,11 +100,19 @@ class Tally:
         self.size, self._hash = 0, hashlib.sha256()
 
     def add(self, chunk: bytes) -> bytes:
+        self.count(chunk)
+        self.hash(chunk)
+        return chunk
+
+    def count(self, chunk: bytes) -> None:
+        """The first half of `add`."""
         self.size += len(chunk)
         if self.limit is not None and self.size > self.limit:
             raise TooLarge(self.key, self.limit)
+
+    def hash(self, chunk: bytes) -> None:
+        """The second half of `add`, in the chunks' order."""
         self._hash.update(chunk)
-        return chunk
 
     def total(self) -> Stored:
         return Stored(self.size, self._hash.hexdigest())
@@ -147,9 +156,18 @@ class Storage:
         tally = Tally(key, limit)
 
         async def counted() -> AsyncIterator[bytes]:
-            async for chunk in chunks:
-                if chunk:
-                    yield tally.add(chunk)
+            # one block is hashed in a thread while the next one arrives: hashing costs as long as all the rest
+            hashed: asyncio.Future[None] | None = None
+            try:
+                async for block in _blocks(chunks):
+                    tally.count(block)
+                    if hashed is not None:
+                        await hashed
+                    hashed = asyncio.get_running_loop().run_in_executor(None, tally.hash, block)
+                    yield block
+            finally:
+                if hashed is not None:
+                    await hashed
 
         with _translated(key):
             await obstore.put_async(self._store, key, counted(), chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
@@ -173,8 +191,10 @@ class Storage:
                 chunk = obstore.get_range(self._store, key, start=offset, end=min(offset + CHUNK, end))
             yield chunk.to_bytes()
 
-    def download(self, key: str, path: Path, sha256: str | None = None) -> Stored:
-        """Copy a blob to a file, which appears only when it is whole.
+    def download(
+        self, key: str, path: Path, sha256: str | None = None, attend: Callable[[], None] | None = None
+    ) -> Stored:
+        """Copy a blob to a file, which appears only when it is whole; `attend` is called before every chunk, and may raise.
 
         Raises:
             NotFound: there is no such blob.
@@ -184,6 +204,8 @@ class Storage:
         try:
             with partial.open("wb") as file:
                 for chunk in self.get(key):
+                    if attend is not None:
+                        attend()
                     file.write(tally.add(chunk))
             stored = tally.total()
             if sha256 is not None and stored.sha256 != sha256:
@@ -249,6 +271,18 @@ class Storage:
         None where blobs lie in a folder, or where clients cannot reach the S3 server (no public endpoint is set).
         """
         return self._signer.link(key, seconds, file_name, content_type) if self._signer else None
+
+
+async def _blocks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in blocks of `CHUNK` or a little more; the last may be smaller."""
+    block = bytearray()
+    async for chunk in chunks:
+        block += chunk
+        if len(block) >= CHUNK:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
 
 
 def _chunks(data: bytes | Path | Iterable[bytes]) -> Iterator[bytes]:
