@@ -125,11 +125,14 @@ class Reporter:
         names = ("stage", "step", "steps", "fraction", "epoch")
         self._batch.progress = {name: event.get(name) for name in names}
         self._batch.stage = _stage(event.get("stage"))
+        first = self._progress_noted == -math.inf
         interval = max(1.0, (clock() - self._begun) / PROGRESS_EVENTS_A_RUN)
         if clock() - self._progress_noted >= interval or event.get("step") == event.get("steps"):
             self._progress_noted = clock()
             message = f"step {event.get('step')} of {event.get('steps')}"
             self._note("progress", message, data=self._batch.progress)
+        if first:
+            self.flush(now=True)  # whoever waits sees at once that it trains
 
     def _on_metrics(self, event: Event) -> None:
         step = _step(event["step"])

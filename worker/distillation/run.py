@@ -153,7 +153,8 @@ class Run:
             run.advance()
             if run.number and (run.finished or run.number % run.steps_per_epoch == 0):
                 self._end_epoch(run)
-            if run.finished or (run.number + run.warmed_up) % every == 0:
+            done = run.number + run.warmed_up
+            if run.finished or done == 1 or done % every == 0:
                 self._report(run)
             self._attend(run)
 
