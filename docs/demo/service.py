@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,13 +15,15 @@ STOP_SECONDS = 30
 
 
 @contextmanager
-def service(data: Path, keep: bool = False) -> Iterator[int]:
+def service(data: Path, keep: bool = False, variables: Mapping[str, str] | None = None) -> Iterator[int]:
     """Start the service, wait until it serves, and stop it at the end unless it is to be kept; yields its process id.
+
+    `variables` (`DISTILL_…`) replace those of the embedded set.
 
     Raises:
         RuntimeError: it did not start; the message ends with its log.
     """
-    process = _start(data)
+    process = _start(data, variables or {})
     try:
         _wait_until_up(process, data)
         yield process.pid
@@ -33,7 +35,7 @@ def service(data: Path, keep: bool = False) -> Iterator[int]:
             _stop(process)
 
 
-def _start(data: Path) -> subprocess.Popen[bytes]:
+def _start(data: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     data.mkdir(parents=True, exist_ok=True)
     embedded = dict.fromkeys(("DISTILL_DATABASE_URL", "DISTILL_STORAGE_URL", "DISTILL_BROKER_URL"), "")
     chosen = {"DISTILL_DATA": str(data), "DISTILL_HOST": "127.0.0.1", "DISTILL_PORT": str(_free_port())}
@@ -43,7 +45,8 @@ def _start(data: Path) -> subprocess.Popen[bytes]:
             env={"DISTILL_ENGINE_THREADS": "1"}
             | os.environ
             | embedded
-            | chosen,  # small networks gain little from more
+            | chosen
+            | dict(variables),  # small networks gain little from more
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
