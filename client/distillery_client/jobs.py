@@ -40,7 +40,7 @@ class Jobs:
         headers = {"Idempotency-Key": str(uuid.uuid4()), "Prefer": f"wait={wait_seconds}"}
         timeout = wait_seconds + 15
         return dict(
-            self.connection.request("POST", "jobs:validate", json=spec, headers=headers, timeout=timeout).json()
+            self.connection.request("POST", "/jobs:validate", json=spec, headers=headers, timeout=timeout).json()
         )
 
     def get(self, identifier: str) -> Record:
