@@ -12,6 +12,7 @@ from distillery_client.connection import Connection
 from distillery_client.paging import pages
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
+NOTHING_MORE = 204
 MOST_BROKEN_STREAMS = 3
 POLL_SECONDS = 1.0
 SILENCE_SECONDS = 60.0
@@ -19,16 +20,24 @@ SILENCE_SECONDS = 60.0
 
 
 def watch(connection: Connection, identifier: str, after: int) -> Iterator[dict[str, Any]]:
-    """Every event with a number above `after`, once and in order, until the one that ends the job.
+    """Every event with a number above `after`, once and in order, until the one that ends the job; none if that was
+    told already.
 
     Between them, where streams come through, messages of type `metrics` hold the newest figures by name.
     """
-    for event in _stream(connection, identifier, after):
-        after = event["seq"]
-        yield event
-        if ends(event):
-            return
+    try:
+        for event in _stream(connection, identifier, after):
+            after = event["seq"]
+            yield event
+            if ends(event):
+                return
+    except _Told:
+        return
     yield from _poll(connection, identifier, after)
+
+
+class _Told(Exception):
+    """The job has ended, and everything was told."""
 
 
 def ends(event: dict[str, Any]) -> bool:
@@ -56,6 +65,8 @@ def _one_stream(connection: Connection, identifier: str, after: int) -> Iterator
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": str(after)}
     timeout = httpx.Timeout(30.0, read=SILENCE_SECONDS)
     with connection.stream("GET", f"jobs/{identifier}/events", headers=headers, timeout=timeout) as response:
+        if response.status_code == NOTHING_MORE:
+            raise _Told
         for message in EventSource(response).iter_sse():
             if message.data:
                 event = json.loads(message.data)
@@ -65,9 +76,12 @@ def _one_stream(connection: Connection, identifier: str, after: int) -> Iterator
 
 def _poll(connection: Connection, identifier: str, after: int) -> Iterator[dict[str, Any]]:
     while True:
+        ended = connection.request("GET", f"jobs/{identifier}").json()["status"] in FINAL
         for event in pages(connection, f"jobs/{identifier}/events", {"after": after}):
             after = event["seq"]
             yield event
             if ends(event):
                 return
+        if ended:
+            return
         time.sleep(POLL_SECONDS)

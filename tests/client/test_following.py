@@ -44,10 +44,34 @@ def test_where_streams_do_not_come_through_it_polls(server: Scripted, client: Cl
     def script(asked: Asked) -> Answer:
         if "text/event-stream" in asked.headers["Accept"]:
             return Answer(200, b"<html>", {"Content-Type": "text/html"})
+        if asked.path == "/v1/jobs/job_1":
+            return Answer(body=b'{"status": "running"}')
         return Answer(body=json.dumps({"data": next(served), "next_cursor": None}).encode())
 
     server.script = script
     assert list(client.jobs.watch("job_1")) == EVENTS
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_job_that_has_ended_is_not_followed_for_ever(server: Scripted, client: Client, streams: bool) -> None:
+    def script(asked: Asked) -> Answer:
+        if asked.path == "/v1/jobs/job_1":
+            return Answer(body=b'{"status": "succeeded"}')
+        if "text/event-stream" in asked.headers["Accept"]:
+            return Answer(204) if streams else Answer(200, b"<html>", {"Content-Type": "text/html"})
+        return Answer(body=b'{"data": [], "next_cursor": null}')
+
+    server.script = script
+    assert list(client.jobs.watch("job_1", after=9)) == []
+
+
+def test_a_dry_run_and_a_retry_go_where_they_should(server: Scripted, client: Client) -> None:
+    server.answers(Answer(200, b'{"id": "job_2"}'))
+    client.jobs.validate({"student": {}}, wait_seconds=7)
+    client.jobs.retry("job_1", idempotency_key="mine")
+    dry, again = server.asked
+    assert (dry.method, dry.path, dry.headers["Prefer"]) == ("POST", "/v1/jobs:validate", "wait=7")
+    assert (again.path, again.headers["Idempotency-Key"]) == ("/v1/jobs/job_1/retry", "mine")
 
 
 def test_figures_come_between_events(server: Scripted, client: Client) -> None:

@@ -44,6 +44,7 @@ def submit(
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     training: Annotated[str, typer.Option(help="More of the spec's training, as a JSON object.")] = "{}",
     watch: Watch = False,
+    validate: Annotated[bool, typer.Option("--validate", help="Only check it, and print what it would be.")] = False,
 ) -> None:
     """Submit a job from a file, from options, or from a file that options change."""
     bounds = {key: value for key, value in (("steps", steps), ("epochs", epochs)) if value is not None}
@@ -60,6 +61,9 @@ def submit(
     if trained:
         body["training"] = body.get("training", {}) | trained
     with session(context) as client:
+        if validate:
+            _show(context, client.jobs.validate(body))
+            return
         job = client.jobs.submit(body)
         if watch:
             _follow(context, client, job["id"])
@@ -99,6 +103,28 @@ def cancel(context: typer.Context, identifier: Identifier) -> None:
     """Cancel a job."""
     with session(context) as client:
         _show(context, client.jobs.cancel(identifier))
+
+
+@app.command()
+def validate(
+    context: typer.Context,
+    spec: Annotated[typer.FileText, typer.Argument(metavar="FILE", help="A job spec in JSON; - for standard input.")],
+    wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for the networks to be built.")] = 30,
+) -> None:
+    """Check a spec without making a job: print it with every default written out, or all that is wrong with it."""
+    with session(context) as client:
+        _show(context, client.jobs.validate(_read(spec), wait))
+
+
+@app.command()
+def retry(context: typer.Context, identifier: Identifier, watch: Watch = False) -> None:
+    """Submit the spec of a job that has ended once more."""
+    with session(context) as client:
+        job = client.jobs.retry(identifier)
+        if watch:
+            _follow(context, client, job["id"])
+        else:
+            _show(context, job)
 
 
 @app.command()
