@@ -1,7 +1,7 @@
 """What an attempt is given: its inputs, its newest checkpoint that can be read, and the job file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from models.status import UploadStatus
 from models.storage import Damaged, NotFound, storage
 from worker.lease import Lease
 from worker.ledger.attempt import AttemptLedger
+from worker.ledger.claims import clock
 
 RESUME = "checkpoints/resume.json"
 log = structlog.get_logger(__name__)
@@ -100,8 +101,8 @@ def write_job_file(folder: Path, content: dict[str, Any]) -> None:
     (folder / "job.json").write_text(json.dumps(content, indent=1, allow_nan=False))
 
 
-def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease) -> None:
-    """Fetch everything that a job's attempt needs, and write its job file.
+def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease, attend: Callable[[], None]) -> None:
+    """Fetch everything that a job's attempt needs, and write its job file; `attend` goes between the parts, and may raise.
 
     Raises:
         InputMissing: an input was deleted, or its blob is gone or damaged.
@@ -109,52 +110,65 @@ def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease) -> None
         Taken: the lease was lost meanwhile.
     """
     inputs = Inputs.of(job)
+    fetch = Fetch(folder, attend)
     content = describe_run("distill", job.id, job.attempt) | {"spec": job.resolved, "teacher": None}
     if inputs.teacher is not None:
         content["teacher"] = describe_teacher(inputs.teacher)
-        content["teacher"]["weights"] = _fetch(inputs.teacher, folder, "teacher", "/teacher", lease)
-    content["dataset"] = _fetch(inputs.dataset, folder, "dataset", "/dataset", lease)
+        content["teacher"]["weights"] = fetch.upload(inputs.teacher, "teacher", "/teacher")
+    content["dataset"] = fetch.upload(inputs.dataset, "dataset", "/dataset")
     if job.evaluation_id is not None and job.evaluation_id == job.dataset_id:
         content["evaluation"] = content["dataset"]
     else:
-        content["evaluation"] = _fetch(inputs.evaluation, folder, "evaluation", "/evaluation/dataset", lease)
-    content["initial_weights"] = _fetch(
-        inputs.initial_weights, folder, "initial_weights", "/student/initial_weights", lease
-    )
-    content["resume"] = _fetch_checkpoint(job.id, folder, ledger, lease)
+        content["evaluation"] = fetch.upload(inputs.evaluation, "evaluation", "/evaluation/dataset")
+    content["initial_weights"] = fetch.upload(inputs.initial_weights, "initial_weights", "/student/initial_weights")
+    content["resume"] = fetch.checkpoint(ledger)
+    content["seconds_used"] = ledger.seconds_used() + clock() - lease.claim.sent_at
     write_job_file(folder, content)
 
 
-def _fetch(upload: Uploaded | None, folder: Path, name: str, pointer: str, lease: Lease) -> str | None:
-    if upload is None:
-        return None
-    lease.demand()
-    path = f"inputs/{name}.safetensors"
-    if upload.status != UploadStatus.READY or upload.blob_key is None:
-        raise InputMissing(pointer, f"{upload.id} is not ready any more")
-    try:
-        storage().download(upload.blob_key, folder / path, upload.blob_sha256)
-    except (NotFound, Damaged) as error:
-        raise InputMissing(pointer, f"the bytes of {upload.id} are lost: {error.message}") from error
-    return path
+@dataclass(frozen=True)
+class Fetch:
+    """Fetches blobs into an attempt's folder; one that lies there already, whole, is not fetched again."""
 
+    folder: Path
+    attend: Callable[[], None]
 
-def _fetch_checkpoint(job_id: str, folder: Path, ledger: AttemptLedger, lease: Lease) -> str | None:
-    for checkpoint in ledger.checkpoints():
+    def upload(self, upload: Uploaded | None, name: str, pointer: str) -> str | None:
+        """The path of an upload's canonical form, None for none."""
+        if upload is None:
+            return None
+        path = f"inputs/{name}.safetensors"
+        if upload.status != UploadStatus.READY or upload.blob_key is None:
+            raise InputMissing(pointer, f"{upload.id} is not ready any more")
         try:
-            _fetch_parts(job_id, checkpoint, folder, lease)
+            self._file(upload.blob_key, self.folder / path, upload.blob_sha256)
         except (NotFound, Damaged) as error:
-            log.warning("checkpoint_unreadable", job=job_id, checkpoint=checkpoint.id, error=str(error))
-            ledger.drop_checkpoint(checkpoint.id, error.message)
-            continue
-        (folder / RESUME).write_text(json.dumps(checkpoint.manifest))
-        return RESUME
-    return None
+            raise InputMissing(pointer, f"the bytes of {upload.id} are lost: {error.message}") from error
+        return path
 
+    def checkpoint(self, ledger: AttemptLedger) -> str | None:
+        """The path of the newest manifest whose parts can all be read; None if there is none, and the job begins."""
+        checkpoints = ledger.checkpoints()
+        for checkpoint in checkpoints:
+            try:
+                self._parts(ledger.job_id, checkpoint)
+            except (NotFound, Damaged) as error:
+                log.warning("checkpoint_unreadable", job=ledger.job_id, checkpoint=checkpoint.id, error=str(error))
+                if isinstance(error, Damaged):
+                    storage().delete(error.key)  # or the same part, made again, would be taken for stored
+                ledger.drop_checkpoint(checkpoint.id, error.message)
+                continue
+            (self.folder / RESUME).write_text(json.dumps(checkpoint.manifest))
+            return RESUME
+        if checkpoints:
+            ledger.begin_again()
+        return None
 
-def _fetch_parts(job_id: str, checkpoint: Checkpoint, folder: Path, lease: Lease) -> None:
-    for part in checkpoint.manifest["parts"].values():
-        lease.demand()
-        path = folder / "checkpoints" / part["sha256"]
+    def _parts(self, job_id: str, checkpoint: Checkpoint) -> None:
+        for part in checkpoint.manifest["parts"].values():
+            self._file(part_key(job_id, part["sha256"]), self.folder / "checkpoints" / part["sha256"], part["sha256"])
+
+    def _file(self, key: str, path: Path, sha256: str | None) -> None:
+        self.attend()
         if not path.exists():
-            storage().download(part_key(job_id, part["sha256"]), path, part["sha256"])
+            storage().download(key, path, sha256, self.attend)

@@ -22,7 +22,8 @@ from worker.ledger import ends
 from worker.ledger.changes import Taken
 from worker.ledger.claims import Claim
 from worker.ledger.inspections import SUBJECTS, Canonical, InspectionLedger
-from worker.run import insist, judge_crash, said_error
+from worker.patience import insist
+from worker.verdict import judge_crash, said_error
 from worker.watch import Watch
 
 PATIENCE_SECONDS = 0.5

@@ -7,6 +7,7 @@ holds up no event.
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 import structlog
 
+from models.settings import settings
 from models.status import Phase
-from models.storage import Exists, StorageError, storage
+from models.storage import Exists, StorageError, Unavailable, storage
 from worker.engine_process import Event
 from worker.folder import Folder
 from worker.inputs import part_key
@@ -23,6 +25,7 @@ from worker.lease import AWAY, Lease
 from worker.ledger.attempt import AttemptLedger, Batch, File
 from worker.ledger.changes import Note, Taken
 from worker.ledger.claims import clock
+from worker.patience import persist
 
 FLUSH_SECONDS = 1.0
 MOST_LOG_LINES = 5000
@@ -42,6 +45,15 @@ class Malformed(ValueError):
     """The engine said something that the contract does not know."""
 
 
+class Superseded(Exception):
+    """A newer checkpoint waits, or none is of use any more."""
+
+
+def log_key(ledger: AttemptLedger) -> str:
+    """Where an attempt's log lies in storage."""
+    return f"jobs/{ledger.job_id}/{ledger.number}/engine.log"
+
+
 class Reporter:
     """Reports one attempt at a job. `artifacts` are the files to publish at its end."""
 
@@ -56,11 +68,15 @@ class Reporter:
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._newest_checkpoint: Mapping[str, Any] | None = None
         self._stored: set[str] = set()
+        self._hurry_by = math.inf
+        self._log_kept, self._log_looked = 0, -math.inf
+        self._log_upload = threading.Lock()
 
     def __enter__(self) -> "Reporter":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._newest_checkpoint = None
         self._uploads.shutdown(wait=True, cancel_futures=True)
 
     def hear(self, event: Event) -> None:
@@ -91,10 +107,31 @@ class Reporter:
         self._batch = Batch()
 
     def finish_uploads(self, checkpoints: bool) -> None:
-        """Wait for the previews that are on their way, and for `checkpoints` if they are still of use."""
+        """Wait for the previews that are on their way, and for `checkpoints` if they are still of use.
+
+        Where the storage is away, that is for the grace of a drain.
+        """
         if not checkpoints:
             self._newest_checkpoint = None
+        self._hurry_by = clock() + settings().drain_grace_seconds
         self._uploads.shutdown(wait=True)
+
+    def keep_log(self, path: Path) -> None:
+        """Upload the log every beat, if it has grown, so that it is there when this worker or its machine dies."""
+        if clock() - self._log_looked < settings().beat_seconds:
+            return
+        self._log_looked = clock()
+        size = path.stat().st_size if path.exists() else 0
+        if size > self._log_kept and self._log_upload.acquire(blocking=False):
+            self._submit(lambda: self._upload_log(path, size), "log", self._log_upload.release)
+
+    def _upload_log(self, path: Path, size: int) -> None:
+        self._lease.demand()
+        key = log_key(self._ledger)
+        storage().put(key, path)
+        if not self._log_kept:
+            self._ledger.keep_log(key)
+        self._log_kept = size
 
     def _note(self, type: str, message: str, level: str = "info", data: Mapping[str, Any] | None = None) -> None:
         self._batch.notes.append(Note(type, message[:MESSAGE_CHARACTERS], level, data))
@@ -175,17 +212,23 @@ class Reporter:
         return kept
 
     def _upload_checkpoint(self, manifest: Mapping[str, Any], links: Mapping[str, Path]) -> None:
-        try:
+        def attend() -> None:
+            self._lease.demand()
             if manifest is not self._newest_checkpoint:
-                return  # a newer one waits already
+                raise Superseded
+            if clock() > self._hurry_by:
+                raise Unavailable("checkpoint", "the storage does not answer, and this attempt is at its end")
+
+        try:
             for part in manifest["parts"].values():
-                self._lease.demand()
-                self._upload_part(part["sha256"], part["size"], links)
+                persist(attend, lambda part=part: self._upload_part(part["sha256"], part["size"], links), math.inf)  # type: ignore[misc]
             unnamed = self._ledger.checkpoint(manifest)
             self._stored -= set(unnamed)
             for sha256 in unnamed:
                 self._lease.demand()
                 storage().delete(part_key(self._ledger.job_id, sha256))
+        except Superseded:
+            log.info("checkpoint_superseded", step=manifest["step"])
         finally:
             for path in links.values():
                 path.unlink(missing_ok=True)
@@ -220,7 +263,7 @@ class Reporter:
         if replaced is not None:
             storage().delete(replaced)
 
-    def _submit(self, upload: Callable[[], None], what: str) -> None:
+    def _submit(self, upload: Callable[[], None], what: str, after: Callable[[], None] = lambda: None) -> None:
         def attempt() -> None:
             try:
                 upload()
@@ -229,6 +272,8 @@ class Reporter:
             except (StorageError, Malformed, OSError, *AWAY) as error:
                 # the run goes on: the next one may fare better
                 log.warning("upload_failed", what=what, error=str(error).partition("\n")[0])
+            finally:
+                after()
 
         self._uploads.submit(attempt).add_done_callback(_complain)
 

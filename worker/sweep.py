@@ -44,6 +44,7 @@ def sweep(worker_id: str, over: threading.Event | None = None, orphans: Orphans 
         upkeep.take_back_jobs,
         upkeep.take_back_inspections,
         upkeep.cancel_queued,
+        upkeep.cancel_overdue,
         upkeep.settle_stuck_jobs,
         upkeep.ring_bells,
         presence.dismiss_unseen,

@@ -10,7 +10,7 @@ from worker.engine_process import EngineProcess
 from worker.lease import Lease
 from worker.ledger.claims import clock
 
-Request = Literal["cancel", "drain", "time"]
+Request = Literal["cancel", "drain", "time", "stall"]
 PAUSE_SECONDS = 0.1
 
 log = structlog.get_logger(__name__)
@@ -20,13 +20,21 @@ class Watch:
     """A thread that waits for nothing: it touches neither database nor storage, so it acts in time whatever they do.
 
     It beats on the engine's input, asks the engine to end (`request` says why), kills it after the grace, and kills it
-    at once when the lease is not held any more.
+    at once when the lease is not held any more, or when it was not `heard` for `stall_seconds`.
     """
 
-    def __init__(self, engine: EngineProcess, lease: Lease, draining: threading.Event, most_seconds: float):
+    def __init__(
+        self,
+        engine: EngineProcess,
+        lease: Lease,
+        draining: threading.Event,
+        most_seconds: float,
+        stall_seconds: float | None = None,
+    ):
         self.request: Request | None = None
         self._engine, self._lease, self._draining = engine, lease, draining
-        self._most_seconds = most_seconds
+        self._most_seconds, self._stall_seconds = most_seconds, stall_seconds
+        self._heard = clock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -37,6 +45,10 @@ class Watch:
     def __exit__(self, *exception: object) -> None:
         self._over.set()
         self._thread.join()
+
+    def heard(self) -> None:
+        """The engine has said something."""
+        self._heard = clock()
 
     def _run(self) -> None:
         begun = beaten = clock()
@@ -50,6 +62,11 @@ class Watch:
             if now - beaten >= settings().beat_seconds:
                 beaten = now
                 self._engine.send("beat")
+            if self.request is None and self._stall_seconds is not None and now - self._heard > self._stall_seconds:
+                log.warning("engine_stalled", id=self._lease.claim.id, seconds=self._stall_seconds)
+                self.request = "stall"
+                self._engine.kill()
+                return
             request = self._wanted(now - begun)
             if request is not None and request != self.request:
                 killed_at = now + self._ask(request)

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Table, delete, func, insert, select, update
+from sqlalchemy import Table, delete, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from models.database import now, reading, transaction
+from models.limits import limits_of_key
 from models.records import Artifact, Attempt, Checkpoint, Job, Metric, Preview
 from models.records.columns import new_id
 from models.status import JobStatus
@@ -86,15 +87,16 @@ class AttemptLedger:
     def checkpoint(self, manifest: Mapping[str, Any]) -> list[str]:
         """Name a checkpoint whose parts are all in storage, and forget all but the newest two.
 
-        A step further than ever before is progress: losses count from zero again.
+        More done than any other checkpoint has is progress: losses count from zero again.
 
         Returns:
             SHA-256 of the parts that no checkpoint names any more.
         """
         with transaction() as session:
             step, size = manifest["step"], sum(part["size"] for part in manifest["parts"].values())
-            furthest = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == self.job_id))
-            values = {"losses": 0} if furthest is None or step > furthest else {}
+            known = session.scalars(select(Checkpoint.manifest).where(Checkpoint.job_id == self.job_id))
+            progress = _done(manifest) > max(map(_done, known), default=-1)
+            values = {"losses": 0} if progress else {}
             note = Note("checkpoint", f"checkpoint at step {step}", data={"step": step, "size": size})
             self._change(session, [note], **values)
             row = Checkpoint(
@@ -139,8 +141,36 @@ class AttemptLedger:
                 session.execute(update(Preview).where(*named).values(**values))
             return replaced if replaced != file.key else None
 
-    def succeed(self, summary: Mapping[str, Any], files: Sequence[File], log_key: str | None) -> None:
-        """Publish the artifacts and set the job `succeeded`, in one transaction."""
+    def keep_log(self, log_key: str) -> None:
+        """Name the log of an attempt that runs, so that it is there however the attempt ends."""
+        with transaction() as session:
+            fence = select(Job.id).where(Job.id == self.job_id, *ends.held_by(self.number))
+            mine = Attempt.job_id == self.job_id, Attempt.number == self.number, exists(fence)
+            named = session.execute(update(Attempt).where(*mine).values(log_key=log_key))
+            if named.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result is a CursorResult
+                raise Taken(self.job_id)
+
+    def seconds_used(self) -> float:
+        """How long earlier attempts have held the job; waiting between them does not count."""
+        with reading() as session:
+            earlier = Attempt.job_id == self.job_id, Attempt.number < self.number
+            return session.scalar(select(func.sum(Attempt.seconds)).where(*earlier)) or 0.0
+
+    def minutes_allowed(self) -> int:
+        """How long all attempts together may hold the job."""
+        with reading() as session:
+            key_id = session.scalars(select(Job.key_id).where(Job.id == self.job_id)).one()
+            return limits_of_key(session, key_id).job_minutes
+
+    def begin_again(self) -> None:
+        """Say that none of the job's checkpoints could be read back."""
+        with transaction() as session:
+            self._change(
+                session, [Note("checkpoint", "no checkpoint can be read back: the job begins again", "warning")]
+            )
+
+    def succeed(self, summary: Mapping[str, Any], files: Sequence[File], log_key: str | None) -> bool:
+        """Publish the artifacts and set the job `succeeded`, in one transaction; false if it was asked to be cancelled."""
         notes = [
             Note(
                 "artifact",
@@ -150,11 +180,20 @@ class AttemptLedger:
             for file in files
         ]
         notes.append(Note("log", "the engine is done", data={"summary": dict(summary)}))
+        stopped = summary.get("stopped_early")
+        message = f"succeeded, stopped early by its {str(stopped).replace('_', ' ')}" if stopped else "succeeded"
+        early = {"stopped_early": str(stopped)[:32] if stopped else None, "losses": 0}
         with transaction() as session:
-            self._finish(session, JobStatus.SUCCEEDED, "succeeded", notes=notes, losses=0)
+            if (
+                session.scalar(select(Job.cancel_requested_at).where(Job.id == self.job_id).with_for_update())
+                is not None
+            ):
+                return False
+            self._finish(session, JobStatus.SUCCEEDED, message, notes=notes, **early)
             for file in files:
                 session.add(Artifact(id=new_id("art"), job_id=self.job_id, attempt=self.number, **_values(file)))
             ends.end_attempt(session, self.job_id, self.number, "succeeded", log_key=log_key)
+        return True
 
     def fail(self, error: ends.Error, log_key: str | None) -> None:
         """Set the job `failed`, for a reason that is the user's or the job's own."""
@@ -200,6 +239,11 @@ class AttemptLedger:
     def _finish(self, session: Session, target: JobStatus, message: str, **more: Any) -> None:
         if not ends.finish(session, self.job_id, target, message, *ends.held_by(self.number), **more):
             raise Taken(self.job_id)
+
+
+def _done(manifest: Mapping[str, Any]) -> int:
+    """How much of a job is done at a checkpoint: steps, and those of a source's warm-up, where the engine counts them."""
+    return int(manifest.get("done", manifest["step"]))
 
 
 def _parts(checkpoints: Sequence[Checkpoint]) -> set[str]:

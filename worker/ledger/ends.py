@@ -11,15 +11,22 @@ from models.records import Attempt, Job
 from models.settings import settings
 from models.status import JobStatus, sources_of
 from worker.ledger.changes import Note, change_job, status_note
+from worker.ledger.failures import FAILURES
 
 Error = Mapping[str, Any]
 FREE = {"lease_owner": None, "lease_expires_at": None, "rung_at": None}
 
 
 def error(
-    code: str, message: str, hint: str = "", fault: str = "service", errors: Sequence[Mapping[str, str]] = ()
+    code: str, message: str, hint: str = "", fault: str | None = None, errors: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, Any]:
-    """What a job says when it has failed; without NUL characters, which an engine's log may hold and Postgres refuses."""
+    """What a job says when it has failed; without NUL characters, which an engine's log may hold and Postgres refuses.
+
+    A code of the worker's own brings its fault, and a hint where none is given; one of an engine's needs a `fault`.
+    """
+    if fault is None:
+        known = FAILURES[code]
+        hint, fault = hint or known.hint, known.fault
     message, hint = message.replace("\0", ""), hint.replace("\0", "")
     return {"code": code, "message": message, "hint": hint, "fault": fault, "errors": [dict(item) for item in errors]}
 
@@ -30,13 +37,23 @@ def held_by(attempt: int) -> tuple[ColumnElement[bool], ...]:
 
 
 def end_attempt(
-    session: Session, job_id: str, number: int, outcome: str, error: Error | None = None, log_key: str | None = None
+    session: Session,
+    job_id: str,
+    number: int,
+    outcome: str,
+    error: Error | None = None,
+    log_key: str | None = None,
+    by_holder: bool = True,
 ) -> None:
-    """Close an attempt's row, once."""
+    """Close an attempt's row, once. Its log stays what it was if there is no newer one; of an attempt that is not ended `by_holder`
+    nobody knows what it did after its last beat, and that does not count."""
+    values: dict[str, Any] = {"log_key": log_key} if log_key is not None else {}
+    if by_holder:
+        values["seconds"] = now() - Attempt.started_at
     session.execute(
         update(Attempt)
         .where(Attempt.job_id == job_id, Attempt.number == number, Attempt.outcome.is_(None))
-        .values(outcome=outcome, error=error, log_key=log_key, ended_at=now())
+        .values(outcome=outcome, error=error, ended_at=now(), **values)
     )
 
 
@@ -114,7 +131,7 @@ def lose(
     if job is None:
         return None
     losses = job.losses + 1
-    end_attempt(session, job_id, number, "lost", last, log_key)
+    end_attempt(session, job_id, number, "lost", last, log_key, by_holder=not conditions)
     if job.cancel_requested_at is not None:
         finish(session, job_id, JobStatus.CANCELLED, "cancelled", *fence)
         return JobStatus.CANCELLED
@@ -129,7 +146,7 @@ def lose(
 
 def _poison(losses: int, last: Error) -> dict[str, Any]:
     message = f"{losses} attempts in a row were lost without progress; the last: {last['message']}"
-    return error("poison", message, str(last.get("hint", "")), "service", last.get("errors", ()))
+    return error("poison", message, str(last.get("hint", "")), errors=last.get("errors", ()))
 
 
 def entered(phases: Mapping[str, Any], phase: str, at: float) -> dict[str, Any]:

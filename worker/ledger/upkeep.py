@@ -24,6 +24,8 @@ from worker.ledger.presence import idle_workers
 AT_ONCE = 100
 CHECK_SECONDS = 300.0
 """Whoever asked for a check without a job has had an answer by then, and has removed it unless they died."""
+OVERDUE_SECONDS = 2.0
+"""A worker sees a cancel within a second; one that it has not carried out so long after the grace is left to a sweep."""
 FINAL = tuple(status for status in JobStatus if status.final)
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,19 @@ def cancel_queued() -> None:
     for job_id in ids:
         with transaction() as session:
             ends.finish(session, job_id, JobStatus.CANCELLED, "cancelled", *asked)
+
+
+def cancel_overdue() -> None:
+    """Cancel the running jobs whose worker should long have done it: it is stopped, or has died and still has its lease."""
+    patience = settings().cancel_grace_seconds + OVERDUE_SECONDS
+    asked = Job.status == JobStatus.RUNNING, Job.cancel_requested_at < now() - patience
+    with reading() as session:
+        late = session.execute(select(Job.id, Job.attempt).where(*asked).limit(AT_ONCE)).all()
+    for job_id, attempt in late:
+        with transaction() as session:
+            fence = (*asked, *ends.held_by(attempt))
+            if ends.finish(session, job_id, JobStatus.CANCELLED, "cancelled", *fence):
+                ends.end_attempt(session, job_id, attempt, "cancelled", by_holder=False)
 
 
 def clear_checks() -> None:
