@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 
 from api import auth
 from api.errors import Invalid
+from api.jobs.feed import Feeds
 from api.paging import MOST, Window, parse_labels
 from api.watch import Watch
 
@@ -79,9 +80,16 @@ def current_watch(request: Request) -> Watch:
     return watch
 
 
+def current_feeds(request: Request) -> Feeds:
+    """The feeds of this process."""
+    feeds: Feeds = request.app.state.feeds
+    return feeds
+
+
 CurrentKey = Annotated[str, Depends(current_key)]
 CurrentWindow = Annotated[Window, Depends(window)]
 CurrentWatch = Annotated[Watch, Depends(current_watch)]
+CurrentFeeds = Annotated[Feeds, Depends(current_feeds)]
 IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]
 Wait = Annotated[int, Depends(preferred_wait)]
 Wish = Annotated[int | None, Depends(wished_wait)]

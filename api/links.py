@@ -11,6 +11,11 @@ def set_base(url: str) -> None:
     _base.set(url.rstrip("/"))
 
 
+def current_base() -> str:
+    """The scheme and host of the request that is being served."""
+    return _base.get()
+
+
 def link(path: str) -> str:
     """The address of a path under the prefix: `link("/jobs/job_…")`."""
     return f"{_base.get()}{PREFIX}{path}"

@@ -14,6 +14,7 @@ from api.datasets import routes as datasets
 from api.files import routes as files
 from api.jobs import result_routes
 from api.jobs import routes as jobs
+from api.jobs.feed import Feeds
 from api.links import PREFIX
 from api.observe import Observe
 from api.teachers import routes as teachers
@@ -46,6 +47,7 @@ def create_app() -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.watch = Watch()
+    app.state.feeds = Feeds(app.state.watch)
     problems.install(app)
     routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, result_routes.router)
     for router in (*routers, webhooks.router, catalogue.router):

@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.bodies import StrictRoute
-from api.dependencies import CurrentKey, CurrentWatch
+from api.dependencies import CurrentFeeds, CurrentKey
 from api.downloads import disposition, serve, zipped
 from api.errors import BadHeader
 from api.jobs import results
@@ -54,7 +54,7 @@ SHAPE = {"parameters": RANGE_HEADERS}
 )
 async def list_events(
     key: CurrentKey,
-    watch: CurrentWatch,
+    feeds: CurrentFeeds,
     identifier: Identifier,
     after: After = 0,
     limit: Limit = 200,
@@ -70,9 +70,10 @@ async def list_events(
         if not re.fullmatch(r"\d{1,9}", last_event_id):
             raise BadHeader("Last-Event-ID must be the number of an event.")
         after = int(last_event_id)
-    await run_in_threadpool(results.events, key, identifier, after, 1)  # a job that is not there is a 404, not a stream
+    if await run_in_threadpool(results.is_told, key, identifier, after):
+        return Response(status_code=204)  # which is how a browser's EventSource is told not to come again
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(stream(watch, key, identifier, after), headers=headers)
+    return EventSourceResponse(stream(feeds, key, identifier, after), headers=headers)
 
 
 @router.get(

@@ -14,6 +14,7 @@ from api.links import link
 from api.paging import Page, decode_text, encode
 from models.database import reading
 from models.records import Artifact, Event, Job, Metric, Preview
+from models.status import JobStatus
 
 T = TypeVar("T", bound=BlobBody)
 SHOWABLE = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
@@ -28,8 +29,23 @@ def events(key_id: str, job_id: str, after: int, limit: int, cursor: str | None 
         find(session, key_id, job_id)
         query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq)
         rows = session.scalars(query.limit(limit + 1)).all()
-    shown = [EventBody.model_validate(row) for row in rows[:limit]]
+    shown = [event_shown(row) for row in rows[:limit]]
     return Page(data=shown, next_cursor=encode(str(shown[-1].seq)) if len(rows) > limit else None)
+
+
+def event_shown(row: Event) -> EventBody:
+    """An event as an answer."""
+    values = {column.key: getattr(row, column.key) for column in Event.__table__.columns}
+    name = (row.data or {}).get("name") if row.type in ("preview", "artifact") else None
+    links = {"self": link(f"/jobs/{row.job_id}/{row.type}s/{name}")} if name else {}
+    return EventBody.model_validate(values | {"links": links})
+
+
+def is_told(key_id: str, job_id: str, after: int) -> bool:
+    """Whether a job has ended, and has no event above this number."""
+    with reading() as session:
+        job = find(session, key_id, job_id)
+        return JobStatus(job.status).final and after >= job.event_seq
 
 
 def metrics(

@@ -135,6 +135,7 @@ class EventBody(Shown):
     level: Literal["info", "warning", "error"]
     message: str
     data: dict[str, Any] | None
+    links: dict[str, str] = Field(description="`self` is the picture or file that the event tells of, if it does.")
     created_at: datetime
 
 

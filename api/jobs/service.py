@@ -8,13 +8,14 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from api.errors import Conflict, NotFound
-from api.jobs.schemas import Figure, JobBody, JobError, JobSummary
+from api.jobs.figures import newest_figures
+from api.jobs.schemas import JobBody, JobError, JobSummary
 from api.links import link
 from api.paging import Page, Window
 from api.workers import absence
 from models import outbox
 from models.database import now, reading, transaction
-from models.records import Event, Idempotency, Inspection, Job, Metric, WebhookDelivery
+from models.records import Event, Idempotency, Inspection, Job, WebhookDelivery
 from models.status import InspectionStatus, JobStatus, sources_of
 from models.storage import StorageError, storage
 
@@ -129,15 +130,6 @@ def remove(key_id: str, job_id: str) -> None:
         storage().delete_prefix(f"jobs/{job_id}")
     except StorageError as error:
         log.warning("blobs_left_behind", job=job_id, error=str(error))
-
-
-def newest_figures(session: Session, job_id: str) -> dict[str, Figure]:
-    """The newest value of every metric of a job."""
-    newest = select(Metric.name, func.max(Metric.step).label("step")).where(Metric.job_id == job_id)
-    last = newest.group_by(Metric.name).subquery()
-    same = and_(Metric.job_id == job_id, Metric.name == last.c.name, Metric.step == last.c.step)
-    rows = session.execute(select(Metric.name, Metric.step, Metric.value).join(last, same))
-    return {name: Figure(step=step, value=value) for name, step, value in sorted(rows.tuples())}
 
 
 def links_of(job: Job) -> dict[str, str]:

@@ -5,64 +5,72 @@ messages of type `metrics` without an id: they are a state, not a thing that hap
 that a late listener needs.
 """
 
-from collections.abc import AsyncIterator
-from typing import Literal
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from api.bodies import Shown
 from api.errors import NotFound
 from api.jobs import results
-from api.jobs.schemas import Figure
-from api.jobs.service import find, newest_figures
-from api.watch import Token, Watch, token_of
-from models.database import reading
-from models.records import Job
-from models.status import JobStatus
+from api.jobs.feed import BATCH, Feeds, Message, message_of
 
-BATCH = 200
-SILENCE_SECONDS = 15
+SILENCE_SECONDS = 15.0
 """A comment is sent so often while nothing happens, so that neither side takes the connection for dead."""
+LONGEST_SECONDS = 3600.0
+"""Then the client comes again by itself, and shows its key again."""
+RETRY_MILLISECONDS = 2000
+CHUNK_BYTES = 2**15
 
 
-class Figures(Shown):
-    """The newest value of every metric; `seq` is the number of the newest event before it."""
-
-    seq: int
-    type: Literal["metrics"] = "metrics"
-    data: dict[str, Figure]
-
-
-async def stream(watch: Watch, key_id: str, job_id: str, after: int) -> AsyncIterator[bytes]:
+async def stream(feeds: Feeds, key_id: str, job_id: str, after: int) -> AsyncIterator[bytes]:
     """The events with a number above `after`, and those to come, until the job has ended."""
-    figures: dict[str, Figure] = {}
-    yield format_sse_event(retry=2000)
-    while not watch.closing:
-        try:
-            token, final = await run_in_threadpool(_standing, key_id, job_id)
-            while page := (await run_in_threadpool(results.events, key_id, job_id, after, BATCH)).data:
-                for event in page:
-                    yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=str(event.seq))
-                after = page[-1].seq
-        except NotFound:  # deleted meanwhile
-            return
-        newest = await run_in_threadpool(_figures, job_id)
-        if newest != figures:
-            figures = newest
-            yield format_sse_event(data_str=Figures(seq=after, data=figures).model_dump_json(), event="metrics")
-        if final:
-            return
-        yield KEEPALIVE_COMMENT
-        await watch.changed(Job, job_id, token, SILENCE_SECONDS)
+    until = time.monotonic() + LONGEST_SECONDS
+    shown = 0
+    yield format_sse_event(retry=RETRY_MILLISECONDS)
+    with feeds.joined(job_id) as feed:
+        while time.monotonic() < until:
+            changed = feed.changed
+            if feed.seq is None and not feed.over:
+                await changed.wait()
+                continue
+            while messages := await _following(feed.after(after), key_id, job_id, after):
+                for chunk in _chunks(messages):
+                    yield chunk
+                after = messages[-1].seq
+            if feed.figures_number != shown:
+                shown = feed.figures_number
+                yield feed.figures
+            if feed.over and not feed.after(after):
+                return
+            if changed is feed.changed:
+                try:
+                    await asyncio.wait_for(changed.wait(), SILENCE_SECONDS)
+                except TimeoutError:
+                    yield KEEPALIVE_COMMENT
 
 
-def _standing(key_id: str, job_id: str) -> tuple[Token, bool]:
-    with reading() as session:
-        job = find(session, key_id, job_id)
-        return token_of(job), JobStatus(job.status).final
+async def _following(kept: list[Message] | None, key_id: str, job_id: str, after: int) -> Sequence[Message]:
+    """What comes after an event: as the feed keeps it, else from the database."""
+    if kept is not None:
+        return kept
+    try:
+        page = await run_in_threadpool(results.events, key_id, job_id, after, BATCH)
+    except NotFound:  # deleted meanwhile
+        return []
+    return [message_of(event) for event in page.data]
 
 
-def _figures(job_id: str) -> dict[str, Figure]:
-    with reading() as session:
-        return newest_figures(session, job_id)
+def _chunks(messages: Sequence[Message]) -> Iterator[bytes]:
+    """Messages joined, so that a burst is not sent one by one."""
+    joined: list[bytes] = []
+    size = 0
+    for message in messages:
+        joined.append(message.text)
+        size += len(message.text)
+        if size >= CHUNK_BYTES:
+            yield b"".join(joined)
+            joined, size = [], 0
+    if joined:
+        yield b"".join(joined)

@@ -41,7 +41,8 @@ def test_events_come_in_pages_oldest_first(user: User, job: str) -> None:
     page = user.http.get(f"/jobs/{job}/events", params={"limit": 3}).json()
     assert [event["seq"] for event in page["data"]] == [1, 2, 3]
     assert page["data"][0] | {"created_at": None} == {
-        "seq": 1, "attempt": 1, "type": "log", "level": "info", "message": "message 1", "data": {"a": 1}, "created_at": None,
+        "seq": 1, "attempt": 1, "type": "log", "level": "info", "message": "message 1", "data": {"a": 1}, "links": {},
+        "created_at": None,
     }  # fmt: skip
     rest = user.http.get(f"/jobs/{job}/events", params={"limit": 9, "after": 0, "cursor": page["next_cursor"]}).json()
     assert [event["seq"] for event in rest["data"]] == [4, 5, 6, 7] and rest["next_cursor"] is None
@@ -111,6 +112,39 @@ def test_a_stream_goes_on_after_the_last_event_that_was_seen(user: User, job: st
         with Stream(user, job, **headers) as messages:
             seen += [int(next(messages)["id"]), int(next(messages)["id"])]
     assert seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stream_that_has_told_all_is_not_begun_again(user: User, job: str) -> None:
+    user.events(job, 3)
+    user.change(job, status="failed")
+    with Stream(user, job) as messages:
+        seen = [message["id"] for message in messages if "id" in message]
+    again = {"Accept": "text/event-stream", "Last-Event-ID": seen[-1]}
+    assert user.http.get(f"/jobs/{job}/events", headers=again).status_code == 204
+    assert user.http.get(f"/jobs/{job}/events", headers={"Last-Event-ID": seen[-1]}).status_code == 200
+
+
+def test_a_listener_that_reads_slowly_misses_nothing(alone: User) -> None:
+    job = alone.job("running")
+    with Stream(alone, job) as messages, Stream(alone, job) as quick:
+        heard = []
+        for number in range(1, 7):  # far more than a feed keeps, and than a socket holds
+            alone.events(job, 600, data={"filling": "x" * 2000})
+            while len(heard) < 600 * number:
+                heard += [int(message["id"]) for message in [next(quick)] if "id" in message]
+        alone.change(job, status="succeeded")
+        assert heard == list(range(1, 3601))
+        assert [int(message["id"]) for message in messages if "id" in message] == heard
+
+
+def test_an_event_of_a_picture_links_to_it(user: User, job: str) -> None:
+    user.blob(Preview, job, "a.png", b"picture", step=1, content_type="image/png")
+    user.events(job, 1, "preview", {"name": "a.png", "step": 1})
+    [event] = user.http.get(f"/jobs/{job}/events").json()["data"]
+    assert user.http.get(event["links"]["self"]).content == b"picture"
+    user.change(job, status="failed")
+    with Stream(user, job) as messages:
+        assert json.loads(next(messages)["data"])["links"] == event["links"]
 
 
 def test_many_listeners_hear_the_same(user: User, job: str) -> None:
