@@ -1,5 +1,6 @@
 # Plain make (3.81 will do); what needs more than a line of shell is Python.
-# Variables: PYTHON, VENV, PIP_ARGS, TORCH_INDEX (see README.md), KEEP (demo), TESTS and PYTEST_ARGS (test, test-slow).
+# Variables: PYTHON, VENV, PIP_ARGS, TORCH_INDEX (see README.md), KEEP (demo), TESTS and PYTEST_ARGS (test, test-slow),
+# SEED and CHAOS_ARGS (chaos).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,13 +9,15 @@ TORCH_INDEX ?=
 TESTS ?= tests
 PYTEST_ARGS ?=
 KEEP ?=
+SEED ?= 1
+CHAOS_ARGS ?=
 
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.distillery-installed
 NEEDS = $(STAMP)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-slow lint catalogue migrate bench
+.PHONY: help setup demo up test test-slow chaos lint catalogue migrate bench
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -39,6 +42,9 @@ test: $(NEEDS) ## run all tests but the slow ones
 
 test-slow: $(NEEDS) ## run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS) $(TESTS)
+
+chaos: $(NEEDS) ## break whole services on purpose, as SEED says, and see whether every promise is kept (20 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --seed $(SEED) $(CHAOS_ARGS)
 
 lint: $(NEEDS) ## check format, style, types and who imports whom
 	$(BIN)/ruff format --check .

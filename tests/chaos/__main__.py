@@ -11,6 +11,7 @@ from tests.chaos.campaign import Campaign, Size
 from tests.chaos.fleet import become_subreaper
 from tests.chaos.report import table
 from tests.chaos.sets import SETS
+from tests.chaos.specs import VARIANTS
 
 JOBS = {"production": 200, "embedded": 100}
 
@@ -37,6 +38,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--inspect", type=int, default=1, help="workers that inspect")
     parser.add_argument("--gap", type=float, default=4.0, help="mean seconds between two faults")
     parser.add_argument("--faults", type=int, help="so many at most; until all jobs have ended if left out")
+    parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="may be repeated; all if left out")
+    parser.add_argument("--hasty", action="store_true", help="do not wait for what is cleared long after a job's end")
     parser.add_argument("--out", type=Path, default=Path(".chaos"), help="folder of the reports and histories")
     parser.add_argument("--keep", action="store_true", help="keep logs, data and all")
     return parser.parse_args()
@@ -46,7 +49,8 @@ def _run(name: str, arguments: argparse.Namespace) -> dict[str, object]:
     folder = Path(tempfile.mkdtemp(prefix=f"distillery-chaos-{name}-"))
     size = Size(
         jobs=arguments.jobs or JOBS[name], distill=arguments.distill, inspect=arguments.inspect,
-        gap_seconds=arguments.gap, faults=arguments.faults,
+        gap_seconds=arguments.gap, faults=arguments.faults, hasty=arguments.hasty,
+        variants=tuple(arguments.variant or VARIANTS),
     )  # fmt: skip
     kept = True
     try:

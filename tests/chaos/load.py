@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,12 +47,12 @@ class Order:
         return VARIANTS[self.variant] | self.inputs | {"labels": {"order": str(self.number)}}
 
 
-def orders(dice: random.Random, count: int) -> list[Order]:
+def orders(dice: random.Random, count: int, variants: Sequence[str]) -> list[Order]:
     """What a seed's users want."""
     return [
         Order(
             number,
-            draw(dice),
+            draw(dice, variants),
             copies=dice.choice((1, 2, 3)),
             late=dice.random() < 0.2,
             cancel_after=dice.uniform(0, 8) if dice.random() < 0.08 else None,

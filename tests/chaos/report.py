@@ -18,6 +18,7 @@ LINES = (
     ("attempts", "attempts by outcome"),
     ("leases_taken_back", "leases taken back"),
     ("resumes", "runs resumed from a checkpoint"),
+    ("longest_drain_seconds", "longest seconds from SIGTERM to a worker's end"),
     ("most_attempts_of_a_job", "most attempts of one job"),
     ("longest_seconds_to_final", "longest seconds from POST to final"),
     ("poison", "failed as poison"),

@@ -67,10 +67,13 @@ class Parts(ABC):
         """A process of the service on these parts."""
         kind = name.partition("-")[0]
         arguments = ("-m", "api") if kind == "api" else ("-m", "worker", "--kind", kind)
-        chosen = self.settings | {"data": self.data(name), "port": port}
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("DISTILL_")}
-        environment |= {f"DISTILL_{key.upper()}": str(value) for key, value in chosen.items()}
-        return Member(name, arguments, environment, self.folder / f"{name}.log")
+        return Member(name, arguments, self.environment(name, port), self.folder / f"{name}.log")
+
+    def environment(self, member: str, port: int) -> dict[str, str]:
+        """What a process of the service is told."""
+        chosen = self.settings | {"data": self.data(member), "port": port}
+        others = {key: value for key, value in os.environ.items() if not key.startswith("DISTILL_")}
+        return others | {f"DISTILL_{key.upper()}": str(value) for key, value in chosen.items()}
 
     def database_was_away_since(self, begun: float) -> bool:
         """Whether a process that began then may not have found the database."""

@@ -1,6 +1,7 @@
 """The jobs of a campaign: small, of several methods, some longer than a lease; each has one right student."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 STUDENT = {"network": "lenet5_half"}
@@ -45,10 +46,11 @@ LONG = ("longer than a lease", "two long stages")
 LONG_SHARE = 0.12
 
 
-def draw(dice: random.Random) -> str:
-    """The name of a variant, mostly a short one."""
-    names = LONG if dice.random() < LONG_SHARE else [name for name in VARIANTS if name not in LONG]
-    return dice.choice(list(names))
+def draw(dice: random.Random, variants: Sequence[str]) -> str:
+    """The name of one of these variants, mostly a short one."""
+    wants_long = dice.random() < LONG_SHARE
+    names = [name for name in variants if (name in LONG) == wants_long] or list(variants)
+    return dice.choice(names)
 
 
 def needs_data(variant: str) -> bool:
