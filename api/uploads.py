@@ -18,14 +18,13 @@ from api.errors import ApiError, Conflict, NoBytes, NotFound
 from api.links import link
 from api.paging import Page, Window
 from api.problems import Pointed
-from api.quota import too_large, used_bytes
+from api.quota import Room, lock, room_for_bytes
 from api.workers import absence
 from models import storage as blobs
 from models.database import now, reading, transaction
 from models.queue import ring
-from models.records import Dataset, File, Inspection, Job, Key, Teacher
+from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import new_id
-from models.settings import settings
 from models.spec import Labels, Name
 from models.status import JobStatus, UploadStatus
 from models.storage import storage
@@ -179,13 +178,13 @@ class Uploads(Generic[R, B]):
             TooLarge, QuotaExceeded: before the first byte where the length is known, else while they stream.
             NoBytes, DigestMismatch: nothing is kept.
         """
-        limit = await asyncio.to_thread(self._allowance, key_id, identifier, length)
+        room = await asyncio.to_thread(self._room, key_id, identifier, length)
         # a name of its own for each PUT: of two at once, one becomes the upload, and cannot lose its bytes to the other
         key = f"uploads/{identifier}/{secrets.token_hex(8)}"
         try:
-            stored = await storage().put_stream(key, chunks, limit)
+            stored = await storage().put_stream(key, chunks, room.size)
         except blobs.TooLarge as error:
-            raise too_large(limit) from error
+            raise room.exceeded() from error
         try:
             if stored.size == 0:
                 raise NoBytes("Send the raw bytes as the body: curl -T FILE LINK.")
@@ -196,19 +195,15 @@ class Uploads(Generic[R, B]):
             raise
         await asyncio.to_thread(ring, "inspect")
 
-    def _allowance(self, key_id: str, identifier: str, length: int | None) -> int:
+    def _room(self, key_id: str, identifier: str, length: int | None) -> Room:
         with reading() as session:
             self._require_open(self.find(session, key_id, identifier))
-            limit = min(settings().upload_bytes, settings().storage_bytes - used_bytes(session, key_id))
-        if limit <= 0 or (length is not None and length > limit):
-            raise too_large(limit)
-        return limit
+            return room_for_bytes(session, key_id, length)
 
     def _accept(self, key_id: str, identifier: str, key: str, stored: blobs.Stored) -> None:
         with transaction() as session:
-            session.execute(select(Key.id).where(Key.id == key_id).with_for_update())  # quotas are counted one by one
-            if used_bytes(session, key_id) + stored.size > settings().storage_bytes:
-                raise too_large(settings().storage_bytes - used_bytes(session, key_id))
+            lock(session, key_id)
+            room_for_bytes(session, key_id, stored.size)
             changed = session.execute(
                 update(self.record)
                 .where(*self._mine(key_id), self.record.id == identifier, self.record.status.in_(OPEN))
@@ -225,7 +220,7 @@ class Uploads(Generic[R, B]):
             ).scalar()
             if changed is None:
                 self._require_open(self.find(session, key_id, identifier))
-            session.add(Inspection(id=new_id("ins"), kind=self.kind, subject_id=identifier))
+            session.add(Inspection(id=new_id("ins"), kind=self.kind, subject_id=identifier, key_id=key_id))
 
     def _require_open(self, record: R) -> None:
         if record.status not in OPEN:

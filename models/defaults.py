@@ -21,7 +21,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         "task": user.get("task", TASK),
         "labels": dict(user.get("labels") or {}),
         "priority": user.get("priority", 0),
-        "resources": {"gpus": None} | dict(user.get("resources") or {}),
+        "resources": _resources(user.get("resources") or {}),
         "teacher": user.get("teacher"),
         "student": student,
         "dataset": user.get("dataset"),
@@ -80,6 +80,10 @@ def training(user: Mapping[str, Any], source_defaults: Mapping[str, Any]) -> dic
     if full["epochs"] is None and full["steps"] is None:
         full["epochs"] = EPOCHS
     return full
+
+
+def _resources(user: Mapping[str, Any]) -> dict[str, Any]:
+    return {"gpus": user.get("gpus") or 1, "gpu": user.get("gpu"), "gpu_memory_gb": user.get("gpu_memory_gb")}
 
 
 def _student(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:

@@ -4,9 +4,9 @@ Every part says what it is; together they are the API's schema. `resolve` writes
 what cannot work before any network is built, `problems_of` turns pydantic's errors into places and sentences.
 """
 
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from models.body import Body, DatasetId, FileId, Labels, Name, TeacherId
 from models.catalogue import MOST_OBJECTIVES, method
@@ -74,9 +74,24 @@ class EvaluationSpec(Body):
 
 
 class ResourcesSpec(Body):
-    """What a job runs on."""
+    """What a job runs on: so many devices of one worker, GPUs where it has some, else processes on its processors."""
 
-    gpus: Literal[0, 1] | None = Field(None, description="Null takes what the worker has.", examples=[1])
+    gpus: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="How many devices one job uses at once; 1 if null. They are GPUs where the worker has some, else as "
+        "many processes on its processors; ask for `gpu` or `gpu_memory_gb` if only a GPU will do.",
+        examples=[1],
+    )
+    gpu: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}$")] | None = Field(
+        None,
+        description="A part of the name that the GPU must have, in any case, such as `h100`; any device if null.",
+        examples=["h100"],
+    )
+    gpu_memory_gb: int | None = Field(
+        None, ge=1, le=10_000, description="Least memory of each GPU, in GB of 10^9 bytes; any if null.", examples=[24]
+    )
 
 
 class JobSpec(Body):

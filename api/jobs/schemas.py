@@ -66,7 +66,9 @@ class JobBody(JobSummary):
     """A job, whole."""
 
     phases: dict[str, PhaseTimes] = Field(description="The phases that were entered, with times.")
-    queue_position: int | None = Field(description="1 for the next one; null unless it is queued and ready.")
+    queue_position: int | None = Field(
+        description="1 for the next one; null unless it is queued and ready, and where 100 or more are before it or its key runs as many as it may."
+    )
     metrics: dict[str, Figure] = Field(description="The newest value of every metric.")
     spec: dict[str, Any] = Field(description="As it was sent.")
     resolved: dict[str, Any] = Field(description="With every default written out.")

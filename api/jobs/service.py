@@ -1,12 +1,14 @@
 """Jobs in the database: make, show, list, cancel, repeat, delete."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from api import quota
 from api.errors import Conflict, NotFound
 from api.jobs.figures import newest_figures
 from api.jobs.schemas import JobBody, JobError, JobSummary
@@ -16,10 +18,15 @@ from api.workers import absence
 from models import outbox
 from models.database import now, reading, transaction
 from models.records import Event, Idempotency, Inspection, Job, WebhookDelivery
+from models.resources import Needs
+from models.settings import settings
 from models.status import InspectionStatus, JobStatus, sources_of
 from models.storage import StorageError, storage
+from models.turns import turns
 
 log = structlog.get_logger("api")
+FARTHEST = 100
+"""A job that is farther back has no place in the queue yet: so many are looked at."""
 COLLECTIONS = ("events", "metrics", "previews", "artifacts")
 
 
@@ -148,16 +155,19 @@ def _columns(job: Job) -> dict[str, Any]:
 
 
 def _reason(session: Session, job: Job) -> str | None:
-    missing = absence(session, "distill" if job.ready else "inspect") if job.status == JobStatus.QUEUED else None
-    return "; ".join(filter(None, (job.reason, missing))) or None
+    if job.status != JobStatus.QUEUED:
+        return job.reason
+    if not job.ready:
+        return "; ".join(filter(None, (job.reason, absence(session, "inspect"))))
+    missing = absence(session, "distill", Needs.read(job.needs))
+    return "; ".join(filter(None, (job.reason, missing or quota.holds_back(session, job)))) or None
 
 
 def _queue_position(session: Session, job: Job) -> int | None:
     if job.status != JobStatus.QUEUED or not job.ready:
         return None
-    before: ColumnElement[bool] = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
-    waiting = Job.status == JobStatus.QUEUED, Job.ready, Job.deleted_at.is_(None)
-    return 1 + (session.scalar(select(func.count()).select_from(Job).where(*waiting, before)) or 0)
+    line = (turn.id for turn in islice(turns(session, Job), FARTHEST))
+    return next((position for position, identifier in enumerate(line, start=1) if identifier == job.id), None)
 
 
 def _closed(session: Session, job: Job) -> dict[str, Any]:

@@ -10,20 +10,21 @@ from typing import Any
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from api.errors import Conflict, InFlight, Invalid, TooMany
+from api import quota
+from api.errors import Conflict, InFlight, Invalid
 from api.jobs.inputs import Inputs
 from api.jobs.schemas import JobBody
 from api.jobs.service import find, shown
 from api.observe import current_request_id
 from models.database import reading, transaction
 from models.queue import ring
-from models.records import Event, Idempotency, Inspection, Job, Key
+from models.records import Event, Idempotency, Inspection, Job
 from models.records.columns import new_id
-from models.settings import settings
+from models.resources import Needs
 from models.spec import JobSpec, problems_of
 from models.status import JobStatus
 
@@ -108,12 +109,13 @@ def _once(key_id: str, made: Promise | None, insert: Callable[[Session], Job]) -
 def _insert(
     session: Session, key_id: str, spec: JobSpec, asked: dict[str, Any], made: Promise | None, retry_of: str | None
 ) -> Job:
-    _require_room(session, key_id)
+    quota.lock(session, key_id)
     inputs = Inputs(session, key_id, spec, lock=True)
     resolved, reason = inputs.resolved(spec), inputs.waits_for()
     job = Job(
+    quota.require_room_for_job(session, key_id, resolved)
         id=new_id("job"), key_id=key_id, name=resolved["name"], labels=resolved["labels"],
-        status=JobStatus.QUEUED, priority=resolved["priority"], reason=reason or "its spec is being checked",
+        status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(Needs.of(resolved["resources"])), reason=reason or "its spec is being checked",
         spec=asked, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
         request_id=current_request_id(),
         teacher_id=spec.teacher, dataset_id=spec.dataset,
@@ -124,21 +126,13 @@ def _insert(
     data = {"status": JobStatus.QUEUED, "reason": job.reason}
     session.add(Event(job_id=job.id, seq=1, attempt=0, type="status", level="info", message="queued", data=data))
     if reason is None:
-        check = Inspection(id=new_id("ins"), kind="job", subject_id=job.id, priority=job.priority)
+        check = Inspection(id=new_id("ins"), kind="job", subject_id=job.id, key_id=key_id, priority=job.priority)
         check.request_id = job.request_id
         session.add(check)
     if made is not None:
         row = Idempotency(key_id=key_id, idempotency_key=made.key, fingerprint=made.fingerprint, job_id=job.id)
         session.add(row)
     return job
-
-
-def _require_room(session: Session, key_id: str) -> None:
-    session.execute(select(Key.id).where(Key.id == key_id).with_for_update())  # limits are counted one by one
-    mine = Job.key_id == key_id, Job.status == JobStatus.QUEUED, Job.deleted_at.is_(None)
-    queued = session.scalar(select(func.count()).select_from(Job).where(*mine)) or 0
-    if queued >= settings().queued_jobs:
-        raise TooMany(f"{queued} jobs of this key are queued: wait for some to begin.", headers={"Retry-After": "60"})
 
 
 def _kept(session: Session, key_id: str, made: Promise | None) -> JobBody | None:

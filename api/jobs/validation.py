@@ -47,7 +47,7 @@ async def validate(watch: Watch, key_id: str, spec: JobSpec, wait_seconds: int) 
         return first.model_copy(update={"unchecked": f"The networks were not built: {obstacle}."})
     _waiting[key_id] += 1
     try:
-        return await _build_networks(watch, first, wait_seconds)
+        return await _build_networks(watch, key_id, first, wait_seconds)
     finally:
         _waiting[key_id] -= 1
         if not _waiting[key_id]:
@@ -63,8 +63,8 @@ def _check_spec(key_id: str, spec: JobSpec) -> tuple[Validated, str | None]:
         return found, f"such a job {waits_for}" if waits_for else absence(session, "inspect")
 
 
-async def _build_networks(watch: Watch, first: Validated, wait_seconds: int) -> Validated:
-    identifier = await run_in_threadpool(_ask, first)
+async def _build_networks(watch: Watch, key_id: str, first: Validated, wait_seconds: int) -> Validated:
+    identifier = await run_in_threadpool(_ask, key_id, first)
     try:
         deadline = time.monotonic() + wait_seconds
         while True:
@@ -82,10 +82,10 @@ async def _build_networks(watch: Watch, first: Validated, wait_seconds: int) -> 
         await run_in_threadpool(_forget, identifier)
 
 
-def _ask(first: Validated) -> str:
+def _ask(key_id: str, first: Validated) -> str:
     identifier = new_id("ins")
     check = Inspection(
-        id=identifier, kind="check", subject_id=identifier, priority=PRIORITY, resolved=first.resolved,
+        id=identifier, kind="check", subject_id=identifier, key_id=key_id, priority=PRIORITY, resolved=first.resolved,
         request_id=current_request_id(),
     )  # fmt: skip
     with transaction() as session:

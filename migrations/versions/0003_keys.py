@@ -34,13 +34,15 @@ def upgrade() -> None:
         sa.Column("served_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("key_id", "line", name=op.f("pk_shares")),
     )
-    _index("jobs", "status", "ready", "needs", "key_id", "rank", "id", where="status = 'queued' AND ready")
+    _index("jobs", "status", "ready", "needs", "key_id", "rank", "id")
     _index("jobs", "cancel_requested_at", where="status = 'queued' AND cancel_requested_at IS NOT NULL")
     _index("jobs", "key_id", "status", "id")
-    _index("inspections", "status", "needs", "key_id", "rank", "id", where="status = 'queued'")
+    _index("inspections", "status", "needs", "key_id", "rank", "id")
+    op.drop_index(op.f("ix_jobs_status_ready_priority_due_at"), table_name="jobs")
 
 
 def downgrade() -> None:
+    _index("jobs", "status", "ready", "priority", "due_at")
     for table, columns in (
         ("inspections", "status_needs_key_id_rank_id"),
         ("jobs", "key_id_status_id"),
@@ -75,11 +77,5 @@ def _widen_keys() -> None:
 
 def _index(table: str, *columns: str, where: str | None = None) -> None:
     name = op.f(f"ix_{table}_{'_'.join(columns)}")
-    on_sqlite = where and where.replace("AND ready", "AND ready = 1")
-    op.create_index(
-        name,
-        table,
-        list(columns),
-        postgresql_where=sa.text(where) if where else None,
-        sqlite_where=sa.text(on_sqlite) if on_sqlite else None,
-    )
+    partly = sa.text(where) if where else None
+    op.create_index(name, table, list(columns), postgresql_where=partly, sqlite_where=partly)

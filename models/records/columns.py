@@ -28,8 +28,7 @@ def new_id(prefix: str) -> str:
 
 def partial_index(*columns: str, where: str) -> Index:
     """An index of some rows alone. A query uses it where it states the same condition, with the same literals."""
-    on_sqlite = where.replace("AND ready", "AND ready = 1")  # as SQLAlchemy asks there
-    return Index(None, *columns, postgresql_where=text(where), sqlite_where=text(on_sqlite))
+    return Index(None, *columns, postgresql_where=text(where), sqlite_where=text(where))
 
 
 def _turned_priority(context: Any) -> int:

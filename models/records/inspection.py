@@ -6,7 +6,7 @@ from sqlalchemy import Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
-from models.records.columns import CreatedAt, Identifier, Json, Leased, Time, partial_index
+from models.records.columns import CreatedAt, Identifier, Json, Leased, Time
 
 
 class Inspection(Leased, Record):
@@ -19,7 +19,7 @@ class Inspection(Leased, Record):
     __table_args__ = (
         Index(None, "status", "due_at"),
         Index(None, "subject_id"),
-        partial_index("status", "needs", "key_id", "rank", "id", where="status = 'queued'"),
+        Index(None, "status", "needs", "key_id", "rank", "id"),
         Index(None, "finished_at"),
         Index(None, "kind", "created_at"),
     )

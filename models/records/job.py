@@ -20,9 +20,8 @@ class Job(Leased, Record):
     __table_args__ = (
         Index(None, "key_id", "id"),
         Index(None, "key_id", "status", "id"),
-        partial_index("status", "ready", "needs", "key_id", "rank", "id", where="status = 'queued' AND ready"),
+        Index(None, "status", "ready", "needs", "key_id", "rank", "id"),
         partial_index("cancel_requested_at", where="status = 'queued' AND cancel_requested_at IS NOT NULL"),
-        Index(None, "status", "ready", "priority", "due_at"),
         Index(None, "status", "lease_expires_at"),
         Index(None, "status", "finished_at"),
         Index(None, "teacher_id"),

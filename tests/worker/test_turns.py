@@ -180,7 +180,7 @@ def plans_of(work: Callable[[], object]) -> list[str]:
     asked: list[tuple[str, Any]] = []
 
     def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        if "'queued'" in statement and not many:
+        if "WITH RECURSIVE" in statement:
             asked.append((statement, parameters))
 
     event.listen(engine(), "before_cursor_execute", note)
@@ -208,11 +208,11 @@ def test_a_claim_reads_indexes_alone(both: None, count: int) -> None:
             session.execute(text("ANALYZE jobs"))
     worker = presence.register("distill")
     plans = plans_of(lambda: claim("distill", worker))
-    assert len(plans) >= 3
+    assert len(plans) >= 2
     for plan in plans:
-        assert "Seq Scan on jobs" not in plan and "SCAN jobs" not in plan.replace("SCAN jobs USING", ""), plan
+        assert "Seq Scan on jobs" not in plan and "SCAN jobs" not in plan, plan
         assert "Sort" not in plan and "TEMP B-TREE FOR ORDER" not in plan, plan
-    assert any("ix_jobs_status_ready_needs_key_id_rank_id" in plan for plan in plans)
+        assert "ix_jobs_status_ready_needs_key_id_rank_id" in plan
     began = time.perf_counter()
     for _ in range(20):
         assert claim("distill", worker) is not None
