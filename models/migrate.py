@@ -4,6 +4,7 @@
 """
 
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 from alembic import command
@@ -39,9 +40,15 @@ def downgrade(revision: str = "base") -> None:
 
 def is_current() -> bool:
     """Whether the database has the schema that this code was written for."""
-    with engine().connect() as connection:
+    with engine().execution_options(reading=True).connect() as connection:
         heads = MigrationContext.configure(connection).get_current_heads()
-    return set(heads) == set(ScriptDirectory.from_config(config()).get_heads())
+    return set(heads) == _wanted_heads()
+
+
+@lru_cache(maxsize=1)
+def _wanted_heads() -> set[str]:
+    """The revisions that this code was written for: as it was when this process began, whatever is on the disk later."""
+    return set(ScriptDirectory.from_config(config()).get_heads())
 
 
 def prepare() -> None:
@@ -50,6 +57,7 @@ def prepare() -> None:
     Raises:
         SystemExit: the database does not answer, or has another schema.
     """
+    _wanted_heads()
     try:
         if make_url(settings().database).get_backend_name() == "sqlite":
             upgrade()

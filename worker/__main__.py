@@ -3,12 +3,15 @@
 import argparse
 import sys
 
-from models.queue import KINDS
-from worker.app import configure_logging, serve
+from worker import early_signals
 
 
 def main() -> int:
     """Start a worker; returns its exit code."""
+    early_signals.hear()  # before the imports that take a second
+    from models.queue import KINDS
+    from worker.app import configure_logging, serve
+
     parser = argparse.ArgumentParser(prog="python -m worker", description="Work until told to stop.")
     parser.add_argument("--kind", choices=KINDS, required=True, help="distill: runs jobs; inspect: uploads and checks")
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@ from celery.signals import setup_logging, worker_shutting_down
 from models import migrate
 from models.queue import Kind, app, ring
 from models.secrecy import hide_memory
-from worker import sandbox
+from worker import early_signals, sandbox
 from worker.courier import Courier
 from worker.engine_process import ENGINE
 from worker.engine_start import forks
@@ -29,6 +29,7 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
 
     The signal drains: a running engine is asked to checkpoint and end, its job is queued again, and the process ends.
     """
+    early_signals.hear()
     hide_memory()
     with forks.open(command, training=kind == "distill"):
         return _serve(kind, command)
@@ -52,8 +53,10 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     worker_shutting_down.connect(drain, weak=False)
     setup_logging.connect(configure_celery_logging, weak=False)
     log.info("worker_begins")
-    with Sweep(post.worker_id), Courier():
-        code = _listen(kind)
+    code = 0
+    if not early_signals.asked():
+        with Sweep(post.worker_id), Courier():
+            code = _listen(kind)
     try:
         presence.leave(post.worker_id)
     except AWAY as error:
@@ -75,6 +78,7 @@ def _listen(kind: Kind) -> int:
         without_mingle=True,
         without_heartbeat=True,
     )
+    early_signals.hand_over()
     worker.start()
     return int(worker.exitcode or 0)
 

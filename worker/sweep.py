@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import structlog
 
+from models import migrate
 from models.settings import settings
 from worker.folder import sweep_folders
+from worker.lease import AWAY
 from worker.ledger import presence, upkeep
 from worker.ledger.orphans import Orphans
 
@@ -39,6 +41,13 @@ class Sweep:
 
 def sweep(worker_id: str, over: threading.Event | None = None, orphans: Orphans | None = None) -> None:
     """One sweep. What fails (a database or store that is away) is logged, and tried again by the next."""
+    try:
+        if not migrate.is_current():
+            log.error("SCHEMA_DIFFERS", message="this worker sweeps nothing: start one of the database's version")
+            return
+    except AWAY as error:
+        log.warning("database_away", error=str(error).partition("\n")[0])
+        return
     duties: tuple[Callable[[], object], ...] = (
         lambda: presence.seen(worker_id),
         upkeep.take_back_jobs,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import structlog
 from celery import Celery
 
+from models import migrate
 from models.queue import BELL, Kind
 from models.records import Job
 from models.settings import settings
@@ -45,6 +46,11 @@ class Post:
         """
         try:
             while not self.draining.is_set():
+                if not migrate.is_current():
+                    log.error(
+                        "SCHEMA_DIFFERS", message="this worker claims nothing: start one of the database's version"
+                    )
+                    return
                 claimed = claim(self.kind, self.worker_id)
                 if claimed is None:
                     return

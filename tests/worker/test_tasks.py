@@ -4,12 +4,13 @@ import time
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from models.database import now
+from models.database import engine, now
 from models.records import Attempt, Dataset, Inspection, Job, Worker
 from models.settings import settings
 from tests.worker.scenes import SCRIPTED, change, get, make_job, make_upload, rows
-from worker import inspection, run
+from worker import inspection, run, sweep
 from worker.ledger import presence, upkeep
 from worker.tasks import Post
 
@@ -90,3 +91,20 @@ def test_bells_are_rung_for_a_worker_whose_word_that_it_is_idle_was_lost(
     time.sleep(settings().sweep_seconds)
     upkeep.ring_bells()
     assert rung == [("distill", 1)] and get(Job, waiting).rung_at is not None
+
+
+def test_a_worker_of_another_schema_claims_and_sweeps_nothing(both: None) -> None:
+    job_id, subject = make_job(), make_upload(b"images")
+    with engine().begin() as connection:
+        (ours,) = connection.execute(text("SELECT version_num FROM alembic_version")).scalars()
+        connection.execute(text("UPDATE alembic_version SET version_num = 'newer'"))
+    for kind in ("distill", "inspect"):
+        post(kind).answer()
+    change(Job, job_id, cancel_requested_at=now())
+    sweep.sweep(presence.register("distill"))
+    assert (get(Job, job_id).status, get(Job, job_id).attempt) == ("queued", 0)
+    assert get(Dataset, subject).status == "inspecting"
+    with engine().begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :ours"), {"ours": ours})
+    sweep.sweep(presence.register("distill"))
+    assert get(Job, job_id).status == "cancelled"
