@@ -6,12 +6,13 @@ import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from worker.distillation.channel import Channel, claim_standard_output, die_with_parent
-from worker.distillation.sandbox import enter
+from worker.distillation.channel import Channel, RankChannel, claim_standard_output, die_with_parent
+from worker.distillation.rank_processes import REFUSED, Place, RankProcesses, ranks_wanted
+from worker.distillation.sandbox import enter, stay_hidden
 
-STOPPED, REFUSED = 4, 3
+STOPPED = 4
 
 
 def main() -> int:
@@ -19,14 +20,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.distillation", description=main.__doc__)
     parser.add_argument("job", type=Path, help="the job file (docs/architecture.md)")
     parser.add_argument("--check", action="store_true", help="only build everything, on the meta device")
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)  # with these, rank 0 starts the others
+    parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     # threads that spin while they wait make training some ten times slower wherever another process wants the core
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     output = claim_standard_output()
     # torch is slow to import: a worker that dies meanwhile must already take the engine with it
     die_with_parent()
+    size = 1 if arguments.check else ranks_wanted(arguments.job)
+    if arguments.rank:  # confined already, as rank 0 is, and in its network
+        return be_rank(arguments.job, Place(arguments.rank, size, arguments.meeting), output)
     if not enter(arguments.job, Channel(output)):
         return REFUSED
+    others = RankProcesses(arguments.job, size) if size > 1 else None
 
     from worker.distillation.errors import SpecError
     from worker.distillation.job import Job
@@ -40,18 +47,42 @@ def main() -> int:
         job = replace(job, values={**job.values, "kind": "check"})
     # a terminal gives no commands, and reading it would stop an engine that its user has put into the background
     commands = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin
-    return answer(job, Channel(output, job.values.get("silence_seconds"), commands))
+    channel = Channel(output, job.values.get("silence_seconds"), commands)
+    return answer(job, channel) if others is None else lead(others, job, channel)
 
 
-def answer(job: Any, channel: Channel) -> int:
-    """Do a job and say how it ended; gives the exit code."""
+def lead(others: RankProcesses, job: Any, channel: Channel) -> int:
+    """Be rank 0 of several; gives the exit code."""
+    others.watch(channel, job.values.get("silence_seconds"))
+    try:
+        return answer(job, channel, others.place)
+    except RuntimeError:
+        traceback.print_exc()
+        others.await_verdict()
+        raise
+    finally:
+        others.close()
+
+
+def be_rank(job_file: Path, place: Place, output: TextIO) -> int:
+    """Be a rank other than 0; gives the exit code."""
+    stay_hidden(job_file)
+
+    from worker.distillation.job import Job
+
+    job = Job.read(job_file)
+    return answer(job, RankChannel(output, job.values.get("silence_seconds"), sys.stdin), place)
+
+
+def answer(job: Any, channel: Channel, place: Place | None = None) -> int:
+    """Do a job, perhaps as one of several ranks, and say how it ended; gives the exit code."""
     import torch
 
     from worker.distillation.errors import EngineError, OutOfMemory
     from worker.distillation.run import Stopped
 
     try:
-        event, fields = perform(job, channel)
+        event, fields = perform(job, channel, place)
         channel.say(event, **fields)
         return 0
     except Stopped as stopped:
@@ -68,20 +99,23 @@ def answer(job: Any, channel: Channel) -> int:
     return REFUSED
 
 
-def perform(job: Any, channel: Channel) -> tuple[str, dict[str, Any]]:
+def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[str, Any]]:
     """Do what the job's kind says; gives the last event."""
     import torch
 
     from worker.distillation.check import check
     from worker.distillation.inspect import inspect
+    from worker.distillation.ranks import ALONE, join
     from worker.distillation.run import Run
 
-    if job.values.get("threads"):
-        torch.set_num_threads(job.values["threads"])
+    threads = job.values.get("threads") or (place and torch.get_num_threads())
+    if threads:
+        torch.set_num_threads(max(1, threads // place.size) if place else threads)
     if job.kind == "check":
         return "checked", {"facts": check(job)}
     if job.kind == "distill":
-        return "done", {"summary": Run(job, channel).execute()}
+        ranks = join(place.rank, place.size, job.folder / place.meeting, job.device()) if place else ALONE
+        return "done", {"summary": Run(job, channel, ranks).execute()}
     found = inspect(dict(job.values), job.folder)
     return "findings", found
 

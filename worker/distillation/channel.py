@@ -16,6 +16,8 @@ from typing import Any, TextIO
 
 ORPHANED = 5
 """Exit code of an engine whose worker is gone."""
+LAST_WORDS = frozenset({"done", "checked", "findings", "stopped", "error"})
+"""Events after which nothing more is said."""
 
 
 def claim_standard_output() -> TextIO:
@@ -39,7 +41,8 @@ class Channel:
     def __init__(self, output: TextIO, silence_seconds: float | None = None, commands: TextIO | None = None):
         self._output, self._lock = output, threading.Lock()
         self.request: str | None = None
-        self._heard = time.monotonic()
+        self._said_last_word = False
+        self._heard = self._listens_from()
         self._silence_seconds = silence_seconds
         if commands is not None:
             threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
@@ -47,9 +50,12 @@ class Channel:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def say(self, event: str, **fields: Any) -> None:
-        """Send one event; numbers that are infinite or not a number become null."""
+        """Send one event, if it does not come after a last word; numbers that are infinite or not a number become null."""
         line = json.dumps({"event": event, **_finite(fields)}, allow_nan=False)
         with self._lock:
+            if self._said_last_word:
+                return
+            self._said_last_word = event in LAST_WORDS
             self._output.write(line + "\n")
             self._output.flush()
 
@@ -68,11 +74,45 @@ class Channel:
         if self._silence_seconds is not None:
             os._exit(ORPHANED)
 
+    @staticmethod
+    def _listens_from() -> float:
+        """The moment from which silence counts."""
+        return time.monotonic()
+
     def _watch(self) -> None:
         assert self._silence_seconds is not None
         while time.monotonic() - self._heard < self._silence_seconds:
             time.sleep(min(1.0, self._silence_seconds / 4))
         os._exit(ORPHANED)
+
+
+class RankChannel(Channel):
+    """What a rank other than 0 says to rank 0: that it lives, and what is wrong; the job's events are rank 0's.
+
+    Silence counts once rank 0, which may have to import torch first, has been heard.
+    """
+
+    def __init__(self, output: TextIO, silence_seconds: float | None, commands: TextIO):
+        super().__init__(output, silence_seconds, commands)
+        if silence_seconds is not None:
+            threading.Thread(target=self._beat, args=(silence_seconds / 4,), daemon=True).start()
+
+    def say(self, event: str, **fields: Any) -> None:
+        if event in ("beat", "error"):
+            super().say(event, **fields)
+
+    def _listen(self, commands: TextIO) -> None:
+        super()._listen(commands)
+        os._exit(ORPHANED)
+
+    @staticmethod
+    def _listens_from() -> float:
+        return math.inf
+
+    def _beat(self, seconds: float) -> None:
+        while True:
+            self.say("beat")
+            time.sleep(seconds)
 
 
 def _finite(value: Any) -> Any:

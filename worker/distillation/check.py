@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from worker.distillation import registry
-from worker.distillation.composition import Composition
+from worker.distillation.composition import Composition, check_division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.job import Job
 from worker.distillation.lineage import build_network, make_procedure, planned_stages
@@ -60,10 +60,12 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
     source.check_sampler(composition.sampler)
     tapped = Tapped(network.eval(), example, f"{member.network_pointer}/network")
     _refuse_missing_teacher(composition, given)
+    gpus = (job.spec.get("resources") or {}).get("gpus") or 1
     if member.trains_through is not None:
         parameters_through(tapped, member.trains_through, "/procedure/guided")
     with torch.device("meta"):
         composition.connect(tapped, given, example, job.classes, 2, len(stage.members) - 1)
+        check_division(composition, source, gpus)
         return composition.deploy(network, given.network if given else None)
 
 

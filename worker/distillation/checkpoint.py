@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from worker.distillation.errors import CheckpointError
+from worker.distillation.ranks import ALONE, Ranks
 
 Manifest = dict[str, Any]
 """`{"step": int, "done": int, "format": int, "parts": {name: {"sha256": str, "size": int}}}`; `done` rises with every
@@ -88,8 +89,8 @@ def _flesh(skeleton: Any, tensor: Callable[[str], Tensor]) -> Any:
 class Checkpoints:
     """Checkpoints of one run in one folder. `save` returns once a snapshot is taken and writes in a thread."""
 
-    def __init__(self, folder: Path, saved: Callable[[Manifest], None] = lambda manifest: None):
-        self.folder, self._saved = folder, saved
+    def __init__(self, folder: Path, saved: Callable[[Manifest], None] = lambda manifest: None, ranks: Ranks = ALONE):
+        self.folder, self._saved, self._ranks = folder, saved, ranks
         self._frozen: dict[str, dict[str, Any]] = {}
         self._freezing = threading.Lock()  # a part is frozen while the thread deletes old ones
         self._writer: threading.Thread | None = None
@@ -98,10 +99,11 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
 
     def freeze(self, name: str, state: Any) -> None:
-        """Write a part that will never change; every later checkpoint contains it."""
-        content = encode(state)
+        """Write a part that will never change; every later checkpoint contains it. Of several ranks, all freeze rank 0's."""
+        content = encode(state) if self._ranks.leads else b""
         with self._freezing:
-            self._frozen[name] = self._write(content)
+            entry = self._write(content) if self._ranks.leads else None
+            self._frozen[name] = self._ranks.tell(entry)
 
     def thaw(self, name: str) -> Any:
         """Read back a part given to `freeze`, in this process or in one before it."""

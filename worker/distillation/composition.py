@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from worker.distillation import registry
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import BuildContext, Needs, Objective, TapMap, Taps
+from worker.distillation.source import Source
 from worker.distillation.step import Step
 from worker.distillation.taps import Tapped
 
@@ -38,6 +39,7 @@ class Composition(nn.Module):
     def __init__(self, specs: Sequence[Mapping[str, Any]], pointer: str = "/objectives"):
         super().__init__()
         self.weights: list[float | Mapping[str, Any]] = []
+        self._wanted: list[Taps] = []
         self.names: list[str] = []
         self.pointers = [f"{pointer}/{index}" for index in range(len(specs))]
         self.objectives = nn.ModuleList()
@@ -67,6 +69,7 @@ class Composition(nn.Module):
             self._at(place, lambda objective=objective: objective.taps(student, teacher))
             for objective, place in zip(self.objectives, self.pointers, strict=True)
         ]
+        self._wanted = wanted
         return Taps(
             tuple(dict.fromkeys(tap for taps in wanted for tap in taps.student)),
             tuple(dict.fromkeys(tap for taps in wanted for tap in taps.teacher)),
@@ -110,20 +113,29 @@ class Composition(nn.Module):
                 objective.observe(step)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and the unweighted terms by name."""
+        """The weighted sum, and the unweighted terms by name; of a divided batch, this rank's parts of them."""
         total: Tensor | None = None
         named: dict[str, Tensor] = {}
-        for name, weight, objective in zip(self.names, self.weights, self.objectives, strict=True):
+        for index, (name, weight, objective) in enumerate(zip(self.names, self.weights, self.objectives, strict=True)):
             factor = weight_at(weight, step.progress)
             if factor == 0.0:
                 continue
-            terms = objective(step)
-            value = sum(terms.values()) * factor
+            terms, share = self._measure(index, objective, step)
+            value = sum(terms.values()) * (factor * share)
             total = value if total is None else total + value
-            named |= {f"{name}/{term}": tensor.detach() for term, tensor in terms.items()}
+            named |= {f"{name}/{term}": tensor.detach() * share for term, tensor in terms.items()}
         if total is None:  # every weight is zero at this moment: nothing to learn, but still a graph
             total = step.student.logits.sum() * 0.0
         return total, named
+
+    def _measure(self, index: int, objective: Objective, step: Step) -> tuple[dict[str, Tensor], float]:
+        """An objective's terms, and what they count for: of this rank's samples, or of all ranks' where it needs them."""
+        division = step.batch.division
+        if objective.active_needs.batch_global and division.sizes:
+            taps = self._wanted[index]
+            return objective(step.gathered(taps.student, taps.teacher)), division.copy_share
+        with division.statistics():
+            return objective(step), division.share
 
     def own_parameters(self) -> list[nn.Parameter]:
         return [parameter for objective in self.objectives for parameter in objective.own_parameters()]
@@ -169,6 +181,25 @@ class Composition(nn.Module):
                 for problem in error.problems
             ]
             raise SpecError(moved, error.hint) from error
+
+
+def check_division(composition: Composition, source: Source, ranks: int) -> None:
+    """See that so many ranks can share the batches, and learn what one process would.
+
+    Raises:
+        SpecError: the source makes its batches as one, or an objective needs what cannot be gathered.
+    """
+    if ranks == 1:
+        return
+    place = "/resources/gpus"
+    problems = [] if source.divides else [Problem(place, "the source synthesises its batches on one device")]
+    for name, objective in zip(composition.names, composition.objectives, strict=True):
+        needs = objective.active_needs
+        if needs.batch_global and (needs.input_gradient or list(objective.own_parameters())):
+            words = f"{name.split('#')[0]} relates all images of a batch, in a way that works on one device only"
+            problems.append(Problem(place, words))
+    if problems:
+        raise SpecError(problems, "Ask for 1.")
 
 
 def deploying(specs: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

@@ -9,13 +9,17 @@ from torch import Tensor, nn
 
 from worker.distillation import registry
 from worker.distillation.averages import Averages
+from worker.distillation.composition import check_division
 from worker.distillation.data.images import Images
+from worker.distillation.division import Division
 from worker.distillation.errors import Diverged, Problem, SpecError
 from worker.distillation.member import MemberRun, peers_of
 from worker.distillation.modes import statistics_kept
 from worker.distillation.objective import fp32
 from worker.distillation.procedure import Stage
+from worker.distillation.pulse import pulse
 from worker.distillation.randomness import seed_all, seed_for
+from worker.distillation.ranks import ALONE, Ranks
 from worker.distillation.source import InputContract, Position, Source, SourceContext, check_fields
 from worker.distillation.step import Batch, Outputs, Step
 from worker.distillation.taps import Tapped
@@ -33,6 +37,7 @@ class Surroundings:
     source: Mapping[str, Any]
     training: Training
     device: torch.device
+    ranks: Ranks = ALONE
 
     def with_training(self, overrides: Mapping[str, Any]) -> "Surroundings":
         """The same, with some keys of the training replaced by a stage's own."""
@@ -69,6 +74,7 @@ class StageRun:
             )
             for name, member in stage.members.items()
         }
+        self.ranks = surroundings.ranks
         self.input_gradient = self._any_need("input_gradient")
         self.source = self._build_source()
         self.steps_per_epoch = self.source.steps_per_epoch()
@@ -76,7 +82,9 @@ class StageRun:
         self.warm_up_total = self.source.warm_up_steps()
         self.number = self.warmed_up = 0
         self.averages, self.last = Averages(), {}
-        seed_all(seed_for(self.training.seed, stage.seeded_by, "training"))
+        # what a rank draws for its own samples, such as a dropout's mask, must not be what the others draw for theirs
+        stream = ("training",) if self.ranks.leads else ("training", self.ranks.rank)
+        seed_all(seed_for(self.training.seed, stage.seeded_by, *stream))
 
     @property
     def students(self) -> dict[str, nn.Module]:
@@ -101,6 +109,7 @@ class StageRun:
         if not self._any_need("prepass"):
             return
         for batch in self._plain_batches():
+            pulse()
             with torch.no_grad():
                 step = Step(
                     batch, Outputs(batch.image.new_empty(0)), self.teacher(batch.image) if self.teacher else None
@@ -119,7 +128,7 @@ class StageRun:
         for member in self.members.values():
             member.train_mode()
         if self.input_gradient:
-            batch = Batch(batch.image.detach().clone().requires_grad_(True), batch.fields)
+            batch = replace(batch, image=batch.image.detach().clone().requires_grad_(True), teacher=None)
         try:
             self._update(batch, position)
         except ValueError as error:
@@ -132,7 +141,7 @@ class StageRun:
 
     def _update(self, batch: Batch, position: Position) -> None:
         teacher = self._teach(batch)
-        views = {name: self._views(member, batch.image) for name, member in self.members.items()}
+        views = {name: self._views(member, batch) for name, member in self.members.items()}
         outputs = {name: plain for name, (plain, _) in views.items()}
         sequential = self.stage.update == "sequential"
         for name, member in self.members.items():
@@ -143,7 +152,7 @@ class StageRun:
             self.averages.add({f"{prefix}loss": loss} | {f"{prefix}{term}": value for term, value in terms.items()})
             if sequential:
                 with torch.no_grad(), statistics_kept(member.network):
-                    outputs[name] = self._forward(member.tapped, batch.image)
+                    outputs[name] = self._forward(member.tapped, batch.image, batch.division)
 
     def metrics(self) -> dict[str, float]:
         """Means since the last call, the source's figures and the learning rate.
@@ -151,8 +160,8 @@ class StageRun:
         Raises:
             Diverged: a loss is infinite or not a number.
         """
-        self.averages.add(self.source.metrics())
-        values = self.averages.read()
+        self.averages.add({name: value / self.ranks.size for name, value in self.source.metrics().items()})
+        values = self.averages.read(self.ranks)
         for name, value in values.items():
             if name.split("/")[-1] == "loss" and not abs(value) < float("inf"):
                 raise Diverged(
@@ -169,7 +178,8 @@ class StageRun:
             member.finalize()
 
     def state_dict(self) -> dict[str, Any]:
-        """Parts of a checkpoint by name."""
+        """Parts of a checkpoint by name; all ranks ask at once."""
+        self.averages.combine(self.ranks)
         members = {name: member.state_dict() for name, member in self.members.items()}
         parts = {
             kind: {name: state[kind] for name, state in members.items()}
@@ -198,28 +208,31 @@ class StageRun:
         stage = parts["stage"]
         self.number, self.warmed_up, self.last = stage["number"], stage["warmed_up"], stage["last"]
         sums = {name: value.to(self.surroundings.device) for name, value in stage["averages"]["sums"].items()}
+        if not self.ranks.leads:
+            sums = {name: torch.zeros_like(value) for name, value in sums.items()}
         self.averages = Averages(sums, stage["averages"]["counts"])
 
     def _position(self) -> Position:
         epoch, step = divmod(self.number, self.steps_per_epoch)
         return Position(epoch, step, self.number, self.number / self.total)
 
-    def _views(self, member: MemberRun, image: Tensor) -> tuple[Outputs, Outputs | None]:
+    def _views(self, member: MemberRun, batch: Batch) -> tuple[Outputs, Outputs | None]:
         """A member's outputs, and those for mirrored images where an objective needs them: BatchNorm sees both as one batch."""
         if not any(needs.mirrored for needs in member.composition.needs()):
-            return self._forward(member.tapped, image), None
-        return self._forward(member.tapped, torch.cat([image, image.flip(3)])).halves()
+            return self._forward(member.tapped, batch.image, batch.division), None
+        both = torch.cat([batch.image, batch.image.flip(3)])
+        return self._forward(member.tapped, both, batch.division).halves()
 
-    def _forward(self, network: Callable[[Tensor], Outputs], image: Tensor) -> Outputs:
+    def _forward(self, network: Callable[[Tensor], Outputs], image: Tensor, division: Division) -> Outputs:
         precision = fp32 if self.input_gradient else self.training.autocast
-        with precision(image.device):
+        with precision(image.device), division.statistics():
             return network(image)
 
     def _teach(self, batch: Batch) -> Outputs | None:
         if self.teacher is None or batch.teacher is not None:
             return batch.teacher
         with torch.set_grad_enabled(self.input_gradient):
-            return self._forward(self.teacher, batch.image)
+            return self._forward(self.teacher, batch.image, batch.division)
 
     def _any_need(self, name: str) -> bool:
         return any(getattr(needs, name) for member in self.members.values() for needs in member.composition.needs())
@@ -230,6 +243,8 @@ class StageRun:
         compositions = [member.composition for member in self.members.values()]
         fields = tuple(sorted({name for c in compositions for name in c.fields}))
         check_fields(source, fields)
+        for composition in compositions:
+            check_division(composition, source, self.ranks.size)
         if "label" in fields and around.dataset is not None:
             classification.check_labels(around.dataset, around.classes, "/dataset")
         source.build(
@@ -245,6 +260,7 @@ class StageRun:
                 seed=seed_for(self.training.seed, self.stage.seeded_by, "source"),
                 device=around.device,
                 teacher_taps=bool(self.teacher and self.teacher.requested),
+                ranks=self.ranks,
             )
         )
         return source

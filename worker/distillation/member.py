@@ -71,6 +71,7 @@ class MemberRun:
             loss, named = self.composition(step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        step.batch.division.add_gradients(self.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.learning_rate_at(number, total)
         self.optimizer.step()
@@ -133,12 +134,15 @@ class MemberRun:
         if self.own_optimizer is None:
             return {}
         detached = Step(step.batch, step.student.detached(), step.teacher, step.peers, step.progress, step.number)
-        with self.training.autocast(step.batch.image.device):
+        division = step.batch.division
+        with self.training.autocast(step.batch.image.device), division.statistics():
             loss = self.composition.own_step(detached)
         if loss is None:
             return {}
+        loss = loss * division.share
         self.own_optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        division.add_gradients(self.own_optimizer)
         self.own_optimizer.step()
         self.own_optimizer.zero_grad(set_to_none=True)
         return {"adversary": loss.detach()}

@@ -22,6 +22,7 @@ from worker.distillation.modes import modes_kept
 from worker.distillation.procedure import Stage, StageResult
 from worker.distillation.pulse import heard_by
 from worker.distillation.randomness import random_state, restore_random_state, seed_all, seed_for
+from worker.distillation.ranks import ALONE, Ranks, device_of
 from worker.distillation.results import Results
 from worker.distillation.tasks import classification
 
@@ -32,6 +33,8 @@ LEAST_JUDGED = 50
 """A teacher is not judged by fewer images."""
 ALIVE_SECONDS = 10.0
 """A run that has said nothing for so long says at the next pulse that it is alive."""
+WISHES = (None, "checkpoint", "drain", "cancel")
+"""What rank 0 may want after a step, of all ranks."""
 
 
 class Stopped(Exception):
@@ -43,12 +46,15 @@ class Stopped(Exception):
 
 
 class Run:
-    """A run in one process. `execute` ends with a summary, or raises EngineError or Stopped."""
+    """A run, or one rank's part in it. `execute` ends with a summary, or raises EngineError or Stopped.
 
-    def __init__(self, job: Job, channel: Channel):
-        self.job, self.channel, self.spec = job, channel, job.spec
-        self.device, self.training = job.device(), job.training
-        self.checkpoints = Checkpoints(job.folder / "checkpoints", self._saved)
+    All ranks take the same steps and write down the same history. Rank 0 judges, saves and exports, and says when to stop.
+    """
+
+    def __init__(self, job: Job, channel: Channel, ranks: Ranks = ALONE):
+        self.job, self.channel, self.spec, self.ranks = job, channel, job.spec, ranks
+        self.device, self.training = device_of(ranks.rank, ranks.size, job.device()), job.training
+        self.checkpoints = Checkpoints(job.folder / "checkpoints", self._saved, ranks)
         self.lineage = Lineage(job, self.checkpoints, self.device)
         self.results = Results(job, channel, self.device)
         self.steps_before = self.warm_ups_before = 0
@@ -70,12 +76,12 @@ class Run:
         used = self.job.values.get("seconds_used")
         self.deadline = Deadline(self.training.time_limit_minutes, self.seconds_before if used is None else used)
         self.channel.say("started", **self.results.environment(), resumed_from=resumed and resumed["step"])
-        if not resumed:
+        if not resumed and self.ranks.leads:
             self._judge_teacher()
         while self.stopped_early is None and (stage := self.lineage.next()) is not None:
             self._run_stage(stage, resumed["parts"] if resumed else None)
             resumed = None
-        return self._finish()
+        return self._finish() if self.ranks.leads else {}
 
     def seconds(self) -> float:
         """Time spent in this job, earlier attempts up to their checkpoint included."""
@@ -89,12 +95,18 @@ class Run:
         if self.dataset is not None and self.training.validation_fraction:
             self.dataset, self.validation = self.dataset.split(self.training.validation_fraction, self.training.seed)
             classification.check_labels(self.dataset, self.job.classes, "/dataset")
-        self.evaluation = self.job.load_evaluation(self.device)
+        self.evaluation = self.job.load_evaluation(self.device) if self.ranks.leads else None
         if self.evaluation is not None:
             classification.check_labels(self.evaluation[0], self.job.classes, "/evaluation/dataset")
         self.teacher = self.lineage.teacher
         self.surroundings = Surroundings(
-            self.job.contract, self.job.classes, self.dataset, self.spec["source"], self.training, self.device
+            self.job.contract,
+            self.job.classes,
+            self.dataset,
+            self.spec["source"],
+            self.training,
+            self.device,
+            self.ranks,
         )
 
     def _judge_teacher(self) -> None:
@@ -136,18 +148,26 @@ class Run:
     def _restore(self, run: StageRun, parts: Mapping[str, Any]) -> None:
         try:
             run.load_state_dict(parts)
-            restore_random_state(parts["run"]["random"], self.device)
+            self._restore_random_state(parts["run"], run)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "loading state_dict" not in str(error):
                 raise  # the device's, and not the checkpoint's
             traceback.print_exc()
             raise CheckpointError(f"it does not fit this version of the engine: {error}") from error
 
+    def _restore_random_state(self, saved: Mapping[str, Any], run: StageRun) -> None:
+        """This rank's generators; one that is new begins a stream of its own."""
+        states = [saved["random"], *saved.get("random_of_others", ())]
+        if self.ranks.rank < len(states):
+            restore_random_state(states[self.ranks.rank], self.device)
+        else:
+            seed_all(seed_for(self.training.seed, run.stage.seeded_by, "joined", self.ranks.rank, run.number))
+
     def _train(self, run: StageRun) -> None:
         """Step until the stage is finished, or time is up."""
         every = max(1, min(MOST_STEPS_BETWEEN_REPORTS, run.total // REPORTS_A_STAGE))
         while not run.finished:
-            if self.deadline.passed():
+            if self.ranks.agree(self.deadline.passed()):
                 self._stop_early(run)
                 return
             run.advance()
@@ -176,6 +196,8 @@ class Run:
             for name, member in run.members.items():
                 self.checkpoints.freeze(f"snapshot/{run.stage.name}/{name}@{epoch}", member.weights())
                 self._freeze_shipping(f"{run.stage.name}/{name}@{epoch}", member)
+        if not self.ranks.leads:
+            return
         self._keep_best(run, epoch)
         self.results.previews(run.source, self.steps_before + run.number)
 
@@ -255,13 +277,18 @@ class Run:
         """Look whether the phase changes, a checkpoint is due, or the worker wants something."""
         if run.warm_up_total and run.warmed_up == run.warm_up_total and run.number == 0:
             self._enter_phase(run)
-        if self.channel.request == "cancel":
+        wish = WISHES[self.ranks.agree(WISHES.index(self._wish()))]
+        if wish == "cancel":
             raise Stopped("cancel")
-        if self.channel.request == "drain":
+        if wish == "drain":
             self._checkpoint(run, wait=True)
             raise Stopped("drain")
-        if time.monotonic() >= self._next_checkpoint:
+        if wish == "checkpoint":
             self._checkpoint(run)
+
+    def _wish(self) -> str | None:
+        due = "checkpoint" if time.monotonic() >= self._next_checkpoint else None
+        return self.channel.request or due
 
     def _pulse(self) -> None:
         """Within long work between the steps: be cancelled at once, and say now and then that the work goes on."""
@@ -280,7 +307,7 @@ class Run:
         A training that is shorter than the least time between checkpoints is not worth one.
         """
         rested = time.monotonic() - self._last_checkpoint >= self.job.values.get("checkpoint_seconds", 30)
-        if rested and self._checkpointed != self._done(run):
+        if self.ranks.agree(rested and self._checkpointed != self._done(run)):
             self._checkpoint(run)
 
     def _done(self, run: StageRun) -> int:
@@ -291,18 +318,21 @@ class Run:
     def _checkpoint(self, run: StageRun, wait: bool = False) -> None:
         began = time.monotonic()
         parts = run.state_dict()
+        random, *of_others = self.ranks.collect(random_state(self.device))
         parts["run"] = {
             "history": [asdict(result) for result in self.lineage.history],
             "steps_before": self.steps_before,
             "warm_ups_before": self.warm_ups_before,
             "seconds": self.seconds(),
-            "random": random_state(self.device),
+            "random": random,
+            "random_of_others": of_others,
             "phases": self.results.phases(),
         }
         if self.best:
             parts["best"] = self.best
         self._checkpointed = self._done(run)
-        self.checkpoints.save(self.steps_before + run.number, parts, wait, self._checkpointed)
+        if self.ranks.leads:
+            self.checkpoints.save(self.steps_before + run.number, parts, wait, self._checkpointed)
         self._last_checkpoint = time.monotonic()
         cost = self._last_checkpoint - began
         pause = self.job.values.get("checkpoint_seconds", 30)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.ranks import ALONE, Ranks
 from worker.distillation.step import Batch
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class SourceContext:
     """What a source is built from. `teacher` is the frozen copy (its parameters never require a gradient, its input may).
 
     `teacher_taps` says that objectives read the teacher's taps, so that logits alone do not make a batch's `teacher`.
+    `ranks` are the job's processes; a source that `divides` gives each its part of every batch, and says so in it.
     """
 
     teacher: "Tapped | None"
@@ -53,6 +55,7 @@ class SourceContext:
     seed: int
     device: torch.device
     teacher_taps: bool = False
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Source:
     samplers: ClassVar[tuple[str, ...]] = ()
     """Ways of drawing batches that an objective may demand (`Needs.sampler`)."""
     synthesises: ClassVar[bool] = False
+    divides: ClassVar[bool] = False
+    """Gives each of several ranks its part of a batch that does not depend on how many they are."""
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     """What a job's `training` holds where its user said nothing, different from the general defaults."""
     objective_defaults: ClassVar[tuple[Mapping[str, Any], ...]] = ()

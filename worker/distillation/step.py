@@ -3,9 +3,12 @@
 Shapes: B batch, C channels, K classes, H height, W width.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
+
+from worker.distillation.division import UNDIVIDED, Division
 
 
 @dataclass
@@ -28,6 +31,10 @@ class Outputs:
     def detached(self) -> "Outputs":
         return Outputs(self.logits.detach(), {name: tap.detach() for name, tap in self.taps.items()})
 
+    def gathered(self, division: Division, taps: Iterable[str]) -> "Outputs":
+        """The logits and some of the taps of the whole batch, of which this is one rank's part."""
+        return Outputs(division.gather(self.logits), {tap: division.gather(self.taps[tap]) for tap in taps})
+
 
 @dataclass
 class Batch:
@@ -35,12 +42,14 @@ class Batch:
 
     `image` (B, C, H, W), float, normalised as the teacher's input contract says. `fields` holds what else the source
     provides: `label` (B,) int64, `index` (B,) int64 (stable over epochs), ... `teacher` is set where the source has
-    already computed the teacher's outputs on these very images.
+    already computed the teacher's outputs on these very images. `division` says which part of a batch these samples are,
+    where several ranks share it.
     """
 
     image: Tensor
     fields: dict[str, Tensor] = field(default_factory=dict)
     teacher: Outputs | None = None
+    division: Division = UNDIVIDED
 
 
 @dataclass
@@ -69,3 +78,18 @@ class Step:
         if self.teacher is None:
             raise RuntimeError("an objective that needs a teacher was given none")
         return self.teacher
+
+    def gathered(self, student: Iterable[str], teacher: Iterable[str]) -> "Step":
+        """The same step with all ranks' samples: their fields and outputs, and the taps that are named; not their images."""
+        division = self.batch.division
+        if not division.sizes:
+            return self
+        fields = {name: division.gather(value) for name, value in self.batch.fields.items()}
+        return replace(
+            self,
+            batch=Batch(self.batch.image, fields, division=Division(division.ranks)),
+            student=self.student.gathered(division, student),
+            teacher=self.teacher and self.teacher.gathered(division, teacher),
+            peers=tuple(peer.gathered(division, student) for peer in self.peers),
+            mirrored=self.mirrored and self.mirrored.gathered(division, student),
+        )

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from worker.distillation.logits import standardise
-from worker.distillation.objective import BuildContext, Needs, Objective, fp32
+from worker.distillation.objective import BuildContext, Needs, Objective, fp32, single
 from worker.distillation.parameters import Range
 from worker.distillation.step import Outputs, Step
 
@@ -80,7 +80,7 @@ class ConditionalAdversarial(Objective):
 
     def read(self, outputs: Outputs) -> Tensor:
         """Logits as the discriminator sees them, (B, K)."""
-        logits = outputs.logits.float()
+        logits = single(outputs.logits)
         return standardise(logits) if self.parameters_.standardise else logits
 
 

@@ -55,6 +55,14 @@ def enter(job_file: Path, channel: Channel) -> bool:
     return False
 
 
+def stay_hidden(job_file: Path) -> None:
+    """For a rank that a confined engine has started: it is confined as well, but for its memory, which others could read."""
+    if sys.platform == "linux" and _read(job_file).get("sandbox") in ("required", "preferred"):
+        from worker.distillation.sandbox.kernel import hide_memory
+
+        hide_memory()
+
+
 def _read(job_file: Path) -> Mapping[str, Any]:
     try:
         values = json.loads(job_file.read_text())

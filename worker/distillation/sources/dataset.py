@@ -10,6 +10,7 @@ from torch import nn
 from worker.distillation.data import samplers
 from worker.distillation.data.augmentation import Views
 from worker.distillation.data.images import Images
+from worker.distillation.division import Division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
 from worker.distillation.source import Position, Source, SourceContext, SourceNeeds
@@ -28,6 +29,7 @@ class Dataset(Source):
     provides = ("label", "index")
     needs = SourceNeeds(dataset=True)
     samplers = ("per_class",)
+    divides = True
 
     @dataclass(frozen=True)
     class Parameters:
@@ -78,12 +80,14 @@ class Dataset(Source):
         """
         self._begin(position.epoch)
         rows = slice(position.step * self._anchors, (position.step + 1) * self._anchors)
-        chosen = self._drawn[rows].T.flatten()
+        whole = self._drawn[rows].T.flatten()
+        division = Division.of(len(whole), self.context.ranks)
+        chosen = whole[division.rows]
         image = self.images.image[chosen]
         if self._views is not None:
-            image = self._views.apply(image, self._view[rows].T.flatten())
+            image = self._views.apply(image, self._view[rows].T.flatten()[division.rows])
         fields = {"label": self.images.label[chosen], "index": self.images.index[chosen]}
-        return Batch(self.images.normalise(image), fields)
+        return Batch(self.images.normalise(image), fields, division=division)
 
     def _begin(self, epoch: int) -> None:
         """Draw an epoch: `_drawn` (N, 1 + mates), positions of images and of their mates, and the view of each."""
