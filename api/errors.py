@@ -12,6 +12,7 @@
     ├── MethodNotAllowed        405
     ├── Conflict                409 the thing is not in a state that allows it
     │   └── InFlight                the same Idempotency-Key is being served
+    ├── Gone                    410 it was there, and its time is over
     ├── TooLarge                413 more bytes than are allowed
     │   └── QuotaExceeded           more bytes than the key may store
     ├── UnsupportedMediaType    415 the body is of a type that is not read here
@@ -128,6 +129,12 @@ class InFlight(Conflict):
     """The same Idempotency-Key is being served."""
 
     kind, title = "in-flight", "The same request is being served"
+
+
+class Gone(ApiError):
+    """It was there, and its time is over."""
+
+    status, kind, title = 410, "gone", "It is no longer kept"
 
 
 class TooLarge(ApiError):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Double, Engine, MetaData, create_engine, event
+from sqlalchemy import Double, Engine, MetaData, ScalarSelect, create_engine, event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -58,6 +58,14 @@ def _now_postgresql(element: Any, compiler: Any, **options: Any) -> str:
 def _now_sqlite(element: Any, compiler: Any, **options: Any) -> str:
     # unixepoch('subsec') is NULL before SQLite 3.42
     return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+def once_now() -> ScalarSelect[float]:
+    """The database's clock, read once for a statement.
+
+    Compare a column with this where an index is to find the rows: Postgres takes `now()`, which moves, to every row.
+    """
+    return select(now()).scalar_subquery()
 
 
 def make_engine(url: str) -> Engine:

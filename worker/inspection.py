@@ -145,7 +145,7 @@ def _settle_upload(
 ) -> None:
     assert upload.upload_key is not None
     if word["event"] == "findings":
-        key = f"blobs/{upload.id}.safetensors"
+        key = f"blobs/{upload.id}/{ledger.id}-{ledger.attempt}.safetensors"  # no other attempt's
         lease.demand()
         stored = storage().put(key, folder.inside(word["path"]))
         canonical = Canonical(key, stored.size, stored.sha256)

@@ -115,7 +115,7 @@ def post(target: Target, headers: dict[str, str], body: bytes, seconds: float) -
     trusted = trust(settings().webhook_ca_file) if target.scheme == "https" else None
     with (
         httpcore.ConnectionPool(ssl_context=trusted, network_backend=backend) as pool,
-        pool.stream("POST", url, headers=headers | {"Connection": "close"}, content=body) as answer,
+        pool.stream("POST", url, headers=[*headers.items(), ("Connection", "close")], content=body) as answer,
     ):
         return int(answer.status)
 

@@ -1,7 +1,7 @@
 """The sweep: a thread in every worker that mends what was lost. Any number of them may run at once."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -11,6 +11,7 @@ from worker.folder import sweep_folders
 from worker.lease import AWAY
 from worker.ledger import presence, upkeep
 from worker.ledger.orphans import Orphans
+from worker.ledger.retention import Retention
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +21,7 @@ class Sweep:
 
     def __init__(self, worker_id: str):
         self._worker_id = worker_id
-        self._orphans = Orphans()
+        self._slow = Retention(), Orphans()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
 
@@ -34,12 +35,12 @@ class Sweep:
 
     def _run(self) -> None:
         while True:
-            sweep(self._worker_id, self._over, self._orphans)
+            sweep(self._worker_id, self._over, self._slow)
             if self._over.wait(settings().sweep_seconds):
                 return
 
 
-def sweep(worker_id: str, over: threading.Event | None = None, orphans: Orphans | None = None) -> None:
+def sweep(worker_id: str, over: threading.Event | None = None, slow: Sequence[Orphans | Retention] = ()) -> None:
     """One sweep. What fails (a database or store that is away) is logged, and tried again by the next."""
     try:
         if not migrate.is_current():
@@ -61,7 +62,7 @@ def sweep(worker_id: str, over: threading.Event | None = None, orphans: Orphans 
         upkeep.clear_deleted_jobs,
         upkeep.clear_checks,
         sweep_folders,
-        *([orphans.clear] if orphans else []),
+        *(duty.clear for duty in slow),
     )
     for duty in duties:
         if over is not None and over.is_set():

@@ -32,7 +32,7 @@ DOWNLOAD: dict[int | str, dict[str, Any]] = {
     206: {"description": "The range that was asked for.", "content": {"application/octet-stream": BINARY}},
     307: {"description": "Where the storage serves the bytes itself."},
     **NOT_MODIFIED,
-    **problems(404, 416, 422),
+    **problems(404, 410, 416, 422),
 }
 RANGE_HEADERS = [
     {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": about}
@@ -118,7 +118,7 @@ def list_previews(key: CurrentKey, identifier: Identifier) -> Page[PreviewBody]:
     responses=problems(404, 422),
 )
 def list_artifacts(key: CurrentKey, identifier: Identifier) -> Page[ArtifactBody]:
-    """By name; none before the job has succeeded, then all."""
+    """By name; none before the job has succeeded, then all, until `artifacts_expire_at` if the job has one."""
     return results.artifacts(key, identifier)
 
 
@@ -127,7 +127,7 @@ def list_artifacts(key: CurrentKey, identifier: Identifier) -> Page[ArtifactBody
     summary="Download all artifacts",
     operation_id="download_artifacts",
     response_class=Response,
-    responses=problems(404, 409, 422) | {200: {"description": "A zip.", "content": {"application/zip": BINARY}}},
+    responses=problems(404, 409, 410, 422) | {200: {"description": "A zip.", "content": {"application/zip": BINARY}}},
 )
 def download_all(key: CurrentKey, identifier: Identifier) -> Response:
     """One zip, uncompressed."""

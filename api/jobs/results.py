@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy import and_, or_, select
 
 from api.downloads import Blob
-from api.errors import BadCursor, Conflict, NotFound
+from api.errors import BadCursor, Conflict, Gone, NotFound
 from api.jobs.schemas import ArtifactBody, BlobBody, EventBody, MetricBody, PreviewBody
 from api.jobs.service import find
 from api.links import link
@@ -90,10 +91,13 @@ def blob(record: type[Artifact] | type[Preview], key_id: str, job_id: str, name:
 
     Raises:
         NotFound: the job has none of this name.
+        Gone: it had artifacts, which are no longer kept.
     """
     with reading() as session:
-        find(session, key_id, job_id)
+        job = find(session, key_id, job_id)
         row = session.scalar(select(record).where(record.job_id == job_id, record.name == name.replace("\0", "")))
+    if row is None and record is Artifact:
+        _require_kept(job)
     if not isinstance(row, Artifact | Preview):
         raise NotFound(f"The job has no {record.__name__.lower()} {name}.")
     return _blob(row)
@@ -104,13 +108,21 @@ def all_artifacts(key_id: str, job_id: str) -> tuple[Job, list[Blob]]:
 
     Raises:
         Conflict: it has none.
+        Gone: it had some, which are no longer kept.
     """
     with reading() as session:
         job = find(session, key_id, job_id)
         rows = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)).all()
     if not rows:
+        _require_kept(job)
         raise Conflict(f"The job is {job.status} and has no artifacts.")
     return job, [_blob(row) for row in rows]
+
+
+def _require_kept(job: Job) -> None:
+    if job.artifacts_removed_at is not None:
+        removed = datetime.fromtimestamp(job.artifacts_removed_at, UTC)
+        raise Gone(f"The job's artifacts were removed on {removed:%Y-%m-%d}, as their time was over: repeat the job.")
 
 
 def _blob(row: Artifact | Preview) -> Blob:

@@ -70,6 +70,12 @@ class JobBody(JobSummary):
         description="1 for the next one; null unless it is queued and ready, and where 100 or more are before it or its key runs as many as it may."
     )
     metrics: dict[str, Figure] = Field(description="The newest value of every metric.")
+    artifacts_expire_at: datetime | None = Field(
+        None, description="When its artifacts are removed, or were; null if there are none, or they stay."
+    )
+    history_expire_at: datetime | None = Field(
+        None, description="When its events and metrics are removed, or were; null if they stay, or it has not ended."
+    )
     spec: dict[str, Any] = Field(description="As it was sent.")
     resolved: dict[str, Any] = Field(description="With every default written out.")
 
@@ -97,6 +103,8 @@ class JobBody(JobSummary):
                 "phases": {"distilling": {"started_at": "2026-11-21T09:00:04Z", "ended_at": None}},
                 "queue_position": None,
                 "metrics": {"loss": {"step": 1200, "value": 0.31}},
+                "artifacts_expire_at": None,
+                "history_expire_at": None,
                 "spec": {"teacher": TEACHER, "student": {"network": "lenet5_half"}},
                 "resolved": {"teacher": TEACHER, "student": {"network": "lenet5_half", "options": {}}},
             }

@@ -1,8 +1,11 @@
 """What is swept from storage, and what is not."""
 
+import os
+
 from models.database import transaction
 from models.records import Artifact, Attempt, Checkpoint, Dataset, Job, Preview
 from models.records.columns import new_id
+from models.settings import settings
 from models.storage import Entry, storage
 from tests.worker.scenes import change, make_job, make_upload
 from worker.ledger import orphans
@@ -17,6 +20,13 @@ def keys() -> set[str]:
 
 def as_old_as(seconds: float) -> list[Entry]:
     return [Entry(entry.key, entry.size, entry.modified - seconds) for entry in storage().list()]
+
+
+def age(seconds: float, but: str = "") -> None:
+    """Make blobs in a folder look older."""
+    for key in keys() - {but}:
+        path = settings().data / "blobs" / key
+        os.utime(path, (path.stat().st_mtime - seconds,) * 2)
 
 
 def put(*names: str) -> set[str]:
@@ -45,16 +55,19 @@ def test_old_blobs_that_no_row_names_are_removed_and_no_others(both: None) -> No
         session.add(Attempt(job_id=done, number=1, worker_id="w", log_key=f"jobs/{done}/1/engine.log"))
         session.add(Checkpoint(id="c", job_id=resumable, attempt=1, step=1, manifest={"step": 1, "parts": {}}))
     before = keys()
-    assert clear_orphans(as_old_as(orphans.SPARED_SECONDS - 60)) == 0 and keys() == before
-    assert clear_orphans(as_old_as(orphans.SPARED_SECONDS + 60)) == len(before - kept)
+    assert clear_orphans(as_old_as(24 * 3600 - 60)) == 0 and keys() == before
+    assert clear_orphans(as_old_as(24 * 3600 + 60)) == len(before - kept)
     assert keys() == kept
 
 
-def test_a_look_through_storage_goes_page_by_page_and_then_rests(embedded: None, monkeypatch) -> None:
+def test_a_look_through_storage_goes_page_by_page_and_then_rests(embedded: None, configure, monkeypatch) -> None:
     monkeypatch.setattr(orphans, "PAGE", 2)
-    monkeypatch.setattr(orphans, "SPARED_SECONDS", -60)
-    put(*(f"uploads/{new_id('tch')}/1" for _ in range(5)))
+    configure(keep_orphans_hours=0.5)
+    put(*(f"uploads/{new_id('tch')}/1" for _ in range(5)), "uploads/tch_young/1")
+    age(3600, but="uploads/tch_young/1")
     look = Orphans()
-    assert [look.clear() for _ in range(3)] == [2, 2, 1]
+    assert sorted(look.clear() for _ in range(4)) == [0, 1, 2, 2]
+    assert keys() == {"uploads/tch_young/1"}
     put("uploads/tch_late/1")
-    assert look.clear() == 0 and keys() == {"uploads/tch_late/1"}
+    age(3600)
+    assert look.clear() == 0 and keys() == {"uploads/tch_young/1", "uploads/tch_late/1"}

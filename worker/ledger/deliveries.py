@@ -4,11 +4,11 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, literal_column, select, update
+from sqlalchemy import ColumnElement, Select, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from models import webhook_secrets
-from models.database import now, reading, transaction
+from models.database import now, once_now, reading, transaction
 from models.records import WebhookDelivery
 from models.settings import settings
 
@@ -48,15 +48,16 @@ class Outcome:
         return self.status_code is not None and 200 <= self.status_code < 300
 
 
+def due(busy_origins: Collection[str], busy_keys: Collection[str]) -> Select[str]:
+    """Ids of the deliveries that are due to nobody who is busy, the longest due first."""
+    waiting = WebhookDelivery.status == PENDING, WebhookDelivery.due_at <= once_now()
+    idle = WebhookDelivery.origin.not_in(busy_origins), WebhookDelivery.key_id.not_in(busy_keys)
+    return select(WebhookDelivery.id).where(*waiting, *idle).order_by(WebhookDelivery.due_at)
+
+
 def claim(busy_origins: Collection[str], busy_keys: Collection[str]) -> Parcel | None:
     """Take a due delivery to nobody who is busy; None if there is none."""
-    due = (
-        WebhookDelivery.status == PENDING,
-        WebhookDelivery.due_at <= now(),
-        WebhookDelivery.origin.not_in(busy_origins),
-        WebhookDelivery.key_id.not_in(busy_keys),
-    )
-    query = select(WebhookDelivery.id).where(*due).order_by(WebhookDelivery.due_at).limit(1)
+    query = due(busy_origins, busy_keys).limit(1)
     with reading() as session:
         if session.scalar(query) is None:
             return None

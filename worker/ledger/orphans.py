@@ -9,14 +9,13 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.database import now, reading
 from models.records import Artifact, Attempt, Checkpoint, Dataset, File, Job, Preview, Teacher
+from models.settings import settings
 from models.status import JobStatus
 from models.storage import Entry, storage
 from worker.ledger.claims import clock
 
-SPARED_SECONDS = 24 * 3600.0
-"""A blob that is younger may still be named: by a commit that is on its way, or by an attempt that runs."""
 REST_SECONDS = 6 * 3600.0
-"""Between the end of one look through storage and the beginning of the next."""
+"""Between the end of one look through storage and the beginning of the next, at most."""
 PAGE = 500
 PREFIXES = ("uploads", "blobs", "jobs")
 UPLOADS: tuple[type[Teacher] | type[Dataset] | type[File], ...] = (Teacher, Dataset, File)
@@ -35,7 +34,7 @@ class Orphans:
         if self._entries is None:
             if clock() < self._rested_at:
                 return 0
-            if discarded := storage().discard_partial(SPARED_SECONDS):
+            if discarded := storage().discard_partial(_spared_seconds()):
                 log.warning("partial_blobs_removed", count=discarded)
             self._entries = (entry for prefix in PREFIXES for entry in storage().list(prefix))
         entries, self._entries = self._entries, None  # an error on the way ends this look
@@ -43,20 +42,25 @@ class Orphans:
         if len(page) == PAGE:
             self._entries = entries
         else:
-            self._rested_at = clock() + REST_SECONDS
+            self._rested_at = clock() + min(REST_SECONDS, _spared_seconds() / 4)
         return clear_orphans(page)
 
 
 def clear_orphans(entries: Iterable[Entry]) -> int:
     """Remove those of these blobs that are old and that no row names; says how many."""
     with reading() as session:
-        before = session.scalars(select(now())).one() - SPARED_SECONDS
+        before = session.scalars(select(now())).one() - _spared_seconds()
         keys = [entry.key for entry in entries if entry.modified < before]
         orphans = _unnamed(session, keys) if keys else []
     for key in orphans:
         storage().delete(key)
         log.warning("orphan_removed", key=key)
     return len(orphans)
+
+
+def _spared_seconds() -> float:
+    # a younger blob may still be named: by a commit that is on its way, or by an inspection that holds its lease
+    return max(settings().keep_orphans_hours * 3600, 2 * settings().lease_seconds)
 
 
 def _unnamed(session: Session, keys: list[str]) -> list[str]:
@@ -87,8 +91,7 @@ def _kept(table: type[Teacher] | type[Dataset] | type[File] | type[Job]) -> Colu
 def _owner(key: str) -> str | None:
     """The id of the record that a key belongs to; None for a key that this service does not make."""
     prefix, _, rest = key.partition("/")
-    if prefix == "blobs":
-        owner, dot, _ = rest.partition(".")
-        return owner if dot else None
     owner, slash, _ = rest.partition("/")
+    if prefix == "blobs" and not slash:  # as earlier versions named them
+        owner, slash, _ = rest.partition(".")
     return owner if slash else None

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, exists, literal_column, select, update
+from sqlalchemy import delete, literal_column, select, update
 
-from models.database import now, reading, transaction
+from models.database import now, once_now, reading, transaction
 from models.queue import KINDS, Kind, ring
-from models.records import Artifact, Attempt, Checkpoint, Event, Inspection, Job, Metric, Preview
+from models.records import Artifact, Attempt, Checkpoint, Event, Inspection, Job, Metric, Preview, WebhookDelivery
 from models.resources import Machine, Needs, any_fits
 from models.settings import settings
 from models.status import InspectionStatus, JobStatus
@@ -148,13 +148,14 @@ def clear_checkpoints() -> None:
 
 def clear_deleted_jobs() -> None:
     """Remove all blobs and rows of deleted jobs but the job's own."""
-    gone = Job.deleted_at < now() - 2 * settings().lease_seconds, Job.status.in_(FINAL)
-    parts = (Artifact, Preview, Checkpoint, Metric, Event, Attempt)
+    gone = Job.deleted_at < once_now() - 2 * settings().lease_seconds, Job.history_removed_at.is_(None)
+    parts = (Artifact, Preview, Checkpoint, Metric, Event, Attempt, WebhookDelivery)
     with reading() as session:
-        left = exists().where(Event.job_id == Job.id)
-        ids = session.scalars(select(Job.id).where(*gone, left).limit(AT_ONCE)).all()
+        deleted = select(Job.id).where(Job.deleted_at.is_not(None), *gone).order_by(Job.deleted_at)
+        ids = session.scalars(deleted.limit(AT_ONCE)).all()
     for job_id in ids:
         storage().delete_prefix(f"jobs/{job_id}")
         with transaction() as session:
             for table in parts:
                 session.execute(delete(table).where(table.job_id == job_id))
+            session.execute(update(Job).where(Job.id == job_id).values(history_removed_at=now()))
