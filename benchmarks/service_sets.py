@@ -1,6 +1,8 @@
 """Whole services to measure: the embedded set, and Postgres, Redis and S3, with what a small job reads."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,7 +39,7 @@ def _servers(stack: ExitStack) -> dict[str, str]:
     postgres, s3 = stack.enter_context(servers.postgres()), stack.enter_context(servers.s3_server())
     database = postgres.create()
     stack.callback(postgres.drop, database)
-    return {
+    variables = {
         "DISTILL_DATABASE_URL": database,
         "DISTILL_BROKER_URL": stack.enter_context(servers.redis_server()),
         "DISTILL_STORAGE_URL": f"s3://{s3.bucket}/{os.getpid()}",
@@ -45,6 +47,8 @@ def _servers(stack: ExitStack) -> dict[str, str]:
         "DISTILL_STORAGE_ACCESS_KEY": s3.access_key,
         "DISTILL_STORAGE_SECRET_KEY": s3.secret_key,
     }
+    subprocess.run([sys.executable, "-m", "models.migrate"], env=os.environ | variables, check=True)
+    return variables
 
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
