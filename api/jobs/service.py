@@ -64,7 +64,20 @@ def shown(session: Session, job: Job) -> JobBody:
     """A row as an answer."""
     figures, position = newest_figures(session, job.id), _queue_position(session, job)
     found = {"queue_position": position, "metrics": figures, "reason": _reason(session, job)}
-    return JobBody.model_validate(_columns(job) | found)
+    return JobBody.model_validate(_columns(job) | found | _expiries(job))
+
+
+def _expiries(job: Job) -> dict[str, float | None]:
+    config, ended = settings(), job.finished_at if JobStatus(job.status).final else None
+    made = ended if job.status == JobStatus.SUCCEEDED else None
+    return {
+        "artifacts_expire_at": job.artifacts_removed_at or _after(made, config.keep_artifacts_days),
+        "history_expire_at": job.history_removed_at or _after(ended, config.keep_history_days),
+    }
+
+
+def _after(ended: float | None, days: float) -> float | None:
+    return ended + days * 24 * 3600 if ended and days else None
 
 
 def cancel(key_id: str, job_id: str) -> JobBody:

@@ -20,7 +20,8 @@ from api.jobs.inputs import Inputs
 from api.jobs.schemas import JobBody
 from api.jobs.service import find, shown
 from api.observe import current_request_id
-from models.database import reading, transaction
+from models.database import now, reading, transaction
+from models.idempotency import KEPT_SECONDS
 from models.queue import ring
 from models.records import Event, Idempotency, Inspection, Job
 from models.records.columns import new_id
@@ -112,8 +113,8 @@ def _insert(
     quota.lock(session, key_id)
     inputs = Inputs(session, key_id, spec, lock=True)
     resolved, reason = inputs.resolved(spec), inputs.waits_for()
-    job = Job(
     quota.require_room_for_job(session, key_id, resolved)
+    job = Job(
         id=new_id("job"), key_id=key_id, name=resolved["name"], labels=resolved["labels"],
         status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(Needs.of(resolved["resources"])), reason=reason or "its spec is being checked",
         spec=asked, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
@@ -130,6 +131,7 @@ def _insert(
         check.request_id = job.request_id
         session.add(check)
     if made is not None:
+        session.execute(delete(Idempotency).where(*_promised(key_id, made), ~_holds()))
         row = Idempotency(key_id=key_id, idempotency_key=made.key, fingerprint=made.fingerprint, job_id=job.id)
         session.add(row)
     return job
@@ -138,12 +140,21 @@ def _insert(
 def _kept(session: Session, key_id: str, made: Promise | None) -> JobBody | None:
     if made is None:
         return None
-    row = session.get(Idempotency, (key_id, made.key))
+    promised = select(Idempotency.fingerprint, Idempotency.job_id).where(*_promised(key_id, made), _holds())
+    row = session.execute(promised).one_or_none()
     if row is None:
         return None
     if row.fingerprint != made.fingerprint:
         raise Invalid([("Idempotency-Key", "was used for another request: take a new one")])
     return shown(session, find(session, key_id, row.job_id))
+
+
+def _promised(key_id: str, made: Promise) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return Idempotency.key_id == key_id, Idempotency.idempotency_key == made.key
+
+
+def _holds() -> ColumnElement[bool]:
+    return Idempotency.created_at > now() - KEPT_SECONDS
 
 
 _in_flight: set[tuple[str, str]] = set()
