@@ -50,8 +50,18 @@ def rules(folder: Path, gpu: bool, ranks: int) -> Iterator[Rule]:
         for pattern in GPU_DEVICES:
             for device in Path("/dev").glob(pattern):
                 yield device, landlock.DEVICE
-    if ranks > 1:  # ranks of one job exchange tensors through it; others' segments lie there too
-        yield Path("/dev/shm"), landlock.SHARED_MEMORY
+    if ranks > 1:
+        yield from _among_ranks(gpu)
+
+
+def _among_ranks(gpu: bool) -> Iterator[Rule]:
+    """What several ranks need besides: each is an interpreter that rank 0 starts when it is confined already."""
+    yield Path("/dev/shm"), landlock.SHARED_MEMORY  # they exchange tensors through it; others' segments lie there too
+    yield ENGINE.parent.parent, landlock.READ_DIR  # to find this package; of other files there, names alone
+    for path in ("/sys/bus/pci", "/sys/devices", "/sys/class/net"):  # gloo asks which devices there are
+        yield Path(path), landlock.READ
+    if gpu:  # CUDA's driver reads facts of its own process; memory and environment of others stay out of reach
+        yield Path("/proc"), landlock.READ
 
 
 def readable() -> list[Path]:
