@@ -29,6 +29,7 @@ class Proxy:
 
     def __exit__(self, *exception: object) -> None:
         self.set("refusing")
+        self._do(self._leave())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -56,6 +57,12 @@ class Proxy:
         elif self._server is None:
             self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, reuse_address=True)
             self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _leave(self) -> None:
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -1,0 +1,84 @@
+"""The proxy passes bytes, refuses, falls silent and is slow, to old connections and new."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from tests.chaos.proxy import LATENCY_SECONDS, Proxy
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    """A proxy before a server that sends back what it gets."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_echo, args=(server,), daemon=True).start()
+        with Proxy("127.0.0.1", server.getsockname()[1]) as proxy:
+            yield proxy
+
+
+def _echo(server: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        threading.Thread(target=_answer, args=(connection,), daemon=True).start()
+
+
+def _answer(connection: socket.socket) -> None:
+    with connection:
+        while data := connection.recv(1 << 16):
+            connection.sendall(data)
+
+
+def connect(proxy: Proxy) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
+
+
+def said_back(connection: socket.socket, data: bytes = b"hello") -> bytes:
+    connection.sendall(data)
+    return connection.recv(100)
+
+
+def test_bytes_pass(proxy: Proxy) -> None:
+    with connect(proxy) as connection:
+        assert said_back(connection) == b"hello"
+
+
+def test_refusing_ends_old_connections_and_takes_no_new_ones_until_it_is_over(proxy: Proxy) -> None:
+    with connect(proxy) as connection:
+        said_back(connection)
+        proxy.set("refusing")
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    with pytest.raises(ConnectionRefusedError):
+        connect(proxy)
+    proxy.set("open")
+    with connect(proxy) as connection:
+        assert said_back(connection) == b"hello"
+
+
+def test_in_silence_connections_hang_and_go_on_afterwards(proxy: Proxy) -> None:
+    with connect(proxy) as old:
+        said_back(old)
+        proxy.set("silent")
+        with connect(proxy) as new:
+            for connection in (old, new):
+                connection.settimeout(0.3)
+                with pytest.raises(TimeoutError):
+                    said_back(connection)
+                connection.settimeout(5)
+            proxy.set("open")
+            assert [connection.recv(100) for connection in (old, new)] == [b"hello", b"hello"]
+
+
+def test_slow_is_slow(proxy: Proxy) -> None:
+    proxy.set("slow")
+    with connect(proxy) as connection:
+        begun = time.monotonic()
+        assert said_back(connection) == b"hello"
+        assert time.monotonic() - begun >= 2 * LATENCY_SECONDS
