@@ -10,6 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import delete, func, select, update
 
+from models.database import now
+from models.idempotency import KEPT_SECONDS
 from models.records import Event, Idempotency, Inspection, Job, Worker
 from models.records.columns import new_id
 from tests.api.service import Service, User, pointers, problem
@@ -168,6 +170,16 @@ def test_the_same_key_and_body_make_one_job(user: User, other: User) -> None:
     assert len({first["id"], theirs["id"], submitted(user, body, **{"Idempotency-Key": "k2"})["id"]}) == 3
     assert pointers(user.http.post("/jobs", json=body, headers={"Idempotency-Key": "x" * 256}))
     assert pointers(user.http.post("/jobs", json=body, headers={"Idempotency-Key": ""}))
+
+
+def test_an_idempotency_key_holds_for_a_day(user: User) -> None:
+    body, key = spec(user.teacher()), {"Idempotency-Key": "daily"}
+    first = submitted(user, body, **key)["id"]
+    for age, same in ((KEPT_SECONDS - 60, True), (KEPT_SECONDS + 60, False)):
+        with user.service.rows() as session:
+            session.execute(update(Idempotency).where(Idempotency.job_id == first).values(created_at=now() - age))
+        assert (submitted(user, body, **key)["id"] == first) == same
+    assert submitted(user, body, **key)["id"] != first
 
 
 def test_many_at_once_with_the_same_key_make_one_job(user: User) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import delete
 from starlette.requests import Request
 
 from api.downloads import Blob, serve
@@ -351,3 +352,22 @@ def test_s3_serves_clients_itself(s3: Any, configure: Callable[..., Any], tmp_pa
     assert "student.onnx" in fetched.headers["content-disposition"]
     assert asked("GET", If_None_Match=f'"{sha256}"').status_code == 304
     assert asked("HEAD").status_code == 200
+
+
+def test_artifacts_whose_time_is_over_are_gone_and_the_job_says_so(user: User) -> None:
+    job = user.job("succeeded", finished_at=1.6e9)
+    user.blob(Artifact, job, "student.onnx", b"bytes")
+    shown = user.http.get(f"/jobs/{job}").json()
+    assert shown["artifacts_expire_at"] is None  # by default they stay
+    assert shown["history_expire_at"].startswith("2020-12-12")  # 90 days after its end
+    with user.service.rows() as session:
+        session.execute(delete(Artifact).where(Artifact.job_id == job))
+    user.change(job, artifacts_removed_at=1.7e9, history_removed_at=1.7e9)
+    shown = user.http.get(f"/jobs/{job}").json()
+    assert shown["artifacts_expire_at"] == shown["history_expire_at"] == "2023-11-14T22:13:20Z"
+    assert user.http.get(f"/jobs/{job}/artifacts").json()["data"] == []
+    for path in ("artifacts/student.onnx", "artifacts.zip"):
+        assert "removed on 2023-11-14" in problem(user.http.get(f"/jobs/{job}/{path}"), 410, "gone")["detail"]
+    problem(user.http.get(f"/jobs/{job}/previews/x.png"), 404)
+    with user.http.stream("GET", f"/jobs/{job}/events", headers={"Accept": "text/event-stream"}) as stream:
+        assert "data:" not in stream.read().decode()
