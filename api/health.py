@@ -1,6 +1,5 @@
 """Is the service alive, is it ready, and what are its figures."""
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
 from typing import Any
@@ -9,26 +8,25 @@ import structlog
 from fastapi import APIRouter, Request, Response
 from kombu.exceptions import KombuError, OperationalError
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 from pydantic import Field
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from api import figures  # noqa: F401 - registers what is counted in the database
 from api.bodies import Shown
 from api.errors import Unavailable
 from api.problems import problems
 from api.workers import recent
 from models import queue
 from models.database import reading
-from models.records import Job, Worker
-from models.status import JobStatus
+from models.records import Worker
 from models.storage import StorageError, storage
 
 router = APIRouter(tags=["health"])
 BROKER_SECONDS = 3
 PROBE_SECONDS = 5
 """A part that has said nothing for so long does not answer."""
+FIGURES = 'distillery_jobs{status="queued"} 3.0\n'
 log = structlog.get_logger("api")
 
 
@@ -91,33 +89,16 @@ def ready() -> Ready:
     return Ready(checks=checks, workers=workers, warnings=[*filter(None, map(_unconfined, workers))])
 
 
-@router.get("/metrics", summary="Figures for Prometheus", operation_id="prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    operation_id="prometheus",
+    response_class=Response,
+    responses={200: {"description": "Prometheus's text format.", "content": {"text/plain": {"example": FIGURES}}}},
+)
 def prometheus(request: Request) -> Response:
-    """Requests, their duration, and jobs by status."""
+    """Requests and their duration, event streams, jobs by status, queues, workers, and what failed within an hour."""
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
-
-
-class JobsByStatus(Collector):
-    """Counts jobs when it is asked."""
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return [GaugeMetricFamily("distillery_jobs", "Jobs by status.", labels=["status"])]
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        family = GaugeMetricFamily("distillery_jobs", "Jobs by status.", labels=["status"])
-        query = select(Job.status, func.count()).where(Job.deleted_at.is_(None)).group_by(Job.status)
-        try:
-            with reading() as session:
-                counts = dict(session.execute(query).tuples().all())
-        except SQLAlchemyError as error:  # the other figures are worth having without the database too
-            log.warning("jobs_not_counted", error=type(error).__name__)
-            return []
-        for status in JobStatus:
-            family.add_metric([status], counts.get(status, 0))
-        return [family]
-
-
-REGISTRY.register(JobsByStatus())
 
 
 def _database() -> str:

@@ -59,12 +59,13 @@ class Observe:
         request.state.request_id = request_id = _request_id(request)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         set_base(str(request.base_url))
-        started, status = time.perf_counter(), 0
+        started, status, streamed = time.perf_counter(), 0, False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, streamed
             if message["type"] == "http.response.start":
                 status = message["status"]
+                streamed = any(value.startswith(b"text/event-stream") for _, value in message["headers"])
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
@@ -82,7 +83,7 @@ class Observe:
                 error = Internal("The service failed; the request id names this in its log.")
                 await respond(request, error)(scope, receive, watched)
         finally:
-            _note(scope, status or CLIENT_CLOSED, time.perf_counter() - started)
+            _note(scope, status or CLIENT_CLOSED, time.perf_counter() - started, streamed)
             structlog.contextvars.unbind_contextvars("request_id")
 
 
@@ -97,14 +98,15 @@ def _request_id(request: Request) -> str:
     return given if ACCEPTABLE_ID.fullmatch(given) else uuid6.uuid7().hex
 
 
-def _note(scope: Scope, status: int, seconds: float) -> None:
+def _note(scope: Scope, status: int, seconds: float, streamed: bool) -> None:
     # the template of the path, never the path: a label must have few values
     route = getattr(scope.get("route"), "path", "none")
     if route != "none" and scope["path"].startswith(f"{PREFIX}/"):
         route = f"{PREFIX}{route}"  # which the framework leaves out
     method = scope["method"] if scope["method"] in _METHODS else "other"
     REQUESTS.labels(method, route, str(status)).inc()
-    SECONDS.labels(method, route).observe(seconds)
+    if not streamed:  # how long somebody listens is no latency
+        SECONDS.labels(method, route).observe(seconds)
     key = scope.get("state", {}).get("key_id")
     log.info(
         "request", method=method, path=scope["path"], status=status, milliseconds=round(seconds * 1000, 1), key=key

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import format_sse_event
+from prometheus_client import Gauge
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,6 +33,7 @@ KEPT_MESSAGES, KEPT_BYTES = 1000, 2**20
 LOOK_SECONDS = 30.0
 """A feed looks at its job so often, even where nobody tells it of a change."""
 PAUSE_SECONDS = 1.0
+STREAMS = Gauge("distillery_event_streams", "Event streams that are open.")
 log = structlog.get_logger("api")
 
 
@@ -148,19 +150,16 @@ class Feeds:
         if feed is None or feed.over:
             feed = self._feeds[name] = Feed(self._watch, job_id)
         feed.listeners += 1
+        STREAMS.inc()
         try:
             yield feed
         finally:
+            STREAMS.dec()
             feed.listeners -= 1
             if not feed.listeners:
                 feed.close()
                 if self._feeds.get(name) is feed:
                     del self._feeds[name]
-
-    @property
-    def listeners(self) -> int:
-        """How many follow a job here."""
-        return sum(feed.listeners for feed in self._feeds.values())
 
 
 def look(job_id: str, after: int | None) -> News:

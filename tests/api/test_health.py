@@ -1,7 +1,6 @@
 """Health, figures, the catalogue, and how the service starts and ends."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -10,10 +9,11 @@ import time
 from pathlib import Path
 
 import httpx
-from sqlalchemy import update
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import delete, update
 
 from models.catalogue import catalogue
-from models.records import Worker
+from models.records import Attempt, Inspection, Worker
 from tests.api.service import Service, User, running
 from tests.api.test_results import Stream
 
@@ -44,13 +44,45 @@ def test_alive_and_ready_with_the_workers_that_were_seen(service: Service) -> No
         session.execute(update(Worker).values(left_at=now))
 
 
-def test_figures_count_requests_by_route_and_jobs_by_status(alone: User) -> None:
-    alone.job("running")
-    alone.http.get(f"/jobs/{alone.job()}")
-    text = httpx.get(f"{alone.service.url}/metrics", trust_env=False).text
-    assert re.search(r'^distillery_jobs\{status="running"\} [1-9]', text, re.MULTILINE)
-    assert 'distillery_http_requests_total{method="GET",route="/v1/jobs/{identifier}",status="200"}' in text
-    assert "job_0" not in text
+def figures(service: Service) -> dict[tuple[str, ...], float]:
+    """What Prometheus reads: a value by name and labels in the order of their names."""
+    answer = httpx.get(f"{service.url}/metrics", trust_env=False)
+    return {
+        (sample.name, *(label for _, label in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_figures_tell_of_requests_jobs_queues_workers_and_failures(service: Service, user: User) -> None:
+    user.job("running")
+    user.http.get(f"/jobs/{user.job(ready=True, created_at=time.time() - 500)}")
+    failed = user.job("failed", error={"code": "poison", "fault": "service"}, finished_at=time.time() - 5)
+    user.job("failed", error={"code": "old", "fault": "job"}, finished_at=time.time() - 7200)
+    lost = {"code": "worker_lost", "fault": "service"}
+    with service.rows() as session:
+        for number, ended in ((1, time.time() - 5), (2, time.time() - 7200)):
+            one = Attempt(job_id=failed, number=number, worker_id="w", outcome="lost", error=lost, ended_at=ended)
+            session.add(one)
+        session.add(Inspection(id=f"ins_{time.time()}", kind="teacher", subject_id="t", status="queued"))
+        session.add(Worker(id=f"w-{time.time()}", kind="distill", host="here", process=1, busy_with="job_1"))
+    found: dict[tuple[str, ...], float] = {}
+    deadline = time.monotonic() + 30  # what is counted is kept for some seconds
+    while ("distillery_attempts_last_hour", "worker_lost", "lost") not in found and time.monotonic() < deadline:
+        time.sleep(0.5)
+        found = figures(service)
+    assert found["distillery_attempts_last_hour", "worker_lost", "lost"] == 1
+    assert found["distillery_failures_last_hour", "poison", "service"] == 1
+    assert ("distillery_failures_last_hour", "old", "job") not in found
+    assert found["distillery_jobs", "running"] >= 1 and found["distillery_jobs", "succeeded"] >= 0
+    assert found["distillery_queue_depth", "distill"] >= 1 and found["distillery_queue_depth", "inspect"] >= 1
+    assert found["distillery_queue_oldest_seconds", "distill"] > 400
+    assert found["distillery_workers", "distill", "busy"] >= 1
+    assert found["distillery_http_requests_total", "GET", "/v1/jobs/{identifier}", "200"] >= 1
+    assert not any(label.startswith("job_") for name in found for label in name)
+    with service.rows() as session:
+        session.execute(update(Worker).values(left_at=time.time()))
+        session.execute(delete(Inspection).where(Inspection.subject_id == "t"))
 
 
 def test_the_catalogue_has_a_tag(alone: User) -> None:
