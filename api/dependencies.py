@@ -4,11 +4,13 @@ import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPBearer, SecurityScopes
 
 from api import auth
-from api.errors import Invalid
+from api.auth import Caller
+from api.errors import Forbidden, Invalid, TooMany
 from api.jobs.feed import Feeds
+from api.keys.service import requests
 from api.paging import MOST, Window, parse_labels
 from api.watch import Watch
 
@@ -19,10 +21,38 @@ _bearer = HTTPBearer(
 )
 
 
-def current_key(request: Request, _: Annotated[object, Security(_bearer)]) -> str:
+def current_caller(request: Request, needed: SecurityScopes, _: Annotated[object, Security(_bearer)]) -> Caller:
+    """Whose key the request carries; it must have the scopes that the route needs.
+
+    Raises:
+        Unauthorised: it carries none that is known.
+        TooMany: the key has asked too often.
+        Forbidden: it lacks a scope.
+    """
+    address = request.client.host if request.client else ""
+    caller = auth.authenticate(request.headers.get("authorization"), address)
+    request.state.key_id = caller.key_id
+    if caller.limits is not None:
+        standing = requests.count(caller.key_id, caller.limits.requests_a_minute)
+        request.state.rate = standing.headers()
+        if standing.exceeded:
+            detail = f"This key may ask {standing.quota} times a minute: go on in {standing.reset_seconds} seconds."
+            raise TooMany(detail, headers={"Retry-After": str(standing.reset_seconds)})
+    if missing := [scope for scope in needed.scopes if scope not in caller.scopes]:
+        raise _forbidden(missing, caller)
+    return caller
+
+
+def _forbidden(missing: list[str], caller: Caller) -> Forbidden:
+    has = ", ".join(sorted(caller.scopes)) or "none"
+    detail = f"This needs a key with the scope {' and '.join(missing)}; this one has {has}."
+    challenge = f'Bearer realm="distillery", error="insufficient_scope", scope="{" ".join(missing)}"'
+    return Forbidden(detail, headers={"WWW-Authenticate": challenge})
+
+
+def current_key(caller: Annotated[Caller, Depends(current_caller)]) -> str:
     """The id of the key that the request carries."""
-    request.state.key_id = key_id = auth.authenticate(request.headers.get("authorization"))
-    return key_id
+    return caller.key_id
 
 
 def wished_wait(
@@ -58,6 +88,14 @@ def window(
     return Window(limit, cursor, parse_labels(label or []))
 
 
+def plain_window(
+    limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 50,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
+) -> Window:
+    """The page that is asked for of a list without labels."""
+    return Window(limit, cursor)
+
+
 def idempotency_key(
     idempotency_key: Annotated[
         str | None,
@@ -87,6 +125,13 @@ def current_feeds(request: Request) -> Feeds:
 
 
 CurrentKey = Annotated[str, Depends(current_key)]
+"""Any key; a route that reads or changes something asks for one with a scope instead."""
+JobsRead = Annotated[str, Security(current_key, scopes=["jobs:read"])]
+JobsWrite = Annotated[str, Security(current_key, scopes=["jobs:write"])]
+UploadsRead = Annotated[str, Security(current_key, scopes=["uploads:read"])]
+UploadsWrite = Annotated[str, Security(current_key, scopes=["uploads:write"])]
+Admin = Annotated[Caller, Security(current_caller, scopes=["admin"])]
+PlainWindow = Annotated[Window, Depends(plain_window)]
 CurrentWindow = Annotated[Window, Depends(window)]
 CurrentWatch = Annotated[Watch, Depends(current_watch)]
 CurrentFeeds = Annotated[Feeds, Depends(current_feeds)]

@@ -8,6 +8,7 @@
     │   ├── DigestMismatch          the bytes are not those that a digest header names
     │   └── NoBytes                 an upload without bytes
     ├── Unauthorised            401 no key, or a key that is not known
+    ├── Forbidden               403 the key has not the scope that this needs
     ├── NotFound                404 there is no such thing, or it belongs to another key
     ├── MethodNotAllowed        405
     ├── Conflict                409 the thing is not in a state that allows it
@@ -20,7 +21,8 @@
     ├── Invalid                 422 the request can be read, and is wrong; lists every problem with its pointer
     ├── TooMany                 429 a limit of the key is reached
     ├── Internal                500 a bug of ours
-    └── Unavailable             503 the database or the storage does not answer
+    ├── Unavailable             503 the database or the storage does not answer
+    └── InsufficientStorage     507 the storage is full
 
 All of them are sent as `application/problem+json` (RFC 9457).
 """
@@ -107,6 +109,12 @@ class Unauthorised(ApiError):
         super().__init__(detail, headers={"WWW-Authenticate": challenge})
 
 
+class Forbidden(ApiError):
+    """The key may not do this."""
+
+    status, kind, title = 403, "forbidden", "The key may not do this"
+
+
 class NotFound(ApiError):
     """There is no such thing, or it belongs to another key."""
 
@@ -186,3 +194,9 @@ class Unavailable(ApiError):
     """The database, the storage or the broker does not answer."""
 
     status, kind, title = 503, "unavailable", "A part of the service does not answer"
+
+
+class InsufficientStorage(ApiError):
+    """There is no room left in the service's storage; trying again does not help before the operator has made some."""
+
+    status, kind, title = 507, "insufficient-storage", "The storage is full"

@@ -15,6 +15,7 @@ from api.files import routes as files
 from api.jobs import result_routes
 from api.jobs import routes as jobs
 from api.jobs.feed import Feeds
+from api.keys import routes as keys
 from api.links import PREFIX
 from api.observe import Observe
 from api.teachers import routes as teachers
@@ -50,7 +51,7 @@ def create_app() -> FastAPI:
     app.state.feeds = Feeds(app.state.watch)
     problems.install(app)
     routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, result_routes.router)
-    for router in (*routers, webhooks.router, catalogue.router):
+    for router in (*routers, webhooks.router, keys.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -70,6 +70,7 @@ class Observe:
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
+                    *_rate_headers(scope),
                 ]
             await send(message)
 
@@ -85,6 +86,12 @@ class Observe:
         finally:
             _note(scope, status or CLIENT_CLOSED, time.perf_counter() - started, streamed)
             structlog.contextvars.unbind_contextvars("request_id")
+
+
+def _rate_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """How the key stands, once the request was known to be its own."""
+    found = scope.get("state", {}).get("rate") or {}
+    return [(name.lower().encode(), value.encode()) for name, value in found.items()]
 
 
 def current_request_id() -> str | None:

@@ -16,6 +16,8 @@ from api.errors import (
     ApiError,
     BadRequest,
     Conflict,
+    Forbidden,
+    InsufficientStorage,
     Internal,
     Invalid,
     MethodNotAllowed,
@@ -30,6 +32,7 @@ from models import storage
 from models.problems import problems_of
 
 MEDIA_TYPE = "application/problem+json"
+EVERYWHERE = (401, 403, 429, 500, 503)
 
 
 class Pointed(BaseModel):
@@ -65,15 +68,25 @@ class ProblemBody(BaseModel):
 
 _BY_STATUS: dict[int, type[ApiError]] = {
     cls.status: cls
-    for cls in (BadRequest, Unauthorised, NotFound, MethodNotAllowed, Conflict, TooLarge, UnsupportedMediaType, TooMany)
+    for cls in (
+        BadRequest,
+        Unauthorised,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        Conflict,
+        TooLarge,
+        UnsupportedMediaType,
+        TooMany,
+    )
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of an operation, for its `responses`; 401, 500 and 503 belong to all of them."""
+    """The error answers of an operation, for its `responses`; 401, 403, 429, 500 and 503 belong to all of them."""
     titles = {cls.status: cls.title for cls in ApiError.__subclasses__()} | {500: Internal.title}
     return {
-        status: {"model": ProblemBody, "description": titles[status]} for status in sorted({*statuses, 401, 500, 503})
+        status: {"model": ProblemBody, "description": titles[status]} for status in sorted({*statuses, *EVERYWHERE})
     }
 
 
@@ -113,6 +126,9 @@ def install(app: FastAPI) -> None:
         return respond(request, unavailable("database"))
 
     def on_storage(request: Request, error: storage.StorageError) -> JSONResponse:
+        if isinstance(error, storage.Full):
+            log.error("storage_full", key=error.key)
+            return respond(request, InsufficientStorage("The service's storage is full. Tell its operator to make room."))
         return respond(request, unavailable("storage"))
 
     app.add_exception_handler(ApiError, on_api_error)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.bodies import StrictRoute
-from api.dependencies import CurrentKey, CurrentWatch, CurrentWindow, Wait
+from api.dependencies import CurrentWatch, CurrentWindow, UploadsRead, UploadsWrite, Wait
 from api.exchange import applied, conditional, news, receive, tag_of, verdict
 from api.paging import Page
 from api.problems import problems
@@ -38,7 +38,7 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         responses=problems(400, 422),
     )
     def list_uploads(
-        key: CurrentKey,
+        key: UploadsRead,
         window: CurrentWindow,
         status: Annotated[UploadStatus | None, Query(description="Only those in this state.")] = None,
     ) -> Any:
@@ -53,7 +53,7 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         responses=problems(404, 422) | NOT_MODIFIED,
     )
     async def show(
-        key: CurrentKey,
+        key: UploadsRead,
         watch: CurrentWatch,
         identifier: Identifier,
         wait: Wait,
@@ -72,7 +72,7 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         response_model=body,
         responses=problems(400, 404, 413, 415, 422),
     )
-    def edit(key: CurrentKey, identifier: Identifier, changes: UploadEdit) -> Any:
+    def edit(key: UploadsWrite, identifier: Identifier, changes: UploadEdit) -> Any:
         """What is left out stays as it is."""
         return uploads.edit(key, identifier, changes)
 
@@ -83,7 +83,7 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         status_code=204,
         responses=problems(404, 409, 422),
     )
-    def delete(key: CurrentKey, identifier: Identifier) -> None:
+    def delete(key: UploadsWrite, identifier: Identifier) -> None:
         """Refused while a job that has not ended uses it."""
         uploads.delete(key, identifier)
 
@@ -98,7 +98,7 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         openapi_extra=BYTES,
     )
     async def put(
-        key: CurrentKey, watch: CurrentWatch, identifier: Identifier, wait: Wait, request: Request, response: Response
+        key: UploadsWrite, watch: CurrentWatch, identifier: Identifier, wait: Wait, request: Request, response: Response
     ) -> Any:
         """The raw bytes, as `curl -T FILE LINK` sends them. `Content-Digest` or `Repr-Digest` with a SHA-256 is checked.
 

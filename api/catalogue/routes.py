@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.catalogue.schemas import CatalogueBody
 from api.catalogue.service import tagged_catalogue
-from api.dependencies import CurrentKey
+from api.dependencies import JobsRead
 from api.exchange import conditional
 from api.problems import problems
 from api.upload_routes import NOT_MODIFIED, IfNoneMatch
@@ -21,6 +21,6 @@ router = APIRouter(tags=["catalogue"])
     response_model=CatalogueBody,
     responses=problems(422) | NOT_MODIFIED,
 )
-def show_catalogue(key: CurrentKey, response: Response, if_none_match: IfNoneMatch = None) -> Any:
+def show_catalogue(key: JobsRead, response: Response, if_none_match: IfNoneMatch = None) -> Any:
     """Every objective, procedure, source, transform and network: what it is, its paper, what it needs, its parameters."""
     return conditional(response, *tagged_catalogue(), if_none_match)

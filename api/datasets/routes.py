@@ -6,7 +6,7 @@ from fastapi import Body, Response
 
 from api.datasets.schemas import DatasetBody
 from api.datasets.service import DATASETS, values_of
-from api.dependencies import CurrentKey
+from api.dependencies import UploadsWrite
 from api.problems import problems
 from api.upload_routes import created, upload_router
 from models.spec import DatasetSpec
@@ -23,7 +23,7 @@ router = upload_router(DATASETS)
     responses=problems(400, 413, 415, 422),
 )
 async def create_dataset(
-    key: CurrentKey, spec: Annotated[DatasetSpec, Body(examples=[{"name": "digits"}])], response: Response
+    key: UploadsWrite, spec: Annotated[DatasetSpec, Body(examples=[{"name": "digits"}])], response: Response
 ) -> DatasetBody:
     """PUT the bytes to the link in `upload` next: an npz file, or a zip of a folder a class."""
     return await created(DATASETS, key, values_of(spec), response)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Body, Response
 
-from api.dependencies import CurrentKey
+from api.dependencies import UploadsWrite
 from api.files.schemas import FileBody
 from api.files.service import FILES, values_of
 from api.problems import problems
@@ -23,7 +23,7 @@ router = upload_router(FILES)
     responses=problems(400, 413, 415, 422),
 )
 async def create_file(
-    key: CurrentKey,
+    key: UploadsWrite,
     spec: Annotated[FileSpec, Body(examples=[{"kind": "weights", "name": "warm start"}])],
     response: Response,
 ) -> FileBody:

@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.bodies import StrictRoute
-from api.dependencies import CurrentFeeds, CurrentKey
+from api.dependencies import CurrentFeeds, JobsRead
 from api.downloads import disposition, serve, zipped
 from api.errors import BadHeader
 from api.jobs import results
@@ -53,7 +53,7 @@ SHAPE = {"parameters": RANGE_HEADERS}
     | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A page, or a stream."}},
 )
 async def list_events(
-    key: CurrentKey,
+    key: JobsRead,
     feeds: CurrentFeeds,
     identifier: Identifier,
     after: After = 0,
@@ -84,7 +84,7 @@ async def list_events(
     responses=problems(400, 404, 422),
 )
 def list_metrics(
-    key: CurrentKey,
+    key: JobsRead,
     identifier: Identifier,
     name: Annotated[
         list[Annotated[str, Query(max_length=128, pattern=r"^[^\x00]*$")]] | None,
@@ -105,7 +105,7 @@ def list_metrics(
     response_model=Page[PreviewBody],
     responses=problems(404, 422),
 )
-def list_previews(key: CurrentKey, identifier: Identifier) -> Page[PreviewBody]:
+def list_previews(key: JobsRead, identifier: Identifier) -> Page[PreviewBody]:
     """Pictures of the newest attempt, visible while it runs and after it failed."""
     return results.previews(key, identifier)
 
@@ -117,7 +117,7 @@ def list_previews(key: CurrentKey, identifier: Identifier) -> Page[PreviewBody]:
     response_model=Page[ArtifactBody],
     responses=problems(404, 422),
 )
-def list_artifacts(key: CurrentKey, identifier: Identifier) -> Page[ArtifactBody]:
+def list_artifacts(key: JobsRead, identifier: Identifier) -> Page[ArtifactBody]:
     """By name; none before the job has succeeded, then all, until `artifacts_expire_at` if the job has one."""
     return results.artifacts(key, identifier)
 
@@ -129,7 +129,7 @@ def list_artifacts(key: CurrentKey, identifier: Identifier) -> Page[ArtifactBody
     response_class=Response,
     responses=problems(404, 409, 410, 422) | {200: {"description": "A zip.", "content": {"application/zip": BINARY}}},
 )
-def download_all(key: CurrentKey, identifier: Identifier) -> Response:
+def download_all(key: JobsRead, identifier: Identifier) -> Response:
     """One zip, uncompressed."""
     job, blobs = results.all_artifacts(key, identifier)
     headers = {"Content-Disposition": disposition(f"{job.name}.zip"), "Cache-Control": "private, no-cache"}
@@ -152,7 +152,7 @@ def download_all(key: CurrentKey, identifier: Identifier) -> Response:
     openapi_extra=SHAPE,
 )
 def download_artifact(
-    key: CurrentKey, identifier: Identifier, name: FileName, request: Request, if_none_match: IfNoneMatch = None
+    key: JobsRead, identifier: Identifier, name: FileName, request: Request, if_none_match: IfNoneMatch = None
 ) -> Response:
     """`ETag` is the SHA-256. One `Range` is served, `If-Range` and `If-None-Match` are honoured."""
     return serve(request, results.blob(Artifact, key, identifier, name))
@@ -174,7 +174,7 @@ def download_artifact(
     openapi_extra=SHAPE,
 )
 def download_preview(
-    key: CurrentKey, identifier: Identifier, name: FileName, request: Request, if_none_match: IfNoneMatch = None
+    key: JobsRead, identifier: Identifier, name: FileName, request: Request, if_none_match: IfNoneMatch = None
 ) -> Response:
     """As an artifact is downloaded."""
     return serve(request, results.blob(Preview, key, identifier, name))

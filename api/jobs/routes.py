@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.bodies import StrictRoute
-from api.dependencies import CurrentKey, CurrentWatch, CurrentWindow, IdempotencyKey, Wait, Wish
+from api.dependencies import CurrentWatch, CurrentWindow, IdempotencyKey, JobsRead, JobsWrite, Wait, Wish
 from api.exchange import applied, conditional
 from api.jobs import service, submission, validation
 from api.jobs.news import fresh, tag_of
@@ -44,9 +44,7 @@ Spec = Annotated[JobSpec, Body(examples=EXAMPLES)]
     response_model=JobBody,
     responses=problems(400, 409, 413, 415, 422, 429),
 )
-async def submit(
-    key: CurrentKey, spec: Spec, promised: IdempotencyKey, request: Request, response: Response
-) -> JobBody:
+async def submit(key: JobsWrite, spec: Spec, promised: IdempotencyKey, request: Request, response: Response) -> JobBody:
     """Queue a distillation. What can be known to be wrong is a 422 at once; networks are built and checked seconds
     later. With an `Idempotency-Key`, the same key and body give the same job, however often they are sent."""
     asked = await request.json()
@@ -61,7 +59,7 @@ async def submit(
     response_model=Validated,
     responses=problems(400, 413, 415, 422),
 )
-async def validate(key: CurrentKey, watch: CurrentWatch, spec: Spec, wish: Wish, response: Response) -> Validated:
+async def validate(key: JobsWrite, watch: CurrentWatch, spec: Spec, wish: Wish, response: Response) -> Validated:
     """The spec with every default written out, or all that is wrong with it. An inspect worker builds the networks,
     which takes seconds; `checked` says how far that came. Waits 30 seconds at most, or as `Prefer: wait=N` says."""
     applied(response, wish or 0)
@@ -72,7 +70,7 @@ async def validate(key: CurrentKey, watch: CurrentWatch, spec: Spec, wish: Wish,
     "", summary="List jobs", operation_id="list_jobs", response_model=Page[JobSummary], responses=problems(400, 422)
 )
 def list_jobs(
-    key: CurrentKey,
+    key: JobsRead,
     window: CurrentWindow,
     status: Annotated[list[JobStatus] | None, Query(description="Only those in this state; may be repeated.")] = None,
 ) -> Page[JobSummary]:
@@ -88,7 +86,7 @@ def list_jobs(
     responses=problems(404, 422) | NOT_MODIFIED,
 )
 async def show(
-    key: CurrentKey,
+    key: JobsRead,
     watch: CurrentWatch,
     identifier: Identifier,
     wait: Wait,
@@ -111,7 +109,7 @@ async def show(
     response_model=JobBody,
     responses=problems(404, 409, 422),
 )
-def cancel(key: CurrentKey, identifier: Identifier) -> JobBody:
+def cancel(key: JobsWrite, identifier: Identifier) -> JobBody:
     """A queued job is cancelled at once, a running one within seconds. Asking again changes nothing."""
     return service.cancel(key, identifier)
 
@@ -124,7 +122,7 @@ def cancel(key: CurrentKey, identifier: Identifier) -> JobBody:
     response_model=JobBody,
     responses=problems(400, 404, 409, 422, 429),
 )
-async def retry(key: CurrentKey, identifier: Identifier, promised: IdempotencyKey, response: Response) -> JobBody:
+async def retry(key: JobsWrite, identifier: Identifier, promised: IdempotencyKey, response: Response) -> JobBody:
     """A new job with the spec of one that has ended; what is final stays final."""
     made = submission.promise(promised, {"retry_of": identifier})
     return _accepted(response, *await run_in_threadpool(submission.retry, key, identifier, made))
@@ -137,7 +135,7 @@ async def retry(key: CurrentKey, identifier: Identifier, promised: IdempotencyKe
     status_code=204,
     responses=problems(404, 409, 422),
 )
-def delete(key: CurrentKey, identifier: Identifier) -> None:
+def delete(key: JobsWrite, identifier: Identifier) -> None:
     """Only a job that has ended can be deleted."""
     service.remove(key, identifier)
 

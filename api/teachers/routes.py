@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import Body, Response
 
-from api.dependencies import CurrentKey
+from api.dependencies import UploadsWrite
 from api.problems import problems
 from api.teachers.schemas import TeacherBody
 from api.teachers.service import TEACHERS, values_of
@@ -30,7 +30,7 @@ EXAMPLE: dict[str, Any] = {
     responses=problems(400, 413, 415, 422),
 )
 async def create_teacher(
-    key: CurrentKey, spec: Annotated[TeacherSpec, Body(examples=[EXAMPLE])], response: Response
+    key: UploadsWrite, spec: Annotated[TeacherSpec, Body(examples=[EXAMPLE])], response: Response
 ) -> TeacherBody:
     """Says which network the weights belong to and what it reads. PUT the checkpoint to the link in `upload` next:
     safetensors, or a `.pt` file that holds a state dict."""

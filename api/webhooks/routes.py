@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from api.bodies import StrictRoute
-from api.dependencies import CurrentKey, CurrentWindow
+from api.dependencies import CurrentWindow, JobsRead, JobsWrite
 from api.paging import Page
 from api.problems import problems
 from api.upload_routes import Identifier
@@ -24,7 +24,7 @@ Delivery = Annotated[str, Path(max_length=64, description="The `webhook-id`.")]
     response_model=NewSecretBody,
     responses=problems(422),
 )
-def make_secret(key: CurrentKey, response: Response) -> NewSecretBody:
+def make_secret(key: JobsWrite, response: Response) -> NewSecretBody:
     """The first, or a new one in the place of the one that is there, which signs too for a day, so that receivers can
     change over. It is shown in this answer and never again."""
     response.headers["Cache-Control"] = "no-store"
@@ -38,7 +38,7 @@ def make_secret(key: CurrentKey, response: Response) -> NewSecretBody:
     response_model=SecretBody,
     responses=problems(404, 422),
 )
-def show_secret(key: CurrentKey) -> SecretBody:
+def show_secret(key: JobsRead) -> SecretBody:
     """Each key has one. The secret itself is not shown again: make a new one if it is lost."""
     return service.show_secret(key)
 
@@ -50,7 +50,7 @@ def show_secret(key: CurrentKey) -> SecretBody:
     response_model=Page[DeliveryBody],
     responses=problems(400, 404, 422),
 )
-def list_deliveries(key: CurrentKey, identifier: Identifier, window: CurrentWindow) -> Page[DeliveryBody]:
+def list_deliveries(key: JobsRead, identifier: Identifier, window: CurrentWindow) -> Page[DeliveryBody]:
     """The newest first, with every try. Of an answer, nothing but its status code is kept."""
     return service.deliveries(key, identifier, window)
 
@@ -63,6 +63,6 @@ def list_deliveries(key: CurrentKey, identifier: Identifier, window: CurrentWind
     response_model=DeliveryBody,
     responses=problems(404, 409, 422),
 )
-def redeliver(key: CurrentKey, identifier: Identifier, delivery: Delivery) -> DeliveryBody:
+def redeliver(key: JobsWrite, identifier: Identifier, delivery: Delivery) -> DeliveryBody:
     """The same message under the same id, signed anew, once it is over: delivered, failed or disabled."""
     return service.redeliver(key, identifier, delivery)

@@ -24,6 +24,9 @@ from models.settings import Settings
 from models.storage import Storage, open_storage
 from tests.servers import _free_ports
 
+PLAIN = ("jobs:read", "jobs:write", "uploads:read", "uploads:write")
+"""What most keys may do."""
+MANY = {"requests_a_minute": 1_000_000, "failures_a_minute": 1_000_000}
 INPUT = {"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]}
 TEACHER = {"name": "digits", "network": "lenet5", "classes": 10, "input": INPUT}
 FINDINGS = {"parameters": 61_706, "differentiable": True}
@@ -50,7 +53,7 @@ class Service:
         """A key that nobody else uses, and its id."""
         key, key_id = make_key(), new_id("key")
         with self.rows() as session:
-            session.add(Key(id=key_id, name="test", hash=hash_key(key), scopes=[], **values))
+            session.add(Key(id=key_id, name="test", hash=hash_key(key), **({"scopes": list(PLAIN)} | values)))
         return key, key_id
 
     def user(self, **values: Any) -> "User":
@@ -145,7 +148,7 @@ class User:
 def running(folder: Path, **values: Any) -> Iterator[Service]:
     """`python -m api` with its own data folder and these settings; it must not have failed at anything."""
     [port] = _free_ports(1)
-    settings = {"data": folder / "data", "port": port, "broker_url": "filesystem://"} | values
+    settings = {"data": folder / "data", "port": port, "broker_url": "filesystem://"} | MANY | values
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DISTILL_")}
     environment |= {f"DISTILL_{name.upper()}": str(value) for name, value in settings.items()}
     log = folder / "log"

@@ -31,10 +31,17 @@ def owned(other: User) -> dict[str, str]:
     return {"jobs": job, "teachers": other.teacher("waiting"), "datasets": other.dataset("waiting"), "files": weights}
 
 
+ELSEWHERE = {"keys": "those who manage keys see all of them"}
+"""Paths whose ids belong to nobody, and why; a key without the scope admin gets a 403 there."""
+
+
 def test_every_operation_on_another_keys_record_is_a_404(user: User, other: User, owned: dict[str, str]) -> None:
     assert len(OPERATIONS) >= 25
     for method, template in OPERATIONS:
         kind = re.match(r"/v1/(\w+)", template)[1]  # type: ignore[index]
+        if kind in ELSEWHERE:
+            problem(user.http.request(method, user.service.url + template.format(identifier=other.key_id)), 403)
+            continue
         path = template.replace("{identifier}", owned[kind]).replace("{name}", "student.onnx")
         answer = user.http.request(method, user.service.url + path, **BODIES.get(method, {}))
         assert answer.status_code == 404, f"{method} {path}: {answer.text}"

@@ -1,0 +1,102 @@
+"""`/keys`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Response
+
+from api.bodies import StrictRoute
+from api.dependencies import Admin, CurrentKey, PlainWindow
+from api.keys import service
+from api.keys.schemas import KeyBody, KeyEdit, KeyMade, KeySpec, KeyUse, Rotation
+from api.paging import Page
+from api.problems import problems
+from api.upload_routes import Identifier
+
+router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
+EXAMPLE = {"name": "ci", "scopes": ["jobs:read", "jobs:write", "uploads:read", "uploads:write"], "expires_days": 90}
+
+
+@router.post(
+    "",
+    summary="Make a key",
+    operation_id="create_key",
+    status_code=201,
+    response_model=KeyMade,
+    responses=problems(400, 413, 415, 422),
+)
+def create_key(caller: Admin, spec: Annotated[KeySpec, Body(examples=[EXAMPLE])], response: Response) -> KeyMade:
+    """Its secret is shown in this answer and never again."""
+    made = service.create(caller, spec)
+    response.headers["Location"] = made.links["self"]
+    response.headers["Cache-Control"] = "no-store"
+    return made
+
+
+@router.get(
+    "", summary="List keys", operation_id="list_keys", response_model=Page[KeyBody], responses=problems(400, 422)
+)
+def list_keys(caller: Admin, window: PlainWindow) -> Page[KeyBody]:
+    """The newest first, those that were revoked too."""
+    return service.page(window)
+
+
+@router.get(
+    "/me",
+    summary="Show the key that asks",
+    operation_id="get_own_key",
+    response_model=KeyUse,
+    responses=problems(422),
+)
+def show_own(key: CurrentKey) -> KeyUse:
+    """What it may do and use, and what it uses. Every key may ask this."""
+    return service.show(key)
+
+
+@router.get(
+    "/{identifier}",
+    summary="Show a key",
+    operation_id="get_key",
+    response_model=KeyUse,
+    responses=problems(404, 422),
+)
+def show_key(caller: Admin, identifier: Identifier) -> KeyUse:
+    """What it may do and use, and what it uses."""
+    return service.show(identifier)
+
+
+@router.patch(
+    "/{identifier}",
+    summary="Change a key",
+    operation_id="edit_key",
+    response_model=KeyBody,
+    responses=problems(400, 404, 409, 413, 415, 422),
+)
+def edit_key(caller: Admin, identifier: Identifier, changes: KeyEdit) -> KeyBody:
+    """What is left out stays as it is."""
+    return service.edit(caller, identifier, changes)
+
+
+@router.post(
+    "/{identifier}/rotate",
+    summary="Give a key a new secret",
+    operation_id="rotate_key",
+    response_model=KeyMade,
+    responses=problems(400, 404, 409, 413, 415, 422),
+)
+def rotate_key(caller: Admin, identifier: Identifier, response: Response, rotation: Rotation | None = None) -> KeyMade:
+    """The new secret is shown in this answer and never again; the old one opens for `grace_seconds` more. The key stays
+    the same, with all its jobs and uploads."""
+    response.headers["Cache-Control"] = "no-store"
+    return service.rotate(caller, identifier, (rotation or Rotation()).grace_seconds)
+
+
+@router.post(
+    "/{identifier}/revoke",
+    summary="Revoke a key",
+    operation_id="revoke_key",
+    response_model=KeyBody,
+    responses=problems(404, 409, 422),
+)
+def revoke_key(caller: Admin, identifier: Identifier) -> KeyBody:
+    """It opens no more, for good; its jobs go on. The last key with the scope `admin` cannot be revoked."""
+    return service.revoke(identifier)

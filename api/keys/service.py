@@ -1,0 +1,168 @@
+"""Keys in the database: make, show, change, rotate, revoke."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from api import quota
+from api.auth import Caller, hash_key, make_key
+from api.errors import Conflict, Forbidden, Invalid, NotFound
+from api.keys.schemas import KeyBody, KeyEdit, KeyMade, KeySpec, KeyUse, Used
+from api.links import link
+from api.paging import Page, Window
+from api.rates import Rates
+from models.database import now, reading, transaction
+from models.limits import Limits, limits_of
+from models.records import Key
+from models.records.columns import new_id
+from models.status import JobStatus
+
+DAY_SECONDS = 24 * 3600
+requests = Rates()
+"""Requests of each key, to this process."""
+
+
+def create(caller: Caller, spec: KeySpec) -> KeyMade:
+    """A new key, with its secret.
+
+    Raises:
+        Forbidden, Invalid: it would be allowed more than the caller is.
+    """
+    secret = make_key()
+    with transaction() as session:
+        inherited = _own_limits(session, caller.key_id)
+        own = inherited | spec.limits.model_dump(exclude_none=True)
+        _require_reach(caller, spec.scopes, limits_of(own))
+        at = session.scalars(select(now())).one()
+        expires_at = at + spec.expires_days * DAY_SECONDS if spec.expires_days else None
+        key = Key(
+            id=new_id("key"), name=spec.name, hash=hash_key(secret), scopes=list(spec.scopes), limits=own or None,
+            expires_at=expires_at,
+        )  # fmt: skip
+        session.add(key)
+        session.flush()
+        return KeyMade.model_validate(_columns(key) | {"key": secret})
+
+
+def page(window: Window) -> Page[KeyBody]:
+    """Some of all keys, those that were revoked too."""
+    with reading() as session:
+        return window.page(session, select(Key), Key.id, lambda key: KeyBody.model_validate(_columns(key)))
+
+
+def show(key_id: str) -> KeyUse:
+    """A key, and what it uses."""
+    with reading() as session:
+        key = _find(session, key_id)
+        limits = limits_of(key.limits)
+        used = Used(
+            stored_bytes=quota.used_bytes(session, key.id),
+            queued_jobs=quota.jobs_of(session, key.id, JobStatus.QUEUED),
+            running_jobs=quota.jobs_of(session, key.id, JobStatus.RUNNING),
+            requests=requests.count(key.id, limits.requests_a_minute, more=0).used,
+        )
+        return KeyUse.model_validate(_columns(key) | {"used": used})
+
+
+def edit(caller: Caller, key_id: str, changes: KeyEdit) -> KeyBody:
+    """Change a key's name, scopes or limits.
+
+    Raises:
+        Forbidden, Invalid: it would be allowed more than the caller is.
+        Conflict: nobody could manage keys any more.
+    """
+    with transaction() as session:
+        key = _find(session, key_id, lock=True)
+        given = changes.model_dump(exclude_unset=True)
+        if "limits" in given:
+            given["limits"] = changes.limits.model_dump(exclude_none=True) or None
+        if "scopes" in given or "limits" in given:
+            scopes = given.get("scopes", key.scopes)
+            _require_reach(caller, scopes, limits_of(given.get("limits", key.limits)))
+            if "admin" not in scopes:
+                _require_another_admin(session, key)
+        for name, value in given.items():
+            setattr(key, name, value)
+        session.flush()
+        return KeyBody.model_validate(_columns(key))
+
+
+def rotate(caller: Caller, key_id: str, grace_seconds: float) -> KeyMade:
+    """A new secret for a key; the old one opens for so long. Its id, and so all that belongs to it, stays.
+
+    Raises:
+        Conflict: it was revoked or has expired.
+        Forbidden: it is allowed more than the caller, who would learn its secret.
+    """
+    secret = make_key()
+    with transaction() as session:
+        key = _find(session, key_id, lock=True)
+        at = session.scalars(select(now())).one()
+        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= at):
+            raise Conflict("The key was revoked or has expired: make a new one.")
+        _require_reach(caller, key.scopes, limits_of(key.limits))
+        key.previous_hash = key.hash if grace_seconds else None
+        key.previous_until = at + grace_seconds if grace_seconds else None
+        key.hash = hash_key(secret)
+        session.flush()
+        return KeyMade.model_validate(_columns(key) | {"key": secret})
+
+
+def revoke(key_id: str) -> KeyBody:
+    """End a key for good; its jobs go on. Asking again changes nothing.
+
+    Raises:
+        Conflict: it is the last that may manage keys.
+    """
+    with transaction() as session:
+        key = _find(session, key_id, lock=True)
+        if key.revoked_at is None:
+            _require_another_admin(session, key)
+            key.revoked_at = session.scalars(select(now())).one()
+            key.previous_hash = key.previous_until = None
+            session.flush()
+        return KeyBody.model_validate(_columns(key))
+
+
+def _find(session: Session, key_id: str, lock: bool = False) -> Key:
+    query = select(Key).where(Key.id == key_id.replace("\0", ""))
+    key = session.scalar(query.with_for_update() if lock else query)
+    if key is None:
+        raise NotFound(f"There is no key {key_id}.")
+    return key
+
+
+def _own_limits(session: Session, key_id: str) -> dict[str, Any]:
+    return dict(session.scalar(select(Key.limits).where(Key.id == key_id)) or {})
+
+
+def _require_reach(caller: Caller, scopes: Iterable[str], limits: Limits) -> None:
+    """See that nobody gives, or takes by a rotation, what they have not."""
+    missing = sorted(set(scopes) - caller.scopes)
+    if missing:
+        raise Forbidden(f"A key gives no more than it has, and this one has not {' and '.join(missing)}.")
+    own = caller.limits.model_dump() if caller.limits else {}
+    over = [
+        (f"/limits/{name}", f"must be at most {most}, as for the key that asks")
+        for name, most in own.items()
+        if getattr(limits, name) > most
+    ]
+    if over:
+        raise Invalid(over)
+
+
+def _require_another_admin(session: Session, key: Key) -> None:
+    """See that a key is not the last that may manage keys; two that would end each other come one after the other."""
+    if "admin" not in key.scopes:
+        return
+    alive = Key.revoked_at.is_(None), or_(Key.expires_at.is_(None), Key.expires_at > now())
+    others = session.scalars(select(Key).where(*alive, Key.id != key.id).order_by(Key.id).with_for_update()).all()
+    if not any("admin" in other.scopes for other in others):
+        raise Conflict("It is the last key with the scope admin: make another one first, or nobody can make keys.")
+
+
+def _columns(key: Key) -> dict[str, Any]:
+    values = {column.key: getattr(key, column.key) for column in Key.__table__.columns}
+    return values | {"limits": limits_of(key.limits), "links": {"self": link(f"/keys/{key.id}")}}
