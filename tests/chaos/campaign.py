@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from models.database import make_engine
-from models.records import Attempt, Event, Teacher
+from models.records import Attempt, Dataset, Event, Teacher
 from models.settings import Settings
 from models.storage import open_storage
 from tests.chaos import checker, undisturbed
@@ -149,7 +151,9 @@ class Campaign:
             own = inputs if needs_data(variant) else {"teacher": inputs["teacher"]}
             resolved[variant] = users.send("POST", "/jobs:validate", json=VARIANTS[variant] | own).json()["resolved"]
         teacher = users.send("GET", f"teachers/{inputs['teacher']}").json()
-        blobs = {kind: f"blobs/{id}.safetensors" for kind, id in inputs.items()}
+        with Session(self._engine) as session:
+            rows = {"teacher": Teacher, "dataset": Dataset}
+            blobs = {kind: str(session.get_one(rows[kind], id).blob_key) for kind, id in inputs.items()}
         return undisturbed.twins(resolved, teacher, self._storage, blobs, self.parts.folder / "undisturbed")
 
     def _world(self, users: Users) -> checker.World:
