@@ -8,6 +8,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
 
@@ -30,7 +31,9 @@ class Signer:
         }
         return self.signed(key, seconds, datetime.now(UTC), answer)
 
-    def signed(self, key: str, seconds: int, moment: datetime, query: dict[str, str]) -> str:
+    def signed(
+        self, key: str, seconds: int, moment: datetime, query: dict[str, str], method: Literal["GET", "DELETE"] = "GET"
+    ) -> str:
         """The link signed at a given moment, with further query parameters."""
         url = urlsplit(self.endpoint.rstrip("/"))
         path = quote("/".join(part for part in (url.path, self.bucket, self.prefix, key) if part))
@@ -45,7 +48,7 @@ class Signer:
             "X-Amz-SignedHeaders": "host",
         }
         encoded = "&".join(f"{quote(name, safe='')}={quote(query[name], safe='')}" for name in sorted(query))
-        request = "\n".join(("GET", path, encoded, f"host:{url.netloc}\n", "host", "UNSIGNED-PAYLOAD"))
+        request = "\n".join((method, path, encoded, f"host:{url.netloc}\n", "host", "UNSIGNED-PAYLOAD"))
         digest = hashlib.sha256(request.encode()).hexdigest()
         text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
         signature = hmac.new(self._signing_key(day), text.encode(), hashlib.sha256).hexdigest()

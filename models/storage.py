@@ -7,7 +7,8 @@ Keys are `/`-separated names (docs/architecture.md lists them). A write is seen 
     ├── Exists              a create-only write found one
     ├── TooLarge            a stream went past its limit
     ├── Damaged             the bytes are not those whose SHA-256 was recorded
-    └── Unavailable         the store does not answer, refuses us, or is full
+    └── Unavailable         the store does not answer, or refuses us
+        └── Full            there is no room left
 """
 
 import asyncio
@@ -23,11 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+from xml.etree import ElementTree
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, S3Store
 
+from models.multipart import Multiparts
 from models.presign import Signer
 from models.settings import Settings, settings
 
@@ -39,6 +42,8 @@ CHUNK = 4 * 2**20
 PART = 8 * 2**20
 """Bytes of one part of a multipart write; S3 allows 10,000 of them."""
 PARTS_AT_ONCE = 4
+FULL = ("os error 28", "No space left on device", "507 Insufficient Storage")
+"""What a disk or an S3 server says when it has no room."""
 PARTIAL = re.compile(r"#\d+$")
 """How a folder's file ends while it is written."""
 
@@ -72,7 +77,11 @@ class Damaged(StorageError):
 
 
 class Unavailable(StorageError):
-    """The store does not answer, refuses us, or is full."""
+    """The store does not answer, or refuses us."""
+
+
+class Full(Unavailable):
+    """There is no room left in the store."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +130,14 @@ class Tally:
 class Storage:
     """Blobs in a folder or in a bucket. Every method may raise `Unavailable`."""
 
-    def __init__(self, store: LocalStore | S3Store, signer: Signer | None = None, folder: Path | None = None):
-        self._store, self._signer, self._folder = store, signer, folder
+    def __init__(
+        self,
+        store: LocalStore | S3Store,
+        signer: Signer | None = None,
+        folder: Path | None = None,
+        multiparts: Multiparts | None = None,
+    ):
+        self._store, self._signer, self._folder, self._multiparts = store, signer, folder, multiparts
 
     def put(self, key: str, data: bytes | Path | Iterable[bytes], create_only: bool = False) -> Stored:
         """Write a blob, over an older one unless `create_only`.
@@ -248,13 +263,13 @@ class Storage:
                     yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
     def discard_partial(self, older_than_seconds: float) -> int:
-        """Remove what writers that were killed have left in a folder; says how many files.
+        """Remove what writers that were killed have left; says how many.
 
-        No listing shows these, since a blob is written beside its name. In a bucket they are incomplete multipart
-        uploads, which a lifecycle rule of the bucket removes.
+        No listing shows these: in a folder a blob is written beside its name, in a bucket it is a multipart upload that
+        nobody completes.
         """
         if self._folder is None:
-            return 0
+            return self._discard_multiparts(older_than_seconds)
         discarded, before = 0, time.time() - older_than_seconds
         for path in self._folder.rglob("*#*"):
             try:
@@ -264,6 +279,12 @@ class Storage:
             except FileNotFoundError:
                 continue  # its writer has just finished, or another sweep was quicker
         return discarded
+
+    def _discard_multiparts(self, older_than_seconds: float) -> int:
+        try:
+            return self._multiparts.discard(older_than_seconds) if self._multiparts else 0
+        except (OSError, ElementTree.ParseError) as error:
+            raise Unavailable("", f"unfinished uploads cannot be listed or aborted: {error}") from error
 
     def presign(self, key: str, seconds: int, file_name: str, content_type: str) -> str | None:
         """A link that anyone may GET for so long, saved under `file_name`.
@@ -305,7 +326,9 @@ def _translated(key: str) -> Iterator[None]:
     except AlreadyExistsError as error:
         raise Exists(key, "there is one already") from error
     except BaseError as error:  # and no OSError: those are the sender's
-        raise Unavailable(key, str(error).partition("\n")[0]) from error
+        message = str(error).partition("\n")[0]
+        full = any(words in str(error) for words in FULL)
+        raise (Full if full else Unavailable)(key, message) from error
 
 
 def open_storage(settings: Settings) -> Storage:
@@ -313,11 +336,15 @@ def open_storage(settings: Settings) -> Storage:
 
     Raises:
         ValueError: the URL is neither `file:///folder` nor `s3://bucket/prefix`.
+        Unavailable: the folder cannot be used.
     """
     url = urlsplit(settings.storage)
     if url.scheme == "file" and url.path:
         folder = Path(url2pathname(url.path))
-        return Storage(LocalStore(folder, automatic_cleanup=True, mkdir=True), folder=folder)
+        try:
+            return Storage(LocalStore(folder, automatic_cleanup=True, mkdir=True), folder=folder)
+        except OSError as error:
+            raise Unavailable(str(folder), f"the folder cannot be used: {error}") from error
     if url.scheme == "s3" and url.netloc:
         return _open_bucket(settings, url.netloc, url.path.strip("/"))
     raise ValueError(f"storage must be file:///folder or s3://bucket/prefix, not {settings.storage}")
@@ -339,7 +366,9 @@ def _open_bucket(settings: Settings, bucket: str, prefix: str) -> Storage:
         retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)},
     )
     signer = Signer(public, bucket, prefix, access, secret, region) if public and access and secret else None
-    return Storage(store, signer)
+    address = endpoint or f"https://s3.{region}.amazonaws.com"
+    whole = Signer(address, bucket, "", access, secret, region) if access and secret else None
+    return Storage(store, signer, multiparts=Multiparts(whole, prefix) if whole else None)
 
 
 @lru_cache(maxsize=1)

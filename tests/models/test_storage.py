@@ -245,6 +245,25 @@ def test_what_a_killed_writer_left_in_a_folder_is_discarded_in_time(configured_f
     assert whole(configured_folder, "uploads/y#1/2") == b"whole"
 
 
+def test_what_a_killed_writer_left_in_a_bucket_is_discarded_in_time(s3: S3, configure: Configure) -> None:
+    other = open_storage(configure(**s3_settings(s3)))  # under a prefix of its own
+    blobs = open_storage(configure(**s3_settings(s3)))
+    blobs.put("uploads/y/1", b"whole")
+    unfinished = blobs._multiparts
+    assert unfinished is not None and list(unfinished.list()) == []
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", WRITER], cwd=root) as writer:
+        give_up = time.monotonic() + 30
+        while not (left := list(unfinished.list())) and time.monotonic() < give_up:
+            time.sleep(0.2)
+        writer.kill()
+    assert [one.key.rpartition("uploads/")[2] for one in left] == ["x/1"]
+    assert other.discard_partial(-60) == 0 == blobs.discard_partial(3600)
+    assert [entry.key for entry in blobs.list()] == ["uploads/y/1"]
+    assert blobs.discard_partial(-60) == 1 and list(unfinished.list()) == []
+    assert whole(blobs, "uploads/y/1") == b"whole"
+
+
 def test_a_folder_makes_no_links(configured_folder: Storage) -> None:
     assert configured_folder.presign("large", 60, "large.bin", "text/plain") is None
 

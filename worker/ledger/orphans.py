@@ -11,7 +11,7 @@ from models.database import now, reading
 from models.records import Artifact, Attempt, Checkpoint, Dataset, File, Job, Preview, Teacher
 from models.settings import settings
 from models.status import JobStatus
-from models.storage import Entry, storage
+from models.storage import Entry, StorageError, storage
 from worker.ledger.claims import clock
 
 REST_SECONDS = 6 * 3600.0
@@ -34,8 +34,7 @@ class Orphans:
         if self._entries is None:
             if clock() < self._rested_at:
                 return 0
-            if discarded := storage().discard_partial(_spared_seconds()):
-                log.warning("partial_blobs_removed", count=discarded)
+            _discard_partial()
             self._entries = (entry for prefix in PREFIXES for entry in storage().list(prefix))
         entries, self._entries = self._entries, None  # an error on the way ends this look
         page = list(islice(entries, PAGE))
@@ -44,6 +43,14 @@ class Orphans:
         else:
             self._rested_at = clock() + min(REST_SECONDS, _spared_seconds() / 4)
         return clear_orphans(page)
+
+
+def _discard_partial() -> None:
+    try:
+        if discarded := storage().discard_partial(_spared_seconds()):
+            log.warning("partial_blobs_removed", count=discarded)
+    except StorageError as error:  # a server need not allow it
+        log.warning("partial_blobs_left", error=str(error))
 
 
 def clear_orphans(entries: Iterable[Entry]) -> int:
