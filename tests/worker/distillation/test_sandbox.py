@@ -1,15 +1,23 @@
 """The engine's sandbox, on this kernel and as older ones would have it. What it withholds: tests/integration/test_sandbox.py."""
 
 import errno
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from tests.worker.distillation.killed_runs import job_of, write_inputs
+from worker.distillation import networks
+from worker.distillation.job import read_contract
 from worker.distillation.sandbox import Report, landlock, seccomp
 from worker.distillation.sandbox.system_calls import ARCHITECTURES, FORBIDDEN, NUMBERS
 
@@ -124,6 +132,85 @@ def test_ranks_reach_each_other_and_nobody_else(tmp_path: Path) -> None:
         return
     assert (said["network"], said["rank"], said["killed"], said["dies with its parent"]) == ("own", 0, -9, 9)
     assert (said["outside"], said["unix"]) == ("ECONNREFUSED", "EACCES")
+
+
+WITHOUT_NAMESPACES = """
+from worker.distillation.sandbox import kernel, seccomp
+lines = [(seccomp.LOAD, 0, 0, 0), (seccomp.JUMP_EQUAL, 0, 1, 272 if os.uname().machine == "x86_64" else 97)]
+lines += [seccomp._refuse(errno.EPERM), (seccomp.RETURN, 0, 0, seccomp.ALLOW)]
+program = seccomp.Program(len(lines), (seccomp.Line * len(lines))(*lines))
+kernel.forbid_privileges()
+kernel.prctl(kernel.PR_SET_SECCOMP, seccomp.MODE_FILTER, ctypes.pointer(program))
+"""
+
+
+@needs_landlock
+def test_ranks_share_the_network_where_containers_allow_no_namespaces_and_the_report_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        said = run(tmp_path, WITHOUT_NAMESPACES + RANKS, somebody.getsockname()[1])
+    assert (said["network"], said["rank"], said["outside"], said["unix"]) == ("shared", 0, None, "EACCES")
+    assert "cannot have a network of their own" in said["why"][0] and said["filesystem"].startswith("landlock")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    said = run(alone, WITHOUT_NAMESPACES + "print(json.dumps(asdict(confine(Path.cwd()))))")
+    assert said["network"] == "none" and said["why"] == []
+
+
+ALL_THAT_ENGINES_DO = """
+report = confine(Path.cwd(), gpu=False)
+from worker.distillation.channel import Channel
+from worker.distillation.inspect import inspect
+from worker.distillation.job import Job
+from worker.distillation.run import Run
+done = {}
+for file in sorted(Path.cwd().glob("*/job.json")):
+    job = Job.read(file)
+    done[file.parent.name] = inspect(dict(job.values), job.folder)["findings"] if job.kind != "distill" else (
+        Run(job, Channel(open(os.devnull, "w"))).execute() and sorted(p.name for p in (job.folder / "output").iterdir()))
+print(json.dumps({"holds": report.holds, "done": done}, default=str))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@needs_landlock
+@pytest.mark.slow
+def test_all_that_engines_do_can_be_done_in_it(tmp_path: Path) -> None:
+    """Every kind of upload, networks of torchvision and timm, and every export, in a process that is confined at its start."""
+    image = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    jobs = {"npz": {"kind": "dataset"}, "zip": {"kind": "dataset"}, "weights": {"kind": "file"}}
+    jobs = {name: job | {"upload": "sent", "options": {}} for name, job in jobs.items()}
+    jobs["weights"]["options"] = {"kind": "weights"}
+    contract = {"channels": 3, "height": 32, "width": 32, "mean": [0.5] * 3, "std": [0.2] * 3}
+    for name, network in (("torchvision", "torchvision/squeezenet1_1"), ("timm", "timm/resnet10t")):
+        teacher = {"network": network, "options": {}, "classes": 4, "class_names": [], "input": contract}
+        jobs[name] = {"kind": "teacher", "upload": "sent", "teacher": teacher}
+    for name, job in jobs.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "job.json").write_text(json.dumps(job))
+    with (tmp_path / "npz" / "sent").open("wb") as file:
+        np.savez(file, images=image, labels=np.arange(8) % 4)
+    with zipfile.ZipFile(tmp_path / "zip" / "sent", "w") as archive:
+        for number, picture in enumerate(image):
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, ("png", "jpeg", "webp", "bmp")[number // 2])
+            archive.writestr(
+                f"class{number % 2}/{number}.{('png', 'jpg', 'webp', 'bmp')[number // 2]}", buffer.getvalue()
+            )
+    torch.save({"a": torch.ones(2, 3)}, tmp_path / "weights" / "sent")
+    for name in ("torchvision", "timm"):
+        network = networks.build(jobs[name]["teacher"]["network"], 4, read_contract(contract), {})
+        torch.save(network.state_dict(), tmp_path / name / "sent")
+    write_inputs(tmp_path / "distil")
+    exports = ["safetensors", "onnx"]
+    spec = job_of(
+        tmp_path / "distil", objectives=[{"name": "kd", "weight": 1.0}, {"name": "nst"}], exports=exports
+    ).values
+    (tmp_path / "distil" / "job.json").write_text(json.dumps(spec))
+    said = run(tmp_path, ALL_THAT_ENGINES_DO)
+    assert said["holds"] and set(said["done"]) == {*jobs, "distil"}
+    assert said["done"]["zip"]["splits"] and said["done"]["timm"]["parameters"] > 0
+    assert {"student.safetensors", "student.onnx", "report.json"} <= set(said["done"]["distil"])
 
 
 @pytest.mark.skipif(sys.platform == "linux" and landlock.version() > 0, reason="engines can be confined here")
