@@ -15,6 +15,7 @@ from sqlalchemy import select
 from torch import nn
 
 from api.auth import hash_key, make_key
+from api.scopes import SCOPES
 from distillery_client import Client
 from distillery_client.errors import InvalidRequest, JobEnded, NotFound, Refused, Rejected
 from models.database import make_engine
@@ -189,7 +190,8 @@ def test_anothers_ids_are_not_found(whole: Whole, client: Client, teacher: str):
     key = make_key()
     engine = make_engine(f"sqlite:///{whole.data / 'distillery.db'}")
     with engine.begin() as connection:
-        connection.execute(Key.__table__.insert().values(id=new_id("key"), name="other", hash=hash_key(key), scopes=[]))
+        values = {"id": new_id("key"), "name": "other", "hash": hash_key(key), "scopes": list(SCOPES)}
+        connection.execute(Key.__table__.insert().values(**values))
     engine.dispose()
     job = client.jobs.submit({"teacher": teacher, "student": {"network": "lenet5_half"}, "training": {"steps": 1}})
     with Client(whole.url, key) as other:
