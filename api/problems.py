@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -127,8 +128,10 @@ def install(app: FastAPI) -> None:
 
     def on_storage(request: Request, error: storage.StorageError) -> JSONResponse:
         if isinstance(error, storage.Full):
-            log.error("storage_full", key=error.key)
-            return respond(request, InsufficientStorage("The service's storage is full. Tell its operator to make room."))
+            structlog.get_logger(__name__).error("storage_full", key=error.key)
+            return respond(
+                request, InsufficientStorage("The service's storage is full. Tell its operator to make room.")
+            )
         return respond(request, unavailable("storage"))
 
     app.add_exception_handler(ApiError, on_api_error)  # type: ignore[arg-type]

@@ -4,9 +4,11 @@ it behaves.
     steps, pause           how many steps it takes, and seconds between them
     checkpoint_every       steps between checkpoints
     kill_at, kill_attempts it kills itself before this step, in these attempts (all, if none are named)
+    kill_after             it kills itself after so many steps of an attempt, in these attempts
+    export_pause           seconds between its last step and its artifacts
     stderr                 a line for its log
     deaf                   it takes no notice of commands
-    error                  the fields of an `error` event that it ends with
+    error, error_attempts  the fields of an `error` event that it ends with, in these attempts (all, if none are named)
     hang                   it neither steps nor ends
 
 Its state is a chain of hashes, so that a run that was resumed ends as an undisturbed one does, or visibly not.
@@ -69,9 +71,11 @@ def distil() -> int:
     step, state = resume()
     say("started", versions={}, device="cpu", threads=1, resumed_from=step or None)
     say("phase", phase="distilling", stage="main")
-    steps = script.get("steps", 10)
+    say("log", level="info", message=f"earlier attempts used {job.get('seconds_used')} seconds")
+    steps, begun = script.get("steps", 10), step
     while step < steps:
-        if step == script.get("kill_at") and job["attempt"] in script.get("kill_attempts", [job["attempt"]]):
+        reached = step == script.get("kill_at") or step - begun == script.get("kill_after")
+        if reached and job["attempt"] in script.get("kill_attempts", [job["attempt"]]):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(script.get("pause", 0.01))
         state, step = hashlib.sha256(f"{state}{step}".encode()).hexdigest(), step + 1
@@ -92,6 +96,7 @@ def distil() -> int:
                 path=write("previews/samples.png", state.encode())["path"],
             )
     say("phase", phase="exporting", stage=None)
+    time.sleep(script.get("export_pause", 0))
     say(
         "artifact",
         name="student.safetensors",
@@ -119,7 +124,7 @@ def main() -> int:
             time.sleep(0.05)
         say("stopped", reason=requests[-1])
         return 4
-    if "error" in script:
+    if "error" in script and job["attempt"] in script.get("error_attempts", [job["attempt"]]):
         say("error", **script["error"])
         return 3
     if job["kind"] == "distill":
