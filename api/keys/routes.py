@@ -83,7 +83,12 @@ def edit_key(caller: Admin, identifier: Identifier, changes: KeyEdit) -> KeyBody
     response_model=KeyMade,
     responses=problems(400, 404, 409, 413, 415, 422),
 )
-def rotate_key(caller: Admin, identifier: Identifier, response: Response, rotation: Rotation | None = None) -> KeyMade:
+def rotate_key(
+    caller: Admin,
+    identifier: Identifier,
+    response: Response,
+    rotation: Annotated[Rotation | None, Body(examples=[{"grace_seconds": 3600}])] = None,
+) -> KeyMade:
     """The new secret is shown in this answer and never again; the old one opens for `grace_seconds` more. The key stays
     the same, with all its jobs and uploads."""
     response.headers["Cache-Control"] = "no-store"
