@@ -21,7 +21,8 @@ def main() -> int:
     arguments = _arguments()
     become_subreaper()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    reports = [_run(name, arguments) for name in arguments.set or JOBS]
+    twins: dict[str, str] = {}
+    reports = [_run(name, arguments, twins) for name in arguments.set or JOBS]
     print(table(reports))
     for report in reports:
         for rule, sentences in report["broken"].items():
@@ -45,7 +46,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(name: str, arguments: argparse.Namespace) -> dict[str, object]:
+def _run(name: str, arguments: argparse.Namespace, twins: dict[str, str]) -> dict[str, object]:
     folder = Path(tempfile.mkdtemp(prefix=f"distillery-chaos-{name}-"))
     size = Size(
         jobs=arguments.jobs or JOBS[name], distill=arguments.distill, inspect=arguments.inspect,
@@ -54,7 +55,7 @@ def _run(name: str, arguments: argparse.Namespace) -> dict[str, object]:
     )  # fmt: skip
     kept = True
     try:
-        report = Campaign(SETS[name](folder), arguments.seed, size).run()
+        report = Campaign(SETS[name](folder), arguments.seed, size, twins).run()
         kept = report["verdict"] != "kept"
         (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
         return report

@@ -51,10 +51,11 @@ class Size:
 
 
 class Campaign:
-    """Carries out one campaign in `folder`, and tells of it in a report."""
+    """Carries out one campaign on its parts, and tells of it in a report. `twins` are the students of undisturbed runs
+    by variant; those that are missing are made and added."""
 
-    def __init__(self, parts: Parts, seed: int, size: Size):
-        self.parts, self.seed, self.size = parts, seed, size
+    def __init__(self, parts: Parts, seed: int, size: Size, twins: dict[str, str]):
+        self.parts, self.seed, self.size, self._twins = parts, seed, size, twins
         self.history = History(parts.folder / "history.jsonl")
         self._orders = orders(random.Random(f"orders {seed}"), size.jobs, size.variants)
 
@@ -66,10 +67,11 @@ class Campaign:
             parts = stack.enter_context(self.parts)
             servers = [*parts.pids, *_others()]
             fleet = stack.enter_context(self._fleet())
-            settings = Settings(_env_file=None, **self._settings("api"))
+            settings = Settings(_env_file=None, **self.parts.settings, data=parts.data("api"))
             self._storage, self._engine = open_storage(settings), make_engine(settings.database)
             stack.callback(self._engine.dispose)
-            users = Users(self._url, (parts.data("api") / "key").read_text().strip(), self._inputs(), self.history)
+            inputs = write_inputs(parts.folder / "inputs")
+            users = Users(self._url, (parts.data("api") / "key").read_text().strip(), inputs, self.history)
             stack.callback(users.close)
             done = self._disturb(users, fleet)
             broken = self._judge(users, fleet)
@@ -81,12 +83,6 @@ class Campaign:
     @property
     def _url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
-
-    def _settings(self, member: str) -> dict[str, Any]:
-        return self.parts.settings | {"data": self.parts.data(member)}
-
-    def _inputs(self) -> Path:
-        return write_inputs(self.parts.folder / "inputs")
 
     @contextmanager
     def _fleet(self) -> Iterator[Fleet]:
@@ -119,7 +115,7 @@ class Campaign:
         """Jobs and faults, then no more faults, then no more open jobs."""
         inputs = users.inputs()
         eventually(lambda: users.ready({kind: inputs[kind] for kind in inputs}), "the inputs are inspected")
-        self._twins = self._undisturbed(users, inputs)
+        self._twins |= self._undisturbed(users, inputs)
         self.history.note("begins", seed=self.seed, set=self.parts.name, jobs=self.size.jobs)
         kinds = (*PROCESS_KINDS, *self.parts.kinds)
         planned = plan(random.Random(f"faults {self.seed}"), kinds, self.size.gap_seconds)
@@ -145,9 +141,9 @@ class Campaign:
             time.sleep(0.5)
 
     def _undisturbed(self, users: Users, inputs: dict[str, str]) -> dict[str, str]:
-        used = {order.variant for order in self._orders}
+        missing = {order.variant for order in self._orders} - self._twins.keys()
         resolved = {}
-        for variant in sorted(used):
+        for variant in sorted(missing):
             own = inputs if needs_data(variant) else {"teacher": inputs["teacher"]}
             resolved[variant] = users.send("POST", "/jobs:validate", json=VARIANTS[variant] | own).json()["resolved"]
         teacher = users.send("GET", f"teachers/{inputs['teacher']}").json()
@@ -179,7 +175,7 @@ class Campaign:
 
     def _clears(self, users: Users, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while checker.broken(self._world(users), checker.IN_THE_END):
+        while checker.broken(self._world(users), checker.IN_THE_END) or self._half_written():
             if time.monotonic() > deadline:
                 return False
             time.sleep(2)
@@ -190,8 +186,11 @@ class Campaign:
         found = [f"a process is left: {process}" for process in left_over(spared)]
         for work in self.parts.folder.rglob("work"):
             found += [f"a folder of an attempt is left: {path}" for path in work.glob("*/*")]
-        found += [f"a half-written blob is left: {path}" for path in self.parts.folder.rglob("blobs/**/*#*")]
+        found += [f"a half-written blob is left: {path}" for path in self._half_written()]
         return {"nothing_is_left": found} if found else {}
+
+    def _half_written(self) -> list[Path]:
+        return list(self.parts.folder.rglob("blobs/**/*#*"))
 
     def _report(
         self, done: Counter[str], users: Users, broken: dict[str, list[str]], seconds: float
