@@ -57,6 +57,9 @@ def _check_source(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem
         yield Problem(
             "/teacher", f"the source {name!r} synthesises from a teacher; give a teacher, or a dataset to train on"
         )
+    if (resolved["resources"]["gpus"] or 1) > 1 and not known("sources")[name]["divides"]:
+        words = f"the source {name!r} makes its batches on one device; ask for 1, or give a dataset to train on"
+        yield Problem("/resources/gpus", words)
     findings = facts.teacher.findings if facts.teacher else None
     if needs["teacher_gradient"] and findings and not findings["differentiable"]:
         yield Problem("/teacher", f"the source {name!r} needs gradients through the teacher, and it has none")

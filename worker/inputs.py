@@ -11,6 +11,7 @@ import structlog
 from models.database import reading
 from models.records import Checkpoint, Dataset, File, Job, Teacher
 from models.records.columns import Uploaded
+from models.resources import Needs
 from models.settings import settings
 from models.status import UploadStatus
 from models.storage import Damaged, NotFound, storage
@@ -112,6 +113,8 @@ def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease, attend:
     inputs = Inputs.of(job)
     fetch = Fetch(folder, attend)
     content = describe_run("distill", job.id, job.attempt) | {"spec": job.resolved, "teacher": None}
+    # this worker has as many devices: else it would not have claimed the job
+    content["ranks"] = Needs.of(job.resolved.get("resources") or {}).devices
     if inputs.teacher is not None:
         content["teacher"] = describe_teacher(inputs.teacher)
         content["teacher"]["weights"] = fetch.upload(inputs.teacher, "teacher", "/teacher")

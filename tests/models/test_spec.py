@@ -278,6 +278,14 @@ def test_a_synthesiser_needs_a_teacher_with_gradients() -> None:
     assert "/teacher" in found(SMALLEST, Facts(opaque))
 
 
+def test_several_devices_share_the_batches_of_a_dataset_alone() -> None:
+    two = {"resources": {"gpus": 2}}
+    assert found(WITH_DATA | two, Facts(teacher_facts, dataset_facts())) == {}
+    problems = found(SMALLEST | two)
+    assert list(problems) == ["/resources/gpus"]
+    assert problems["/resources/gpus"].startswith("the source 'dafl' makes its batches on one device; ask for 1")
+
+
 def test_the_dataset_source_needs_a_dataset() -> None:
     assert "/dataset" in found(SMALLEST | {"source": "dataset"})
 

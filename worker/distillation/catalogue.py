@@ -61,6 +61,7 @@ def _method(kind: str, name: str) -> dict[str, Any]:
             "provides": method.provides,
             "samplers": method.samplers,
             "synthesises": method.synthesises,
+            "divides": method.divides,
             "training_defaults": method.training_defaults,
             "objective_defaults": method.objective_defaults,
         }
