@@ -3,7 +3,7 @@
     python -m benchmarks.service_cost [--sets embedded servers] [--parts starts pairs] [--starts 7] [--pairs 7] [--seconds 60]
 
 Starts a service of each set (SQLite, a folder and a queue of files; Postgres, Redis and an S3 server) with a data folder of
-its own, uploads a LeNet-5 and 10,000 images of 32 × 32, and distils LeNet-5-half by KD at batch 128.
+its own, uploads a LeNet-5 and 2,000 images of 32 × 32, and distils LeNet-5-half by KD at batch 128.
 
     starts  short jobs, one after the other, on an idle service: seconds from the sending of `POST /v1/jobs` to each event of
             the job, by the database's clock, and to when a client that long-polls has seen it. Demands of the medians, as the
@@ -11,12 +11,14 @@ its own, uploads a LeNet-5 and 10,000 images of 32 × 32, and distils LeNet-5-ha
     pairs   the same job file run by the command `python -m worker.distillation` and as a job, in turn, with the same spec,
             seed and threads; which goes first alternates. *Training* is the phase `distilling` of the engine's report: from
             before the first step until the evaluation, by the engine's own clock. *Whole* is from the start of the command
-            to its exit, and from the sending of the job to the client's sight of `succeeded`. Demands that the median of the
-            paired differences of training, as a share of the bare engine's, is under 3 %.
+            to its exit, and from the sending of the job to the client's sight of `succeeded`; *processor* is what the API and
+            the workers, without engines, used of one meanwhile (Linux). Demands that the median of the paired differences
+            of training, as a share of the bare engine's, is under 3 %.
 
 The engine has one thread, so that on two cores the service and its client have the other; nothing is pinned. A client
-long-polls the job meanwhile, as users do. Appends each row to `results/service_cost.jsonl` as it is measured, and writes
-`results/service_cost.json`. The exit code says whether all that was run holds.
+long-polls the job meanwhile, as users do. Each row is appended to `results/service_cost.jsonl` as it is measured, and pairs
+of as many `--seconds` that lie there already count: remove the file to begin anew. Writes `results/service_cost.json`. The
+exit code says whether all that was run holds.
 """
 
 import argparse
@@ -56,8 +58,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="service-cost-", dir=arguments.results) as folder:
         images, teacher = service_sets.write_inputs(Path(folder))
         for name in arguments.sets:
-            with service_sets.running(name, Path(folder), threads=1) as client:
-                bench = Bench(name, client, images, teacher, arguments.results)
+            with service_sets.running(name, Path(folder), threads=1) as (client, supervisor):
+                bench = Bench(name, client, supervisor, images, teacher, arguments.results)
                 results[name] = {part: PARTS[part](bench, arguments) for part in arguments.parts}
     (arguments.results / "service_cost.json").write_text(json.dumps(results, indent=2) + "\n")
     return 0 if all(results[name][part]["holds"] for name in arguments.sets for part in arguments.parts) else 1
@@ -66,13 +68,13 @@ def main() -> int:
 class Bench:
     """A service with the inputs uploaded, and the same job by the bare engine."""
 
-    def __init__(self, name: str, client: Client, images: Path, teacher: Path, results: Path):
-        self.name, self.client, self._teacher, self._results = name, client, teacher, results
+    def __init__(self, name: str, client: Client, supervisor: int, images: Path, teacher: Path, results: Path):
+        self.name, self.client, self._supervisor = name, client, supervisor
+        self._images, self._teacher, self._results = images, teacher, results
         self._ids = {
             "teacher": client.teachers.send(teacher, **service_sets.TEACHER)["id"],
             "dataset": client.datasets.send(images)["id"],
         }
-        self._images = images
 
     def submit(self, steps: int) -> dict[str, Any]:
         spec = {
@@ -83,15 +85,16 @@ class Bench:
         return self.client.jobs.submit(spec | self._ids)
 
     def through_service(self, steps: int) -> dict[str, float]:
-        """Seconds of training and of the whole."""
-        begun = time.monotonic()
+        """Seconds of training and of the whole, and those of the processor that went to the API and the workers."""
+        begun, used = time.monotonic(), service_sets.processor_seconds(self._supervisor)
         job = self.submit(steps)
         self.client.jobs.wait(job["id"])
         whole = time.monotonic() - begun
         with tempfile.TemporaryDirectory() as folder:
             report = self.client.artifacts.download(job["id"], "report.json", Path(folder))
             self.resolved = json.loads(report.read_text())["spec"]
-            return {"training": _training(report), "whole": whole}
+            used = service_sets.processor_seconds(self._supervisor) - used
+            return {"training": _training(report), "whole": whole, "processor": used}
 
     def bare(self, steps: int) -> dict[str, float]:
         """The same of the engine's command, on the spec of a job that the service has run."""
@@ -104,6 +107,12 @@ class Bench:
             pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             subprocess.run(command, cwd=folder, env=environment, check=True, **pipes)
             return {"training": _training(folder / "output" / "report.json"), "whole": time.monotonic() - begun}
+
+    def kept(self) -> list[dict[str, Any]]:
+        """The pairs that were measured on such a service before."""
+        path = self._results / "service_cost.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [row for row in rows if row["set"] == self.name and "pair" in row]
 
     def keep(self, row: Mapping[str, Any]) -> None:
         """Show a row and append it to the file, so that an end before time loses none."""
@@ -145,26 +154,30 @@ def _start(bench: Bench) -> dict[str, float]:
 
 def pairs(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     bench.through_service(SHORT_STEPS)
-    steps = max(1, round(TRIAL_STEPS * arguments.seconds / bench.bare(TRIAL_STEPS)["training"]))
-    rows = []
-    for number in range(arguments.pairs):
+    rows = [row for row in bench.kept() if row.get("seconds") == arguments.seconds]
+    if rows:
+        steps = rows[0]["steps"]
+    else:
+        steps = max(1, round(TRIAL_STEPS * arguments.seconds / bench.bare(TRIAL_STEPS)["training"]))
+    for number in range(len(rows), arguments.pairs):
         ways = {"bare": bench.bare, "service": bench.through_service}
-        row: dict[str, Any] = {"pair": number, "steps": steps}
+        row: dict[str, Any] = {"pair": number, "seconds": arguments.seconds, "steps": steps}
         for way in sorted(ways, reverse=bool(number % 2)):
             row[way] = ways[way](steps)
-        for what in ("training", "whole"):
-            row[f"{what}_share"] = row["service"][what] / row["bare"][what] - 1
+        row["training_share"] = row["service"]["training"] / row["bare"]["training"] - 1
+        row["whole_seconds"] = row["service"]["whole"] - row["bare"]["whole"]
         rows.append(row)
         bench.keep(row)
     shares = [row["training_share"] for row in rows]
-    whole = statistics.median(row["service"]["whole"] - row["bare"]["whole"] for row in rows)
-    median = statistics.median(shares)
+    whole = statistics.median(row["whole_seconds"] for row in rows)
+    median, used = statistics.median(shares), statistics.median(row["service"]["processor"] for row in rows)
     print(
         f"{bench.name}, {len(rows)} pairs of {steps} steps: training {median:+.2%} ({min(shares):+.2%} to {max(shares):+.2%}),"
-        f" whole {whole:+.2f} s",
+        f" whole {whole:+.2f} s; API and workers used {used:.2f} s of a processor",
         flush=True,
     )
-    return {"rows": rows, "training_share": median, "whole_seconds": whole, "holds": median < MOST_SHARE}
+    found = {"rows": rows, "training_share": median, "whole_seconds": whole, "processor_seconds": used}
+    return {**found, "holds": median < MOST_SHARE}
 
 
 PARTS = {"starts": starts, "pairs": pairs}

@@ -22,17 +22,17 @@ from worker.distillation.job import read_contract
 SETS = ("embedded", "servers")
 INPUT: dict[str, Any] = {"channels": 1, "height": 32, "width": 32, "mean": [0.5], "std": [0.25]}
 TEACHER: dict[str, Any] = {"network": "lenet5", "classes": 10, "input": INPUT}
-IMAGES = 10_000
+IMAGES = 2000
 
 
 @contextmanager
-def running(name: str, folder: Path, threads: int) -> Iterator[Client]:
-    """A service of this kind with a data folder of its own, until the block ends."""
+def running(name: str, folder: Path, threads: int) -> Iterator[tuple[Client, int]]:
+    """A service of this kind with a data folder of its own, until the block ends; its supervisor's process id."""
     data = Path(tempfile.mkdtemp(prefix=f"service-{name}-", dir=folder))
     with ExitStack() as stack:
         variables = _servers(stack) if name == "servers" else {}
-        stack.enter_context(service(data, variables={"DISTILL_ENGINE_THREADS": str(threads), **variables}))
-        yield stack.enter_context(Client(data=data))
+        pid = stack.enter_context(service(data, variables={"DISTILL_ENGINE_THREADS": str(threads), **variables}))
+        yield stack.enter_context(Client(data=data)), pid
 
 
 def _servers(stack: ExitStack) -> dict[str, str]:
@@ -69,3 +69,13 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
         optimizer.step()
     save_file(teacher.state_dict(), folder / "teacher.safetensors")
     return folder / "images.npz", folder / "teacher.safetensors"
+
+
+def processor_seconds(supervisor: int) -> float:
+    """What the API and the workers have used so far, engines and servers left out."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    ticks = 0
+    for process in [supervisor, *children]:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")

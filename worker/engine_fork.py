@@ -55,11 +55,11 @@ def can_fork() -> bool:
 class ForkServer:
     """A fork server, from its start to its end. Linux takes it down with the thread that has made this.
 
-    `proven` says that it has started an engine, `broken` that it will start no more.
+    `proven` says that it has started an engine, `broken` that it will start no more, `failed` that it never could.
     """
 
     def __init__(self, training: bool = False) -> None:
-        self.proven = self._given_up = False
+        self.proven = self.failed = self._given_up = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -104,9 +104,11 @@ class ForkServer:
         except OSError as error:
             raise Unforkable(f"the fork server does not listen: {error}") from error
 
-    def end(self) -> None:
-        """Kill it, and so every engine of its; reap it."""
+    def end(self, silent: bool = False) -> None:
+        """Kill it, and so every engine of its; reap it. `silent` says that it did not do what it was asked."""
         with self._lock:
+            ended_by_itself = not self._given_up and self._process.poll() is not None
+            self.failed |= not self.proven and (silent or ended_by_itself)
             self._given_up = True
             self._process.kill()
             self._process.wait()
@@ -157,7 +159,7 @@ class Forked:
         except (ServerLost, OSError) as error:
             if not self._killed:
                 log.warning("fork_server_lost", error=str(error))
-            self._server.end()
+            self._server.end(silent=not self._killed)
             if self._process is not None:
                 _kill_group(self._process)
                 _until_ready(self._process)

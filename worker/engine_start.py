@@ -1,5 +1,6 @@
 """How an engine comes to be a process: in a fresh interpreter, or forked from one that has imported torch already."""
 
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ MODULE = (sys.executable, "-P", "-m")
 """What a command begins with that can be forked; a module's name and its arguments follow."""
 GPU_FILES = ("nvidia[0-9]*", "nvidiactl", "kfd", "dxg")
 """What lies in /dev where a GPU is."""
+RETRY_SECONDS = 300.0
+"""After a fork server that did not start, engines start in fresh interpreters for so long."""
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +98,7 @@ class Forks:
         self._server: ForkServer | None = None
         self._lock = threading.Lock()
         self._wanted = self._training = False
+        self._not_before = -math.inf
 
     @contextmanager
     def open(self, command: Sequence[str], training: bool = False) -> Iterator[None]:
@@ -102,7 +106,7 @@ class Forks:
 
         A server is made at once. `training` says that its engines will train, and not inspect alone.
         """
-        self._training = training
+        self._training, self._not_before = training, -math.inf
         self._wanted = tuple(command[:3]) == MODULE and forking()
         try:
             self._ready()
@@ -127,11 +131,11 @@ class Forks:
         with self._lock:
             if self._server is not None and self._server.broken:
                 self._server.end()
-                if not self._server.proven:
-                    log.warning("engines_start_afresh", reason="the fork server has never started an engine")
-                    self._wanted = False
+                if self._server.failed:
+                    log.warning("engines_start_afresh", reason="the fork server did not start", seconds=RETRY_SECONDS)
+                    self._not_before = time.monotonic() + RETRY_SECONDS
                 self._server = None
-            if self._wanted and self._server is None:
+            if self._wanted and self._server is None and time.monotonic() >= self._not_before:
                 self._server = ForkServer(self._training)
             return self._server
 

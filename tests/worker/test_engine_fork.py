@@ -124,6 +124,9 @@ def test_an_engine_that_is_killed_before_it_is_born_never_is(light: None, tmp_pa
         engine.kill()
         assert engine.exit() == Exit(-9)
     assert time.monotonic() - begun < 10 and engine.log.last_lines() == ""
+    with probe(tmp_path) as engine:
+        assert engine.exit() == Exit(0)
+    assert forks._server is not None and forks._server.proven  # the one that was killed for it is not to blame
 
 
 def test_a_server_that_cannot_start_leaves_fresh_engines(
