@@ -148,11 +148,14 @@ def clear_checkpoints() -> None:
 
 def clear_deleted_jobs() -> None:
     """Remove all blobs and rows of deleted jobs but the job's own."""
-    gone = Job.deleted_at < once_now() - 2 * settings().lease_seconds, Job.history_removed_at.is_(None)
+    # the oldest first and only then their age: compared with a time, a column that is null everywhere seems to match a
+    # third of all rows, and Postgres reads them all
+    left = Job.deleted_at.is_not(None), Job.history_removed_at.is_(None)
+    oldest = select(Job.id, Job.deleted_at).where(*left).order_by(Job.deleted_at).limit(AT_ONCE).subquery()
     parts = (Artifact, Preview, Checkpoint, Metric, Event, Attempt, WebhookDelivery)
     with reading() as session:
-        deleted = select(Job.id).where(Job.deleted_at.is_not(None), *gone).order_by(Job.deleted_at)
-        ids = session.scalars(deleted.limit(AT_ONCE)).all()
+        gone = oldest.c.deleted_at < once_now() - 2 * settings().lease_seconds
+        ids = session.scalars(select(oldest.c.id).where(gone)).all()
     for job_id in ids:
         storage().delete_prefix(f"jobs/{job_id}")
         with transaction() as session:
