@@ -17,4 +17,4 @@ def newest_figures(session: Session, job_id: str) -> dict[str, Figure]:
     steps = select(Metric.step).where(mine, Metric.name == names.c.name).order_by(Metric.step.desc()).limit(1)
     newest = and_(mine, Metric.name == names.c.name, Metric.step == steps.correlate(names).scalar_subquery())
     rows = session.execute(select(Metric.name, Metric.step, Metric.value).join_from(names, Metric, newest))
-    return {name: Figure(step=step, value=value) for name, step, value in sorted(rows.tuples())}
+    return {row.name: Figure(step=row.step, value=row.value) for row in sorted(rows, key=lambda row: row.name)}
