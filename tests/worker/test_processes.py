@@ -16,6 +16,7 @@ import pytest
 from models import queue
 from models.records import Attempt, Checkpoint, Dataset, Job, Worker
 from models.settings import settings
+from tests.models.test_secrecy import readable_by_others
 from tests.worker.conftest import QUICK
 from tests.worker.scenes import SCRIPTED, artifact, get, make_job, make_upload, rows
 from tests.worker.test_run import chain, eventually
@@ -124,10 +125,20 @@ def test_a_stopped_worker_that_wakes_finds_its_job_gone_and_changes_nothing(
     assert get(Job, job).attempt == 2
 
 
+POWERLESS = """
+import sys
+if sys.platform == "linux":  # without root's powers, if it has them: what is hidden from others is hidden from root's too
+    from worker.distillation.sandbox import kernel
+    kernel.drop_capabilities()
+from worker.supervisor import main
+sys.exit(main())
+"""
+
+
 @contextmanager
 def supervisor() -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
     file = settings().data / "service.json"
-    command = [sys.executable, "-W", "ignore", "-m", "worker.supervisor", "--port", "0"]
+    command = [sys.executable, "-W", "ignore", "-c", POWERLESS, "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
             eventually(lambda: file.exists() or process.poll() is not None, 40.0)
@@ -151,6 +162,7 @@ def test_the_supervisor_keeps_the_service_up_and_takes_it_down(configure: Callab
         assert (settings().data / where["key_file"]).read_text().strip()
         before = set(children_of(process.pid))
         assert len(before) == 3
+        assert [pid for pid in (process.pid, *before) if readable_by_others(pid)] == []
         victim = next(pid for pid in before if b"distill" in Path(f"/proc/{pid}/cmdline").read_bytes())
         os.kill(victim, signal.SIGKILL)
         eventually(lambda: len(set(children_of(process.pid)) - before) == 1, 10.0)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +68,6 @@ def readable() -> list[Path]:
     prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, "/usr", "/usr/local"}
     prefixes |= {str(path) for path in Path("/usr/local").glob("cuda*")}
     paths = {Path(prefix, part) for prefix in prefixes for part in PARTS_OF_A_PREFIX}
-    paths |= {Path(path) for path in sysconfig.get_paths().values() if _is_packages(path)}
     paths |= {Path(path) for path in sys.path if _is_packages(path)}
     paths |= {Path(path) for name in ("LD_LIBRARY_PATH", "CUDA_HOME") for path in _named(name)}
     paths |= {Path(path) for path in (*SYSTEM, *MACHINE, *SOURCES_OF_CHANCE)}
