@@ -7,6 +7,7 @@ it behaves.
     kill_after             it kills itself after so many steps of an attempt, in these attempts
     export_pause           seconds between its last step and its artifacts
     stderr                 a line for its log
+    print_spec             it tells the spec that it was given
     deaf                   it takes no notice of commands
     error, error_attempts  the fields of an `error` event that it ends with, in these attempts (all, if none are named)
     hang                   it neither steps nor ends
@@ -114,6 +115,8 @@ def main() -> int:
         print(script["stderr"], file=sys.stderr, flush=True)
     if "print_environment" in script:
         say("log", level="info", message=json.dumps(dict(os.environ)))
+    if "print_spec" in script:
+        say("log", level="info", message=json.dumps(job["spec"]))
     if "flood" in script:
         print("x" * script["flood"], flush=True)
         print("this is not JSON\n[1, 2]\n" + "[" * 100_000, flush=True)

@@ -1,15 +1,23 @@
 """What is swept from storage, and what is not."""
 
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from models.database import transaction
-from models.records import Artifact, Attempt, Checkpoint, Dataset, Job, Preview
+from models.records import Artifact, Attempt, Checkpoint, Dataset, Inspection, Job, Preview
 from models.records.columns import new_id
 from models.settings import settings
 from models.storage import Entry, storage
-from tests.worker.scenes import change, make_job, make_upload
-from worker.ledger import orphans
+from tests.worker.scenes import SCRIPTED, change, claimed, get, make_job, make_upload, rows
+from worker.inspection import run_inspection
+from worker.ledger import orphans, upkeep
 from worker.ledger.orphans import Orphans, clear_orphans
+from worker.run import run_job
 
 FILE = {"content_type": "x/y", "size": 1, "sha256": "a" * 64}
 
@@ -71,3 +79,40 @@ def test_a_look_through_storage_goes_page_by_page_and_then_rests(embedded: None,
     put("uploads/tch_late/1")
     age(3600)
     assert look.clear() == 0 and keys() == {"uploads/tch_young/1", "uploads/tch_late/1"}
+
+
+KILLED = """
+import os, signal, threading
+from tests.worker.scenes import SCRIPTED, claimed
+from worker import inspection, run
+from worker.ledger.{module} import {ledger}
+
+{ledger}.{method} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+{run}(claimed({kind!r}), threading.Event(), SCRIPTED)
+"""
+
+
+@pytest.mark.parametrize("kind", ["inspect", pytest.param("distill", marks=pytest.mark.slow)])
+def test_what_a_worker_left_that_was_killed_before_its_commit_is_swept(embedded: None, draining, kind: str) -> None:
+    of_jobs = {"module": "attempt", "ledger": "AttemptLedger", "method": "succeed", "run": "run.run_job"}
+    of_uploads = {"module": "inspections", "ledger": "InspectionLedger", "method": "accept"}
+    how = of_jobs if kind == "distill" else of_uploads | {"run": "inspection.run_inspection"}
+    subject = make_job(steps=2) if kind == "distill" else make_upload(b"images")
+    code, root = KILLED.format(kind=kind, **how), Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = {key for key in keys() if subject in key and not key.startswith("uploads/")}
+    assert left, "it was to be killed with its blobs written"
+    change(Job if kind == "distill" else Inspection, work_of(subject), lease_expires_at=0.0)
+    assert (upkeep.take_back_jobs() or upkeep.take_back_inspections()) == 1
+    taken = claimed(kind)
+    (run_job if kind == "distill" else run_inspection)(taken, draining, SCRIPTED)
+    assert taken.attempt == 2 and get(Job if kind == "distill" else Dataset, subject).status in ("succeeded", "ready")
+    mine = keys() - left
+    assert left < keys() and mine, "each attempt has places of its own"
+    assert clear_orphans(as_old_as(25 * 3600)) == len(left) and keys() == mine
+
+
+def work_of(subject: str) -> str:
+    """The id of the leased row."""
+    return subject if subject.startswith("job") else str(rows(Inspection, subject_id=subject)[0].id)

@@ -211,7 +211,7 @@ A_CLOCK = ("SCALAR SUBQUERY", "SCAN CONSTANT ROW")
 
 def test_no_pass_looks_through_a_whole_table(both: None, configure: Callable[..., Any]) -> None:
     configure(**KEEP)
-    _fill(4000)
+    _fill(1500)
     for name, due in DUE.items():
         plan = _plan(due().limit(retention.AT_ONCE))
         looked_up = "Index Cond" in plan and "Seq Scan" not in plan

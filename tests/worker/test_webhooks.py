@@ -19,7 +19,7 @@ from models.database import now, transaction
 from models.records import Job, WebhookDelivery, WebhookSecret
 from models.status import JobStatus
 from tests.receiver import Authority, Receiver
-from tests.worker.scenes import change, claimed, get, make_job, make_key, rows, run_next
+from tests.worker.scenes import change, claimed, events, get, make_job, make_key, rows, run_next
 from tests.worker.test_run import eventually
 from worker import courier, outward
 from worker.courier import Courier, deliver
@@ -82,8 +82,10 @@ def next_parcel() -> Parcel:
 
 def test_a_jobs_life_is_told_as_it_was_and_signed(both: None, receiver: Receiver, open_to: Any) -> None:
     open_to(receiver)
-    job_id = telling(receiver.url, ALL, steps=2)
+    job_id = telling(receiver.url, ALL, steps=2, print_spec=True)
     run_next()
+    [spec] = [json.loads(event.message) for event in events(job_id, "log") if event.message.startswith("{")]
+    assert spec["student"] and "webhook" not in spec  # the engine need not know where its owner is
     for _ in range(2):
         deliver(next_parcel())
     assert claim([], []) is None
