@@ -233,7 +233,7 @@ def test_an_inspections_zombie_cannot_judge(both: None) -> None:
         lambda: zombie.release(0.0),
         lambda: zombie.lose({"message": "no"}),
         zombie.drop,
-        zombie.pass_check,
+        lambda: zombie.pass_check({}),
     ):
         with pytest.raises(Taken):
             write()
