@@ -3,15 +3,18 @@
 import asyncio
 import json
 import socket
+import time
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 
 from api import problems
 from api.errors import ApiError
 from api.main import create_app
 from api.observe import Observe
+from models.database import reading
 from tests.api.service import TEACHER, User, pointers, problem
 
 JSON = {"Content-Type": "application/json"}
@@ -163,6 +166,22 @@ def test_a_database_that_is_away_is_a_503(configure: object) -> None:
         }  # fmt: skip
         assert in_process(app, "/health/live").is_success
         assert "distillery_http_requests_total" in in_process(app, "/metrics").text
+
+
+def test_a_transaction_that_the_database_has_closed_is_a_503(configure: object, postgres_url: str) -> None:
+    configure(database_url=postgres_url, lease_seconds=0.4, beat_seconds=0.1)  # type: ignore[operator]
+    app = FastAPI()
+    problems.install(app)
+    app.add_middleware(Observe)
+
+    @app.get("/")
+    def dawdle() -> None:
+        with reading() as session:
+            session.execute(text("SELECT 1"))
+            time.sleep(0.5)  # a fourth of a lease is allowed
+            session.execute(text("SELECT 1"))
+
+    assert "database" in problem(in_process(app, "/"), 503, "unavailable")["detail"]
 
 
 def test_a_store_that_is_away_is_a_503(configure: object, migrated_sqlite: str) -> None:

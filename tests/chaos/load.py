@@ -78,7 +78,7 @@ class Users:
         self._over = threading.Event()
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="user")
         self._promised: list[Future[None]] = []
-        self.posts = self.open = 0
+        self.posts, self.open = 0, OPEN_AT_ONCE
 
     def rest(self) -> None:
         """Send nothing more, once what was promised for later is done."""
@@ -146,7 +146,10 @@ class Users:
     def count_open(self) -> int:
         """How many jobs wait or run."""
         query = {"status": ["queued", "running"], "limit": "100"}
-        self.open = len(self.send("GET", "jobs", params=query).json()["data"])
+        try:
+            self.open = len(self.send("GET", "jobs", params=query).json()["data"])
+        except Unexpected as error:
+            self._history.violation(str(error))
         return self.open
 
     def _submit(self, order: Order, inputs: dict[str, str]) -> None:
