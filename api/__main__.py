@@ -10,8 +10,7 @@ import structlog
 import uvicorn
 
 from api.main import app
-from api.observe import configure_logging
-from models import migrate
+from models import logs, migrate
 from models.secrecy import hide_memory
 from models.settings import settings
 
@@ -37,12 +36,13 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
     hide_memory()
-    configure_logging(pretty=sys.stderr.isatty())
+    logs.configure()
     migrate.prepare()
     config = uvicorn.Config(
         app,
         host=settings().host,
         port=settings().port,
+        log_config=None,  # what it says goes to the root logger
         log_level="warning",
         access_log=False,
         server_header=False,

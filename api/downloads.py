@@ -1,5 +1,6 @@
 """Bytes out: entity tags, conditions, ranges (RFC 9110), and a redirect where the storage serves clients itself."""
 
+import hashlib
 import io
 import re
 import zipfile
@@ -29,12 +30,13 @@ class Blob:
     key: str
     content_type: str
     size: int
-    sha256: str
+    sha256: str | None
     inline: bool = False
 
     @property
     def tag(self) -> str:
-        return f'"{self.sha256}"'
+        """Its SHA-256, or where none was kept its place in storage, which is written once."""
+        return f'"{self.sha256 or hashlib.sha256(self.key.encode()).hexdigest()[:32]}"'
 
 
 def serve(request: Request, blob: Blob) -> Response:
@@ -48,9 +50,10 @@ def serve(request: Request, blob: Blob) -> Response:
         "ETag": blob.tag,
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
-        "Repr-Digest": header_of(blob.sha256),
         "Content-Disposition": disposition(blob.name, blob.inline),
     }
+    if blob.sha256 is not None:
+        headers["Repr-Digest"] = header_of(blob.sha256)
     if matches(request.headers.get("if-none-match"), blob.tag):
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":

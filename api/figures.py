@@ -120,7 +120,11 @@ class Figures(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         try:
             return [*self._standing(), *self._last_hour()]
-        except (OperationalError, InterfaceError, PoolTimeout) as error:  # the other figures are worth having without the database too
+        except (
+            OperationalError,
+            InterfaceError,
+            PoolTimeout,
+        ) as error:  # the other figures are worth having without the database too
             log.warning("figures_not_counted", error=type(error).__name__)
             return []
 

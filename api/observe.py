@@ -1,8 +1,6 @@
 """What is seen of every request from outside: an id, one line in the log, two figures, and no exception."""
 
-import logging
 import re
-import sys
 import time
 
 import structlog
@@ -21,24 +19,6 @@ ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_CLOSED = 499
 
 log = structlog.get_logger("api")
-
-
-def configure_logging(pretty: bool) -> None:
-    """Log lines as JSON, or coloured for people."""
-    renderer = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.StackInfoRenderer(),
-            *([] if pretty else [structlog.processors.format_exc_info]),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 class Observe:

@@ -16,6 +16,7 @@ from api import digests
 from api.bodies import Asked, Shown
 from api.errors import ApiError, Conflict, NoBytes, NotFound
 from api.links import link
+from api.observe import current_request_id
 from api.paging import Page, Window
 from api.problems import Pointed
 from api.quota import Room, lock, room_for_bytes
@@ -220,7 +221,8 @@ class Uploads(Generic[R, B]):
             ).scalar()
             if changed is None:
                 self._require_open(self.find(session, key_id, identifier))
-            session.add(Inspection(id=new_id("ins"), kind=self.kind, subject_id=identifier, key_id=key_id))
+            request = {"request_id": current_request_id()}
+            session.add(Inspection(**request, id=new_id("ins"), kind=self.kind, subject_id=identifier, key_id=key_id))
 
     def _require_open(self, record: R) -> None:
         if record.status not in OPEN:

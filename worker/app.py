@@ -1,7 +1,5 @@
 """One worker process: a Celery worker with one thread that answers bells, and a sweep beside it."""
 
-import logging
-import sys
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import structlog
 from celery.signals import setup_logging, worker_shutting_down
 
-from models import migrate
+from models import logs, migrate
 from models.queue import Kind, app, ring
 from models.secrecy import hide_memory
 from worker import early_signals, sandbox
@@ -85,21 +83,8 @@ def _listen(kind: Kind) -> int:
 
 def configure_logging() -> None:
     """Structured lines on standard error: coloured on a terminal, else JSON."""
-    pretty = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if pretty else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logs.configure()
 
 
 def configure_celery_logging(**_: Any) -> None:
-    """Leave Celery's own warnings to the standard library's root logger, on standard error."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("kombu.connection").setLevel(logging.ERROR)  # it warns that a queue of files has no host
+    """Leave Celery's own warnings to the root logger, which is configured already."""

@@ -82,13 +82,14 @@ def describe_teacher(teacher: Teacher) -> dict[str, Any]:
     }
 
 
-def describe_run(kind: str, subject_id: str, attempt: int) -> dict[str, Any]:
+def describe_run(kind: str, subject_id: str, attempt: int, request_id: str | None = None) -> dict[str, Any]:
     """What every job file begins with."""
     config = settings()
     return {
         "kind": kind,
         "job": subject_id,
         "attempt": attempt,
+        "request": request_id,
         "device": config.device if kind == "distill" else "cpu",
         "threads": config.engine_threads,
         "checkpoint_seconds": config.checkpoint_seconds,
@@ -114,7 +115,7 @@ def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease, attend:
     """
     inputs = Inputs.of(job)
     fetch = Fetch(folder, attend)
-    content = describe_run("distill", job.id, job.attempt) | {"spec": job.resolved, "teacher": None}
+    content = describe_run("distill", job.id, job.attempt, job.request_id) | {"spec": job.resolved, "teacher": None}
     # this worker has as many devices: else it would not have claimed the job
     content["ranks"] = Needs.of(job.resolved.get("resources") or {}).devices
     if inputs.teacher is not None:

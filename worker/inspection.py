@@ -39,7 +39,9 @@ def run_inspection(claim: Claim, draining: threading.Event, command: Sequence[st
     assert isinstance(claim.record, Inspection)
     ledger = InspectionLedger(claim.record)
     with (
-        structlog.contextvars.bound_contextvars(inspection=claim.id, subject=ledger.subject_id, attempt=claim.attempt),
+        structlog.contextvars.bound_contextvars(
+            inspection=claim.id, subject=ledger.subject_id, attempt=claim.attempt, request_id=ledger.request_id
+        ),
         Lease(claim) as lease,
         Folder(claim.id, claim.attempt) as folder,
     ):
@@ -87,7 +89,7 @@ def _check(
     """Have the engine build what a spec names; says whether it could."""
     write_job_file(
         folder.path,
-        describe_run("check", ledger.subject_id, ledger.attempt)
+        describe_run("check", ledger.subject_id, ledger.attempt, ledger.request_id)
         | {
             "spec": resolved,
             "teacher": describe_teacher(inputs.teacher) if inputs.teacher else None,
@@ -137,7 +139,11 @@ def _describe_upload(ledger: InspectionLedger, upload: Uploaded) -> dict[str, An
     if ledger.kind == "file":
         own["options"] = own["options"] | {"kind": upload.kind}  # type: ignore[attr-defined]
     limits = {"parameters": settings().network_parameters}
-    return describe_run(ledger.kind, upload.id, ledger.attempt) | {"upload": "inputs/upload", "limits": limits} | own
+    return (
+        describe_run(ledger.kind, upload.id, ledger.attempt, ledger.request_id)
+        | {"upload": "inputs/upload", "limits": limits}
+        | own
+    )
 
 
 def _settle_upload(

@@ -25,6 +25,7 @@ from worker.lease import AWAY, Lease
 from worker.ledger.attempt import AttemptLedger, Batch, File
 from worker.ledger.changes import Note, Taken
 from worker.ledger.claims import clock
+from worker.pace import Pace
 from worker.patience import persist
 
 FLUSH_SECONDS = 1.0
@@ -63,6 +64,7 @@ class Reporter:
         self._ledger, self._folder, self._lease = ledger, folder, lease
         self._batch = Batch()
         self._begun = self._flushed = clock()
+        self._pace = Pace()
         self._progress_noted = -math.inf
         self._log_lines = 0
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="upload")
@@ -160,7 +162,8 @@ class Reporter:
 
     def _on_progress(self, event: Event) -> None:
         names = ("stage", "step", "steps", "fraction", "epoch")
-        self._batch.progress = {name: event.get(name) for name in names}
+        left = {"seconds_left": self._pace.seconds_left(event.get("fraction"))}
+        self._batch.progress = {name: event.get(name) for name in names} | left
         self._batch.stage = _stage(event.get("stage"))
         first = self._progress_noted == -math.inf
         interval = max(1.0, (clock() - self._begun) / PROGRESS_EVENTS_A_RUN)

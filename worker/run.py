@@ -37,7 +37,9 @@ def run_job(claim: Claim, draining: threading.Event, command: Sequence[str] = EN
     """
     assert isinstance(claim.record, Job)
     with (
-        structlog.contextvars.bound_contextvars(job=claim.id, attempt=claim.attempt),
+        structlog.contextvars.bound_contextvars(
+            job=claim.id, attempt=claim.attempt, request_id=claim.record.request_id
+        ),
         Lease(claim) as lease,
         Folder(claim.id, claim.attempt) as folder,
     ):

@@ -23,6 +23,7 @@ from models.records import Artifact, Preview
 router = APIRouter(prefix="/jobs/{identifier}", tags=["jobs"], route_class=StrictRoute)
 
 FileName = Annotated[str, Path(max_length=255, description="As the list names it.")]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="The attempt's number.")]
 After = Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events with a number above this.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 Cursor = Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before.")]
@@ -156,6 +157,28 @@ def download_artifact(
 ) -> Response:
     """`ETag` is the SHA-256. One `Range` is served, `If-Range` and `If-None-Match` are honoured."""
     return serve(request, results.blob(Artifact, key, identifier, name))
+
+
+@router.head(
+    "/attempts/{number}/log",
+    summary="Size of an attempt's log",
+    operation_id="head_log",
+    response_class=Response,
+    responses=DOWNLOAD,
+)
+@router.get(
+    "/attempts/{number}/log",
+    summary="Download an attempt's log",
+    operation_id="download_log",
+    response_class=Response,
+    responses=DOWNLOAD,
+    openapi_extra=SHAPE,
+)
+def download_log(
+    key: CurrentKey, identifier: Identifier, number: Number, request: Request, if_none_match: IfNoneMatch = None
+) -> Response:
+    """What the engine wrote, once the attempt has ended, however it ended."""
+    return serve(request, results.attempt_log(key, identifier, number))
 
 
 @router.head(

@@ -14,8 +14,9 @@ from api.jobs.service import find
 from api.links import link
 from api.paging import Page, decode_text, encode
 from models.database import reading
-from models.records import Artifact, Event, Job, Metric, Preview
+from models.records import Artifact, Attempt, Event, Job, Metric, Preview
 from models.status import JobStatus
+from models.storage import storage
 
 T = TypeVar("T", bound=BlobBody)
 SHOWABLE = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
@@ -101,6 +102,24 @@ def blob(record: type[Artifact] | type[Preview], key_id: str, job_id: str, name:
     if not isinstance(row, Artifact | Preview):
         raise NotFound(f"The job has no {record.__name__.lower()} {name}.")
     return _blob(row)
+
+
+def attempt_log(key_id: str, job_id: str, number: int) -> Blob:
+    """What the engine of an attempt wrote to its standard error.
+
+    Raises:
+        NotFound: there is no such attempt, it has not ended, or it wrote nothing.
+    """
+    with reading() as session:
+        find(session, key_id, job_id)
+        row = session.get(Attempt, (job_id, number))
+    if row is None:
+        raise NotFound(f"The job has no attempt {number}.")
+    size = storage().size(row.log_key) if row.log_key else None
+    if row.log_key is None or size is None:
+        why = "is kept once it has ended" if row.ended_at is None else "is not kept"
+        raise NotFound(f"The log of attempt {number} {why}.")
+    return Blob(f"{job_id}-{number}.log", row.log_key, "text/plain; charset=utf-8", size, None, inline=True)
 
 
 def all_artifacts(key_id: str, job_id: str) -> tuple[Job, list[Blob]]:

@@ -30,6 +30,19 @@ class PhaseTimes(Shown):
     ended_at: datetime | None = None
 
 
+class AttemptBody(Shown):
+    """One try at a job by one worker."""
+
+    number: int
+    outcome: str | None = Field(
+        description="`succeeded`, `failed`, `cancelled`, `drained` (its worker left) or `lost`; null while it runs."
+    )
+    error: JobError | None = Field(description="Why it was lost or failed, and so why the job was queued again.")
+    started_at: datetime
+    ended_at: datetime | None
+    links: dict[str, str] = Field(description="`log` is what the engine wrote, once the attempt has ended.")
+
+
 class Figure(Shown):
     """The newest value of a metric."""
 
@@ -66,6 +79,11 @@ class JobBody(JobSummary):
     """A job, whole."""
 
     phases: dict[str, PhaseTimes] = Field(description="The phases that were entered, with times.")
+    attempts: list[AttemptBody] = Field(description="The newest tries, the newest first; 20 at most.")
+    expected_end_at: datetime | None = Field(
+        description="As the pace of the last minutes has it; null unless it runs and has a pace."
+    )
+    request_id: str | None = Field(None, description="Names its submission in the service's logs.")
     queue_position: int | None = Field(
         description="1 for the next one; null unless it is queued and ready, and where 100 or more are before it or its key runs as many as it may."
     )
@@ -101,6 +119,18 @@ class JobBody(JobSummary):
                 "finished_at": None,
                 "links": {"self": f"http://127.0.0.1:8000/v1/jobs/{JOB}"},
                 "phases": {"distilling": {"started_at": "2026-11-21T09:00:04Z", "ended_at": None}},
+                "attempts": [
+                    {
+                        "number": 1,
+                        "outcome": None,
+                        "error": None,
+                        "started_at": "2026-11-21T09:00:02Z",
+                        "ended_at": None,
+                        "links": {},
+                    }
+                ],
+                "expected_end_at": "2026-11-21T09:02:10Z",
+                "request_id": "0190f3a2b4c87d1e9f00a1b2c3d4e5f6",
                 "queue_position": None,
                 "metrics": {"loss": {"step": 1200, "value": 0.31}},
                 "artifacts_expire_at": None,

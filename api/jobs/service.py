@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 from api import quota
 from api.errors import Conflict, NotFound
 from api.jobs.figures import newest_figures
-from api.jobs.schemas import JobBody, JobError, JobSummary
+from api.jobs.schemas import AttemptBody, JobBody, JobError, JobSummary
 from api.links import link
 from api.paging import Page, Window
 from api.workers import absence
 from models import outbox
 from models.database import now, reading, transaction
-from models.records import Event, Idempotency, Inspection, Job, WebhookDelivery
+from models.records import Attempt, Event, Idempotency, Inspection, Job, WebhookDelivery
 from models.resources import Needs
 from models.settings import settings
 from models.status import InspectionStatus, JobStatus, sources_of
@@ -27,6 +27,7 @@ from models.turns import turns
 log = structlog.get_logger("api")
 FARTHEST = 100
 """A job that is farther back has no place in the queue yet: so many are looked at."""
+SHOWN_ATTEMPTS = 20
 COLLECTIONS = ("events", "metrics", "previews", "artifacts")
 
 
@@ -63,7 +64,8 @@ def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[Job
 def shown(session: Session, job: Job) -> JobBody:
     """A row as an answer."""
     figures, position = newest_figures(session, job.id), _queue_position(session, job)
-    found = {"queue_position": position, "metrics": figures, "reason": _reason(session, job)}
+    found: dict[str, Any] = {"queue_position": position, "metrics": figures, "reason": _reason(session, job)}
+    found |= {"attempts": _attempts(session, job), "expected_end_at": _expected_end(job)}
     return JobBody.model_validate(_columns(job) | found | _expiries(job))
 
 
@@ -159,6 +161,24 @@ def links_of(job: Job) -> dict[str, str]:
     final = JobStatus(job.status).final
     links |= {"retry": link(f"{address}/retry")} if final else {"cancel": link(f"{address}/cancel")}
     return links | ({"artifacts.zip": link(f"{address}/artifacts.zip")} if job.status == JobStatus.SUCCEEDED else {})
+
+
+def _attempts(session: Session, job: Job) -> list[AttemptBody]:
+    newest = select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number.desc()).limit(SHOWN_ATTEMPTS)
+    return [_attempt(row) for row in session.scalars(newest)]
+
+
+def _attempt(row: Attempt) -> AttemptBody:
+    values = {name: getattr(row, name) for name in ("number", "outcome", "started_at", "ended_at")}
+    log_link = {"log": link(f"/jobs/{row.job_id}/attempts/{row.number}/log")} if row.log_key else {}
+    error = JobError.model_validate(row.error) if row.error else None
+    return AttemptBody.model_validate(values | {"error": error, "links": log_link})
+
+
+def _expected_end(job: Job) -> float | None:
+    progress = job.progress or {}
+    at, left = progress.get("at"), progress.get("seconds_left")
+    return at + left if job.status == JobStatus.RUNNING and at and left is not None else None
 
 
 def _columns(job: Job) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select, update
 
 from models.database import now
 from models.idempotency import KEPT_SECONDS
-from models.records import Event, Idempotency, Inspection, Job, Worker
+from models.records import Attempt, Event, Idempotency, Inspection, Job, Worker
 from models.records.columns import new_id
 from tests.api.service import Service, User, pointers, problem
 
@@ -244,6 +244,37 @@ def test_a_job_shows_all_that_is_known(user: User) -> None:
     assert answer.headers["retry-after"]
     for link in ("events", "metrics", "previews", "artifacts"):
         assert user.http.get(shown["links"][link]).is_success
+
+
+def test_a_job_shows_its_attempts_and_when_it_is_expected_to_end(user: User) -> None:
+    lost = {"code": "worker_lost", "message": "the worker was lost", "hint": "", "fault": "service", "errors": []}
+    job = user.job("running", attempt=25, progress={"fraction": 0.5, "at": 1_700_000_000.0, "seconds_left": 90.5})
+    with user.service.rows() as session:
+        for number in range(1, 26):
+            ended = {"outcome": "lost", "error": lost, "ended_at": 1.0, "log_key": f"jobs/{job}/{number}/engine.log"}
+            session.add(Attempt(job_id=job, number=number, worker_id="w", **(ended if number < 25 else {})))
+    user.service.storage.put(f"jobs/{job}/24/engine.log", b"what it wrote\n")
+    shown = user.http.get(f"/jobs/{job}").json()
+    assert shown["expected_end_at"] == "2023-11-14T22:14:50.500000Z"
+    assert [one["number"] for one in shown["attempts"]] == list(range(25, 5, -1))
+    assert shown["attempts"][0]["outcome"] is None and shown["attempts"][0]["links"] == {}
+    assert shown["attempts"][1]["error"] == lost
+    log = user.http.get(shown["attempts"][1]["links"]["log"])
+    assert log.text == "what it wrote\n" and log.headers["content-type"].startswith("text/plain")
+    assert user.http.head(shown["attempts"][1]["links"]["log"]).headers["content-length"] == "14"
+    for number, said in ((25, "once it has ended"), (23, "is not kept"), (26, "no attempt 26")):
+        assert said in problem(user.http.get(f"/jobs/{job}/attempts/{number}/log"), 404)["detail"]
+    user.change(job, status="succeeded")
+    assert user.http.get(f"/jobs/{job}").json()["expected_end_at"] is None
+
+
+def test_the_newest_figures_are_found_by_jumps_in_the_index(user: User) -> None:
+    job = user.job("running")
+    for name in ("a", "b/c", "ä"):
+        user.metrics(job, name, [float(at) for at in range(40)])
+    user.metrics(user.job("running"), "other", [1.0])
+    shown = user.http.get(f"/jobs/{job}").json()["metrics"]
+    assert shown == {name: {"step": 40, "value": 39.0} for name in ("a", "b/c", "ä")}
 
 
 def test_a_failed_job_says_why(user: User) -> None:

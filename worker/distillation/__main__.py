@@ -1,6 +1,7 @@
 """The engine as a command: `python -m worker.distillation JOB.json [--check]`."""
 
 import argparse
+import json
 import os
 import sys
 import traceback
@@ -47,8 +48,15 @@ def main() -> int:
         job = replace(job, values={**job.values, "kind": "check"})
     # a terminal gives no commands, and reading it would stop an engine that its user has put into the background
     commands = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin
+    introduce(job)
     channel = Channel(output, job.values.get("silence_seconds"), commands)
     return answer(job, channel) if others is None else lead(others, job, channel)
+
+
+def introduce(job: Any) -> None:
+    """Begin the log with whose it is."""
+    known = {name: job.values.get(name) for name in ("kind", "job", "attempt", "request")}
+    print(json.dumps({"event": "engine_begins", **known}), file=sys.stderr, flush=True)
 
 
 def lead(others: RankProcesses, job: Any, channel: Channel) -> int:

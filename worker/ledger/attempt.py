@@ -63,7 +63,8 @@ class AttemptLedger:
                 phases, at = session.execute(select(Job.phases, now()).where(Job.id == self.job_id)).one()
                 values |= {"phase": batch.phase, "phases": ends.entered(phases, batch.phase, at), "stage": batch.stage}
             if batch.progress is not None:
-                values |= {"progress": dict(batch.progress), "stage": batch.stage}
+                written_at = session.scalars(select(now())).one()
+                values |= {"progress": {**batch.progress, "at": written_at}, "stage": batch.stage}
             self._change(session, batch.notes, **values)
             if batch.metrics:
                 self._write_metrics(session, batch.metrics)

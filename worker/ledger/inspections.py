@@ -37,6 +37,7 @@ class InspectionLedger:
     def __init__(self, inspection: Inspection):
         self.id, self.attempt = inspection.id, inspection.attempt
         self.kind, self.subject_id, self.resolved = inspection.kind, inspection.subject_id, inspection.resolved
+        self.request_id = inspection.request_id
 
     def accept(self, findings: Mapping[str, Any], canonical: Canonical) -> bool:
         """Set the upload `ready`; false if it is not wanted any more. Jobs that waited for it go on."""

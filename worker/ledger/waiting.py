@@ -72,7 +72,16 @@ def settle(session: Session, job_id: str) -> bool:
     if problems:
         fail_check(session, job_id, problems)
         return False
-    session.add(Inspection(id=new_id("ins"), kind="job", subject_id=job_id, key_id=job.key_id, priority=job.priority))
+    session.add(
+        Inspection(
+            id=new_id("ins"),
+            kind="job",
+            subject_id=job_id,
+            request_id=job.request_id,
+            key_id=job.key_id,
+            priority=job.priority,
+        )
+    )
     change_job(session, job_id, reason="its spec is being checked", resolved=resolved)
     return True
 
