@@ -119,7 +119,7 @@ class Campaign:
         self.history.note("begins", seed=self.seed, set=self.parts.name, jobs=self.size.jobs)
         kinds = (*PROCESS_KINDS, *self.parts.kinds)
         planned = plan(random.Random(f"faults {self.seed}"), kinds, self.size.gap_seconds)
-        faults = Faults(planned, fleet, self.parts, self.history, self.size.faults)
+        faults = Faults(planned, fleet, self.parts, self.history, lambda: users.answered_at, self.size.faults)
         faults.start()
         submitting = threading.Thread(target=users.submit_all, args=(self._orders, inputs), daemon=True)
         submitting.start()

@@ -57,10 +57,20 @@ def plan(dice: random.Random, kinds: Sequence[str], gap_seconds: float) -> Itera
 
 
 class Faults:
-    """Carries out a plan from a thread of its own, until told to stop; then heals what it has broken."""
+    """Carries out a plan from a thread of its own, until told to stop; then heals what it has broken. `answered_at` is
+    when the API was last heard of, in this host's monotonic seconds; `most` is how many faults there are to be."""
 
-    def __init__(self, plan: Iterator[Fault], fleet: Fleet, parts: Parts, history: History, most: int | None = None):
+    def __init__(
+        self,
+        plan: Iterator[Fault],
+        fleet: Fleet,
+        parts: Parts,
+        history: History,
+        answered_at: Callable[[], float],
+        most: int | None = None,
+    ):
         self.done: Counter[str] = Counter()
+        self._answered_at = answered_at
         self._plan, self._fleet, self._parts, self._history, self._most = plan, fleet, parts, history, most
         self._undo: dict[str, tuple[float, Callable[[], None]]] = {}
         self._over = threading.Event()
@@ -144,6 +154,8 @@ class Faults:
 
     def _kill_api(self, fault: Fault) -> str | None:
         member = self._victim(fault, "api")
+        if member is not None and self._answered_at() < member.begun:
+            return None  # one that is killed before it has ever answered serves nobody, however long that goes on
         if member is not None:
             self._fleet.kill(member, 0.2 + (fault.chance * 7 % 1))
         return member and member.name

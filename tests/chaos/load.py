@@ -78,7 +78,7 @@ class Users:
         self._over = threading.Event()
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="user")
         self._promised: list[Future[None]] = []
-        self.posts, self.open = 0, OPEN_AT_ONCE
+        self.posts, self.open, self.answered_at = 0, OPEN_AT_ONCE, 0.0
 
     def rest(self) -> None:
         """Send nothing more, once what was promised for later is done."""
@@ -99,6 +99,7 @@ class Users:
             except httpx.TransportError:
                 time.sleep(0.3)
                 continue
+            self.answered_at = time.monotonic()
             if answer.is_success or answer.status_code in accept:
                 return answer
             if answer.status_code not in BUSY and "in-flight" not in answer.text:
