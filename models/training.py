@@ -60,7 +60,12 @@ class TrainingSpec(Body):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Same spec, seed and machine: same student.", examples=[0])
     time_limit_minutes: float | None = Field(
-        None, gt=0, le=60 * 24 * 30, description="The job fails when it has run for longer.", examples=[60]
+        None,
+        gt=0,
+        le=60 * 24 * 30,
+        description="When its attempts together have run for so long, the training stops where it is, and the student is"
+        " evaluated and exported as it is; the job fails only if there is no student yet.",
+        examples=[60],
     )
     validation_fraction: float = Field(
         0.0, ge=0, lt=1, description="Part of the dataset that is held back to choose by.", examples=[0.1]

@@ -66,6 +66,9 @@ class JobSummary(Shown):
     attempt: int = Field(description="How often it was begun.")
     priority: int
     error: JobError | None
+    stopped_early: Literal["time_limit"] | None = Field(
+        None, description="What stopped the training of a job that succeeded before its end; null if nothing did."
+    )
     retry_of: str | None = Field(description="The job that this one repeats.")
     version: int = Field(description="Rises at every change.")
     cancel_requested_at: datetime | None
@@ -111,6 +114,7 @@ class JobBody(JobSummary):
                 "attempt": 1,
                 "priority": 0,
                 "error": None,
+                "stopped_early": None,
                 "retry_of": None,
                 "version": 31,
                 "cancel_requested_at": None,
