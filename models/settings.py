@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     webhook_ca_file: str = Field("", description="Certificates (PEM) that webhooks trust besides the public ones.")
 
     keep_artifacts_days: float = Field(0.0, ge=0, description="Artifacts of ended jobs; 0 keeps them for ever.")
-    keep_previews_days: float = Field(30.0, ge=0, description="Previews and logs of ended jobs; 0 for ever.")
+    keep_previews_days: float = Field(30.0, ge=0, description="Previews and logs, once they are made; 0 for ever.")
     keep_history_days: float = Field(90.0, ge=0, description="Events and metrics of ended jobs; 0 for ever.")
     keep_unsent_days: float = Field(7.0, ge=0, description="Uploads whose bytes were never sent; 0 for ever.")
     keep_rejected_days: float = Field(30.0, ge=0, description="Uploads that were rejected; 0 for ever.")

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Select, insert, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from models.database import engine, now, reading, transaction
+from models.database import Record, engine, now, reading, transaction
 from models.records import (
     Artifact,
     Attempt,
@@ -92,16 +92,14 @@ def test_for_ever_is_for_ever(embedded: None, configure: Callable[..., Any]) -> 
     assert left(job_id) == ALL and keys() == before and get(Teacher, upload).deleted_at is None
 
 
-def test_a_running_job_loses_nothing(both: None) -> None:
+def test_a_running_job_keeps_its_events(both: None) -> None:
     job_id = make_job()
     change(Job, job_id, status="running", started_at=now() - 300 * DAY)
-    old = {"attempt": 1, "created_at": now() - 200 * DAY}
     with transaction() as session:
-        session.execute(insert(Event).values(job_id=job_id, seq=1, type="log", message="x", **old))
-        file = {"key": "k", "content_type": "x/y", "size": 1, "sha256": "a" * 64}
-        session.execute(insert(Preview).values(id="p", job_id=job_id, step=1, name="a.png", **file, **old))
+        values = {"job_id": job_id, "seq": 1, "attempt": 1, "type": "log", "message": "x"}
+        session.execute(insert(Event).values(**values, created_at=now() - 200 * DAY))
     retention.clear()
-    assert rows(Preview) and rows(Event)
+    assert len(rows(Event)) == 1
 
 
 def test_history_goes_in_pieces_and_goes_on_where_a_killed_one_stopped(
@@ -203,19 +201,20 @@ DUE: dict[str, Callable[[], Select[Any]]] = {
     "idempotency": retention.due_promises,
     "webhook_deliveries": retention.due_deliveries,
     "inspections": retention.due_inspections,
-    "deliveries that are due": lambda: deliveries.due(["example.org:443"], ["key_1"]),
+    "deliveries that are due": lambda: deliveries.due(["example.org:443"], ["key_1"]).limit(1),
 }
-A_CLOCK = ("SCALAR SUBQUERY", "SCAN CONSTANT ROW")
-"""How SQLite says that it reads the clock."""
 
 
 def test_no_pass_looks_through_a_whole_table(both: None, configure: Callable[..., Any]) -> None:
     configure(**KEEP)
     _fill(1500)
     for name, due in DUE.items():
-        plan = _plan(due().limit(retention.AT_ONCE))
-        looked_up = "Index Cond" in plan and "Seq Scan" not in plan
-        assert looked_up or all(line.startswith(("SEARCH", *A_CLOCK)) for line in plan.splitlines()), f"{name}: {plan}"
+        plan = _plan(due())
+        whole = [
+            line for line in plan.splitlines() if line.startswith("SCAN") and line.split()[1] in Record.metadata.tables
+        ]
+        assert "Seq Scan" not in plan and not [line for line in whole if " INDEX " not in line], f"{name}: {plan}"
+        assert "Index Cond" in plan or "SEARCH" in plan or "deliveries" not in name, f"{name}: {plan}"
         assert "Sort" not in plan and "TEMP B-TREE" not in plan, f"{name}: {plan}"
 
 

@@ -6,12 +6,13 @@ finds. Every pass asks an index for what is due and takes some of it, so that it
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 from sqlalchemy import ColumnElement, Select, delete, select, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute
 
-from models.database import now, once_now, reading, transaction
+from models.database import now, reading, transaction
 from models.idempotency import KEPT_SECONDS
 from models.records import (
     Artifact,
@@ -28,7 +29,7 @@ from models.records import (
     WebhookDelivery,
 )  # fmt: skip
 from models.settings import settings
-from models.status import InspectionStatus, UploadStatus
+from models.status import UploadStatus
 from models.storage import StorageError, storage
 from worker.ledger import waiting
 from worker.ledger.claims import clock
@@ -38,7 +39,9 @@ AT_ONCE = 100
 ROWS_AT_ONCE = 5000
 """Events that one transaction removes."""
 REST_SECONDS = 60.0
-INSPECTIONS_KEPT_SECONDS = 7 * 24 * 3600.0
+DAY = 24 * 3600.0
+INSPECTIONS_KEPT_DAYS = 7
+Due: TypeAlias = Select[*tuple[Any, ...]]
 UPLOADS: tuple[type[Teacher] | type[Dataset] | type[File], ...] = (Teacher, Dataset, File)
 log = structlog.get_logger(__name__)
 
@@ -73,67 +76,70 @@ def clear() -> dict[str, int]:
     return removed
 
 
-def due_artifacts() -> Select[str]:
+def due_artifacts() -> Due:
     """Ids of jobs whose artifacts are due; as often as there are artifacts."""
-    old = Artifact.created_at < _before(settings().keep_artifacts_days)
-    return select(Artifact.job_id).where(old).order_by(Artifact.created_at)
+    return _oldest(Artifact.created_at, settings().keep_artifacts_days, Artifact.job_id)
 
 
-def due_previews() -> Select[str]:
-    """Ids of previews of jobs that ended long ago."""
-    before = _before(settings().keep_previews_days)
-    ended = select(Preview.id).join(Job, Job.id == Preview.job_id).where(Job.finished_at < before)
-    return ended.where(Preview.created_at < before).order_by(Preview.created_at)
+def due_previews() -> Due:
+    """Ids of previews."""
+    return _oldest(Preview.created_at, settings().keep_previews_days, Preview.id)
 
 
-def due_logs() -> Select[str, int]:
+def due_logs() -> Due:
     """Jobs and numbers of attempts whose logs are due."""
-    old = Attempt.log_key.is_not(None), Attempt.ended_at < _before(settings().keep_previews_days)
-    return select(Attempt.job_id, Attempt.number).where(*old).order_by(Attempt.ended_at)
+    named = Attempt.job_id, Attempt.number
+    return _oldest(Attempt.ended_at, settings().keep_previews_days, *named, where=[Attempt.log_key.is_not(None)])
 
 
-def due_histories() -> Select[str]:
+def due_histories() -> Due:
     """Ids of jobs whose events and metrics are due."""
-    left = Job.deleted_at.is_(None), Job.history_removed_at.is_(None)
-    old = Job.finished_at < _before(settings().keep_history_days)
-    return select(Job.id).where(*left, old).order_by(Job.finished_at)
+    left = [Job.deleted_at.is_(None), Job.history_removed_at.is_(None)]
+    return _oldest(Job.finished_at, settings().keep_history_days, Job.id, where=left)
 
 
-def due_uploads(table: type[Teacher] | type[Dataset] | type[File], status: UploadStatus, days: float) -> Select[str]:
+def due_uploads(table: type[Teacher] | type[Dataset] | type[File], status: UploadStatus, days: float) -> Due:
     """Ids of uploads that have been in a state for so long."""
-    old = table.status == status, table.updated_at < _before(days), table.deleted_at.is_(None)
-    return select(table.id).where(*old).order_by(table.updated_at)
+    return _oldest(table.updated_at, days, table.id, where=[table.status == status, table.deleted_at.is_(None)])
 
 
-def due_promises() -> Select[str, str]:
+def due_promises() -> Due:
     """Idempotency keys that no longer hold."""
-    old = Idempotency.created_at < once_now() - KEPT_SECONDS
-    return select(Idempotency.key_id, Idempotency.idempotency_key).where(old).order_by(Idempotency.created_at)
+    return _oldest(Idempotency.created_at, KEPT_SECONDS / DAY, Idempotency.key_id, Idempotency.idempotency_key)
 
 
-def due_deliveries() -> Select[str]:
+def due_deliveries() -> Due:
     """Ids of webhook deliveries that have been over for long."""
-    old = WebhookDelivery.finished_at < _before(settings().keep_deliveries_days)
-    return select(WebhookDelivery.id).where(old).order_by(WebhookDelivery.finished_at)
+    return _oldest(WebhookDelivery.finished_at, settings().keep_deliveries_days, WebhookDelivery.id)
 
 
-def due_inspections() -> Select[str]:
+def due_inspections() -> Due:
     """Ids of inspections that have been over for long."""
-    over = Inspection.status.in_((InspectionStatus.DONE, InspectionStatus.FAILED))
-    old = Inspection.finished_at < once_now() - INSPECTIONS_KEPT_SECONDS
-    return select(Inspection.id).where(old, over).order_by(Inspection.finished_at)
+    return _oldest(Inspection.finished_at, INSPECTIONS_KEPT_DAYS, Inspection.id)
 
 
-def _before(days: float) -> ColumnElement[float]:
-    return once_now() - days * 24 * 3600.0
+def _oldest(
+    at: InstrumentedAttribute[Any],
+    days: float,
+    *columns: InstrumentedAttribute[Any],
+    where: Sequence[ColumnElement[bool]] = (),
+) -> Due:
+    """Those of the oldest rows that are due.
+
+    The oldest are taken first and asked for their age then: so no more of an index is read than that, whatever the
+    database believes of how many are due.
+    """
+    query = select(*columns, at.label("at")).where(*where, at.is_not(None)).order_by(at).limit(AT_ONCE)
+    oldest = query.subquery()
+    return select(*(column for column in oldest.c if column.key != "at")).where(oldest.c.at < now() - days * DAY)
 
 
-def _some(due: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+def _some(due: Due) -> Sequence[Any]:
     with reading() as session:
-        return session.execute(due.limit(AT_ONCE)).all()
+        return session.execute(due).all()
 
 
-def _ids(due: Select[str]) -> list[str]:
+def _ids(due: Due) -> list[str]:
     return list(dict.fromkeys(row[0] for row in _some(due)))
 
 
