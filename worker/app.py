@@ -35,6 +35,8 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
 
 def _serve(kind: Kind, command: Sequence[str]) -> int:
     migrate.prepare()
+    if early_signals.asked():
+        return 0  # before anything slow: nobody waits for this worker
     try:
         confined_by = sandbox.establish(kind)
     except sandbox.NoSandbox as error:

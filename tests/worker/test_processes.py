@@ -70,6 +70,13 @@ def test_bells_bring_work_and_a_drain_hands_it_to_another_worker(servers: None) 
     ]
 
 
+def test_a_worker_that_is_told_to_leave_while_it_starts_takes_no_place(embedded: None) -> None:
+    told = "early_signals.hear(); os.kill(os.getpid(), signal.SIGTERM)"
+    code = f"import os, signal; from worker import app, early_signals; {told}; exit(app.serve('distill', {SCRIPTED!r}))"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT).returncode == 0
+    assert rows(Worker) == []
+
+
 def test_jobs_run_though_no_bell_was_rung_and_messages_are_deleted(embedded: None) -> None:
     jobs = [make_job(steps=2) for _ in range(3)]
     with worker():
