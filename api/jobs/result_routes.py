@@ -175,7 +175,7 @@ def download_artifact(
     openapi_extra=SHAPE,
 )
 def download_log(
-    key: CurrentKey, identifier: Identifier, number: Number, request: Request, if_none_match: IfNoneMatch = None
+    key: JobsRead, identifier: Identifier, number: Number, request: Request, if_none_match: IfNoneMatch = None
 ) -> Response:
     """What the engine wrote, once the attempt has ended, however it ended."""
     return serve(request, results.attempt_log(key, identifier, number))
