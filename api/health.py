@@ -138,9 +138,10 @@ def _unconfined(worker: WorkerBody) -> str | None:
     sandbox = (worker.about or {}).get("sandbox")
     if not isinstance(sandbox, dict):
         sandbox = {}
+    why = "; ".join(sandbox.get("why") or [])
     if sandbox.get("filesystem", "open") != "open" and sandbox.get("network", "shared") != "shared":
-        return None
-    why = "; ".join(sandbox.get("why") or ["nothing is known of it"])
+        return f"the sandbox of the {worker.kind} worker on {worker.host} has a flaw: {why}" if why else None
+    why = why or "nothing is known of it"
     return f"no sandbox confines the engines of the {worker.kind} worker on {worker.host}: {why}"
 
 

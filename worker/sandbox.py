@@ -39,7 +39,10 @@ def establish(kind: Kind) -> dict[str, Any]:
     wanted = settings().sandboxing
     found = NOTHING | {"why": ["DISTILL_SANDBOX is off"]} if wanted == "off" else _try_out(kind)
     if holds(found):
-        log.info("sandbox", **found)
+        if found["why"]:
+            log.warning("sandbox", message="engines are confined, but not all is well", **found)
+        else:
+            log.info("sandbox", **found)
         return found
     if wanted == "required":
         raise NoSandbox(

@@ -275,7 +275,7 @@ def test_the_filter_of_each_machine(machine: str) -> None:
         ("socket", (inet, stream), errno.EACCES), ("socket", (17, stream), errno.EACCES), ("socket", (unix, stream), 0),
         ("socket", (unix, stream | 0x80000), 0), ("socket", (unix, datagram | 0x80000), errno.EACCES),
         ("socketpair", (unix, stream), 0), ("socketpair", (unix, datagram), errno.EACCES),
-        ("connect", (3,), errno.EACCES), ("bind", (3,), errno.EACCES), ("clone3", (), errno.ENOSYS),
+        ("connect", (3,), errno.ENOENT), ("bind", (3,), errno.EACCES), ("clone3", (), errno.ENOSYS),
         ("clone", (0x3D0F00,), 0), ("clone", (0x10000011,), errno.EPERM), ("prlimit64", (0, 7), 0),
         ("prlimit64", (1, 7), errno.EPERM), ("kill", (42, 9), 0), ("kill", (0, 9), 0), ("kill", (41, 9), errno.EPERM),
         ("kill", (-1, 9), errno.EPERM), ("tgkill", (42, 43, 6), 0), ("pidfd_send_signal", (3,), errno.EPERM),
@@ -290,6 +290,12 @@ def test_the_filter_of_each_machine(machine: str) -> None:
         ("socket", (17, 3), errno.EACCES), ("connect", (3,), 0), ("kill", (41, 9), 0), ("truncate", (), 0),
     ]:  # fmt: skip
         assert answer(among_ranks, machine, number[name], *arguments) == wanted, (name, arguments)
+    with_gpu = seccomp.write(seccomp.Allowed(sockets=True, gpu=True), 42, machine)
+    for arguments, wanted in [
+        ((unix, 0x80005), 0), ((unix, stream), errno.EACCES), ((unix, datagram), errno.EACCES), ((inet, stream), 0),
+        ((17, 3), errno.EACCES),
+    ]:  # fmt: skip
+        assert answer(with_gpu, machine, number["socket"], *arguments) == wanted, arguments
     other = next(name for name in ARCHITECTURES if name != machine)
     assert answer(strict, other, 0) == errno.EPERM
     assert answer(strict, machine, seccomp.X32 | 0) == errno.EPERM

@@ -17,7 +17,7 @@ def confine(folder: Path, ranks: int, gpu: bool, process: int, version: int | No
     kernel.drop_capabilities()
     kernel.forbid_privileges()
     report = _confine_files(report, folder, gpu, ranks, version)
-    report = _filter_calls(report, network, ranks, process, version)
+    report = _filter_calls(report, network, ranks, gpu, process, version)
     kernel.hide_memory()
     return replace(report, memory="hidden")
 
@@ -41,10 +41,10 @@ def _confine_files(report: Report, folder: Path, gpu: bool, ranks: int, version:
     return replace(report, filesystem=f"landlock-{version}", signals=signals)
 
 
-def _filter_calls(report: Report, network: str, ranks: int, process: int, version: int) -> Report:
+def _filter_calls(report: Report, network: str, ranks: int, gpu: bool, process: int, version: int) -> Report:
     # an older Landlock does not scope signals: then one process may signal itself alone, and several are left as they are
     to_others = version >= 6 or ranks > 1
-    allowed = seccomp.Allowed(sockets=ranks > 1, signals=to_others, truncation=version >= 3)
+    allowed = seccomp.Allowed(sockets=ranks > 1, gpu=gpu, signals=to_others, truncation=version >= 3)
     try:
         seccomp.install(allowed, process)
     except OSError as error:

@@ -4,6 +4,7 @@ Its input is a JSON object: `files` to read, a folder `outside` to write to, a `
 listens, and a `process`. It says what is in force, and an attempt that succeeds shows that something is not.
 """
 
+import ctypes
 import json
 import os
 import socket
@@ -27,7 +28,19 @@ def main() -> None:
     for part, what, attempt in attempts(asked):
         if getattr(report, part) != OPEN[part] and _succeeds(attempt):
             report = replace(report, **{part: OPEN[part]}, why=(*report.why, f"the engine {what}"))
+    if asked["gpu"] and (error := driver_error()):
+        report = replace(report, why=(*report.why, f"CUDA's driver does not start in it: error {error}"))
     print(json.dumps(asdict(report)))
+
+
+def driver_error() -> int:
+    """What CUDA's driver answers to its first call where there is a GPU of Nvidia's; 0 if all is well, or nothing is there."""
+    if not Path("/dev/nvidiactl").exists() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return 0
+    try:
+        return int(ctypes.CDLL("libcuda.so.1").cuInit(0))
+    except OSError:
+        return 0
 
 
 def attempts(asked: Mapping[str, Any]) -> list[tuple[str, str, Callable[[], object]]]:

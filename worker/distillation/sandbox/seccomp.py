@@ -42,9 +42,13 @@ class Program(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Allowed:
-    """What the filter leaves: `sockets` of the internet (in a network of one's own), signals to others, cutting files."""
+    """What the filter leaves: `sockets` of the internet (in a network of one's own), signals to others, cutting files.
+
+    With `gpu`, what CUDA's driver needs to find out that no server of its own (MPS) is there.
+    """
 
     sockets: bool = False
+    gpu: bool = False
     signals: bool = True
     truncation: bool = True
 
@@ -95,7 +99,7 @@ def _rules(allowed: Allowed, process: int) -> Iterable[tuple[str, Sequence[Instr
     yield "clone3", [_refuse(errno.ENOSYS)]
     yield "clone", _refuse_if(0, NEW_NAMESPACES, unless=(0,))
     yield "prlimit64", _refuse_if(0, 0xFFFFFFFF, unless=(0,))
-    yield from _about_sockets(allowed.sockets)
+    yield from _about_sockets(allowed.sockets, allowed.gpu)
     if not allowed.signals:
         for name in SIGNALS:
             yield name, _refuse_if(0, 0xFFFFFFFF, unless=(process, 0))
@@ -108,18 +112,21 @@ def _rules(allowed: Allowed, process: int) -> Iterable[tuple[str, Sequence[Instr
             yield name, _refuse_where(argument, ACCESS_AND_TRUNCATE, (0o1000,), errno.EPERM)
 
 
-def _about_sockets(internet: bool) -> Iterable[tuple[str, Sequence[Instruction]]]:
+def _about_sockets(internet: bool, gpu: bool) -> Iterable[tuple[str, Sequence[Instruction]]]:
+    unix = (LOAD, 0, 0, ARGUMENTS), int(socket.AF_UNIX)
+    datagrams = _refuse_where(1, SOCKET_KIND, (int(socket.SOCK_DGRAM),), errno.EACCES)
     if internet:
         # not those of Unix: whoever may connect at all could connect to those that lie in the file system
         families = (int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_NETLINK))
-        yield "socket", _refuse_if(0, 0xFFFFFFFF, unless=families, with_error=errno.EACCES)
+        others = _refuse_if(0, 0xFFFFFFFF, unless=families, with_error=errno.EACCES)
+        # but of the kind by which CUDA's driver looks for its server; hardly anything else listens on such
+        packets = _refuse_if(1, SOCKET_KIND, unless=(int(socket.SOCK_SEQPACKET),), with_error=errno.EACCES)
+        yield "socket", [unix[0], (JUMP_EQUAL, 0, len(packets), unix[1]), *packets, *others] if gpu else others
     else:
-        # CUDA's driver makes one to look for a server and does without; it reaches nobody
-        unix = [(LOAD, 0, 0, ARGUMENTS), (JUMP_EQUAL, 1, 0, int(socket.AF_UNIX)), _refuse(errno.EACCES)]
-        yield "socket", [*unix, *_refuse_where(1, SOCKET_KIND, (int(socket.SOCK_DGRAM),), errno.EACCES)]
-        for name in ("connect", "bind"):
-            yield name, [_refuse(errno.EACCES)]
-    yield "socketpair", _refuse_where(1, SOCKET_KIND, (int(socket.SOCK_DGRAM),), errno.EACCES)
+        yield "socket", [unix[0], (JUMP_EQUAL, 1, 0, unix[1]), _refuse(errno.EACCES), *datagrams]
+        yield "bind", [_refuse(errno.EACCES)]
+        yield "connect", [_refuse(errno.ENOENT)]  # as if nobody listened, which libraries that look for a server expect
+    yield "socketpair", datagrams
 
 
 def _refuse(number: int) -> Instruction:
