@@ -96,10 +96,11 @@ def without(part: str | None) -> Any:
     return nullcontext()
 
 
-def run_case(name: str, folder: Path, ranks: Ranks = ALONE) -> list[dict[str, Any]]:
-    """Run a case in `folder`; leaves `final-RANK.safetensors`, and gives the events."""
+def run_case(name: str, folder: Path, ranks: Ranks = ALONE, resume: str | None = None) -> list[dict[str, Any]]:
+    """Run a case in `folder`, perhaps from a manifest there; leaves `final-RANK.safetensors`, and gives the events."""
     case = CASES[name]
     job = job_of(folder, **case.spec | {"training": {"steps": 3} | case.spec.get("training", {})})
+    job = Job({**job.values, "resume": resume}, folder)
     output = io.StringIO()
     with ExitStack() as around:
         around.enter_context(double_precision())

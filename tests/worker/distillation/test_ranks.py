@@ -92,6 +92,12 @@ def test_a_drained_run_of_two_ranks_ends_as_if_it_had_not_been(ordinary):
         assert same_bits(whole, drained)
 
 
+def test_one_process_resumes_what_two_began(ordinary, tmp_path):
+    folder = shutil.copytree(ordinary / "drained", tmp_path / "job")
+    run_case("drained", folder, resume="resume-0.json")
+    assert distance(finals(ordinary / "norms")[0], load_file(folder / "final-0.safetensors")) < NEAR
+
+
 @pytest.mark.slow
 def test_every_kind_of_objective_is_that_of_one_process(engine_inputs, tmp_path):
     names = [name for name in CASES if name not in ORDINARY]
