@@ -14,7 +14,7 @@ from models.webhook import target_of
 
 TOLD = (
     Job.id, Job.name, Job.labels, Job.status, Job.phase, Job.reason, Job.attempt, Job.priority, Job.error,
-    Job.retry_of, Job.version, Job.created_at, Job.started_at, Job.finished_at,
+    Job.stopped_early, Job.retry_of, Job.version, Job.created_at, Job.started_at, Job.finished_at,
 )  # fmt: skip
 """What a message says of a job, by the names by which the API shows it."""
 

@@ -13,6 +13,7 @@ import httpcore
 import structlog
 from standardwebhooks import Webhook
 
+from models import migrate
 from models.settings import settings
 from models.webhook import target_of
 from worker.lease import AWAY
@@ -64,7 +65,7 @@ class Courier:
     def _send_one(self) -> bool:
         with self._changed:
             parcels = list(self._under_way.values())
-        if len(parcels) >= AT_ONCE:
+        if len(parcels) >= AT_ONCE or not migrate.is_current():
             return False
         parcel = claim(
             _at_least(AT_ONCE_TO_ONE, Counter(parcel.origin for parcel in parcels)),
