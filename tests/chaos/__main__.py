@@ -39,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--inspect", type=int, default=1, help="workers that inspect")
     parser.add_argument("--gap", type=float, default=4.0, help="mean seconds between two faults")
     parser.add_argument("--faults", type=int, help="so many at most; until all jobs have ended if left out")
+    parser.add_argument("--minutes", type=float, default=10, help="so long at most are there faults in each set")
     parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="may be repeated; all if left out")
     parser.add_argument("--hasty", action="store_true", help="do not wait for what is cleared long after a job's end")
     parser.add_argument("--out", type=Path, default=Path(".chaos"), help="folder of the reports and histories")
@@ -50,18 +51,19 @@ def _run(name: str, arguments: argparse.Namespace, twins: dict[str, str]) -> dic
     folder = Path(tempfile.mkdtemp(prefix=f"distillery-chaos-{name}-"))
     size = Size(
         jobs=arguments.jobs or JOBS[name], distill=arguments.distill, inspect=arguments.inspect,
-        gap_seconds=arguments.gap, faults=arguments.faults, hasty=arguments.hasty,
+        gap_seconds=arguments.gap, faults=arguments.faults, fault_seconds=60 * arguments.minutes,
+        hasty=arguments.hasty,
         variants=tuple(arguments.variant or VARIANTS),
     )  # fmt: skip
-    kept = True
+    wanted_later = True
     try:
         report = Campaign(SETS[name](folder), arguments.seed, size, twins).run()
-        kept = report["verdict"] != "kept"
+        wanted_later = report["verdict"] != "kept"
         (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
         return report
     finally:
         shutil.copyfile(folder / "history.jsonl", arguments.out / f"{name}-history.jsonl")
-        if kept or arguments.keep:
+        if wanted_later or arguments.keep:
             print(f"everything of it lies in {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)

@@ -37,14 +37,15 @@ SWEEP_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Size:
-    """How much of it: jobs, workers that distil, workers that inspect, the mean seconds between two faults, and which
-    jobs. A `hasty` campaign does not wait for what is cleared ten leases after a job's end."""
+    """How much of it: jobs, workers that distil, workers that inspect, the mean seconds between two faults, how many
+    faults at most and for how long, and which jobs. A `hasty` campaign does not wait for what is cleared ten leases after a job's end."""
 
     jobs: int
     distill: int = 3
     inspect: int = 1
     gap_seconds: float = 4.0
     faults: int | None = None
+    fault_seconds: float = 600.0
     final_seconds: float = 600.0
     variants: tuple[str, ...] = tuple(VARIANTS)
     hasty: bool = False
@@ -90,8 +91,11 @@ class Campaign:
         fleet = Fleet(self.history, DRAIN_SECONDS, self.parts.database_was_away_since)
         try:
             self._migrate()
-            fleet.add(self.parts.member("api", self._port))
-            eventually((self.parts.data("api") / "key").exists, "the API makes its key", START_SECONDS)
+            fleet.add(api := self.parts.member("api", self._port))
+            key = self.parts.data("api") / "key"
+            eventually(lambda: key.exists() or not api.lives, "the API makes its key", START_SECONDS)
+            if not key.exists():
+                raise RuntimeError(f"the API does not start: {api.last_words()}")
             for kind, count in (("inspect", self.size.inspect), ("distill", self.size.distill)):
                 for number in range(1, count + 1):
                     fleet.add(self.parts.member(f"{kind}-{number}", self._port))
@@ -134,9 +138,10 @@ class Campaign:
         return faults.done
 
     def _await_most(self, submitting: threading.Thread, users: Users, faults: Faults) -> None:
-        """Until all is submitted and all but the last few jobs have ended; or until all faults are done."""
+        """Until all is submitted and all but the last few jobs have ended; or until all faults or their time are over."""
+        over = time.monotonic() + self.size.fault_seconds
         while submitting.is_alive() or users.count_open() > self.size.distill:
-            if faults.spent and not submitting.is_alive():
+            if time.monotonic() > over or (faults.spent and not submitting.is_alive()):
                 return
             time.sleep(0.5)
 
