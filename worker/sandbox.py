@@ -61,8 +61,9 @@ def holds(found: Mapping[str, Any]) -> bool:
 
 def _try_out(kind: Kind) -> dict[str, Any]:
     """What is in force in a process that has confined itself, as an engine does, and has tried to get out."""
-    with Folder(f"probe-{kind}-{os.getpid()}", 1) as folder, _temptations() as asked:
-        asked |= {"gpu": kind == "distill", "outside": str(folder.path.parent), "process": os.getpid()}
+    name = f"probe-{kind}-{os.getpid()}"
+    with Folder(name, 1) as folder, Folder(name, 2) as another, _temptations(another.path) as asked:
+        asked |= {"gpu": kind == "distill", "outside": str(another.path), "process": os.getpid()}
         try:
             done = subprocess.run(
                 PROBE,
@@ -81,20 +82,24 @@ def _try_out(kind: Kind) -> dict[str, Any]:
 
 
 @contextmanager
-def _temptations() -> Iterator[dict[str, Any]]:
-    """What a process that is not confined can reach: files that are nobody's business, a port, a Unix socket."""
+def _temptations(another: Path) -> Iterator[dict[str, Any]]:
+    """What a process that is not confined can reach: files that are none of its business, a port, a Unix socket.
+
+    Args:
+        another: the folder of another attempt.
+    """
     config = settings()
     with (
-        tempfile.NamedTemporaryFile(dir=config.work_folder, prefix="probe-") as beside,
-        tempfile.NamedTemporaryFile(dir=config.data, prefix="probe-") as data,
         tempfile.TemporaryDirectory(prefix="probe-") as temporary,
         socket.create_server(("127.0.0.1", 0)) as port,
         socket.socket(socket.AF_UNIX) as unix,
     ):
+        files = [another / "inputs" / "upload", Path(temporary, "file")]
+        for file in files:
+            file.touch()
+        secret = [config.key_file, config.data / "distillery.db", *(Path(name).absolute() for name in SECRET_FILES)]
+        files += [file.absolute() for file in secret if file.is_file()]
         address = str(Path(temporary, "socket"))
         unix.bind(address)
         unix.listen()
-        secret = [config.key_file, *(Path(name).absolute() for name in SECRET_FILES)]
-        files = [beside.name, data.name, *(str(file) for file in secret if file.is_file())]
-        absolute = [str(Path(file).absolute()) for file in files]
-        yield {"files": absolute, "port": port.getsockname()[1], "socket": address}
+        yield {"files": [*map(str, files)], "port": port.getsockname()[1], "socket": address}

@@ -266,9 +266,7 @@ def test_the_filter_of_each_machine(machine: str) -> None:
     column = list(ARCHITECTURES).index(machine)
     number = {name: numbers[column] for name, numbers in NUMBERS.items() if numbers[column] is not None}
     strict = seccomp.write(seccomp.Allowed(signals=False, truncation=False), 42, machine)
-    inet, unix, stream, datagram = (
-        int(v) for v in (socket.AF_INET, socket.AF_UNIX, socket.SOCK_STREAM, socket.SOCK_DGRAM)
-    )
+    inet, unix, stream, datagram = seccomp.INET, seccomp.UNIX, seccomp.STREAM, seccomp.DATAGRAM
     for name in FORBIDDEN:
         assert name not in number or answer(strict, machine, number[name]) == errno.EPERM, name
     expected = [

@@ -7,7 +7,6 @@ does not cover: every kind of socket, changed permissions of files, limits of ot
 import ctypes
 import errno
 import platform
-import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,8 @@ LOAD, AND, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
 """Offsets in seccomp_data."""
 X32 = 0x40000000
-SOCKET_KIND = 0xF
+UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
+STREAM, DATAGRAM, SEQUENCED_PACKETS, SOCKET_KIND = 1, 2, 5, 0xF
 NEW_NAMESPACES = 0x7E020000
 """The flags of clone(2) that make namespaces."""
 ACCESS_AND_TRUNCATE = 0o3 | 0o1000
@@ -113,17 +113,16 @@ def _rules(allowed: Allowed, process: int) -> Iterable[tuple[str, Sequence[Instr
 
 
 def _about_sockets(internet: bool, gpu: bool) -> Iterable[tuple[str, Sequence[Instruction]]]:
-    unix = (LOAD, 0, 0, ARGUMENTS), int(socket.AF_UNIX)
-    datagrams = _refuse_where(1, SOCKET_KIND, (int(socket.SOCK_DGRAM),), errno.EACCES)
+    family = LOAD, 0, 0, ARGUMENTS
+    datagrams = _refuse_where(1, SOCKET_KIND, (DATAGRAM,), errno.EACCES)
     if internet:
         # not those of Unix: whoever may connect at all could connect to those that lie in the file system
-        families = (int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_NETLINK))
-        others = _refuse_if(0, 0xFFFFFFFF, unless=families, with_error=errno.EACCES)
+        others = _refuse_if(0, 0xFFFFFFFF, unless=(INET, INET6, NETLINK), with_error=errno.EACCES)
         # but of the kind by which CUDA's driver looks for its server; hardly anything else listens on such
-        packets = _refuse_if(1, SOCKET_KIND, unless=(int(socket.SOCK_SEQPACKET),), with_error=errno.EACCES)
-        yield "socket", [unix[0], (JUMP_EQUAL, 0, len(packets), unix[1]), *packets, *others] if gpu else others
+        packets = _refuse_if(1, SOCKET_KIND, unless=(SEQUENCED_PACKETS,), with_error=errno.EACCES)
+        yield "socket", [family, (JUMP_EQUAL, 0, len(packets), UNIX), *packets, *others] if gpu else others
     else:
-        yield "socket", [unix[0], (JUMP_EQUAL, 1, 0, unix[1]), _refuse(errno.EACCES), *datagrams]
+        yield "socket", [family, (JUMP_EQUAL, 1, 0, UNIX), _refuse(errno.EACCES), *datagrams]
         yield "bind", [_refuse(errno.EACCES)]
         yield "connect", [_refuse(errno.ENOENT)]  # as if nobody listened, which libraries that look for a server expect
     yield "socketpair", datagrams
