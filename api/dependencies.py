@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
+from pydantic import AwareDatetime
 
 from api import auth
 from api.auth import Caller
@@ -15,6 +16,7 @@ from api.paging import MOST, Window, parse_labels
 from api.watch import Watch
 
 LONGEST_WAIT_SECONDS = 60
+A_TIME = "2026-11-21T09:00:00Z"
 
 _bearer = HTTPBearer(
     auto_error=False, description="A key of the service, `dsk_…`. The first start leaves one in a file."
@@ -77,23 +79,33 @@ def preferred_wait(wish: Annotated[int | None, Depends(wished_wait)]) -> int:
     return wish or 0
 
 
+Limit = Annotated[int, Query(ge=1, description=f"How many at most; more than {MOST} are {MOST}.")]
+
+
 def window(
-    limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 50,
+    limit: Limit = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
     label: Annotated[
         list[str] | None, Query(description="Only those with this label, `name:value`; may be repeated.", max_length=16)
     ] = None,
+    created_after: Annotated[
+        AwareDatetime | None, Query(description="Only those made at this time or later.", examples=[A_TIME])
+    ] = None,
+    created_before: Annotated[
+        AwareDatetime | None, Query(description="Only those made before this time.", examples=[A_TIME])
+    ] = None,
 ) -> Window:
     """The page that is asked for."""
-    return Window(limit, cursor, parse_labels(label or []))
+    times = [time.timestamp() if time else None for time in (created_after, created_before)]
+    return Window(min(limit, MOST), cursor, parse_labels(label or []), *times)
 
 
 def plain_window(
-    limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 50,
+    limit: Limit = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
 ) -> Window:
     """The page that is asked for of a list without labels."""
-    return Window(limit, cursor)
+    return Window(min(limit, MOST), cursor)
 
 
 def idempotency_key(

@@ -2,22 +2,22 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from api import health, problems
 from api.auth import ensure_first_key
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
 from api.files import routes as files
+from api.head import HeadAsGet
 from api.jobs import result_routes
 from api.jobs import routes as jobs
 from api.jobs.feed import Feeds
 from api.keys import routes as keys
 from api.links import PREFIX
 from api.observe import Observe
+from api.openapi import describe
 from api.teachers import routes as teachers
 from api.watch import Watch
 from api.webhooks import routes as webhooks
@@ -26,6 +26,18 @@ DESCRIPTION = """Upload a trained vision network, say what student you want, and
 honest report. Create a teacher and PUT its weights, submit a job, wait for it, download its artifacts.
 
 Every error is a problem document (RFC 9457). Requests carry a key: `Authorization: Bearer dsk_…`."""
+
+
+TAGS = [
+    {"name": "teachers", "description": "Trained networks that are distilled from."},
+    {"name": "datasets", "description": "Images with labels."},
+    {"name": "files", "description": "Other inputs of jobs, such as weights to begin with."},
+    {"name": "jobs", "description": "Distillations, and what comes of them."},
+    {"name": "catalogue", "description": "What a job's spec may name."},
+    {"name": "keys", "description": "Who may ask, for what, and how much."},
+    {"name": "webhooks", "description": "Where word of a job's end goes."},
+    {"name": "health", "description": "Whether the service is up, and its figures."},
+]
 
 
 @asynccontextmanager
@@ -43,6 +55,7 @@ def create_app() -> FastAPI:
         summary="Distillation as a service",
         description=DESCRIPTION,
         version="1",
+        openapi_tags=TAGS,
         lifespan=lifespan,
         redirect_slashes=False,
         separate_input_output_schemas=False,
@@ -54,30 +67,10 @@ def create_app() -> FastAPI:
     for router in (*routers, webhooks.router, keys.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Observe)
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The schema, with errors under the type that they are sent with."""
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title,
-            version=app.version,
-            summary=app.summary,
-            description=app.description,
-            routes=app.routes,
-            separate_input_output_schemas=app.separate_input_output_schemas,
-        )
-        for path in schema["paths"].values():
-            for operation in path.values():
-                for status, answer in operation["responses"].items():
-                    content = answer.get("content", {})
-                    if status[0] in "45" and "application/json" in content:
-                        answer["content"] = {problems.MEDIA_TYPE: content["application/json"]}
-        app.openapi_schema = schema
-    return app.openapi_schema
 
 
 app = create_app()

@@ -35,6 +35,8 @@ class Window:
     limit: int
     cursor: str | None
     labels: tuple[tuple[str, str], ...] = ()
+    created_after: float | None = None
+    created_before: float | None = None
 
     def page(
         self,
@@ -51,6 +53,11 @@ class Window:
         more = len(rows) > self.limit
         cursor = encode(getattr(shown[-1], id_of.key)) if more else None
         return Page(data=[show(row) for row in shown], next_cursor=cursor)
+
+    def within(self, created_at: InstrumentedAttribute[float]) -> list[ColumnElement[bool]]:
+        """The conditions that rows were created in the time asked for."""
+        after = [] if self.created_after is None else [created_at >= self.created_after]
+        return after + ([] if self.created_before is None else [created_at < self.created_before])
 
     def labelled(self, session: Session, labels: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
         """The conditions that rows carry the labels asked for."""

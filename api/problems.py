@@ -171,5 +171,5 @@ def _methods_of(request: Request) -> list[str]:
         pattern = re.sub(r"\\\{name\\\}", ".+", re.escape(template))
         pattern = re.sub(r"\\\{[^}]*\\\}", "[^/]+", pattern)
         if re.fullmatch(pattern, request.url.path):
-            found |= {method.upper() for method in operations}
+            found |= {method.upper() for method in operations} | ({"HEAD"} if "get" in operations else set())
     return sorted(found)

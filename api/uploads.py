@@ -137,7 +137,7 @@ class Uploads(Generic[R, B]):
         if status is not None:
             query = query.where(self.record.status == status)
         with reading() as session:
-            query = query.where(*window.labelled(session, self.record.labels))
+            query = query.where(*window.labelled(session, self.record.labels), *window.within(self.record.created_at))
             return window.page(session, query, self.record.id, lambda record: self.shown(session, record))
 
     def edit(self, key_id: str, identifier: str, edit: UploadEdit) -> B:

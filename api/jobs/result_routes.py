@@ -25,7 +25,7 @@ router = APIRouter(prefix="/jobs/{identifier}", tags=["jobs"], route_class=Stric
 FileName = Annotated[str, Path(max_length=255, description="As the list names it.")]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="The attempt's number.")]
 After = Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events with a number above this.")]
-Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+Limit = Annotated[int, Query(ge=1, description="How many at most; more than 1000 are 1000.")]
 Cursor = Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before.")]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
@@ -42,6 +42,18 @@ RANGE_HEADERS = [
         ("If-Range", "The `ETag` that the range belongs to; other bytes are sent whole."),
     )
 ]
+STREAM = {
+    "description": "A page, or with `Accept: text/event-stream` a stream. Its messages are of the event's type with its "
+    "number as `id`; those of type `metrics` have no id and hold the newest figures. A comment every 15 seconds of "
+    "silence keeps it open, and it ends with the job.",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": 'retry: 2000\n\nevent: progress\ndata: {"seq": 7, "type": "progress", "message": "step 20 of 90"}\n'
+            'id: 7\n\nevent: metrics\ndata: {"seq": 7, "type": "metrics", "data": {"loss": {"step": 20, "value": 0.3}}}\n\n',
+        }
+    },
+}
 SHAPE = {"parameters": RANGE_HEADERS}
 
 
@@ -51,7 +63,7 @@ SHAPE = {"parameters": RANGE_HEADERS}
     operation_id="list_events",
     response_model=Page[EventBody],
     responses=problems(400, 404, 422)
-    | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A page, or a stream."}},
+    | {200: STREAM, 204: {"description": "The job has ended, and has no event after that one: do not come again."}},
 )
 async def list_events(
     key: JobsRead,
@@ -66,7 +78,7 @@ async def list_events(
     """Oldest first. As server-sent events, `Last-Event-ID` goes on without gap or repeat; messages of type `metrics`
     carry the newest figures."""
     if "text/event-stream" not in accept:
-        return await run_in_threadpool(results.events, key, identifier, after, limit, cursor)
+        return await run_in_threadpool(results.events, key, identifier, after, min(limit, 1000), cursor)
     if last_event_id is not None:
         if not re.fullmatch(r"\d{1,9}", last_event_id):
             raise BadHeader("Last-Event-ID must be the number of an event.")
@@ -92,11 +104,11 @@ def list_metrics(
         Query(max_length=100, description="Only these series; may be repeated."),
     ] = None,
     after: Annotated[int | None, Query(ge=-1, le=2**31 - 1, description="Only steps above this.")] = None,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="How many at most.")] = 1000,
+    limit: Annotated[int, Query(ge=1, description="How many at most; more than 10,000 are 10,000.")] = 1000,
     cursor: Cursor = None,
 ) -> Page[MetricBody]:
     """In order of name and step. A value that was infinite or not a number is null."""
-    return results.metrics(key, identifier, name or [], after, limit, cursor)
+    return results.metrics(key, identifier, name or [], after, min(limit, 10_000), cursor)
 
 
 @router.get(

@@ -57,7 +57,7 @@ def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[Job
     if statuses:
         query = query.where(Job.status.in_(statuses))
     with reading() as session:
-        query = query.where(*window.labelled(session, Job.labels))
+        query = query.where(*window.labelled(session, Job.labels), *window.within(Job.created_at))
         return window.page(session, query, Job.id, lambda job: JobSummary.model_validate(_columns(job)))
 
 

@@ -46,10 +46,10 @@ def test_an_unknown_path_is_a_404(alone: User, path: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("/v1/jobs", "GET, POST"),
-        ("/v1/jobs/x", "DELETE, GET"),
+        ("/v1/jobs", "GET, HEAD, POST"),
+        ("/v1/jobs/x", "DELETE, GET, HEAD"),
         ("/v1/jobs/x/artifacts/a/b", "GET, HEAD"),
-        ("/metrics", "GET"),
+        ("/metrics", "GET, HEAD"),
     ],
 )
 def test_an_unknown_method_is_a_405_that_names_all_known_ones(alone: User, path: str, allowed: str) -> None:
@@ -110,7 +110,8 @@ def test_a_wrong_body_lists_all_that_is_wrong(alone: User) -> None:
 
 def test_wrong_parameters_are_named(alone: User) -> None:
     assert pointers(alone.http.get("/jobs", params={"limit": 0})) == ["limit"]
-    assert pointers(alone.http.get("/jobs", params={"limit": 1000})) == ["limit"]
+    assert alone.http.get("/jobs", params={"limit": 10**30}).status_code == 200  # as many as there may be
+    assert pointers(alone.http.get("/jobs", params={"created_after": "yesterday"})) == ["created_after"]
     assert pointers(alone.http.get("/jobs", params={"status": "odd"})) == ["status.0"]
     assert pointers(alone.http.get("/jobs", params={"label": "team"})) == ["label"]
 

@@ -420,3 +420,21 @@ def test_lists_are_filtered_and_paged(user: User) -> None:
     assert [one["id"] for one in first["data"]] == made[:0:-1]
     assert ids(limit=3, cursor=first["next_cursor"]) == made[:1]
     assert "spec" not in first["data"][0]
+    user.change(made[1], created_at=1_700_000_000.0)
+    assert ids(created_before="2023-11-14T22:13:21Z") == [made[1]]
+    assert ids(created_before="2023-11-14T22:13:20Z") == []
+    assert ids(created_after="2023-11-14T22:13:21+00:00") == [made[3], made[2], made[0]]
+    assert ids(created_after="2023-11-14T22:13:20Z", status="running") == [made[3], made[1]]
+
+
+def test_head_is_a_get_without_its_body(user: User) -> None:
+    job = user.job("running")
+    for path, status in ((f"/jobs/{job}", 200), ("/jobs", 200), ("/jobs/x", 404), ("/catalogue", 200)):
+        got, head = user.http.get(path), user.http.head(path)
+        assert got.status_code == head.status_code == status and head.content == b""
+        assert got.headers["content-type"] == head.headers["content-type"]
+    etag = user.http.head(f"/jobs/{job}").headers["etag"]
+    assert user.http.head(f"/jobs/{job}", headers={"If-None-Match": etag}).status_code == 304
+    stream = user.http.head(f"/jobs/{job}/events", headers={"Accept": "text/event-stream"})
+    assert stream.headers["content-type"].startswith("text/event-stream") and stream.content == b""
+    assert user.http.head("/jobs:validate").status_code == 405

@@ -1,10 +1,12 @@
 """The OpenAPI document is complete, and the service keeps to it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from api.main import app
@@ -19,32 +21,56 @@ OPERATIONS = [
 ]
 
 
+def examples_of(body: dict[str, Any]) -> list[Any]:
+    """Every example of a body, wherever it stands."""
+    named = [one["value"] for one in body["examples"].values()] if isinstance(body.get("examples"), dict) else []
+    return [*([body["example"]] if "example" in body else []), *named, *body.get("schema", {}).get("examples", [])]
+
+
+def require_examples(body: dict[str, Any], place: str) -> None:
+    """A JSON body has examples, and they are of its schema."""
+    found = examples_of(body)
+    assert found, f"{place} has no example: give its model one, or put one into api/examples.py"
+    schema = {"allOf": [body["schema"]], "components": SCHEMA["components"]}
+    for example in found:
+        errors = [error.message for error in jsonschema_rs.validator_for(schema).iter_errors(example)]
+        assert errors == [], f"{place}: {errors}"
+
+
 @pytest.mark.parametrize(("operation", "path"), OPERATIONS)
 def test_every_operation_is_described_with_its_errors(operation: dict[str, Any], path: str) -> None:
-    assert operation["summary"] and operation["description"] and operation["operationId"] and operation["tags"]
+    assert operation["summary"] and operation["description"]
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", operation["operationId"])
+    assert set(operation["tags"]) <= {tag["name"] for tag in SCHEMA["tags"]}
     errors = {status: answer for status, answer in operation["responses"].items() if status[0] in "45"}
     for status, answer in errors.items():
         assert set(answer["content"]) == {"application/problem+json"}, status
-        assert answer["content"]["application/problem+json"]["schema"]["$ref"].endswith("/ProblemBody")
+        body = answer["content"]["application/problem+json"]
+        assert body["schema"]["$ref"].endswith("/ProblemBody")
+        assert body["example"]["status"] == int(status)
+        require_examples(body, f"{path} {status}")
     if path.startswith("/v1/"):
-        assert {"401", "403", "422", "429", "500", "503"} <= set(errors)
+        assert {"401", "422", "500", "503"} <= set(errors)
+        assert operation["security"]
         assert "404" in errors or "{" not in path
 
 
-def test_operations_have_names_of_their_own_and_bodies_have_examples() -> None:
+@pytest.mark.parametrize(("operation", "path"), OPERATIONS)
+def test_every_body_has_an_example_that_fits(operation: dict[str, Any], path: str) -> None:
+    for status, answer in operation["responses"].items():
+        assert answer["description"]
+        if (body := answer.get("content", {}).get("application/json")) is not None:
+            require_examples(body, f"{path} {status}")
+    if (body := operation.get("requestBody", {}).get("content", {}).get("application/json")) is not None:
+        require_examples(body, f"the request of {path}")
+
+
+def test_operations_have_names_of_their_own_and_streams_are_told() -> None:
     operations = [operation for operations in SCHEMA["paths"].values() for operation in operations.values()]
     names = [operation["operationId"] for operation in operations]
     assert len(set(names)) == len(names)
-    for operation in operations:
-        for media_type, body in operation.get("requestBody", {}).get("content", {}).items():
-            known = body["schema"].get("$ref", "").rpartition("/")[2]
-            described = SCHEMA["components"]["schemas"].get(known, {})
-            assert (
-                media_type == "application/octet-stream"
-                or body.get("examples")
-                or body["schema"].get("examples")
-                or (all("description" in one for one in described["properties"].values()))
-            ), operation["operationId"]
+    events = SCHEMA["paths"]["/v1/jobs/{identifier}/events"]["get"]["responses"]
+    assert "retry:" in events["200"]["content"]["text/event-stream"]["example"] and "204" in events
 
 
 LATER = ("unsupported_method", "positive_data_acceptance", "negative_data_rejection", "missing_required_header")
