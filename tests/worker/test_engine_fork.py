@@ -83,7 +83,7 @@ def test_forked_engines_draw_numbers_of_their_own_and_end_as_interpreters_do(lig
 
 
 def test_a_killed_engine_takes_along_what_it_has_started_and_leaves_the_server(light: None, tmp_path: Path) -> None:
-    before = server()
+    before, begun = server(), time.monotonic()
     with probe(tmp_path, child=True, hang=True) as engine:
         word = first_word(engine)
         os.kill(word["pid"], signal.SIGKILL)
@@ -96,6 +96,7 @@ def test_a_killed_engine_takes_along_what_it_has_started_and_leaves_the_server(l
         assert not lives(word["pid"])
         eventually(lambda: not lives(word["child"]), 5.0)
     assert server() == before and lives(before)
+    assert time.monotonic() - begun < 30  # nobody waited for the child's own end
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
