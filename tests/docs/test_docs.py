@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import settings_table
+from docs import errors_page, settings_table
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("client/*.md")])
@@ -37,6 +37,10 @@ def test_settings_are_documented() -> None:
     page = settings_table.PAGE.read_text(encoding="utf-8")
     assert page == settings_table.renewed(page), "run python -m docs.settings_table"
     assert not re.findall(r"\|  \|$", settings_table.table(), re.MULTILINE), "a setting has no description"
+
+
+def test_every_error_code_is_documented() -> None:
+    assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page(), "run python -m docs.errors_page"
 
 
 def test_settings_that_pages_name_exist() -> None:
