@@ -39,7 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--inspect", type=int, default=1, help="workers that inspect")
     parser.add_argument("--gap", type=float, default=4.0, help="mean seconds between two faults")
     parser.add_argument("--faults", type=int, help="so many at most; until all jobs have ended if left out")
-    parser.add_argument("--minutes", type=float, default=10, help="so long at most are there faults in each set")
+    parser.add_argument("--minutes", type=float, default=8, help="so long at most are there faults in each set")
     parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="may be repeated; all if left out")
     parser.add_argument("--hasty", action="store_true", help="do not wait for what is cleared long after a job's end")
     parser.add_argument("--out", type=Path, default=Path(".chaos"), help="folder of the reports and histories")

@@ -45,7 +45,7 @@ class Size:
     inspect: int = 1
     gap_seconds: float = 4.0
     faults: int | None = None
-    fault_seconds: float = 600.0
+    fault_seconds: float = 480.0
     final_seconds: float = 600.0
     variants: tuple[str, ...] = tuple(VARIANTS)
     hasty: bool = False
