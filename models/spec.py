@@ -80,7 +80,8 @@ class ResourcesSpec(Body):
         None,
         ge=1,
         le=64,
-        description="How many devices one job uses at once; 1 if null. They are GPUs where the worker has some, else as "
+        description="How many devices one job uses at once; 1 if null. They share every batch, and make the student that "
+        "one would make; sources that synthesise run on one. They are GPUs where the worker has some, else as "
         "many processes on its processors; ask for `gpu` or `gpu_memory_gb` if only a GPU will do.",
         examples=[1],
     )

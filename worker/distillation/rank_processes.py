@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -93,7 +93,7 @@ class RankProcesses:
         self._over = threading.Event()
         (job_file.parent / meeting).parent.mkdir(exist_ok=True)
         self.ranks = [Rank(number, self._start(job_file, number)) for number in range(1, size)]
-        self._threads: list[threading.Thread] = []
+        self._copiers: list[threading.Thread] = []
 
     def _start(self, job_file: Path, number: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-m", "worker.distillation", str(job_file)]
@@ -104,13 +104,12 @@ class RankProcesses:
     def watch(self, channel: Channel, silence_seconds: float | None) -> None:
         """From now on tell the ranks that rank 0 lives, copy what they print, and end with the first that ends."""
         for rank in self.ranks:
-            for work in (self._hear, self._copy, self._await_end):
-                self._threads.append(threading.Thread(target=work, args=(rank,), daemon=True))
-        self._threads.append(threading.Thread(target=self._judge, args=(channel,), daemon=True))
+            _begin(self._hear, rank)
+            self._copiers.append(_begin(self._copy, rank))
+            _begin(self._await_end, rank)
+        _begin(self._judge, channel)
         if silence_seconds is not None:
-            self._threads.append(threading.Thread(target=self._beat, args=(silence_seconds,), daemon=True))
-        for thread in self._threads:
-            thread.start()
+            _begin(self._beat, silence_seconds)
 
     def await_verdict(self) -> None:
         """An exchange with the others has failed: wait for the end of the one that failed, which ends this process."""
@@ -129,16 +128,16 @@ class RankProcesses:
             except subprocess.TimeoutExpired:
                 rank.process.kill()
                 rank.process.wait()
-        for thread in self._threads:
-            thread.join(1.0)
+        for copier in self._copiers:
+            copier.join(1.0)
 
     def _hear(self, rank: Rank) -> None:
         assert rank.process.stdout
         for line in rank.process.stdout:
             rank.heard = time.monotonic()
-            event = json.loads(line)
-            if event["event"] == "error":
-                rank.error = event
+            with contextlib.suppress(ValueError):  # it was killed within a line
+                event = json.loads(line)
+                rank.error = event if event["event"] == "error" else rank.error
 
     def _copy(self, rank: Rank) -> None:
         assert rank.process.stderr
@@ -181,6 +180,12 @@ class RankProcesses:
             with contextlib.suppress(ProcessLookupError):
                 rank.process.kill()
         os._exit(REFUSED)
+
+
+def _begin(work: Callable[[Any], None], subject: Any) -> threading.Thread:
+    thread = threading.Thread(target=work, args=(subject,), daemon=True)
+    thread.start()
+    return thread
 
 
 def _write(pipe: IO[bytes] | None) -> None:
