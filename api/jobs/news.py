@@ -13,8 +13,10 @@ from models.records import Job
 
 
 def tag_of(job: JobBody) -> str:
-    """The entity tag of a job: its version, and its reason, which also tells of workers that come and go."""
-    return f'"{job.id}-{job.version}-{zlib.crc32((job.reason or "").encode()):08x}"'
+    """The entity tag of a job: its version, and what may change without it: its reason, which also tells of workers that
+    come and go, and its place in the queue."""
+    beside = f"{job.reason} {job.queue_position}"
+    return f'"{job.id}-{job.version}-{zlib.crc32(beside.encode()):08x}"'
 
 
 async def fresh(watch: Watch, key_id: str, job_id: str, wait: int, known: str | None) -> JobBody:
