@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -141,8 +142,9 @@ class Faults:
             ]
             if engines:
                 engine = engines[int(fault.chance * len(engines))]
-                engine.send_signal(signal.SIGKILL)
-                return f"process {engine.pid}"
+                with suppress(psutil.NoSuchProcess):  # it has just ended: there will be another
+                    engine.send_signal(signal.SIGKILL)
+                    return f"process {engine.pid}"
             time.sleep(0.02)
         return None
 
