@@ -112,7 +112,7 @@ def test_the_least_job_file_of_the_documentation_runs(folder):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried 9 GiB\nmore"), MemoryError()])
 def test_too_little_memory_is_told_with_a_hint(folder, monkeypatch, capsys, error):
-    def perform(job, channel):
+    def perform(job, channel, place):
         raise error
 
     monkeypatch.setattr(command, "perform", perform)
