@@ -185,10 +185,11 @@ class AttemptLedger:
         message = f"succeeded, stopped early by its {str(stopped).replace('_', ' ')}" if stopped else "succeeded"
         early = {"stopped_early": str(stopped)[:32] if stopped else None, "losses": 0}
         with transaction() as session:
-            if (
-                session.scalar(select(Job.cancel_requested_at).where(Job.id == self.job_id).with_for_update())
-                is not None
-            ):
+            held = select(Job.cancel_requested_at).where(Job.id == self.job_id, *ends.held_by(self.number))
+            found = session.execute(held.with_for_update()).one_or_none()
+            if found is None:
+                raise Taken(self.job_id)
+            if found.cancel_requested_at is not None:
                 return False
             self._finish(session, JobStatus.SUCCEEDED, message, notes=notes, **early)
             for file in files:
