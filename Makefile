@@ -1,6 +1,6 @@
 # Plain make (3.81 will do); what needs more than a line of shell is Python.
 # Variables: PYTHON, VENV, PIP_ARGS, TORCH_INDEX (see README.md), KEEP (demo), TESTS and PYTEST_ARGS (test, test-slow),
-# SEED and CHAOS_ARGS (chaos).
+# TEST_PROCESSES (test), SEED and CHAOS_ARGS (chaos).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,6 +8,7 @@ PIP_ARGS ?=
 TORCH_INDEX ?=
 TESTS ?= tests
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 KEEP ?=
 SEED ?= 1
 CHAOS_ARGS ?=
@@ -38,7 +39,7 @@ up: $(NEEDS) ## start the embedded service: the API, one worker that distils and
 	$(BIN)/python -m worker.supervisor
 
 test: $(NEEDS) ## run all tests but the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS) $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS) $(TESTS)
 
 test-slow: $(NEEDS) ## run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS) $(TESTS)
