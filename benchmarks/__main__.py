@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("mnist_http", "service_cost")
+SCRIPTS = ("mnist_http", "service_cost", "event_streams", "transfer", "million_jobs", "sandbox_cost")
 WITH_MNIST = ("mnist_http",)
 
 

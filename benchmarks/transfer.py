@@ -10,7 +10,7 @@ with a `sync` of the disk, so that what is compared is on it. Demands:
     once     the API process writes the bytes once (its own count of bytes written, folder only)
     speed    the median ratio of the API's MB/s to the plain copy's is at least 0.6, both ways
 
-The exit code says whether all of it holds. Writes `results/transfer.json`.
+The exit code says whether all of it holds. Writes `results/transfer_STORAGE.json`.
 """
 
 import argparse

@@ -279,4 +279,4 @@ def test_whatever_workers_and_sweeps_do_the_ledger_is_whole(migrated_sqlite: str
 
 @pytest.mark.slow
 def test_at_length(migrated: str, machine: Callable[..., None]) -> None:
-    machine(100, 50)
+    machine(40, 40)
