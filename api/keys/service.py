@@ -73,11 +73,13 @@ def edit(caller: Caller, key_id: str, changes: KeyEdit) -> KeyBody:
         Forbidden, Invalid: it would be allowed more than the caller is.
         Conflict: nobody could manage keys any more.
     """
+    given = changes.model_dump(exclude_unset=True)
+    if "limits" in given:
+        given["limits"] = changes.limits.model_dump(exclude_none=True) or None
     with transaction() as session:
+        if "scopes" in given:
+            _lock_living(session)
         key = _find(session, key_id, lock=True)
-        given = changes.model_dump(exclude_unset=True)
-        if "limits" in given:
-            given["limits"] = changes.limits.model_dump(exclude_none=True) or None
         if "scopes" in given or "limits" in given:
             scopes = given.get("scopes", key.scopes)
             _require_reach(caller, scopes, limits_of(given.get("limits", key.limits)))
@@ -117,6 +119,7 @@ def revoke(key_id: str) -> KeyBody:
         Conflict: it is the last that may manage keys.
     """
     with transaction() as session:
+        _lock_living(session)
         key = _find(session, key_id, lock=True)
         if key.revoked_at is None:
             _require_another_admin(session, key)
@@ -153,13 +156,18 @@ def _require_reach(caller: Caller, scopes: Iterable[str], limits: Limits) -> Non
         raise Invalid(over)
 
 
+def _lock_living(session: Session) -> None:
+    """Let two who would end each other come one after the other: all lock in one order, so none waits in a circle."""
+    session.execute(select(Key.id).where(Key.revoked_at.is_(None)).order_by(Key.id).with_for_update())
+
+
 def _require_another_admin(session: Session, key: Key) -> None:
-    """See that a key is not the last that may manage keys; two that would end each other come one after the other."""
+    """See that a key is not the last that may manage keys, with the living ones locked."""
     if "admin" not in key.scopes:
         return
     alive = Key.revoked_at.is_(None), or_(Key.expires_at.is_(None), Key.expires_at > now())
-    others = session.scalars(select(Key).where(*alive, Key.id != key.id).order_by(Key.id).with_for_update()).all()
-    if not any("admin" in other.scopes for other in others):
+    others = session.scalars(select(Key.scopes).where(*alive, Key.id != key.id))
+    if not any("admin" in scopes for scopes in others):
         raise Conflict("It is the last key with the scope admin: make another one first, or nobody can make keys.")
 
 
