@@ -39,10 +39,10 @@ class HeadAsGet:
             if sent and message.get("more_body"):
                 raise ClientDisconnect  # a stream would go on for hours
 
-        scope["method"] = "GET"
+        asked = {**scope, "method": "GET"}  # the server looks at its own while it sends
         try:
-            await self.app(scope, receive, head_alone)
+            await self.app(asked, receive, head_alone)
         except ClientDisconnect:
             return
         finally:
-            scope["method"] = "HEAD"
+            scope.update({**asked, "method": "HEAD"})

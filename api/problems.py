@@ -165,11 +165,17 @@ def _translated(request: Request, error: HTTPException) -> ApiError:
 
 
 def _methods_of(request: Request) -> list[str]:
-    """Every method that is known at the path of a request; the framework names those of one route alone."""
-    found = set()
-    for template, operations in request.app.openapi()["paths"].items():
-        pattern = re.sub(r"\\\{name\\\}", ".+", re.escape(template))
-        pattern = re.sub(r"\\\{[^}]*\\\}", "[^/]+", pattern)
-        if re.fullmatch(pattern, request.url.path):
-            found |= {method.upper() for method in operations} | ({"HEAD"} if "get" in operations else set())
-    return sorted(found)
+    """Every method that is known at the path of a request; the framework names those of one route alone.
+
+    A path that is written out in the document is matched before those with parameters, as OpenAPI has it.
+    """
+    documented = request.app.openapi()["paths"]
+    path = request.url.path
+    templates = [path] if path in documented else [one for one in documented if _matches(one, path)]
+    found = {method.upper() for template in templates for method in documented[template]}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
+
+
+def _matches(template: str, path: str) -> bool:
+    pattern = re.sub(r"\\\{name\\\}", ".+", re.escape(template))
+    return re.fullmatch(re.sub(r"\\\{[^}]*\\\}", "[^/]+", pattern), path) is not None

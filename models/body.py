@@ -22,7 +22,6 @@ def _id_of(prefix: str, what: str) -> Any:
     return AfterValidator(checked)
 
 
-TeacherId = Annotated[str, StringConstraints(max_length=64), _id_of("tch", "a teacher")]
 DatasetId = Annotated[str, StringConstraints(max_length=64), _id_of("dts", "a dataset")]
 FileId = Annotated[str, StringConstraints(max_length=64), _id_of("fil", "a file")]
 

@@ -22,13 +22,15 @@ from pydantic import (
     create_model,
 )
 
-from models.body import Body
+from models.body import Body, FileId
 from models.problems import Problem, complaint, tag
 
 KINDS = ("objectives", "procedures", "sources", "transforms")
 MOST_ITEMS = 1024
 """Longest list of a parameter that says no bound of its own."""
 MOST_OBJECTIVES = 16
+FILES = "#/files/"
+"""What the reference of a parameter begins with that is the id of an uploaded file; its kind follows."""
 
 
 @lru_cache(maxsize=1)
@@ -40,6 +42,15 @@ def catalogue() -> dict[str, Any]:
 def known(kind: str) -> Mapping[str, Any]:
     """The methods of a kind, or the networks, by name."""
     return dict(catalogue()[kind])
+
+
+def needs_of(objective: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an objective needs with these parameters."""
+    entry = known("objectives")[objective["name"]]
+    for case in entry["needs_when"]:
+        if objective.get(case["parameter"]) == case["value"]:
+            return dict(case["needs"])
+    return dict(entry["needs"])
 
 
 def network_is_known(name: str) -> bool:
@@ -81,6 +92,17 @@ def nested_networks(kind: str, name: str) -> tuple[str, ...]:
     return _of_reference(kind, name, "#/network")
 
 
+def nested_files(kind: str, name: str) -> dict[str, str]:
+    """The parameters of a method that are ids of uploaded files, with the kinds of the files."""
+    properties = known(kind)[name]["parameters"].get("properties", {})
+    return {
+        parameter: reference.removeprefix(FILES)
+        for parameter, schema in properties.items()
+        for reference in _references(schema)
+        if reference and reference.startswith(FILES)
+    }
+
+
 @cache
 def network_options(name: str) -> type[BaseModel]:
     """The model of a network's options; networks that are known by a pattern have none."""
@@ -103,10 +125,12 @@ def annotation(schema: Mapping[str, Any]) -> Any:
     """The Python type of a parameter's JSON schema."""
     if (schema.get("items") or {}).get("$ref") == "#/objectives":
         return Annotated[list[method("objectives")], Field(max_length=MOST_OBJECTIVES)]  # type: ignore[misc]
-    if schema.get("$ref") == "#/network":
-        from models.networks import NetworkSpec  # it checks its options against this module
+    if schema.get("$ref") in ("#/network", "#/network_space"):
+        from models import networks  # it checks its options against this module
 
-        return NetworkSpec
+        return networks.NetworkSpec if schema["$ref"] == "#/network" else networks.NetworkSpaceSpec
+    if schema.get("$ref", "").startswith(FILES):
+        return FileId
     if "enum" in schema:
         return Literal[tuple(schema["enum"])]
     if "anyOf" in schema:

@@ -3,12 +3,19 @@
 What needs networks (taps, channels of features) is checked by the engine, a moment later, with the same pointers.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.catalogue import known, nested_objectives
+from models.catalogue import known, needs_of, nested_files, nested_objectives
+from models.defaults import provided, reads_labels
 from models.facts import DatasetFacts, Facts
+from models.files import named_files
+from models.pictures import are_two, check_pictures
 from models.problems import Problem, pointer_of
+from models.records import File
+from models.tasks import check_task, outputs_asked, task_of
+from models.teachers import is_trained_first
 
 GREY, RGB = 1, 3
 
@@ -17,11 +24,16 @@ def check(resolved: Mapping[str, Any], facts: Facts) -> list[Problem]:
     """All problems of a resolved spec; what is not yet known of an input is not complained about."""
     found = [
         *_check_source(resolved, facts),
+        *_check_batch_norm(resolved, facts),
+        *_check_teachers(resolved, facts),
+        *_check_files(resolved, facts),
         *_check_student(resolved, facts),
         *_check_objectives(resolved, facts),
         *_check_training(resolved),
         *_check_dataset(resolved, facts),
         *_check_evaluation(resolved, facts),
+        *check_task(resolved, facts, objectives_of(resolved)),
+        *check_pictures(resolved, facts, objectives_of(resolved)),
     ]
     return list(dict.fromkeys(found))
 
@@ -35,15 +47,6 @@ def objectives_of(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[st
         for parameter in nested_objectives(kind, method["name"]):
             for index, objective in enumerate(method[parameter] or ()):
                 yield pointer_of([place, parameter, index]), objective
-
-
-def needs_of(objective: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an objective needs with these parameters."""
-    entry = known("objectives")[objective["name"]]
-    for case in entry["needs_when"]:
-        if objective.get(case["parameter"]) == case["value"]:
-            return dict(case["needs"])
-    return dict(entry["needs"])
 
 
 def _check_source(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
@@ -62,22 +65,90 @@ def _check_source(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem
         yield Problem("/resources/gpus", words)
     findings = facts.teacher.findings if facts.teacher else None
     if needs["teacher_gradient"] and findings and not findings["differentiable"]:
-        yield Problem("/teacher", f"the source {name!r} needs gradients through the teacher, and it has none")
+        outputs_only = ", ".join(sorted(other for other, entry in known("sources").items() if _asks_outputs(entry)))
+        words = f"gives outputs only, and the source {name!r} needs gradients through it"
+        yield Problem("/teacher", f"{words}; sources that do not are {outputs_only}")
+
+
+def _asks_outputs(source: Mapping[str, Any]) -> bool:
+    """Whether a source asks a teacher for its outputs, or nothing."""
+    return not source["needs"]["teacher_gradient"]
+
+
+def _check_batch_norm(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
+    source, findings = resolved["source"], facts.teacher.findings if facts.teacher else None
+    name, reads = source["name"], bool(source.get("statistics_weight", True))
+    if reads and known("sources")[name]["needs"].get("batch_norm") and findings and not findings["batch_norm"]:
+        words = f"has no BatchNorm layers, and the source {name!r} matches the statistics that they keep"
+        yield Problem("/teacher", f"{words}; the sources `dafl` and `dfad` do without")
+
+
+def _check_teachers(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
+    """Whether the teachers go together, and whether one that does not exist yet can be trained."""
+    for other in facts.others:
+        first = facts.teacher or other
+        if other.classes != first.classes:
+            yield Problem(other.pointer, f"tells {other.classes} classes apart, and the first teacher {first.classes}")
+        if _size(other.input) != _size(first.input):
+            words = f"reads images of {_size(other.input)}, and the first teacher of {_size(first.input)}"
+            yield Problem(other.pointer, words)
+    if not is_trained_first(resolved["teacher"]):
+        return
+    source = resolved["source"]
+    if known("sources")[source["name"]]["synthesises"] or "label" not in provided(source) or _ignores_labels(resolved):
+        yield Problem("/teacher", f"is trained on labels, and the source {source['name']!r} gives none of a dataset")
+
+
+def _size(contract: Mapping[str, Any]) -> str:
+    return " x ".join(str(contract[name]) for name in ("channels", "height", "width"))
+
+
+def _check_files(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
+    """Whether the files that methods name are there, are of their kinds, and are those of the teacher."""
+    source = resolved["source"]
+    for parameter in known("sources")[source["name"]]["needs"].get("files", ()):
+        if not source[parameter]:
+            kind = nested_files("sources", source["name"])[parameter]
+            yield Problem(pointer_of(["source", parameter]), f"is required: the id of a file of the kind `{kind}`")
+    classes = facts.teacher.classes if facts.teacher else resolved["student"]["classes"]
+    for named in named_files(resolved):
+        file = facts.files.get(named.pointer)
+        if file is None:
+            continue
+        if file.kind != named.kind:
+            yield Problem(named.pointer, f"must be a file of the kind `{named.kind}`, and this one is of `{file.kind}`")
+        of = (file.findings or {}).get("classes")
+        if file.kind == named.kind and of and classes and of != classes:
+            yield Problem(named.pointer, f"is of {of} classes, and the teacher tells {classes} apart")
+        yield from _check_taps(named.pointer, file, facts)
+
+
+def _check_taps(pointer: str, file: File, facts: Facts) -> Iterator[Problem]:
+    """Whether a teacher has the activations that statistics tell of."""
+    statistics = (file.findings or {}).get("taps") or {}
+    taps = ((facts.teacher.findings if facts.teacher else None) or {}).get("taps") or {}
+    for tap, numbers in statistics.items():
+        if taps and not tap.endswith(":in") and (tap not in taps or math.prod(taps[tap]) != numbers):
+            has = f"{math.prod(taps[tap])} numbers there" if tap in taps else "no such activation"
+            yield Problem(pointer, f"tells of {numbers} numbers at {tap!r}, and the teacher has {has}")
 
 
 def _check_student(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
     student, teacher = resolved["student"], facts.teacher
-    if resolved["teacher"] is None:
+    if resolved["teacher"] is None or is_trained_first(resolved["teacher"]):
         if student["input"] is None:
-            yield Problem("/student/input", "is required without a teacher: say what the student reads")
+            yield Problem("/student/input", "is required without a finished teacher: say what the student reads")
         if student["classes"] is None and (facts.dataset is None or facts.dataset.inspected):
-            yield Problem("/student/classes", "is required without a teacher: say how many classes there are")
-    elif teacher is not None and student["input"] is not None and student["input"] != _floats(teacher.input):
+            yield Problem("/student/classes", "is required without a finished teacher: say how many classes there are")
+    elif are_two(resolved["source"]) or teacher is None or student["input"] is None:
+        return
+    elif student["input"] != _floats(teacher.input):
         yield Problem("/student/input", "must be the teacher's, since both see the same images; leave it out")
 
 
 def _check_objectives(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
     samplers: dict[str, str] = {}
+    findings = facts.teacher.findings if facts.teacher else None
     procedure = known("procedures")[resolved["procedure"]["name"]]
     for pointer, objective in objectives_of(resolved):
         needs = needs_of(objective)
@@ -85,6 +156,8 @@ def _check_objectives(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Pro
         yield from _check_classes(pointer, objective["name"], needs, resolved, facts)
         if needs["teacher"] and not resolved["teacher"] and not procedure.get("own_teacher"):
             yield Problem(pointer, f"{objective['name']} compares the student with a teacher, and the job has none")
+        if needs["input_gradient"] and needs["teacher"] and findings and not findings["differentiable"]:
+            yield Problem(pointer, f"{objective['name']} needs gradients through the teacher, which gives outputs only")
         if needs["sampler"]:
             first = samplers.setdefault(needs["sampler"], pointer)
             if len(samplers) > 1 and first == pointer:
@@ -94,9 +167,11 @@ def _check_objectives(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Pro
 def _check_fields(pointer: str, name: str, needs: Mapping[str, Any], resolved: Mapping[str, Any]) -> Iterator[Problem]:
     source = known("sources")[resolved["source"]["name"]]
     for field in needs["fields"]:
-        if field not in source["provides"]:
+        if field not in provided(resolved["source"]):
             missing = {"label": "labels", "index": "an index of every image"}.get(field, f"the field {field!r}")
-            yield Problem(pointer, f"{name} needs {missing}; give a dataset, or leave {name} out")
+            cases = (case for case in source["provides_when"] if field in case["fields"])
+            ways = [f"set source/{case['parameter']} to {case['value']!r}" for case in cases] or ["give a dataset"]
+            yield Problem(pointer, f"{name} needs {missing}; {ways[0]}, or leave {name} out")
     if needs["sampler"] and needs["sampler"] not in source["samplers"]:
         why = "draws its batches in a way of its own, which the source has not"
         yield Problem(pointer, f"{name} {why}; give a dataset, or leave {name} out")
@@ -117,11 +192,22 @@ def _check_classes(
             pointer,
             f"{name} compares logits, but the teacher tells {facts.teacher.classes} classes apart and the student {classes}",
         )
-    dataset = facts.dataset
-    if "label" in needs["fields"] and dataset and dataset.classes and dataset.classes != classes:
-        yield Problem(
-            pointer, f"{name} needs labels, but the dataset has {dataset.classes} classes and the student {classes}"
-        )
+    elif needs["logits"] and _learns_strangers(resolved, facts):
+        words = "compares logits, but no class of the teacher's has the name of one of the dataset's, which the student learns"
+        yield Problem(pointer, f"{name} {words}; compare features")
+    task = resolved["task"]
+    asked = None if _ignores_labels(resolved) else outputs_asked(facts.dataset, task)
+    if task_of(task)["field"] in needs["fields"] and asked and asked != classes:
+        yield Problem(pointer, f"{name} needs labels, but the dataset has {asked} classes and the student {classes}")
+
+
+def _learns_strangers(resolved: Mapping[str, Any], facts: Facts) -> bool:
+    """Whether the student learns classes of other names than its teacher's, as far as both are named."""
+    known = set(facts.teacher.class_names) if facts.teacher else set()
+    own = (facts.dataset.findings or {}).get("class_names", ()) if facts.dataset else ()
+    named = known and own and not all(map(str.isdecimal, own))
+    learns = reads_labels(resolved["source"], resolved["objectives"], resolved["task"])
+    return bool(named) and learns and known.isdisjoint(own)
 
 
 def _check_training(resolved: Mapping[str, Any]) -> Iterator[Problem]:
@@ -130,6 +216,13 @@ def _check_training(resolved: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("/training/validation_fraction", "must be greater than 0 to choose the best weights by")
     if training["validation_fraction"] and not resolved["dataset"]:
         yield Problem("/training/validation_fraction", "holds back a part of the dataset, and there is none")
+    elif training["validation_fraction"] and _ignores_labels(resolved):
+        words = f"holds back images to measure by, and the source {resolved['source']['name']!r} reads no labels"
+        yield Problem("/training/validation_fraction", words)
+
+
+def _ignores_labels(resolved: Mapping[str, Any]) -> bool:
+    return bool(known("sources")[resolved["source"]["name"]].get("ignores_labels"))
 
 
 def _check_dataset(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
@@ -162,11 +255,10 @@ def _check_evaluation(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Pro
     if evaluation["split"] not in (None, *dataset.splits):
         yield Problem("/evaluation/split", f"the dataset has no such part; it has {', '.join(dataset.splits)}")
     classes = resolved["student"]["classes"]
-    if classes and dataset.classes and dataset.classes != classes:
+    asked = outputs_asked(dataset, resolved["task"])
+    if classes and asked and asked != classes:
         at = "/evaluation/dataset" if not own else "/student/classes"
-        yield Problem(
-            at, f"the dataset that measures the student has {dataset.classes} classes, and the student {classes}"
-        )
+        yield Problem(at, f"the dataset that measures the student has {asked} classes, and the student {classes}")
 
 
 def _check_channels(pointer: str, dataset: DatasetFacts, resolved: Mapping[str, Any]) -> Iterator[Problem]:

@@ -1,40 +1,45 @@
 """Writing out what a job's spec leaves unsaid."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models import webhook
+from models import initial_weights, webhook
+from models.auto import choose
 from models.catalogue import known, nested_networks, nested_objectives
 from models.facts import Facts
+from models.pictures import are_two
+from models.tasks import TASK, default_objectives, outputs_asked, reads_truth, task_of
+from models.teachers import OF_THE_STAGE, is_trained_first
 from models.training import EPOCHS, OPTIMIZER_DEFAULTS, TrainingSpec
-
-TASK = "classification"
 
 
 def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """`user` (a spec as its user wrote it, already validated) with every default; see `models.spec.resolve`."""
-    source = method("sources", user.get("source") or {"name": "dataset" if user.get("dataset") else "dafl"})
-    student = _student(user["student"], facts)
+    task = user.get("task", TASK)
+    source, why = _source(user, facts)
+    objectives = [method("objectives", one) for one in user.get("objectives") or _objectives(user, source)]
+    student = _student(user["student"], facts, reads_labels(source, objectives, task), are_two(source), task)
+    begun = _initial_weights(student, source, facts)
+    trained = training(user.get("training") or {}, known("sources")[source["name"]]["training_defaults"])
     return {
         "name": user.get("name") or _name(student, facts),
-        "task": user.get("task", TASK),
+        "task": task,
         "labels": dict(user.get("labels") or {}),
         "priority": user.get("priority", 0),
         "resources": _resources(user.get("resources") or {}),
-        "teacher": user.get("teacher"),
+        "teacher": _teacher(user.get("teacher"), objectives, trained),
         "student": student,
         "dataset": user.get("dataset"),
         "source": source,
-        "objectives": [
-            method("objectives", one) for one in user.get("objectives") or _objectives(user, source["name"])
-        ],
+        "objectives": objectives,
         "procedure": method("procedures", user.get("procedure") or {"name": "direct"}),
         "transforms": [method("transforms", one) for one in user.get("transforms") or ()],
-        "training": training(user.get("training") or {}, known("sources")[source["name"]]["training_defaults"]),
-        "evaluation": _evaluation(user, facts),
+        "training": trained,
+        "evaluation": _evaluation(user, facts, source),
         "exports": list(user.get("exports") or ("safetensors", "onnx")),
         "webhook": webhook.resolved(user.get("webhook")),
+        "reasons": dict(user.get("reasons") or {}) | why | begun,
     }
 
 
@@ -53,6 +58,21 @@ def method(kind: str, written: Mapping[str, Any]) -> dict[str, Any]:
         given = full[name]
         full[name] = [_network(one) for one in given] if isinstance(given, list) else given and _network(given)
     return full
+
+
+def provided(source: Mapping[str, Any]) -> list[str]:
+    """The batch fields that a source gives with these parameters, beside the image."""
+    entry = known("sources")[source["name"]]
+    cases = (case for case in entry.get("provides_when", ()) if source.get(case["parameter"]) == case["value"])
+    return [*entry["provides"], *(name for case in cases for name in case["fields"])]
+
+
+def _source(user: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[str, str]]:
+    """The source, and why it was chosen where the user left that open."""
+    if user.get("source"):
+        return method("sources", user["source"]), {}
+    name, why = choose(user, facts)
+    return method("sources", {"name": name}), {"/source": why}
 
 
 def _network(written: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,16 +106,51 @@ def _resources(user: Mapping[str, Any]) -> dict[str, Any]:
     return {"gpus": user.get("gpus") or 1, "gpu": user.get("gpu"), "gpu_memory_gb": user.get("gpu_memory_gb")}
 
 
-def _student(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
-    teacher, dataset = facts.teacher, facts.dataset
-    classes = teacher.classes if teacher else dataset.classes if dataset else None
+def _teacher(written: Any, objectives: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> Any:
+    """The teacher: an id as it is, an ensemble with all its parameters, or a network with its own part of the training."""
+    if is_trained_first(written):
+        own = training(written.get("training") or {}, {name: job[name] for name in OF_THE_STAGE})
+        return _network(written) | {"training": {name: own[name] for name in OF_THE_STAGE}}
+    if written is None or isinstance(written, str):
+        return written
+    given = dict(written) if isinstance(written, Mapping) else {"members": list(written)}
+    whole = {"combine": "probabilities", "weights": None, "temperature": None} | given
+    if whole["combine"] == "probabilities" and whole["temperature"] is None:
+        temperatures = [one["temperature"] for one in objectives if isinstance(one.get("temperature"), int | float)]
+        whole["temperature"] = float(temperatures[0]) if temperatures else 1.0
+    return whole
+
+
+def reads_labels(source: Mapping[str, Any], objectives: Sequence[Mapping[str, Any]], task: str) -> bool:
+    """Whether the student learns the dataset's labels."""
+    own = "label" in provided(source) and not known("sources")[source["name"]].get("ignores_labels")
+    return own and reads_truth(objectives, task)
+
+
+def _student(
+    user: Mapping[str, Any], facts: Facts, learns_labels: bool, reads_alone: bool, task: str
+) -> dict[str, Any]:
+    """The student. Its classes are those of the labels that it learns, which are not the teacher's in a transfer; what it
+    reads is the teacher's, unless it `reads_alone`."""
+    teacher, asked = facts.teacher, outputs_asked(facts.dataset, task)
+    classes = teacher.classes if teacher else asked
+    if learns_labels and asked and asked >= task_of(task)["least_outputs"]:
+        classes = asked
     return {
         "network": user["network"],
         "options": network_values(user["network"], user.get("options") or {}),
         "initial_weights": user.get("initial_weights"),
         "classes": user.get("classes") or classes,
-        "input": user.get("input") or (dict(teacher.input) if teacher else None),
+        "input": user.get("input") or (dict(teacher.input) if teacher and not reads_alone else None),
     }
+
+
+def _initial_weights(student: dict[str, Any], source: Mapping[str, Any], facts: Facts) -> dict[str, str]:
+    """Say in the student what it begins with, where its user did not; gives why."""
+    if student["initial_weights"]:
+        return {}
+    student["initial_weights"], why = initial_weights.choose(student, source["name"], facts)
+    return {"/student/initial_weights": why} if why else {}
 
 
 def network_values(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,24 +161,23 @@ def network_values(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
     } | dict(options)
 
 
-def _objectives(user: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
-    entry = known("sources")[source]
+def _objectives(user: Mapping[str, Any], source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    entry = known("sources")[source["name"]]
     procedure = known("procedures")[(user.get("procedure") or {"name": "direct"})["name"]]
-    if defaults := procedure.get("objective_defaults") or entry["objective_defaults"]:
+    for_classes = entry["objective_defaults"] if user.get("task", TASK) == TASK else ()
+    if defaults := procedure.get("objective_defaults") or for_classes:
         return list(defaults)
-    taught = user.get("teacher") or procedure.get("own_teacher")
-    labels = {"name": "cross_entropy", "weight": 0.1 if taught else 1.0}
-    teacher = {"name": "kd", "weight": 0.9 if "label" in entry["provides"] else 1.0, "temperature": 4.0}
-    chosen = [labels] if "label" in entry["provides"] else []
-    return [*chosen, teacher] if taught or not chosen else chosen
+    taught = bool(user.get("teacher") or procedure.get("own_teacher"))
+    return default_objectives(user.get("task", TASK), provided(source), taught)
 
 
 def _weight(weight: Any) -> Any:
     return {"end": 0.0, "until": 1.0} | dict(weight) if isinstance(weight, Mapping) else weight
 
 
-def _evaluation(user: Mapping[str, Any], facts: Facts) -> dict[str, Any] | None:
-    given = user.get("evaluation") or ({"dataset": user["dataset"]} if user.get("dataset") else None)
+def _evaluation(user: Mapping[str, Any], facts: Facts, source: Mapping[str, Any]) -> dict[str, Any] | None:
+    own = user.get("dataset") and not known("sources")[source["name"]].get("ignores_labels")
+    given = user.get("evaluation") or ({"dataset": user["dataset"]} if own else None)
     if given is None:
         return None
     known_of = facts.evaluation or (facts.dataset if given["dataset"] == user.get("dataset") else None)
@@ -134,4 +188,6 @@ def _evaluation(user: Mapping[str, Any], facts: Facts) -> dict[str, Any] | None:
 
 
 def _name(student: Mapping[str, Any], facts: Facts) -> str:
+    if facts.others:
+        return f"{student['network']} from {1 + len(facts.others)} teachers"
     return f"{student['network']} from {facts.teacher.network}" if facts.teacher else str(student["network"])

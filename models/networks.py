@@ -12,7 +12,7 @@ MOST_CLASSES = 100_000
 MOST_PIXELS = 4096
 """Largest height and width of an image."""
 
-Classes = Annotated[int, Field(ge=2, le=MOST_CLASSES)]
+Classes = Annotated[int, Field(ge=1, le=MOST_CLASSES)]
 Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 
 
@@ -58,3 +58,35 @@ class NetworkSpec(Body):
             found = [Problem(f"/options{problem.pointer}", problem.message) for problem in problems_of(error)]
             raise complaint(*found) from None
         return self
+
+
+Values = Annotated[list[Any], Field(min_length=1, max_length=64)]
+
+
+class NetworkSpaceSpec(Body):
+    """A family of networks: a name, and lists of values of those options that vary; all combinations belong to it."""
+
+    network: str = Field(max_length=255, description="A network of the catalogue.", examples=["mlp"])
+    options: dict[str, Values] = Field(
+        default_factory=dict, description="Values of its options.", examples=[{"hidden": [[64], [128], [64, 64]]}]
+    )
+
+    @model_validator(mode="after")
+    def _networks_exist(self) -> Self:
+        """Each value is checked beside the defaults of the other options."""
+        NetworkSpec(network=self.network)
+        found = []
+        for name, values in self.options.items():
+            for index, value in enumerate(values):
+                try:
+                    network_options(self.network).model_validate({name: value})
+                except ValidationError as error:
+                    found += [_of_value(problem, name, index) for problem in problems_of(error)]
+        if found:
+            raise complaint(*found)
+        return self
+
+
+def _of_value(problem: Problem, name: str, index: int) -> Problem:
+    """A problem of an option, at the value's place in its list."""
+    return Problem(f"/options/{name}/{index}{problem.pointer.removeprefix(f'/{name}')}", problem.message)

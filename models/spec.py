@@ -6,15 +6,19 @@ what cannot work before any network is built, `problems_of` turns pydantic's err
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, model_validator
 
-from models.body import Body, DatasetId, FileId, Labels, Name, TeacherId
-from models.catalogue import MOST_OBJECTIVES, method
+from models import auto
+from models.body import Body, DatasetId, Labels, Name
+from models.catalogue import MOST_OBJECTIVES, known, method
 from models.checks import check
 from models.defaults import resolved
 from models.facts import DatasetFacts, Facts, TeacherFacts
+from models.initial_weights import InitialWeights
 from models.networks import Classes, InputContract, NetworkSpec
 from models.problems import Problem, complaint, problems_of
+from models.tasks import TASK
+from models.teachers import TeacherChoice
 from models.training import TrainingSpec
 from models.uploads import DatasetOptions, DatasetSpec, FileSpec, TeacherSpec
 from models.webhook import Webhook
@@ -47,19 +51,46 @@ if TYPE_CHECKING:
     ProcedureSpec: TypeAlias = BaseModel
     SourceSpec: TypeAlias = BaseModel
     TransformSpec: TypeAlias = BaseModel
+    TaskName: TypeAlias = str
 else:
     ObjectiveSpec, ProcedureSpec = method("objectives"), method("procedures")
     SourceSpec, TransformSpec = method("sources"), method("transforms")
+    TaskName = Literal[tuple(known("tasks"))]
+
+
+class AutoSource(Body):
+    """Leaves the source to the service, as null does."""
+
+    name: Literal["auto"] = Field(description="Which method this is.", examples=["auto"])
+
+
+def _chosen_by_us(value: Any) -> Any:
+    return None if value in (auto.NAME, {"name": auto.NAME}) else value
+
+
+ShortText = Annotated[str, StringConstraints(max_length=1000)]
+SourceChoice = Annotated[
+    SourceSpec | None,
+    BeforeValidator(_chosen_by_us, json_schema_input_type=SourceSpec | AutoSource | Literal["auto"] | None),
+]
 
 
 class StudentSpec(NetworkSpec):
     """The network that is trained. Its classes and its input are the teacher's, unless there is none."""
 
-    initial_weights: FileId | None = Field(
-        None, description="A file of weights to begin with; random if null.", examples=[None]
+    initial_weights: InitialWeights | None = Field(
+        None,
+        description="What it begins with: `teacher` (slices of the teacher: of each layer the channels of largest norm), "
+        "`neuron_merging` (the same, but hidden fully connected layers are merged pair by pair, arXiv:1507.06149), "
+        "`random`, or the id of a file of weights. If null `teacher` where the source synthesises and the student is "
+        "known to be a slice of the teacher, else `random`.",
+        examples=["teacher"],
     )
     classes: Classes | None = Field(
-        None, description="Classes; the teacher's, else the dataset's, if null.", examples=[10]
+        None,
+        description="Classes; of other tasks the labels, the targets, or the length of the embedding. The teacher's, else "
+        "the dataset's, if null.",
+        examples=[10],
     )
     input: InputContract | None = Field(None, description="What it reads; the teacher's if null.")
 
@@ -105,14 +136,20 @@ class JobSpec(Body):
     name: Name | None = Field(
         None, description="What you call it; made from the networks' names if null.", examples=["half-lenet"]
     )
-    task: Literal["classification"] = Field(
-        "classification", description="What the networks do.", examples=["classification"]
+    task: TaskName = Field(
+        TASK,
+        description="What the networks do: tell one class, or several labels, of an image, answer with real numbers "
+        "(`regression`), or with a vector by which images of one identity are found (`embedding`).",
+        examples=["classification"],
     )
     labels: Labels = Field(default_factory=dict)
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first among waiting jobs.", examples=[0])
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec, description="What it runs on.")
-    teacher: TeacherId | None = Field(
-        None, description="A teacher; null trains without one.", examples=["tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"]
+    teacher: TeacherChoice | None = Field(
+        None,
+        description="A teacher; a job, whose student teaches; several of them, which answer as one; or a network that is "
+        "trained first. Null trains without one.",
+        examples=["tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"],
     )
     student: StudentSpec = Field(description="The network that is trained.", examples=[{"network": "lenet5_half"}])
     dataset: DatasetId | None = Field(
@@ -120,8 +157,11 @@ class JobSpec(Body):
         description="Images to train on; null synthesises them.",
         examples=["dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"],
     )
-    source: SourceSpec | None = Field(
-        None, description="Where batches come from; if null `dataset`, or `dafl` without one.", examples=["dataset"]
+    source: SourceChoice = Field(
+        None,
+        description="Where batches come from; if null or `auto` it is chosen by what teacher and dataset offer, and "
+        "`reasons` in the resolved spec says why.",
+        examples=["dataset"],
     )
     objectives: list[ObjectiveSpec] | None = Field(
         None,
@@ -154,6 +194,14 @@ class JobSpec(Body):
         None,
         description="Where to tell of it: a URL, or a URL with a choice of events; nobody is told if null.",
         examples=["https://example.com/hooks/jobs"],
+    )
+
+    reasons: dict[ShortText, ShortText] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Why the service chose what was left to it, by its place; the resolved spec has it, and you need not "
+        "send it.",
+        examples=[{}],
     )
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ CHUNK = 4 * 2**20
 """Bytes of one read."""
 PART = 8 * 2**20
 """Bytes of one part of a multipart write; S3 allows 10,000 of them."""
-PARTS_AT_ONCE = 4
+PARTS_AT_ONCE = 2
 FULL = ("os error 28", "No space left on device", "507 Insufficient Storage")
 """What a disk or an S3 server says when it has no room."""
 PARTIAL = re.compile(r"#\d+$")
@@ -296,14 +296,16 @@ class Storage:
 
 async def _blocks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """The same bytes in blocks of `CHUNK` or a little more; the last may be smaller."""
-    block = bytearray()
+    gathered: list[bytes] = []
+    size = 0
     async for chunk in chunks:
-        block += chunk
-        if len(block) >= CHUNK:
-            yield bytes(block)
-            block.clear()
-    if block:
-        yield bytes(block)
+        gathered.append(chunk)
+        size += len(chunk)
+        if size >= CHUNK:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if size:
+        yield b"".join(gathered)
 
 
 def _chunks(data: bytes | Path | Iterable[bytes]) -> Iterator[bytes]:

@@ -70,10 +70,19 @@ class TrainingSpec(Body):
     validation_fraction: float = Field(
         0.0, ge=0, lt=1, description="Part of the dataset that is held back to choose by.", examples=[0.1]
     )
-    selection: Literal["last", "best"] = Field(
+    selection: Literal["last", "best", "average"] = Field(
         "last",
-        description="Which weights ship: the last, or the best on the held-back part (never on the evaluation).",
+        description="Which weights ship: the last, the best on the held-back part (never on the evaluation), or the running "
+        "average.",
         examples=["last"],
+    )
+    average_weights: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of a running average of the weights, min(decay, (1 + n) / (10 + n)) at step n, which is measured "
+        "beside those that ship; none if null.",
+        examples=[0.999],
     )
 
     @model_validator(mode="after")
@@ -82,4 +91,6 @@ class TrainingSpec(Body):
             raise complaint(Problem("/steps", "give `epochs` or `steps`, not both"))
         if sorted(set(self.milestones)) != self.milestones:
             raise complaint(Problem("/milestones", "must rise"))
+        if self.selection == "average" and self.average_weights is None:
+            raise complaint(Problem("/average_weights", "say the decay of the average that is to ship"))
         return self

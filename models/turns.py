@@ -27,8 +27,8 @@ from models.resources import Needs
 Line = type[Job] | type[Inspection]
 Served = tuple[int, float]
 C = TypeVar("C")
-AHEAD = 100
-"""So many rows of a key are read at once, after its head."""
+AHEAD, MOST_AHEAD = 8, 128
+"""So many rows of a key are read at once after its head, then twice as many, up to so many."""
 
 
 class Turn(NamedTuple):
@@ -138,14 +138,14 @@ def _first(column: Any, *conditions: ColumnElement[bool]) -> Select[Any]:
 def _behind(session: Session, line: Line, head: Turn, more: Sequence[ColumnElement[bool]]) -> Iterator[Turn]:
     """The due rows after a head, of the same key and needs, read when they are asked for."""
     mine = (*due(line), line.needs == head.needs, line.key_id == head.key_id, *more)
-    passed = 1
+    passed, ahead = 1, AHEAD
     while True:
         query = _best(line.id, line, *mine).add_columns(line.key_id, line.needs, line.rank)
-        found = session.execute(query.offset(passed).limit(AHEAD)).all()
+        found = session.execute(query.offset(passed).limit(ahead)).all()
         yield from (Turn(*row) for row in found)
-        if len(found) < AHEAD:
+        if len(found) < ahead:
             return
-        passed += AHEAD
+        passed, ahead = passed + ahead, min(2 * ahead, MOST_AHEAD)
 
 
 def _running(session: Session, line: Line) -> Counter[str]:

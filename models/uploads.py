@@ -15,7 +15,9 @@ class TeacherSpec(NetworkSpec):
     network: str = Field(max_length=255, description="The network that the weights belong to.", examples=["lenet5"])
     name: Name | None = Field(None, description="What you call it; the network's name if null.", examples=["digits"])
     labels: Labels = Field(default_factory=dict)
-    classes: Classes = Field(description="Classes that it tells apart.", examples=[10])
+    classes: Classes = Field(
+        description="Classes that it tells apart; of another network, how many numbers it answers with.", examples=[10]
+    )
     class_names: list[Name] = Field(
         default_factory=list,
         max_length=MOST_CLASSES,
@@ -38,10 +40,20 @@ class DatasetOptions(Body):
     height: Pixels | None = Field(None, description="Bring images to so many rows.", examples=[32])
     width: Pixels | None = Field(None, description="Bring images to so many columns.", examples=[32])
     channels: Literal[1, 3] | None = Field(None, description="Grey or RGB.", examples=[3])
+    labels: Literal["class", "multi_label", "target"] = Field(
+        "class",
+        description="What is said of each image: its class or identity (N,), 0 or 1 of every label (N, K), or real numbers "
+        "(N,) or (N, D). Class folders hold classes alone.",
+        examples=["class"],
+    )
 
 
 class DatasetSpec(Body):
-    """Images with labels that will be uploaded: an npz file, or a zip of a folder a class."""
+    """Images with labels that will be uploaded: an npz file, or a zip of a folder a class.
+
+    An npz file holds `x_train` and `y_train`, perhaps `x_test` and `y_test`, and `class_names`; for the evaluation of
+    embeddings also `camera_test`, a number for each image, and `query_test`, 1 for queries and 0 for the gallery.
+    """
 
     name: Name | None = Field(None, description="What you call it.", examples=["digits"])
     labels: Labels = Field(default_factory=dict)
@@ -53,9 +65,10 @@ OptionValue = bool | int | float | Annotated[str, StringConstraints(max_length=2
 
 
 class FileSpec(Body):
-    """Another input of a job that will be uploaded: weights to begin with."""
+    """Another input of a job that will be uploaded: weights to begin with, statistics of a teacher's activations, or
+    embeddings of its classes."""
 
-    kind: Literal["weights"] = Field(description="What it is.", examples=["weights"])
+    kind: Literal["weights", "statistics", "embeddings"] = Field(description="What it is.", examples=["weights"])
     name: Name | None = Field(None, description="What you call it.", examples=["warm start"])
     labels: Labels = Field(default_factory=dict)
     options: dict[OptionName, OptionValue] = Field(

@@ -1,20 +1,25 @@
 """What an attempt is given: its inputs, its newest checkpoint that can be read, and the job file."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
 from models.database import reading
+from models.files import named_files
+from models.initial_weights import file_of
 from models.records import Checkpoint, Dataset, File, Job, Teacher
 from models.records.columns import Uploaded
 from models.resources import Needs
 from models.settings import settings
 from models.status import UploadStatus
 from models.storage import Damaged, NotFound, storage
+from models.students import Student
+from models.teachers import JOB, named
 from worker.lease import Lease
 from worker.ledger.attempt import AttemptLedger
 from worker.ledger.claims import clock
@@ -33,36 +38,46 @@ class InputMissing(Exception):
 
 @dataclass(frozen=True)
 class Inputs:
-    """The records that a spec names."""
+    """The records that a spec names; its teachers in their order."""
 
-    teacher: Teacher | None
+    teachers: list[Teacher | Student]
     dataset: Dataset | None
     evaluation: Dataset | None
     initial_weights: File | None
+    files: dict[str, File | None]
+    """The files that methods name, by their places in the spec."""
 
     @classmethod
     def of(cls, job: Job) -> "Inputs":
         """Those of a job."""
-        return cls._of(job.teacher_id, job.dataset_id, job.evaluation_id, job.resolved)
+        return cls._of(job.dataset_id, job.evaluation_id, {"teacher": job.teacher_id} | job.resolved)
 
     @classmethod
     def named(cls, resolved: Mapping[str, Any]) -> "Inputs":
         """Those that a resolved spec names."""
         evaluation = (resolved.get("evaluation") or {}).get("dataset")
-        return cls._of(resolved.get("teacher"), resolved.get("dataset"), evaluation, resolved)
+        return cls._of(resolved.get("dataset"), evaluation, resolved)
 
     @classmethod
-    def _of(
-        cls, teacher: str | None, dataset: str | None, evaluation: str | None, resolved: Mapping[str, Any]
-    ) -> "Inputs":
-        initial = (resolved.get("student") or {}).get("initial_weights")
+    def _of(cls, dataset: str | None, evaluation: str | None, resolved: Mapping[str, Any]) -> "Inputs":
+        initial = file_of((resolved.get("student") or {}).get("initial_weights"))
         with reading() as session:
+            teachers = [_teacher(session, each) for each in named(resolved.get("teacher")).values()]
             return cls(
-                session.get(Teacher, teacher) if teacher else None,
+                teachers,
                 session.get(Dataset, dataset) if dataset else None,
                 session.get(Dataset, evaluation) if evaluation else None,
                 session.get(File, initial) if initial else None,
+                {one.pointer: session.get(File, one.id) for one in named_files(resolved)},
             )
+
+
+def _teacher(session: Session, identifier: str) -> Teacher | Student:
+    record: Job | Teacher | None
+    record = session.get(Job, identifier) if identifier.startswith(JOB) else session.get(Teacher, identifier)
+    if record is None:
+        raise InputMissing("/teacher", f"{identifier} is not there any more")
+    return Student.of(session, record) if isinstance(record, Job) else record
 
 
 def part_key(job_id: str, sha256: str) -> str:
@@ -70,16 +85,19 @@ def part_key(job_id: str, sha256: str) -> str:
     return f"jobs/{job_id}/parts/{sha256}"
 
 
-def describe_teacher(teacher: Teacher) -> dict[str, Any]:
+def describe_teacher(teacher: Teacher | Student) -> dict[str, Any]:
     """The teacher as a job file names it, without its weights."""
-    return {
-        "network": teacher.network,
-        "options": teacher.options,
-        "classes": teacher.classes,
-        "class_names": teacher.class_names,
-        "input": teacher.input,
-        "weights": None,
-    }
+    names = ("network", "options", "classes", "class_names", "input")
+    if isinstance(teacher, Student):
+        card = teacher.card()
+        return {"id": teacher.id, **{name: card[name] for name in names}, "weights": None}
+    return {"id": teacher.id, **{name: getattr(teacher, name) for name in names}, "weights": None}
+
+
+def describe_teachers(described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One teacher, or the members of an ensemble, as a job file holds them."""
+    one = described[0] if len(described) == 1 else None
+    return {"teacher": one, "teachers": list(described) if len(described) > 1 else []}
 
 
 def describe_run(kind: str, subject_id: str, attempt: int, request_id: str | None = None) -> dict[str, Any]:
@@ -115,18 +133,24 @@ def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease, attend:
     """
     inputs = Inputs.of(job)
     fetch = Fetch(folder, attend)
-    content = describe_run("distill", job.id, job.attempt, job.request_id) | {"spec": job.resolved, "teacher": None}
+    content = describe_run("distill", job.id, job.attempt, job.request_id) | {"spec": job.resolved}
     # this worker has as many devices: else it would not have claimed the job
     content["ranks"] = Needs.of(job.resolved.get("resources") or {}).devices
-    if inputs.teacher is not None:
-        content["teacher"] = describe_teacher(inputs.teacher)
-        content["teacher"]["weights"] = fetch.upload(inputs.teacher, "teacher", "/teacher")
+    names = ["teacher", *(f"teacher_{number}" for number in range(1, len(inputs.teachers)))]
+    described = [
+        describe_teacher(teacher) | {"weights": fetch.teacher(teacher, name)}
+        for name, teacher in zip(names, inputs.teachers, strict=False)
+    ]
+    content |= describe_teachers(described)
     content["dataset"] = fetch.upload(inputs.dataset, "dataset", "/dataset")
     if job.evaluation_id is not None and job.evaluation_id == job.dataset_id:
         content["evaluation"] = content["dataset"]
     else:
         content["evaluation"] = fetch.upload(inputs.evaluation, "evaluation", "/evaluation/dataset")
     content["initial_weights"] = fetch.upload(inputs.initial_weights, "initial_weights", "/student/initial_weights")
+    content["files"] = {
+        file.id: fetch.upload(file, file.id, pointer) for pointer, file in inputs.files.items() if file is not None
+    }
     content["resume"] = fetch.checkpoint(ledger)
     content["seconds_used"] = ledger.seconds_used() + clock() - lease.claim.sent_at
     write_job_file(folder, content)
@@ -138,6 +162,19 @@ class Fetch:
 
     folder: Path
     attend: Callable[[], None]
+
+    def teacher(self, teacher: Teacher | Student, name: str) -> str | None:
+        """The path of a teacher's weights."""
+        if isinstance(teacher, Teacher):
+            return self.upload(teacher, name, "/teacher")
+        path = f"inputs/{name}.safetensors"
+        if (refusal := teacher.refusal()) or teacher.weights is None:
+            raise InputMissing("/teacher", refusal or f"{teacher.id} has not ended")
+        try:
+            self._file(teacher.weights.key, self.folder / path, teacher.weights.sha256)
+        except (NotFound, Damaged) as error:
+            raise InputMissing("/teacher", f"the weights of {teacher.id} are lost: {error.message}") from error
+        return path
 
     def upload(self, upload: Uploaded | None, name: str, pointer: str) -> str | None:
         """The path of an upload's canonical form, None for none."""

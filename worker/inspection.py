@@ -16,7 +16,7 @@ from models.storage import Damaged, NotFound, StorageError, storage
 from worker.confinement import Limits
 from worker.engine_process import ENGINE, EngineProcess
 from worker.folder import Folder
-from worker.inputs import Inputs, describe_run, describe_teacher, write_job_file
+from worker.inputs import Inputs, describe_run, describe_teacher, describe_teachers, write_job_file
 from worker.lease import AWAY, Lease
 from worker.ledger import ends
 from worker.ledger.changes import Taken
@@ -92,10 +92,10 @@ def _check(
         describe_run("check", ledger.subject_id, ledger.attempt, ledger.request_id)
         | {
             "spec": resolved,
-            "teacher": describe_teacher(inputs.teacher) if inputs.teacher else None,
             "dataset_findings": inputs.dataset.findings if inputs.dataset else None,
             "evaluation_findings": inputs.evaluation.findings if inputs.evaluation else None,
-        },
+        }
+        | describe_teachers([describe_teacher(teacher) for teacher in inputs.teachers]),
     )
     word = _drive(ledger, folder, lease, draining, command, Limits(int(MOST_SECONDS), ADDRESS_BYTES))
     if word is None:

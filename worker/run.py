@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from models.queue import ring
 from models.records import Job
 from models.settings import settings
 from models.storage import StorageError
@@ -13,7 +14,7 @@ from worker.engine_process import ENGINE, EngineProcess
 from worker.folder import Folder
 from worker.inputs import InputMissing, lay_out
 from worker.lease import AWAY, Lease
-from worker.ledger import ends
+from worker.ledger import ends, waiting
 from worker.ledger.attempt import AttemptLedger
 from worker.ledger.changes import Taken
 from worker.ledger.claims import Claim, clock
@@ -143,8 +144,11 @@ class Attempt:
             insist(self.lease, lambda: self.ledger.lose(why, self.log_key))
             return
         try:
-            if insist(self.lease, lambda: self.ledger.succeed(ending.summary or {}, files, self.log_key)):
+            summary, student = ending.summary or {}, ending.student
+            if insist(self.lease, lambda: self.ledger.succeed(summary, files, self.log_key, student)):
                 log.info("attempt_succeeded", artifacts=len(files))
+                waiting.settle_jobs_of(self.ledger.job_id)  # those that the student is to teach
+                ring("inspect")
             else:
                 insist(self.lease, lambda: self.ledger.cancel(self.log_key))
         finally:

@@ -13,11 +13,12 @@ Outcome = Literal["succeeded", "failed", "cancelled", "drained", "lost"]
 
 @dataclass(frozen=True)
 class Ending:
-    """How an engine's run ended, and what it left to say: an error, or the summary of its report."""
+    """How an engine's run ended, and what it left to say: an error, or the summary of its report and what shipped."""
 
     outcome: Outcome
     error: Mapping[str, Any] | None = None
     summary: Mapping[str, Any] | None = None
+    student: Mapping[str, Any] | None = None
 
 
 def judge(
@@ -26,7 +27,7 @@ def judge(
     """How a run ended, by the engine's last word (None if it had none) and by what was asked of it."""
     said = last_word or {"event": "nothing"}
     if said["event"] == "done":
-        return Ending("succeeded", summary=said.get("summary") or {})
+        return Ending("succeeded", summary=said.get("summary") or {}, student=said.get("student"))
     if request == "cancel":
         return Ending("cancelled")
     if said["event"] == "error" and said.get("fault") in ("user", "job"):

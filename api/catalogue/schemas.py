@@ -17,3 +17,6 @@ class CatalogueBody(Shown):
     sources: dict[str, Any] = Field(description="Where batches come from, by name.")
     transforms: dict[str, Any] = Field(description="How weights live, by name.")
     networks: dict[str, Any] = Field(description="Networks, by name.")
+    tasks: dict[str, Any] = Field(
+        description="What networks are for, by name: the labels that are read, the usual objectives, the figure that counts."
+    )

@@ -22,6 +22,7 @@ from models.resources import Needs
 from models.settings import settings
 from models.status import InspectionStatus, JobStatus, sources_of
 from models.storage import StorageError, storage
+from models.students import pupils_of
 from models.turns import turns
 
 log = structlog.get_logger("api")
@@ -138,12 +139,15 @@ def remove(key_id: str, job_id: str) -> None:
     """Hide a final job, and remove its blobs; a sweep removes its rows, and blobs that are left.
 
     Raises:
-        Conflict: it has not ended.
+        Conflict: it has not ended, or its student is to teach a job that has not.
     """
     with transaction() as session:
         job = find(session, key_id, job_id, lock=True)
         if not JobStatus(job.status).final:
             raise Conflict("The job has not ended: cancel it first.")
+        pupil = session.scalar(select(Job.id).where(Job.key_id == key_id, pupils_of(job.id)).limit(1))
+        if pupil is not None:
+            raise Conflict(f"Its student teaches {pupil}, which has not ended: cancel that first, or wait for it.")
         for table in (Idempotency, WebhookDelivery):
             session.execute(delete(table).where(table.job_id == job.id))
         gone = {"deleted_at": now(), "history_removed_at": None}  # what retention has left is removed too

@@ -28,6 +28,7 @@ from models.records.columns import new_id
 from models.resources import Needs
 from models.spec import JobSpec, problems_of
 from models.status import JobStatus
+from models.teachers import alone
 
 log = structlog.get_logger("api")
 
@@ -119,7 +120,7 @@ def _insert(
         status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(Needs.of(resolved["resources"])), reason=reason or "its spec is being checked",
         spec=asked, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
         request_id=current_request_id(),
-        teacher_id=spec.teacher, dataset_id=spec.dataset,
+        teacher_id=alone(spec.teacher), dataset_id=spec.dataset,
         evaluation_id=(resolved["evaluation"] or {}).get("dataset"),
     )  # fmt: skip
     session.add(job)

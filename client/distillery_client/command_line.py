@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.add_typer(uploads.teachers, name="teachers")
 app.add_typer(uploads.datasets, name="datasets")
+app.add_typer(uploads.files, name="files")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(keys.app, name="keys")

@@ -12,7 +12,8 @@ from models.records.columns import CreatedAt, Identifier, Json, JsonObject, Leas
 class Job(Leased, Record):
     """`spec` is what the user sent, `resolved` has every default written out. `ready` is set once all inputs are
     inspected and the check of the spec has passed; until then `reason` says what the job waits for. `event_seq` is the
-    number of the newest event; `artifacts_removed_at` and `history_removed_at` are set when artifacts, and events and
+    number of the newest event; `student` says what shipped: network, options, classes, class_names, input, and the
+    objectives that it was `added_by`; `artifacts_removed_at` and `history_removed_at` are set when artifacts, and events and
     metrics, are gone; `request_id` is that of its submission; `version` rises at every change that a reader
     can see."""
 
@@ -47,6 +48,7 @@ class Job(Leased, Record):
     evaluation_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    student: Mapped[dict[str, Any] | None] = mapped_column(Json)
     stopped_early: Mapped[str | None] = mapped_column(String(32))
     cancel_requested_at: Mapped[float | None] = mapped_column(Double)
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))

@@ -87,12 +87,12 @@ class User:
         findings = FINDINGS if status == "ready" else None
         return self._add(Teacher, "tch", status=status, findings=findings, **(TEACHER | values))
 
-    def dataset(self, status: str = "ready", **values: Any) -> str:
-        """A dataset as an inspection has left it."""
+    def dataset(self, status: str = "ready", found: dict[str, Any] | None = None, **values: Any) -> str:
+        """A dataset as an inspection has left it; `found` adds to its findings."""
         findings = {
             "classes": 10, "image": {"channels": 1, "height": 32, "width": 32}, "splits": {"train": 100, "test": 20},
         }  # fmt: skip
-        known = findings if status == "ready" else None
+        known = findings | (found or {}) if status == "ready" else None
         return self._add(Dataset, "dts", status=status, findings=known, name="digits", **values)
 
     def job(self, status: str = "queued", **values: Any) -> str:

@@ -49,11 +49,12 @@ def test_an_unknown_path_is_a_404(alone: User, path: str, said: str) -> None:
         ("/v1/jobs", "GET, HEAD, POST"),
         ("/v1/jobs/x", "DELETE, GET, HEAD"),
         ("/v1/jobs/x/artifacts/a/b", "GET, HEAD"),
+        ("/v1/keys/me", "GET, HEAD"),
         ("/metrics", "GET, HEAD"),
     ],
 )
 def test_an_unknown_method_is_a_405_that_names_all_known_ones(alone: User, path: str, allowed: str) -> None:
-    answer = alone.http.patch(f"{alone.service.url}{path}")
+    answer = alone.http.put(f"{alone.service.url}{path}")
     problem(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == allowed
 
@@ -99,7 +100,7 @@ def test_a_missing_body_points_at_the_whole(alone: User) -> None:
 def test_a_wrong_body_lists_all_that_is_wrong(alone: User) -> None:
     wrong = {
         "network": "lenet5",
-        "classes": 1,
+        "classes": 0,
         "input": {"channels": 1, "height": 32, "width": "x", "std": [1]},
         "odd": 1,
     }

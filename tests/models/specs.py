@@ -24,8 +24,12 @@ FACTS = Facts(teacher_facts, dataset_facts(), None)
 
 def values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     """Values of a parameter's JSON schema."""
+    if schema.get("$ref", "").startswith("#/files/"):
+        return st.just(FILE)
     if schema.get("$ref") == "#/network":
         return networks()
+    if schema.get("$ref") == "#/network_space":
+        return spaces()
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if "anyOf" in schema:
@@ -94,6 +98,19 @@ def networks() -> st.SearchStrategy[dict[str, Any]]:
         for name, entry in catalogue()["networks"].items()
     ]
     return st.one_of(*named, st.just({"network": "torchvision/resnet18"}))
+
+
+def spaces() -> st.SearchStrategy[dict[str, Any]]:
+    """Families of networks: lists of values of some options."""
+
+    def of(name: str, entry: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+        properties = entry["parameters"]["properties"]
+        options = {option: st.lists(values(rule), min_size=1, max_size=3) for option, rule in properties.items()}
+        return st.fixed_dictionaries(
+            {"network": st.just(name)}, optional={"options": st.fixed_dictionaries({}, optional=options)}
+        )
+
+    return st.one_of(*(of(name, entry) for name, entry in catalogue()["networks"].items()))
 
 
 trainings = st.fixed_dictionaries(

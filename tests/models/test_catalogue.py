@@ -97,6 +97,8 @@ def test_networks_within_a_method_get_all_their_options(monkeypatch: pytest.Monk
         monkeypatch.setattr(place, lambda kind: {"toy": entry} if kind == "procedures" else known(kind))
     assert nested_networks("procedures", "toy") == ("chain", "first", "other")
     full = method_in_full("procedures", {"name": "toy", "chain": [{"network": "mlp"}], "first": {"network": "lenet5"}})
-    hidden = known("networks")["mlp"]["parameters"]["properties"]["hidden"]["default"]
-    assert full["chain"] == [{"network": "mlp", "options": {"hidden": hidden}}]
+    options = known("networks")["mlp"]["parameters"]["properties"]
+    defaults = {name: rule["default"] for name, rule in options.items()}
+    assert {"hidden", "bias"} < defaults.keys()
+    assert full["chain"] == [{"network": "mlp", "options": defaults}]
     assert (full["first"], full["other"]) == ({"network": "lenet5", "options": {}}, None)

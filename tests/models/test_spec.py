@@ -214,7 +214,7 @@ def test_nested_objectives_are_objectives() -> None:
         ({"objectives": [{"name": "kd", "weight": {"start": 1}}]}, "/objectives/0/weight/schedule", "is required"),
         ({"objectives": [{"name": "nst", "taps": [["a"]]}]}, "/objectives/0/taps/0/1", "is required"),
         ({"objectives": [{"name": "nst", "kernel": "cubic"}]}, "/objectives/0/kernel", "must be "),
-        ({"source": "daffl"}, "/source", "no source is called 'daffl'; there are dafl, dataset"),
+        ({"source": "daffl"}, "/source", "no source is called 'daffl'; there are cmi, dafl, dataset"),
         ({"procedure": {"name": "direct", "x": 1}}, "/procedure/x", "is no parameter of direct, which has none"),
         ({"student": {}}, "/student/network", "is required"),
         ({"student": {"network": "lenet6"}}, "/student/network", "no network is called 'lenet6'"),
@@ -223,7 +223,7 @@ def test_nested_objectives_are_objectives() -> None:
         ({"student": {"network": "mlp", "options": {"hidden": math.nan}}}, "/student/options/hidden", "must be a list, not nan"),
         ({"student": {"network": "mlp", "options": {"hiden": [2]}}}, "/student/options/hiden", "is not known here"),
         ({"student": {"network": "torchvision/resnet18", "options": {"x": 1}}}, "/student/options/x", "is not known"),
-        ({"teacher": "job_1"}, "/teacher", "must be the id of a teacher, which begins with tch_"),
+        ({"teacher": "dts_1"}, "/teacher", "must be the id of a teacher, which begins with tch_, or of a job"),
         ({"dataset": "tch_1"}, "/dataset", "must be the id of a dataset"),
         ({"training": {"epochs": 1, "steps": 1}}, "/training/steps", "give `epochs` or `steps`, not both"),
         ({"training": {"epochs": 1.5}}, "/training/epochs", "must be an integer, not 1.5"),
@@ -259,7 +259,8 @@ def test_errors_of_the_framework_lose_the_name_of_the_body() -> None:
 
 def test_labels_need_a_dataset() -> None:
     problems = found(SMALLEST | {"objectives": ["kd", "cross_entropy"]})
-    assert problems == {"/objectives/1": "cross_entropy needs labels; give a dataset, or leave cross_entropy out"}
+    said = "cross_entropy needs labels; set source/labels to 'teacher', or leave cross_entropy out"
+    assert problems == {"/objectives/1": said}
 
 
 def test_an_objective_that_compares_needs_a_teacher() -> None:
@@ -275,7 +276,27 @@ def test_an_objective_that_compares_needs_a_teacher() -> None:
 def test_a_synthesiser_needs_a_teacher_with_gradients() -> None:
     assert set(found({"student": {"network": "lenet5"}}, Facts())) >= {"/teacher", "/student/input", "/student/classes"}
     opaque = TeacherFacts("lenet5", 10, CONTRACT, findings={"differentiable": False})
-    assert "/teacher" in found(SMALLEST, Facts(opaque))
+    problems = found(SMALLEST | {"source": "dafl"}, Facts(opaque))
+    assert problems["/teacher"].startswith("gives outputs only, and the source 'dafl' needs gradients through it")
+    assert "substitute" in problems["/teacher"] and "noise" in problems["/teacher"]
+    body = SMALLEST | {"dataset": DATASET, "objectives": ["kd", "attention_gradient"]}
+    assert "outputs only" in found(body, Facts(opaque, dataset_facts()))["/objectives/1"]
+    for source in ("noise", "substitute"):
+        assert found(body | {"source": source, "objectives": None}, Facts(opaque, dataset_facts())) == {}
+
+
+def test_a_substitutes_labels_are_neither_read_nor_measured_by() -> None:
+    body, facts = WITH_DATA | {"source": "substitute"}, Facts(teacher_facts, dataset_facts(classes=3))
+    assert found(body, facts) == {} and resolved(body, facts)["evaluation"] is None
+    held = body | {"training": {"validation_fraction": 0.1}}
+    assert found(held, facts) == {
+        "/training/validation_fraction": "holds back images to measure by, and the source 'substitute' reads no labels"
+    }
+    labels = body | {"objectives": ["cross_entropy"]}
+    assert set(found(labels, facts)) == {"/objectives/0"}
+    taught = labels | {"source": {"name": "substitute", "labels": "teacher"}}
+    assert found(taught, facts) == {}
+    assert found(SMALLEST | {"source": "substitute"})["/dataset"].startswith("the source 'substitute' needs a dataset")
 
 
 def test_several_devices_share_the_batches_of_a_dataset_alone() -> None:
@@ -297,7 +318,23 @@ def test_compared_logits_need_the_same_classes() -> None:
     assert "the teacher tells 10 classes apart and the student 5" in problems["/objectives/1"]
     body = WITH_DATA | {"student": {"network": "lenet5_half", "classes": 5}, "objectives": ["cross_entropy", "nst"]}
     assert found(body, facts) == {}
-    assert set(found(WITH_DATA, facts)) == {"/objectives/0", "/student/classes"}
+    assert found(WITH_DATA, facts) == problems  # the student's classes are those of the labels that it learns
+    unlabelled = WITH_DATA | {"objectives": ["kd"], "evaluation": {"dataset": OTHER}}
+    assert resolved(unlabelled, facts)["student"]["classes"] == 10
+
+
+def test_logits_of_classes_with_other_names_are_not_compared() -> None:
+    def problems(known: str, own: list[str], **part: Any) -> dict[str, str]:
+        teacher = TeacherFacts("lenet5", 10, CONTRACT, class_names=list(known))
+        dataset = DatasetFacts({**(dataset_facts().findings or {}), "class_names": own})
+        return found(WITH_DATA | part, Facts(teacher, dataset))
+
+    other = list("klmnopqrst")
+    assert set(problems("abcdefghij", other)) == {"/objectives/1"}
+    assert problems("abcdefghij", other, objectives=["cross_entropy", "nst"]) == {}
+    assert problems("abcdefghij", other, objectives=["kd"]) == {}  # any images will do
+    assert problems("abcdefghij", list("jabcdefghi")) == problems("", other) == {}
+    assert problems("abcdefghij", [str(number) for number in range(10)]) == {}
 
 
 def test_parameters_may_change_what_is_needed() -> None:
@@ -351,7 +388,8 @@ def test_two_samplers_cannot_both_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     sources = copy.deepcopy(known("sources"))
     sources["dataset"]["samplers"], sources["dafl"]["samplers"] = ["per_class", "pairs"], []
     changed = {"objectives": entries, "sources": sources}
-    monkeypatch.setattr("models.checks.known", lambda kind: changed.get(kind) or known(kind))
+    for module in ("checks", "catalogue"):
+        monkeypatch.setattr(f"models.{module}.known", lambda kind: changed.get(kind) or known(kind))
     problems = found(WITH_DATA | {"objectives": ["kd", "nst", "kd"]})
     assert problems == {"/objectives/1": "two objectives demand different samplers: per_class, pairs"}
     assert "draws its batches" in found(SMALLEST | {"objectives": ["kd"]})["/objectives/0"]
@@ -363,7 +401,8 @@ def test_a_class_with_one_image_cannot_be_drawn_with_mates(monkeypatch: pytest.M
     entries, sources = copy.deepcopy(known("objectives")), copy.deepcopy(known("sources"))
     entries["nst"]["needs"]["sampler"], sources["dataset"]["samplers"] = "per_class", ["per_class"]
     changed = {"objectives": entries, "sources": sources}
-    monkeypatch.setattr("models.checks.known", lambda kind: changed.get(kind) or known(kind))
+    for module in ("checks", "catalogue"):
+        monkeypatch.setattr(f"models.{module}.known", lambda kind: changed.get(kind) or known(kind))
     findings = dict(dataset_facts(classes=10).findings or {})
     findings |= {"class_names": list("abcdefghij"), "per_class": {"train": [5, 1, 9, 1, 2, 2, 2, 2, 2, 0]}}
     facts = Facts(teacher_facts, DatasetFacts(findings))
@@ -382,7 +421,7 @@ GOOD_TEACHER = {"network": "lenet5", "classes": 10, "input": CONTRACT}
         ({"input": CONTRACT | {"std": [0]}}, "/input/std/0", "must be greater than 0, not 0"),
         ({"input": CONTRACT | {"height": 0}}, "/input/height", "must be at least 1"),
         ({"input": CONTRACT | {"height": 10**6}}, "/input/height", "must be at most 4096"),
-        ({"classes": 1}, "/classes", "must be at least 2"),
+        ({"classes": 0}, "/classes", "must be at least 1"),
         ({"classes": 10**9}, "/classes", "must be at most 100000"),
         ({"class_names": ["a"]}, "/class_names", "must have one name a class: 10, not 1"),
         ({"network": "lenet6"}, "/network", "no network is called"),

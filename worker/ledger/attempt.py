@@ -170,8 +170,17 @@ class AttemptLedger:
                 session, [Note("checkpoint", "no checkpoint can be read back: the job begins again", "warning")]
             )
 
-    def succeed(self, summary: Mapping[str, Any], files: Sequence[File], log_key: str | None) -> bool:
-        """Publish the artifacts and set the job `succeeded`, in one transaction; false if it was asked to be cancelled."""
+    def succeed(
+        self,
+        summary: Mapping[str, Any],
+        files: Sequence[File],
+        log_key: str | None,
+        student: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Publish the artifacts and set the job `succeeded`, in one transaction; false if it was asked to be cancelled.
+
+        `student` says what shipped, by which it is built where it is to teach.
+        """
         notes = [
             Note(
                 "artifact",
@@ -183,7 +192,7 @@ class AttemptLedger:
         notes.append(Note("log", "the engine is done", data={"summary": dict(summary)}))
         stopped = summary.get("stopped_early")
         message = f"succeeded, stopped early by its {str(stopped).replace('_', ' ')}" if stopped else "succeeded"
-        early = {"stopped_early": str(stopped)[:32] if stopped else None, "losses": 0}
+        early = {"stopped_early": str(stopped)[:32] if stopped else None, "losses": 0, "student": student}
         with transaction() as session:
             held = select(Job.cancel_requested_at).where(Job.id == self.job_id, *ends.held_by(self.number))
             found = session.execute(held.with_for_update()).one_or_none()

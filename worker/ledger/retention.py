@@ -31,6 +31,7 @@ from models.records import (
 from models.settings import settings
 from models.status import UploadStatus
 from models.storage import StorageError, storage
+from models.students import pupils_of
 from worker.ledger import waiting
 from worker.ledger.claims import clock
 
@@ -147,8 +148,11 @@ def _remove_artifacts() -> int:
     jobs = _ids(due_artifacts()) if settings().keep_artifacts_days else []
     for job_id in jobs:
         with transaction() as session:
+            session.execute(select(Job.id).where(Job.id == job_id).with_for_update())  # whoever comes second waits here
+            if session.scalar(select(Job.id).where(pupils_of(job_id)).limit(1)) is not None:
+                continue  # its student is to teach
             gone = {"artifacts_removed_at": now(), "version": Job.version + 1}
-            session.execute(update(Job).where(Job.id == job_id).values(**gone))  # whoever comes second waits here
+            session.execute(update(Job).where(Job.id == job_id).values(**gone))
             keys = session.scalars(delete(Artifact).where(Artifact.job_id == job_id).returning(Artifact.key)).all()
         _discard(keys)
     return len(jobs)

@@ -138,7 +138,8 @@ def clear_checkpoints() -> None:
     """Remove the checkpoints of jobs that have ended, some leases ago: then no attempt uploads any more."""
     ended = Job.status.in_(FINAL), Job.finished_at < now() - 10 * settings().lease_seconds
     with reading() as session:
-        query = select(Checkpoint.job_id).join(Job, Job.id == Checkpoint.job_id).where(*ended)
+        # of each checkpoint, whether its job has ended: a join might begin with all jobs that have
+        query = select(Checkpoint.job_id).where(select(Job.id).where(Job.id == Checkpoint.job_id, *ended).exists())
         ids = session.scalars(query.distinct().limit(AT_ONCE)).all()
     for job_id in ids:
         storage().delete_prefix(f"jobs/{job_id}/parts")

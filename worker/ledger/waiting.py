@@ -1,33 +1,35 @@
-"""Jobs that wait for their inputs to be inspected, and for the check of their spec."""
+"""Jobs that wait for their inputs to be inspected, for jobs whose students are to teach, and for the check of their spec."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import Exists, exists, func, or_, select
+from sqlalchemy import Exists, String, cast, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from models.database import reading, transaction
+from models.files import named_files
+from models.initial_weights import file_of
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import Uploaded, new_id
 from models.spec import Facts, JobSpec, check, problems_of, resolve
 from models.status import InspectionStatus, JobStatus, Phase, UploadStatus
+from models.students import Student
+from models.teachers import JOB, named
 from worker.ledger import ends
 from worker.ledger.changes import change_job, status_note
 
 OPEN = (InspectionStatus.QUEUED, InspectionStatus.RUNNING)
+Input: TypeAlias = Uploaded | Student
 log = structlog.get_logger(__name__)
 
 
-def settle_jobs_of(upload_id: str) -> None:
-    """Settle the jobs that wait and name this upload; those that are submitted just now are left to the sweep."""
-    names = or_(
-        Job.teacher_id == upload_id,
-        Job.dataset_id == upload_id,
-        Job.evaluation_id == upload_id,
-        Job.resolved["student"]["initial_weights"].as_string() == upload_id,
-    )
+def settle_jobs_of(input_id: str) -> None:
+    """Settle the jobs that wait and name this upload, or this job as a teacher; those that are submitted just now are
+    left to the sweep."""
+    in_spec = cast(Job.resolved, String).contains(input_id)  # long enough to be found as text, wherever it stands
+    names = or_(Job.teacher_id == input_id, Job.dataset_id == input_id, Job.evaluation_id == input_id, in_spec)
     with reading() as session:
         ids = session.scalars(select(Job.id).where(Job.status == JobStatus.QUEUED, ~Job.ready, names)).all()
     settle_all(ids)
@@ -62,11 +64,11 @@ def settle(session: Session, job_id: str) -> bool:
     if job is None or session.scalar(select(_inspection_of(job_id))):
         return False
     inputs = _inputs_of(session, job)
-    refused = {pointer: upload for pointer, upload in inputs.items() if _is_refused(upload)}
+    refused = {pointer: why for pointer, one in inputs.items() if (why := _refusal(one))}
     if refused:
         _fail(session, job_id, refused)
         return False
-    if any(upload.status != UploadStatus.READY for upload in inputs.values() if upload):
+    if any(_is_awaited(one) for one in inputs.values()):
         return False
     resolved, problems = _resolve(job, inputs)
     if problems:
@@ -86,13 +88,14 @@ def settle(session: Session, job_id: str) -> bool:
     return True
 
 
-def _resolve(job: Job, inputs: Mapping[str, Uploaded | None]) -> tuple[dict[str, Any], ends.Error | None]:
+def _resolve(job: Job, inputs: Mapping[str, Input | None]) -> tuple[dict[str, Any], ends.Error | None]:
     """The spec resolved again, now that all inputs are known, and what turns out to be wrong with it."""
-    teacher, dataset, evaluation = map(inputs.get, ("/teacher", "/dataset", "/evaluation/dataset"))
+    dataset, evaluation = map(inputs.get, ("/dataset", "/evaluation/dataset"))
     facts = Facts.of(
-        teacher if isinstance(teacher, Teacher) else None,
+        {pointer: one for pointer, one in inputs.items() if isinstance(one, Teacher | Student)},
         dataset if isinstance(dataset, Dataset) else None,
         evaluation if isinstance(evaluation, Dataset) else None,
+        {one.pointer: file for one in named_files(job.resolved) if isinstance(file := inputs[one.pointer], File)},
     )
     try:
         resolved = resolve(JobSpec.model_validate(job.spec), facts)
@@ -110,28 +113,46 @@ def _inspection_of(job_id: str) -> Exists:
     return exists().where(Inspection.subject_id == job_id, Inspection.status.in_(OPEN))
 
 
-def _inputs_of(session: Session, job: Job) -> dict[str, Uploaded | None]:
-    weights = (job.resolved.get("student") or {}).get("initial_weights")
-    named: dict[str, tuple[type[Uploaded], str | None]] = {
-        "/teacher": (Teacher, job.teacher_id),
+def _inputs_of(session: Session, job: Job) -> dict[str, Input | None]:
+    """What the spec names, by its place; None where there is no such row."""
+    weights = file_of((job.resolved.get("student") or {}).get("initial_weights"))
+    inputs: dict[str, tuple[type[Uploaded], str | None]] = {
         "/dataset": (Dataset, job.dataset_id),
         "/evaluation/dataset": (Dataset, job.evaluation_id),
         "/student/initial_weights": (File, weights),
     }
-    return {pointer: session.get(table, id) for pointer, (table, id) in named.items() if id}
+    teachers = named(job.spec.get("teacher") or job.teacher_id)
+    found: dict[str, Input | None] = {pointer: _teacher(session, each) for pointer, each in teachers.items()}
+    found |= {pointer: session.get(table, id) for pointer, (table, id) in inputs.items() if id}
+    return found | {one.pointer: session.get(File, one.id) for one in named_files(job.resolved)}
 
 
-def _is_refused(upload: Uploaded | None) -> bool:
-    return upload is None or upload.deleted_at is not None or upload.status == UploadStatus.REJECTED
+def _teacher(session: Session, identifier: str) -> Teacher | Student | None:
+    if not identifier.startswith(JOB):
+        return session.get(Teacher, identifier)
+    job = session.get(Job, identifier)
+    return Student.of(session, job) if job else None
 
 
-def _fail(session: Session, job_id: str, refused: dict[str, Uploaded | None]) -> None:
-    errors = []
-    for pointer, upload in refused.items():
-        problem = (upload.problem or {}) if upload else {}
-        why = str(problem.get("message") or problem.get("detail") or "it was deleted")
-        errors.append({"pointer": pointer, "message": f"the input was refused: {why}"})
-    hint = "Upload it again, then submit a new job."
+def _is_awaited(one: Input | None) -> bool:
+    if isinstance(one, Student):
+        return one.waits
+    return one is not None and one.status != UploadStatus.READY
+
+
+def _refusal(one: Input | None) -> str | None:
+    """Why an input will never be had."""
+    if isinstance(one, Student):
+        return one.refusal()
+    if one is not None and one.deleted_at is None and one.status != UploadStatus.REJECTED:
+        return None
+    problem = (one.problem or {}) if one else {}
+    return f"the input was refused: {problem.get('message') or problem.get('detail') or 'it was deleted'}"
+
+
+def _fail(session: Session, job_id: str, refused: Mapping[str, str]) -> None:
+    errors = [{"pointer": pointer, "message": why} for pointer, why in refused.items()]
+    hint = "Upload it again, or name another teacher, then submit a new job."
     error = ends.error("input_rejected", "; ".join(item["message"] for item in errors), hint, "user", errors)
     ends.finish(
         session,

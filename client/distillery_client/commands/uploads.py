@@ -1,4 +1,4 @@
-"""`distillery teachers` and `distillery datasets`."""
+"""`distillery teachers`, `distillery datasets` and `distillery files`."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,7 @@ from distillery_client.uploads import Uploads
 
 teachers = typer.Typer(no_args_is_help=True, help="Trained networks to distil from.")
 datasets = typer.Typer(no_args_is_help=True, help="Images with labels.")
+files = typer.Typer(no_args_is_help=True, help="Other inputs of jobs: weights to begin with, statistics of a teacher.")
 
 Bytes = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The bytes to send.")]
 Name = Annotated[str | None, typer.Option(help="A name for people; the file's name where left out.")]
@@ -48,6 +49,17 @@ def upload_teacher(
 def upload_dataset(context: typer.Context, file: Bytes, name: Name = None, options: JsonObject = "{}") -> None:
     """Upload images (npz, or a zip of class folders) and wait for their inspection."""
     _send(context, "datasets", file, name, {"options": json_object(options, "--options")})
+
+
+@files.command("upload")
+def upload_file(
+    context: typer.Context,
+    file: Bytes,
+    kind: Annotated[str, typer.Option(help="What it is: weights, statistics, …")],
+    name: Name = None,
+) -> None:
+    """Upload another input of a job, and wait for its inspection."""
+    _send(context, "files", file, name, {"kind": kind})
 
 
 def _send(context: typer.Context, kind: str, file: Path, name: str | None, spec: dict[str, Any]) -> None:
@@ -96,6 +108,7 @@ def _add_reading_commands(app: typer.Typer, kind: str) -> None:
 
 _add_reading_commands(teachers, "teachers")
 _add_reading_commands(datasets, "datasets")
+_add_reading_commands(files, "files")
 
 
 def input_contract(size: str, mean: str, std: str) -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""Who may teach a job: uploads, the students of other jobs, several of them, and networks that are trained first."""
+
+from typing import Any
+
+import pytest
+
+from models.records import Artifact, Dataset, Job
+from tests.api.service import INPUT, User, pointers, problem
+
+CARD = {
+    "network": "lenet5_half", "options": {}, "classes": 10, "class_names": [], "input": INPUT, "added_by": [],
+    "findings": {"differentiable": True, "batch_norm": False},
+}  # fmt: skip
+
+
+def spec(teacher: Any, **more: Any) -> dict[str, Any]:
+    return {"teacher": teacher, "student": {"network": "lenet5_half"}} | more
+
+
+def made(user: User, status: str = "succeeded", **values: Any) -> str:
+    """A job, with its student's weights where it has succeeded."""
+    student = {"network": "lenet5_half", "options": {}, "classes": 10, "input": INPUT}
+    resolved = {"teacher": None, "student": student, "exports": ["safetensors"]} | values.pop("resolved", {})
+    card = {"student": CARD} if status == "succeeded" else {}
+    job = user.job(status, resolved=resolved, **(card | values))
+    if status == "succeeded":
+        user.blob(Artifact, job, "student.safetensors", b"weights")
+    return job
+
+
+def submitted(user: User, body: dict[str, Any]) -> dict[str, Any]:
+    answer = user.http.post("/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def refused(user: User, body: dict[str, Any]) -> dict[str, str]:
+    """Messages by pointer, which the dry run gives too."""
+    answers = [user.http.post(path, json=body) for path in ("/jobs", "/jobs:validate")]
+    first, second = ({one["pointer"]: one["message"] for one in problem(answer, 422)["errors"]} for answer in answers)
+    assert first == second
+    return first
+
+
+def test_several_teachers_are_resolved_to_an_ensemble(user: User) -> None:
+    one, two = user.teacher(), user.teacher(network="lenet5_half")
+    job = submitted(user, spec([one, two], objectives=[{"name": "kd", "temperature": 3}]))
+    assert job["resolved"]["teacher"] == {
+        "members": [one, two], "combine": "probabilities", "weights": None, "temperature": 3.0,
+    }  # fmt: skip
+    assert job["name"] == "lenet5_half from 2 teachers" and job["spec"]["teacher"] == [one, two]
+    with user.service.rows() as session:
+        assert session.get_one(Job, job["id"]).teacher_id is None
+    for teacher in (one, two):
+        assert job["id"] in problem(user.http.delete(f"/teachers/{teacher}"), 409)["detail"]
+
+
+def test_each_of_several_teachers_is_pointed_at(user: User, other: User) -> None:
+    fine = user.teacher()
+    assert list(refused(user, spec([fine, other.teacher()]))) == ["/teacher/1"]
+    assert list(refused(user, spec({"members": [user.teacher("rejected"), fine]}))) == ["/teacher/members/0"]
+    few = user.teacher(classes=7)
+    assert refused(user, spec([fine, few])) == {"/teacher/1": "tells 7 classes apart, and the first teacher 10"}
+    large = user.teacher(input=INPUT | {"height": 64, "width": 64})
+    assert refused(user, spec({"members": [fine, large]})) == {
+        "/teacher/members/1": "reads images of 1 x 64 x 64, and the first teacher of 1 x 32 x 32"
+    }
+    assert submitted(user, spec([fine, user.teacher(input=INPUT | {"mean": [0.0], "std": [1.0]})]))
+
+
+def test_a_job_waits_for_each_of_its_teachers(user: User) -> None:
+    waiting, running = user.teacher("inspecting"), made(user, "running")
+    job = submitted(user, spec([user.teacher(), waiting, running]))
+    assert job["reason"].startswith(f"waits for the inspection of {waiting}; waits for the end of {running}")
+
+
+def test_the_student_of_a_job_teaches(user: User) -> None:
+    teacher = made(user)
+    job = submitted(user, spec(teacher))
+    assert job["reason"].startswith("its spec is being checked") and job["name"] == "lenet5_half from lenet5_half"
+    assert (job["resolved"]["student"]["classes"], job["resolved"]["student"]["input"]) == (10, INPUT)
+    with user.service.rows() as session:
+        assert session.get_one(Job, job["id"]).teacher_id is None
+
+
+@pytest.mark.parametrize(
+    ("status", "values", "message"),
+    [
+        ("failed", {}, "has failed: there is no student"),
+        ("cancelled", {}, "was cancelled: there is no student"),
+        ("succeeded", {"student": None}, "was made before students could teach"),
+        ("succeeded", {"student": CARD | {"added_by": ["similarity_head"]}}, "what similarity_head adds cannot be loaded"),
+        ("running", {"resolved": {"exports": ["onnx"]}}, "does not export its student as safetensors"),
+    ],
+)  # fmt: skip
+def test_jobs_without_a_student_that_can_be_loaded_are_refused(
+    user: User, status: str, values: dict[str, Any], message: str
+) -> None:
+    teacher = made(user, status, **values)
+    problems = refused(user, spec(teacher))
+    assert (
+        list(problems) == ["/teacher"] and problems["/teacher"].startswith(teacher) and message in problems["/teacher"]
+    )
+
+
+def test_a_student_whose_weights_were_removed_and_anothers_are_refused(user: User, other: User) -> None:
+    gone = user.job("succeeded", student=CARD, resolved={"student": {}, "exports": ["safetensors"]})
+    assert "have been removed" in refused(user, spec(gone))["/teacher"]
+    for job in (made(other), "job_" + "0" * 32):
+        assert refused(user, spec(job)) == {"/teacher": f"there is no job {job}"}
+    deleted = made(user)
+    assert user.http.delete(f"/jobs/{deleted}").status_code == 204
+    assert refused(user, spec(deleted)) == {"/teacher": f"there is no job {deleted}"}
+
+
+def test_a_job_is_not_deleted_while_its_student_is_to_teach(user: User) -> None:
+    teacher = made(user)
+    pupil = submitted(user, spec([teacher, user.teacher()]))["id"]
+    assert pupil in problem(user.http.delete(f"/jobs/{teacher}"), 409)["detail"]
+    user.http.post(f"/jobs/{pupil}/cancel")
+    assert user.http.delete(f"/jobs/{teacher}").status_code == 204
+
+
+def test_a_students_classes_are_compared(user: User) -> None:
+    teacher = made(user, student=CARD | {"classes": 7})
+    assert "tells 7 classes apart" in refused(user, spec([user.teacher(), teacher]))["/teacher/1"]
+
+
+def test_in_a_transfer_features_are_matched_and_logits_are_not(user: User) -> None:
+    findings = {"classes": 3, "image": {"channels": 1, "height": 32, "width": 32}, "splits": {"train": 100, "test": 9}}
+    dataset = user.dataset("waiting")
+    with user.service.rows() as session:
+        row = session.get_one(Dataset, dataset)
+        row.status, row.findings = "ready", findings
+    body = spec(user.teacher(), dataset=dataset)
+    problems = refused(user, body)
+    assert list(problems) == ["/objectives/1"]
+    assert problems["/objectives/1"] == "kd compares logits, but the teacher tells 10 classes apart and the student 3"
+    job = submitted(user, body | {"objectives": ["cross_entropy", "fsp"]})
+    assert job["resolved"]["student"]["classes"] == 3
+
+
+def test_a_teacher_may_be_trained_first(user: User) -> None:
+    teacher = {"network": "lenet5", "training": {"epochs": 3}}
+    student = {"network": "lenet5_half", "input": INPUT}
+    body = {"teacher": teacher, "student": student, "dataset": user.dataset(), "training": {"batch_size": 32}}
+    resolved = submitted(user, body)["resolved"]["teacher"]
+    assert (resolved["training"]["epochs"], resolved["training"]["batch_size"]) == (3, 32)
+    assert refused(user, body | {"dataset": None}).keys() >= {"/teacher"}
+    assert list(refused(user, body | {"student": {"network": "lenet5_half"}})) == ["/student/input"]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "pointer"),
+    [
+        (["tch_1"], "/teacher"),
+        (["tch_1", "tch_1"], "/teacher/1"),
+        (["tch_1", "fil_1"], "/teacher/1"),
+        ({"members": ["tch_1", "tch_2"], "weights": [1]}, "/teacher/weights"),
+        ({"members": ["tch_1", "tch_2"], "combine": "logits", "temperature": 2}, "/teacher/temperature"),
+        ({"network": "lenet55"}, "/teacher/network"),
+        ({"network": "lenet5", "training": {"seed": 1}}, "/teacher/training/seed"),
+    ],
+)
+def test_what_is_no_teacher_is_pointed_at(user: User, teacher: Any, pointer: str) -> None:
+    assert pointers(user.http.post("/jobs", json=spec(teacher))) == [pointer]
