@@ -7,6 +7,7 @@ it behaves.
     kill_after             it kills itself after so many steps of an attempt, in these attempts
     export_pause           seconds between its last step and its artifacts
     stderr                 a line for its log
+    student                what it says that it shipped
     print_spec             it tells the spec that it was given
     deaf                   it takes no notice of commands
     error, error_attempts  the fields of an `error` event that it ends with, in these attempts (all, if none are named)
@@ -105,7 +106,7 @@ def distil() -> int:
         **write("output/student", state.encode()),
     )
     say("artifact", name="report.json", content_type="application/json", **write("output/report", b"{}"))
-    say("done", summary={"steps": steps})
+    say("done", summary={"steps": steps}, student=script.get("student"))
     return 0
 
 

@@ -119,7 +119,7 @@ def test_a_killed_worker_takes_its_engine_along_and_another_resumes(
 def test_a_stopped_worker_that_wakes_finds_its_job_gone_and_changes_nothing(
     configure: Callable[..., Any], migrated_postgres: str
 ) -> None:
-    configure(**QUICK | {"lease_seconds": 3})
+    configure(**QUICK | {"lease_seconds": 5})
     job = make_job(steps=60, pause=0.03, checkpoint_every=10)
     with worker() as first:
         eventually(lambda: rows(Checkpoint, job_id=job) != [], 20.0)

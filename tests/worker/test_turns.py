@@ -15,6 +15,7 @@ from models.database import engine, now, reading, transaction
 from models.records import Inspection, Job, Key, Worker
 from models.records.columns import new_id
 from models.resources import Gpu, Machine, Needs
+from models.settings import settings
 from models.turns import turns
 from tests.worker.scenes import change, claimed, make_job, make_key, make_upload, rows
 from worker.ledger import presence, upkeep
@@ -172,6 +173,7 @@ def test_racing_claims_keep_shares_and_limits(both: None) -> None:
 def test_where_workers_differ_all_idle_ones_are_told(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
     rung: list[int] = []
     monkeypatch.setattr(upkeep, "ring", lambda kind, count: rung.append(count))
+    monkeypatch.setattr(settings(), "sweep_seconds", 600.0)  # nobody is told twice, however slow the machine
     key = make_key()
     many(key, 1, needs=str(Needs(1, "h100")))
     worker_with(Machine())

@@ -123,7 +123,8 @@ def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[
         return "checked", {"facts": check(job)}
     if job.kind == "distill":
         ranks = join(place.rank, place.size, job.folder / place.meeting, job.device()) if place else ALONE
-        return "done", {"summary": Run(job, channel, ranks).execute()}
+        run = Run(job, channel, ranks)
+        return "done", {"summary": run.execute(), "student": run.results.shipped}
     found = inspect(dict(job.values), job.folder)
     return "findings", found
 

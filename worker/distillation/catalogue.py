@@ -10,11 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from worker.distillation import networks, registry
+from worker.distillation.channels import Followed, follow
+from worker.distillation.errors import SpecError
 from worker.distillation.objective import Objective
 from worker.distillation.parameters import schema
 from worker.distillation.procedure import Procedure
-from worker.distillation.source import Source
+from worker.distillation.slices import fit_followed
+from worker.distillation.source import InputContract, Source
+from worker.distillation.task import EVERY_TASK, Task
 
 ROOT = Path(__file__).parents[2]
 JSON_PATH, PAGE_PATH = ROOT / "models" / "catalogue.json", ROOT / "docs" / "methods.md"
@@ -23,7 +30,8 @@ JSON_PATH, PAGE_PATH = ROOT / "models" / "catalogue.json", ROOT / "docs" / "meth
 def catalogue() -> dict[str, Any]:
     """All methods by kind and name, all networks by name, and the patterns of names of the libraries' networks."""
     methods = {kind: {name: _method(kind, name) for name in registry.names(kind)} for kind in registry.BASES}
-    named = {name: _network(network) for name, network in networks.named().items()}
+    slices = _slices()
+    named = {name: _network(network) | {"slice_of": slices[name]} for name, network in networks.named().items()}
     patterns = [{"pattern": each.pattern, "description": each.description} for each in networks.patterns()]
     return _plain({**methods, "networks": named, "network_patterns": patterns})
 
@@ -59,12 +67,22 @@ def _method(kind: str, name: str) -> dict[str, Any]:
         entry |= {
             "needs": asdict(method.needs),
             "provides": method.provides,
+            "provides_when": [
+                {"parameter": parameter, "value": value, "fields": fields}
+                for (parameter, value), fields in method.provides_when.items()
+            ],
             "samplers": method.samplers,
+            "tasks": method.tasks,
             "synthesises": method.synthesises,
+            "ignores_labels": method.ignores_labels,
             "divides": method.divides,
             "training_defaults": method.training_defaults,
             "objective_defaults": method.objective_defaults,
         }
+    if issubclass(method, Task):
+        names = ("labels", "field", "labels_are_outputs", "least_outputs", "ground_truth", "objective_defaults")
+        entry |= {name: getattr(method, name) for name in names}
+        entry |= {"figure": method.figure, "higher_is_better": method.higher_is_better}
     return entry
 
 
@@ -73,7 +91,29 @@ def _network(network: networks.Network) -> dict[str, Any]:
         "description": network.description,
         "paper": network.paper,
         "parameters": schema(network.options_type),
+        "widths": network.widths,
     }
+
+
+def _slices() -> dict[str, list[str]]:
+    """Of every named network the others that it can be a slice of, all with default options."""
+    contract = InputContract(3, 32, 32, (0.0,) * 3, (1.0,) * 3)
+    with torch.device("meta"):
+        built = {name: networks.build(name, 10, contract) for name in networks.names()}
+    states = {name: network.state_dict() for name, network in built.items()}
+    found: dict[str, list[str]] = {}
+    for name, network in built.items():
+        followed = follow(network, contract.blank(torch.device("meta")))
+        found[name] = [other for other in built if other != name and _fits(followed, states[name], states[other])]
+    return found
+
+
+def _fits(followed: Followed, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> bool:
+    try:
+        fit_followed(followed, student, teacher)
+    except SpecError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:
@@ -123,10 +163,16 @@ def _demands(entry: Mapping[str, Any]) -> str:
     words += [f"batch field `{name}`" for name in needs.get("fields", ())]
     words += [f"sampler `{needs['sampler']}`"] if needs.get("sampler") else []
     words += [f"at least {needs['minimum_classes']} classes"] if needs.get("minimum_classes", 2) > 2 else []
+    tasks = tuple(needs.get("tasks") or entry.get("tasks") or EVERY_TASK)
+    words += [_of_tasks(tasks)] if tasks != EVERY_TASK else []
     for case in entry.get("needs_when", ()):
         inner = _demands({"needs": case["needs"]})
         words.append(f"with `{case['parameter']}` = `{json.dumps(case['value'])}`: {inner}")
     return "; ".join(words)
+
+
+def _of_tasks(tasks: Iterable[str]) -> str:
+    return f"task {' or '.join(f'`{task}`' for task in tasks)}"
 
 
 def _type(rule: Mapping[str, Any]) -> str:
@@ -134,8 +180,10 @@ def _type(rule: Mapping[str, Any]) -> str:
         return " or ".join(_type(inner) for inner in rule["anyOf"])
     if "enum" in rule:
         return ", ".join(f"`{value}`" for value in rule["enum"])
+    if rule.get("$ref", "").startswith("#/files/"):
+        return f"id of a file of the kind `{rule['$ref'].removeprefix('#/files/')}`"
     if "$ref" in rule:
-        return {"#/objectives": "objective", "#/network": "network"}[rule["$ref"]]
+        return {"#/objectives": "objective", "#/network": "network", "#/network_space": "networks"}[rule["$ref"]]
     if rule["type"] == "array" and "items" in rule:
         return f"list of {_type(rule['items'])}"
     if rule["type"] == "array":

@@ -7,13 +7,23 @@ import torch
 from torch import nn
 
 from worker.distillation import registry
-from worker.distillation.composition import Composition, check_division
+from worker.distillation.composition import Composition, check_division, check_task
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.gradients import require_gradient
 from worker.distillation.job import Job
-from worker.distillation.lineage import build_network, make_procedure, planned_stages
-from worker.distillation.procedure import GIVEN, Member, Stage
+from worker.distillation.lineage import (
+    FROM_TEACHER,
+    build_network,
+    make_procedure,
+    planned_stages,
+    refuse_files_of_no_teacher,
+)
+from worker.distillation.neuron_merging import mergeable
+from worker.distillation.procedure import FILE, GIVEN, Member, Stage
+from worker.distillation.slices import fit, given_teacher
 from worker.distillation.source import check_fields
 from worker.distillation.taps import Tapped, parameters_through
+from worker.distillation.teacher_first import STAGE as TRAINS_TEACHER
 
 
 def check(job: Job) -> dict[str, Any]:
@@ -24,16 +34,31 @@ def check(job: Job) -> dict[str, Any]:
     """
     meta = torch.device("meta")
     teacher = job.build_teacher(meta)
-    example = torch.zeros(2, job.contract.channels, job.contract.height, job.contract.width, device=meta)
-    tapped_teacher = Tapped(teacher.eval(), example, "/teacher") if teacher is not None else None
+    example, tapped_teacher = job.contract.blank(meta), None
+    if teacher is not None:
+        tapped_teacher = Tapped(teacher.eval(), job.teacher_contract.blank(meta), "/teacher", job.teacher_reads)
     procedure, plan = make_procedure(job)
     stages = planned_stages(procedure, plan, [])
     deployed: dict[str, nn.Module] = {}
     for stage in stages:
+        if stage.teacher and stage.teacher.startswith(FILE):
+            refuse_files_of_no_teacher(job)
         teaching = _teacher_of(stage, deployed, tapped_teacher, example)
         for name, member in stage.members.items():
             deployed[f"{stage.name}/{name}"] = _check_member(member, stage, job, teaching, example)
-    facts: dict[str, Any] = {"stages": [stage.name for stage in stages], "student": _size(_build(plan.student, job))}
+    first = next((stage for stage in stages if stage.name != TRAINS_TEACHER), None)
+    for member in procedure.considers(plan) if first else ():
+        _check_member(member, first, job, _teacher_of(first, deployed, tapped_teacher, example), example)
+    student = _build(plan.student, job)
+    if job.initial_weights in FROM_TEACHER:
+        state = given_teacher(teacher).state_dict()
+        found = fit(student, example, state)
+        if job.initial_weights == "neuron_merging":
+            mergeable(found, state)
+    facts: dict[str, Any] = {
+        "stages": [stage.name for stage in stages],
+        "student": _size(student) | {"initial_weights": job.initial_weights},
+    }
     if teacher is not None:
         facts["teacher"] = _size(teacher)
     return facts
@@ -43,7 +68,7 @@ def _teacher_of(
     stage: Stage, deployed: Mapping[str, nn.Module], given: Tapped | None, example: torch.Tensor
 ) -> Tapped | None:
     """A stage's teacher: the job's own, or what a member of a stage before it deploys."""
-    if stage.teacher is None or stage.teacher == GIVEN:
+    if stage.teacher is None or stage.teacher == GIVEN or stage.teacher.startswith(FILE):
         return given if stage.teacher else None
     name, _, member = stage.teacher.removeprefix("stage:").partition("@")[0].partition("/")
     return Tapped(deployed[f"{name}/{member or 'student'}"].eval(), example, "/teacher")
@@ -56,15 +81,22 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
         registry.make("transforms", spec, f"/transforms/{index}")
     composition = Composition(member.objectives, member.pointer)
     source = registry.make("sources", job.spec["source"], "/source")
+    check_task(composition, source, job.task, job.classes)
     check_fields(source, composition.fields)
     source.check_sampler(composition.sampler)
+    if given is not None:
+        if source.needs.teacher_gradient:
+            require_gradient(given.network, example)
+        source.check_teacher(given, example)
+    source.check_inputs(job.contract, job.teacher_contract if job.teacher else None)
     tapped = Tapped(network.eval(), example, f"{member.network_pointer}/network")
     _refuse_missing_teacher(composition, given)
     gpus = (job.spec.get("resources") or {}).get("gpus") or 1
-    if member.trains_through is not None:
-        parameters_through(tapped, member.trains_through, "/procedure/guided")
+    for tap in (member.trains_through, member.trains_after):
+        if tap is not None:
+            parameters_through(tapped, tap, "/procedure/guided")
     with torch.device("meta"):
-        composition.connect(tapped, given, example, job.classes, 2, len(stage.members) - 1)
+        composition.connect(tapped, given, example, job.classes, 2, len(stage.members) - 1, job.task.name)
         check_division(composition, source, gpus)
         return composition.deploy(network, given.network if given else None)
 

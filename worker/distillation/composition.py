@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,38 @@ from torch import Tensor, nn
 from worker.distillation import registry
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import BuildContext, Needs, Objective, TapMap, Taps
+from worker.distillation.parameters import Range, parse
 from worker.distillation.source import Source
 from worker.distillation.step import Step
 from worker.distillation.taps import Tapped
+from worker.distillation.task import Task
+
+
+@dataclass(frozen=True)
+class WeightSchedule:
+    """A weight over a stage's progress, from 0 to 1; see `weight_at`. Epoch e of n ends at the progress e / n."""
+
+    schedule: Literal["linear", "cosine", "until"]
+    start: Annotated[float, Range(ge=0)]
+    end: Annotated[float, Range(ge=0)] = 0.0
+    until: Annotated[float, Range(gt=0, le=1)] = 1.0
+
+
+@dataclass(frozen=True)
+class ConstantWeight:
+    weight: Annotated[float, Range(ge=0)] = 1.0
+
+
+def check_weight(weight: Any, pointer: str) -> None:
+    """See that an objective's weight is a number of at least 0, or a schedule.
+
+    Raises:
+        SpecError: it is not; `pointer` is the objective's place in the job's spec.
+    """
+    if isinstance(weight, Mapping):
+        parse(WeightSchedule, weight, f"{pointer}/weight")
+    else:
+        parse(ConstantWeight, {"weight": weight}, pointer)
 
 
 def weight_at(weight: float | Mapping[str, Any], progress: float) -> float:
@@ -45,6 +75,7 @@ class Composition(nn.Module):
         self.objectives = nn.ModuleList()
         for spec, place in zip(specs, self.pointers, strict=True):
             self.objectives.append(registry.make("objectives", spec, place, leave_out=("weight",)))
+            check_weight(spec.get("weight", 1.0), place)
             self.weights.append(spec.get("weight", 1.0))
             taken = sum(name.split("#")[0] == spec["name"] for name in self.names)
             self.names.append(f"{spec['name']}#{taken + 1}" if taken else spec["name"])
@@ -83,21 +114,35 @@ class Composition(nn.Module):
         classes: int,
         examples: int | None,
         peers: int = 0,
+        task: str = "classification",
     ) -> None:
         """Have the taps captured, and build all objectives on what both networks, in eval mode, make of `example`.
 
         Raises:
             SpecError: an objective cannot work with these networks; pointers lie within the composition's place in the spec.
         """
+        self._refuse_two_readers(teacher)
+        for objective in self.objectives:
+            objective.task = task
         taps = self.taps(student.map, teacher.map if teacher else None)
         student.request(taps.student)
         if teacher:
             teacher.request(taps.teacher)
         with torch.no_grad():
-            outputs, teachers = student(example), teacher(example) if teacher else None
+            outputs, teachers = student(example), teacher(teacher.example) if teacher else None
         taught_by = teacher.network if teacher else None
         self.build(BuildContext(outputs, teachers, student.network, taught_by, classes, examples, peers=peers))
         self.to(example.device)
+
+    def _refuse_two_readers(self, teacher: Tapped | None) -> None:
+        """See that no objective shows both networks one picture, where the teacher reads another than the student."""
+        if teacher is None or teacher.reads == "image":
+            return
+        words = "shows both networks the same image, and the teacher reads another"
+        places = zip(self.pointers, self.needs(), strict=True)
+        problems = [Problem(f"{at}/name", words) for at, needs in places if needs.one_picture]
+        if problems:
+            raise SpecError(problems)
 
     def build(self, context: BuildContext) -> None:
         second = [place for place, each in zip(self.pointers, self.objectives, strict=True) if _deploys(type(each))][1:]
@@ -113,14 +158,20 @@ class Composition(nn.Module):
                 objective.observe(step)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and the unweighted terms by name; of a divided batch, this rank's parts of them."""
+        """The weighted sum, and the unweighted terms by name; of a divided batch, this rank's parts of them.
+
+        Where an objective reads gradients to the image, the teacher's graph is kept for it, and for other cohort members;
+        no other's gradients may flow into it, as they would use it up.
+        """
         total: Tensor | None = None
         named: dict[str, Tensor] = {}
+        of_constants = replace(step, teacher=step.teacher and step.teacher.detached())
         for index, (name, weight, objective) in enumerate(zip(self.names, self.weights, self.objectives, strict=True)):
             factor = weight_at(weight, step.progress)
             if factor == 0.0:
                 continue
-            terms, share = self._measure(index, objective, step)
+            own = step if objective.active_needs.input_gradient else of_constants
+            terms, share = self._measure(index, objective, own)
             value = sum(terms.values()) * (factor * share)
             total = value if total is None else total + value
             named |= {f"{name}/{term}": tensor.detach() * share for term, tensor in terms.items()}
@@ -200,6 +251,34 @@ def check_division(composition: Composition, source: Source, ranks: int) -> None
             problems.append(Problem(place, words))
     if problems:
         raise SpecError(problems, "Ask for 1.")
+
+
+def check_task(composition: Composition, source: Source, task: Task, outputs: int) -> None:
+    """See that the objectives can be measured on networks of a task with so many outputs, and that the source makes
+    batches for it.
+
+    Raises:
+        SpecError: they cannot, or it does not.
+    """
+    problems = []
+    if outputs < task.least_outputs:
+        words = f"must be at least {task.least_outputs} for the task {task.name}, not {outputs}"
+        problems.append(Problem("/student/classes", words))
+    if task.name not in source.tasks:
+        words = f"makes batches for {', '.join(source.tasks)}, not for the task {task.name}"
+        problems.append(Problem("/source", words))
+    for place, objective in zip(composition.pointers, composition.objectives, strict=True):
+        if task.name not in objective.active_needs.tasks:
+            problems.append(Problem(f"{place}/name", _unsuitable(objective, task.name)))
+    if problems:
+        raise SpecError(problems)
+
+
+def _unsuitable(objective: Objective, task: str) -> str:
+    """Why an objective does not suit a task, and with which value of a parameter it would."""
+    words = f"is for {', '.join(objective.active_needs.tasks)}, not for the task {task}"
+    fitting = [f"{name} = {value}" for (name, value), needs in objective.needs_when.items() if task in needs.tasks]
+    return f"{words}, unless with {fitting[0]}" if fitting else words
 
 
 def deploying(specs: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

@@ -69,4 +69,4 @@ def _member(stages: dict[str, Stage], place: str) -> Member | None:
 
 
 def _kind(member: Member) -> tuple[Any, ...]:
-    return member.network, member.options, member.objectives, member.trains_through
+    return member.network, member.options, member.objectives, member.trains_through, member.trains_after

@@ -13,10 +13,15 @@ from worker.distillation.objective import Objective, TapMap, Taps, single
 from worker.distillation.step import Outputs, Step
 
 DIMENSIONS = (2, 4)
+OUTPUT = "output"
+"""Stands for what the network gives, where that is the embedding."""
 
 
 class EmbeddingObjective(Objective):
-    """An objective that reads one tap of each network, named by its parameter `tap` (null: what the classifier reads)."""
+    """An objective that reads one tap of each network, named by its parameter `tap`.
+
+    Null stands for what the classifier reads, and in the task `embedding` for what the network gives.
+    """
 
     least_samples: ClassVar[int] = 1
     """A smaller batch holds nothing to measure."""
@@ -24,6 +29,9 @@ class EmbeddingObjective(Objective):
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         if teacher is None:
             raise SpecError([Problem("/name", "needs a teacher")])
+        if self.task == "embedding" and self.parameters_.tap is None:
+            self.tap = (OUTPUT, OUTPUT)
+            return Taps()
         mine, theirs = self.parameters_.tap or (None, None)
         self.tap = (
             embedding_tap(mine, student, "student", "/tap/0"),
@@ -63,7 +71,7 @@ def embedding_tap(wanted: str | None, map_: TapMap, whose: str, pointer: str) ->
 
 def embedding_of(outputs: Outputs, tap: str) -> Tensor:
     """A tap as one vector a sample (B, C), a map's mean over its pixels, in single precision."""
-    value = single(outputs.taps[tap])
+    value = single(outputs.logits if tap == OUTPUT else outputs.taps[tap])
     return value.mean((2, 3)) if value.ndim == 4 else value
 
 

@@ -70,9 +70,13 @@ class Diverged(EngineError):
 
 
 class Collapsed(EngineError):
-    """The synthesiser collapsed."""
+    """The synthesiser collapsed; `mendable`: with other weights it may not."""
 
     code = "collapsed"
+
+    def __init__(self, message: str, hint: str = "", mendable: bool = True):
+        super().__init__(message, hint)
+        self.mendable = mendable
 
 
 class OutOfMemory(EngineError):

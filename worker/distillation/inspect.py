@@ -9,16 +9,19 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from worker.distillation import networks
+from worker.distillation import activations, networks
 from worker.distillation.data import folders, npz
 from worker.distillation.data.archive import BROKEN
 from worker.distillation.data.packed import Options
 from worker.distillation.errors import Problem, SpecError, UploadError
+from worker.distillation.gradients import gives_gradient
 from worker.distillation.job import read_contract
 from worker.distillation.limits import Limits
 from worker.distillation.matching import fitting, match
 from worker.distillation.parameters import parse
+from worker.distillation.reuse import is_reused
 from worker.distillation.source import InputContract
+from worker.distillation.synthesis import labels
 from worker.distillation.taps import Tapped
 from worker.distillation.uploads import read_state_dict
 
@@ -55,6 +58,9 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Limi
             [Problem("/network", f"{name} has {parameters} parameters; at most {limits.parameters} are allowed")]
         )
     state = read_state_dict(upload, limits)
+    if is_reused(state):
+        words = "the file holds a student with a projector and its teacher's classifier, as `similarity_head` ships"
+        raise UploadError(f"{words}: no network of the catalogue is built so", "Upload a student of other objectives.")
     network = networks.build(name, classes, contract, options)
 
     def alternatives() -> list[str]:
@@ -75,7 +81,7 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Limi
         "taps": {tap: list(shape) for tap, shape in taps.map.shapes.items()},
         "stages": list(taps.map.stages),
         "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
-        "differentiable": True,
+        "differentiable": gives_gradient(network, taps.example),
     }
 
 
@@ -140,12 +146,28 @@ def _dataset(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Limi
 
 def _file(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Limits) -> dict[str, Any]:
     kind = (job.get("options") or {}).get("kind")
-    if kind != "weights":
-        raise SpecError([Problem("/kind", f"files of the kind {kind!r} are not read; `weights` are")])
+    if kind not in _FILES:
+        known = ", ".join(f"`{name}`" for name in _FILES)
+        raise SpecError([Problem("/kind", f"files of the kind {kind!r} are not read; {known} are")])
+    return {"kind": kind} | _FILES[kind](upload, canonical, limits)
+
+
+def _statistics(upload: Path, canonical: Path, limits: Limits) -> dict[str, Any]:
+    statistics = activations.read(upload, limits)
+    save_file(statistics.tensors(), canonical)
+    return statistics.findings() | {"bytes": canonical.stat().st_size}
+
+
+def _embeddings(upload: Path, canonical: Path, limits: Limits) -> dict[str, Any]:
+    rows = labels.read(upload, limits)
+    save_file({labels.KEY: rows}, canonical)
+    return {"classes": len(rows), "size": rows.shape[1], "bytes": canonical.stat().st_size}
+
+
+def _weights(upload: Path, canonical: Path, limits: Limits) -> dict[str, Any]:
     state = {name: tensor.contiguous().clone() for name, tensor in read_state_dict(upload, limits).items()}
     save_file(state, canonical)
     return {
-        "kind": kind,
         "parameters": sum(tensor.numel() for tensor in state.values()),
         "bytes": canonical.stat().st_size,
         "tensors": len(state),
@@ -157,4 +179,5 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+_FILES = {"weights": _weights, "statistics": _statistics, "embeddings": _embeddings}
 _INSPECTIONS = {"teacher": _teacher, "dataset": _dataset, "file": _file}

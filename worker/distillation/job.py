@@ -1,8 +1,8 @@
 """The job file: what the worker hands to the engine (docs/architecture.md)."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from worker.distillation import networks
-from worker.distillation.data.images import Images, has_split
+from worker.distillation import networks, registry
+from worker.distillation.data.images import Images, class_names_of, has_field, has_split
+from worker.distillation.ensemble import Ensemble, how_combined
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.source import InputContract
+from worker.distillation.task import Task
 from worker.distillation.training import Training
 
 
@@ -49,22 +51,46 @@ class Job:
         return self.values["spec"]
 
     @property
+    def task(self) -> Task:
+        return registry.make("tasks", {"name": self.spec.get("task", "classification")}, "/task")
+
+    @property
     def training(self) -> Training:
         return Training.from_spec(self.spec["training"])
 
     @property
+    def teachers(self) -> Sequence[Mapping[str, Any]]:
+        """The job's teachers: none, one, or the members of an ensemble."""
+        one = self.values.get("teacher")
+        return self.values.get("teachers") or ([one] if one else [])
+
+    @property
     def teacher(self) -> Mapping[str, Any] | None:
-        return self.values.get("teacher")
+        """The job's teacher, or the first of an ensemble, whose classes and input contract are the whole's."""
+        return self.teachers[0] if self.teachers else None
+
+    @property
+    def teacher_reads(self) -> str:
+        """What the job's teacher reads of a sample: `image`, as the student does, or `privileged`."""
+        reads = str(self.spec["source"].get("teacher_reads", "image"))
+        if reads != "image" and not self.teacher:
+            raise SpecError([Problem("/source/teacher_reads", "says what the teacher reads, and the job has none")])
+        return reads
 
     @property
     def contract(self) -> InputContract:
-        """What the student reads: the teacher's contract, else the one that the spec gives."""
-        given = self.teacher["input"] if self.teacher else self.spec["student"].get("input")
+        """What the student reads: the teacher's contract where both read the same, else the one that the spec gives."""
+        alike = self.teacher_reads == "image" and self.teacher
+        given = self.teacher["input"] if alike else self.spec["student"].get("input")
         if not given:
-            raise SpecError(
-                [Problem("/student/input", "say the input contract, since there is no teacher to take it from")]
-            )
+            why = "the teacher reads other images" if self.teacher else "there is no teacher to take it from"
+            raise SpecError([Problem("/student/input", f"say the input contract, since {why}")])
         return read_contract(given)
+
+    @property
+    def teacher_contract(self) -> InputContract:
+        """What the job's teacher reads; there must be one."""
+        return read_contract(self.teacher["input"])
 
     @property
     def classes(self) -> int:
@@ -78,8 +104,27 @@ class Job:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        names = self.teacher.get("class_names") if self.teacher else None
-        return tuple(names or (str(number) for number in range(self.classes)))
+        """What the student's outputs are called: as the teacher's, or in a transfer as the dataset's labels."""
+        path = self.path("dataset")
+        own = class_names_of(path) if path else ()
+        names = own if self.teacher is None or self.transfers(own) else self.teacher.get("class_names") or own
+        return tuple(names) if len(names) == self.classes else tuple(map(str, range(self.classes)))
+
+    def transfers(self, class_names: Sequence[str]) -> bool:
+        """Whether the teacher tells other classes apart than those of the student, whose labels have these names.
+
+        It does if there are so many more or less, or if both have names, and share none.
+        """
+        if self.teacher is None:
+            return False
+        known = self.teacher.get("class_names") or ()
+        strangers = known and set(known).isdisjoint(class_names) and not all(map(str.isdecimal, class_names))
+        return bool(strangers) or not self.task.alike(self.classes, self.teacher["classes"])
+
+    @property
+    def initial_weights(self) -> str:
+        """What the student begins with: `teacher` (slices of it), `neuron_merging`, `random`, or the id of an upload."""
+        return str(self.spec["student"].get("initial_weights") or "random")
 
     def device(self) -> torch.device:
         wanted = self.values.get("device", "auto")
@@ -91,22 +136,50 @@ class Job:
         """A file that the job file names, or None."""
         return self.folder / self.values[name] if self.values.get(name) else None
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The uploaded files that methods read, by id."""
+        return {identifier: self.folder / path for identifier, path in (self.values.get("files") or {}).items()}
+
     def build_teacher(self, device: torch.device) -> nn.Module | None:
-        """The teacher with its weights (without them on the meta device)."""
-        if self.teacher is None:
+        """The teacher, or the ensemble of them, with its weights (without them on the meta device).
+
+        Raises:
+            SpecError: the teachers do not tell the same number of classes apart, or read images of different shapes; or
+                weights are not those of the network that they are said to be of.
+        """
+        if not self.teachers:
             return None
-        contract = read_contract(self.teacher["input"])
+        unlike = [each["classes"] for each in self.teachers if each["classes"] != self.teachers[0]["classes"]]
+        if unlike:
+            words = f"its first network tells {self.teachers[0]['classes']} classes apart, and another {unlike[0]}"
+            raise SpecError([Problem("/teacher", words)])
+        members = [self._build_one(each, device) for each in self.teachers]
+        if len(members) == 1:
+            return members[0]
+        contracts = [read_contract(each["input"]) for each in self.teachers]
+        return Ensemble(members, contracts, **how_combined(self.spec.get("teacher"))).to(device)
+
+    def _build_one(self, teacher: Mapping[str, Any], device: torch.device) -> nn.Module:
         with torch.device(device):
-            network = networks.build(
-                self.teacher["network"], self.teacher["classes"], contract, self.teacher.get("options", {})
-            )
+            contract, options = read_contract(teacher["input"]), teacher.get("options") or {}
+            network = networks.build(teacher["network"], teacher["classes"], contract, options)
         if device.type != "meta":
-            network.load_state_dict(load_file(self.folder / self.teacher["weights"], device=str(device)))
+            try:
+                network.load_state_dict(load_file(self.folder / teacher["weights"], device=str(device)))
+            except RuntimeError as error:
+                words = f"{teacher.get('id') or teacher['weights']} does not hold the weights of {teacher['network']}"
+                raise SpecError([Problem("/teacher", f"{words}: {str(error)[:300]}")]) from error
         return network
 
     def load_dataset(self, device: torch.device) -> Images | None:
         path = self.path("dataset")
-        return Images.load(path, "train", self.contract, device) if path else None
+        if path is None:
+            return None
+        if self.teacher_reads != "image" and not has_field(path, "train", self.teacher_reads):
+            words = f"holds no `{self.teacher_reads}` images, which the teacher is to read"
+            raise SpecError([Problem("/dataset", words)])
+        return self._load_images(path, "train", device)
 
     def load_evaluation(self, device: torch.device) -> tuple[Images, str] | None:
         """The evaluation images and the name of their split: the one that the spec names, else `test` where there is one."""
@@ -114,7 +187,14 @@ class Job:
         if path is None:
             return None
         split = (self.spec.get("evaluation") or {}).get("split") or ("test" if has_split(path, "test") else "train")
-        return Images.load(path, split, self.contract, device), split
+        return self._load_images(path, split, device), split
+
+    def _load_images(self, path: Path, split: str, device: torch.device) -> Images:
+        """A split, with what the teacher reads of it where that is something else and is there."""
+        images, reads = Images.load(path, split, self.contract, device), self.teacher_reads
+        if reads == "image" or not has_field(path, split, reads):
+            return images
+        return replace(images, privileged=Images.load(path, split, self.teacher_contract, device, reads))
 
 
 KEYS = {
@@ -126,7 +206,7 @@ KEYS = {
     "file": ("/upload", "/options/kind"),
 }  # fmt: skip
 """What a job file of each kind must hold, as JSON pointers."""
-TEACHER_KEYS = ("/teacher/network", "/teacher/classes", "/teacher/input")
+TEACHER_KEYS = ("network", "classes", "input")
 
 
 def _missing(values: Any) -> list[str]:
@@ -135,13 +215,19 @@ def _missing(values: Any) -> list[str]:
     if kind not in (*KEYS, "check"):
         return ["/kind"]
     wanted = KEYS["distill" if kind == "check" else kind]
-    if kind in ("distill", "check") and values.get("teacher"):
-        wanted += TEACHER_KEYS + (("/teacher/weights",) if kind == "distill" else ())
+    if kind in ("distill", "check"):
+        places = ["/teacher"] if values.get("teacher") else []
+        places += [f"/teachers/{number}" for number in range(len(values.get("teachers") or ()))]
+        keys = TEACHER_KEYS + (("weights",) if kind == "distill" else ())
+        wanted += tuple(f"{place}/{key}" for place in places for key in keys)
     return [pointer for pointer in wanted if not _has(values, pointer)]
 
 
 def _has(values: Any, pointer: str) -> bool:
     for key in pointer.split("/")[1:]:
+        if isinstance(values, list):
+            values = dict(enumerate(values))
+            key = int(key)
         if not isinstance(values, dict) or key not in values:
             return False
         values = values[key]

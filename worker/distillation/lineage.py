@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -14,12 +15,17 @@ from worker.distillation.composition import Composition, deploying
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.job import Job
 from worker.distillation.matching import match
-from worker.distillation.procedure import GIVEN, Member, Plan, Procedure, Stage, StageResult
+from worker.distillation.neuron_merging import merged
+from worker.distillation.procedure import FILE, GIVEN, Member, Plan, Procedure, Stage, StageResult
 from worker.distillation.randomness import seed_all, seed_for
+from worker.distillation.slices import given_teacher, sliced
 from worker.distillation.taps import Tapped
+from worker.distillation.teacher_first import PLACE, TeacherFirst, trained_teacher
 
 DEFAULT_EPOCHS = 30
 MOST_STAGES = 1000
+FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
+"""What makes a student's initial weights of its teacher's."""
 
 
 def make_procedure(job: Job) -> tuple[Procedure, Plan]:
@@ -33,8 +39,11 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
         transforms=tuple(spec.get("transforms") or ()),
     )
     epochs = training.epochs or (None if training.steps else DEFAULT_EPOCHS)
-    plan = Plan(student, GIVEN if job.teacher else None, epochs, training.steps, training.seed)
-    return registry.make("procedures", spec["procedure"], "/procedure"), plan
+    task, held_out = spec.get("task", "classification"), training.validation_fraction > 0
+    procedure, first = registry.make("procedures", spec["procedure"], "/procedure"), trained_teacher(spec)
+    teacher = GIVEN if job.teacher or first else None
+    plan = Plan(student, teacher, epochs, training.steps, training.seed, task, held_out)
+    return TeacherFirst(procedure, first) if first else procedure, plan
 
 
 @dataclass
@@ -45,11 +54,17 @@ class Lineage:
     checkpoints: Checkpoints
     device: torch.device
     history: list[StageResult] = field(default_factory=list)
+    _planned: tuple[int, list[int]] | None = None
+    """The budgets of the stages, as planned after so many of them."""
 
     def __post_init__(self) -> None:
         self.procedure, self.plan = make_procedure(self.job)
         teacher = self.job.build_teacher(self.device)
         self.teacher = freeze(teacher) if teacher is not None else None
+        for stage in planned_stages(self.procedure, self.plan, []):
+            if stage.teacher and stage.teacher.startswith(FILE):
+                refuse_files_of_no_teacher(self.job)
+                self._uploaded(stage.teacher, self.teacher)
 
     def next(self) -> Stage | None:
         """The stage to run now."""
@@ -71,11 +86,20 @@ class Lineage:
         """The places of the other networks that become artifacts, by name."""
         return self.procedure.keeps(tuple(self.history), self.plan)
 
+    def ensembles(self) -> dict[str, tuple[str, ...]]:
+        """The places of the networks of each ensemble that becomes an artifact, by name."""
+        return self.procedure.ensembles(tuple(self.history), self.plan)
+
+    def tells(self) -> dict[str, Any]:
+        """What the report says of how the procedure decided."""
+        return self.procedure.tells(tuple(self.history), self.plan)
+
     def fraction(self, of_stage: float) -> float:
         """How much of the job is done when `of_stage` of the running stage is, by the budgets of the planned stages."""
-        budgets = [
-            stage.steps or stage.epochs or 1 for stage in planned_stages(self.procedure, self.plan, self.history)
-        ]
+        if self._planned is None or self._planned[0] != len(self.history):
+            stages = planned_stages(self.procedure, self.plan, self.history)
+            self._planned = len(self.history), [stage.steps or stage.epochs or 1 for stage in stages]
+        budgets = self._planned[1]
         done = sum(budgets[: len(self.history)]) + of_stage * sum(budgets[len(self.history) :][:1])
         return min(1.0, done / sum(budgets)) if budgets else of_stage
 
@@ -107,6 +131,12 @@ class Lineage:
         composition.load_state_dict(objectives or self.checkpoints.thaw(shipping_part(place)))
         return composition.deploy(network, teacher.network if teacher else None)
 
+    def teacher_of_job(self) -> nn.Module | None:
+        """The job's teacher, be it given or trained by the first stage, once that is finished."""
+        if not isinstance(self.procedure, TeacherFirst):
+            return self.teacher
+        return freeze(self.network(PLACE)) if self.history else None
+
     def member(self, place: str) -> Member:
         """What the network at a place is, as plain data."""
         stage, member, _ = _parts(place)
@@ -116,12 +146,30 @@ class Lineage:
         """The stage's teacher: a frozen copy with taps of its own."""
         if stage.teacher is None or (stage.teacher == GIVEN and self.teacher is None):
             return None
-        network = self.teacher if stage.teacher == GIVEN else self.deployed(stage.teacher.removeprefix("stage:"))
+        if stage.teacher == GIVEN or stage.teacher.startswith(FILE):
+            network = freeze(self.teacher)
+            if stage.teacher.startswith(FILE):
+                network.load_state_dict(self._uploaded(stage.teacher, network))
+            example = self.job.teacher_contract.blank(self.device)
+            return Tapped(network, example, "/teacher", self.job.teacher_reads)
+        with torch.random.fork_rng([]):  # where a teacher comes from is nothing that a student's connectors should tell
+            network = self.deployed(stage.teacher.removeprefix("stage:"))
         return Tapped(freeze(network), self._example(), "/teacher")
 
+    def _uploaded(self, place: str, network: nn.Module) -> dict[str, Tensor]:
+        identifier = place.removeprefix(FILE)
+        if identifier not in self.job.files:
+            raise SpecError(
+                [Problem("/procedure", f"names the file {identifier}, which is not among the job's `files`")]
+            )
+        try:
+            return match(load_file(self.job.files[identifier]), network, "the teacher")
+        except UploadError as error:
+            words = f"the file {identifier} does not hold weights of the teacher's network: {error.message}"
+            raise SpecError([Problem("/procedure", words)], error.hint) from error
+
     def _example(self) -> Tensor:
-        contract = self.job.contract
-        return torch.zeros(2, contract.channels, contract.height, contract.width, device=self.device)
+        return self.job.contract.blank(self.device)
 
     def initial(self, stage: Stage, name: str) -> nn.Module:
         """A member's network with its initial weights."""
@@ -131,7 +179,11 @@ class Lineage:
             return self.network(member.initial.removeprefix("stage:"))
         network = self._fresh(member)
         path = self.job.path("initial_weights")
-        if member.initial == GIVEN and path is not None:
+        if member.initial != GIVEN:
+            return network
+        if begin := FROM_TEACHER.get(self.job.initial_weights):
+            network.load_state_dict(begin(network, self._example(), given_teacher(self.teacher).state_dict()))
+        elif path is not None:
             network.load_state_dict(self._given_weights(path, network, member.network))
         return network
 
@@ -165,6 +217,23 @@ def shipping_part(place: str) -> str:
     """The name of the part of a checkpoint that holds what the objectives have of the network that ships."""
     stage, member, epoch = _parts(place)
     return f"shipping/{stage}/{member}@{epoch}" if epoch else f"shipping/{stage}/{member}"
+
+
+def average_part(place: str) -> str:
+    """The name of the part of a checkpoint that holds the running average of a finished stage's network."""
+    stage, member, _ = _parts(place)
+    return f"average/{stage}/{member}"
+
+
+def refuse_files_of_no_teacher(job: Job) -> None:
+    """See that there is one finished teacher, which files of its weights can be of.
+
+    Raises:
+        SpecError: there is none, or there are several.
+    """
+    if len(job.teachers) != 1:
+        words = "must be one finished network, since the procedure reads files of its weights"
+        raise SpecError([Problem("/teacher", words)])
 
 
 def build_network(member: Member, job: Job) -> nn.Module:

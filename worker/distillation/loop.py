@@ -1,7 +1,8 @@
 """The one training loop: a stage, built from plain data, stepped, saved and restored."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 
 from worker.distillation import registry
 from worker.distillation.averages import Averages
-from worker.distillation.composition import check_division
+from worker.distillation.composition import check_division, check_task
 from worker.distillation.data.images import Images
 from worker.distillation.division import Division
 from worker.distillation.errors import Diverged, Problem, SpecError
+from worker.distillation.gradients import require_gradient
 from worker.distillation.member import MemberRun, peers_of
 from worker.distillation.modes import statistics_kept
 from worker.distillation.objective import fp32
@@ -20,17 +22,18 @@ from worker.distillation.procedure import Stage
 from worker.distillation.pulse import pulse
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.ranks import ALONE, Ranks
-from worker.distillation.source import InputContract, Position, Source, SourceContext, check_fields
+from worker.distillation.source import InputContract, Position, Source, SourceContext, check_fields, taught
 from worker.distillation.step import Batch, Outputs, Step
 from worker.distillation.taps import Tapped
-from worker.distillation.tasks import classification
+from worker.distillation.task import Task
 from worker.distillation.training import Training
 
 
 @dataclass
 class Surroundings:
-    """What a stage is run in: the job's data, contract, classes and device."""
+    """What a stage is run in: the job's task, data, contract, classes and device."""
 
+    task: Task
     contract: InputContract
     classes: int
     dataset: Images | None
@@ -38,6 +41,8 @@ class Surroundings:
     training: Training
     device: torch.device
     ranks: Ranks = ALONE
+    files: Mapping[str, Path] = field(default_factory=dict)
+    restarts: int = 0
 
     def with_training(self, overrides: Mapping[str, Any]) -> "Surroundings":
         """The same, with some keys of the training replaced by a stage's own."""
@@ -45,7 +50,7 @@ class Surroundings:
 
     def example(self) -> Tensor:
         """Two blank images, to find shapes with."""
-        return torch.zeros(2, self.contract.channels, self.contract.height, self.contract.width, device=self.device)
+        return self.contract.blank(self.device)
 
 
 class StageRun:
@@ -71,6 +76,7 @@ class StageRun:
                 surroundings.classes,
                 dataset.examples if dataset is not None else None,
                 len(stage.members) - 1,
+                surroundings.task.name,
             )
             for name, member in stage.members.items()
         }
@@ -80,6 +86,7 @@ class StageRun:
         self.steps_per_epoch = self.source.steps_per_epoch()
         self.total = stage.steps or (stage.epochs or 1) * self.steps_per_epoch
         self.warm_up_total = self.source.warm_up_steps()
+        self._own_total = self.source.own_steps(self.total - 1)
         self.number = self.warmed_up = 0
         self.averages, self.last = Averages(), {}
         # what a rank draws for its own samples, such as a dropout's mask, must not be what the others draw for theirs
@@ -101,7 +108,7 @@ class StageRun:
     @property
     def fraction(self) -> float:
         """How much of the stage is done, from 0 to 1."""
-        whole = self.total + self.warm_up_total
+        whole = self.total + self._own_total
         return (self.number + self.warmed_up) / whole if whole else 1.0
 
     def prepare(self) -> None:
@@ -111,15 +118,14 @@ class StageRun:
         for batch in self._plain_batches():
             pulse()
             with torch.no_grad():
-                step = Step(
-                    batch, Outputs(batch.image.new_empty(0)), self.teacher(batch.image) if self.teacher else None
-                )
+                teacher = self.teacher(batch.read(self.teacher.reads)) if self.teacher else None
+                step = Step(batch, Outputs(batch.image.new_empty(0)), teacher)
                 for member in self.members.values():
                     member.composition.observe(step)
 
     def advance(self) -> None:
-        """Take one step: of the source's warm-up, or of all members."""
-        if self.warmed_up < self.warm_up_total:
+        """Take one step: of the source's own, or of all members."""
+        if self.warmed_up < self.source.own_steps(self.number):
             self.source.warm_up(self.warmed_up, self.students)
             self.warmed_up += 1
             return
@@ -140,13 +146,14 @@ class StageRun:
         self.number += 1
 
     def _update(self, batch: Batch, position: Position) -> None:
-        teacher = self._teach(batch)
+        teacher, second_teacher = self._teach(batch), self._teach_second(batch)
         views = {name: self._views(member, batch) for name, member in self.members.items()}
-        outputs = {name: plain for name, (plain, _) in views.items()}
+        outputs = {name: plain for name, (plain, _, _) in views.items()}
         sequential = self.stage.update == "sequential"
         for name, member in self.members.items():
-            peers, (plain, mirrored) = peers_of(name, outputs), views[name]
-            step = Step(batch, plain, teacher, peers, position.progress, position.number, mirrored)
+            peers, (plain, mirrored, second) = peers_of(name, outputs), views[name]
+            at = position.progress, position.number
+            step = Step(batch, plain, teacher, peers, *at, mirrored, second, second_teacher)
             loss, terms = member.update(step, position.number, self.total)
             prefix = "" if len(self.members) == 1 else f"{name}/"
             self.averages.add({f"{prefix}loss": loss} | {f"{prefix}{term}": value for term, value in terms.items()})
@@ -216,12 +223,20 @@ class StageRun:
         epoch, step = divmod(self.number, self.steps_per_epoch)
         return Position(epoch, step, self.number, self.number / self.total)
 
-    def _views(self, member: MemberRun, batch: Batch) -> tuple[Outputs, Outputs | None]:
-        """A member's outputs, and those for mirrored images where an objective needs them: BatchNorm sees both as one batch."""
-        if not any(needs.mirrored for needs in member.composition.needs()):
-            return self._forward(member.tapped, batch.image, batch.division), None
-        both = torch.cat([batch.image, batch.image.flip(3)])
-        return self._forward(member.tapped, both, batch.division).halves()
+    def _views(self, member: MemberRun, batch: Batch) -> tuple[Outputs, Outputs | None, Outputs | None]:
+        """A member's outputs, and those for mirrored images and for second views where an objective needs them.
+
+        BatchNorm sees all of them as one batch.
+        """
+        mirrored = any(needs.mirrored for needs in member.composition.needs())
+        second = "second_view" in member.composition.fields
+        images = [batch.image]
+        images += [batch.image.flip(3)] if mirrored else []
+        images += [batch.fields["second_view"]] if second else []
+        if len(images) == 1:
+            return self._forward(member.tapped, batch.image, batch.division), None, None
+        plain, *others = self._forward(member.tapped, torch.cat(images), batch.division).parts(len(images))
+        return plain, others[0] if mirrored else None, others[-1] if second else None
 
     def _forward(self, network: Callable[[Tensor], Outputs], image: Tensor, division: Division) -> Outputs:
         precision = fp32 if self.input_gradient else self.training.autocast
@@ -232,7 +247,14 @@ class StageRun:
         if self.teacher is None or batch.teacher is not None:
             return batch.teacher
         with torch.set_grad_enabled(self.input_gradient):
-            return self._forward(self.teacher, batch.image, batch.division)
+            return self._forward(self.teacher, batch.read(self.teacher.reads), batch.division)
+
+    def _teach_second(self, batch: Batch) -> Outputs | None:
+        """The teacher's outputs for the second views; there are none of the images of a teacher that reads others."""
+        if self.teacher is None or self.teacher.reads != "image" or "second_view" not in batch.fields:
+            return None
+        with torch.no_grad():
+            return self._forward(self.teacher, batch.fields["second_view"], batch.division)
 
     def _any_need(self, name: str) -> bool:
         return any(getattr(needs, name) for member in self.members.values() for needs in member.composition.needs())
@@ -245,8 +267,12 @@ class StageRun:
         check_fields(source, fields)
         for composition in compositions:
             check_division(composition, source, self.ranks.size)
-        if "label" in fields and around.dataset is not None:
-            classification.check_labels(around.dataset, around.classes, "/dataset")
+            check_task(composition, source, around.task, around.classes)
+        if around.task.field in fields and around.dataset is not None and not source.ignores_labels:
+            around.task.check_labels(around.dataset, around.classes, "/dataset")
+        if self.teacher is not None and source.needs.teacher_gradient:
+            require_gradient(self.teacher.network, around.contract.blank(around.device))
+        again = ("restart", around.restarts) if around.restarts else ()
         source.build(
             SourceContext(
                 teacher=self.teacher,
@@ -257,10 +283,13 @@ class StageRun:
                 total_steps=self.stage.steps,
                 sampler=next((c.sampler for c in compositions if c.sampler), None),
                 fields=fields,
-                seed=seed_for(self.training.seed, self.stage.seeded_by, "source"),
+                seed=seed_for(self.training.seed, self.stage.seeded_by, "source", *again),
                 device=around.device,
                 teacher_taps=bool(self.teacher and self.teacher.requested),
                 ranks=self.ranks,
+                files=around.files,
+                restarts=around.restarts,
+                task=around.task.name,
             )
         )
         return source
@@ -270,5 +299,8 @@ class StageRun:
         assert dataset is not None
         for start in range(0, len(dataset), self.training.batch_size):
             part = slice(start, start + self.training.batch_size)
-            fields = {"label": dataset.label[part], "index": dataset.index[part]}
-            yield Batch(dataset.normalise(dataset.image[part]), fields)
+            fields = dataset.batch_fields(part)
+            if dataset.privileged is not None:
+                fields["privileged"] = dataset.privileged.normalise(dataset.privileged.image[part])
+            batch = Batch(dataset.normalise(dataset.image[part]), fields)
+            yield taught(batch, self.source.context) if self.source.ignores_labels else batch

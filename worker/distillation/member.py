@@ -12,6 +12,7 @@ from worker.distillation.checkpoint import snapshot, state_of
 from worker.distillation.composition import Composition
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.procedure import Member
+from worker.distillation.running_average import RunningAverage
 from worker.distillation.step import Outputs, Step
 from worker.distillation.taps import Tapped, parameters_through
 from worker.distillation.training import Training
@@ -35,6 +36,7 @@ class MemberRun:
         classes: int,
         examples: int | None,
         peers: int = 0,
+        task: str = "classification",
     ):
         self.training = training
         self.specs = member.transforms
@@ -42,14 +44,16 @@ class MemberRun:
         self.transforms = make_transforms(self.specs, network)
         self.tapped = Tapped(network, example, f"{member.network_pointer}/network")
         self.composition = Composition(member.objectives, member.pointer).to(example.device)
-        self._freeze_after(member.trains_through)
+        self._freeze(member)
         self.network.eval()
-        self.composition.connect(self.tapped, teacher, example, classes, examples, peers)
+        self.composition.connect(self.tapped, teacher, example, classes, examples, peers, task)
         self.taught_by = teacher.network if teacher else None
         own = self.composition.own_groups()
         trained = [*(p for p in network.parameters() if p.requires_grad), *self.composition.trained_parameters()]
         self.optimizer = training.make_optimizer(trained)
         self.own_optimizer = torch.optim.Adam(own) if own else None
+        decay = training.average_weights
+        self.average = RunningAverage(network, decay) if decay is not None else None
 
     @property
     def network(self) -> nn.Module:
@@ -77,6 +81,8 @@ class MemberRun:
         self.optimizer.step()
         for transform in self.transforms:
             transform.after_step(self.network)
+        if self.average is not None:
+            self.average.update(self.network)
         return loss.detach(), named | terms
 
     def finalize(self) -> None:
@@ -94,17 +100,25 @@ class MemberRun:
         return snapshot(self.composition.shipping_state())
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's weights on the CPU as they would be if the stage ended now, transforms baked in.
+        """The network's weights on the CPU as they would be if the stage ended now, transforms baked in."""
+        return self._baked(self.network.state_dict())
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The running average of the weights, as `weights` gives the last; empty where none is kept."""
+        return self._baked(self.average.values) if self.average is not None else {}
+
+    def _baked(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the network in training on the CPU, transforms baked in.
 
         Baking in cannot be undone, and a copy of a parametrised module shares its class, so that is done as after a
         resume: transforms are made anew on the untransformed network, and everything's state is loaded.
         """
         if self._untransformed is None:
-            return state_of(self.network)
+            return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
         with torch.random.fork_rng([]):
             network = copy.deepcopy(self._untransformed)
             transforms = make_transforms(self.specs, network)
-        network.load_state_dict(self.network.state_dict())
+        network.load_state_dict(weights)
         for transform, own in zip(transforms, self.transforms, strict=True):
             transform.load_state_dict(snapshot(own.state_dict()))
             transform.finalize(network)
@@ -113,10 +127,11 @@ class MemberRun:
     def state_dict(self) -> dict[str, Any]:
         """By kind of part: network, objectives, optimisers, transforms."""
         own = self.own_optimizer.state_dict() if self.own_optimizer else None
+        average = self.average.state_dict() if self.average else None
         return {
             "network": self.network.state_dict(),
             "objectives": self.composition.state_dict(),
-            "optimizers": {"student": self.optimizer.state_dict(), "own": own},
+            "optimizers": {"student": self.optimizer.state_dict(), "own": own, "average": average},
             "transforms": [transform.state_dict() for transform in self.transforms],
         }
 
@@ -127,13 +142,16 @@ class MemberRun:
         self.optimizer.load_state_dict(state["optimizers"]["student"])
         if self.own_optimizer is not None:
             self.own_optimizer.load_state_dict(state["optimizers"]["own"])
+        if self.average is not None:
+            self.average.load_state_dict(state["optimizers"]["average"])
         for transform, saved in zip(self.transforms, state["transforms"], strict=True):
             transform.load_state_dict(saved)
 
     def _update_own(self, step: Step) -> dict[str, Tensor]:
         if self.own_optimizer is None:
             return {}
-        detached = Step(step.batch, step.student.detached(), step.teacher, step.peers, step.progress, step.number)
+        teacher = step.teacher and step.teacher.detached()
+        detached = Step(step.batch, step.student.detached(), teacher, step.peers, step.progress, step.number)
         division = step.batch.division
         with self.training.autocast(step.batch.image.device), division.statistics():
             loss = self.composition.own_step(detached)
@@ -147,13 +165,20 @@ class MemberRun:
         self.own_optimizer.zero_grad(set_to_none=True)
         return {"adversary": loss.detach()}
 
-    def _freeze_after(self, tap: str | None) -> None:
-        if tap is None:
+    def _freeze(self, member: Member) -> None:
+        """Let only those parameters train that the member says, where it says so."""
+        if member.trains_through is None and member.trains_after is None:
             return
-        trained = set(parameters_through(self.tapped, tap, "/procedure/guided"))
+        parameters = dict(self.network.named_parameters())
+        trained = set(parameters)
+        if member.trains_through is not None:
+            trained &= set(parameters_through(self.tapped, member.trains_through, "/procedure/guided"))
+        if member.trains_after is not None:
+            trained -= set(parameters_through(self.tapped, member.trains_after, "/procedure/guided"))
         if not trained:
-            raise SpecError([Problem("/procedure/guided", f"no parameters lie before {tap!r}")])
-        for name, parameter in self.network.named_parameters():
+            words = f"no parameters lie {'before' if member.trains_through else 'after'} that tap"
+            raise SpecError([Problem("/procedure/guided", words)])
+        for name, parameter in parameters.items():
             parameter.requires_grad_(name in trained)
 
 

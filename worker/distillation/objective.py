@@ -34,11 +34,19 @@ class Needs:
     """Wants `observe` to see the training set once before the first step."""
     batch_global: bool = False
     """Its value is not a mean over samples, so several devices must gather."""
-    minimum_classes: int = 2
+    minimum_classes: int = 1
+    """The fewest outputs that it can be measured on, where that is more than its tasks ask for."""
+    tasks: tuple[str, ...] = ("classification",)
+    """The tasks whose networks it can be measured on; `EVERY_TASK` where logits, if read at all, are not taken for classes."""
     peers: bool = False
     """Reads the outputs of the other members of a cohort."""
     mirrored: bool = False
     """Reads the student's outputs for the images flipped left to right too."""
+
+    @property
+    def one_picture(self) -> bool:
+        """Whether student and teacher must read the same picture: for a gradient to it, or a second view of it."""
+        return self.teacher and (self.input_gradient or "second_view" in self.fields)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ class TapMap:
     stages: tuple[str, ...]
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     classifier: str | None = None
+    leading: str = ""
+    """How the taps begin among which defaults are found: all of them, or those of an ensemble's first member."""
 
     def shape(self, tap: str) -> tuple[int, ...] | None:
         """The shape of a tap without the batch, or None where the network has no such tap."""
@@ -102,6 +112,9 @@ class Objective(nn.Module):
     @dataclass(frozen=True)
     class Parameters:
         """No parameters."""
+
+    task: str = "classification"
+    """The job's task, where it is another; set before `taps` is called."""
 
     def __init__(self, parameters: Any = None):
         super().__init__()

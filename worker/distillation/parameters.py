@@ -16,13 +16,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, ClassVar, Literal, TypeVar, Union
 
 from worker.distillation.errors import Problem, SpecError
 
 P = TypeVar("P")
 
 TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+MOST_VALUES = 64
+"""Values of one option in a space of networks."""
 WORDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
 
@@ -70,6 +72,38 @@ class NetworkChoice:
 
     network: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NetworkSpace:
+    """The type of a parameter that is a family of networks: a name, and a list of values for each option that varies."""
+
+    network: str
+    options: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+
+
+class UploadedFile(str):
+    """The type of a parameter that is the id of an uploaded file; subclasses say of which kind."""
+
+    kind: ClassVar[str]
+
+
+class WeightsFile(UploadedFile):
+    """Weights of a network."""
+
+    kind = "weights"
+
+
+class StatisticsFile(UploadedFile):
+    """Statistics of a teacher's activations on real data."""
+
+    kind = "statistics"
+
+
+class EmbeddingsFile(UploadedFile):
+    """A vector for each class."""
+
+    kind = "embeddings"
 
 
 TapPair = tuple[str, str]
@@ -153,8 +187,10 @@ def _schema_of(hint: Any) -> dict[str, Any]:
     origin, args = typing.get_origin(base), typing.get_args(base)
     if base is Objectives:
         return {"type": "array", "items": {"$ref": "#/objectives"}} | text
-    if base is NetworkChoice:
-        return {"$ref": "#/network"} | text
+    if base in (NetworkChoice, NetworkSpace):
+        return {"$ref": "#/network" if base is NetworkChoice else "#/network_space"} | text
+    if isinstance(base, type) and issubclass(base, UploadedFile):
+        return {"$ref": f"#/files/{base.kind}"} | text
     if origin is Literal:
         return {"enum": list(args)} | text
     if origin is tuple and args[-1:] == (Ellipsis,):
@@ -182,6 +218,8 @@ def _parse_value(hint: Any, value: Any) -> Any:
         return value
     if base is NetworkChoice:
         return _parse_network(value)
+    if base is NetworkSpace:
+        return _parse_space(value)
     if base is Objectives or origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"must be a list, not {value!r}")
@@ -190,6 +228,7 @@ def _parse_value(hint: Any, value: Any) -> Any:
 
 
 def _parse_plain(base: type, value: Any) -> Any:
+    base = str if issubclass(base, UploadedFile) else base
     allowed = (int, float) if base is float else base
     if not isinstance(value, allowed) or (base is not bool and isinstance(value, bool)):
         raise ValueError(f"must be {WORDS[base]}, not {value!r}")
@@ -209,6 +248,14 @@ def _parse_network(value: Any) -> NetworkChoice:
     if not right or value.keys() - {"network", "options"} or not isinstance(value.get("options") or {}, Mapping):
         raise ValueError(f"must be an object with the name of a `network` and perhaps its `options`, not {value!r}")
     return NetworkChoice(value["network"], dict(value.get("options") or {}))
+
+
+def _parse_space(value: Any) -> NetworkSpace:
+    given = _parse_network(value)
+    for name, values in given.options.items():
+        if not isinstance(values, list) or not 0 < len(values) <= MOST_VALUES:
+            raise ValueError(f"must have a list of 1 to {MOST_VALUES} values for the option {name!r}, not {values!r}")
+    return NetworkSpace(given.network, given.options)
 
 
 def _parse_list(base: Any, args: tuple[Any, ...], items: Items, values: Any) -> Any:

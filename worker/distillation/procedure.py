@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 
 GIVEN = "given"
 """The job's own teacher, as a stage's `teacher`."""
+FILE = "file:"
+"""What a stage's `teacher` begins with that is an uploaded file of the given teacher's network's weights."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Member:
     `network` and `options` name it; `objectives` are written as in a job's spec; `initial` is None (fresh from the
     seed), `"given"` (the job's initial weights) or `"stage:NAME"` / `"stage:NAME/MEMBER"` (copied from a finished
     stage); `trains_through` names a tap: only parameters of layers executed up to and including it train, None for all;
+    `trains_after` one of whose layers, and those before it, none train;
     `transforms` are written as in a job's spec.
     """
 
@@ -26,6 +29,7 @@ class Member:
     objectives: tuple[dict[str, Any], ...]
     initial: str | None = None
     trains_through: str | None = None
+    trains_after: str | None = None
     transforms: tuple[dict[str, Any], ...] = ()
     pointer: str = "/objectives"
     """Where in the job's spec the objectives stand, for messages."""
@@ -37,7 +41,8 @@ class Member:
 class Stage:
     """One training run, as plain data.
 
-    `teacher` is None, `"given"`, `"stage:NAME"`, `"stage:NAME/MEMBER"`, or either with `@EPOCH` for a snapshot.
+    `teacher` is None, `"given"`, `"file:ID"` (the given teacher's network with the weights of an uploaded file),
+    `"stage:NAME"`, `"stage:NAME/MEMBER"`, or either of these two with `@EPOCH` for a snapshot.
     `epochs` or `steps` bounds it; `training` overrides keys of the job's training. `update` says whether a cohort's
     members all read the same predictions or each sees its predecessors' newest. `snapshots` are epochs whose weights
     are kept, for later stages. Random streams are derived from `seed_name` (the stage's name if None), so that two
@@ -54,6 +59,13 @@ class Stage:
     snapshots: tuple[int, ...] = ()
     phase: str = "distilling"
     seed_name: str | None = None
+    judged: bool = False
+    """Its members are measured on the held-out images at its end: metrics `figure_of(member, figure)`."""
+    compared: tuple[str, ...] = ()
+    """Finished networks, as in `teacher`: metrics `kl_of(member, place)`, on the held-out images, the mean KL(network || member)
+    in nats."""
+    timed: bool = False
+    """Metrics `milliseconds_of(member)`: the median time for one image, on the job's device with one thread."""
 
     @property
     def seeded_by(self) -> str:
@@ -61,9 +73,25 @@ class Stage:
         return self.seed_name or self.name
 
 
+def figure_of(member: str, figure: str) -> str:
+    """The name of a metric that a `judged` stage leaves."""
+    return f"validation/{member}/{figure}"
+
+
+def kl_of(member: str, place: str) -> str:
+    """The name of a metric that a stage leaves for a place in its `compared`."""
+    return f"validation/{member}/kl/{place}"
+
+
+def milliseconds_of(member: str) -> str:
+    """The name of a metric that a `timed` stage leaves."""
+    return f"latency_milliseconds/{member}"
+
+
 @dataclass(frozen=True)
 class StageResult:
-    """What a finished stage left: its name, its steps, and its last metrics. Weights are found by name."""
+    """What a finished stage left: its name, its steps, its last metrics and what was measured at its end. Weights are found by
+    name. Of a stage that is only planned there are no metrics."""
 
     name: str
     steps: int
@@ -80,6 +108,9 @@ class Plan:
     epochs: int | None
     steps: int | None
     seed: int
+    task: str = "classification"
+    held_out: bool = False
+    """Whether a part of the training images is held out, for stages to be judged on."""
 
 
 class Procedure:
@@ -112,4 +143,16 @@ class Procedure:
 
     def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """Other networks worth having, by the name of their artifact: `"STAGE/MEMBER"`, perhaps with `@EPOCH`."""
+        return {}
+
+    def ensembles(self, history: Sequence[StageResult], plan: Plan) -> dict[str, tuple[str, ...]]:
+        """Finished networks worth having as one that gives their mean, by the name of its artifact: `"STAGE/MEMBER"` of each."""
+        return {}
+
+    def considers(self, plan: Plan) -> Sequence[Member]:
+        """Students of stages that depend on results: they are checked before the job begins, as planned ones are."""
+        return ()
+
+    def tells(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
+        """What the report says of how the procedure decided, as plain data."""
         return {}

@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from worker.distillation import objective, procedure, source, transform
+from worker.distillation import objective, procedure, source, task, transform
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import parse
 
@@ -16,6 +16,7 @@ BASES: dict[str, type] = {
     "procedures": procedure.Procedure,
     "sources": source.Source,
     "transforms": transform.Transform,
+    "tasks": task.Task,
 }
 
 

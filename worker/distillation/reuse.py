@@ -1,5 +1,7 @@
 """A student whose features another network's classifier reads."""
 
+from collections.abc import Iterable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,6 +45,14 @@ class ReusedClassifier(nn.Module):
         return seen[-1]
 
 
+PARTS = frozenset({"student", "projector", "classifier"})
+
+
+def is_reused(state: Iterable[str]) -> bool:
+    """Whether these are the keys of a `ReusedClassifier`'s state dict."""
+    return {key.partition(".")[0] for key in state} == PARTS
+
+
 def projector(channels: int, inner: int, features: int, maps: bool, rectified: bool) -> nn.Sequential:
     """Three layers from the student's `channels` to the teacher's `features`: convolutions for maps, linear for vectors."""
     layers = nn.Sequential()
@@ -64,7 +74,12 @@ def classifier_of(map_: TapMap, whose: str) -> str:
     """
     for tap, shape in reversed(map_.inputs.items()):
         path = tap.removesuffix(":in")
-        if len(shape) == 1 and len(map_.shapes.get(path, ())) == 1 and map_.shapes[path] != shape:
+        if (
+            tap.startswith(map_.leading)
+            and len(shape) == 1
+            and len(map_.shapes.get(path, ())) == 1
+            and map_.shapes[path] != shape
+        ):
             return path
     raise SpecError([Problem("/name", f"the {whose} has no linear classifier at its end")], "Choose another objective.")
 

@@ -4,18 +4,21 @@ import json
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import nn
 
+from worker.distillation import registry
+from worker.distillation.appraisal import appraise
 from worker.distillation.channel import Channel
 from worker.distillation.checkpoint import Checkpoints, Manifest, state_of
 from worker.distillation.data.images import Images
 from worker.distillation.deadline import Deadline, ends_in
-from worker.distillation.errors import CheckpointError, Problem, SpecError
+from worker.distillation.errors import CheckpointError, Collapsed, Problem, SpecError
 from worker.distillation.job import Job
-from worker.distillation.lineage import Lineage, shipping_part
+from worker.distillation.lineage import Lineage, average_part, shipping_part
 from worker.distillation.loop import StageRun, Surroundings
 from worker.distillation.member import MemberRun
 from worker.distillation.modes import modes_kept
@@ -24,7 +27,6 @@ from worker.distillation.pulse import heard_by
 from worker.distillation.randomness import random_state, restore_random_state, seed_all, seed_for
 from worker.distillation.ranks import ALONE, Ranks, device_of
 from worker.distillation.results import Results
-from worker.distillation.tasks import classification
 
 REPORTS_A_STAGE = 100
 MOST_STEPS_BETWEEN_REPORTS = 50
@@ -54,10 +56,11 @@ class Run:
     def __init__(self, job: Job, channel: Channel, ranks: Ranks = ALONE):
         self.job, self.channel, self.spec, self.ranks = job, channel, job.spec, ranks
         self.device, self.training = device_of(ranks.rank, ranks.size, job.device()), job.training
+        self.task = job.task
         self.checkpoints = Checkpoints(job.folder / "checkpoints", self._saved, ranks)
         self.lineage = Lineage(job, self.checkpoints, self.device)
         self.results = Results(job, channel, self.device)
-        self.steps_before = self.warm_ups_before = 0
+        self.steps_before = self.warm_ups_before = self.restarts = 0
         self.seconds_before = 0.0
         self.best: dict[str, Any] = {}
         self.stopped_early: dict[str, Any] | None = None
@@ -77,6 +80,8 @@ class Run:
         self.deadline = Deadline(self.training.time_limit_minutes, self.seconds_before if used is None else used)
         self.channel.say("started", **self.results.environment(), resumed_from=resumed and resumed["step"])
         if not resumed and self.ranks.leads:
+            for place, why in (self.spec.get("reasons") or {}).items():
+                self.channel.log(f"{place}: {why}")
             self._judge_teacher()
         while self.stopped_early is None and (stage := self.lineage.next()) is not None:
             self._run_stage(stage, resumed["parts"] if resumed else None)
@@ -92,14 +97,18 @@ class Run:
     def _load_inputs(self) -> None:
         self.dataset = self.job.load_dataset(self.device)
         self.validation: Images | None = None
+        if self.training.validation_fraction and not self._labelled:
+            words = "holds back images to measure by, and the source reads no labels"
+            raise SpecError([Problem("/training/validation_fraction", words)])
         if self.dataset is not None and self.training.validation_fraction:
             self.dataset, self.validation = self.dataset.split(self.training.validation_fraction, self.training.seed)
-            classification.check_labels(self.dataset, self.job.classes, "/dataset")
+            self.task.check_labels(self.dataset, self.job.classes, "/dataset")
         self.evaluation = self.job.load_evaluation(self.device) if self.ranks.leads else None
         if self.evaluation is not None:
-            classification.check_labels(self.evaluation[0], self.job.classes, "/evaluation/dataset")
+            self.task.check_labels(self.evaluation[0], self.job.classes, "/evaluation/dataset")
         self.teacher = self.lineage.teacher
         self.surroundings = Surroundings(
+            self.task,
             self.job.contract,
             self.job.classes,
             self.dataset,
@@ -107,43 +116,88 @@ class Run:
             self.training,
             self.device,
             self.ranks,
+            self.job.files,
         )
+
+    @property
+    def _labelled(self) -> bool:
+        """Whether the dataset's labels are read at all."""
+        return not registry.find("sources", self.spec["source"]["name"], "/source").ignores_labels
 
     def _judge_teacher(self) -> None:
         """Stop before any training when the teacher knows nothing of the dataset: its contract is probably wrong."""
-        if self.teacher is None or self.dataset is None or self.dataset.classes != self.job.classes:
+        if (
+            self.teacher is None
+            or self.dataset is None
+            or not self._labelled
+            or not self.task.comparable(self.job.classes, self.dataset)
+            or self.job.transfers(self.dataset.class_names)
+        ):
             return
         sample = self.dataset.at(
             torch.linspace(0, len(self.dataset) - 1, min(2048, len(self.dataset))).long().to(self.device)
         )
         if len(sample) < LEAST_JUDGED:
             return
-        accuracy = classification.evaluate(self.teacher, sample, self.training.batch_size)["accuracy"]
-        self.channel.log(f"the teacher classifies {accuracy:.1%} of {len(sample)} training images correctly")
-        chance = 1 / self.job.classes
-        if accuracy <= chance + 3 * (chance * (1 - chance) / len(sample)) ** 0.5:
+        verdict = self.task.judge(self.teacher, sample.for_teacher, self.training.batch_size)
+        self.channel.log(f"the teacher on training images: {verdict.words}")
+        if verdict.chance:
             raise SpecError(
-                [Problem("/dataset", f"the teacher is at chance level on it ({accuracy:.1%} of {len(sample)} images)")],
+                [Problem("/dataset", f"the teacher is at chance level on it ({verdict.words})")],
                 "Check the teacher's mean, std and channels, and that the dataset's labels have the teacher's order.",
             )
 
     # Stages
 
     def _run_stage(self, stage: Stage, parts: Mapping[str, Any] | None) -> None:
+        run = self._begin_stage(stage, parts)
+        while (collapsed := self._train_or_collapse(run)) is not None:
+            self._give_up(run, collapsed)
+            run = self._begin_stage(stage, None)
+        self.source = run.source
+        if run.finished or ends_in(run, self.lineage, self.training.time_limit_minutes):
+            self._checkpoint_at_end(run)
+            self._freeze_averages(run)
+            run.finish()
+            self._end_stage(run)
+
+    def _begin_stage(self, stage: Stage, parts: Mapping[str, Any] | None) -> StageRun:
+        """A stage at its beginning, or where a checkpoint's parts have it."""
         seed_all(seed_for(self.training.seed, stage.seeded_by, "build"))
         networks = {name: self.lineage.initial(stage, name) for name in stage.members}
-        run = StageRun(stage, networks, self.lineage.teacher_of(stage), self.surroundings.with_training(stage.training))
+        around = replace(self.surroundings.with_training(stage.training), restarts=self.restarts)
+        run = StageRun(stage, networks, self.lineage.teacher_of(stage), around)
         if parts is not None:
             self._restore(run, parts)
         else:
             run.prepare()
         self._enter_phase(run)
-        self._train(run)
-        self.source = run.source
-        if run.finished or ends_in(run, self.lineage, self.training.time_limit_minutes):
-            self._checkpoint_at_end(run)
-            run.finish()
-            self._end_stage(run)
+        return run
+
+    def _train_or_collapse(self, run: StageRun) -> Collapsed | None:
+        try:
+            self._train(run)
+        except Collapsed as error:
+            return error
+        return None
+
+    def _give_up(self, run: StageRun, error: Collapsed) -> None:
+        """Leave a stage whose images have collapsed, to begin it again; its steps count as taken.
+
+        Raises:
+            Collapsed: nothing would be better, or it has been tried as often as the source allows.
+        """
+        if not error.mendable or self.restarts >= run.source.most_restarts:
+            tried = (
+                f"; begun again with other weights, {self.restarts} of {run.source.most_restarts} times, it ends so too"
+            )
+            raise Collapsed(error.message + (tried if self.restarts else ""), error.hint, error.mendable) from error
+        self.restarts += 1
+        self.steps_before += run.number
+        self.warm_ups_before += run.warmed_up
+        self.best = {} if str(self.best.get("place", "")).startswith(f"{run.stage.name}/") else self.best
+        words = f"stage {run.stage.name!r} is begun again, {self.restarts} of at most {run.source.most_restarts} times"
+        self.channel.log(f"{error.message}; {words}, with corrected weights", "warning")
 
     def _restore(self, run: StageRun, parts: Mapping[str, Any]) -> None:
         try:
@@ -170,8 +224,9 @@ class Run:
             if self.ranks.agree(self.deadline.passed()):
                 self._stop_early(run)
                 return
+            before = run.number
             run.advance()
-            if run.number and (run.finished or run.number % run.steps_per_epoch == 0):
+            if run.number > before and (run.finished or run.number % run.steps_per_epoch == 0):
                 self._end_epoch(run)
             done = run.number + run.warmed_up
             if run.finished or done == 1 or done % every == 0:
@@ -210,15 +265,15 @@ class Run:
         member = run.members[name]
         network = member.deployed()
         with modes_kept(network):
-            figures = classification.evaluate(network, self.validation, self.training.batch_size)
+            figures = self.task.evaluate(network, self.validation, self.training.batch_size)
         step = self.steps_before + run.number
         self.channel.say("metrics", step=step, values={f"validation/{name}": value for name, value in figures.items()})
-        better = figures["accuracy"] > self.best.get("accuracy", -1.0)
-        if self.training.selection == "best" and (better or self.best.get("place") != place):
+        before = self.best.get("figure") if self.best.get("place") == place else None
+        if self.training.selection == "best" and self.task.better(figures[self.task.figure], before):
             self.best = {
                 "place": place,
                 "epoch": epoch,
-                "accuracy": figures["accuracy"],
+                "figure": figures[self.task.figure],
                 "weights": member.weights(),
                 "objectives": member.shipping(),
             }
@@ -227,9 +282,22 @@ class Run:
         for name, member in run.members.items():
             self.checkpoints.freeze(f"stage/{run.stage.name}/{name}", state_of(member.network))
             self._freeze_shipping(f"{run.stage.name}/{name}", member)
-        self.lineage.history.append(StageResult(run.stage.name, run.number, dict(run.last), run.stage.snapshots))
+        metrics = run.last | self.ranks.tell(self._appraise(run) if self.ranks.leads else {})
+        self.lineage.history.append(StageResult(run.stage.name, run.number, metrics, run.stage.snapshots))
         self.steps_before += run.number
         self.warm_ups_before += run.warmed_up
+
+    def _appraise(self, run: StageRun) -> dict[str, float]:
+        if not (run.stage.judged or run.stage.compared or run.stage.timed):
+            return {}
+        networks = {name: member.deployed() for name, member in run.members.items()}
+        return appraise(run.stage, networks, self.lineage, self.task, self.validation, self.training.batch_size)
+
+    def _freeze_averages(self, run: StageRun) -> None:
+        """Keep the averages of the weights as they are before transforms are baked into the network."""
+        for name, member in run.members.items():
+            if average := member.averaged():
+                self.checkpoints.freeze(average_part(f"{run.stage.name}/{name}"), average)
 
     def _freeze_shipping(self, place: str, member: MemberRun) -> None:
         if state := member.shipping():
@@ -238,22 +306,42 @@ class Run:
     def _finish(self) -> dict[str, Any]:
         self.results.enter("evaluating")
         shipped = self.lineage.ships()
-        best = self.best if shipped == self.best.get("place") else {}
-        student = self.lineage.deployed(shipped, best.get("weights"), best.get("objectives"))
+        student, chosen, other = self._choose(shipped)
         member = self.lineage.member(shipped)
-        chosen = {"checkpoint": "last", "why": "the weights at the end of the training"}
-        if best:
-            why = f"best accuracy ({best['accuracy']:.4f}) on {len(self.validation or ())} held-out training images"
-            chosen = {"checkpoint": f"epoch {best['epoch']}", "why": why}
-        figures = self.results.figures(student.eval(), self.teacher, self.evaluation, self.source)
+        teacher = self.lineage.teacher_of_job()
+        figures = self.results.figures(student.eval(), teacher, self.evaluation, self.source)
+        if other is not None:
+            beside = self.results.figures(other[1].eval(), teacher, self.evaluation, self.source)
+            figures["not_shipped"] = {"checkpoint": other[0], **beside}
         self.results.enter("exporting")
+        figures["pictures"] = self.results.portraits(student, teacher, self.source, self.dataset, self.steps_before)
         kept = [
             self.results.keep(name, self.lineage.deployed(place), self.lineage.member(place), self.evaluation)
             for name, place in self.lineage.keeps().items()
         ]
-        history = self.lineage.history
+        for name, places in self.lineage.ensembles().items():
+            parts = [(self.lineage.deployed(place), self.lineage.member(place)) for place in places]
+            kept.append(self.results.keep_ensemble(name, parts, self.evaluation))
+        history, told = self.lineage.history, self.lineage.tells()
         seconds, stopped = self.seconds(), self.stopped_early
-        return self.results.write(student, member, self.teacher, figures, chosen, history, seconds, kept, stopped)
+        return self.results.write(student, member, teacher, figures, chosen, history, seconds, kept, stopped, told)
+
+    def _choose(self, shipped: str) -> tuple[nn.Module, dict[str, str], tuple[str, nn.Module] | None]:
+        """The network that ships, which weights these are and why; and the last or averaged one that does not, if any."""
+        best = self.best if shipped == self.best.get("place") else {}
+        last = self.lineage.deployed(shipped, best.get("weights"), best.get("objectives"))
+        chosen = {"checkpoint": "last", "why": "the weights at the end of the training"}
+        if best:
+            name = self.task.figure.replace("_", " ")
+            why = f"best {name} ({best['figure']:.4f}) on {len(self.validation or ())} held-out training images"
+            chosen = {"checkpoint": f"epoch {best['epoch']}", "why": why}
+        if average_part(shipped) not in self.checkpoints.frozen():
+            return last, chosen, None
+        average = self.lineage.deployed(shipped, self.checkpoints.thaw(average_part(shipped)))
+        if self.training.selection != "average":
+            return last, chosen, ("average", average)
+        why = f"the running average of the weights, with a decay of {self.training.average_weights:g}"
+        return average, {"checkpoint": "average", "why": why}, ("last", last)
 
     # Between steps
 
@@ -323,6 +411,7 @@ class Run:
             "history": [asdict(result) for result in self.lineage.history],
             "steps_before": self.steps_before,
             "warm_ups_before": self.warm_ups_before,
+            "restarts": self.restarts,
             "seconds": self.seconds(),
             "random": random,
             "random_of_others": of_others,
@@ -349,7 +438,7 @@ class Run:
         manifest = json.loads(path.read_text())
         parts = self.checkpoints.load(manifest)
         state = parts["run"]
-        self.warm_ups_before = state.get("warm_ups_before", 0)
+        self.warm_ups_before, self.restarts = state.get("warm_ups_before", 0), state.get("restarts", 0)
         self.lineage.history = [
             StageResult(**{**result, "snapshots": tuple(result["snapshots"])}) for result in state["history"]
         ]

@@ -1,8 +1,9 @@
 """Source: where training batches come from: a dataset, or a synthesiser such as DAFL."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from worker.distillation.taps import Tapped
 
 
+DATA_FREE_TRAINING: Mapping[str, Any] = {
+    "steps": 2_400, "batch_size": 256, "optimizer": "adam", "learning_rate": 4e-3, "weight_decay": 0.0,
+    "schedule": "cosine", "final_learning_rate_fraction": 0.005, "warm_up_steps": 100,
+}  # fmt: skip
+"""How students train by default on images that are not data."""
+LABEL_FREE_OBJECTIVES: tuple[Mapping[str, Any], ...] = (
+    {"name": "kd", "weight": 1.0, "temperature": 4.0},
+    {"name": "kd", "weight": 1.0, "temperature": 1.0},
+)
+"""What they learn by default on images without labels."""
+
+
 @dataclass(frozen=True)
 class InputContract:
     """What a network reads: float images (B, channels, height, width), `(pixel / 255 - mean) / std` per channel."""
@@ -26,6 +39,10 @@ class InputContract:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def blank(self, device: torch.device) -> Tensor:
+        """Two blank images (2, channels, height, width), to find shapes with."""
+        return torch.zeros(2, self.channels, self.height, self.width, device=device)
+
 
 @dataclass(frozen=True)
 class SourceNeeds:
@@ -34,6 +51,10 @@ class SourceNeeds:
     dataset: bool = False
     teacher: bool = False
     teacher_gradient: bool = False
+    files: tuple[str, ...] = ()
+    """Parameters, ids of uploaded files, that must be given."""
+    batch_norm: bool = False
+    """Matches the statistics that the teacher's BatchNorm layers keep."""
 
 
 @dataclass
@@ -41,7 +62,9 @@ class SourceContext:
     """What a source is built from. `teacher` is the frozen copy (its parameters never require a gradient, its input may).
 
     `teacher_taps` says that objectives read the teacher's taps, so that logits alone do not make a batch's `teacher`.
-    `ranks` are the job's processes; a source that `divides` gives each its part of every batch, and says so in it.
+    `restarts`: how often the job's images have collapsed and been begun again. `files` are the uploaded files that
+    parameters name. `ranks` are the job's processes; a source that `divides` gives each its part of every batch, and says
+    so in it.
     """
 
     teacher: "Tapped | None"
@@ -56,6 +79,9 @@ class SourceContext:
     device: torch.device
     teacher_taps: bool = False
     ranks: Ranks = ALONE
+    files: Mapping[str, Path] = field(default_factory=dict)
+    restarts: int = 0
+    task: str = "classification"
 
 
 @dataclass(frozen=True)
@@ -75,10 +101,16 @@ class Source:
     paper: ClassVar[str] = ""
     provides: ClassVar[tuple[str, ...]] = ()
     """Batch fields beside the image."""
+    provides_when: ClassVar[Mapping[tuple[str, Any], tuple[str, ...]]] = {}
+    """Further ones where a parameter has a value: `{("teacher_reads", "privileged"): ("privileged",)}`."""
     needs: ClassVar[SourceNeeds] = SourceNeeds()
     samplers: ClassVar[tuple[str, ...]] = ()
     """Ways of drawing batches that an objective may demand (`Needs.sampler`)."""
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    """The tasks that it can make batches for."""
     synthesises: ClassVar[bool] = False
+    ignores_labels: ClassVar[bool] = False
+    """Never reads the dataset's labels: it may be of any classes, and measures nothing."""
     divides: ClassVar[bool] = False
     """Gives each of several ranks its part of a batch that does not depend on how many they are."""
     training_defaults: ClassVar[Mapping[str, Any]] = {}
@@ -93,6 +125,21 @@ class Source:
     def __init__(self, parameters: Any = None):
         self.parameters = self.Parameters() if parameters is None else parameters
 
+    @property
+    def provided(self) -> tuple[str, ...]:
+        """The batch fields beside the image, with the parameters that it has."""
+        further = (
+            names
+            for (parameter, value), names in self.provides_when.items()
+            if getattr(self.parameters, parameter) == value
+        )
+        return tuple(dict.fromkeys((*self.provides, *(name for names in further for name in names))))
+
+    @property
+    def most_restarts(self) -> int:
+        """How often a stage may be begun again whose images collapse."""
+        return 0
+
     def build(self, context: SourceContext) -> None:
         """Make generators, pools and optimisers; called once a stage.
 
@@ -101,6 +148,13 @@ class Source:
         """
         self.check_sampler(context.sampler)
         self.context = context
+
+    def check_teacher(self, teacher: "Tapped", example: Tensor) -> None:
+        """See that the teacher has what this source reads of it; `example` (B, C, H, W) may be passed through it.
+
+        Raises:
+            SpecError: it has not.
+        """
 
     def check_sampler(self, demanded: str | None) -> None:
         """See that batches can be drawn as the objectives demand.
@@ -112,6 +166,13 @@ class Source:
             words = f"cannot draw batches by the sampler {demanded!r}, as the objectives demand"
             raise SpecError([Problem("/source", words)], "Choose other objectives, or the source `dataset`.")
 
+    def check_inputs(self, student: InputContract, teacher: InputContract | None) -> None:
+        """See that batches can be made for what the student reads, and a given teacher.
+
+        Raises:
+            SpecError: they cannot.
+        """
+
     def steps_per_epoch(self) -> int:
         raise NotImplementedError
 
@@ -119,8 +180,13 @@ class Source:
         """Steps of its own that a synthesiser takes before the students' first step (phase `synthesising`)."""
         return 0
 
+    def own_steps(self, number: int) -> int:
+        """Steps of its own that are due before the students' step `number`, the warm-up included: more for later ones
+        where a synthesiser works in rounds between the students' steps."""
+        return self.warm_up_steps()
+
     def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
-        """One of those steps."""
+        """Step `number` of its own, counted over the stage."""
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """The batch of this step. A synthesiser may train its own generator here, against the teacher and the live
@@ -153,7 +219,29 @@ def check_fields(source: Source, fields: Iterable[str]) -> None:
     Raises:
         SpecError: some are missing.
     """
-    missing = sorted(set(fields) - set(source.provides))
+    missing = sorted(set(fields) - set(source.provided))
+    for (parameter, value), names in source.provides_when.items():
+        if set(missing) & set(names):
+            words = f"must be {value!r}, since the objectives need the batch fields {', '.join(names)}"
+            raise SpecError([Problem(f"/source/{parameter}", words)])
     if missing:
         words = f"does not provide the batch fields that the objectives need: {', '.join(missing)}"
         raise SpecError([Problem("/source", words)], "Choose other objectives, or the source `dataset` with a dataset.")
+
+
+LabelsOf = Literal["none", "teacher"]
+"""Who labels the images of a source whose own labels are unknown."""
+
+
+def chosen_of(logits_BK: Tensor, task: str) -> Tensor:
+    """What a teacher says of images, as labels: the likeliest class (B,) int64, or of several labels each 0 or 1 (B, K) float."""
+    return (logits_BK > 0).float() if task == "multi_label" else logits_BK.argmax(dim=1)
+
+
+def taught(batch: Batch, context: SourceContext) -> Batch:
+    """The batch with the outputs of the context's teacher, and what it chooses as the field `label`."""
+    teacher = context.teacher
+    assert teacher is not None
+    with torch.no_grad(), torch.autocast(batch.image.device.type, enabled=False):
+        outputs = teacher(batch.image)
+    return replace(batch, fields=batch.fields | {"label": chosen_of(outputs.logits, context.task)}, teacher=outputs)

@@ -9,9 +9,6 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import NetworkChoice
 from worker.distillation.procedure import Member, Plan, Stage
 
-LABELS: tuple[dict[str, Any], ...] = ({"name": "cross_entropy", "weight": 1.0},)
-"""What a teacher is trained on."""
-
 
 def companion(plan: Plan, choice: NetworkChoice | None, pointer: str) -> Member:
     """A network that trains as the student does: fresh from the seed, untransformed, the student's own if none is chosen.
@@ -24,9 +21,15 @@ def companion(plan: Plan, choice: NetworkChoice | None, pointer: str) -> Member:
     return replace(member, network=choice.network, options=dict(choice.options), network_pointer=pointer)
 
 
-def teacher_stage(name: str, member: Member, **rest: Any) -> Stage:
-    """A stage that trains a teacher on labels; its place is `stage:NAME/teacher`. `rest`, such as the budget, goes to it."""
-    member = replace(member, objectives=LABELS)
+def ground_truth_of(task: str) -> dict[str, Any]:
+    """The objective of a task that learns from the dataset alone, as in a job's spec."""
+    return {**registry.find("tasks", task, "/task").ground_truth, "weight": 1.0}
+
+
+def teacher_stage(name: str, member: Member, task: str, **rest: Any) -> Stage:
+    """A stage that trains a teacher on the dataset alone; its place is `stage:NAME/teacher`. `rest`, such as the budget,
+    goes to it."""
+    member = replace(member, objectives=(ground_truth_of(task),))
     return Stage(name, {"teacher": member}, None, phase="training_teacher", **rest)
 
 

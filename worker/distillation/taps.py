@@ -5,7 +5,7 @@ PATH:pre    the input of the last activation function that ran within it, or of 
 PATH:in     the input of the submodule
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -32,25 +32,29 @@ class Tapped(nn.Module):
     In-place activations of the network are made out-of-place, so that no tap is overwritten after its capture.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, pointer: str = "/network"):
+    def __init__(self, network: nn.Module, example: Tensor, pointer: str = "/network", reads: str = "image"):
         """`example` (B, C, H, W) is passed through once, in eval mode and without a trace on the network or on any
         random generator, to find out which taps there are; B of at least 2 tells batches from other dimensions.
+        `reads` is the batch field that the network is given: the image, or `privileged`.
 
         Raises:
             SpecError: the network does not take images of this shape, or gives no logits; `pointer` is its place in a spec.
         """
         super().__init__()
-        self.network = network
+        self.network, self.example, self.reads = network, example, reads
         for module in network.modules():
             if getattr(module, "inplace", False) is True:
                 module.inplace = False
         with undisturbed(network, example.device):
             self._trace: Trace = trace(network, example, pointer)
+        leading = str(getattr(network, "leading", ""))
+        own = {tap: shape for tap, shape in self._trace.shapes.items() if tap.startswith(leading)}
         self.map = TapMap(
             shapes={tap: shape for tap, shape in self._trace.shapes.items() if not tap.endswith(":in")},
-            stages=_stages(network, self._trace.shapes, example.shape),
+            stages=_stages(network, own, example.shape),
             inputs={tap: shape for tap, shape in self._trace.shapes.items() if tap.endswith(":in")},
-            classifier=_classifier(network, self._trace),
+            classifier=_classifier(network, own, self._trace.started),
+            leading=leading,
         )
         self._requested: tuple[str, ...] = ()
 
@@ -149,12 +153,12 @@ def penultimate(tapped: Tapped) -> str:
     return tapped.map.classifier
 
 
-def _classifier(network: nn.Module, traced: Trace) -> str | None:
+def _classifier(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], started: Sequence[str]) -> str | None:
     """The input of the last nn.Linear, or 1x1 convolution, that ran."""
-    for path in reversed(traced.started):
+    for path in reversed(started):
         module = network.get_submodule(path)
         head = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1})
-        if head and f"{path}:in" in traced.shapes:
+        if head and f"{path}:in" in shapes:
             return f"{path}:in"
     return None
 

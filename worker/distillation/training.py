@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range, parse
 
 
@@ -32,11 +33,15 @@ class Training:
     seed: Annotated[int, Range(ge=0)] = 0
     time_limit_minutes: Annotated[float | None, Range(gt=0)] = None
     validation_fraction: Annotated[float, Range(ge=0, lt=1)] = 0.0
-    selection: Literal["last", "best"] = "last"
+    selection: Literal["last", "best", "average"] = "last"
+    average_weights: Annotated[float | None, Range(gt=0, lt=1)] = None
 
     @classmethod
     def from_spec(cls, values: Mapping[str, Any]) -> "Training":
-        return parse(cls, values, "/training")
+        training = parse(cls, values, "/training")
+        if training.selection == "average" and training.average_weights is None:
+            raise SpecError([Problem("/training/average_weights", "say the decay of the average that is to ship")])
+        return training
 
     def learning_rate_at(self, number: int, total: int) -> float:
         """The learning rate of step `number` of `total`; warm-up is linear, the rest follows the schedule."""

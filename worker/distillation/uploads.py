@@ -41,9 +41,13 @@ def read_state_dict(path: Path, limits: Limits | None = None) -> dict[str, Tenso
     Raises:
         UploadError: the file is of no kind that is read, or holds anything but weights within the limits.
     """
+    return strip_prefixes(read_tensors(path, limits))
+
+
+def read_tensors(path: Path, limits: Limits | None = None) -> dict[str, Tensor]:
+    """As `read_state_dict`, with all names as they are in the file."""
     limits = limits or Limits()
-    loaded = _READERS[kind_of(path)](path, limits)
-    state = strip_prefixes(_unwrap(loaded))
+    state = _unwrap(_READERS[kind_of(path)](path, limits))
     if sum(tensor.numel() for tensor in state.values()) > limits.parameters:
         raise UploadError(f"the weights have more than {limits.parameters} numbers", "Upload a smaller network.")
     return {name: _checked(name, tensor) for name, tensor in state.items()}

@@ -33,6 +33,14 @@ RESIDUAL = {"network": "resnet8_cifar", "options": {}}
 """Its BatchNorms are what makes a rank's samples depend on the others'."""
 DIST = [{"name": "dist"}]
 """Relates the samples of a batch, so that a part of it is not enough."""
+SEARCH = {
+    "name": "architecture_search",
+    "space": [{"network": "lenet", "options": {"hidden": [8, 16]}}],
+    "trials": 3,
+    "trial_fraction": 0.5,
+    "latency_exponent": 0.0,
+}
+"""Rank 0 alone measures, and a clock decides nothing."""
 LAST_SMALLER = {"name": "dataset", "drop_last": False, "augmentation": "standard"}
 ODD = {"batch_size": 9, "steps": 9}
 """Of 64 images: a batch that does not divide evenly, and one of a single image at the end of each epoch."""
@@ -56,12 +64,21 @@ CASES = {
     "dist": Case({"objectives": DIST}),
     "dist_apart": Case({"objectives": DIST}, left_out="gathering"),
     "relational": Case({"objectives": [{"name": "relational"}]}),
+    "embeddings": Case({"task": "embedding", "objectives": [{"name": "triplet"}, {"name": "darkrank"}]}),
     "memory": Case({"objectives": [{"name": "crd", "negatives": 16}]}),
     "mates": Case({"objectives": [{"name": "cross_entropy"}, {"name": "bake"}]}),
     "confidence": Case({"objectives": [{"name": "born_again", "form": "cwtm"}]}),
     "adversary_and_connector": Case({"objectives": [{"name": "conditional_adversarial"}, {"name": "hint"}]}),
     "second_derivatives": Case({"objectives": [{"name": "attention_gradient"}], "student": RESIDUAL}),
     "mirrored": Case({"objectives": [{"name": "attention_gradient", "against": "symmetry"}], "student": RESIDUAL}),
+    "second_views": Case(
+        {
+            "objectives": [{"name": "cross_entropy", "second_view": True}, {"name": "multi_level"}],
+            "source": LAST_SMALLER,
+            "student": RESIDUAL,
+        }
+    ),
+    "search": Case({"objectives": KD, "procedure": SEARCH, "training": {"steps": 4, "validation_fraction": 0.25}}),
     "cohort": Case(
         {
             "objectives": [{"name": "cross_entropy"}, {"name": "mutual"}],

@@ -61,3 +61,32 @@ def test_problems_point_into_the_spec():
     assert caught.value.problems[0].pointer == "/objectives/1/temperature"
     with pytest.raises(SpecError, match="no objective is called 'kdd'"):
         Composition([{"name": "kdd"}])
+
+
+@pytest.mark.parametrize(
+    ("weight", "pointer"),
+    [
+        (-1, ""),
+        ("1", ""),
+        ({"schedule": "sine", "start": 1}, "/schedule"),
+        ({"schedule": "linear"}, "/start"),
+        ({"schedule": "linear", "start": 1, "until": 0}, "/until"),
+        ({"schedule": "until", "start": 1, "epoch": 3}, "/epoch"),
+    ],
+)
+def test_a_weight_that_is_none_is_refused_with_its_place(weight, pointer):
+    with pytest.raises(SpecError) as caught:
+        Composition([{"name": "cross_entropy"}, {"name": "kd", "weight": weight}])
+    assert [problem.pointer for problem in caught.value.problems] == [f"/objectives/1/weight{pointer}"]
+
+
+def test_a_teacher_s_graph_is_left_to_those_that_read_gradients_to_the_image():
+    weight, image = torch.randn(4, 64), torch.randn(5, 1, 8, 8, requires_grad=True)
+    student = torch.nn.Linear(64, 4)
+    given = step()
+    given.batch.image = image
+    given.student, given.teacher = Outputs(student(image.flatten(1))), Outputs((image.flatten(1) @ weight.T).square())
+    both = Composition([{"name": "kd"}, {"name": "attention_gradient"}])
+    both(given)[0].backward()
+    torch.autograd.grad(given.teacher.logits.sum(), image)  # for the next member of a cohort
+    assert student.weight.grad is not None

@@ -13,8 +13,9 @@ from tests.worker.distillation.trial import Trial, contract_of, objective_of
 from worker.distillation import lineage, networks
 from worker.distillation.check import check
 from worker.distillation.checkpoint import state_of
-from worker.distillation.errors import SpecError
+from worker.distillation.errors import SpecError, UploadError
 from worker.distillation.export import export
+from worker.distillation.inspect import inspect
 from worker.distillation.job import Job, read_contract
 from worker.distillation.lineage import Lineage
 from worker.distillation.reuse import ReusedClassifier, projector
@@ -154,3 +155,11 @@ def test_a_projector_of_maps_exports_and_teaches(tmp_path):
     files = export(deployed, contract_of(3, 8), names, ["onnx"], tmp_path, meta)  # compares logits by itself
     assert [file["name"] for file in files] == ["student.onnx"]
     assert "projector" in Tapped(deployed, trial.batch.image).map.stages
+
+
+def test_a_student_with_its_teachers_classifier_is_refused_as_a_teacher_with_a_reason(folder):
+    run_whole(job_of(folder, **REUSE))
+    shutil.copy(folder / "output" / "student.safetensors", folder / "sent")
+    said = {"network": "lenet5_half", "classes": 4, "input": job_of(folder).values["teacher"]["input"]}
+    with pytest.raises(UploadError, match="a projector and its teacher's classifier, as `similarity_head` ships"):
+        inspect({"kind": "teacher", "upload": "sent", "teacher": said}, folder)

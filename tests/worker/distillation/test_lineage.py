@@ -46,6 +46,32 @@ def test_weights_of_another_network_are_refused_by_name(folder):
     assert [problem.pointer for problem in caught.value.problems] == ["/student/initial_weights"]
 
 
+def begins_with(folder, words):
+    job = job_of(folder, student={"network": "lenet5_half", "options": {}, "initial_weights": words})
+    lineage = lineage_of(job)
+    return lineage.initial(lineage.next(), "student").state_dict(), lineage.teacher.state_dict()
+
+
+def test_the_student_begins_as_slices_of_its_teacher(folder):
+    student, teacher = begins_with(folder, "teacher")
+    assert student["fc2.bias"].equal(teacher["fc2.bias"])
+    assert all(any(own.equal(other) for other in teacher["conv3.bias"]) for own in student["conv3.bias"])
+    again, _ = begins_with(folder, "teacher")
+    assert all(torch.equal(again[name], value) for name, value in student.items())
+
+
+def test_random_weights_are_those_of_the_seed(folder):
+    random, unsaid = (begins_with(folder, words)[0] for words in ("random", None))
+    assert all(torch.equal(unsaid[name], value) for name, value in random.items())
+
+
+def test_slices_of_no_teacher_are_refused(folder):
+    student = {"network": "lenet5_half", "options": {}, "initial_weights": "teacher", "classes": 4, "input": INPUT}
+    job = job_of(folder, student=student)
+    with pytest.raises(SpecError, match="says `teacher`, and the job has none"):
+        run_whole(Job({**job.values, "teacher": None}, folder))
+
+
 def test_two_stages_of_one_name_are_an_error(folder):
     lineage = lineage_of(job_of(folder))
     stage = lineage.next()

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 import pytest
 
 from worker.distillation.errors import SpecError
-from worker.distillation.parameters import Items, NetworkChoice, Objectives, Range, TapPair, parse, schema
+from worker.distillation.parameters import (
+    Items,
+    NetworkChoice,
+    Objectives,
+    Range,
+    StatisticsFile,
+    TapPair,
+    parse,
+    schema,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class Example:
     losses: Annotated[Objectives | None, "Losses."] = None
     network: Annotated[NetworkChoice | None, "A network."] = None
     chain: tuple[NetworkChoice, ...] = ()
+    statistics: Annotated[StatisticsFile | None, "A file."] = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,9 @@ def test_schema_of_each_kind():
         },
         "network": {"anyOf": [{"$ref": "#/network"}, {"type": "null"}], "description": "A network.", "default": None},
         "chain": {"type": "array", "items": {"$ref": "#/network"}, "minItems": 0, "default": []},
+        "statistics": {
+            "anyOf": [{"$ref": "#/files/statistics"}, {"type": "null"}], "description": "A file.", "default": None,
+        },
     }  # fmt: skip
 
 
@@ -83,6 +96,7 @@ def test_required_parameters():
         {"rate": 1, "count": 1, "on": True, "kind": 1, "limit": 2, "sizes": [5, 6], "pairs": [["s", "t"]]},
         {"limit": None, "pairs": None, "losses": None},
         {"losses": [{"name": "kd", "weight": 2}]},
+        {"statistics": "fil_1"},
     ],
 )
 def test_good_values_parse(values):
@@ -114,6 +128,7 @@ def test_whole_numbers_become_floats():
         ("pairs", [["s", 1]]), ("pairs", ["st"]), ("losses", ["kd"]), ("losses", [{}]), ("losses", {"name": "kd"}),
         ("network", "mlp"), ("network", {}), ("network", {"network": 1}), ("network", {"network": "mlp", "options": [1]}),
         ("network", {"network": "mlp", "weights": 1}), ("chain", ["mlp"]), ("chain", {"network": "mlp"}),
+        ("statistics", 1), ("statistics", ["fil_1"]),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_with_their_pointer(name, value):

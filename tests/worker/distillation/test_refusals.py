@@ -52,7 +52,7 @@ def test_labels_that_the_student_has_no_class_for(folder, name, pointer, trainin
 @pytest.mark.parametrize(
     ("spec", "pointer"),
     [
-        ({"source": {"name": "dafl"}}, "/source"),
+        ({"source": {"name": "dafl"}}, "/source/labels"),
         ({"source": {"name": "elsewhere"}}, "/source/name"),
         ({"source": {"name": "dataset", "padding": 0}}, "/source/padding"),
         (

@@ -34,6 +34,12 @@ SHAPES = {
             "objectives": [LABEL, {"name": "kd", "weight": {"schedule": "linear", "start": 1, "end": 0}}],
         }, 5,
     ),
+    "a second view, with and without a teacher": (
+        {
+            "source": {"name": "dataset", "augmentation": "standard"},
+            "objectives": [LABEL | {"second_view": True}, {"name": "multi_level"}],
+        }, 5,
+    ),
     "a validation split and its best epoch": (
         {"training": {"validation_fraction": 0.25, "selection": "best", "steps": None, "epochs": 3}}, 9,
     ),

@@ -69,9 +69,10 @@ class Trial:
         example = torch.zeros(2, channels, size, size)
         teacher = networks.build(teacher_name, teacher_classes or classes, contract, {}).eval().requires_grad_(False)
         student = networks.build(student_name, classes, contract, {})
-        trial = cls(
-            Tapped(teacher, example), Tapped(student, example), objective, batch_of(channels, size, classes, samples)
-        )
+        batch = batch_of(channels, size, classes, samples)
+        if "multi_label" in objective.active_needs.tasks and "label" in objective.active_needs.fields:
+            batch.fields["label"] = (batch.fields["target"] > 0).float()
+        trial = cls(Tapped(teacher, example), Tapped(student, example), objective, batch)
         trial.connect(example, classes)
         return trial
 
@@ -97,14 +98,20 @@ class Trial:
 
     def step_on(self, batch: Batch) -> Step:
         """A forward pass of both networks on a batch."""
-        needs, mirrored = self.objective.active_needs, None
+        needs, second_teacher = self.objective.active_needs, None
         with torch.set_grad_enabled(needs.input_gradient):
             teacher = self.teacher(batch.image)
+        images = {"student": batch.image}
         if needs.mirrored:
-            student, mirrored = self.student(torch.cat([batch.image, batch.image.flip(3)])).halves()
-        else:
-            student = self.student(batch.image)
-        return Step(batch, student, teacher, self.peers, progress=0.5, mirrored=mirrored)
+            images["mirrored"] = batch.image.flip(3)
+        if "second_view" in needs.fields:
+            images["second"] = batch.fields["second_view"]
+            with torch.no_grad():
+                second_teacher = self.teacher(batch.fields["second_view"])
+        parts = self.student(torch.cat(list(images.values()))).parts(len(images))
+        outputs = dict(zip(images, parts, strict=True))
+        rest = {"progress": 0.5, "second_teacher": second_teacher}
+        return Step(batch, teacher=teacher, peers=self.peers, **outputs, **rest)
 
     def part(self, step: Step, rows: slice) -> Step:
         """The same step on some of its samples; passed forward anew where gradients to the image are wanted."""
@@ -126,6 +133,7 @@ def batch_of(channels: int, size: int, classes: int, samples: int) -> Batch:
     fields = {
         "label": torch.arange(samples) % classes,
         "index": torch.arange(samples),
+        "target": torch.randn(samples, classes),
         "second_view": image + 0.1 * torch.randn_like(image),
         "privileged": torch.randn_like(image),
     }
@@ -140,4 +148,5 @@ def part_of(step: Step, rows: slice) -> Step:
 
     batch = Batch(step.batch.image[rows], {name: value[rows] for name, value in step.batch.fields.items()})
     peers = tuple(cut(peer) for peer in step.peers)
-    return Step(batch, cut(step.student), cut(step.teacher), peers, step.progress, step.number)
+    seconds = {name: cut(each) for name in ("second", "second_teacher") if (each := getattr(step, name)) is not None}
+    return Step(batch, cut(step.student), cut(step.teacher), peers, step.progress, step.number, **seconds)

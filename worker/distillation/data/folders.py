@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worker.distillation.data import truth
 from worker.distillation.data.archive import Archive, open_archive
-from worker.distillation.data.packed import Options, Packed, check_labels, check_size
+from worker.distillation.data.packed import Options, Packed, check_size
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import Limits
 
@@ -53,6 +54,8 @@ def read(path: Path, options: Options, limits: Limits) -> Packed:
     Raises:
         UploadError: the layout is another, or a picture cannot be read.
     """
+    if options.labels != "class":
+        raise UploadError("class folders name one class for each picture", "Send an npz file for other labels.")
     notes: list[str] = []
     with open_archive(path, limits) as archive:
         found = {
@@ -64,7 +67,7 @@ def read(path: Path, options: Options, limits: Limits) -> Packed:
         shape = _shape(pictures, options, notes)
         check_size(len(pictures), shape, limits)
         splits = {split: _pack(archive, each, names, shape) for split, each in found.items()}
-    check_labels(splits, limits, len(names))
+    truth.check(splits, "class", limits, len(names))
     if all(name.isdecimal() for name in names) and names != sorted(names, key=int):
         notes.append(
             "class folders with numbers as names are in the order of text (0, 1, 10, 2), as torchvision's ImageFolder has them"

@@ -4,9 +4,11 @@ Shapes: N samples, B batch, C channels, H height, W width.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,50 +22,92 @@ from worker.distillation.source import InputContract
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""
 
+PICTURES = ("image", "privileged")
+"""What networks may read of a sample; `privileged` is there for a teacher that reads another picture than the student."""
+
 
 @dataclass(frozen=True)
 class Images:
-    """`image` (N, C, H, W) uint8, `label` (N,) int64, `index` (N,) int64: each sample's place in the whole split, which
-    a part of it keeps; `examples` is the size of that whole, so that `index < examples`."""
+    """`image` (N, C, H, W) uint8; `fields`: what else is known of each sample, by name, of any shape that begins with N;
+    `index` (N,) int64: each sample's place in the whole split, which a part of it keeps; `examples` is the size of that
+    whole, so that `index < examples`.
+
+    Fields are named as in a canonical dataset: `label` (N,) int64, or (N, K) of 0 and 1 for several labels a sample;
+    `target` (N, D) float32; `camera` (N,) and `query` (N,) int64.
+    """
 
     image: Tensor
-    label: Tensor
+    fields: Mapping[str, Tensor]
     index: Tensor
     examples: int
     class_names: tuple[str, ...]
     contract: InputContract
+    privileged: "Images | None" = None
+    """The same samples as the job's teacher reads them, where that is not as `image`."""
 
     @classmethod
-    def of(cls, image: Tensor, label: Tensor, class_names: tuple[str, ...], contract: InputContract) -> "Images":
-        """A whole split from its tensors: uint8 images that already have the contract's shape, and their labels."""
+    def of(
+        cls,
+        image: Tensor,
+        fields: Tensor | Mapping[str, Tensor],
+        class_names: tuple[str, ...],
+        contract: InputContract,
+    ) -> "Images":
+        """A whole split from its tensors: uint8 images that already have the contract's shape, and their fields, or their
+        labels alone."""
         index = torch.arange(len(image), device=image.device)
-        return cls(image, label.to(image.device), index, len(image), class_names, contract)
+        named = fields if isinstance(fields, Mapping) else {"label": fields}
+        held = {name: value.to(image.device) for name, value in named.items()}
+        return cls(image, held, index, len(image), class_names, contract)
 
     @classmethod
-    def load(cls, path: Path, split: str, contract: InputContract, device: torch.device | str) -> "Images":
-        """Read `train` or `test` of a canonical dataset, brought to the contract's channels and size.
+    def load(
+        cls, path: Path, split: str, contract: InputContract, device: torch.device | str, read: str = "image"
+    ) -> "Images":
+        """Read `train` or `test` of a canonical dataset; its images are brought to the contract's channels and size.
+
+        `read` says which images of each sample: `image`, or `privileged`.
 
         Raises:
             UploadError: the file has no such split, or cannot be brought to the contract.
         """
-        names = {f"{split}.image", f"{split}.label"}
         try:
             with safe_open(path, framework="pt") as file:
-                if not names <= set(file.keys()):
-                    raise UploadError(f"the dataset has no split called {split!r}", "Upload a dataset that has it.")
-                image, label = file.get_tensor(f"{split}.image"), file.get_tensor(f"{split}.label")
-                class_names = tuple(json.loads((file.metadata() or {}).get("class_names", "[]")))
+                keys = [key for key in file.keys() if key.startswith(f"{split}.")]  # noqa: SIM118
+                fields = {key.removeprefix(f"{split}."): file.get_tensor(key) for key in keys}
+                class_names = _class_names(file)
         except SafetensorError as error:
             raise UploadError(f"the dataset cannot be read: {error}", "Upload the dataset again.") from error
-        names_of = class_names or tuple(map(str, range(int(label.max()) + 1)))
-        return cls.of(fit(image, contract).to(device), label, names_of, contract)
+        if "image" not in fields or not {"label", "target"} & fields.keys():
+            raise UploadError(f"the dataset has no split called {split!r}", "Upload a dataset that has it.")
+        pictures = {name: fields.pop(name) for name in PICTURES if name in fields}
+        image = fit(pictures[read], contract).to(device)
+        return cls.of(image, fields, class_names or _numbered(fields), contract)
 
     def __len__(self) -> int:
         return len(self.image)
 
     @property
+    def label(self) -> Tensor:
+        """The field `label`; datasets of targets have none."""
+        return self.fields["label"]
+
+    @property
     def classes(self) -> int:
+        """How many classes, labels or targets there are."""
         return len(self.class_names)
+
+    @property
+    def for_teacher(self) -> "Images":
+        """The samples as the job's teacher reads them."""
+        return self if self.privileged is None else self.privileged
+
+    def batch_fields(self, chosen: Tensor | slice) -> dict[str, Tensor]:
+        """The fields of a batch of these samples: their own, with labels of 0 and 1 as floats, and `index`."""
+        held = {name: value[chosen] for name, value in self.fields.items()}
+        if "label" in held and held["label"].ndim == 2:
+            held["label"] = held["label"].float()
+        return {**held, "index": self.index[chosen]}
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
         """Bytes to what the network reads: `(pixel / 255 - mean) / std` per channel, float32."""
@@ -72,16 +116,21 @@ class Images:
 
     def at(self, chosen: Tensor) -> "Images":
         """The samples at these positions, with their indices."""
-        return replace(self, image=self.image[chosen], label=self.label[chosen], index=self.index[chosen])
+        fields = {name: value[chosen] for name, value in self.fields.items()}
+        privileged = self.privileged.at(chosen) if self.privileged is not None else None
+        return replace(self, image=self.image[chosen], fields=fields, index=self.index[chosen], privileged=privileged)
 
     def split(self, fraction: float, seed: int) -> tuple["Images", "Images"]:
         """`(train, held_out)`: of each class about `fraction` is held out, the same samples for the same seed.
 
-        A class with a single sample keeps it in `train`; both parts keep the order and the indices of the whole.
+        Samples that have no single label count as one class. A class with a single sample keeps it in `train`; both parts
+        keep the order and the indices of the whole.
         """
         if not 0 <= fraction < 1:
             raise ValueError(f"the fraction to hold out must be from 0 to less than 1, not {fraction}")
-        label, draw = self.label.cpu(), generator(seed, "split")
+        label, draw = self.fields.get("label", self.index).cpu(), generator(seed, "split")
+        if "label" not in self.fields or label.ndim != 1:
+            label = torch.zeros(len(self), dtype=torch.int64)
         held = torch.zeros(len(self), dtype=torch.bool)
         for name in label.unique():
             members = (label == name).nonzero()[:, 0]
@@ -91,10 +140,31 @@ class Images:
         return self.at((~chosen).nonzero()[:, 0]), self.at(chosen.nonzero()[:, 0])
 
 
+def _numbered(fields: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Numbers as the names of classes, labels or targets."""
+    truth = fields["label"] if "label" in fields else fields["target"]
+    return tuple(map(str, range(truth.shape[1] if truth.ndim == 2 else int(truth.max()) + 1)))
+
+
+def class_names_of(path: Path) -> tuple[str, ...]:
+    """The names of a canonical dataset's classes; none where it does not tell."""
+    with safe_open(path, framework="pt") as file:
+        return _class_names(file)
+
+
+def _class_names(file: Any) -> tuple[str, ...]:
+    return tuple(json.loads((file.metadata() or {}).get("class_names", "[]")))
+
+
 def has_split(path: Path, split: str) -> bool:
     """Whether a canonical dataset holds this split."""
+    return has_field(path, split, "image")
+
+
+def has_field(path: Path, split: str, name: str) -> bool:
+    """Whether a canonical dataset holds this field of a split, such as `privileged`."""
     with safe_open(path, framework="pt") as file:
-        return f"{split}.image" in set(file.keys())
+        return f"{split}.{name}" in set(file.keys())
 
 
 def fit(image: Tensor, contract: InputContract) -> Tensor:

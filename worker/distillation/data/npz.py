@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worker.distillation.data import truth
 from worker.distillation.data.archive import Archive, open_archive
-from worker.distillation.data.packed import Options, Packed, check_labels, check_size
+from worker.distillation.data.packed import Options, Packed, check_privileged, check_size
 from worker.distillation.data.resizing import at_once, fill
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import Limits
@@ -23,6 +24,10 @@ NAMES = {
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
 }
 """Names of images and labels by split; the first pair that is there is read."""
+PRIVILEGED = {"train": ("privileged", "privileged_train"), "test": ("privileged_test",)}
+"""Names of the second pictures of the samples, which are brought to no size: a teacher's input decides on that."""
+RETRIEVAL = ("camera", "query")
+"""With `_train` or `_test` after them: numbers of each sample by which embeddings are evaluated."""
 EXPECTED = "Send x_train and y_train (and x_test, y_test), or images and labels."
 HEADER_BYTES = 65536
 
@@ -45,13 +50,27 @@ def read(path: Path, options: Options, limits: Limits) -> Packed:
         splits = {
             split: _read_pair(archive, arrays, pair, options, limits, warnings) for split, pair in pairs.items() if pair
         }
+        privileged = {
+            split: _pixels(name, _read_array(archive, arrays[name], limits), limits)
+            for split, known in PRIVILEGED.items()
+            if (name := next((each for each in known if each in arrays), ""))
+        }
+        retrieval = {
+            split: {name: _numbers(f"{name}_{split}", archive, arrays, limits) for name in found}
+            for split in splits
+            if (found := [name for name in RETRIEVAL if f"{name}_{split}" in arrays])
+        }
         names = _class_names(archive, arrays, limits)
-    classes = check_labels(splits, limits, len(names) if names else None)
+    check_privileged(splits, privileged)
+    classes = truth.check(splits, options.labels, limits, len(names) if names else None)
+    truth.check_retrieval(retrieval, splits)
     if len({image.shape[1:] for image, _ in splits.values()}) > 1:
         raise UploadError(
             "training and test images differ in size or channels", "Send both alike, or set options height and width."
         )
-    return Packed("npz", splits, names or tuple(map(str, range(classes))), warnings)
+    return Packed(
+        "npz", splits, names or tuple(map(str, range(classes))), warnings, privileged, options.labels, retrieval
+    )
 
 
 def _read_pair(
@@ -70,7 +89,13 @@ def _read_pair(
             f"{pair[0]}: scaled from {images.shape[2]}x{images.shape[3]} to {size[0]}x{size[1]} (shorter side scaled, centre cropped)"
         )
         images = fill(images, *size)
-    return images, _labels(pair[1], _read_array(archive, arrays[pair[1]], limits))
+    return images, truth.from_array(pair[1], _read_array(archive, arrays[pair[1]], limits), options.labels)
+
+
+def _numbers(name: str, archive: Archive, arrays: dict[str, PurePosixPath], limits: Limits) -> Tensor:
+    """Cameras or queries (N,) int64; the latter may be true and false."""
+    array = _read_array(archive, arrays[name], limits)
+    return truth.from_array(name, array.astype("uint8") if array.dtype.kind == "b" else array, "class")
 
 
 def _read_array(archive: Archive, file: PurePosixPath, limits: Limits) -> Any:
@@ -146,21 +171,6 @@ def _channel_axis(name: str, shape: tuple[int, ...]) -> int:
         f"which axis of {name} {shape} holds the channels cannot be told",
         "Send (N, H, W, C) or (N, C, H, W) with 1 or 3 channels.",
     )
-
-
-def _labels(name: str, array: Any) -> Tensor:
-    import numpy as np
-
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1 or array.dtype.kind not in "ui":
-        raise UploadError(
-            f"{name} has the shape {array.shape} and the type {array.dtype}",
-            "Labels are one whole number for each image, from 0.",
-        )
-    if len(array) and int(array.max()) >= 2**31:
-        raise UploadError(f"{name} holds a label of {int(array.max())}", "Number the classes from 0 without gaps.")
-    return torch.from_numpy(array.astype(np.int64))
 
 
 def _class_names(archive: Archive, arrays: dict[str, PurePosixPath], limits: Limits) -> tuple[str, ...]:

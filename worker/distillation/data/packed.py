@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from worker.distillation.data import truth
+from worker.distillation.data.truth import LISTED_AT_MOST, Labels
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import Limits
 from worker.distillation.parameters import Range
-
-LISTED_AT_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -27,89 +27,84 @@ class Options:
     height: Annotated[int | None, Range(ge=1, le=4096), "Height of all images; by default the commonest."] = None
     width: Annotated[int | None, Range(ge=1, le=4096), "Width of all images; by default the commonest."] = None
     channels: Annotated[Literal[1, 3] | None, "1 for grey, 3 for RGB; by default what the images are."] = None
+    labels: Annotated[Labels, "What is said of each image: its class, 0 or 1 of each label, or real numbers."] = "class"
 
 
 @dataclass
 class Packed:
-    """`splits`: by name (`train`, `test`) images (N, C, H, W) uint8 and labels (N,) int64; all images of one size."""
+    """`splits`: by name (`train`, `test`) images (N, C, H, W) uint8, all of one size, and what `labels` says is known of
+    them: classes (N,) int64, labels (N, K) uint8 or targets (N, D) float32; `class_names` are the names of any of these."""
 
     format: str
     splits: dict[str, tuple[Tensor, Tensor]]
     class_names: tuple[str, ...]
     warnings: list[str] = field(default_factory=list)
+    privileged: dict[str, Tensor] = field(default_factory=dict)
+    """Of some splits, a second picture of each sample (N, C', H', W') uint8, for a teacher that reads another."""
+    labels: Labels = "class"
+    retrieval: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Of some splits, `camera` and `query` (N,) int64, for the evaluation of embeddings."""
 
     def write(self, path: Path) -> None:
         """The canonical form (docs/architecture.md)."""
         tensors = {
             f"{split}.{name}": tensor.contiguous()
             for split, pair in self.splits.items()
-            for name, tensor in zip(("image", "label"), pair, strict=True)
+            for name, tensor in zip(("image", truth.field_of(self.labels)), pair, strict=True)
         }
+        tensors |= {
+            f"{split}.{name}": value for split, named in self.retrieval.items() for name, value in named.items()
+        }
+        tensors |= {f"{split}.privileged": other.contiguous() for split, other in self.privileged.items()}
         save_file(tensors, path, metadata={"class_names": json.dumps(self.class_names)})
 
     def findings(self) -> dict[str, Any]:
         """What a user wants to see of it; mean and standard deviation are of `train`, in units of 1 (white)."""
         image, _ = self.splits["train"]
         mean, std = statistics(image)
-        counts = {
-            split: torch.bincount(label, minlength=len(self.class_names)) for split, (_, label) in self.splits.items()
-        }
         return {
             "format": self.format,
             "splits": {split: len(label) for split, (_, label) in self.splits.items()},
+            "labels": self.labels,
             "classes": len(self.class_names),
             "class_names": list(self.class_names[:LISTED_AT_MOST]),
-            "image": dict(zip(("channels", "height", "width"), image.shape[1:], strict=True)),
-            "per_class": {split: count[:LISTED_AT_MOST].tolist() for split, count in counts.items()},
+            "image": _shape(image),
+            "privileged": self._privileged(),
+            **truth.describe(self.splits, self.labels, len(self.class_names)),
+            "retrieval": {split: sorted(named) for split, named in self.retrieval.items()},
             "mean": mean,
             "std": std,
-            "warnings": [*self.warnings, *self._warn(counts["train"], std)],
+            "warnings": [*self.warnings, *self._warn(std)],
         }
 
-    def _warn(self, count: Tensor, std: list[float]) -> list[str]:
-        said = {
-            "have no training image": (count == 0).nonzero()[:, 0].tolist(),
-            "have a single training image": (count == 1).nonzero()[:, 0].tolist(),
-        }
-        warnings = [
-            f"{_classes([self.class_names[number] for number in found])} {what}"
-            for what, found in said.items()
-            if found
-        ]
-        if min(std) == 0:
-            warnings.append("a channel has the same value in all images")
-        return warnings
+    def _privileged(self) -> dict[str, Any] | None:
+        """Shape and statistics of the second pictures, and in which splits they are."""
+        if not self.privileged:
+            return None
+        mean, std = statistics(self.privileged["train"])
+        return {**_shape(self.privileged["train"]), "mean": mean, "std": std, "splits": list(self.privileged)}
+
+    def _warn(self, std: list[float]) -> list[str]:
+        warnings = truth.warnings(self.splits["train"][1], self.labels, self.class_names)
+        return [*warnings, "a channel has the same value in all images"] if min(std) == 0 else warnings
 
 
-def check_labels(splits: Mapping[str, tuple[Tensor, Tensor]], limits: Limits, named: int | None = None) -> int:
-    """The number of classes: `named`, else one more than the largest label.
+def check_privileged(splits: Mapping[str, tuple[Tensor, Tensor]], privileged: Mapping[str, Tensor]) -> None:
+    """See that second pictures are all alike, and one for each sample.
 
     Raises:
-        UploadError: a split is empty, or labels are negative, too large, or all the same.
+        UploadError: they are not, or there are none of the training samples.
     """
-    for split, (image, label) in splits.items():
-        if len(image) != len(label):
+    if privileged and "train" not in privileged:
+        raise UploadError("the training samples have no privileged images", "Send them as `privileged`.")
+    for split, other in privileged.items():
+        if split not in splits or len(other) != len(splits[split][0]):
             raise UploadError(
-                f"the split {split} has {len(image)} images and {len(label)} labels", "Send one label for each image."
+                f"the split {split} has {len(other)} privileged images and {len(splits.get(split, ((),))[0])} images",
+                "Send one privileged image for each image.",
             )
-        if not len(label):
-            raise UploadError(f"the split {split} is empty", "Send at least one image in each split.")
-        if int(label.min()) < 0:
-            raise UploadError(f"a label of the split {split} is negative", "Number the classes from 0.")
-    classes = 1 + max(int(label.max()) for _, label in splits.values())
-    if named is not None and classes > named:
-        raise UploadError(
-            f"a label is {classes - 1}, and there are {named} class names", "Number the classes from 0 and name each."
-        )
-    classes = named or classes
-    if classes > limits.classes:
-        raise UploadError(
-            f"the labels ask for {classes} classes; at most {limits.classes} are read",
-            "Number the classes from 0 without gaps.",
-        )
-    if classes < 2:
-        raise UploadError("all images are of one class", "Send images of at least two classes.")
-    return classes
+    if len({other.shape[1:] for other in privileged.values()}) > 1:
+        raise UploadError("the privileged images differ in size or channels", "Send all of them alike.")
 
 
 def check_size(count: int, shape: tuple[int, ...], limits: Limits) -> None:
@@ -134,6 +129,5 @@ def statistics(image: Tensor) -> tuple[list[float], list[float]]:
     return mean, std
 
 
-def _classes(names: list[str]) -> str:
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{len(names)} classes ({listed})"
+def _shape(image: Tensor) -> dict[str, int]:
+    return dict(zip(("channels", "height", "width"), image.shape[1:], strict=True))

@@ -26,8 +26,8 @@ def export(
     """Write `STEM.FORMAT` to the folder for each format; the student is left as it was found.
 
     `meta` holds `network` and `options`, by which the student is built, and perhaps `added_by`: the objectives that added
-    to it what ships with it. Gives `name`, `path` and `content_type` of
-    each file.
+    to it what ships with it; `initial_weights` in words; and, of another task than classification, `task` and `output`.
+    Gives `name`, `path` and `content_type` of each file.
 
     Raises:
         SpecError: there is no such format.
@@ -43,6 +43,7 @@ def export(
         tuple(class_names),
         contract,
         tuple(meta.get("added_by") or ()),
+        **{name: meta[name] for name in ("task", "output", "initial_weights") if name in meta},
     )
     return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
 

@@ -2,6 +2,8 @@
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,23 +34,45 @@ def multiply_adds(network: nn.Module, contract: InputContract) -> int:
     return counter.get_total_flops() // 2
 
 
-def latency(network: nn.Module, contract: InputContract) -> dict[str, Any]:
-    """Median time of a network (on the CPU) for one image in milliseconds, over at most 100 runs or 2 seconds."""
-    image = random_images(contract, 1)
-    seconds: list[float] = []
-    with torch.no_grad():
+def latency(network: nn.Module, contract: InputContract, threads: int | None = None) -> dict[str, Any]:
+    """Median time of a network, where its parameters are, for one image in milliseconds, over at most 100 runs or 2 seconds.
+
+    On the CPU it computes with so many `threads`, where they are given.
+    """
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    image = random_images(contract, 1).to(device)
+    with _threads(threads), torch.no_grad():
+        used = torch.get_num_threads()
         for _ in range(WARM_UP_RUNS):
             network(image)
+        seconds: list[float] = []
         end = time.perf_counter() + SECONDS_AT_MOST
         while len(seconds) < RUNS_AT_MOST and (not seconds or time.perf_counter() < end):
+            _wait(device)
             began = time.perf_counter()
             network(image)
+            _wait(device)
             seconds.append(time.perf_counter() - began)
     return {
         "milliseconds": statistics.median(seconds) * 1000,
         "runs": len(seconds),
         "batch_size": 1,
-        "device": "cpu",
+        "device": device.type,
         "precision": "float32",
-        "threads": torch.get_num_threads(),
+        "threads": used,
     }
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count or before)
+        yield
+    finally:
+        torch.set_num_threads(before)

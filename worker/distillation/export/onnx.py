@@ -17,7 +17,7 @@ from worker.distillation.export.portable import portable, random_images
 from worker.distillation.source import InputContract
 
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
-"""A logit may differ by `ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * (the largest logit of the batch)`."""
+"""An output may differ by `ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * (the largest output of the batch)`."""
 CHECKED_BATCHES = (1, 3)
 LARGEST_BYTES = 2**31 - 2**20
 """Protocol buffers, of which ONNX files are made, cannot be larger than 2 GiB."""
@@ -31,7 +31,7 @@ class ExportFailed(EngineError):
 
 
 def write(student: nn.Module, card: Card, path: Path) -> None:
-    """Write the graph: input `image` (batch, C, H, W), output `logits` (batch, classes), any batch.
+    """Write the graph: input `image` (batch, C, H, W), output (batch, classes) as the card calls it, any batch.
 
     Raises:
         ExportFailed: the exporter cannot translate the network, or `verify` finds a difference.
@@ -41,7 +41,7 @@ def write(student: nn.Module, card: Card, path: Path) -> None:
     network = portable(student)
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > LARGEST_BYTES:
         raise ExportFailed("the student is too large for one ONNX file (2 GiB)", HINT)
-    graph = _translate(network, card.contract)
+    graph = _translate(network, card)
     _forget_sources(graph)
     onnx.helper.set_model_props(graph, card.texts())
     onnx.save(graph, path)
@@ -52,7 +52,7 @@ def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
     """See that a file computes what a network (on the CPU, in eval mode) does, for random images in batches of 1 and 3.
 
     Raises:
-        ExportFailed: the file is no valid graph, or its logits differ by more than the tolerance.
+        ExportFailed: the file is no valid graph, or its answers differ by more than the tolerance.
     """
     import onnx
     import onnxruntime
@@ -65,20 +65,20 @@ def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for count in CHECKED_BATCHES:
             image = random_images(contract, count, seed=count)
-            (logits,) = session.run(["logits"], {"image": image.numpy()})
-            _compare(torch.from_numpy(logits), _answer(network, image))
+            (answer,) = session.run(None, {"image": image.numpy()})
+            _compare(torch.from_numpy(answer), _answer(network, image))
     except _refusals() as error:
         raise ExportFailed(f"the ONNX file cannot be run: {_first_line(error)}", HINT) from error
 
 
 def _compare(given: torch.Tensor, expected: torch.Tensor) -> None:
     if given.shape != expected.shape:
-        raise ExportFailed(f"the ONNX file answers {tuple(expected.shape)} logits with {tuple(given.shape)}", HINT)
+        raise ExportFailed(f"the ONNX file gives the shape {tuple(given.shape)}, not {tuple(expected.shape)}", HINT)
     allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(expected.abs().max())
     difference = float((given - expected).abs().max())
     if not difference <= allowed:
         raise ExportFailed(
-            f"the ONNX file's logits differ from the student's by {difference:.2g}, more than {allowed:.2g}", HINT
+            f"the ONNX file's answers differ from the student's by {difference:.2g}, more than {allowed:.2g}", HINT
         )
 
 
@@ -87,16 +87,16 @@ def _answer(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
         return network(image)
 
 
-def _translate(network: nn.Module, contract: InputContract) -> Any:
+def _translate(network: nn.Module, card: Card) -> Any:
     """The graph as an ONNX ModelProto."""
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 network,
-                (random_images(contract, 2),),
+                (random_images(card.contract, 2),),
                 dynamo=True,
                 input_names=["image"],
-                output_names=["logits"],
+                output_names=[card.output],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )

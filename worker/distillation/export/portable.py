@@ -15,6 +15,6 @@ def portable(network: nn.Module) -> nn.Module:
 
 
 def random_images(contract: InputContract, count: int, seed: int = 0) -> Tensor:
-    """Normal noise (count, C, H, W), the same for the same seed, without touching torch's global generator."""
+    """Normal noise (count, C, H, W) in single precision, the same for the same seed, without touching torch's global generator."""
     shape = (count, contract.channels, contract.height, contract.width)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

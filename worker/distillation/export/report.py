@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from worker.distillation.ensemble import how_combined
 from worker.distillation.export.measures import cost
 
 if TYPE_CHECKING:
@@ -44,14 +45,16 @@ def report(
     added_by: Sequence[str] = (),
     parameters_alone: int | None = None,
     stopped_early: Mapping[str, Any] | None = None,
+    procedure: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What `report.json` holds: plain JSON values, with null for whatever was not measured or is not finite.
 
-    `figures` are `evaluation` (with `student`, `teacher`, `split`, `images`) and `without_data`, each perhaps None;
-    `chosen` says which weights shipped and why; `files` have `name` and `path`; times are in seconds; `network` is that
-    of the student, if it is not the one that the spec names; `kept` tells of other networks that became artifacts;
-    `added_by` names the objectives that ship more than this network, which has `parameters_alone` without them;
-    `stopped_early` says by what and where the training was stopped before its end.
+    `figures` are `evaluation` (with `student`, `teacher`, `split`, `images`, and the name of the task's own `figure`) and
+    `without_data`, each perhaps None; `chosen` says which weights shipped and why; `files` have `name` and `path`; times
+    are in seconds; `network` is that of the student, if it is not the one that the spec names; `kept` tells of other
+    networks that became artifacts; `added_by` names the objectives that ship more than this network, which has
+    `parameters_alone` without them;
+    `stopped_early` says by what and where the training was stopped before its end, `procedure` how a procedure decided.
     """
     written = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in files]
     costs = {"student": cost(student, job.contract), "teacher": _teacher(job, teacher)}
@@ -67,10 +70,11 @@ def report(
         "attempt": job.values.get("attempt"),
         "spec": dict(job.spec),
         **costs,
-        "initial_weights": _initial_weights(job),
+        "initial_weights": begun_with(job),
         "shipped": dict(chosen),
         **measured,
         "stages": list(stages),
+        "procedure": dict(procedure) if procedure else None,
         "stopped_early": stopped_early,
         "kept": list(kept),
         "seeds": {"seed": job.training.seed, "note": "Every random stream of the run is derived from this seed."},
@@ -81,16 +85,35 @@ def report(
 
 
 def _teacher(job: "Job", teacher: nn.Module | None) -> dict[str, Any] | None:
-    if teacher is None or job.teacher is None:
+    """Who taught; of an ensemble the cost of the whole, and its members."""
+    if teacher is None:
         return None
-    weights = job.folder / job.teacher["weights"]
-    return {"network": job.teacher["network"], **cost(teacher, job.contract), "file_bytes": weights.stat().st_size}
+    if job.teacher is None:
+        size = (job.folder / "output" / "teacher.safetensors").stat().st_size
+        return {"network": job.spec["teacher"]["network"], **cost(teacher, job.contract), "file_bytes": size}
+    members = [_one_teacher(job, each) for each in job.teachers]
+    whole = cost(teacher, job.teacher_contract)
+    if len(members) == 1:
+        return members[0] | whole
+    size = sum(each["file_bytes"] for each in members)
+    how = how_combined(job.spec.get("teacher"))
+    return {"network": f"an ensemble of {len(members)}", **whole, "file_bytes": size, "members": members, **how}
 
 
-def _initial_weights(job: "Job") -> str:
-    given = job.spec["student"].get("initial_weights")
-    if given is None:
+def _one_teacher(job: "Job", teacher: Mapping[str, Any]) -> dict[str, Any]:
+    size = (job.folder / teacher["weights"]).stat().st_size
+    return {"id": teacher.get("id"), "network": teacher["network"], "file_bytes": size}
+
+
+def begun_with(job: "Job") -> str:
+    """What the student's training began with, in words."""
+    given = job.initial_weights
+    if given == "random":
         return f"drawn afresh from seed {job.training.seed}"
+    if given == "teacher":
+        return f"slices of the teacher's weights, with noise from seed {job.training.seed}"
+    if given == "neuron_merging":
+        return "the teacher's weights, neurons of its fully connected layers merged pair by pair (arXiv:1507.06149)"
     return f"the uploaded weights {given}"
 
 
@@ -104,7 +127,9 @@ def _measured(job: "Job", figures: Mapping[str, Any]) -> dict[str, Any]:
         notes.append(WITHOUT_DATA)
     elif evaluation is None and job.spec.get("dataset") is None:
         notes.append(NONE_SYNTHESISED)
-    return {"evaluation": evaluation, "without_data": without_data, "notes": notes}
+    beside, pictures = figures.get("not_shipped"), list(figures.get("pictures", ()))
+    told = {"not_shipped": beside, "pictures": pictures, "notes": notes}
+    return {"evaluation": evaluation, "without_data": without_data, **told}
 
 
 def _same_images(job: "Job") -> bool:
@@ -128,9 +153,17 @@ def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
         "teacher_multiply_adds": teacher.get("multiply_adds"),
         "latency_milliseconds": student["latency"]["milliseconds"],
         "teacher_latency_milliseconds": (teacher.get("latency") or {}).get("milliseconds"),
+        "figure": {
+            "name": evaluation["figure"],
+            "student": ours.get(evaluation["figure"]),
+            "teacher": theirs.get(evaluation["figure"]),
+        }
+        if evaluation.get("figure")
+        else None,
         "accuracy": ours.get("accuracy"),
         "teacher_accuracy": theirs.get("accuracy"),
         "agreement": ours.get("agreement"),
+        "initial_weights": content["initial_weights"],
         "checkpoint": content["shipped"].get("checkpoint"),
         "seconds": content["seconds"]["total"],
         "stopped_early": (content["stopped_early"] or {}).get("reason"),

@@ -47,6 +47,8 @@ class Network:
     build: Callable[[int, InputContract, Any], nn.Module]
     paper: str = ""
     options_type: type = NoOptions
+    widths: str | None = None
+    """The option that lists the layers' widths: two networks with lists of one length are alike but for these."""
 
 
 @dataclass(frozen=True)

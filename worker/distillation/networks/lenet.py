@@ -4,12 +4,15 @@ LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document rec
 and the third convolution that covers the whole map, are those of the teacher and student in DAFL (arXiv:1904.01186).
 """
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Network
+from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
 LEAST = 16
@@ -49,11 +52,25 @@ def _left(pixels: int) -> int:
     return ((pixels - 4) // 2 - 4) // 2
 
 
+@dataclass(frozen=True)
+class Options:
+    """Widths of a LeNet; the defaults are those of the half."""
+
+    first: Annotated[int, Range(ge=1, le=1024), "Channels of the first convolution."] = 3
+    second: Annotated[int, Range(ge=1, le=1024), "Channels of the second."] = 8
+    third: Annotated[int, Range(ge=1, le=4096), "Channels of the third, which covers the whole map."] = 60
+    hidden: Annotated[int, Range(ge=1, le=4096), "Units of the hidden linear layer."] = 42
+
+
 def build(widths: tuple[int, int, int, int], classes: int, contract: InputContract, options: object) -> LeNet:
     if min(contract.height, contract.width) < LEAST:
         message = f"reads images of at least {LEAST}x{LEAST} pixels, not {contract.height}x{contract.width}"
         raise SpecError([Problem("/network", message)])
     return LeNet(widths, classes, contract)
+
+
+def build_own(classes: int, contract: InputContract, options: Options) -> LeNet:
+    return build((options.first, options.second, options.third, options.hidden), classes, contract, options)
 
 
 PAPER = "LeCun et al. 1998; widths as in arXiv:1904.01186"
@@ -68,4 +85,5 @@ NETWORKS = {
         partial(build, (3, 8, 60, 42)),
         PAPER,
     ),
+    "lenet": Network("LeNet-5 with ReLU and max pooling, of any widths.", build_own, PAPER, Options),
 }

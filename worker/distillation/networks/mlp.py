@@ -1,8 +1,8 @@
-"""Multilayer perceptrons on flattened pixels; without hidden layers, a linear classifier."""
+"""Multilayer perceptrons on flattened pixels; without hidden layers or without an activation, linear classifiers."""
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 from torch import nn
 
@@ -20,16 +20,20 @@ class Options:
         Items(most=16),
         "Units of each hidden layer, from the input on; empty for a linear classifier.",
     ] = (1200, 1200)
+    activation: Annotated[
+        Literal["relu", "none"], "Between the layers; `none` makes a deep linear classifier, which theory is fond of."
+    ] = "relu"
+    bias: Annotated[bool, "Whether layers add a bias."] = True
 
 
 def build(classes: int, contract: InputContract, options: Options) -> nn.Sequential:
-    """`fc1`, `relu1`, `fc2`, ...: one linear layer more than there are hidden sizes, ReLU between them."""
+    """`fc1`, `relu1`, `fc2`, ...: one linear layer more than there are hidden sizes, the activation between them."""
     sizes = (contract.channels * contract.height * contract.width, *options.hidden, classes)
     network = nn.Sequential()
     network.add_module("flatten", nn.Flatten())
     for number, (width_in, width_out) in enumerate(pairwise(sizes), start=1):
-        network.add_module(f"fc{number}", nn.Linear(width_in, width_out))
-        if number < len(sizes) - 1:
+        network.add_module(f"fc{number}", nn.Linear(width_in, width_out, options.bias))
+        if options.activation == "relu" and number < len(sizes) - 1:
             network.add_module(f"relu{number}", nn.ReLU())
     return network
 
@@ -40,5 +44,6 @@ NETWORKS = {
         build,
         "arXiv:1503.02531",
         Options,
+        widths="hidden",
     )
 }

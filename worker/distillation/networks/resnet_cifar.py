@@ -5,11 +5,15 @@ shape are 1x1 convolutions with batch normalisation, and the wide ones have four
 convolution of twice the width, as in the public benchmark HobbitLong/RepDistiller, whose keys these networks share.
 """
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from torch import Tensor, nn
 
+from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Network
+from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 110)
@@ -75,6 +79,22 @@ def _group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.
     return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
 
 
+@dataclass(frozen=True)
+class Options:
+    """Depth and width of a residual network."""
+
+    depth: Annotated[int, Range(ge=8, le=1202), "Layers: 6 n + 2 for n blocks at each resolution."] = 20
+    width: Annotated[int, Range(ge=1, le=1024), "Channels at full resolution; twice and four times as many below."] = 16
+
+
+def build_own(classes: int, contract: InputContract, options: Options) -> ResNet:
+    if options.depth % 6 != 2:
+        nearest = 6 * round((options.depth - 2) / 6) + 2
+        raise SpecError([Problem("/options/depth", f"must be 6 n + 2, such as {nearest}, not {options.depth}")])
+    width = options.width
+    return ResNet(options.depth, (width, width, 2 * width, 4 * width), classes, contract)
+
+
 def build(
     depth: int, widths: tuple[int, int, int, int], classes: int, contract: InputContract, options: object
 ) -> ResNet:
@@ -89,3 +109,9 @@ def _network(depth: int, widths: tuple[int, int, int, int], words: str) -> Netwo
 NETWORKS = {f"resnet{depth}_cifar": _network(depth, NARROW, "") for depth in DEPTHS} | {
     f"resnet{depth}x4_cifar": _network(depth, WIDE, ", four times as wide") for depth in WIDE_DEPTHS
 }
+NETWORKS["resnet_cifar"] = Network(
+    "A residual network for images of about 32x32 pixels, of any depth and width.",
+    build_own,
+    "arXiv:1512.03385",
+    Options,
+)

@@ -10,6 +10,7 @@ from worker.distillation.objective import BuildContext, Needs, TapMap, fp32, sin
 from worker.distillation.parameters import Items, Range, TapPair
 from worker.distillation.step import Step
 from worker.distillation.taps import resolve_pairs
+from worker.distillation.task import EVERY_TASK
 
 
 class ActivationBoundary(FeatureObjective):
@@ -23,7 +24,7 @@ class ActivationBoundary(FeatureObjective):
     """
 
     paper = "arXiv:1811.03233"
-    needs = Needs()
+    needs = Needs(tasks=EVERY_TASK)
 
     @dataclass(frozen=True)
     class Parameters:

@@ -10,6 +10,7 @@ from worker.distillation.features import FeatureObjective, same_size
 from worker.distillation.objective import Needs, fp32, single
 from worker.distillation.parameters import Items, Range, TapPair
 from worker.distillation.step import Step
+from worker.distillation.task import EVERY_TASK
 
 Map = Literal["sum", "sum_power", "max_power"]
 
@@ -23,7 +24,7 @@ class AttentionTransfer(FeatureObjective):
     """
 
     paper = "arXiv:1612.03928"
-    needs = Needs()
+    needs = Needs(tasks=EVERY_TASK)
 
     @dataclass(frozen=True)
     class Parameters:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.embeddings import embedding_of, embedding_tap
+from worker.distillation.logits import Standardise, standardise
 from worker.distillation.objective import Needs, Objective, TapMap, Taps, fp32, single
 from worker.distillation.parameters import Range
 from worker.distillation.step import Step
@@ -25,6 +26,9 @@ class Bake(Objective):
 
     paper = "arXiv:2104.13298"
     needs = Needs(teacher=False, sampler="per_class", batch_global=True)
+    needs_when = {
+        ("standardise", True): Needs(teacher=False, sampler="per_class", batch_global=True, minimum_classes=3)
+    }
 
     @dataclass(frozen=True)
     class Parameters:
@@ -37,6 +41,7 @@ class Bake(Objective):
         tap: Annotated[str | None, "The tap whose (pooled) features are alike; null for what the classifier reads."] = (
             None
         )
+        standardise: Standardise = False
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         self.tap = embedding_tap(self.parameters_.tap, student, "student", "/tap")
@@ -46,6 +51,7 @@ class Bake(Objective):
         p = self.parameters_
         with fp32(step.student.logits.device):
             logits = single(step.student.logits)
+            logits = standardise(logits) if p.standardise else logits
             with torch.no_grad():
                 own = F.softmax(logits / p.temperature, dim=1)
                 target = propagate(affinity(embedding_of(step.student, self.tap)), own, p.propagation)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
-from worker.distillation.logits import standardise
+from worker.distillation.logits import Standardise, standardise
 from worker.distillation.objective import BuildContext, Needs, Objective, fp32, single
 from worker.distillation.parameters import Range
 from worker.distillation.step import Outputs, Step
@@ -42,9 +42,7 @@ class ConditionalAdversarial(Objective):
         width: Annotated[int | None, Range(ge=1, le=8192), "Of the discriminator; null for one unit a class."] = None
         blocks: Annotated[int, Range(ge=0, le=16), "Residual blocks of the discriminator, two layers each."] = 1
         discriminator_learning_rate: Annotated[float, Range(gt=0), "Of the discriminator's own Adam."] = 1e-3
-        standardise: Annotated[
-            bool, "Shift and scale each row of logits to mean 0 and deviation 1 first (arXiv:2403.01427)."
-        ] = False
+        standardise: Standardise = False
 
     @property
     def own_learning_rate(self) -> float:

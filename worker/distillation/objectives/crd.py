@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worker.distillation.contrast import contrast, moved, other_classes
-from worker.distillation.embeddings import EmbeddingObjective
+from worker.distillation.embeddings import EmbeddingObjective, embedding_of
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import BuildContext, Needs, fp32
 from worker.distillation.parameters import Range, TapPair
 from worker.distillation.randomness import seed_for
 from worker.distillation.step import Step
+
+OF_CLASSES = ("classification", "embedding")
 
 
 class ContrastiveRepresentation(EmbeddingObjective):
@@ -28,8 +30,8 @@ class ContrastiveRepresentation(EmbeddingObjective):
     """
 
     paper = "arXiv:1910.10699"
-    needs = Needs(fields=("label", "index"), prepass=True, batch_global=True)
-    needs_when = {("memory", "queue"): Needs(fields=("label",), batch_global=True)}
+    needs = Needs(fields=("label", "index"), prepass=True, batch_global=True, tasks=OF_CLASSES)
+    needs_when = {("memory", "queue"): Needs(fields=("label",), batch_global=True, tasks=OF_CLASSES)}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -54,7 +56,7 @@ class ContrastiveRepresentation(EmbeddingObjective):
         if rows is None or context.teacher is None:
             raise SpecError([Problem("/memory", "banks need a dataset of fixed size; choose `queue`")])
         widths = [
-            outputs.taps[tap].shape[1]
+            embedding_of(outputs, tap).shape[1]
             for outputs, tap in zip((context.student, context.teacher), self.tap, strict=True)
         ]
         self.heads = nn.ModuleList(nn.Linear(width, p.dimensions) for width in widths)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worker.distillation.objective import Needs, Objective, single
 from worker.distillation.parameters import Range
-from worker.distillation.step import Step
+from worker.distillation.step import Outputs, Step
 
 
 class CrossEntropy(Objective):
@@ -18,6 +18,7 @@ class CrossEntropy(Objective):
     """
 
     needs = Needs(fields=("label",), teacher=False)
+    needs_when = {("second_view", True): Needs(fields=("label", "second_view"), teacher=False)}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -26,7 +27,13 @@ class CrossEntropy(Objective):
         label_smoothing: Annotated[
             float, Range(ge=0, lt=1), "Share of each target that is spread evenly over all classes."
         ] = 0.0
+        second_view: Annotated[bool, "Add the cross-entropy of a second view of each image."] = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        logits = single(step.student.logits)
-        return {"cross_entropy": F.cross_entropy(logits, step.label, label_smoothing=self.parameters_.label_smoothing)}
+        terms = {"cross_entropy": self._of(step.student, step)}
+        if self.parameters_.second_view:
+            terms["second_view"] = self._of(step.need_second(), step)
+        return terms
+
+    def _of(self, outputs: Outputs, step: Step) -> Tensor:
+        return F.cross_entropy(single(outputs.logits), step.label, label_smoothing=self.parameters_.label_smoothing)

@@ -15,6 +15,7 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import Needs, TapMap, Taps, fp32
 from worker.distillation.parameters import Range, TapPair
 from worker.distillation.step import Step
+from worker.distillation.task import EVERY_TASK
 
 EPSILON = 1e-12
 """Least distance; below it there is no gradient."""
@@ -34,7 +35,7 @@ class DarkRank(EmbeddingObjective):
     """
 
     paper = "arXiv:1707.01220"
-    needs = Needs(batch_global=True)
+    needs = Needs(batch_global=True, tasks=EVERY_TASK)
     least_samples = 3
 
     @dataclass(frozen=True)

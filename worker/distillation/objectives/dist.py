@@ -6,7 +6,7 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.distillation.logits import standardise
+from worker.distillation.logits import Standardise, standardise
 from worker.distillation.objective import Needs, Objective, fp32, single
 from worker.distillation.parameters import Range
 from worker.distillation.step import Step
@@ -35,9 +35,7 @@ class Dist(Objective):
         temperature: Annotated[float, Range(gt=0), "Divides the logits of both networks before their softmax."] = 4.0
         beta: Annotated[float, Range(ge=0), "Weighs the relation between a sample's classes."] = 1.0
         gamma: Annotated[float, Range(ge=0), "Weighs the relation between a batch's samples within each class."] = 1.0
-        standardise: Annotated[
-            bool, "Shift and scale each row of logits to mean 0 and deviation 1 first (arXiv:2403.01427)."
-        ] = False
+        standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         p = self.parameters_

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.distillation.logits import standardise
+from worker.distillation.logits import Standardise, standardise
 from worker.distillation.objective import Needs, Objective, fp32, single
 from worker.distillation.parameters import Range
 from worker.distillation.step import Step
@@ -33,9 +33,7 @@ class DecoupledKnowledgeDistillation(Objective):
         temperature: Annotated[float, Range(gt=0), "Divides the logits of both networks before their softmax."] = 4.0
         alpha: Annotated[float, Range(ge=0), "Weighs the divergence of label against all other classes."] = 1.0
         beta: Annotated[float, Range(ge=0), "Weighs the divergence among the other classes."] = 8.0
-        standardise: Annotated[
-            bool, "Shift and scale each row of logits to mean 0 and deviation 1 first (arXiv:2403.01427)."
-        ] = False
+        standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         p = self.parameters_

@@ -13,6 +13,7 @@ from worker.distillation.objective import Needs, TapMap, Taps, fp32, single
 from worker.distillation.parameters import Items, TapPair
 from worker.distillation.step import Step
 from worker.distillation.taps import pair_stages
+from worker.distillation.task import EVERY_TASK
 
 
 class FlowOfSolutionProcedure(FeatureObjective):
@@ -26,7 +27,7 @@ class FlowOfSolutionProcedure(FeatureObjective):
     """
 
     paper = "CVPR 2017, Yim et al., A gift from knowledge distillation"
-    needs = Needs()
+    needs = Needs(tasks=EVERY_TASK)
 
     @dataclass(frozen=True)
     class Parameters:

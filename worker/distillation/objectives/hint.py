@@ -12,6 +12,7 @@ from worker.distillation.objective import BuildContext, Needs, TapMap, single
 from worker.distillation.parameters import Items, TapPair
 from worker.distillation.step import Step
 from worker.distillation.taps import pair_stages
+from worker.distillation.task import EVERY_TASK
 
 Form = Literal["one_stage", "paper"]
 
@@ -27,7 +28,7 @@ class Hint(FeatureObjective):
     """
 
     paper = "arXiv:1412.6550"
-    needs = Needs()
+    needs = Needs(tasks=EVERY_TASK)
     dimensions = (4, 2)
 
     @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.distillation.logits import standardise
+from worker.distillation.logits import Standardise, standardise
 from worker.distillation.objective import Needs, Objective, fp32, single
 from worker.distillation.parameters import Range
 from worker.distillation.step import Step
@@ -35,9 +35,7 @@ class MutualLearning(Objective):
             Literal["each", "average"], "Each peer's own prediction (mean of the divergences), or the peers' mean one."
         ] = "each"
         temperature: Annotated[float, Range(gt=0), "Divides the logits of all networks before their softmax."] = 1.0
-        standardise: Annotated[
-            bool, "Shift and scale each row of logits to mean 0 and deviation 1 first (arXiv:2403.01427)."
-        ] = False
+        standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         with fp32(step.student.logits.device):

@@ -10,6 +10,7 @@ from worker.distillation.features import FeatureObjective, same_size
 from worker.distillation.objective import Needs, fp32, single
 from worker.distillation.parameters import Items, Range, TapPair
 from worker.distillation.step import Step
+from worker.distillation.task import EVERY_TASK
 
 EPSILON = 1e-6
 """Least norm of a channel; ours."""
@@ -24,7 +25,7 @@ class NeuronSelectivityTransfer(FeatureObjective):
     """
 
     paper = "arXiv:1707.01219"
-    needs = Needs()
+    needs = Needs(tasks=EVERY_TASK)
 
     @dataclass(frozen=True)
     class Parameters:

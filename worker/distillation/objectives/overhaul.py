@@ -15,6 +15,7 @@ from worker.distillation.objective import BuildContext, Needs, TapMap, Taps, fp3
 from worker.distillation.parameters import Items, Range, TapPair
 from worker.distillation.step import Step
 from worker.distillation.taps import resolve_pairs
+from worker.distillation.task import EVERY_TASK
 
 RARE = 0.001
 """Where fewer of a channel's values than this share are negative, its margin is -3 of its standard deviations."""
@@ -33,7 +34,7 @@ class Overhaul(FeatureObjective):
     """
 
     paper = "arXiv:1904.01866"
-    needs = Needs()
+    needs = Needs(tasks=EVERY_TASK)
 
     @dataclass(frozen=True)
     class Parameters:

@@ -12,6 +12,7 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import Needs, TapMap, Taps, fp32
 from worker.distillation.parameters import Range, TapPair
 from worker.distillation.step import Step
+from worker.distillation.task import EVERY_TASK
 
 EPSILON = 1e-12
 """Least mean distance and least squared distance of a pair that has a direction."""
@@ -27,7 +28,7 @@ class Relational(EmbeddingObjective):
     """
 
     paper = "arXiv:1904.05068"
-    needs = Needs(batch_global=True)
+    needs = Needs(batch_global=True, tasks=EVERY_TASK)
     least_samples = 3
 
     @dataclass(frozen=True)

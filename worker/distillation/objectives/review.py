@@ -12,6 +12,7 @@ from worker.distillation.objective import BuildContext, Needs, TapMap, Taps, fp3
 from worker.distillation.parameters import Items, Range, TapPair
 from worker.distillation.step import Step
 from worker.distillation.taps import resolve_pairs
+from worker.distillation.task import EVERY_TASK
 
 LEVELS = (4, 2, 1)
 """Sizes in pixels to which maps are averaged, each with half of the weight before."""
@@ -28,7 +29,7 @@ class Review(FeatureObjective):
     """
 
     paper = "arXiv:2104.09044"
-    needs = Needs()
+    needs = Needs(tasks=EVERY_TASK)
 
     @dataclass(frozen=True)
     class Parameters:

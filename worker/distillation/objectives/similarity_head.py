@@ -13,6 +13,7 @@ from worker.distillation.objective import BuildContext, Needs, Objective, TapMap
 from worker.distillation.parameters import Range
 from worker.distillation.reuse import ReusedClassifier, classifier_of, deepest_map, projector
 from worker.distillation.step import Step
+from worker.distillation.task import EVERY_TASK
 
 
 class SimilarityHead(Objective):
@@ -26,7 +27,7 @@ class SimilarityHead(Objective):
     """
 
     paper = "arXiv:2203.14001"
-    needs = Needs(logits=True)
+    needs = Needs(logits=True, tasks=EVERY_TASK)
 
     @dataclass(frozen=True)
     class Parameters:

@@ -17,7 +17,8 @@ class BornAgain(Procedure):
     Furlanello et al., "Born again neural networks", arXiv:1805.04770. The job's teacher is generation 0; a job without
     one trains it first, a network like the student, on labels. Every generation trains for the job's whole budget on
     the job's objectives: the paper's are `kd` at a temperature of 1, with or without `cross_entropy`. Weights that the
-    job gives are those of the first generation only.
+    job gives are those of the first generation only. The paper's ensembles are the mean of the predictions of all
+    generations, the teacher left out.
     """
 
     paper = "arXiv:1805.04770"
@@ -28,12 +29,16 @@ class BornAgain(Procedure):
         """How many."""
 
         generations: Annotated[int, Range(ge=1, le=20), "Generations after the teacher."] = 3
+        ensemble: Annotated[
+            bool,
+            "Make the mean of two generations or more an artifact too, and measure it, where they tell classes apart.",
+        ] = True
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
         budget = {"epochs": plan.epochs, "steps": plan.steps}
         before = 0 if plan.teacher else 1
         if len(history) < before:
-            return teacher_stage(FIRST, companion(plan, None, "/student"), **budget)
+            return teacher_stage(FIRST, companion(plan, None, "/student"), plan.task, **budget)
         number = len(history) - before + 1
         if number > self.parameters.generations:
             return None
@@ -46,6 +51,12 @@ class BornAgain(Procedure):
     def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """All generations but the one that ships."""
         return {each.name: _place(each.name) for each in history[:-1]}
+
+    def ensembles(self, history: Sequence[StageResult], plan: Plan) -> dict[str, tuple[str, ...]]:
+        """All generations after the teacher."""
+        places = tuple(_place(each.name) for each in history if each.name != FIRST)
+        wanted = self.parameters.ensemble and plan.task == "classification" and len(places) > 1
+        return {"ensemble": places} if wanted else {}
 
 
 def _teacher(history: Sequence[StageResult], plan: Plan) -> str | None:

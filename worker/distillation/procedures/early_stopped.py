@@ -7,7 +7,14 @@ from typing import Annotated, Any
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import NetworkChoice, Range
 from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
-from worker.distillation.stages import companion, no_given_teacher, reads_teacher, teacher_epochs, teacher_stage
+from worker.distillation.stages import (
+    companion,
+    ground_truth_of,
+    no_given_teacher,
+    reads_teacher,
+    teacher_epochs,
+    teacher_stage,
+)
 
 TEACHER = "teacher"
 
@@ -42,7 +49,7 @@ class EarlyStopped(Procedure):
         ] = 1.0
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
-        student = replace(plan.student, objectives=self._until_stop(plan.student.objectives))
+        student = replace(plan.student, objectives=self._until_stop(plan.student.objectives, plan.task))
         if self.parameters.teacher is None:
             if plan.teacher is None or self.parameters.teacher_stop < 1:
                 words = "name the network of a teacher that is trained first, or give the job a finished one"
@@ -60,7 +67,7 @@ class EarlyStopped(Procedure):
         """The teacher that taught, where it was trained here."""
         return {} if self.parameters.teacher is None else {TEACHER: self._teacher(plan).removeprefix("stage:")}
 
-    def _until_stop(self, objectives: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    def _until_stop(self, objectives: Sequence[dict[str, Any]], task: str) -> tuple[dict[str, Any], ...]:
         """The job's objectives, those that read the teacher until the stop only."""
         stop = self.parameters.stop
         if stop == 1:
@@ -72,7 +79,8 @@ class EarlyStopped(Procedure):
             if taught[index] and isinstance(each.get("weight"), dict)
         ]
         if all(taught):
-            problems.append(Problem("/objectives", "leave nothing to learn after the stop: add `cross_entropy`"))
+            words = f"leave nothing to learn after the stop: add `{ground_truth_of(task)['name']}`"
+            problems.append(Problem("/objectives", words))
         if problems:
             raise SpecError(problems)
         return tuple(
@@ -90,7 +98,7 @@ class EarlyStopped(Procedure):
     def _teacher_stage(self, plan: Plan) -> Stage:
         taken, total = self._stop_epoch(plan)
         member = companion(plan, self.parameters.teacher, "/procedure/teacher")
-        return teacher_stage(TEACHER, member, epochs=total, snapshots=() if taken == total else (taken,))
+        return teacher_stage(TEACHER, member, plan.task, epochs=total, snapshots=() if taken == total else (taken,))
 
     def _teacher(self, plan: Plan) -> str:
         taken, total = self._stop_epoch(plan)

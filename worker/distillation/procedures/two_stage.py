@@ -18,14 +18,18 @@ FITNETS_SECOND: tuple[dict[str, Any], ...] = (
     },
 )
 """Cross-entropy and lambda times the softened one, lambda from 4 to 0. FitNets has no T², which `kd` has, so its weight is divided by it."""
+SAPUTRA_SECOND: tuple[dict[str, Any], ...] = ({"name": "attentive_imitation", "weight": 1.0},)
+FRACTIONS = {None: 0.4, "fitnets": 0.4, "saputra": 0.5}
+"""Of the budget that the first stage gets: that of the preset `saputra` is its paper's, the others are ours."""
 
 
 class TwoStage(Procedure):
-    """Two stages: the student first learns features, up to a guided layer, then trains as a whole from those weights.
+    """Two stages: the student first learns features, up to a guided layer, then trains from those weights.
 
     The preset `fitnets` is Romero et al., "FitNets: hints for thin deep nets", arXiv:1412.6550: a hint in the paper's form,
     then cross-entropy and KD at a temperature of 3 whose weight falls from 4 to 0, as in the authors' configuration
-    (adri-romsor/FitNets). The share of the budget that the first stage gets is ours.
+    (adri-romsor/FitNets). The preset `saputra`, for regression, is Saputra et al., "Distilling knowledge from a deep pose
+    regressor network", arXiv:1908.00858: attentive hints, then attentive imitation by the layers after the guided one alone.
     """
 
     paper = "arXiv:1412.6550"
@@ -34,19 +38,27 @@ class TwoStage(Procedure):
     class Parameters:
         """What the stages train on, and how the budget is split."""
 
-        preset: Annotated[Literal["fitnets"] | None, "Fills in the objectives of both stages where they are null."] = (
-            None
-        )
+        preset: Annotated[
+            Literal["fitnets", "saputra"] | None, "Fills in the objectives of both stages where they are null."
+        ] = None
         first: Annotated[Objectives | None, "Objectives of the first stage; null takes the preset's."] = None
         second: Annotated[
             Objectives | None, "Objectives of the second stage; null takes the preset's, without one the job's own."
         ] = None
-        fraction: Annotated[float, Range(gt=0, lt=1), "Share of the epochs or steps that the first stage gets."] = 0.4
+        fraction: Annotated[
+            float | None,
+            Range(gt=0, lt=1),
+            "Share of the epochs or steps that the first stage gets; null is 0.4, and 0.5 in the preset `saputra`.",
+        ] = None
         guided: Annotated[
             str | None, "The student's tap up to which the first stage trains it; null leaves that to its gradients."
         ] = None
         hint: Annotated[
             str | None, "The teacher's tap that the preset's hint compares with `guided`; null pairs by resolution."
+        ] = None
+        freeze: Annotated[
+            bool | None,
+            "Whether the second stage leaves the student as it is up to `guided`; null does in the preset `saputra` alone.",
         ] = None
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
@@ -63,7 +75,13 @@ class TwoStage(Procedure):
             )
             return Stage("first", {"student": member}, plan.teacher, **first)
         pointer = "/objectives" if self.parameters.second is None else "/procedure/second"
-        member = replace(plan.student, objectives=self._second(plan), initial="stage:first", pointer=pointer)
+        member = replace(
+            plan.student,
+            objectives=self._second(plan),
+            initial="stage:first",
+            trains_after=self._frozen(),
+            pointer=pointer,
+        )
         return Stage("second", {"student": member}, plan.teacher, **second)
 
     def _first(self) -> tuple[dict[str, Any], ...]:
@@ -77,18 +95,31 @@ class TwoStage(Procedure):
             raise SpecError(
                 [Problem(f"/procedure/{missing}", "the preset compares `guided` with `hint`: name both or none")]
             )
-        taps = None if p.guided is None else [[p.guided, p.hint]]
-        return ({"name": "hint", "weight": 1.0, "form": "paper", "taps": taps},)
+        pair = None if p.guided is None else [p.guided, p.hint]
+        if p.preset == "saputra":
+            return ({"name": "attentive_hint", "weight": 1.0, "tap": pair},)
+        return ({"name": "hint", "weight": 1.0, "form": "paper", "taps": pair and [pair]},)
 
     def _second(self, plan: Plan) -> tuple[dict[str, Any], ...]:
         p = self.parameters
         if p.second is not None:
             return tuple(p.second)
-        return plan.student.objectives if p.preset is None else FITNETS_SECOND
+        return {None: plan.student.objectives, "fitnets": FITNETS_SECOND, "saputra": SAPUTRA_SECOND}[p.preset]
+
+    def _frozen(self) -> str | None:
+        p = self.parameters
+        freeze = p.preset == "saputra" if p.freeze is None else p.freeze
+        if freeze and p.guided is None:
+            words = (
+                "the second stage is to leave the student as it is up to a guided layer: name it, or do not `freeze`"
+            )
+            raise SpecError([Problem("/procedure/guided", words)])
+        return p.guided if freeze else None
 
     def _budgets(self, plan: Plan) -> tuple[dict[str, int], dict[str, int]]:
         unit, total = ("epochs", plan.epochs) if plan.steps is None else ("steps", plan.steps)
         if total is None or total < 2:
             raise SpecError([Problem("/procedure/fraction", f"two stages need at least two {unit} of training")])
-        first = min(max(round(self.parameters.fraction * total), 1), total - 1)
+        p = self.parameters
+        first = min(max(round((p.fraction or FRACTIONS[p.preset]) * total), 1), total - 1)
         return {unit: first}, {unit: total - first}

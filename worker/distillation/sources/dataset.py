@@ -10,11 +10,13 @@ from torch import nn
 from worker.distillation.data import samplers
 from worker.distillation.data.augmentation import Views
 from worker.distillation.data.images import Images
+from worker.distillation.data.strong_views import STRONGEST, StrongViews
 from worker.distillation.division import Division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
-from worker.distillation.source import Position, Source, SourceContext, SourceNeeds
+from worker.distillation.source import InputContract, Position, Source, SourceContext, SourceNeeds
 from worker.distillation.step import Batch
+from worker.distillation.task import EVERY_TASK
 
 
 class Dataset(Source):
@@ -23,13 +25,15 @@ class Dataset(Source):
     The order of an epoch and how each image is moved depend on the seed and the epoch alone, so that the position is
     all that a resume needs. The sampler `per_class` is that of BAKE (Ge et al., arXiv:2104.13298): every image of the
     shuffled dataset, and beside it others of its class, so that an epoch has `1 + mates` times as many images; each
-    gets a view of its own.
+    gets a view of its own. Where an objective asks for second views, each image of a batch is augmented a second time.
     """
 
-    provides = ("label", "index")
+    provides = ("label", "index", "second_view", "target")
     needs = SourceNeeds(dataset=True)
     samplers = ("per_class",)
+    tasks = EVERY_TASK
     divides = True
+    provides_when = {("teacher_reads", "privileged"): ("privileged",)}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -46,6 +50,18 @@ class Dataset(Source):
         mates: Annotated[
             int, Range(ge=1, le=64), "How many others of its class the sampler `per_class` draws for each image."
         ] = 3
+        second_view: Annotated[
+            Literal["redrawn", "strong"],
+            "For objectives that ask for one: the same augmentation drawn again, or two operations of RandAugment after it.",
+        ] = "strong"
+        strength: Annotated[
+            int, Range(ge=0, le=STRONGEST), "Magnitude of a strong view's operations (arXiv:1909.13719)."
+        ] = 10
+        teacher_reads: Annotated[
+            Literal["image", "privileged"],
+            "What a given teacher reads of each sample: the student's image, or the dataset's `privileged` image, brought to "
+            "the teacher's own input while the student's is `student/input`.",
+        ] = "image"
 
     def build(self, context: SourceContext) -> None:
         """Take the dataset.
@@ -61,6 +77,8 @@ class Dataset(Source):
         if self.per_class:
             self._check_classes(context.dataset)
         self.images = context.dataset
+        if self.parameters.teacher_reads == "privileged":
+            self._check_privileged(context.contract)
         self._epoch: int | None = None
 
     def check_sampler(self, demanded: str | None) -> None:
@@ -69,11 +87,22 @@ class Dataset(Source):
             words = f"must be {demanded!r}, as the objectives demand, or left out"
             raise SpecError([Problem("/source/sampler", words)])
 
+    def check_inputs(self, student: InputContract, teacher: InputContract | None) -> None:
+        p = self.parameters
+        if p.teacher_reads == "image" or p.augmentation == "none" or teacher is None:
+            return
+        sizes = [f"{each.height}x{each.width}" for each in (student, teacher)]
+        if sizes[0] != sizes[1]:
+            words = f"moves both images of a sample alike, but the student reads {sizes[0]} and the teacher {sizes[1]}"
+            raise SpecError([Problem("/source/augmentation", words)], "Choose `none`, or inputs of one size.")
+
     def steps_per_epoch(self) -> int:
         return samplers.steps(len(self.images), self._anchors, self.parameters.drop_last)
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
-        """Batch `position.step` of epoch `position.epoch`; fields `label` and `index`, both (B,) int64.
+        """Batch `position.step` of epoch `position.epoch`; fields `label` and `index`, both (B,) int64, and `second_view`
+        (B, C, H, W), normalised, where it is asked for. `privileged` (B, C', H', W'), normalised for the teacher, is moved
+        as the image is.
 
         With the sampler `per_class` it holds as many images as fit beside their mates, then the first mate of each,
         then the second, and so on.
@@ -83,14 +112,23 @@ class Dataset(Source):
         whole = self._drawn[rows].T.flatten()
         division = Division.of(len(whole), self.context.ranks)
         chosen = whole[division.rows]
-        image = self.images.image[chosen]
-        if self._views is not None:
-            image = self._views.apply(image, self._view[rows].T.flatten()[division.rows])
-        fields = {"label": self.images.label[chosen], "index": self.images.index[chosen]}
+        pixels, view = self.images.image[chosen], self._view[rows].T.flatten()[division.rows]
+        image = self._views.apply(pixels, view) if self._views is not None else pixels
+        fields = self.images.batch_fields(chosen)
+        if "second_view" in self.context.fields:
+            again = self._second.apply(pixels, view) if self._second is not None else pixels
+            if self._strong is not None:
+                again = self._strong.apply(again, self._order[rows].T.flatten()[division.rows])
+            fields["second_view"] = self.images.normalise(again)
+        if self.parameters.teacher_reads == "privileged":
+            other = self.images.for_teacher
+            shown = other.image[chosen]
+            fields["privileged"] = other.normalise(self._views.apply(shown, view) if self._views is not None else shown)
         return Batch(self.images.normalise(image), fields, division=division)
 
     def _begin(self, epoch: int) -> None:
-        """Draw an epoch: `_drawn` (N, 1 + mates), positions of images and of their mates, and the view of each."""
+        """Draw an epoch: `_drawn` (N, 1 + mates), positions of images and of their mates, and the view of each, `_view`
+        (N, 1 + mates), of which `_order` is a copy on the CPU."""
         if epoch == self._epoch:
             return
         size, seed, device = len(self.images), self.context.seed, self.images.image.device
@@ -100,12 +138,24 @@ class Dataset(Source):
             mates = samplers.mates(self.images.label.cpu(), drawn[:, 0], self.parameters.mates, draw)
             drawn = torch.cat([drawn, mates], dim=1)
             view = torch.arange(drawn.numel()).view_as(drawn)
-        self._drawn, self._view, self._views = drawn.to(device), view.to(device), None
-        if self.parameters.augmentation != "none":
-            flips = self.parameters.augmentation == "standard"
-            draw = samplers.generator(seed, "augmentation", epoch)
-            self._views = Views.draw(drawn.numel(), self.parameters.padding, flips, draw, device)
+        self._drawn, self._view, self._order, self._strong = drawn.to(device), view.to(device), view, None
+        self._views, self._second = (self._draw_views(drawn.numel(), each, epoch) for each in ("", "second view/"))
+        if self.parameters.second_view == "strong" and "second_view" in self.context.fields:
+            draw = samplers.generator(seed, "strong views", epoch)
+            self._strong = StrongViews.draw(drawn.numel(), self.parameters.strength, draw)
         self._epoch = epoch
+
+    def _draw_views(self, size: int, which: str, epoch: int) -> Views | None:
+        p = self.parameters
+        if p.augmentation == "none" or (which and "second_view" not in self.context.fields):
+            return None
+        draw = samplers.generator(self.context.seed, f"{which}augmentation", epoch)
+        return Views.draw(size, p.padding, p.augmentation == "standard", draw, self.images.image.device)
+
+    def _check_privileged(self, student: InputContract) -> None:
+        if self.images.privileged is None:
+            raise SpecError([Problem("/dataset", "holds no `privileged` images, which the teacher is to read")])
+        self.check_inputs(student, self.images.privileged.contract)
 
     def _check_classes(self, images: Images) -> None:
         if not self._anchors:

@@ -34,6 +34,14 @@ def random_affine(image_BCHW: Tensor, random: torch.Generator) -> Tensor:
     return F.grid_sample(image_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def random_roll(image_BCHW: Tensor, pixels: int, flip: bool, random: torch.Generator) -> Tensor:
+    """The batch rolled by up to `pixels` along each axis, what leaves on one side coming back on the other; with `flip`
+    also mirrored left to right, or not, with equal chance."""
+    down, right = torch.randint(-pixels, pixels + 1, (2,), generator=random).tolist()
+    view = image_BCHW.roll((down, right), dims=(2, 3))
+    return view.flip(3) if flip and torch.rand((), generator=random).item() < 0.5 else view
+
+
 def matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """Matrices (B, 2, 2) with rows (a, b) and (c, d), each (B,)."""
     return torch.stack([a, b, c, d], dim=1).unflatten(1, (2, 2))

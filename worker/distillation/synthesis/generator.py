@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from worker.distillation.source import InputContract
 
 Resolution = Literal["full", "half"]
+Output = Literal["tanh", "affine"]
 
 
 class Generator(nn.Module):
@@ -21,12 +22,22 @@ class Generator(nn.Module):
     (`resolution="full"`, as published), or at the very end (`"half"`: all convolutions run on a quarter of the pixels,
     which is several times cheaper). Sizes that 4 does not divide are rounded up at the start and met exactly at the
     end. The last normalisation gives every channel mean 0 and variance 1 over the batch: images are already
-    normalised. The two large epsilons are the authors'. With width 128, latent 100 and one channel of 32 x 32 it has
-    1,049,985 parameters.
+    normalised. DAFL's authors have an inner `epsilon` of 0.8. With `output="affine"` there is no tanh, and a scale and
+    shift of every channel is learnt (Micaelli, Storkey, arXiv:1905.09768). With width 128, latent 100 and one channel
+    of 32 x 32 it has 1,049,985 parameters.
     """
 
-    def __init__(self, contract: InputContract, latent: int, width: int, resolution: Resolution):
+    def __init__(
+        self,
+        contract: InputContract,
+        latent: int,
+        width: int,
+        resolution: Resolution,
+        epsilon: float = 0.8,
+        output: Output = "tanh",
+    ):
         super().__init__()
+        self.bounded = output == "tanh"
         self.latent, self.width, self.resolution = latent, width, resolution
         self.start, self.middle, self.size = [
             (-(-contract.height // part), -(-contract.width // part)) for part in (4, 2, 1)
@@ -35,11 +46,11 @@ class Generator(nn.Module):
         self.stem = nn.Linear(latent, width * self.start[0] * self.start[1])
         self.stem_norm = nn.BatchNorm2d(width)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(width, eps=0.8)
+        self.norm1 = nn.BatchNorm2d(width, eps=epsilon)
         self.conv2 = nn.Conv2d(width, narrow, 3, padding=1)
-        self.norm2 = nn.BatchNorm2d(narrow, eps=0.8)
+        self.norm2 = nn.BatchNorm2d(narrow, eps=epsilon)
         self.to_image = nn.Conv2d(narrow, contract.channels, 3, padding=1)
-        self.image_norm = nn.BatchNorm2d(contract.channels, affine=False)
+        self.image_norm = nn.BatchNorm2d(contract.channels, affine=not self.bounded)
 
     def forward(self, noise_BZ: Tensor) -> Tensor:
         """Images (B, C, H, W), float32."""
@@ -53,14 +64,21 @@ class Generator(nn.Module):
         image = self.to_image(hidden).float()
         if self.resolution == "half":
             image = F.interpolate(image, size=self.size, mode="bilinear", align_corners=False)
-        return self.image_norm(image.tanh()).contiguous()
+        return self.image_norm(image.tanh() if self.bounded else image).contiguous()
 
 
 def seeded(
-    contract: InputContract, latent: int, width: int, resolution: Resolution, seed: int, device: torch.device
+    contract: InputContract,
+    latent: int,
+    width: int,
+    resolution: Resolution,
+    seed: int,
+    device: torch.device,
+    epsilon: float = 0.8,
+    output: Output = "tanh",
 ) -> Generator:
     """A fresh generator on `device` whose weights depend on `seed` alone; the global generators are left as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        generator = Generator(contract, latent, width, resolution)
+        generator = Generator(contract, latent, width, resolution, epsilon, output)
     return generator.to(device)

@@ -1,9 +1,8 @@
-"""Classification: one label a sample; its ground-truth loss and its figures.
+"""Classification: one class a sample.
 
-Shapes: B batch, K classes, N samples.
+Shapes: N samples, K classes.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.pulse import pulse
-from worker.distillation.step import Batch, Outputs
+from worker.distillation.task import Predict, Task, Verdict, predict
 
 if TYPE_CHECKING:
     from worker.distillation.data.images import Images
@@ -20,21 +18,41 @@ if TYPE_CHECKING:
 CALIBRATION_BINS = 15
 """As in Guo et al., "On calibration of modern neural networks", arXiv:1706.04599."""
 
-Predict = Callable[[Tensor], Outputs | Tensor]
-"""Images (B, C, H, W), normalised, to `Outputs` or to logits (B, K)."""
 
+class Classification(Task):
+    """One of several classes a sample, told by the largest logit."""
 
-def ground_truth_loss(outputs: Outputs, batch: Batch) -> Tensor:
-    """Mean cross-entropy with the labels, in single precision."""
-    return F.cross_entropy(outputs.logits.float(), batch.fields["label"])
+    ground_truth = {"name": "cross_entropy"}
+    objective_defaults = (
+        {"name": "cross_entropy", "weight": 0.1},
+        {"name": "kd", "weight": 0.9, "temperature": 4.0},
+    )
+    figure = "accuracy"
+
+    def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
+        check_labels(images, outputs, pointer)
+
+    def evaluate(
+        self, network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
+    ) -> dict[str, float]:
+        return evaluate(network_fn, images, batch_size, teacher_fn)
+
+    def judge(self, teacher_fn: Predict, images: "Images", batch_size: int) -> Verdict:
+        """By its accuracy: within three standard deviations of guessing is chance."""
+        right = evaluate(teacher_fn, images, batch_size)["accuracy"]
+        chance = 1 / images.classes
+        worthless = right <= chance + 3 * (chance * (1 - chance) / len(images)) ** 0.5
+        return Verdict(f"{right:.1%} of {len(images)} images classified correctly", worthless)
 
 
 def check_labels(images: "Images", classes: int, pointer: str) -> None:
     """See that a network of so many classes can be compared with the labels.
 
     Raises:
-        SpecError: a label is too large.
+        SpecError: the images have no class each, or a label is too large.
     """
+    if "label" not in images.fields or images.label.ndim != 1:
+        raise SpecError([Problem(pointer, "does not name one class for each image")], "Name another dataset or task.")
     largest = int(images.label.max())
     if largest >= classes:
         message = f"has labels up to {largest}, and the student tells {classes} classes apart (0 to {classes - 1})"
@@ -64,26 +82,6 @@ def evaluate(
         figures["agreement"] = (logits.argmax(1) == teacher_logits.argmax(1)).double().mean()
         figures["teacher_kl"] = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
     return {name: float(value) for name, value in figures.items()}
-
-
-@torch.no_grad()
-def predict(
-    network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Logits (N, K) of the network, and of the teacher where there is one, on the CPU in double precision."""
-    rows: list[Tensor] = []
-    teacher_rows: list[Tensor] = []
-    for part in images.image.split(batch_size):
-        pulse()
-        image = images.normalise(part)
-        rows.append(_logits(network_fn(image)))
-        if teacher_fn is not None:
-            teacher_rows.append(_logits(teacher_fn(image)))
-    return torch.cat(rows), torch.cat(teacher_rows) if teacher_rows else None
-
-
-def _logits(given: Outputs | Tensor) -> Tensor:
-    return (given.logits if isinstance(given, Outputs) else given).cpu().double()
 
 
 def accuracy(logits: Tensor, label: Tensor, top: int = 1) -> Tensor:

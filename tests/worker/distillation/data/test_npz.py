@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from worker.distillation.data import npz
 from worker.distillation.data.packed import Options, Packed
@@ -191,3 +192,36 @@ def test_truncated_archive_is_refused(path: Path):
     save(path, images=pixels(6, 8, 8), labels=LABEL)
     path.write_bytes(path.read_bytes()[:-30])
     refused(path, "not a whole zip archive")
+
+
+def test_second_pictures_are_read_beside_the_first(path: Path, tmp_path: Path):
+    grey, colour = pixels(6, 8, 10), pixels(6, 4, 4, 3)
+    save(path, x_train=grey, y_train=LABEL, x_test=grey[:2], y_test=LABEL[:2], privileged=colour)
+    packed = read(path, height=16, width=16)
+    assert packed.splits["train"][0].shape == (6, 1, 16, 16)
+    assert torch.equal(packed.privileged["train"], torch.from_numpy(colour.transpose(0, 3, 1, 2).copy()))
+    packed.write(tmp_path / "canonical")
+    with safe_open(tmp_path / "canonical", framework="pt") as file:
+        kept = {name for name in file.keys() if name.endswith("privileged")}  # noqa: SIM118
+        assert kept == {"train.privileged"}
+    found = packed.findings()["privileged"]
+    assert (found["channels"], found["height"], found["width"], found["splits"]) == (3, 4, 4, ["train"])
+    assert found["mean"] == pytest.approx(colour.mean((0, 1, 2)) / 255)
+
+
+def test_second_pictures_that_belong_to_no_sample_are_refused(path: Path):
+    grey = pixels(6, 8, 10)
+    train = {"x_train": grey, "y_train": LABEL}
+    save(path, **train, privileged=grey[:5])
+    refused(path, "5 privileged images and 6 images")
+    save(path, **train, privileged_test=grey)
+    refused(path, "training samples have no privileged")
+    save(path, **train, privileged=grey, privileged_test=grey)
+    refused(path, "6 privileged images and 0 images")
+    save(path, **train, x_test=grey, y_test=LABEL, privileged=grey, privileged_test=pixels(6, 4, 4))
+    refused(path, "privileged images differ")
+
+
+def test_a_dataset_of_one_picture_says_so(path: Path):
+    save(path, x_train=pixels(6, 8, 10), y_train=LABEL)
+    assert read(path).findings()["privileged"] is None

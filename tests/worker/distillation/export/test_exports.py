@@ -179,3 +179,14 @@ def test_unknown_formats_and_broken_weights_are_refused(tmp_path: Path):
     with pytest.raises(EngineError, match="`bias` holds NaN"):
         export(network, CONTRACT, NAMES, ["safetensors"], tmp_path, META)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("task", "output", "outputs"), [("regression", "values", 1), ("embedding", "embedding", 6)])
+def test_files_of_other_tasks_say_what_the_answer_is(task: str, output: str, outputs: int, tmp_path: Path):
+    torch.manual_seed(0)
+    network = networks.build("mlp", outputs, CONTRACT, {"hidden": [4]})
+    meta = {"network": "mlp", "options": {"hidden": [4]}, "task": task, "output": output}
+    export(network, CONTRACT, tuple("abcdef"[:outputs]), ["onnx"], tmp_path, meta)
+    session = onnxruntime.InferenceSession(tmp_path / "student.onnx", providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_outputs()] == [output]
+    assert session.get_modelmeta().custom_metadata_map["task"] == task

@@ -28,7 +28,12 @@ def make(tmp_path: Path, figures: dict[str, Any], **spec: Any) -> dict[str, Any]
     values = {
         "job": "job_1",
         "attempt": 2,
-        "spec": {"student": {"network": "mlp", "options": options}, "training": {"seed": 5, "epochs": 1}, **spec},
+        "spec": {
+            "student": {"network": "mlp", "options": options},
+            "source": {"name": "dataset"},
+            "training": {"seed": 5, "epochs": 1},
+            **spec,
+        },
         "teacher": {"network": "mlp", "classes": 3, "weights": "teacher", "input": contract},
     }
     return report(
@@ -106,3 +111,17 @@ def test_networks_are_left_as_they_were(tmp_path: Path):
     network = networks.build("lenet5", 3, InputContract(1, 32, 32, (0.5,), (0.5,))).train()
     reports.cost(network, InputContract(1, 32, 32, (0.5,), (0.5,)))
     assert network.training and all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_summary_names_the_tasks_own_figure(tmp_path: Path):
+    evaluation = {
+        "split": "test",
+        "images": 3,
+        "figure": "r2",
+        "student": {"r2": 0.5, "mean_absolute_error": 1.0},
+        "teacher": None,
+    }
+    content = make(tmp_path, {"evaluation": evaluation, "without_data": None}, task="regression")
+    assert content["summary"]["figure"] == {"name": "r2", "student": 0.5, "teacher": None}
+    assert content["summary"]["accuracy"] is None
+    assert make(tmp_path, {"evaluation": None, "without_data": None})["summary"]["figure"] is None

@@ -1,5 +1,6 @@
 """Networks: their sizes by arithmetic, their shapes, and that nothing is fetched to build them."""
 
+import re
 import socket
 
 import pytest
@@ -58,6 +59,15 @@ def test_mlp_is_hintons_by_default_and_linear_without_hidden_layers():
     torch.testing.assert_close(linear(x), x.flatten(1) @ linear.fc1.weight.T + linear.fc1.bias)
 
 
+def test_mlp_without_activations_is_a_product_of_matrices():
+    options = {"hidden": [5, 3], "activation": "none", "bias": False}
+    deep = networks.build("mlp", 10, contract_of(1, 4), options)
+    assert size_of(deep) == 16 * 5 + 5 * 3 + 3 * 10
+    x = torch.randn(2, 1, 4, 4)
+    product = deep.fc3.weight @ deep.fc2.weight @ deep.fc1.weight
+    torch.testing.assert_close(deep(x), x.flatten(1) @ product.T)
+
+
 @pytest.mark.parametrize("hidden", [[0], [3, -1], [1.5], "8", [8] * 17])
 def test_mlp_refuses_sizes_that_are_none(hidden):
     with pytest.raises(SpecError) as caught:
@@ -79,7 +89,7 @@ def residual_size(depth, widths, classes):
     return total + convolution(width, classes, 1)
 
 
-@pytest.mark.parametrize("name", [name for name in networks.names() if name.endswith("_cifar")])
+@pytest.mark.parametrize("name", [name for name in networks.names() if re.match(r"resnet\d", name)])
 def test_residual_networks_have_the_size_of_their_depth_and_widths(name):
     depth, _, wide = name.removeprefix("resnet").removesuffix("_cifar").partition("x")
     widths = (32, 64, 128, 256) if wide else (16, 16, 32, 64)
@@ -148,7 +158,7 @@ def test_same_seed_same_weights():
 @pytest.mark.parametrize(
     ("name", "options", "pointer"),
     [
-        ("lenet", {}, "/network"), ("torchvision/resnet19", {}, "/network"), ("torchvision/fcn_resnet50", {}, "/network"),
+        ("lenet4", {}, "/network"), ("torchvision/resnet19", {}, "/network"), ("torchvision/fcn_resnet50", {}, "/network"),
         ("torchvision/", {}, "/network"), ("torchvision/ResNet18", {}, "/network"), ("timm/nothing", {}, "/network"),
         ("timm/hf-hub:some/thing", {}, "/network"), ("timm/../resnet18", {}, "/network"), ("", {}, "/network"),
         ("lenet5", {"width": 2}, "/options/width"), ("torchvision/resnet18", {"weights": "DEFAULT"}, "/options/weights"),
@@ -172,3 +182,23 @@ def test_images_that_a_library_cannot_read_are_refused(name):
         network = networks.build(name, 6, contract_of(3, 50))
         Tapped(network, torch.zeros(2, 3, 50, 50))
     assert [problem.pointer for problem in caught.value.problems] == ["/network"]
+
+
+def test_families_hold_the_named_networks():
+    half = networks.build("lenet", 10, GREY)
+    assert size_of(half) == size_of(networks.build("lenet5_half", 10, GREY))
+    whole = networks.build("lenet", 10, GREY, {"first": 6, "second": 16, "third": 120, "hidden": 84})
+    assert size_of(whole) == size_of(networks.build("lenet5", 10, GREY))
+    colour = contract_of(3, 32)
+    for depth in (8, 20, 56):
+        family = networks.build("resnet_cifar", 10, colour, {"depth": depth})
+        assert family.state_dict().keys() == networks.build(f"resnet{depth}_cifar", 10, colour).state_dict().keys()
+    wide = networks.build("resnet_cifar", 10, colour, {"depth": 14, "width": 24})
+    assert size_of(wide) == residual_size(14, (24, 24, 48, 96), 10)
+
+
+@pytest.mark.parametrize("depth", [9, 21])
+def test_residual_networks_refuse_depths_that_are_none(depth):
+    with pytest.raises(SpecError, match=f"such as {depth - 1}") as caught:
+        networks.build("resnet_cifar", 10, GREY, {"depth": depth})
+    assert [problem.pointer for problem in caught.value.problems] == ["/options/depth"]

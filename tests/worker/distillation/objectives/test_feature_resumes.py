@@ -3,14 +3,19 @@
 import shutil
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
-from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run_whole, same_bits, student_of
-from worker.distillation import networks
+from tests.worker.distillation.killed_runs import (
+    INPUT,
+    job_of,
+    run_killed,
+    run_whole,
+    same_bits,
+    student_of,
+    with_residual_teacher,
+)
 from worker.distillation.check import check
 from worker.distillation.errors import SpecError
-from worker.distillation.job import Job, read_contract
+from worker.distillation.job import Job
 
 LABEL = {"name": "cross_entropy"}
 SAME = {"student": {"network": "lenet5", "options": {}}}
@@ -30,18 +35,7 @@ SHAPES = {
 @pytest.fixture(scope="module")
 def residual_inputs(engine_inputs, tmp_path_factory):
     """The same dataset with a teacher that has BatchNorm."""
-    folder = shutil.copytree(engine_inputs, tmp_path_factory.mktemp("residual") / "engine")
-    data = load_file(folder / "inputs" / "dataset.safetensors")
-    image, label = (data["train.image"].float() / 255 - 0.5) / 0.25, data["train.label"]
-    torch.manual_seed(11)
-    teacher = networks.build("resnet8_cifar", 4, read_contract(INPUT), {})
-    optimizer = torch.optim.Adam(teacher.parameters(), lr=3e-3)
-    for _ in range(15):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(teacher(image), label).backward()
-        optimizer.step()
-    save_file(teacher.state_dict(), folder / "inputs" / "teacher.safetensors")
-    return folder
+    return with_residual_teacher(engine_inputs, tmp_path_factory.mktemp("residual") / "engine")
 
 
 def job_for(shape, folder):

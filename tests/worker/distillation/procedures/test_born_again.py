@@ -3,12 +3,15 @@
 import io
 import shutil
 
+import onnxruntime
+import pytest
 import torch
 
 from tests.worker.distillation.killed_runs import same_bits
 from tests.worker.distillation.procedures.plans import STUDENT, plan_of, procedure_of, stages_of
-from tests.worker.distillation.procedures.trained import report_of, run_in, taught, terms_of, weights_of
+from tests.worker.distillation.procedures.trained import report_of, run, run_in, taught, terms_of, weights_of
 from worker.distillation.channel import Channel
+from worker.distillation.job import Job
 from worker.distillation.procedure import GIVEN
 from worker.distillation.run import Run
 from worker.distillation.source import Position
@@ -41,10 +44,64 @@ def test_generations_are_fresh_and_all_are_kept(engine_inputs, tmp_path):
     stages, _ = stages_of(done.lineage.procedure, done.lineage.plan)
     beginnings = [done.lineage.initial(stage, name).conv1.weight for stage in stages for name in stage.members]
     assert all(not torch.equal(beginnings[i], beginnings[j]) for i in range(3) for j in range(i))
-    assert [kept["name"] for kept in report_of(folder)["kept"]] == ["generation_0", "generation_1"]
+    assert [kept["name"] for kept in report_of(folder)["kept"]] == ["generation_0", "generation_1", "ensemble"]
     for name, part in (("generation_0", "generation_0/teacher"), ("generation_1", "generation_1/student")):
         assert same_bits(weights_of(folder, name), done.checkpoints.thaw(f"stage/{part}"))
     assert same_bits(weights_of(folder), done.checkpoints.thaw("stage/generation_2/student"))
+
+
+def ensemble_of(inputs, folder, exports):
+    """A job of two generations in a folder: the run, its generations, the images that it is measured on, and their mean."""
+    shutil.copytree(inputs, folder)
+    job = taught(folder, TWO, training={"steps": 3}, evaluation={"split": "train"}, exports=exports)
+    done = run(Job({**job.values, "evaluation": "inputs/dataset.safetensors"}, folder))
+    generations = [done.lineage.network(f"generation_{number}/student").eval() for number in (1, 2)]
+    images = done.evaluation[0]
+    with torch.no_grad():
+        mean = sum(network(images.normalise(images.image)).softmax(1) for network in generations) / 2
+    return done, generations, images, mean
+
+
+def test_the_ensemble_is_kept_and_measured(engine_inputs, tmp_path):
+    folder = tmp_path / "job"
+    done, generations, images, mean = ensemble_of(engine_inputs, folder, ["safetensors"])
+    weights = weights_of(folder, "ensemble")
+    for number, network in enumerate(generations):
+        whole = {f"{number}.{key}": value for key, value in network.state_dict().items()}
+        assert same_bits(whole, _part(weights, number))
+    told = next(kept for kept in report_of(folder)["kept"] if kept["name"] == "ensemble")
+    assert told["evaluation"]["accuracy"] == pytest.approx((mean.argmax(1) == images.label).double().mean().item())
+    loss = -mean.log()[torch.arange(len(images)), images.label].mean()
+    assert told["evaluation"]["cross_entropy"] == pytest.approx(loss.item(), rel=1e-5)
+    assert told["options"]["members"] == [{"network": "lenet5_half", "options": {}}] * 2
+    said = {event["name"] for event in done.events if event["event"] == "artifact"}
+    assert said == {"student.safetensors", "generation_1.safetensors", "ensemble.safetensors", "report.json"}
+
+
+@pytest.mark.slow
+def test_the_ensemble_is_one_graph(engine_inputs, tmp_path):
+    _, _, images, mean = ensemble_of(engine_inputs, tmp_path / "job", ["onnx"])
+    path = tmp_path / "job" / "output" / "ensemble.onnx"
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"image": images.normalise(images.image).numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits).softmax(1), mean, rtol=1e-4, atol=1e-6)
+
+
+def _part(weights, number):
+    return {key: value for key, value in weights.items() if key.startswith(f"{number}.")}
+
+
+def test_an_ensemble_has_two_members_at_least_and_not_the_teacher():
+    def ensembles(plan, **values):
+        procedure = procedure_of("born_again", **values)
+        return procedure.ensembles(stages_of(procedure, plan)[1], plan)
+
+    assert ensembles(plan_of(teacher=None), generations=2) == {
+        "ensemble": ("generation_1/student", "generation_2/student")
+    }
+    assert ensembles(plan_of(teacher=None), generations=1) == {}
+    assert ensembles(plan_of(), ensemble=False) == {}
+    assert ensembles(plan_of(task="regression")) == {}
 
 
 def test_the_first_generation_is_plain_distillation_to_the_bit(engine_inputs, tmp_path):

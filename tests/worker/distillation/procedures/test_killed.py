@@ -18,7 +18,7 @@ SHAPES = {
     "mutual at once, with a teacher": (
         {"name": "mutual", "update": "simultaneous", "ships": 1}, {"objectives": [CE, KD, MUTUAL]}, ["cohort_student"], 3,
     ),
-    "born again": ({"name": "born_again", "generations": 2}, {}, ["generation_1"], 6),
+    "born again": ({"name": "born_again", "generations": 2}, {}, ["generation_1", "ensemble"], 6),
     "born again from nothing": (
         {"name": "born_again", "generations": 1}, {"teacher": False}, ["generation_0"], 6,
     ),
@@ -30,13 +30,17 @@ SHAPES = {
     "a route": (
         {"name": "route", "teacher": MLP, "teacher_epochs": 2, "anchors": 2}, {"teacher": False}, ["teacher"], 11,
     ),
+    "a route that skips": (
+        {"name": "route", "teacher": MLP, "teacher_epochs": 3, "anchors": 3, "choice": "greedy", "delta": 1e-9},
+        {"teacher": False, "training": {"steps": 3, "validation_fraction": 0.25}}, ["teacher"], 12,
+    ),
 }  # fmt: skip
 KILLS = [(shape, at) for shape, (*_, steps) in SHAPES.items() for at in range(1, steps + 1)]
 
 
 def job(shape, folder):
     procedure, rest, _, _ = SHAPES[shape]
-    return taught(folder, procedure, training={"steps": 3}, student=dict(HALF), **rest)
+    return taught(folder, procedure, **({"training": {"steps": 3}, "student": dict(HALF)} | rest))
 
 
 def files_of(shape, folder):

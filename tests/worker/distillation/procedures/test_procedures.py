@@ -26,6 +26,7 @@ PURE = [
     ("early_stopped", {}, BOTH),
     ("early_stopped", {"teacher": LENET, "teacher_stop": 0.5}, BOTH | {"teacher": None}),
     ("route", {"teacher": LENET}, {"teacher": None}),
+    ("route", {"choice": "greedy"}, {"teacher": None, "held_out": True}),
 ]
 
 
@@ -116,3 +117,21 @@ def test_what_cannot_work_is_refused_before_the_first_stage(values, plan, pointe
     with pytest.raises(SpecError) as caught:
         procedure_of("two_stage", **values).next((), plan_of(**plan))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
+
+
+def test_saputra_is_an_attentive_hint_and_then_imitation_by_the_rest():
+    procedure = procedure_of("two_stage", preset="saputra", guided="relu4", hint="relu5")
+    (first, second), _ = stages_of(procedure, plan_of(epochs=60, steps=None))
+    assert (first.epochs, second.epochs) == (30, 30)
+    before, after = first.members["student"], second.members["student"]
+    assert before.objectives == ({"name": "attentive_hint", "weight": 1.0, "tap": ["relu4", "relu5"]},)
+    assert after.objectives == ({"name": "attentive_imitation", "weight": 1.0},)
+    assert (before.trains_through, before.trains_after) == ("relu4", None)
+    assert (after.trains_through, after.trains_after) == (None, "relu4")
+
+
+@pytest.mark.parametrize(("preset", "freeze", "frozen"), [("fitnets", True, "relu4"), ("saputra", False, None)])
+def test_whether_the_first_layers_stay_can_be_said(preset, freeze, frozen):
+    procedure = procedure_of("two_stage", preset=preset, guided="relu4", hint="relu5", freeze=freeze)
+    (_, second), _ = stages_of(procedure, plan_of())
+    assert second.members["student"].trains_after == frozen

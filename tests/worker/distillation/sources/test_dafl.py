@@ -10,7 +10,7 @@ from worker.distillation.checkpoint import snapshot
 from worker.distillation.errors import SpecError
 from worker.distillation.parameters import parse
 from worker.distillation.source import InputContract, Position, SourceContext
-from worker.distillation.sources.dafl import PRESETS, Dafl
+from worker.distillation.sources.dafl import Dafl
 from worker.distillation.taps import Tapped
 
 SMALL = {"latent": 6, "generator_width": 4, "generator_batch": 16, "pool_images": 40, "generator_learning_rate": 0.01}
@@ -132,6 +132,12 @@ def test_metrics_and_previews():
             "activation",
             "adversarial",
             "class_balance",
+            "confidence",
+            "diversity",
+            "spread",
+            "agreement",
+            "disagreement",
+            "restarts",
             "bf16",
             "pool_images",
         )
@@ -161,4 +167,4 @@ def test_too_little_memory_is_refused_with_what_would_do():
 
 def test_presets_choose_whatever_has_no_default():
     null = {name for name, field in Dafl.Parameters.__dataclass_fields__.items() if field.default is None}
-    assert set(PRESETS["fast"]) == set(PRESETS["paper"]) == null
+    assert set(Dafl.presets["fast"]) == set(Dafl.presets["paper"]) == null

@@ -7,6 +7,7 @@ import torch
 
 from worker.distillation.data.images import Images
 from worker.distillation.errors import SpecError
+from worker.distillation.ranks import Ranks
 from worker.distillation.source import InputContract, Position, SourceContext
 from worker.distillation.sources.dataset import Dataset
 
@@ -103,3 +104,59 @@ def test_missing_dataset_and_unknown_sampler_are_refused():
     with pytest.raises(SpecError, match="pairs") as caught:
         Dataset().build(replace(context(images()), sampler="pairs"))
     assert [problem.pointer for problem in caught.value.problems] == ["/source"]
+
+
+def asked_for(held: Images, **parameters: object) -> Dataset:
+    made = Dataset(Dataset.Parameters(**parameters))
+    made.build(replace(context(held), fields=("label", "second_view")))
+    return made
+
+
+def test_second_views_are_given_to_those_who_ask_and_change_nothing_else():
+    held = replace(images(), image=torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8))
+    plain, both = epoch(source(held, augmentation="standard"), 1), epoch(asked_for(held, augmentation="standard"), 1)
+    for one, other in zip(plain, both, strict=True):
+        assert "second_view" not in one.fields and torch.equal(one.image, other.image)
+        assert other.fields["second_view"].shape == one.image.shape
+        assert not torch.equal(other.fields["second_view"], one.image)
+
+
+def test_a_redrawn_second_view_is_the_image_where_nothing_is_augmented():
+    for batch in epoch(asked_for(images(), second_view="redrawn"), 0):
+        assert torch.equal(batch.fields["second_view"], batch.image)
+
+
+@pytest.mark.parametrize("sampler", [None, "per_class"])
+def test_second_views_depend_on_seed_and_position_alone(sampler: str | None):
+    held = replace(images(), image=torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8))
+    straight = [batch for number in range(2) for batch in epoch(asked_for(held, sampler=sampler), number)]
+    made = asked_for(held, sampler=sampler)
+    again = made.batch(Position(1, 2, 0, 0.5), {})
+    assert torch.equal(again.fields["second_view"], straight[made.steps_per_epoch() + 2].fields["second_view"])
+
+
+@pytest.mark.parametrize("sampler", ["shuffled", "per_class"])
+def test_second_pictures_are_divided_and_moved_as_the_first(sampler: str):
+    """With the same bytes as second pictures and a contract that only shifts and scales them, each row tells its partner."""
+    noise = torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8)
+    other = replace(images(), image=noise, contract=InputContract(1, 8, 8, (0.0,), (2.0,)))
+    held = replace(images(), image=noise, privileged=other)
+    parts = []
+    for rank in range(2):
+        made = Dataset(Dataset.Parameters(augmentation="standard", teacher_reads="privileged", sampler=sampler))
+        made.build(replace(context(held, batch_size=8), ranks=Ranks(rank, 2)))
+        parts.append(made.batch(Position(1, 0, 2, 0.0), {}))
+    for batch in parts:
+        torch.testing.assert_close(batch.fields["privileged"], (batch.image * 0.25 + 0.5) / 2)
+    assert [len(batch.fields["privileged"]) for batch in parts] == [4, 4]
+    assert len(torch.cat([batch.fields["index"] for batch in parts]).unique()) >= 7
+
+
+def test_a_part_of_a_split_keeps_its_second_pictures():
+    other = replace(images(), image=255 - images().image)
+    held = replace(images(), privileged=other)
+    train, held_out = held.split(0.25, seed=3)
+    for part in (train, held_out):
+        assert part.privileged is not None
+        assert torch.equal(part.privileged.image, 255 - part.image)
+        assert torch.equal(part.privileged.index, part.index)

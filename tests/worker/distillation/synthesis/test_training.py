@@ -1,16 +1,17 @@
 """The generator's training, its watch, and what it leaves alone."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from worker.distillation.errors import Collapsed, Diverged
 from worker.distillation.source import InputContract
 from worker.distillation.synthesis import generator, precision
-from worker.distillation.synthesis.collapse import CollapseWatch, balance
+from worker.distillation.synthesis.judge import Judge, Weights
 from worker.distillation.synthesis.live import evaluating
-from worker.distillation.synthesis.losses import adversarial
-from worker.distillation.synthesis.training import GeneratorTraining, Weights
+from worker.distillation.synthesis.losses import adversarial, information_entropy
+from worker.distillation.synthesis.training import GeneratorTraining
 from worker.distillation.taps import Tapped
 
 CPU = torch.device("cpu")
@@ -33,7 +34,7 @@ def teacher() -> Tapped:
 
 def training(teacher: Tapped, weights: Weights, kind: torch.dtype = torch.float32) -> GeneratorTraining:
     made = generator.seeded(CONTRACT, 10, 8, "half", 1, CPU)
-    return GeneratorTraining(made, teacher, weights, 0.02, kind)
+    return GeneratorTraining(made, Judge(teacher, weights, kind, CPU), 0.02)
 
 
 def noise(number: int) -> torch.Tensor:
@@ -60,7 +61,7 @@ def test_terms_are_those_of_the_teacher_on_these_images(teacher):
     logits, feature = answer.logits, answer.taps["5:in"]
     assert run.terms["activation"].item() == pytest.approx(-feature.abs().mean().item(), rel=1e-4)
     assert run.terms["adversarial"].item() == pytest.approx(adversarial(student.eval()(image), logits).item(), rel=1e-4)
-    assert run.watch.balance.item() == pytest.approx(balance(logits).item(), rel=1e-4)
+    assert run.watch.balance.item() == pytest.approx(-information_entropy(logits).item() / math.log10(5), rel=1e-4)
 
 
 def test_teacher_and_students_are_left_as_they_were(teacher):
@@ -110,32 +111,3 @@ def test_modes_come_back_after_an_error():
         assert not any(module.training for module in student.modules())
         raise ValueError("on purpose")
     assert all(module.training for module in student.modules())
-
-
-def one_class(count: int = 20) -> torch.Tensor:
-    logits = torch.zeros(count, 5)
-    logits[:, 2] = 30
-    return logits
-
-
-def test_watch_raises_after_fifty_collapsed_batches_in_a_row():
-    watch = CollapseWatch(CPU)
-    for number in range(1, 50):
-        watch.see(one_class())
-        watch.check(number)
-    restored = CollapseWatch(CPU)
-    restored.load_state_dict(watch.state_dict())
-    restored.see(one_class())
-    with pytest.raises(Collapsed, match="one class"):
-        restored.check(50)
-    watch.see(30 * torch.eye(5))
-    watch.check(50)
-    assert watch.low.item() == 0
-    assert watch.balance.item() == pytest.approx(1)
-
-
-def test_watch_raises_on_not_a_number():
-    watch = CollapseWatch(CPU)
-    watch.see(torch.full((4, 5), float("nan")))
-    with pytest.raises(Diverged, match="not-a-number"):
-        watch.check(10)

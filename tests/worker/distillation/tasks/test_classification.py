@@ -7,7 +7,7 @@ import torch
 
 from tests.worker.distillation.trial import contract_of
 from worker.distillation.data.images import Images
-from worker.distillation.step import Batch, Outputs
+from worker.distillation.step import Outputs
 from worker.distillation.tasks import classification
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.5, 0.0]])
@@ -81,11 +81,3 @@ def test_evaluation_needs_no_gradient():
     table = LOGITS.clone().requires_grad_(True)
     logits, _ = classification.predict(looking_up(table), images_of(LABEL, 3), 2)
     assert not logits.requires_grad
-
-
-def test_ground_truth_loss_is_the_mean_negative_log_probability():
-    loss = classification.ground_truth_loss(Outputs(LOGITS), Batch(torch.zeros(4, 1, 1, 1), {"label": LABEL}))
-    expected = (
-        -sum(math.log(softmax(row)[label]) for row, label in zip(LOGITS.tolist(), LABEL.tolist(), strict=True)) / 4
-    )
-    assert float(loss) == pytest.approx(expected)

@@ -1,0 +1,92 @@
+"""Whole jobs on the synthesising sources: killed in every phase and restored, and refused before anything is built."""
+
+import shutil
+
+import pytest
+
+from tests.worker.distillation.killed_runs import (
+    job_of,
+    run_killed,
+    run_whole,
+    same_bits,
+    student_of,
+    with_residual_teacher,
+)
+from worker.distillation import registry
+from worker.distillation.check import check
+from worker.distillation.errors import SpecError
+from worker.distillation.run import Run
+from worker.distillation.synthesis import pooled
+
+SMALL = {"generator_batch": 16, "pool_images": 64, "generator_width": 4, "latent": 8}
+ROUND = {"iterations": 2, "warm_up_rounds": 1, "student_steps_per_round": 2}
+SOURCES = {
+    "dfad": SMALL,
+    "zskt": SMALL,
+    "dfq": SMALL | {"generator_warm_up_steps": 2},
+    "deep_inversion": {"generator_batch": 16, "pool_images": 64} | ROUND,
+    "fast_meta": SMALL | ROUND,
+    "cmi": SMALL | ROUND | {"memory": 32, "negatives": 8, "embedding": 8},
+    "nayer": SMALL | ROUND,
+}
+KILLS = {name: range(1, 8) for name in ("deep_inversion", "fast_meta")} | {"zskt": (2,), "cmi": (5,), "nayer": (6,)}
+
+
+@pytest.fixture(scope="module")
+def inputs(engine_inputs, tmp_path_factory):
+    """A teacher with BatchNorm."""
+    return with_residual_teacher(engine_inputs, tmp_path_factory.mktemp("family") / "engine")
+
+
+def job_for(name, folder):
+    objectives = list(registry.find("sources", name).objective_defaults)
+    source = {"name": name, **SOURCES[name]}
+    job = job_of(folder, source=source, objectives=objectives, training={"steps": 5})
+    job.values["teacher"]["network"] = "resnet8_cifar"
+    return job
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """Students of undisturbed runs, by source."""
+    return {}
+
+
+@pytest.mark.parametrize(("name", "at"), [(name, at) for name, kills in KILLS.items() for at in kills])
+def test_killed_anywhere_and_restored_bit_equal(name, at, inputs, tmp_path, undisturbed):
+    if name not in undisturbed:
+        shutil.copytree(inputs, tmp_path / "whole")
+        check(job_for(name, tmp_path / "whole"))
+        run_whole(job_for(name, tmp_path / "whole"))
+        undisturbed[name] = student_of(tmp_path / "whole")
+    shutil.copytree(inputs, tmp_path / "killed")
+    run_killed(job_for(name, tmp_path / "killed"), at, tmp_path / "restored")
+    assert same_bits(undisturbed[name], student_of(tmp_path / "restored"))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_progress_never_falls_and_ends_at_one(name, inputs, tmp_path):
+    folder = shutil.copytree(inputs, tmp_path / "job")
+    events = run_whole(job_for(name, folder))
+    fractions = [event["fraction"] for event in events if event["event"] == "progress"]
+    assert fractions == sorted(fractions)
+    assert [fraction for fraction in fractions if fraction >= 1] == [1]
+    phases = [event["phase"] for event in events if event["event"] == "phase"]
+    warmed = registry.make("sources", {"name": name, **SOURCES[name]}, "/source").warm_up_steps()
+    assert ("synthesising" in phases) == (warmed > 0)
+
+
+def test_epochs_end_once_though_rounds_come_between(inputs, tmp_path, monkeypatch):
+    ends, original = [], Run._end_epoch
+    monkeypatch.setattr(pooled, "STEPS_PER_EPOCH", 2)
+    monkeypatch.setattr(Run, "_end_epoch", lambda run, stage: (ends.append(stage.number), original(run, stage)))
+    run_whole(job_for("fast_meta", shutil.copytree(inputs, tmp_path / "job")))
+    assert ends == [2, 4, 5]
+
+
+def test_check_refuses_a_teacher_without_batch_norm(engine_inputs, tmp_path):
+    folder = shutil.copytree(engine_inputs, tmp_path / "job")
+    job = job_for("fast_meta", folder)
+    job.values["teacher"]["network"] = "lenet5"
+    with pytest.raises(SpecError, match="/teacher: has no BatchNorm"):
+        check(job)

@@ -1,0 +1,59 @@
+"""NAYER's classes and layers, and embeddings that a user gives."""
+
+from itertools import pairwise
+
+import torch
+from safetensors.torch import save_file
+
+from tests.worker.distillation.sources.family import CPU, PARAMETERS, SMALL, Game, made, network
+from worker.distillation.parameters import parse
+from worker.distillation.source import InputContract, SourceContext
+from worker.distillation.sources.nayer import Nayer
+from worker.distillation.synthesis import labels
+from worker.distillation.taps import Tapped
+
+
+def test_every_layer_serves_each_class_once():
+    source = made("nayer", classes=5, generator_batch=17)
+    for number in range(6):
+        source.warm_up(number, {})
+        target = source.target.tolist()
+        assert all(sorted(target[start : start + 5]) == list(range(5)) for start in (0, 5, 10))
+        assert len(target) == 17
+    source = made("nayer", classes=11, generator_batch=4)
+    source.warm_up(0, {})
+    assert len(set(source.target.tolist())) == 4
+
+
+def test_layers_are_new_every_round_and_generators_after_their_life():
+    source = made("nayer", generator_life=2)
+    layers, generators = [], []
+    original = source.begin
+
+    def begin(number: int) -> None:
+        original(number)
+        layers.append(source.layer.weight.detach().clone())
+        generators.append(source.generator.stem.weight.detach().clone())
+
+    source.begin = begin
+    for number in range(4 * source.iterations):
+        source.warm_up(number, {})
+    assert not any(torch.equal(one, other) for one, other in pairwise(layers))
+    assert torch.equal(generators[2], source.new_generator(2).stem.weight)
+    assert not torch.equal(generators[1], source.new_generator(0).stem.weight)  # it has been trained on
+
+
+def test_given_embeddings_are_what_the_generator_reads(tmp_path):
+    rows = torch.randn(3, 7)
+    save_file({labels.KEY: rows}, tmp_path / "embeddings")
+    teacher = Tapped(network(0).eval().requires_grad_(False), torch.zeros(2, 2, 8, 12))
+    contract = InputContract(2, 8, 12, (0.5, 0.5), (0.2, 0.2))
+    values = SMALL | PARAMETERS["nayer"] | {"generator_width": 4, "latent": 6, "embeddings": "fil_1"}
+    source = Nayer(parse(Nayer.Parameters, values))
+    files = {"fil_1": tmp_path / "embeddings"}
+    source.build(SourceContext(teacher, contract, 3, None, 8, 100, None, (), 5, CPU, files=files))
+    assert torch.equal(source.embedding, rows)
+    game = Game(source, {"student": network(1)})
+    for _ in range(10):
+        game.step()
+    assert game.number

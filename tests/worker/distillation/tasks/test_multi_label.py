@@ -1,0 +1,94 @@
+"""Multi-label figures against the formulas written slowly, and against torchmetrics."""
+
+import math
+
+import pytest
+import torch
+
+from tests.worker.distillation.tasks.test_classification import images_of
+from worker.distillation.errors import SpecError
+from worker.distillation.tasks.multi_label import MultiLabel, average_precision, f1
+
+DRAW = torch.Generator().manual_seed(0)
+LOGITS = torch.randint(-4, 5, (40, 5), generator=DRAW).double() / 2 + 0.1  # with ties
+LABEL = (torch.rand(40, 5, generator=DRAW) < 0.4).long()
+TEACHER = torch.randn(40, 5, generator=DRAW, dtype=torch.float64)
+
+
+def table(values):
+    """A network that gives each image its row."""
+    return lambda image: values[(image[:, 0, 0, 0] * 255).round().long()]
+
+
+def slow_average_precision(scores, wanted):
+    area, recall = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        kept = [want for score, want in zip(scores, wanted, strict=True) if score >= threshold]
+        new = sum(kept) / sum(wanted)
+        area, recall = area + (new - recall) * sum(kept) / len(kept), new
+    return area
+
+
+def slow_f1(said, wanted):
+    true = sum(a and b for a, b in zip(said, wanted, strict=True))
+    precision, recall = true / max(1, sum(said)), true / max(1, sum(wanted))
+    return 2 * precision * recall / (precision + recall) if true else 0.0
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("batch_size", [7, 40])
+def test_figures_are_those_of_the_slow_formulas(batch_size):
+    figures = MultiLabel().evaluate(table(LOGITS), images_of(LABEL, 5), batch_size, table(TEACHER))
+    scores, wanted = LOGITS.T.tolist(), LABEL.T.tolist()
+    said = [[score > 0 for score in row] for row in scores]
+    cells = [
+        (s, w, t)
+        for s, w, t in zip(LOGITS.flatten().tolist(), LABEL.flatten().tolist(), TEACHER.flatten().tolist(), strict=True)
+    ]
+    kl = [
+        p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+        for p, q in ((sigmoid(t), sigmoid(s)) for s, _, t in cells)
+    ]
+    assert figures == pytest.approx(
+        {
+            "mean_average_precision": sum(map(slow_average_precision, scores, wanted)) / 5,
+            "f1_micro": slow_f1([s > 0 for s, _, _ in cells], [w for _, w, _ in cells]),
+            "f1_macro": sum(map(slow_f1, said, wanted)) / 5,
+            "exact_match": sum((row > 0).tolist() == truth.bool().tolist() for row, truth in zip(LOGITS, LABEL, strict=True)) / 40,
+            "binary_cross_entropy": -sum(math.log(sigmoid(s if w else -s)) for s, w, _ in cells) / len(cells),
+            "agreement": sum((s > 0) == (t > 0) for s, _, t in cells) / len(cells),
+            "teacher_kl": sum(kl) / len(kl),
+        }
+    )  # fmt: skip
+
+
+def test_average_precision_is_that_of_torchmetrics():
+    metrics = pytest.importorskip("torchmetrics.functional.classification")
+    theirs = metrics.multilabel_average_precision(LOGITS.sigmoid(), LABEL, num_labels=5, average="none")
+    torch.testing.assert_close(average_precision(LOGITS, LABEL.bool()), theirs, check_dtype=False)
+
+
+def test_labels_that_nobody_has_count_in_no_mean():
+    label = torch.tensor([[1, 0], [0, 0]])
+    logits = torch.tensor([[1.0, -1.0], [-1.0, -1.0]])
+    assert average_precision(logits, label.bool()).isnan().tolist() == [False, True]
+    assert f1(logits > 0, label.bool()).isnan().tolist() == [False, True]
+    figures = MultiLabel().evaluate(table(logits), images_of(label, 2), 2)
+    assert figures["mean_average_precision"] == figures["f1_macro"] == figures["exact_match"] == 1.0
+
+
+def test_knowledge_is_told_from_chance():
+    images = images_of(LABEL, 5)
+    assert MultiLabel().judge(table(TEACHER), images, 40).chance
+    assert MultiLabel().judge(table(torch.zeros(40, 5)), images, 40).chance
+    assert not MultiLabel().judge(table(TEACHER + 2.0 * LABEL), images, 40).chance
+
+
+@pytest.mark.parametrize("label", [torch.arange(4), torch.ones(4, 3).long()])
+def test_other_labels_are_refused(label):
+    with pytest.raises(SpecError) as caught:
+        MultiLabel().check_labels(images_of(label, 5), 5, "/dataset")
+    assert [problem.pointer for problem in caught.value.problems] == ["/dataset"]

@@ -1,0 +1,159 @@
+"""What a dataset says of its samples: one class each, several labels of 0 or 1, or a vector of real numbers.
+
+Shapes: N samples, K labels, D targets.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from worker.distillation.errors import UploadError
+from worker.distillation.limits import Limits
+
+Labels = Literal["class", "multi_label", "target"]
+LISTED_AT_MOST = 1000
+LARGEST_CLASS = 2**31
+EXPECTED = {
+    "class": "Labels are one whole number for each image, from 0; set options labels to multi_label or target for others.",
+    "multi_label": "Labels are 0 or 1 for each image and label, (N, K).",
+    "target": "Targets are real numbers for each image, (N,) or (N, D).",
+}
+
+
+def field_of(labels: Labels) -> str:
+    """The field of a canonical dataset that holds them."""
+    return "target" if labels == "target" else "label"
+
+
+def from_array(name: str, array: Any, labels: Labels) -> Tensor:
+    """(N,) int64, (N, K) uint8 or (N, D) float32 from a NumPy array.
+
+    Raises:
+        UploadError: the array is of another shape or type, or holds what it should not.
+    """
+    import numpy as np
+
+    array = array[:, 0] if labels == "class" and array.ndim == 2 and array.shape[1] == 1 else array
+    array = array[:, None] if labels == "target" and array.ndim == 1 else array
+    dimensions, kinds = (1, "ui") if labels == "class" else (2, "buif")
+    if array.ndim != dimensions or array.dtype.kind not in kinds or not all(array.shape[1:]):
+        raise UploadError(f"{name} has the shape {array.shape} and the type {array.dtype}", EXPECTED[labels])
+    if labels == "class":
+        if len(array) and int(array.max()) >= LARGEST_CLASS:
+            raise UploadError(f"{name} holds a label of {int(array.max())}", "Number the classes from 0 without gaps.")
+        return torch.from_numpy(array.astype(np.int64))
+    if labels == "multi_label":
+        if not bool(((array == 0) | (array == 1)).all()):
+            raise UploadError(f"{name} holds values that are neither 0 nor 1", EXPECTED[labels])
+        return torch.from_numpy(array.astype(np.uint8))
+    with np.errstate(over="ignore"):
+        target = torch.from_numpy(array.astype(np.float32))
+    if not bool(target.isfinite().all()):
+        raise UploadError(f"{name} holds NaN, or numbers too large for single precision", EXPECTED[labels])
+    return target
+
+
+def check(splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, limits: Limits, named: int | None = None) -> int:
+    """How many classes, labels or targets there are: `named`, else as many as are held.
+
+    Raises:
+        UploadError: a split is empty, its images and labels differ in number, or the labels cannot be.
+    """
+    for split, (image, truth) in splits.items():
+        if len(image) != len(truth):
+            raise UploadError(
+                f"the split {split} has {len(image)} images and {len(truth)} labels", "Send one label for each image."
+            )
+        if not len(truth):
+            raise UploadError(f"the split {split} is empty", "Send at least one image in each split.")
+    return _check_classes(splits, limits, named) if labels == "class" else _check_columns(splits, limits, named)
+
+
+def _check_classes(splits: Mapping[str, tuple[Tensor, Tensor]], limits: Limits, named: int | None) -> int:
+    negative = next((split for split, (_, label) in splits.items() if int(label.min()) < 0), None)
+    if negative is not None:
+        raise UploadError(f"a label of the split {negative} is negative", "Number the classes from 0.")
+    classes = 1 + max(int(label.max()) for _, label in splits.values())
+    if named is not None and classes > named:
+        raise UploadError(
+            f"a label is {classes - 1}, and there are {named} class names", "Number the classes from 0 and name each."
+        )
+    classes = named or classes
+    if classes > limits.classes:
+        raise UploadError(
+            f"the labels ask for {classes} classes; at most {limits.classes} are read",
+            "Number the classes from 0 without gaps.",
+        )
+    if classes < 2:
+        raise UploadError("all images are of one class", "Send images of at least two classes.")
+    return classes
+
+
+def _check_columns(splits: Mapping[str, tuple[Tensor, Tensor]], limits: Limits, named: int | None) -> int:
+    widths = {truth.shape[1] for _, truth in splits.values()}
+    if len(widths) > 1:
+        raise UploadError("training and test labels differ in number", "Send the same labels or targets for both.")
+    width = widths.pop()
+    if named not in (None, width):
+        raise UploadError(f"there are {width} labels or targets, and {named} class names", "Name each of them.")
+    if width > limits.classes:
+        raise UploadError(f"there are {width} labels or targets; at most {limits.classes} are read", "Send fewer.")
+    return width
+
+
+def describe(splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, classes: int) -> dict[str, Any]:
+    """What findings say of it: `per_class`, how many samples of each split have each class or label, or `targets`, the mean
+    and standard deviation of each target over `train`; the first 1000 of them."""
+    if labels == "target":
+        target = splits["train"][1][:, :LISTED_AT_MOST].double()
+        return {"targets": {"mean": target.mean(0).tolist(), "std": target.std(0, correction=0).tolist()}}
+    return {
+        "per_class": {split: counts(truth, classes)[:LISTED_AT_MOST].tolist() for split, (_, truth) in splits.items()}
+    }
+
+
+def counts(truth: Tensor, classes: int) -> Tensor:
+    """How many samples have each class or label (K,)."""
+    return truth.long().sum(0) if truth.ndim == 2 else torch.bincount(truth, minlength=classes)
+
+
+def warnings(truth: Tensor, labels: Labels, names: tuple[str, ...]) -> list[str]:
+    """What a user should know of the training samples' classes, labels or targets (N, ...)."""
+    if labels == "target":
+        constant = (truth.amax(0) == truth.amin(0)).nonzero()[:, 0].tolist()
+        said = {"targets": {"are the same for all training images": constant}}
+    else:
+        count = counts(truth, len(names))
+        lone, none = (count == 1).nonzero()[:, 0].tolist(), (count == 0).nonzero()[:, 0].tolist()
+        told = {"have no training image": none, "have a single training image": lone}
+        said = {"classes" if labels == "class" else "labels": told}
+        if labels == "multi_label":
+            said["labels"]["are those of all training images"] = (count == len(truth)).nonzero()[:, 0].tolist()
+    return [
+        f"{len(found)} {what} ({_listed([names[number] for number in found])}) {words}"
+        for what, each in said.items()
+        for words, found in each.items()
+        if found
+    ]
+
+
+def check_retrieval(fields: Mapping[str, Mapping[str, Tensor]], splits: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """See that cameras and queries are whole numbers, one for each sample, and that queries have a gallery.
+
+    Raises:
+        UploadError: they are not, or have none.
+    """
+    for split, named in fields.items():
+        for name, value in named.items():
+            if split not in splits or len(value) != len(splits[split][0]):
+                raise UploadError(f"{name} of the split {split} is not one number for each image", "Send one for each.")
+        query = named.get("query")
+        if query is not None and len(query.unique()) != 2:
+            words = f"the split {split} has only queries, or none"
+            raise UploadError(words, "Mark queries with 1 and the gallery with 0, or leave `query` out.")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,177 @@
+"""Architecture search guided by distillation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from worker.distillation import registry
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.parameters import Items, NetworkSpace, Range
+from worker.distillation.procedure import (
+    Member,
+    Plan,
+    Procedure,
+    Stage,
+    StageResult,
+    figure_of,
+    milliseconds_of,
+)
+from worker.distillation.search import GIVEN, Sampler, Space, choices, neighbours, size
+
+FINAL = "distil"
+DEFAULT_SPACE = (NetworkSpace("resnet_cifar", {"depth": [8, 14, 20, 26, 32], "width": [8, 12, 16, 24, 32]}),)
+
+
+class ArchitectureSearch(Procedure):
+    """Architectures of a declared space are distilled for a short time each; the best by accuracy and latency, for the whole of it.
+
+    Liu et al., "Search to distill: pearls are everywhere but not the eyes", arXiv:1911.09074: a trial's reward is
+    `accuracy * (latency / target) ** w`, its accuracy being that of a network that has learnt from the teacher for a while,
+    on held-out images, and its latency measured, for one image on the job's device with one thread. The first trial is the
+    job's own student. The paper searches by reinforcement learning over MobileNet-like networks in thousands of trials;
+    evolution and random draws, which do with a few dozen, are ours (docs/decisions/architecture-search.md), and so are all
+    defaults; w is that of MnasNet, Tan et al., arXiv:1807.11626.
+    """
+
+    paper = "arXiv:1911.09074"
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """What is searched, for how long, and for what."""
+
+        space: Annotated[
+            tuple[NetworkSpace, ...] | None,
+            Items(least=1, most=64),
+            "The networks to choose from, beside the job's own student: names, each with lists of values of its options; null "
+            "for `resnet_cifar` of 8 to 32 layers and widths of 8 to 32.",
+        ] = None
+        trials: Annotated[
+            int, Range(ge=2, le=200), "How many architectures are tried, the job's own student first."
+        ] = 16
+        trial_fraction: Annotated[float, Range(gt=0, le=1), "What each trial gets of the job's epochs or steps."] = 0.1
+        target_milliseconds: Annotated[
+            float | None, Range(gt=0), "The latency wanted; null for that of the job's own student."
+        ] = None
+        latency_exponent: Annotated[
+            float, Range(le=0), "w: what latency weighs against accuracy; 0 ignores it."
+        ] = -0.07
+        sampler: Annotated[
+            Literal["evolution", "random"],
+            "Draw at random, or, after the first trials, near the best of some recent ones (arXiv:1802.01548).",
+        ] = "evolution"
+        population: Annotated[
+            int, Range(ge=1, le=200), "Evolution: how many of the newest trials may have offspring."
+        ] = 8
+        sample: Annotated[int, Range(ge=1, le=200), "Evolution: of how many of these the best has some."] = 3
+
+    def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
+        self._check(plan)
+        if history and history[-1].name == FINAL:
+            return None
+        rewards = self._rewards(history, plan)
+        number = self._sampler(plan).propose(self._space(), rewards) if len(history) < self.parameters.trials else None
+        if number is None:
+            best = self._tried(history, plan)[_best(rewards)]
+            member = plan.student if best == GIVEN else self._member(best, plan)
+            return Stage(FINAL, {"student": member}, plan.teacher, epochs=plan.epochs, steps=plan.steps)
+        unit, total = ("epochs", plan.epochs) if plan.steps is None else ("steps", plan.steps)
+        budget = max(1, round(self.parameters.trial_fraction * (total or 1)))
+        member = replace(self._member(number, plan), initial=None)
+        name = f"trial_{len(history) + 1}"
+        return Stage(name, {"student": member}, plan.teacher, **{unit: budget}, judged=True, timed=True)
+
+    def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
+        """What was trained in full, or else the best trial."""
+        if history[-1].name == FINAL:
+            return f"{FINAL}/student"
+        return f"trial_{_best(self._rewards(history, plan)) + 1}/student"
+
+    def considers(self, plan: Plan) -> Sequence[Member]:
+        """The first architecture of each family, and all that differ from it in one option."""
+        space, first, numbers = self._space(), 0, []
+        for index in range(len(space)):
+            numbers += [first, *neighbours(space, first)]
+            first += size(space[index : index + 1])
+        return [self._member(number, plan) for number in numbers]
+
+    def tells(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
+        """All trials, and which was the best."""
+        trials = [result for result in history if result.name != FINAL]
+        if not trials:
+            return {}
+        rewards, figure, rows = self._rewards(trials, plan), _figure(plan), []
+        for result, number, reward in zip(trials, self._tried(trials, plan), rewards, strict=True):
+            member = self._member(number, plan)
+            accuracy, milliseconds = _measured(result, figure)
+            rows.append(
+                {
+                    "stage": result.name,
+                    "network": member.network,
+                    "options": member.options,
+                    figure: accuracy,
+                    "latency_milliseconds": milliseconds,
+                    "reward": reward,
+                }
+            )
+        told = {"architectures": size(self._space()), "target_milliseconds": self._target(trials, plan)}
+        return {**told, "trials": rows, "best": rows[_best(rewards)]["stage"]}
+
+    def _check(self, plan: Plan) -> None:
+        problems = []
+        if not plan.held_out:
+            words = "must be greater than 0, for architectures to be judged by"
+            problems.append(Problem("/training/validation_fraction", words))
+        if not registry.find("tasks", plan.task).higher_is_better:
+            problems.append(Problem("/task", "must be one whose figure is better the higher it is, as an accuracy"))
+        if problems:
+            raise SpecError(problems)
+
+    @property
+    def _families(self) -> tuple[NetworkSpace, ...]:
+        return DEFAULT_SPACE if self.parameters.space is None else self.parameters.space
+
+    def _space(self) -> Space:
+        return tuple(tuple(len(values) for values in family.options.values()) for family in self._families)
+
+    def _sampler(self, plan: Plan) -> Sampler:
+        p = self.parameters
+        return Sampler(p.sampler, p.population, p.sample, plan.seed)
+
+    def _tried(self, history: Sequence[StageResult], plan: Plan) -> tuple[int, ...]:
+        return self._sampler(plan).tried(self._space(), self._rewards(history, plan))
+
+    def _member(self, number: int, plan: Plan) -> Member:
+        if number == GIVEN:
+            return plan.student
+        index, values = choices(self._space(), number)
+        family = self._families[index]
+        options = {name: given[value] for (name, given), value in zip(family.options.items(), values, strict=True)}
+        place = f"/procedure/space/{index}"
+        return replace(plan.student, network=family.network, options=options, initial=None, network_pointer=place)
+
+    def _target(self, history: Sequence[StageResult], plan: Plan) -> float | None:
+        wanted = self.parameters.target_milliseconds
+        return _measured(history[0], _figure(plan))[1] if wanted is None and history else wanted
+
+    def _rewards(self, history: Sequence[StageResult], plan: Plan) -> tuple[float, ...]:
+        """The rewards of the trials; of one that is only planned, 0."""
+        target, figure, rewards = self._target(history, plan), _figure(plan), []
+        for result in history:
+            accuracy, milliseconds = _measured(result, figure)
+            known = accuracy is not None and milliseconds is not None and target is not None
+            rewards.append(accuracy * (milliseconds / target) ** self.parameters.latency_exponent if known else 0.0)
+        return tuple(rewards)
+
+
+def _figure(plan: Plan) -> str:
+    return str(registry.find("tasks", plan.task).figure)
+
+
+def _measured(result: StageResult, figure: str) -> tuple[float | None, float | None]:
+    """A trial's accuracy, or what the task has in its place, and its latency in milliseconds."""
+    return result.metrics.get(figure_of("student", figure)), result.metrics.get(milliseconds_of("student"))
+
+
+def _best(rewards: Sequence[float]) -> int:
+    """The first of the highest."""
+    return max(range(len(rewards)), key=lambda trial: rewards[trial])

@@ -1,0 +1,52 @@
+"""A running average of a network's weights, kept beside its training.
+
+Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30(4), 1992, with weights that
+fall off exponentially; the decay grows with the steps, so that the first weights are soon forgotten.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def decay_at(step: int, decay: float) -> float:
+    """min(decay, (1 + n) / (10 + n)) for step n, from 0."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+class RunningAverage:
+    """The average of a network's parameters and buffers over the steps, in single precision.
+
+    Running statistics of BatchNorm are averaged as weights are; what is no floating-point number (counters) is copied.
+    """
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.decay, self.steps = decay, 0
+        self.values = {name: _copy(tensor) for name, tensor in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take the network's weights in."""
+        weight = 1 - decay_at(self.steps, self.decay)
+        for name, tensor in network.state_dict().items():
+            if tensor.is_floating_point():
+                self.values[name].lerp_(tensor.float(), weight)
+            else:
+                self.values[name].copy_(tensor)
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "values": self.values}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo `state_dict`."""
+        self.steps = state["steps"]
+        for name, value in self.values.items():
+            value.copy_(state["values"][name])
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().clone()
+    return copy.float() if copy.is_floating_point() else copy

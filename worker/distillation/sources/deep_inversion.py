@@ -1,0 +1,78 @@
+"""DeepInversion: pixels optimised until the teacher remembers them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from worker.distillation.parameters import Range
+from worker.distillation.synthesis.held import HeldOutSource
+from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.rounds import RoundParameters
+from worker.distillation.synthesis.statistics import BatchStatistics
+
+
+class DeepInversion(HeldOutSource):
+    """Optimises noise into images of wanted classes, smooth, and true to what the teacher's BatchNorm layers remember.
+
+    Yin et al., "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion", arXiv:1912.08795, with the
+    adaptive term: once students train, images are also drawn to where they and the teacher differ. The preset `paper`
+    is that for CIFAR-10, as far as it is known; students' settings were never published.
+    """
+
+    paper = "arXiv:1912.08795"
+    presets = {
+        "fast": {
+            "generator_batch": 128, "iterations": 100, "warm_up_rounds": 6, "student_steps_per_round": 150, "rounds": 20,
+            "pool_images": 8_192, "augmentation_probability": 0.5,
+        },
+        "paper": {
+            "generator_batch": 256, "iterations": 2_000, "warm_up_rounds": 40, "student_steps_per_round": 400, "rounds": None,
+            "pool_images": 65_536, "augmentation_probability": 0.5,
+        },
+    }  # fmt: skip
+
+    @dataclass(frozen=True)
+    class Parameters(RoundParameters):
+        # fmt: off
+        learning_rate: Annotated[float, Range(gt=0), "Of Adam on the pixels; published: 0.05 to 0.1."] = 0.1
+        first_layer_weight: Annotated[float, Range(ge=0), "How often the first BatchNorm layer counts; published: 1 for CIFAR, 10 for ImageNet."] = 1.0
+        total_variation_weight: Annotated[float, Range(ge=0), "Of the norms of differences between neighbouring pixels; published: 2.5e-5."] = 2.5e-5
+        energy_weight: Annotated[float, Range(ge=0), "Of the norm of the images; the default is ours."] = 0.0
+        competition_weight: Annotated[float, Range(ge=0), "Of 1 - JS(teacher, student); the default is ours."] = 1.0
+        # fmt: on
+
+    def weights(self) -> Weights:
+        chosen = self.parameters
+        return Weights(
+            one_hot=chosen.one_hot_weight,
+            competition=chosen.competition_weight,
+            batch_statistics=chosen.statistics_weight,
+            total_variation=chosen.total_variation_weight,
+            energy=chosen.energy_weight,
+        )
+
+    def statistics(self) -> BatchStatistics:
+        return BatchStatistics(first_weight=self.parameters.first_layer_weight)
+
+    def prepare(self) -> None:
+        self.pixels = torch.nn.Parameter(torch.zeros_like(self.best))
+        self.optimizer = torch.optim.Adam([self.pixels], self.parameters.learning_rate)
+
+    @torch.no_grad()
+    def begin(self, number: int) -> None:
+        self.pixels.copy_(torch.randn(self.pixels.shape, generator=self.random))
+        self.optimizer.state.clear()
+
+    def made(self) -> Tensor:
+        return self.pixels
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pixels": self.pixels.detach()} | super().state_dict()
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.pixels.copy_(state["pixels"])
+        super().load_state_dict(state)

@@ -1,0 +1,58 @@
+"""DFQ: a generator that keeps to BatchNorm's memory of the data, and that the student should not follow."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import Tensor
+
+from worker.distillation.parameters import Range
+from worker.distillation.source import SourceNeeds
+from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.statistics import check_kept
+from worker.distillation.synthesis.trained import FAST, GeneratorParameters, TrainedSource
+from worker.distillation.taps import Tapped
+
+
+class Dfq(TrainedSource):
+    """Trains a generator by the teacher's kept statistics, certainty and balance of classes, and against the students.
+
+    Choi et al., "Data-free network quantization with adversarial knowledge distillation", arXiv:2005.04136. Weights are
+    those of a public benchmark of data-free methods (zju-vipa/CMI), where students take ten steps at temperature 20 to
+    one of the generator, by SGD from a rate of 0.1.
+    """
+
+    paper = "arXiv:2005.04136"
+    needs = SourceNeeds(teacher=True, teacher_gradient=True, batch_norm=True)
+    presets = {
+        "fast": {**FAST, "generator_warm_up_steps": 20},
+        "paper": {
+            "generator_resolution": "full", "generator_width": 128, "generator_batch": 256,
+            "generator_warm_up_steps": 0, "student_steps_per_generator_step": 10, "student_images": "fresh",
+            "pool_images": 0, "augmentation_probability": 0.0,
+        },
+    }  # fmt: skip
+
+    @dataclass(frozen=True)
+    class Parameters(GeneratorParameters):
+        # fmt: off
+        latent: Annotated[int, Range(ge=1, le=4096), "Size of the generator's noise; the default is ours."] = 256
+        generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam; published: 0.001."] = 1e-3
+        divergence_weight: Annotated[float, Range(ge=0), "Of KL(teacher || student), which the generator raises; published: 1."] = 1.0
+        statistics_weight: Annotated[float, Range(ge=0), "Of the distance from the teacher's BatchNorm statistics; published: 1."] = 1.0
+        one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the teacher's own choice; published: 1."] = 1.0
+        balance_weight: Annotated[float, Range(ge=0), "Of the negative entropy of the mean prediction, in nats; published: 20."] = 20.0
+        # fmt: on
+
+    def weights(self) -> Weights:
+        chosen = self.parameters
+        return Weights(
+            one_hot=chosen.one_hot_weight,
+            information_entropy=chosen.balance_weight * math.log(10),
+            divergence=chosen.divergence_weight,
+            batch_statistics=chosen.statistics_weight,
+        )
+
+    def check_teacher(self, teacher: Tapped, example: Tensor) -> None:
+        if self.parameters.statistics_weight:
+            check_kept(teacher, example)

@@ -1,0 +1,183 @@
+"""Metadata: images optimised until the teacher's activations are as its statistics on the real data say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation.activations import ActivationStatistics
+from worker.distillation.errors import Diverged, Problem, SpecError
+from worker.distillation.parameters import Range, StatisticsFile
+from worker.distillation.source import SourceContext, SourceNeeds
+from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
+from worker.distillation.taps import Tapped, penultimate
+
+
+class Metadata(PooledSource):
+    """Draws activations from statistics that were kept of the real data, by class, and optimises noise into images that
+    give them; all images are made before the students' first step.
+
+    Lopes, Fenu, Starner, "Data-Free Knowledge Distillation for Deep Neural Networks", arXiv:1710.07535, with the objectives
+    of the top layer, of all layers, and of all layers with dropout; not the spectral ones. The top layer is here what the
+    teacher's classifier reads. Statistics share their random numbers over layers, which the paper's do not. The preset
+    `paper` has the authors' steps and batches a class. The images of one more round are kept from the students, to score
+    them by. Without statistics of the real data this is not to be had: the teacher's BatchNorm holds some, which other
+    sources read.
+    """
+
+    paper = "arXiv:1710.07535"
+    needs = SourceNeeds(teacher=True, teacher_gradient=True, files=("statistics",))
+    presets = {
+        "fast": {
+            "generator_batch": 256, "iterations": 60, "rounds": 16, "pool_images": 32_768, "augmentation_probability": 0.5,
+        },
+        "paper": {
+            "generator_batch": 256, "iterations": 1_000, "rounds": 300, "pool_images": 131_072, "augmentation_probability": 0.0,
+        },
+    }  # fmt: skip
+
+    @dataclass(frozen=True)
+    class Parameters(PoolParameters):
+        # fmt: off
+        statistics: Annotated[StatisticsFile | None, "The teacher's statistics on real data; required."] = None
+        match: Annotated[Literal["top_layer", "all_layers"], "Which activations are matched: what the classifier reads, or all taps of the statistics, each counting by its mean square."] = "top_layer"
+        dropout: Annotated[float, Range(ge=0, lt=1), "Which part of the activations, at random, is left out of each step's match; the default is ours."] = 0.0
+        iterations: Annotated[int | None, Range(ge=1, le=100_000), "Steps of Adam for a batch of images: 60 (fast, ours) or 1000 (paper)."] = None
+        rounds: Annotated[int | None, Range(ge=1, le=100_000), "Batches of images of all classes: 16 (fast, ours) or 300 (paper)."] = None
+        learning_rate: Annotated[float, Range(gt=0), "Of Adam, for pixels from 0 to 1; published: 0.07."] = 0.07
+        initial_mean: Annotated[float, "Of the pixels at first, from 0 to 1; published: 0.44."] = 0.44
+        initial_std: Annotated[float, Range(ge=0), "Of the pixels at first; published: 0.29."] = 0.29
+        # fmt: on
+
+    def build(self, context: SourceContext) -> None:
+        """Read the statistics, and make an empty batch of images.
+
+        Raises:
+            SpecError: they are missing, or are not those of this teacher.
+        """
+        super().build(context)
+        assert context.teacher is not None
+        self.teacher = context.teacher
+        path = context.files.get(self.parameters.statistics or "")
+        if path is None:
+            raise SpecError([Problem("/source/statistics", "is required: the id of a file of statistics")])
+        self.statistics = ActivationStatistics.load(path, context.device)
+        self.taps = self._matched(self.teacher, context.classes)
+        self.teacher.request(self.taps, "/source/statistics")
+        self.iterations, self.rounds = self.chosen("iterations"), self.chosen("rounds")
+        contract = context.contract
+        self.mean, self.std = (
+            torch.tensor(values, device=context.device).view(-1, 1, 1) for values in (contract.mean, contract.std)
+        )
+        shape = (self.generator_batch, contract.channels, contract.height, contract.width)
+        self.pixels = nn.Parameter(torch.zeros(shape, device=context.device))
+        self.optimizer = torch.optim.Adam([self.pixels], self.parameters.learning_rate)
+        self.wanted = {
+            tap: torch.zeros(self.generator_batch, self.statistics.taps[tap].mean.shape[1], device=context.device)
+            for tap in self.taps
+        }
+        self.loss = torch.zeros((), device=context.device)
+        self.held: Tensor | None = None
+
+    def warm_up_steps(self) -> int:
+        return (1 + self.chosen("rounds")) * self.chosen("iterations")
+
+    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
+        """One step of Adam; the last of a round adds its images to the pool.
+
+        Raises:
+            Diverged: the loss is not a number.
+        """
+        round_, step = divmod(number, self.iterations)
+        if step == 0:
+            self._begin()
+        self._optimise()
+        if step < self.iterations - 1:
+            return
+        if not bool(self.loss.isfinite()):
+            raise Diverged(f"the synthetic images became not-a-number in round {round_}", "lower source/learning_rate")
+        image = self._normalised().detach()
+        if round_ == 0:
+            self.held = image
+        else:
+            with torch.no_grad():
+                self.pool.add(image.to(self.pool.dtype), self.teacher(image.to(self.pool.dtype).float()).logits)
+
+    def fresh(self, count: int, random: torch.Generator) -> Tensor:
+        """The images held back, at most as many as a round has."""
+        assert self.held is not None
+        return self.held[:count]
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        return {"generator/activation_distance": self.loss} | super().metrics()
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = {"pixels": self.pixels.detach(), "wanted": self.wanted, "loss": self.loss}
+        held = {} if self.held is None else {"held": self.held}
+        return {"round": kept, "optimizer": self.optimizer.state_dict()} | held | super().state_dict()
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        device = self.context.device
+        self.pixels.copy_(state["round"]["pixels"])
+        self.wanted = {tap: wanted.clone().to(device) for tap, wanted in state["round"]["wanted"].items()}
+        self.loss = state["round"]["loss"].clone().to(device)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.held = state["held"].clone().to(device) if "held" in state else None
+        super().load_state_dict(state)
+
+    def _matched(self, teacher: Tapped, classes: int) -> tuple[str, ...]:
+        """The taps to match."""
+        known = self.statistics.taps
+        taps = (penultimate(teacher),) if self.parameters.match == "top_layer" else tuple(known)
+        problems = []
+        if self.statistics.classes != classes:
+            problems.append(f"are of {self.statistics.classes} classes, and the teacher tells {classes} apart")
+        if taps[0] not in known:
+            problems.append(
+                f"do not have {taps[0]!r}, which the teacher's classifier reads; they have {', '.join(known)}"
+            )
+        for tap in known:
+            shape = teacher.map.shape(tap)
+            if shape is None:
+                problems.append(f"have {tap!r}, and the teacher has no such tap; {teacher.map.nearest(tap)}")
+            elif torch.Size(shape).numel() != known[tap].mean.shape[1]:
+                problems.append(
+                    f"have {known[tap].mean.shape[1]} numbers of {tap!r}, and the teacher {torch.Size(shape).numel()}"
+                )
+        if problems:
+            raise SpecError([Problem("/source/statistics", words) for words in problems])
+        return taps
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        """New noise, and what its activations are to become: every class as often as any other."""
+        size, chosen, device = self.generator_batch, self.parameters, self.context.device
+        order = torch.randperm(size, generator=self.random)
+        label = (torch.arange(size) % self.context.classes)[order].to(device)
+        z = torch.randn(size, self.statistics.rank, generator=self.random).to(device)
+        self.wanted = {tap: self.statistics.taps[tap].sample(label, z) for tap in self.taps}
+        noise = torch.randn(self.pixels.shape, generator=self.random)
+        self.pixels.copy_(chosen.initial_mean + chosen.initial_std * noise)
+        self.optimizer.state.clear()
+
+    def _optimise(self) -> None:
+        with torch.enable_grad():
+            taps = self.teacher(self._normalised()).taps
+            distances = []
+            for tap, wanted in self.wanted.items():
+                squared = (taps[tap].flatten(1).float() - wanted).square()
+                if self.parameters.dropout:
+                    kept = torch.rand(squared.shape, generator=self.random) >= self.parameters.dropout
+                    squared = squared * kept.to(squared.device)
+                distances.append(squared.mean(dim=1).sum())
+            loss = torch.stack(distances).sum()
+            (self.pixels.grad,) = torch.autograd.grad(loss, [self.pixels])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss = loss.detach() / self.generator_batch
+
+    def _normalised(self) -> Tensor:
+        return (self.pixels - self.mean) / self.std

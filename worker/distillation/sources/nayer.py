@@ -1,0 +1,109 @@
+"""NAYER: a generator that reads the classes' names, and is stirred by a layer of noise."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.parameters import EmbeddingsFile, Range
+from worker.distillation.synthesis import labels
+from worker.distillation.synthesis.latents import BETAS, LatentParameters, LatentSource, load, state_of
+
+LEAST_SIZE = 64
+"""Of orthogonal embeddings."""
+
+
+class Nayer(LatentSource):
+    """Gives a generator each class's embedding through a linear layer that is drawn anew every round: the random source
+    is in the layer, and the embedding says what the image is to show.
+
+    Tran et al., "NAYER: Noisy Layer Data Generation for Efficient and Effective Data-free Knowledge Distillation",
+    arXiv:2310.00258. One layer serves one image of every class; a batch has as many layers as it has such sets.
+    Without embeddings of the user's they are orthogonal; the authors' come from a text encoder. The preset `paper` is theirs for CIFAR; their
+    students learn by SGD at temperature 20 for 100 to 300 epochs.
+    """
+
+    paper = "arXiv:2310.00258"
+    presets = {
+        "fast": {
+            "generator_resolution": "half", "generator_width": 32, "generator_batch": 256, "iterations": 20,
+            "warm_up_rounds": 6, "student_steps_per_round": 50, "rounds": None, "generator_life": 20,
+            "pool_images": 32_768, "augmentation_probability": 0.5,
+        },
+        "paper": {
+            "generator_resolution": "full", "generator_width": 128, "generator_batch": 400, "iterations": 30,
+            "warm_up_rounds": 10, "student_steps_per_round": 200, "rounds": None, "generator_life": 20,
+            "pool_images": 65_536, "augmentation_probability": 0.5,
+        },
+    }  # fmt: skip
+
+    @dataclass(frozen=True)
+    class Parameters(LatentParameters):
+        # fmt: off
+        embeddings: Annotated[EmbeddingsFile | None, "A file with a vector for each class, such as a text encoder's of its name; orthogonal ones if null."] = None
+        embedding_size: Annotated[int | None, Range(ge=2, le=8192), "Of the orthogonal embeddings; if null 64, or the number of classes if that is more."] = None
+        generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam on generator and layer; the default is ours."] = 4e-3
+        generator_life: Annotated[int | None, Range(ge=1), "Rounds after which a new generator begins; published: 10 epochs of 2 rounds."] = None
+        one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the classes that the images are to show; published: 0.5."] = 0.5
+        boundary_weight: Annotated[float, Range(ge=0), "Of KL(teacher || student) on images where both see the same class, which the images raise; published: 1.33."] = 1.33
+        # fmt: on
+
+    def prepare(self) -> None:
+        context = self.context
+        self.embedding = self._embedding()
+        self.generator = self.new_generator(0)
+        sets, images = self._sets(), min(self.generator_batch, context.classes)
+        self.layer = labels.NoisyLayer(self.embedding.shape[1], self.parameters.latent, sets, images).to(context.device)
+        both = [*self.generator.parameters(), *self.layer.parameters()]
+        self.optimizer = torch.optim.Adam(both, self.parameters.generator_learning_rate, BETAS)
+
+    def begin(self, number: int) -> None:
+        if number and number % self.chosen("generator_life") == 0:
+            self.generator.load_state_dict(self.new_generator(number).state_dict())
+        self.layer.draw(self.random)
+        self.optimizer.state.clear()
+
+    def made(self) -> Tensor:
+        return self.generator(self.layer(self.embedding[self.target]))
+
+    def fresh(self, count: int, random: torch.Generator) -> Tensor:
+        """Of the generator as it is, behind new layers."""
+        generator, layer = deepcopy(self.generator), deepcopy(self.layer)
+        parts, classes = [], self.classes(random).to(self.context.device)
+        with torch.no_grad():
+            for _ in range(-(-count // self.generator_batch)):
+                layer.draw(random)
+                parts.append(generator(layer(self.embedding[classes])))
+        return torch.cat(parts)[:count]
+
+    def classes(self, random: torch.Generator) -> Tensor:
+        """Sets of one image of every class, all in one random order; the last set may lack some."""
+        order = torch.randperm(self.context.classes, generator=random)
+        return order.repeat(self._sets())[: self.generator_batch]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | state_of(self._parts())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        load(self._parts(), state)
+
+    def _embedding(self) -> Tensor:
+        """A vector a class (K, E)."""
+        context, given = self.context, self.parameters.embeddings
+        if given is not None:
+            if given not in context.files:
+                raise SpecError([Problem("/source/embeddings", f"the job has no file {given!r}")])
+            return labels.load(context.files[given], context.classes, context.device)
+        size = self.parameters.embedding_size or max(LEAST_SIZE, context.classes)
+        return labels.orthogonal(context.classes, size, context.seed).to(context.device)
+
+    def _sets(self) -> int:
+        return -(-self.generator_batch // self.context.classes)
+
+    def _parts(self) -> dict[str, Any]:
+        return {"generator": self.generator, "layer": self.layer}

@@ -1,0 +1,72 @@
+"""Noise: images of independent normal numbers, which only the teacher's answers make worth anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation.data.samplers import generator
+from worker.distillation.division import Division
+from worker.distillation.parameters import Range
+from worker.distillation.source import (
+    DATA_FREE_TRAINING,
+    LABEL_FREE_OBJECTIVES,
+    LabelsOf,
+    Position,
+    Source,
+    SourceNeeds,
+    taught,
+)
+from worker.distillation.step import Batch
+
+PREVIEWS = 64
+
+
+class Noise(Source):
+    """Draws every pixel from N(0, 1) in normalised space: the baseline "normal distribution" of data-free distillation.
+
+    Chen et al., "Data-Free Learning of Student Networks", arXiv:1904.01186, table 1 (88.01 % on MNIST, from which a method
+    without data has to rise). Nothing is trained and no gradient is asked of the teacher. A batch depends on the seed and
+    on its number alone, and no image is drawn twice.
+    """
+
+    paper = "arXiv:1904.01186"
+    provides_when = {("labels", "teacher"): ("label",)}
+    tasks = ("classification", "multi_label")
+    needs = SourceNeeds(teacher=True)
+    synthesises = True
+    divides = True
+    training_defaults = DATA_FREE_TRAINING
+    objective_defaults = LABEL_FREE_OBJECTIVES
+
+    @dataclass(frozen=True)
+    class Parameters:
+        labels: Annotated[
+            LabelsOf, "`teacher`: the teacher's likeliest class is each image's label; `none`: there are no labels."
+        ] = "none"
+        steps_per_epoch: Annotated[int, Range(ge=1), "Batches that count as an epoch."] = 120
+
+    def steps_per_epoch(self) -> int:
+        return self.parameters.steps_per_epoch
+
+    def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
+        """Batch `position.number`, of `batch_size` images; with `labels`, the field `label` (B,) int64."""
+        whole = self._draw(self.context.batch_size, "images", position.number)
+        division = Division.of(len(whole), self.context.ranks)
+        batch = Batch(whole[division.rows].to(self.context.device), division=division)
+        return taught(batch, self.context) if self.parameters.labels == "teacher" else batch
+
+    def previews(self) -> dict[str, Tensor]:
+        """The first batch's images."""
+        return {"samples": self._draw(self.context.batch_size, "images", 0)[:PREVIEWS].to(self.context.device)}
+
+    def samples(self, count: int) -> Tensor:
+        """Images that no student has seen, (count, C, H, W)."""
+        return self._draw(count, "samples").to(self.context.device)
+
+    def _draw(self, count: int, *of: int | str) -> Tensor:
+        """On the CPU, so that it is the same on every device."""
+        contract, random = self.context.contract, generator(self.context.seed, *of)
+        return torch.randn(count, contract.channels, contract.height, contract.width, generator=random)

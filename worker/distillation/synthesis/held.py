@@ -1,0 +1,36 @@
+"""Sources in rounds without a generator that lasts: their first round is kept from the students, to score them by."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.distillation.synthesis.rounds import RoundSource
+
+
+class HeldOutSource(RoundSource):
+    """Holds back the images of the first round."""
+
+    held: Tensor | None = None
+
+    def own_steps(self, number: int) -> int:
+        return self.chosen("iterations") + super().own_steps(number)
+
+    def keep(self, round_: int, image: Tensor, logits: Tensor) -> None:
+        if round_ == 0:
+            self.held = image.float()
+        else:
+            super().keep(round_, image, logits)
+
+    def fresh(self, count: int, random: torch.Generator) -> Tensor:
+        """The images held back, at most as many as a round has."""
+        assert self.held is not None
+        return self.held[:count]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | ({} if self.held is None else {"held": self.held})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.held = state["held"].clone().to(self.context.device) if "held" in state else None

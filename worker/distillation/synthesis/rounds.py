@@ -1,0 +1,231 @@
+"""Sources that work in rounds: a batch of images is optimised for some steps, and joins the pool when it is done.
+
+The steps of a round are the source's own, taken between the students' (`Source.own_steps`), so that a run can stop,
+save and go on within a round. Shapes: B batch, C channels, H height, W width, Z latent size.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation.errors import Collapsed, Diverged
+from worker.distillation.parameters import Range
+from worker.distillation.source import SourceContext, SourceNeeds
+from worker.distillation.synthesis.augmentation import random_roll
+from worker.distillation.synthesis.collapse import LEAST_BALANCE, LEAST_SPREAD, distance
+from worker.distillation.synthesis.judge import AGAINST_STUDENTS, Judge, Seen, Weights
+from worker.distillation.synthesis.losses import information_entropy
+from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
+from worker.distillation.synthesis.statistics import BatchStatistics, check_kept
+from worker.distillation.taps import Tapped
+
+POOR_ROUNDS, POOR_STEPS = 3, 100
+"""How many rounds in a row, of how many steps together, may show too few classes."""
+
+
+@dataclass(frozen=True)
+class RoundParameters(PoolParameters):
+    """Parameters of every source that works in rounds."""
+
+    # fmt: off
+    iterations: Annotated[int | None, Range(ge=1, le=100_000), "Steps of optimisation a round."] = None
+    warm_up_rounds: Annotated[int | None, Range(ge=1, le=10_000), "Rounds before the students' first step, without the terms that read the students."] = None
+    student_steps_per_round: Annotated[int | None, Range(ge=1), "Students' steps between two rounds."] = None
+    rounds: Annotated[int | None, Range(ge=1), "Rounds of a stage; afterwards only the pool is drawn from."] = None
+    one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the classes that the images are to show."] = 1.0
+    statistics_weight: Annotated[float, Range(ge=0), "Of the distance from the teacher's BatchNorm statistics."] = 10.0
+    shift: Annotated[int, Range(ge=0, le=64), "Pixels by which images are rolled at random before the teacher judges them."] = 2
+    flip: Annotated[bool, "Also flip them left to right at random; not for digits and text, so that the default is ours."] = False
+    # fmt: on
+
+
+class RoundSource(PooledSource):
+    """Optimises what makes a batch of images, round after round.
+
+    A subclass makes in `prepare` what is optimised, in `self.optimizer`, begins a round in `begin`, and gives its
+    images in `made`. The pool gets the images of the step with the lowest loss.
+    """
+
+    needs = SourceNeeds(teacher=True, teacher_gradient=True, batch_norm=True)
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    optimizer: torch.optim.Optimizer
+
+    def weights(self) -> Weights:
+        """What the terms of the images' loss are multiplied by."""
+        raise NotImplementedError
+
+    def statistics(self) -> BatchStatistics:
+        """How the distance from the teacher's statistics is measured."""
+        return BatchStatistics()
+
+    def prepare(self) -> None:
+        """Make what is optimised, and the optimiser."""
+        raise NotImplementedError
+
+    def begin(self, number: int) -> None:
+        """Begin round `number`: its classes are in `self.target` (B,)."""
+        raise NotImplementedError
+
+    def made(self) -> Tensor:
+        """The round's images (B, C, H, W) as they are now, with their gradients."""
+        raise NotImplementedError
+
+    def further_terms(self, image: Tensor, seen: Seen) -> dict[str, Tensor]:
+        """Weighted terms of the source's own beside those of the judge."""
+        return {}
+
+    def classes(self, random: torch.Generator) -> Tensor:
+        """What a round's images are to show (B,): every class as often as any other, in random order."""
+        count = self.generator_batch
+        return (torch.arange(count) % self.context.classes)[torch.randperm(count, generator=random)]
+
+    def descend(self, loss: Tensor, step: int) -> None:
+        """Follow the gradient of the loss, in step `step` of the round."""
+        update(loss, self.optimizer)
+
+    def check_teacher(self, teacher: Tapped, example: Tensor) -> None:
+        if self.parameters.statistics_weight:
+            check_kept(teacher, example)
+
+    def build(self, context: SourceContext) -> None:
+        super().build(context)
+        assert context.teacher is not None
+        weights = self.weights()
+        self.judge = Judge(context.teacher, weights, self.precision, context.device, self.statistics())
+        self.alone = replace(weights, **dict.fromkeys(AGAINST_STUDENTS, 0.0))
+        self.iterations = self.chosen("iterations")
+        self.rounds_alone = self.own_steps(0) // self.iterations
+        shape = (self.generator_batch, context.contract.channels, context.contract.height, context.contract.width)
+        self.target = torch.zeros(self.generator_batch, dtype=torch.int64, device=context.device)
+        self.best = torch.zeros(shape, device=context.device)
+        self.lowest = torch.full((), torch.inf, device=context.device)
+        self.figures: Tensor | None = None
+        self.poor = 0
+        self.terms: dict[str, Tensor] = {}
+        self.prepare()
+
+    def warm_up_steps(self) -> int:
+        return self.own_steps(0)
+
+    def own_steps(self, number: int) -> int:
+        """Whole rounds: those of the warm-up, and one more for each `student_steps_per_round`."""
+        rounds = self.chosen("warm_up_rounds") + number // self.chosen("student_steps_per_round")
+        return min(rounds, self.chosen("rounds") or rounds) * self.chosen("iterations")
+
+    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
+        """One step of a round; the last one adds the images to the pool.
+
+        Raises:
+            Diverged: the loss has not been a number.
+            Collapsed: for some rounds the teacher has seen few of the classes in the images.
+        """
+        round_, step = divmod(number, self.iterations)
+        if step == 0:
+            self.target = self.classes(self.random).to(self.context.device)
+            self.lowest = torch.full_like(self.lowest, torch.inf)
+            self.begin(round_)
+        self._optimise(step, students if round_ >= self.rounds_alone else {})
+        if step == self.iterations - 1:
+            self._finish(round_)
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        """The last step's unweighted terms, and of the last round's images: the share of those in which the teacher sees
+        the class that they are to show, and what a watch for collapse sees."""
+        shown = dict(self.terms)
+        if self.figures is not None:
+            shown |= dict(zip(("class_balance", "diversity", "spread", "class_share"), self.figures, strict=True))
+        return {f"generator/{name}": value for name, value in shown.items()} | {
+            "generator/bf16": float(self.precision == torch.bfloat16),
+            **super().metrics(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        statistics = self.judge.statistics.state_dict() if self.judge.statistics else {}
+        round_ = {
+            "target": self.target,
+            "lowest": self.lowest,
+            "terms": self.terms,
+            "figures": self.figures,
+            "poor": self.poor,
+        }
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "round": round_ | {"statistics": statistics},
+            "best": self.best,
+        } | super().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        device = self.context.device
+        self.optimizer.load_state_dict(state["optimizer"])
+        round_ = state["round"]
+        self.target, self.lowest = (round_[name].clone().to(device) for name in ("target", "lowest"))
+        self.figures, self.poor = round_["figures"], round_["poor"]
+        if self.figures is not None:
+            self.figures = self.figures.clone().to(device)
+        self.terms = {name: term.to(device) for name, term in round_["terms"].items()}
+        self.best = state["best"].clone().to(device)
+        if self.judge.statistics:
+            self.judge.statistics.load_state_dict(round_["statistics"], device)
+        super().load_state_dict(state)
+
+    def _optimise(self, step: int, students: Mapping[str, nn.Module]) -> None:
+        weights = self.judge.weights if students else self.alone
+        with torch.enable_grad():
+            with self.judge.autocast():
+                image = self.made()
+            view = random_roll(image, self.parameters.shift, self.parameters.flip, self.random)
+            seen, terms = self.judge.see(view, students, self.target, weights)
+            further = self.further_terms(image, seen)
+            loss = self.judge.total(terms, weights) + sum(further.values())
+        better = loss.detach() < self.lowest
+        self.lowest = torch.where(better, loss.detach(), self.lowest)
+        self.best = torch.where(better, image.detach(), self.best)
+        self.terms = {name: term.detach() for name, term in (terms | further).items()}
+        self.descend(loss, step)
+
+    def _finish(self, round_: int) -> None:
+        if not bool(self.lowest.isfinite()):
+            words = f"the synthetic images became not-a-number in round {round_}"
+            raise Diverged(words, hint="lower the source's learning rates")
+        image = self.best.to(self.pool.dtype)
+        logits = self.judge.label(image.float())
+        self._watch(round_, image, logits)
+        self.keep(round_, image, logits)
+        if self.judge.statistics:
+            self.judge.statistics.remember()
+
+    def _watch(self, round_: int, image: Tensor, logits: Tensor) -> None:
+        """See whether the teacher tells the round's images apart."""
+        share = (logits.argmax(dim=1) == self.target).float().mean()
+        balance = -information_entropy(logits) / math.log10(logits.shape[1])
+        size = logits.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+        self.figures = torch.stack([balance, distance(image.float()), distance(logits) / size, share])
+        least, _, spread, share_ = self.figures.tolist()
+        self.poor = self.poor + 1 if least < LEAST_BALANCE or spread < LEAST_SPREAD else 0
+        if self.poor < max(POOR_ROUNDS, POOR_STEPS / self.iterations):
+            return
+        words = f"the synthetic images had collapsed by round {round_}: for {self.poor} rounds"
+        seen = f"(it sees the class that they are to show in {share_:.0%} of them)"
+        if spread < LEAST_SPREAD:
+            hint = "check the teacher's weights: nothing can be learnt from answers that do not depend on the image"
+            raise Collapsed(f"{words} the teacher has answered all images alike {seen}", hint, mendable=False)
+        hint = "raise the source's one_hot_weight or iterations, or lower its statistics_weight"
+        raise Collapsed(f"{words} the teacher has seen few of the classes in them {seen}", hint)
+
+    def keep(self, round_: int, image: Tensor, logits: Tensor) -> None:
+        """Put the images of a round into the pool."""
+        self.pool.add(image, logits)
+
+
+def update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+    """One step of each optimiser along the gradient of a loss with respect to their own parameters, and no others."""
+    parameters = [each for optimizer in optimizers for group in optimizer.param_groups for each in group["params"]]
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)

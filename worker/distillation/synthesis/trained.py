@@ -1,0 +1,123 @@
+"""Sources with one generator that takes a step every so many of the students'."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation.parameters import Range
+from worker.distillation.source import Position, SourceContext
+from worker.distillation.synthesis import generator
+from worker.distillation.synthesis.collapse import corrected
+from worker.distillation.synthesis.generator import Output, Resolution
+from worker.distillation.synthesis.judge import Judge, Weights
+from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
+from worker.distillation.synthesis.training import GeneratorTraining
+
+FAST: Mapping[str, Any] = {
+    "generator_resolution": "half", "generator_width": 32, "generator_batch": 256,
+    "student_steps_per_generator_step": 8, "student_images": "pool",
+    "pool_images": 32_768, "augmentation_probability": 0.5,
+}  # fmt: skip
+"""What the presets `fast` have in common; ours."""
+
+
+@dataclass(frozen=True)
+class GeneratorParameters(PoolParameters):
+    """Parameters of every source with such a generator."""
+
+    # fmt: off
+    generator_resolution: Annotated[Resolution | None, "Where the last upsampling is: at the end (half, fast) or before the last convolutions (full, paper)."] = None
+    generator_width: Annotated[int | None, Range(ge=2, le=1024), "Channels: 32 (fast) or 128 (paper)."] = None
+    latent: Annotated[int, Range(ge=1, le=4096), "Size of the generator's noise."] = 100
+    generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam."] = 1e-3
+    generator_warm_up_steps: Annotated[int | None, Range(ge=0), "Generator steps before the students' first, without the terms that read the students."] = None
+    student_steps_per_generator_step: Annotated[int | None, Range(ge=1), "The first sees the fresh images, the others what `student_images` says."] = None
+    restarts: Annotated[int, Range(ge=0, le=10), "How often a stage whose images collapse is begun again, with twice the weight of the information entropy and half of those against the students each time; the default is ours."] = 2
+    student_images: Annotated[Literal["pool", "fresh", "repeat"] | None, "What students see where the generator takes no step: draws from the pool, images of new noise, or the last images again."] = None
+    # fmt: on
+
+
+class TrainedSource(PooledSource):
+    """Trains a generator against the frozen teacher (and the live students), and pools its images."""
+
+    epsilon = 1e-5
+    """Of the generator's inner normalisations."""
+    output: Output = "tanh"
+    gradient_norm: float | None = None
+    """The largest that the gradient of the generator's loss may have."""
+
+    def weights(self) -> Weights:
+        """What the terms of the generator's loss are multiplied by."""
+        raise NotImplementedError
+
+    def build(self, context: SourceContext) -> None:
+        super().build(context)
+        assert context.teacher is not None
+        network = generator.seeded(
+            context.contract,
+            self.parameters.latent,
+            self.chosen("generator_width"),
+            self.chosen("generator_resolution"),
+            context.seed,
+            context.device,
+            self.epsilon,
+            self.output,
+        )
+        weights = corrected(self.weights(), context.restarts)
+        independent = context.task == "multi_label"
+        judge = Judge(context.teacher, weights, self.precision, context.device, independent=independent)
+        self.training = GeneratorTraining(network, judge, self.parameters.generator_learning_rate, self.gradient_norm)
+        self.steps_per_generator_step = self.chosen("student_steps_per_generator_step")
+        self.student_images = self.chosen("student_images")
+
+    @property
+    def most_restarts(self) -> int:
+        return self.parameters.restarts
+
+    def warm_up_steps(self) -> int:
+        return self.chosen("generator_warm_up_steps")
+
+    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
+        self._train({})
+
+    def images(self, position: Position, students: Mapping[str, nn.Module]) -> tuple[Tensor, Tensor]:
+        """Fresh images (`generator_batch` of them) after a generator step, else `batch_size` from the pool, or
+        `generator_batch` fresh or repeated ones."""
+        if position.number % self.steps_per_generator_step == 0:
+            self._train(students)
+        elif self.student_images == "pool":
+            return self.pool.draw(self.context.batch_size, self.random)
+        elif self.student_images == "fresh":
+            self._keep(self.training.images(self._noise(self.random)))
+        return self.pool.newest(self.generator_batch)
+
+    def fresh(self, count: int, random: torch.Generator) -> Tensor:
+        copy, batches = deepcopy(self.training.generator), -(-count // self.generator_batch)
+        noise = torch.randn(batches, self.generator_batch, self.parameters.latent, generator=random)
+        with torch.no_grad():
+            return torch.cat([copy(part.to(self.context.device)) for part in noise])[:count]
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        restarts = {"generator/restarts": float(self.context.restarts)}
+        return self.training.metrics() | restarts | super().metrics()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.training.state_dict() | super().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.training.load_state_dict(state)
+        super().load_state_dict(state)
+
+    def _noise(self, random: torch.Generator) -> Tensor:
+        return torch.randn(self.generator_batch, self.parameters.latent, generator=random)
+
+    def _train(self, students: Mapping[str, nn.Module]) -> None:
+        self._keep(self.training.step(self._noise(self.random), students))
+
+    def _keep(self, image_BCHW: Tensor) -> None:
+        image = image_BCHW.to(self.pool.dtype)
+        self.pool.add(image, self.training.judge.label(image.float()))

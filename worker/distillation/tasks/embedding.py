@@ -1,0 +1,74 @@
+"""Embedding: a vector a sample, near to those of the same identity.
+
+Shapes: N samples, D dimensions.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.retrieval import average_precision, measure, rankings
+from worker.distillation.task import Predict, Task, Verdict, exceeds_chance, predict
+
+if TYPE_CHECKING:
+    from worker.distillation.data.images import Images
+
+JUDGED_AT_MOST = 1024
+
+
+class Embedding(Task):
+    """A vector a sample, by which images of the same identity are found: there are no classes to tell apart.
+
+    The dataset's labels are identities, and a test set may have others than the training set. Images of the field `query` are
+    looked for among the others; without it each is looked for among all others.
+    """
+
+    labels_are_outputs = False
+    output = "embedding"
+    least_outputs = 1
+    ground_truth = {"name": "triplet"}
+    objective_defaults = ({"name": "relational", "weight": 1.0, "distance": 1.0, "angle": 2.0},)
+    figure = "mean_average_precision"
+
+    def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
+        if "label" not in images.fields or images.label.ndim != 1:
+            raise SpecError([Problem(pointer, "does not name one identity for each image")], "Name another dataset.")
+        if len(images.label.unique()) == len(images):
+            words = "has no two images of one identity, so that there is nothing to be found"
+            raise SpecError([Problem(pointer, words)], "Name a dataset that has.")
+
+    def alike(self, outputs: int, others: int) -> bool:
+        return True
+
+    def evaluate(
+        self, network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
+    ) -> dict[str, float]:
+        """`mean_average_precision`; `recall_at_K`, the share of queries with an image of their identity among the K nearest,
+        called `cmc_K` (cumulative matching characteristic) where cameras are known; `tar_at_far_R`, the true accept rate of
+        pairs at a false accept rate of at most R; how many `queries` had anything to be found; with a teacher `agreement`,
+        the share of queries for which both find the same image first."""
+        given, teacher = predict(network_fn, images, batch_size, teacher_fn)
+        known = {name: value.cpu() for name, value in images.fields.items() if name in ("label", "camera", "query")}
+        label, camera, query = known["label"], known.get("camera"), known.get("query")
+        figures = measure(given, label, camera, query)
+        if teacher is not None:
+            nearest = [
+                torch.cat([each.nearest for each in rankings(x, label, camera, query)]) for x in (given, teacher)
+            ]
+            figures["agreement"] = float((nearest[0] == nearest[1]).double().mean())
+        return figures
+
+    def judge(self, teacher_fn: Predict, images: "Images", batch_size: int) -> Verdict:
+        """By its mean average precision among themselves, against that with the identities shuffled."""
+        sample = images.at(torch.linspace(0, len(images) - 1, min(len(images), JUDGED_AT_MOST)).long())
+        given, _ = predict(teacher_fn, sample, batch_size)
+        label = sample.label.cpu()
+        found = _mean_precision(given, label)
+        words = f"mean average precision {found:.3f} on {len(sample)} images"
+        return Verdict(words, not exceeds_chance(found, lambda order: _mean_precision(given, label[order]), len(label)))
+
+
+def _mean_precision(embedding_ND: Tensor, label_N: Tensor) -> float:
+    return float(torch.cat([average_precision(part.match) for part in rankings(embedding_ND, label_N)]).nanmean())

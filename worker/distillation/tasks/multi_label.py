@@ -1,0 +1,89 @@
+"""Multi-label classification: each of several labels is there or not.
+
+Shapes: N samples, K labels.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.logits import binary_kl
+from worker.distillation.task import Predict, Task, Verdict, exceeds_chance, predict
+
+if TYPE_CHECKING:
+    from worker.distillation.data.images import Images
+
+
+class MultiLabel(Task):
+    """Any number of several labels a sample, each told by the sign of a logit of its own."""
+
+    labels = "multi_label"
+    least_outputs = 1
+    ground_truth = {"name": "binary_cross_entropy"}
+    objective_defaults = (
+        {"name": "binary_cross_entropy", "weight": 0.1},
+        {"name": "kd", "weight": 0.9, "temperature": 4.0, "outputs": "sigmoid"},
+    )
+    figure = "mean_average_precision"
+
+    def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
+        label = images.fields.get("label")
+        if label is None or label.ndim != 2:
+            raise SpecError([Problem(pointer, "does not tell of each label whether an image has it")], "Name another.")
+        if label.shape[1] != outputs:
+            message = f"has {label.shape[1]} labels, and the student {outputs} outputs"
+            raise SpecError([Problem(pointer, message)], "Name a dataset of the same labels, or set student/classes.")
+
+    def evaluate(
+        self, network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
+    ) -> dict[str, float]:
+        """`mean_average_precision` (over labels that some image has), `f1_micro` (of all decisions) and `f1_macro` (mean over
+        labels that some image has or is said to have) at a probability of 0.5, `exact_match` (share of images all of whose
+        labels are right), `binary_cross_entropy` (nats, mean over images and labels); with a teacher `agreement` (share
+        of equal decisions) and `teacher_kl` (mean KL(teacher || network) of a decision, nats)."""
+        logits, teacher = predict(network_fn, images, batch_size, teacher_fn)
+        label = images.label.cpu().bool()
+        said = logits > 0
+        figures = {
+            "mean_average_precision": average_precision(logits, label).nanmean(),
+            "f1_micro": f1(said.flatten()[:, None], label.flatten()[:, None]).nanmean(),
+            "f1_macro": f1(said, label).nanmean(),
+            "exact_match": (said == label).all(1).double().mean(),
+            "binary_cross_entropy": F.binary_cross_entropy_with_logits(logits, label.double()),
+        }
+        if teacher is not None:
+            figures["agreement"] = (said == (teacher > 0)).double().mean()
+            figures["teacher_kl"] = binary_kl(logits, teacher).mean()
+        return {name: float(value) for name, value in figures.items()}
+
+    def judge(self, teacher_fn: Predict, images: "Images", batch_size: int) -> Verdict:
+        """By its mean average precision, against that with the images' labels shuffled."""
+        logits, _ = predict(teacher_fn, images, batch_size)
+        label = images.label.cpu().bool()
+        found = float(average_precision(logits, label).nanmean())
+        words = f"mean average precision {found:.3f} on {len(images)} images"
+        shuffled = lambda order: float(average_precision(logits, label[order]).nanmean())  # noqa: E731
+        return Verdict(words, not exceeds_chance(found, shuffled, len(label)))
+
+
+def average_precision(logits: Tensor, label: Tensor) -> Tensor:
+    """The area (K,) under the steps of precision over recall, by falling thresholds: `sum_t (R_t - R_t-1) P_t`; NaN for a
+    label that no sample has. Samples (N, K) of equal logits come in at one threshold."""
+    ordered, order = logits.sort(dim=0, descending=True)
+    hits = label.gather(0, order).cumsum(0).double()
+    last_of_ties = torch.cat([ordered[1:] != ordered[:-1], torch.ones_like(ordered[:1], dtype=torch.bool)])
+    precision = hits / torch.arange(1, len(logits) + 1, device=logits.device)[:, None]
+    areas = []
+    for place, hit, share in zip(last_of_ties.unbind(1), hits.unbind(1), precision.unbind(1), strict=True):
+        steps = hit[place].diff(prepend=hit.new_zeros(1))
+        areas.append((steps * share[place]).sum() / hit[-1])
+    return torch.stack(areas)
+
+
+def f1(said: Tensor, label: Tensor) -> Tensor:
+    """`2 TP / (2 TP + FP + FN)` of each label (K,) over samples (N, K); NaN for one that no sample has or is said to have."""
+    right = 2 * (said & label).sum(0)
+    return right / (said.sum(0) + label.sum(0)).double()
