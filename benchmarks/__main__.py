@@ -9,8 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("mnist_http", "service_cost", "event_streams", "transfer", "million_jobs", "sandbox_cost")
-WITH_MNIST = ("mnist_http",)
+SCRIPTS = (
+    "mnist_http",
+    "datafree",
+    "label_transfer",
+    "service_cost",
+    "event_streams",
+    "transfer",
+    "million_jobs",
+    "sandbox_cost",
+)
+WITH_MNIST = ("mnist_http", "datafree", "label_transfer")
 
 
 def main() -> int:

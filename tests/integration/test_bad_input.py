@@ -100,7 +100,7 @@ BAD_SPECS = {
     # name: (what is added to a good spec, pointer, a word of the message)
     "an unknown objective": ({"objectives": [{"name": "kdd"}]}, "/objectives/0/name", "kd"),
     "a temperature of -1": ({"objectives": [{"name": "kd", "temperature": -1}]}, "/objectives/0/temperature", "0"),
-    "labels without a dataset": ({"objectives": ["cross_entropy", "kd"]}, "/objectives/0", "dataset"),
+    "labels without a dataset": ({"objectives": ["cross_entropy", "kd"]}, "/objectives/0", "labels"),
     "an unknown field": ({"studnet": {}}, "/studnet", ""),
     "an unknown network": ({"student": {"network": "resnet99_cifar"}}, "/student/network", "resnet"),
     "another's teacher": ({"teacher": "tch_" + "0" * 32}, "/teacher", ""),
@@ -182,8 +182,8 @@ def test_a_dataset_that_turns_out_not_to_fit_fails_the_job_that_waits_for_it(
     client.datasets.upload(dataset, tmp_path / "seven.npz")
     with pytest.raises(JobEnded) as caught:
         client.jobs.wait(job["id"], 60)
-    assert "/objectives/0" in {error["pointer"] for error in caught.value.errors}
-    assert "7 classes" in str(caught.value.errors)
+    assert "/objectives/1" in {error["pointer"] for error in caught.value.errors}
+    assert "4 classes apart and the student 7" in str(caught.value.errors)
 
 
 def test_anothers_ids_are_not_found(whole: Whole, client: Client, teacher: str):

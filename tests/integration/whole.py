@@ -83,8 +83,10 @@ class Whole:
 
     def kill_engine(self) -> None:
         """kill -9 of a job's engine."""
-        engine = next(pid for pid, folder in engines(self.data).items() if "/work/job_" in folder)
-        os.kill(engine, signal.SIGKILL)
+        os.kill(eventually(self._engine, "an engine works on a job"), signal.SIGKILL)
+
+    def _engine(self) -> int | None:
+        return next((pid for pid, folder in engines(self.data).items() if "/work/job_" in folder), None)
 
     def client(self) -> Client:
         return Client(self.url, (self.data / "key").read_text().strip())
