@@ -1,6 +1,6 @@
 # Plain make (3.81 will do); what needs more than a line of shell is Python.
 # Variables: PYTHON, VENV, PIP_ARGS, TORCH_INDEX (see README.md), KEEP (demo), TESTS and PYTEST_ARGS (test, test-slow),
-# TEST_PROCESSES (test), SEED and CHAOS_ARGS (chaos).
+# TEST_PROCESSES (test), SEED and CHAOS_ARGS (chaos), MNIST (bench, compare), COMPARE_ARGS (compare).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,13 +12,14 @@ TEST_PROCESSES ?= 2
 KEEP ?=
 SEED ?= 1
 CHAOS_ARGS ?=
+COMPARE_ARGS ?=
 
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.distillery-installed
 NEEDS = $(STAMP)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-slow chaos lint catalogue migrate bench
+.PHONY: help setup demo up test test-slow chaos lint catalogue migrate bench compare
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -61,3 +62,6 @@ migrate: $(NEEDS) ## bring the database to the newest schema
 
 bench: $(NEEDS) ## measure every figure that the documentation states
 	$(BIN)/python -m benchmarks
+
+compare: $(NEEDS) ## run every method under one protocol and write docs/comparison.md (MNIST=PATH/mnist.npz; goes on where it was stopped)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compare $(COMPARE_ARGS)
