@@ -1,4 +1,4 @@
-"""LeNet-5 and its half: ReLU and max pooling in the place of tanh and subsampling.
+"""LeNet-5 and its half: ReLU and max pooling in the place of tanh and subsampling, unless tanh and means are asked for.
 
 LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998. The widths of the half,
 and the third convolution that covers the whole map, are those of the teacher and student in DAFL (arXiv:1904.01186).
@@ -6,7 +6,7 @@ and the third convolution that covers the whole map, are those of the teacher an
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
@@ -16,6 +16,11 @@ from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
 LEAST = 16
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+POOLINGS: dict[str, tuple[str, type[nn.MaxPool2d | nn.AvgPool2d]]] = {
+    "max": ("maxpool", nn.MaxPool2d),
+    "average": ("avgpool", nn.AvgPool2d),
+}
 
 
 class LeNet(nn.Module):
@@ -24,27 +29,37 @@ class LeNet(nn.Module):
     x (B, C, H, W) with H and W of at least 16 -> logits (B, K). The third convolution leaves a map of one pixel.
     """
 
-    def __init__(self, widths: tuple[int, int, int, int], classes: int, contract: InputContract):
+    def __init__(
+        self,
+        widths: tuple[int, int, int, int],
+        classes: int,
+        contract: InputContract,
+        activation: str = "relu",
+        pooling: str = "max",
+        batch_norm: bool = False,
+    ):
         super().__init__()
         first, second, third, hidden = widths
         rest = (_left(contract.height), _left(contract.width))
-        self.conv1 = nn.Conv2d(contract.channels, first, 5)
-        self.relu1 = nn.ReLU()
-        self.maxpool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(first, second, 5)
-        self.relu2 = nn.ReLU()
-        self.maxpool2 = nn.MaxPool2d(2)
-        self.conv3 = nn.Conv2d(second, third, rest)
-        self.relu3 = nn.ReLU()
+        convolutions = (
+            nn.Conv2d(contract.channels, first, 5), nn.Conv2d(first, second, 5), nn.Conv2d(second, third, rest),
+        )  # fmt: skip
+        for number, convolution in enumerate(convolutions, start=1):
+            self.add_module(f"conv{number}", convolution)
+            if batch_norm:
+                self.add_module(f"bn{number}", nn.BatchNorm2d(convolution.out_channels))
+            self.add_module(f"{activation}{number}", ACTIVATIONS[activation]())
+            if number < len(convolutions):
+                name, pool = POOLINGS[pooling]
+                self.add_module(f"{name}{number}", pool(2))
         self.fc1 = nn.Linear(third, hidden)
-        self.relu4 = nn.ReLU()
+        self.add_module(f"{activation}4", ACTIVATIONS[activation]())
         self.fc2 = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool1(self.relu1(self.conv1(x)))
-        x = self.maxpool2(self.relu2(self.conv2(x)))
-        x = self.relu3(self.conv3(x))
-        return self.fc2(self.relu4(self.fc1(x.flatten(1))))
+        for name, layer in self.named_children():
+            x = layer(x.flatten(1) if name == "fc1" else x)
+        return x
 
 
 def _left(pixels: int) -> int:
@@ -54,23 +69,37 @@ def _left(pixels: int) -> int:
 
 @dataclass(frozen=True)
 class Options:
-    """Widths of a LeNet; the defaults are those of the half."""
+    """Widths and layers of a LeNet; the defaults are those of the half."""
 
     first: Annotated[int, Range(ge=1, le=1024), "Channels of the first convolution."] = 3
     second: Annotated[int, Range(ge=1, le=1024), "Channels of the second."] = 8
     third: Annotated[int, Range(ge=1, le=4096), "Channels of the third, which covers the whole map."] = 60
     hidden: Annotated[int, Range(ge=1, le=4096), "Units of the hidden linear layer."] = 42
+    activation: Annotated[Literal["relu", "tanh"], "After every layer but the last; LeCun's was a scaled tanh."] = (
+        "relu"
+    )
+    pooling: Annotated[
+        Literal["max", "average"],
+        "After the first two convolutions; LeCun's took means, and learnt a scale and a shift.",
+    ] = "max"
+    batch_norm: Annotated[bool, "Whether convolutions are normalised before their activation."] = False
 
 
 def build(widths: tuple[int, int, int, int], classes: int, contract: InputContract, options: object) -> LeNet:
-    if min(contract.height, contract.width) < LEAST:
-        message = f"reads images of at least {LEAST}x{LEAST} pixels, not {contract.height}x{contract.width}"
-        raise SpecError([Problem("/network", message)])
+    _check(contract)
     return LeNet(widths, classes, contract)
 
 
+def _check(contract: InputContract) -> None:
+    if min(contract.height, contract.width) < LEAST:
+        message = f"reads images of at least {LEAST}x{LEAST} pixels, not {contract.height}x{contract.width}"
+        raise SpecError([Problem("/network", message)])
+
+
 def build_own(classes: int, contract: InputContract, options: Options) -> LeNet:
-    return build((options.first, options.second, options.third, options.hidden), classes, contract, options)
+    _check(contract)
+    widths = (options.first, options.second, options.third, options.hidden)
+    return LeNet(widths, classes, contract, options.activation, options.pooling, options.batch_norm)
 
 
 PAPER = "LeCun et al. 1998; widths as in arXiv:1904.01186"
@@ -85,5 +114,7 @@ NETWORKS = {
         partial(build, (3, 8, 60, 42)),
         PAPER,
     ),
-    "lenet": Network("LeNet-5 with ReLU and max pooling, of any widths.", build_own, PAPER, Options),
+    "lenet": Network(
+        "LeNet-5 of any widths, with ReLU and max pooling unless asked for others.", build_own, PAPER, Options
+    ),
 }

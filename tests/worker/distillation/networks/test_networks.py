@@ -50,6 +50,29 @@ def test_lenets_refuse_smaller_images(height, width):
     assert [problem.pointer for problem in caught.value.problems] == ["/network"]
 
 
+def test_a_lenet_of_tanh_and_means_is_that_by_formula():
+    whole = {"first": 6, "second": 16, "third": 120, "hidden": 84}
+    network = networks.build("lenet", 10, contract_of(1, 20), {**whole, "activation": "tanh", "pooling": "average"})
+    x = torch.randn(3, 1, 20, 20)
+    y = network.conv1(x).tanh().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+    y = network.conv2(y).tanh().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+    y = network.fc1(network.conv3(y).tanh().flatten(1)).tanh()
+    torch.testing.assert_close(network(x), network.fc2(y))
+    assert network.state_dict().keys() == networks.build("lenet5", 10, contract_of(1, 20)).state_dict().keys()
+
+
+def test_a_lenet_with_batch_norm_normalises_what_its_convolutions_give():
+    network = networks.build("lenet", 10, GREY, {"batch_norm": True}).train()
+    assert size_of(network) == 15_738 + 2 * (3 + 8 + 60)
+    seen = {}
+    for number in (1, 2, 3):
+        layer = network.get_submodule(f"relu{number}")
+        layer.register_forward_pre_hook(lambda _, given, number=number: seen.__setitem__(number, given[0]))
+    network(torch.randn(16, 1, 32, 32))
+    for found in seen.values():
+        torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(found.shape[1]), atol=1e-5, rtol=0)
+
+
 def test_mlp_is_hintons_by_default_and_linear_without_hidden_layers():
     contract = contract_of(1, 28)
     assert size_of(networks.build("mlp", 10, contract)) == (784 * 1200 + 1200) + (1200 * 1200 + 1200) + (1200 * 10 + 10)
@@ -108,6 +131,88 @@ def test_residual_networks_have_their_groups_at_falling_resolutions():
         assert tuple(x.shape[1:]) == (shape[0], shape[1], shape[1])
     assert {"layer2.0.downsample.0.weight", "layer1.0.bn2.running_var", "fc.bias"} <= network.state_dict().keys()
     assert "layer1.0.downsample.0.weight" not in network.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("depth", "factor", "millions"),
+    [
+        (40, 1, 0.6),
+        (40, 2, 2.2),
+        (40, 4, 8.9),
+        (40, 8, 35.7),
+        (28, 10, 36.5),
+        (22, 8, 17.2),
+        (16, 8, 11.0),
+        (16, 10, 17.1),
+    ],
+)
+def test_wide_residual_networks_have_the_published_sizes(depth, factor, millions):
+    """Zagoruyko, Komodakis, tables 4 and 5."""
+    with torch.device("meta"):
+        network = networks.build("wrn_cifar", 10, contract_of(3, 32), {"depth": depth, "factor": factor})
+    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert round(size_of(network) / 1e6, 1) == millions
+    assert sum(module.kernel_size == (3, 3) for module in convolutions) + 3 == depth  # it counts the shortcuts' layers
+
+
+def test_wide_residual_networks_add_up_what_was_not_rectified():
+    network = networks.build("wrn_cifar", 4, contract_of(1, 8), {"depth": 16, "factor": 1}).eval()
+    x = torch.randn(2, 1, 8, 8)
+    stem = network.conv1(x)
+    first, second = network.block1.layer
+    y = stem + first.conv2(first.bn2(first.conv1(first.bn1(stem).relu())).relu())
+    y = y + second.conv2(second.bn2(second.conv1(second.bn1(y).relu())).relu())
+    first, second = network.block2.layer
+    active = first.bn1(y).relu()
+    y = first.convShortcut(active) + first.conv2(first.bn2(first.conv1(active)).relu())
+    y = y + second.conv2(second.bn2(second.conv1(second.bn1(y).relu())).relu())
+    torch.testing.assert_close(network.block2(network.block1(stem)), y)
+    assert y.shape == (2, 32, 4, 4) and network(x).shape == (2, 4)
+
+
+CONVOLUTIONS_OF_VGG = {
+    8: (1, 1, 1, 1, 1),
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("depth", CONVOLUTIONS_OF_VGG)
+def test_vggs_have_the_size_of_their_groups(depth, batch_norm):
+    size, channels = 0, 3
+    for count, group in zip(CONVOLUTIONS_OF_VGG[depth], (16, 32, 64, 128, 128), strict=True):
+        for _ in range(count):
+            size += convolution(channels, group, 9) + 2 * group * batch_norm
+            channels = group
+    options = {"depth": depth, "width": 16, "batch_norm": batch_norm}
+    with torch.device("meta"):
+        network = networks.build("vgg_cifar", 10, contract_of(3, 32), options)
+    assert size_of(network) == size + convolution(128, 10, 1)
+
+
+@pytest.mark.parametrize(("pixels", "left"), [(8, 1), (32, 4), (63, 7), (64, 4), (96, 6)])
+def test_vggs_pool_large_images_once_more(pixels, left):
+    found = []
+    with torch.device("meta"):
+        network = networks.build("vgg_cifar", 10, contract_of(3, pixels), {"depth": 8, "width": 2})
+        network.avgpool.register_forward_pre_hook(lambda _, given: found.append(tuple(given[0].shape[1:])))
+        network(torch.zeros(2, 3, pixels, pixels))
+    assert found == [(16, left, left)]
+
+
+def test_a_vgg_is_that_by_formula_and_refuses_tiny_images():
+    network = networks.build("vgg_cifar", 10, contract_of(3, 8), {"depth": 8, "width": 2, "batch_norm": False})
+    x = y = torch.randn(4, 3, 8, 8)
+    for number in range(5):
+        y = network.get_submodule(f"block{number}")(y).relu()
+        y = y.unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5)) if number < 3 else y
+    torch.testing.assert_close(network(x), network.classifier(y.mean((2, 3))))
+    with pytest.raises(SpecError) as caught:
+        networks.build("vgg_cifar", 10, contract_of(3, 7))
+    assert [problem.pointer for problem in caught.value.problems] == ["/network"]
 
 
 @pytest.mark.parametrize("name", networks.names())
@@ -201,4 +306,11 @@ def test_families_hold_the_named_networks():
 def test_residual_networks_refuse_depths_that_are_none(depth):
     with pytest.raises(SpecError, match=f"such as {depth - 1}") as caught:
         networks.build("resnet_cifar", 10, GREY, {"depth": depth})
+    assert [problem.pointer for problem in caught.value.problems] == ["/options/depth"]
+
+
+@pytest.mark.parametrize("depth", [11, 21])
+def test_wide_residual_networks_refuse_depths_that_are_none(depth):
+    with pytest.raises(SpecError, match="such as") as caught:
+        networks.build("wrn_cifar", 10, GREY, {"depth": depth})
     assert [problem.pointer for problem in caught.value.problems] == ["/options/depth"]

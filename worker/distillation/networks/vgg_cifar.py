@@ -1,0 +1,88 @@
+"""VGG networks for images of about 32x32 pixels: a single linear layer after their convolutions.
+
+Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", arXiv:1409.1556, table 1. Where
+they pool, the shallow network of 8 layers (as its name counts), and the keys are as in the public benchmark
+HobbitLong/RepDistiller.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from torch import Tensor, nn
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.networks.family import Network
+from worker.distillation.parameters import Range
+from worker.distillation.source import InputContract
+
+CONVOLUTIONS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""How many each of the five groups has, by the network's depth."""
+TIMES = (1, 2, 4, 8, 8)
+LEAST, LARGE = 8, 64
+"""Pixels of the smallest images, and of those from which on the fourth group is pooled too."""
+
+
+class VGG(nn.Module):
+    """Five groups of 3x3 convolutions with ReLU, 2x2 max pooling after the first three, a global mean, a linear layer.
+
+    x (B, C, H, W) with H and W of at least 8 -> logits (B, K). The groups have 1, 2, 4, 8 and 8 times `width` channels.
+    """
+
+    def __init__(self, depth: int, width: int, batch_norm: bool, classes: int, contract: InputContract):
+        super().__init__()
+        pooled = 4 if min(contract.height, contract.width) >= LARGE else 3
+        channels = contract.channels
+        for number, (count, times) in enumerate(zip(CONVOLUTIONS[depth], TIMES, strict=True)):
+            self.add_module(f"block{number}", _group(channels, width * times, count, batch_norm))
+            self.add_module(f"relu{number}", nn.ReLU())
+            if number < pooled:
+                self.add_module(f"pool{number}", nn.MaxPool2d(2))
+            channels = width * times
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(channels, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name, layer in self.named_children():
+            x = layer(x.flatten(1) if name == "classifier" else x)
+        return x
+
+
+def _group(channels_in: int, channels_out: int, count: int, batch_norm: bool) -> nn.Sequential:
+    """Convolutions, each but the last with its ReLU."""
+    layers: list[nn.Module] = []
+    for _ in range(count):
+        layers += [nn.Conv2d(channels_in, channels_out, 3, padding=1)]
+        layers += [nn.BatchNorm2d(channels_out)] if batch_norm else []
+        layers += [nn.ReLU()]
+        channels_in = channels_out
+    return nn.Sequential(*layers[:-1])
+
+
+@dataclass(frozen=True)
+class Options:
+    """Depth and width of a VGG network."""
+
+    depth: Annotated[Literal[8, 11, 13, 16, 19], "Layers, as published with three linear ones."] = 11
+    width: Annotated[int, Range(ge=1, le=1024), "Channels at full resolution, eight times as many at the end."] = 64
+    batch_norm: Annotated[bool, "Whether convolutions are normalised."] = True
+
+
+def build(classes: int, contract: InputContract, options: Options) -> VGG:
+    if min(contract.height, contract.width) < LEAST:
+        message = f"reads images of at least {LEAST}x{LEAST} pixels, not {contract.height}x{contract.width}"
+        raise SpecError([Problem("/network", message)])
+    return VGG(options.depth, options.width, options.batch_norm, classes, contract)
+
+
+NETWORKS = {
+    "vgg_cifar": Network(
+        "A VGG network for images of about 32x32 pixels, of any published depth and any width; VGG-11 by default.",
+        build,
+        "arXiv:1409.1556",
+        Options,
+    )
+}

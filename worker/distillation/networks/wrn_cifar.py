@@ -1,0 +1,98 @@
+"""Wide residual networks for images of about 32x32 pixels.
+
+Zagoruyko, Komodakis, "Wide residual networks", arXiv:1605.07146: normalisation and ReLU come before each convolution, and
+what is added up is never rectified. Keys are those of the public benchmark HobbitLong/RepDistiller.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.networks.family import Network
+from worker.distillation.parameters import Range
+from worker.distillation.source import InputContract
+
+STEM = 16
+
+
+class PreActivationBlock(nn.Module):
+    """Two normalised 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C_out, H / stride, W / stride).
+
+    A shortcut that changes the width is a 1x1 convolution of what the first convolution reads.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.relu1 = nn.ReLU()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.relu2 = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        plain = stride == 1 and channels_in == channels_out
+        self.convShortcut = None if plain else nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.relu1(self.bn1(x))
+        shortcut = x if self.convShortcut is None else self.convShortcut(active)
+        return shortcut + self.conv2(self.relu2(self.bn2(self.conv1(active))))
+
+
+class WideResNet(nn.Module):
+    """A 3x3 convolution, three groups of `(depth - 4) / 6` blocks at full, half and quarter resolution, and a linear layer.
+
+    x (B, C, H, W) -> logits (B, K). The groups have 16, 32 and 64 channels times `factor`.
+    """
+
+    def __init__(self, depth: int, factor: int, classes: int, contract: InputContract):
+        super().__init__()
+        blocks, widths = (depth - 4) // 6, [STEM * factor * times for times in (1, 2, 4)]
+        self.conv1 = nn.Conv2d(contract.channels, STEM, 3, padding=1, bias=False)
+        self.block1 = _group(STEM, widths[0], blocks, stride=1)
+        self.block2 = _group(widths[0], widths[1], blocks, stride=2)
+        self.block3 = _group(widths[1], widths[2], blocks, stride=2)
+        self.bn1 = nn.BatchNorm2d(widths[2])
+        self.relu = nn.ReLU()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[2], classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(self.avgpool(self.relu(self.bn1(x))).flatten(1))
+
+
+def _group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
+    first = PreActivationBlock(channels_in, channels_out, stride)
+    rest = (PreActivationBlock(channels_out, channels_out, 1) for _ in range(blocks - 1))
+    return nn.Sequential(OrderedDict(layer=nn.Sequential(first, *rest)))
+
+
+@dataclass(frozen=True)
+class Options:
+    """Depth and width of a wide residual network."""
+
+    depth: Annotated[int, Range(ge=10, le=1000), "Layers: 6 n + 4 for n blocks at each resolution."] = 16
+    factor: Annotated[int, Range(ge=1, le=64), "Widening: 16, 32 and 64 channels times this."] = 2
+
+
+def build(classes: int, contract: InputContract, options: Options) -> WideResNet:
+    if options.depth % 6 != 4:
+        nearest = 6 * round((options.depth - 4) / 6) + 4
+        raise SpecError([Problem("/options/depth", f"must be 6 n + 4, such as {nearest}, not {options.depth}")])
+    return WideResNet(options.depth, options.factor, classes, contract)
+
+
+NETWORKS = {
+    "wrn_cifar": Network(
+        "A wide residual network for images of about 32x32 pixels, of any depth and width; WRN-16-2 by default.",
+        build,
+        "arXiv:1605.07146",
+        Options,
+    )
+}
