@@ -1,6 +1,6 @@
 """Twelve teachers, all trained here on real images, and one that answers everything alike: does distilling without data work?
 
-    python -m benchmarks.robustness [--rows NAME …] [--sources auto dafl …] [--steps 1200]
+    python -m benchmarks.robustness [--rows NAME …] [--sources auto dafl …] [--steps 1200] [--seeds 0 …]
 
 The images are scikit-learn's digits (1,797 of 8 x 8 pixels), scaled, coloured, or two side by side. Every row is one job of
 the bare engine on one thread whose spec leaves all but the student and the length to the service: source and initial
@@ -11,6 +11,7 @@ that the teacher was not trained on. Rows that were measured stand in `results/r
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -63,19 +64,20 @@ class Row:
         return sizes | {"mean": [0.3] * self.channels, "std": [0.35] * self.channels}
 
 
-HALF = {"first": 3, "second": 8, "third": 60, "hidden": 42}
+WHOLE = {"first": 6, "second": 16, "third": 120, "hidden": 84}
+SMALL = {"depth": 8, "width": 8}
 ROWS: dict[str, Row] = {
     "LeNet-5": Row("lenet5", "lenet5_half", height=32, width=32),
-    "LeNet, narrow": Row("lenet", "lenet", options={"first": 4, "second": 12, "third": 64, "hidden": 48}, student_options=HALF),
+    "LeNet-5 with BatchNorm": Row("lenet", "lenet5_half", height=24, width=24, options={**WHOLE, "batch_norm": True}),
+    "LeNet-5, tanh and average pooling": Row("lenet", "lenet5_half", height=28, width=28, options={**WHOLE, "activation": "tanh", "pooling": "average"}),
     "LeNet-5, 2 classes": Row("lenet5", "lenet5_half", "even", height=20, width=20),
     "LeNet-5, colour": Row("lenet5", "lenet5_half", channels=3, height=28, width=28),
     "LeNet-5, 100 classes": Row("lenet5", "lenet5_half", "pairs", height=16, width=32),
     "MLP": Row("mlp", "mlp", options={"hidden": [256, 128]}, student_options={"hidden": [128, 64]}),
-    "MLP, 5 classes, colour": Row("mlp", "mlp", "five", channels=3, options={"hidden": [256]}, student_options={"hidden": [96]}),
-    "ResNet-8": Row("resnet8_cifar", "resnet_cifar", student_options={"depth": 8, "width": 8}),
-    "ResNet-8, colour": Row("resnet8_cifar", "resnet_cifar", channels=3, height=24, width=24, student_options={"depth": 8, "width": 8}),
-    "ResNet-8, four times as wide": Row("resnet8x4_cifar", "resnet8_cifar", epochs=8),
-    "timm's test_resnet, 96 pixels": Row("timm/test_resnet", "resnet_cifar", channels=3, height=96, width=96, student_options={"depth": 8, "width": 8}, epochs=12),
+    "ResNet-8": Row("resnet8_cifar", "resnet_cifar", student_options=SMALL),
+    "VGG-8 of 16 channels, 5 classes, colour": Row("vgg_cifar", "resnet_cifar", "five", channels=3, options={"depth": 8, "width": 16}, student_options=SMALL),
+    "WRN-10-2": Row("wrn_cifar", "resnet_cifar", options={"depth": 10, "factor": 2}, student_options=SMALL, epochs=8),
+    "timm's test_resnet, 96 pixels": Row("timm/test_resnet", "resnet_cifar", channels=3, height=96, width=96, student_options=SMALL, epochs=12),
     "timm's test_convnext": Row("timm/test_convnext", "lenet5_half", channels=3, height=32, width=32, epochs=30),
     CONSTANT: Row("lenet5", "lenet5_half"),
 }  # fmt: skip
@@ -87,24 +89,25 @@ def main() -> int:
     kept = arguments.results.with_suffix(".jsonl")
     for source in arguments.sources:
         for name in arguments.rows:
-            known = {(each["row"], each["asked"], each["steps"]) for each in _read(kept)}
-            if (name, source, arguments.steps) in known or arguments.list:
-                continue
-            found = run(name, source, arguments.steps, arguments.results)
-            with kept.open("a") as file:
-                file.write(json.dumps(found) + "\n")
-            print(json.dumps(found), flush=True)
+            known = {(each["row"], each["asked"], each["steps"], each["seed"]) for each in _read(kept)}
+            for seed in arguments.seeds:
+                if (name, source, arguments.steps, seed) in known or arguments.list:
+                    continue
+                found = run(name, source, arguments.steps, seed, arguments.results)
+                with kept.open("a") as file:
+                    file.write(json.dumps(found) + "\n")
+                print(json.dumps(found), flush=True)
     print(table(_read(kept)))
     return 0
 
 
-def run(name: str, source: str, steps: int, results: Path) -> dict[str, Any]:
+def run(name: str, source: str, steps: int, seed: int, results: Path) -> dict[str, Any]:
     """One job; gives what was chosen, how often student and teacher agree, and the seconds that it took."""
     row, (dataset, classes) = ROWS[name], write_images(ROWS[name], results)
     weights, accuracy = teacher(name, row, dataset, classes, results)
-    place = results / f"{name}, {source}, {steps}".replace(" ", "_").replace(",", "").replace("'", "").replace("/", "_")
+    place = results / _slug(f"{name}, {source}, {steps}, {seed}")
     place.mkdir(parents=True, exist_ok=True)
-    content = job(row, source, steps, classes, dataset.resolve(), weights.resolve())
+    content = job(row, source, steps, seed, classes, dataset.resolve(), weights.resolve())
     (place / "job.json").write_text(json.dumps(content, indent=1))
     began, used = time.monotonic(), os.times()
     last = engine(place / "job.json")
@@ -112,7 +115,7 @@ def run(name: str, source: str, steps: int, results: Path) -> dict[str, Any]:
     cpu = now.children_user + now.children_system - used.children_user - used.children_system
     spec = content["spec"]
     found: dict[str, Any] = {
-        "row": name, "asked": source, "steps": steps, "classes": classes, "teacher_accuracy": accuracy,
+        "row": name, "asked": source, "steps": steps, "seed": seed, "classes": classes, "teacher_accuracy": accuracy,
         "source": spec["source"]["name"], "initial_weights": spec["student"].get("initial_weights"),
         "seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(cpu, 1),
     }  # fmt: skip
@@ -122,7 +125,7 @@ def run(name: str, source: str, steps: int, results: Path) -> dict[str, Any]:
     return found | {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
 
 
-def job(row: Row, source: str, steps: int, classes: int, dataset: Path, weights: Path) -> dict[str, Any]:
+def job(row: Row, source: str, steps: int, seed: int, classes: int, dataset: Path, weights: Path) -> dict[str, Any]:
     """The job file, as a worker writes it, with an evaluation added."""
     network = _load(row, classes, weights)
     example = row.contract.blank(torch.device("cpu"))
@@ -133,7 +136,7 @@ def job(row: Row, source: str, steps: int, classes: int, dataset: Path, weights:
         "teacher": "tch_" + "0" * 32,
         "student": {"network": row.student, "options": dict(row.student_options)},
         "source": source,
-        "training": {"steps": steps},
+        "training": {"steps": steps, "seed": seed},
         "exports": ["safetensors"],
     }
     spec = resolve(JobSpec.model_validate(asked), facts) | {"evaluation": {"split": "test"}}
@@ -175,7 +178,7 @@ def write_images(row: Row, folder: Path) -> tuple[Path, int]:
 
 def teacher(name: str, row: Row, dataset: Path, classes: int, folder: Path) -> tuple[Path, float]:
     """Train the row's teacher, once; gives the path of its weights, and its accuracy on images that it has not seen."""
-    path = folder / f"teacher_{name.replace(' ', '_').replace('/', '_')}.safetensors"
+    path = folder / f"teacher_{_slug(name)}.safetensors"
     torch.manual_seed(0)
     if not path.exists():
         network = networks.build(row.network, classes, row.contract, dict(row.options))
@@ -239,17 +242,21 @@ def engine(path: Path) -> dict[str, Any]:
 def table(found: list[dict[str, Any]]) -> str:
     """Rows of a table in Markdown."""
     lines = [
-        "| teacher | its accuracy | source | initial weights | steps | agreement | accuracy | CPU seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| teacher | its accuracy | source | initial weights | steps | seed | agreement | accuracy | CPU seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for each in sorted(found, key=lambda one: (list(ROWS).index(one["row"]), one["asked"], one["steps"])):
+    for each in sorted(found, key=lambda one: (list(ROWS).index(one["row"]), one["asked"], one["steps"], one["seed"])):
         source = each["source"] + (" (chosen)" if each["asked"] == "auto" else "")
         figures = f"{each['agreement']:.1%} | {each['accuracy']:.1%}" if "agreement" in each else f"{each['error']} | –"
         lines.append(
             f"| {each['row']} | {each['teacher_accuracy']:.1%} | {source} | {each['initial_weights']} | {each['steps']} | "
-            f"{figures} | {each['cpu_seconds']:.0f} |"
+            f"{each['seed']} | {figures} | {each['cpu_seconds']:.0f} |"
         )
     return "\n".join(lines)
+
+
+def _slug(words: str) -> str:
+    return re.sub(r"[^\w-]+", "_", words)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -261,6 +268,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--sources", nargs="+", default=["auto"], help="`auto`, or names of sources")
     parser.add_argument("--steps", type=int, default=1200, help="of the student")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the students; a teacher has one")
     parser.add_argument("--list", action="store_true", help="print what was measured, and run nothing")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where teachers and figures are kept")
     return parser.parse_args()
