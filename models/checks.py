@@ -13,6 +13,7 @@ from models.facts import DatasetFacts, Facts
 from models.files import named_files
 from models.pictures import are_two, check_pictures
 from models.problems import Problem, pointer_of
+from models.procedures import check_procedure, filled_objectives
 from models.records import File
 from models.tasks import check_task, outputs_asked, task_of
 from models.teachers import is_trained_first
@@ -22,6 +23,7 @@ GREY, RGB = 1, 3
 
 def check(resolved: Mapping[str, Any], facts: Facts) -> list[Problem]:
     """All problems of a resolved spec; what is not yet known of an input is not complained about."""
+    filled_in = {place for place, _ in filled_objectives(resolved["procedure"])}
     found = [
         *_check_source(resolved, facts),
         *_check_batch_norm(resolved, facts),
@@ -30,16 +32,21 @@ def check(resolved: Mapping[str, Any], facts: Facts) -> list[Problem]:
         *_check_student(resolved, facts),
         *_check_objectives(resolved, facts),
         *_check_training(resolved),
+        *check_procedure(resolved, bool(resolved["dataset"]) and not _ignores_labels(resolved)),
         *_check_dataset(resolved, facts),
         *_check_evaluation(resolved, facts),
         *check_task(resolved, facts, objectives_of(resolved)),
         *check_pictures(resolved, facts, objectives_of(resolved)),
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(_of_filled(problem) if problem.pointer in filled_in else problem for problem in found))
+
+
+def _of_filled(problem: Problem) -> Problem:
+    return Problem(problem.pointer, f"fills in an objective that cannot work: {problem.message}")
 
 
 def objectives_of(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every objective with its pointer: the job's own and those within its procedure and its source."""
+    """Every objective with its pointer: the job's own and those within its procedure and its source, written or filled in."""
     for index, objective in enumerate(resolved["objectives"]):
         yield pointer_of(["objectives", index]), objective
     for kind, place in (("procedures", "procedure"), ("sources", "source")):
@@ -47,6 +54,7 @@ def objectives_of(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[st
         for parameter in nested_objectives(kind, method["name"]):
             for index, objective in enumerate(method[parameter] or ()):
                 yield pointer_of([place, parameter, index]), objective
+    yield from filled_objectives(resolved["procedure"])
 
 
 def _check_source(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:

@@ -47,7 +47,7 @@ def check_task(resolved: Mapping[str, Any], facts: Facts, objectives: Iterable[L
         yield Problem("/student/classes", f"must be at least {entry['least_outputs']} for the task {task}")
     makes_for = known("sources")[source["name"]]["tasks"]
     if task not in makes_for:
-        words = f"{source['name']!r} makes batches for {_listed(makes_for)}, not for the task {task}; give a dataset"
+        words = f"{source['name']!r} makes batches for {listed(makes_for)}, not for the task {task}; give a dataset"
         yield Problem("/source", words)
     if source.get("sampler") == "per_class" and entry["labels"] != "class":
         yield Problem("/source/sampler", f"draws images by their class, and the task {task} has none")
@@ -65,17 +65,18 @@ def _check_labels(pointer: str, dataset: DatasetFacts | None, task: str) -> Iter
         return
     fitting = [name for name, entry in known("tasks").items() if entry["labels"] == dataset.labels]
     words = f"holds labels of the kind {dataset.labels}, and the task {task} reads {wanted}"
-    yield Problem(pointer, f"{words}; set task to {_listed(fitting)}, or name another dataset")
+    yield Problem(pointer, f"{words}; set task to {listed(fitting)}, or name another dataset")
 
 
 def _unsuitable(objective: Mapping[str, Any], task: str) -> str:
     """Why an objective does not suit a task, and with which value of a parameter it would."""
-    words = f"{objective['name']} is for {_listed(needs_of(objective)['tasks'])}, not for the task {task}"
+    words = f"{objective['name']} is for {listed(needs_of(objective)['tasks'])}, not for the task {task}"
     for case in known("objectives")[objective["name"]]["needs_when"]:
         if task in case["needs"]["tasks"]:
             return f"{words}; set `{case['parameter']}` to {case['value']!r}"
     return f"{words}; leave it out"
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence, any of which will do."""
     return " or ".join(names)

@@ -56,13 +56,13 @@ def _method(kind: str, name: str) -> dict[str, Any]:
         "parameters": schema(method.Parameters),
     }
     if issubclass(method, Objective):
-        entry["needs"] = asdict(method.needs)
-        entry["needs_when"] = [
-            {"parameter": parameter, "value": value, "needs": asdict(needs)}
-            for (parameter, value), needs in method.needs_when.items()
-        ]
+        entry |= _needs(method)
     if issubclass(method, Procedure):
-        entry |= {"own_teacher": method.own_teacher, "objective_defaults": method.objective_defaults}
+        entry |= {"own_teacher": method.own_teacher, "objective_defaults": method.objective_defaults} | _needs(method)
+        entry["fills_when"] = [
+            {"parameter": parameter, "value": value, "objectives": objectives}
+            for (parameter, value), objectives in method.fills_when.items()
+        ]
     if issubclass(method, Source):
         entry |= {
             "needs": asdict(method.needs),
@@ -84,6 +84,16 @@ def _method(kind: str, name: str) -> dict[str, Any]:
         entry |= {name: getattr(method, name) for name in names}
         entry |= {"figure": method.figure, "higher_is_better": method.higher_is_better}
     return entry
+
+
+def _needs(method: type[Objective] | type[Procedure]) -> dict[str, Any]:
+    return {
+        "needs": asdict(method.needs),
+        "needs_when": [
+            {"parameter": parameter, "value": value, "needs": asdict(needs)}
+            for (parameter, value), needs in method.needs_when.items()
+        ],
+    }
 
 
 def _network(network: networks.Network) -> dict[str, Any]:

@@ -29,7 +29,11 @@ FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
 
 
 def make_procedure(job: Job) -> tuple[Procedure, Plan]:
-    """The job's procedure, and what it may read of the job."""
+    """The job's procedure, and what it may read of the job.
+
+    Raises:
+        SpecError: the job does not offer what the procedure needs.
+    """
     spec, training = job.spec, job.training
     student = Member(
         network=spec["student"]["network"],
@@ -43,6 +47,7 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
     procedure, first = registry.make("procedures", spec["procedure"], "/procedure"), trained_teacher(spec)
     teacher = GIVEN if job.teacher or first else None
     plan = Plan(student, teacher, epochs, training.steps, training.seed, task, held_out)
+    procedure.check(plan)
     return TeacherFirst(procedure, first) if first else procedure, plan
 
 

@@ -3,9 +3,12 @@
 `Procedure.next` is a pure function of the finished stages, so that resuming a run is replaying it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.task import EVERY_TASK
 
 GIVEN = "given"
 """The job's own teacher, as a stage's `teacher`."""
@@ -113,10 +116,25 @@ class Plan:
     """Whether a part of the training images is held out, for stages to be judged on."""
 
 
+@dataclass(frozen=True)
+class ProcedureNeeds:
+    """What a job must offer for a procedure to work; checked at submission from the catalogue."""
+
+    held_out_images: bool = False
+    """Chooses by figures on images that are held out of the training: `training/validation_fraction`."""
+    tasks: tuple[str, ...] = EVERY_TASK
+    """The tasks whose networks it can compare."""
+
+
 class Procedure:
     """The schedule of a job."""
 
     paper: ClassVar[str] = ""
+    needs: ClassVar[ProcedureNeeds] = ProcedureNeeds()
+    needs_when: ClassVar[Mapping[tuple[str, Any], ProcedureNeeds]] = {}
+    """Needs that replace `needs` when a parameter has a value: `{("choice", "greedy"): ProcedureNeeds(...)}`."""
+    fills_when: ClassVar[Mapping[tuple[str, Any], Mapping[str, tuple[dict[str, Any], ...]]]] = {}
+    """The objectives that parameters which are null stand for when another has a value: `{("preset", "x"): {"first": ...}}`."""
     own_teacher: ClassVar[bool] = False
     """Can train a teacher of its own, so that objectives may need one although the job has none."""
     objective_defaults: ClassVar[tuple[dict[str, Any], ...]] = ()
@@ -128,6 +146,25 @@ class Procedure:
 
     def __init__(self, parameters: Any = None):
         self.parameters = self.Parameters() if parameters is None else parameters
+
+    def check(self, plan: Plan) -> None:
+        """See that the job offers what the procedure needs with the parameters that it has.
+
+        Raises:
+            SpecError: it does not.
+        """
+        needs, place = self.needs, "/procedure"
+        for (parameter, value), case in self.needs_when.items():
+            if getattr(self.parameters, parameter) == value:
+                needs, place = case, f"/procedure/{parameter}"
+        problems = []
+        if needs.held_out_images and not plan.held_out:
+            words = "must be greater than 0: the procedure chooses by images that are held out"
+            problems.append(Problem("/training/validation_fraction", words))
+        if plan.task not in needs.tasks:
+            problems.append(Problem(place, f"is for {' or '.join(needs.tasks)}, not for the task {plan.task}"))
+        if problems:
+            raise SpecError(problems)
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
         """The stage to run after `history`, or None at the end. Pure: the same arguments give the same stage.

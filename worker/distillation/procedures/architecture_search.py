@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from worker.distillation import registry
-from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Items, NetworkSpace, Range
 from worker.distillation.procedure import (
     Member,
     Plan,
     Procedure,
+    ProcedureNeeds,
     Stage,
     StageResult,
     figure_of,
@@ -34,6 +34,7 @@ class ArchitectureSearch(Procedure):
     """
 
     paper = "arXiv:1911.09074"
+    needs = ProcedureNeeds(held_out_images=True, tasks=("classification", "multi_label", "embedding"))
 
     @dataclass(frozen=True)
     class Parameters:
@@ -65,7 +66,6 @@ class ArchitectureSearch(Procedure):
         sample: Annotated[int, Range(ge=1, le=200), "Evolution: of how many of these the best has some."] = 3
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
-        self._check(plan)
         if history and history[-1].name == FINAL:
             return None
         rewards = self._rewards(history, plan)
@@ -115,16 +115,6 @@ class ArchitectureSearch(Procedure):
             )
         told = {"architectures": size(self._space()), "target_milliseconds": self._target(trials, plan)}
         return {**told, "trials": rows, "best": rows[_best(rewards)]["stage"]}
-
-    def _check(self, plan: Plan) -> None:
-        problems = []
-        if not plan.held_out:
-            words = "must be greater than 0, for architectures to be judged by"
-            problems.append(Problem("/training/validation_fraction", words))
-        if not registry.find("tasks", plan.task).higher_is_better:
-            problems.append(Problem("/task", "must be one whose figure is better the higher it is, as an accuracy"))
-        if problems:
-            raise SpecError(problems)
 
     @property
     def _families(self) -> tuple[NetworkSpace, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Items, NetworkChoice, Range, WeightsFile
-from worker.distillation.procedure import FILE, GIVEN, Plan, Procedure, Stage, StageResult, kl_of
+from worker.distillation.procedure import FILE, GIVEN, Plan, Procedure, ProcedureNeeds, Stage, StageResult, kl_of
 from worker.distillation.stages import companion, no_given_teacher, split_budget, teacher_epochs, teacher_stage
 
 TEACHER = "teacher"
@@ -27,6 +27,7 @@ class Route(Procedure):
 
     paper = "arXiv:1904.09149"
     own_teacher = True
+    needs_when = {("choice", "greedy"): ProcedureNeeds(held_out_images=True, tasks=("classification",))}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -53,7 +54,7 @@ class Route(Procedure):
         ] = 0.8
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
-        self._check(plan)
+        self._check_teacher(plan)
         uploaded = self.parameters.checkpoints is not None
         budgets = split_budget(plan, self._count, "/procedure/checkpoints" if uploaded else "/procedure/anchors")
         if not history and not uploaded:
@@ -86,21 +87,11 @@ class Route(Procedure):
         uploaded = self.parameters.checkpoints
         return self.parameters.anchors if uploaded is None else len(uploaded) + 1
 
-    def _check(self, plan: Plan) -> None:
+    def _check_teacher(self, plan: Plan) -> None:
         if self.parameters.checkpoints is None:
             no_given_teacher(plan)
         elif plan.teacher is None:
             raise SpecError([Problem("/teacher", "is the last anchor, after its checkpoints, and the job has none")])
-        if self.parameters.choice == "equal":
-            return
-        problems = []
-        if not plan.held_out:
-            words = "must be greater than 0, for the next anchor to be chosen by"
-            problems.append(Problem("/training/validation_fraction", words))
-        if plan.task != "classification":
-            problems.append(Problem("/procedure/choice", "must be `equal`: only predictions of classes are compared"))
-        if problems:
-            raise SpecError(problems)
 
     def _compared(self, number: int, plan: Plan) -> tuple[str, ...]:
         """This anchor and the later ones, where there is a choice among them."""

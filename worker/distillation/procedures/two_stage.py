@@ -9,6 +9,7 @@ from worker.distillation.parameters import Objectives, Range
 from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
 
 FITNETS_TEMPERATURE = 3.0
+FITNETS_FIRST: tuple[dict[str, Any], ...] = ({"name": "hint", "weight": 1.0, "form": "paper"},)
 FITNETS_SECOND: tuple[dict[str, Any], ...] = (
     {"name": "cross_entropy", "weight": 1.0},
     {
@@ -18,7 +19,12 @@ FITNETS_SECOND: tuple[dict[str, Any], ...] = (
     },
 )
 """Cross-entropy and lambda times the softened one, lambda from 4 to 0. FitNets has no T², which `kd` has, so its weight is divided by it."""
+SAPUTRA_FIRST: tuple[dict[str, Any], ...] = ({"name": "attentive_hint", "weight": 1.0},)
 SAPUTRA_SECOND: tuple[dict[str, Any], ...] = ({"name": "attentive_imitation", "weight": 1.0},)
+PRESETS = {
+    "fitnets": {"first": FITNETS_FIRST, "second": FITNETS_SECOND},
+    "saputra": {"first": SAPUTRA_FIRST, "second": SAPUTRA_SECOND},
+}
 FRACTIONS = {None: 0.4, "fitnets": 0.4, "saputra": 0.5}
 """Of the budget that the first stage gets: that of the preset `saputra` is its paper's, the others are ours."""
 
@@ -33,6 +39,7 @@ class TwoStage(Procedure):
     """
 
     paper = "arXiv:1412.6550"
+    fills_when = {("preset", name): stages for name, stages in PRESETS.items()}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -74,13 +81,13 @@ class TwoStage(Procedure):
                 pointer="/procedure/first",
             )
             return Stage("first", {"student": member}, plan.teacher, **first)
-        pointer = "/objectives" if self.parameters.second is None else "/procedure/second"
+        own = self.parameters.second is None and self.parameters.preset is None
         member = replace(
             plan.student,
             objectives=self._second(plan),
             initial="stage:first",
             trains_after=self._frozen(),
-            pointer=pointer,
+            pointer="/objectives" if own else "/procedure/second",
         )
         return Stage("second", {"student": member}, plan.teacher, **second)
 
@@ -96,15 +103,14 @@ class TwoStage(Procedure):
                 [Problem(f"/procedure/{missing}", "the preset compares `guided` with `hint`: name both or none")]
             )
         pair = None if p.guided is None else [p.guided, p.hint]
-        if p.preset == "saputra":
-            return ({"name": "attentive_hint", "weight": 1.0, "tap": pair},)
-        return ({"name": "hint", "weight": 1.0, "form": "paper", "taps": pair and [pair]},)
+        (hint,) = PRESETS[p.preset]["first"]
+        return ({**hint, "tap": pair} if p.preset == "saputra" else {**hint, "taps": pair and [pair]},)
 
     def _second(self, plan: Plan) -> tuple[dict[str, Any], ...]:
         p = self.parameters
         if p.second is not None:
             return tuple(p.second)
-        return {None: plan.student.objectives, "fitnets": FITNETS_SECOND, "saputra": SAPUTRA_SECOND}[p.preset]
+        return plan.student.objectives if p.preset is None else PRESETS[p.preset]["second"]
 
     def _frozen(self) -> str | None:
         p = self.parameters

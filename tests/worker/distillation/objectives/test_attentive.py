@@ -194,8 +194,16 @@ def test_what_cannot_work_is_refused_with_its_place(spec, pointer, action, input
 
 
 @pytest.mark.parametrize("action", [check, run_whole])
-def test_classes_are_not_regressed(action, engine_inputs, tmp_path):
+@pytest.mark.parametrize(
+    ("spec", "place"),
+    [
+        ({"objectives": [{"name": "attentive_imitation"}]}, "/objectives/0"),
+        ({"procedure": SAPUTRA}, "/procedure/first/0"),
+        ({"procedure": SAPUTRA | {"first": [{"name": "hint"}]}}, "/procedure/second/0"),
+    ],
+)
+def test_classes_are_not_regressed(spec, place, action, engine_inputs, tmp_path):
     folder = shutil.copytree(engine_inputs, tmp_path / "job")
     with pytest.raises(SpecError) as caught:
-        action(job_of(folder, objectives=[{"name": "attentive_imitation"}]))
-    assert [problem.pointer for problem in caught.value.problems] == ["/objectives/0/name"]
+        action(job_of(folder, **spec))
+    assert [problem.pointer for problem in caught.value.problems] == [f"{place}/name"]
