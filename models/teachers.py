@@ -49,7 +49,8 @@ Members = Annotated[list[TaughtBy], Field(min_length=2, max_length=MOST_TEACHERS
 
 class EnsembleSpec(Body):
     """Several teachers that answer as one (arXiv:1503.02531). They tell the same classes apart and read images of one
-    shape; each has them normalised by its own mean and std. A tap of the second is called `1.PATH`."""
+    shape; each has them normalised by its own mean and std. A tap of the first is called `0.PATH`, of the second `1.PATH`;
+    objectives that compare features have to name theirs, and sources that synthesise read those of the first."""
 
     members: Members = Field(description="The teachers.", examples=[["tch_…", "job_…"]])
     combine: Literal["probabilities", "logits"] = Field(

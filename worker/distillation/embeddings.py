@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.objective import Objective, TapMap, Taps, single
+from worker.distillation.objective import Objective, TapMap, Taps, refuse_default_tap, single
 from worker.distillation.step import Outputs, Step
 
 DIMENSIONS = (2, 4)
@@ -37,6 +37,8 @@ class EmbeddingObjective(Objective):
             embedding_tap(mine, student, "student", "/tap/0"),
             embedding_tap(theirs, teacher, "teacher", "/tap/1"),
         )
+        if self.parameters_.tap is None:
+            refuse_default_tap(teacher, self.tap, "/tap")
         return Taps((self.tap[0],), (self.tap[1],))
 
     def embeddings(self, step: Step) -> tuple[Tensor, Tensor]:

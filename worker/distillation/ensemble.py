@@ -20,11 +20,12 @@ class Ensemble(nn.Module):
     mean of the members' softened probabilities; `logits` gives `sum_m w_m z_m`, whose softmax is their geometric mean at
     every temperature (docs/decisions/ensemble-temperature.md).
 
-    Member m is the submodule `m`, so that its taps are called `m.PATH`. The first is what is read where no tap is named.
+    Member m is the submodule `m`, so that its taps are called `m.PATH`. Objectives have to be told whose features they
+    compare; sources that synthesise read the first's.
     """
 
     leading = "0."
-    """How the paths begin of the member that is read where a job names no tap."""
+    """How the paths begin of the first member, among whose taps defaults are found."""
 
     def __init__(
         self,

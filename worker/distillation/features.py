@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.objective import Objective, TapMap, Taps
+from worker.distillation.objective import Objective, TapMap, Taps, refuse_default_tap
 from worker.distillation.parameters import TapPair
 from worker.distillation.step import Step
 from worker.distillation.taps import resolve_pairs
@@ -27,6 +27,8 @@ class FeatureObjective(Objective):
         if teacher is None:
             raise SpecError([Problem("/name", "needs a teacher")])
         self.pairs = self.choose_pairs(student, teacher)
+        if self.parameters_.taps is None:
+            refuse_default_tap(teacher, self.pairs, "/taps")
         problems = [
             Problem(f"/taps/{index}", f"{words}; choose taps of {' or '.join(map(str, self.dimensions))} dimensions")
             for index, (mine, theirs) in enumerate(self.pairs)

@@ -5,6 +5,7 @@ its `state_dict()` is its whole resume state. It never calls a network, holds no
 """
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -81,6 +82,17 @@ class TapMap:
         """Words for an error: the names closest to one that does not exist."""
         close = difflib.get_close_matches(tap, [*self.shapes, *self.inputs], n=5, cutoff=0.4)
         return f"the nearest are {', '.join(close)}" if close else f"there are {', '.join(self.shapes)}"
+
+
+def refuse_default_tap(teacher: TapMap, found: Any, pointer: str) -> None:
+    """See that it is clear whose features are compared where a job names no tap: each of several teachers has its own.
+
+    Raises:
+        SpecError: the teacher is an ensemble; the message has `found`, the default for its first member, as JSON.
+    """
+    if teacher.leading:
+        words = "must say whose, since each of several teachers has features of its own; the first's are"
+        raise SpecError([Problem(pointer, f"{words} {json.dumps(found)}")])
 
 
 @dataclass

@@ -91,7 +91,7 @@ def test_members_that_read_other_shapes_are_refused():
     assert [problem.pointer for problem in caught.value.problems] == ["/teacher"]
 
 
-def test_taps_are_named_by_member_and_the_first_is_read_where_none_is_named():
+def test_taps_are_named_by_member_and_defaults_are_found_in_the_first():
     tapped = Tapped(Ensemble(built("lenet5", "mlp", "lenet5_half"), [CONTRACT] * 3), images(2))
     alone = Tapped(built("lenet5")[0], images(2))
     assert tapped.map.stages == tuple(f"0.{tap}" for tap in alone.map.stages)
@@ -199,12 +199,40 @@ def test_a_job_file_must_describe_every_teacher(tmp_path):
     assert [problem.pointer for problem in caught.value.problems] == ["/teachers/1/weights"]
 
 
-def test_objectives_that_choose_their_own_taps_read_the_first_member(tmp_path):
+def test_defaults_are_found_in_the_first_member():
     whole = Tapped(Ensemble(built("lenet5", "lenet5_half"), [CONTRACT] * 2), images(2))
     alone = Tapped(built("lenet5")[0], images(2))
     assert classifier_of(whole.map, "teacher") == f"0.{classifier_of(alone.map, 'teacher')}"
     last = alone.map.stages[-1]
     assert first_of(whole.map, f"0.{last}") == f"0.{first_of(alone.map, last)}"
+
+
+@pytest.mark.parametrize("action", [check, run_whole])
+@pytest.mark.parametrize(
+    ("name", "pointer", "of_the_first"),
+    [
+        (
+            "attention_transfer",
+            "/objectives/0/taps",
+            [["relu1", "0.relu1"], ["maxpool1", "0.maxpool1"], ["relu2", "0.relu2"]],
+        ),
+        ("fsp", "/objectives/0/taps", None),
+        ("crd", "/objectives/0/tap", ["fc2:in", "0.fc2:in"]),
+    ],
+)
+def test_whose_features_are_compared_must_be_said(two_teachers, action, name, pointer, of_the_first):
+    """Which of several teachers a student's features are to be like is not left to their order."""
+    with pytest.raises(SpecError, match="each of several teachers has features of its own") as caught:
+        action(ensemble_job(two_teachers, objectives=[{"name": name}]))
+    (problem,) = caught.value.problems
+    assert problem.pointer == pointer
+    if of_the_first:
+        assert problem.message.endswith(json.dumps(of_the_first))
+        run_whole(ensemble_job(two_teachers, objectives=[{"name": name, pointer.rpartition("/")[2]: of_the_first}]))
+
+
+def test_what_the_networks_give_in_the_task_embedding_is_the_whole_ensembles(tmp_path):
+    check(ensemble_job(tmp_path, task="embedding", objectives=[{"name": "relational"}]))
 
 
 def test_images_are_synthesised_from_an_ensemble(two_teachers):
