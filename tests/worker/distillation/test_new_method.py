@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-NEEDED = ("worker/__init__.py", "worker/distillation", "models", "pyproject.toml")
-CONTRACT = Path("tests/worker/distillation/objectives/test_contract.py")
+NEEDED = ("worker/__init__.py", "worker/distillation", "models", "api", "pyproject.toml")
+TESTS = Path("tests/worker/distillation")
+CONTRACT = (TESTS / "objectives/test_contract.py", TESTS / "objectives/test_killed.py")
 
 TOY = '''"""A toy."""
 
@@ -55,7 +56,7 @@ def checkout(tmp_path_factory):
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
-    for name in (CONTRACT, CONTRACT.parents[1] / "trial.py"):
+    for name in (*CONTRACT, TESTS / "trial.py", TESTS / "killed_runs.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / "docs").mkdir()
@@ -89,23 +90,30 @@ def test_is_in_the_catalogue_and_on_its_page(checkout):
     assert "### `toy`" in (checkout / "docs" / "methods.md").read_text()
 
 
-def test_is_in_the_schema_of_the_api(checkout):
-    code = (
-        "import json; from models.spec import JobSpec; "
-        "JobSpec.model_validate({'student': {'network': 'mlp'}, 'objectives': [{'name': 'toy', 'strength': 2.0}]}); "
-        "print(json.dumps(JobSpec.model_json_schema()['$defs']))"
-    )
-    definitions = json.loads(run(checkout, "-c", code))
-    constants = {name: each.get("properties", {}).get("name", {}).get("const") for name, each in definitions.items()}
-    (toy,) = [definitions[name] for name, constant in constants.items() if constant == "toy"]
-    assert toy["properties"]["strength"]["maximum"] == 2
+def test_is_in_the_schema_of_the_api_which_checks_its_parameters(checkout):
+    code = """
+import json
+from pydantic import ValidationError
+from api.main import app
+from models.spec import JobSpec, problems_of
+def problems(strength):
+    try:
+        JobSpec.model_validate({"student": {"network": "mlp"}, "objectives": [{"name": "toy", "strength": strength}]})
+    except ValidationError as error:
+        return [problem.pointer for problem in problems_of(error)]
+print(json.dumps([app.openapi()["components"]["schemas"], problems(2.0), problems(2.1)]))
+"""
+    schemas, fitting, too_strong = json.loads(run(checkout, "-c", code))
+    toys = [each for each in schemas.values() if each.get("properties", {}).get("name", {}).get("const") == "toy"]
+    assert [toy["properties"]["strength"]["maximum"] for toy in toys] == [2]
+    assert (fitting, too_strong) == (None, ["/objectives/0/strength"])
 
 
 def test_is_held_to_the_contract_which_catches_a_sum_over_samples(checkout):
     tests = (
         "-m",
         "pytest",
-        str(CONTRACT),
+        *map(str, CONTRACT),
         "-k",
         "toy",
         "-rfp",
@@ -118,5 +126,6 @@ def test_is_held_to_the_contract_which_catches_a_sum_over_samples(checkout):
     lines = run(checkout, *tests, fails=True).splitlines()
     passed, failed = ([line for line in lines if line.startswith(word)] for word in ("PASSED", "FAILED"))
     assert sum("[toy" in line or "-toy-" in line for line in passed) >= 10
+    assert sum("test_killed_and_restored_bit_equal[toy-" in line for line in passed) == 1
     assert len(failed) == 1
     assert "test_is_a_mean_over_samples_unless_it_says_otherwise[toy_wrong" in failed[0]

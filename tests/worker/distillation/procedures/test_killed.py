@@ -6,12 +6,15 @@ import pytest
 
 from tests.worker.distillation.killed_runs import run_killed, run_whole, same_bits
 from tests.worker.distillation.procedures.trained import CE, HALF, KD, LENET, taught, weights_of
+from worker.distillation import registry
 
 MUTUAL = {"name": "mutual"}
 MLP = {"network": "mlp", "options": {"hidden": [8]}}
 
 SHAPES = {
     # name: (procedure, the rest, files, steps)
+    "direct": ({"name": "direct"}, {}, [], 3),
+    "two stages": ({"name": "two_stage", "preset": "fitnets"}, {}, [], 3),
     "mutual in turn": (
         {"name": "mutual", "peers": [MLP, LENET]}, {"teacher": False, "objectives": [CE, MUTUAL]}, ["peer_1", "peer_2"], 3,
     ),
@@ -35,6 +38,8 @@ SHAPES = {
         {"teacher": False, "training": {"steps": 3, "validation_fraction": 0.25}}, ["teacher"], 12,
     ),
 }  # fmt: skip
+ELSEWHERE = {"architecture_search"}
+"""Killed in its own tests, which give it a clock."""
 KILLS = [(shape, at) for shape, (*_, steps) in SHAPES.items() for at in range(1, steps + 1)]
 
 
@@ -51,6 +56,10 @@ def files_of(shape, folder):
 def undisturbed():
     """What undisturbed runs left, by shape."""
     return {}
+
+
+def test_every_procedure_is_killed():
+    assert {procedure["name"] for procedure, *_ in SHAPES.values()} | ELSEWHERE == set(registry.names("procedures"))
 
 
 @pytest.mark.parametrize(("shape", "at"), KILLS)

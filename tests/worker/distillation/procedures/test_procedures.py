@@ -27,7 +27,12 @@ PURE = [
     ("early_stopped", {"teacher": LENET, "teacher_stop": 0.5}, BOTH | {"teacher": None}),
     ("route", {"teacher": LENET}, {"teacher": None}),
     ("route", {"choice": "greedy"}, {"teacher": None, "held_out": True}),
+    ("architecture_search", {"trials": 3}, {"held_out": True}),
 ]
+
+
+def test_every_procedure_is_among_them():
+    assert {name for name, *_ in PURE} == set(registry.names("procedures"))
 
 
 @pytest.mark.parametrize(("name", "values", "plan"), PURE)

@@ -1,0 +1,64 @@
+"""What holds for every file in objectives/: killed in a run and restored from bytes, it ends with the same bits."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run_whole, same_bits, student_of
+from tests.worker.distillation.trial import PAIRS, STAND_INS, objective_of, variants
+from worker.distillation import networks, registry
+from worker.distillation.check import check
+from worker.distillation.job import read_contract
+from worker.distillation.run import Run
+
+OUTPUTS, SAMPLES, STEPS = 4, 48, 3
+CASES = [
+    pytest.param(name, values, marks=pytest.mark.slow if values else (), id=f"{name}-{values}")
+    for name in registry.names("objectives")
+    for values in variants(name)
+]
+"""The default parameters of each, and, slowly, each other value of each choice."""
+
+
+def job_in(folder, name, values):
+    """A job of one objective on noise, in a folder with inputs of the first task that the objective is for."""
+    needs = objective_of(name, **values).active_needs
+    teacher, student = STAND_INS.get(name, {}).get("plain", PAIRS["plain"][:2])
+    draw = torch.Generator().manual_seed(7)
+    label = torch.arange(SAMPLES) % OUTPUTS
+    image = torch.randint(0, 256, (SAMPLES, 1, 16, 16), generator=draw, dtype=torch.uint8)
+    truth = {
+        "multi_label": {"label": torch.nn.functional.one_hot(label, OUTPUTS).to(torch.uint8)},
+        "regression": {"target": torch.randn(SAMPLES, OUTPUTS, generator=draw)},
+    }.get(needs.tasks[0], {"label": label})
+    fields = {"image": image, "privileged": 255 - image, **truth}
+    (folder / "inputs").mkdir(parents=True)
+    names = {"class_names": json.dumps([str(number) for number in range(OUTPUTS)])}
+    save_file({f"train.{key}": value for key, value in fields.items()}, folder / "inputs/dataset.safetensors", names)
+    torch.manual_seed(11)
+    weights = networks.build(teacher, OUTPUTS, read_contract(INPUT), {}).state_dict()
+    save_file(weights, folder / "inputs/teacher.safetensors")
+    reads = {"teacher_reads": "privileged"} if "privileged" in needs.fields else {}
+    job = job_of(
+        folder,
+        task=needs.tasks[0],
+        student={"network": student, "options": {}, "input": INPUT},
+        source={"name": "dataset", "augmentation": "standard", **reads},
+        objectives=[{"name": name, **values}],
+        procedure={"name": "mutual" if needs.peers else "direct"},
+        training={"steps": STEPS, "learning_rate": 1e-3},
+    )
+    job.values["teacher"]["network"] = teacher
+    return job
+
+
+@pytest.mark.parametrize(("name", "values"), CASES)
+def test_killed_and_restored_bit_equal(name, values, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "_judge_teacher", lambda run: None)  # it has learnt nothing
+    whole = job_in(tmp_path / "whole", name, values)
+    check(whole)
+    run_whole(whole)
+    run_killed(job_in(tmp_path / "killed", name, values), STEPS - 1, tmp_path / "restored")
+    assert same_bits(student_of(tmp_path / "whole"), student_of(tmp_path / "restored"))
