@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from sqlalchemy import select
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from api.auth import hash_key, make_key
 from api.scopes import SCOPES
@@ -22,7 +23,9 @@ from models.database import make_engine
 from models.records import Inspection, Key
 from models.records.columns import new_id
 from tests.integration.whole import TEACHER, Whole, eventually
+from tests.worker.distillation.trial import Trial, objective_of
 from worker.distillation import networks
+from worker.distillation.ensemble import Ensemble
 from worker.distillation.job import read_contract
 
 
@@ -59,8 +62,23 @@ def with_nan(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return weights
 
 
-def another_network() -> bytes:
-    return save(networks.build("lenet5_half", 4, read_contract(TEACHER["input"]), {}).state_dict())
+def built(name: str) -> nn.Module:
+    return networks.build(name, 4, read_contract(TEACHER["input"]), {})
+
+
+def with_a_projector() -> bytes:
+    trial = Trial.of("plain", objective_of("similarity_head"))
+    return save(trial.objective.deploy(trial.student.network, trial.teacher.network).state_dict())
+
+
+def several() -> bytes:
+    return save(Ensemble([built("lenet5"), built("lenet5")], [read_contract(TEACHER["input"])] * 2).state_dict())
+
+
+def parametrised() -> bytes:
+    network = built("lenet5")
+    parametrizations.weight_norm(network.fc1)
+    return save(network.state_dict())
 
 
 BAD_FILES = {
@@ -70,7 +88,10 @@ BAD_FILES = {
     "a bare pickle with a payload": (lambda weights, folder: pickle.dumps(Payload(folder / "executed")), ["safetensors"]),
     "a truncated file": (lambda weights, folder: save(weights)[:-100], []),
     "NaN weights": (lambda weights, folder: save(with_nan(weights)), ["fc1.bias"]),
-    "another network": (lambda weights, folder: another_network(), ["conv1.weight", "lenet5_half"]),
+    "another network": (lambda weights, folder: save(built("lenet5_half").state_dict()), ["conv1.weight", "lenet5_half"]),
+    "a student with a projector": (lambda weights, folder: with_a_projector(), ["similarity_head", "Upload a student of other"]),
+    "an ensemble": (lambda weights, folder: several(), ["`lenet5` with 4 classes", "20 unexpected (0.conv1."]),
+    "weights under other keys": (lambda weights, folder: parametrised(), ["1 missing (fc1.weight)", "fc1.parametrizations.weight"]),
 }  # fmt: skip
 
 
