@@ -179,6 +179,7 @@ class Results:
         kept: Sequence[Mapping[str, Any]] = (),
         stopped_early: Mapping[str, Any] | None = None,
         procedure: Mapping[str, Any] | None = None,
+        warned: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Export the student, write `report.json`, and say every file as an artifact, those of `kept` networks too; gives
         the report's summary."""
@@ -200,6 +201,7 @@ class Results:
             parameters_alone=self._parameters_of(member),
             stopped_early=stopped_early,
             procedure=procedure,
+            warned=warned,
             kept=[{key: value for key, value in each.items() if key != "files"} for each in kept],
         )
         files += [file for each in kept for file in each["files"]]

@@ -64,6 +64,7 @@ class Run:
         self.seconds_before = 0.0
         self.best: dict[str, Any] = {}
         self.stopped_early: dict[str, Any] | None = None
+        self.warned: list[str] = []
         self._began = self._said_alive = time.monotonic()
         self._next_checkpoint = self._began + job.values.get("checkpoint_seconds", 30)
         self._last_checkpoint, self._checkpointed = self._began, -1
@@ -197,7 +198,7 @@ class Run:
         self.warm_ups_before += run.warmed_up
         self.best = {} if str(self.best.get("place", "")).startswith(f"{run.stage.name}/") else self.best
         words = f"stage {run.stage.name!r} is begun again, {self.restarts} of at most {run.source.most_restarts} times"
-        self.channel.log(f"{error.message}; {words}, with corrected weights", "warning")
+        self._warn(f"{error.message}; {words}, with corrected weights")
 
     def _restore(self, run: StageRun, parts: Mapping[str, Any]) -> None:
         try:
@@ -323,8 +324,8 @@ class Run:
             parts = [(self.lineage.deployed(place), self.lineage.member(place)) for place in places]
             kept.append(self.results.keep_ensemble(name, parts, self.evaluation))
         history, told = self.lineage.history, self.lineage.tells()
-        seconds, stopped = self.seconds(), self.stopped_early
-        return self.results.write(student, member, teacher, figures, chosen, history, seconds, kept, stopped, told)
+        more = self.stopped_early, told, self.warned
+        return self.results.write(student, member, teacher, figures, chosen, history, self.seconds(), kept, *more)
 
     def _choose(self, shipped: str) -> tuple[nn.Module, dict[str, str], tuple[str, nn.Module] | None]:
         """The network that ships, which weights these are and why; and the last or averaged one that does not, if any."""
@@ -360,6 +361,14 @@ class Run:
             epoch=run.epoch,
             fraction=self.lineage.fraction(run.fraction),
         )
+        for words in run.source.warnings():
+            self._warn(f"stage {run.stage.name!r}: {words}")
+
+    def _warn(self, words: str) -> None:
+        """Say once what the report is to repeat."""
+        if words not in self.warned:
+            self.warned.append(words)
+            self.channel.log(words, "warning")
 
     def _attend(self, run: StageRun) -> None:
         """Look whether the phase changes, a checkpoint is due, or the worker wants something."""
@@ -416,6 +425,7 @@ class Run:
             "random": random,
             "random_of_others": of_others,
             "phases": self.results.phases(),
+            "warned": list(self.warned),
         }
         if self.best:
             parts["best"] = self.best
@@ -443,6 +453,6 @@ class Run:
             StageResult(**{**result, "snapshots": tuple(result["snapshots"])}) for result in state["history"]
         ]
         self.steps_before, self.seconds_before = state["steps_before"], state["seconds"]
-        self.best = parts.get("best", {})
+        self.best, self.warned = parts.get("best", {}), list(state.get("warned", ()))
         self.results.restore_phases(state["phases"])
         return {"step": manifest["step"], "parts": parts}

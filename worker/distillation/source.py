@@ -197,6 +197,10 @@ class Source:
         """Figures of the source's own training since the last call, read every few seconds."""
         return {}
 
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about the source's own training that the job's user should hear of; all so far, at every call."""
+        return ()
+
     def previews(self) -> dict[str, Tensor]:
         """Pictures worth showing by name: (N, C, H, W) in normalised space. Asked once an epoch."""
         return {}

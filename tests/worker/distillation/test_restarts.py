@@ -1,5 +1,6 @@
 """A stage whose images collapse is begun again with other weights, a bounded number of times."""
 
+import json
 import shutil
 
 import pytest
@@ -53,6 +54,10 @@ def of(events, kind):
     return [event for event in events if event["event"] == kind]
 
 
+def notes_of(folder):
+    return json.loads((folder / "output/report.json").read_text())["summary"]["notes"]
+
+
 def test_a_collapsed_stage_begins_again_and_says_so(inputs, impatient, tmp_path):
     made = job(inputs, tmp_path / "job")
     made.spec["reasons"] = {"/source": "dafl, since it was asked for"}
@@ -66,6 +71,7 @@ def test_a_collapsed_stage_begins_again_and_says_so(inputs, impatient, tmp_path)
     assert metrics[-1]["values"]["generator/restarts"] == len(warnings)
     steps = [event["step"] for event in metrics]
     assert steps == sorted(steps) and steps[-1] > 30  # steps that were given up count as taken
+    assert notes_of(tmp_path / "job")[-len(warnings) :] == warnings
 
 
 def test_after_the_last_restart_the_job_fails_and_says_what_was_seen(inputs, impatient, tmp_path, monkeypatch):

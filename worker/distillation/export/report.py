@@ -46,6 +46,7 @@ def report(
     parameters_alone: int | None = None,
     stopped_early: Mapping[str, Any] | None = None,
     procedure: Mapping[str, Any] | None = None,
+    warned: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `report.json` holds: plain JSON values, with null for whatever was not measured or is not finite.
 
@@ -54,7 +55,8 @@ def report(
     are in seconds; `network` is that of the student, if it is not the one that the spec names; `kept` tells of other
     networks that became artifacts; `added_by` names the objectives that ship more than this network, which has
     `parameters_alone` without them;
-    `stopped_early` says by what and where the training was stopped before its end, `procedure` how a procedure decided.
+    `stopped_early` says by what and where the training was stopped before its end, `procedure` how a procedure decided;
+    `warned` holds the run's warnings, which the notes repeat.
     """
     written = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in files]
     costs = {"student": cost(student, job.contract), "teacher": _teacher(job, teacher)}
@@ -65,6 +67,7 @@ def report(
         measured["notes"].append(MORE_SHIPS.format(by=", ".join(added_by), alone=parameters_alone, **costs["student"]))
     if stopped_early:
         measured["notes"].append(STOPPED_EARLY.format(**stopped_early))
+    measured["notes"] += warned
     content = {
         "job": job.values.get("job"),
         "attempt": job.values.get("attempt"),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +32,11 @@ WINDOW, WINDOWS = 25, 5
 """Batches over which disagreement and balance are averaged, and means in a row that must rise and fall for an alarm."""
 RISE, BALANCED = 1.5, 0.95
 """How much the disagreement must have grown, and the balance that an alarm leaves alone."""
-LEAST_ENTROPY_WEIGHT = 1.0
+RUNAWAY, GROWN = 1.0, 2.0
+"""The disagreement, and its multiple of the least mean so far, from which on it is worth a warning though classes stay in
+balance; students that answer nothing but zeros have 1."""
+LEAST_WEIGHT = 1.0
+"""What the term that asks for all classes is taken to count at least, before a restart doubles it."""
 
 NAMES = ("balance", "confidence", "diversity", "spread", "agreement", "disagreement")
 ALIKE, FEW_CLASSES, ONE_IMAGE = range(3)
@@ -53,6 +57,9 @@ class CollapseWatch:
         self.low = torch.zeros(3, dtype=torch.int64, device=device)
         self.sums = torch.zeros(2, device=device)
         self.means: list[Tensor] = []
+        self.lowest = torch.full((), torch.inf, device=device)
+        self.warning = ""
+        """What is to be heard of, though nothing is done about it."""
         self.seen = self.summed = 0
 
     @property
@@ -75,10 +82,11 @@ class CollapseWatch:
             self.summed += 1
             if self.summed % WINDOW == 0:
                 self.means = [*self.means[1 - WINDOWS :], self.sums]
+                self.lowest = torch.minimum(self.lowest, self.sums[0])
                 self.sums = torch.zeros_like(self.sums)
 
     def check(self, number: int) -> None:
-        """Look, if the batch's `number` says that it is time.
+        """Look, if the batch's `number` says that it is time; may leave a `warning`.
 
         Raises:
             Collapsed: 50 batches in a row have shown too few classes, or nearly one image, or the teacher answered them all
@@ -104,9 +112,12 @@ class CollapseWatch:
         if low[FEW_CLASSES] >= PATIENCE:
             why = f"for {low[FEW_CLASSES]} steps the teacher has seen few of the classes, or one class only, in the images"
             raise self._collapsed(number, why)
-        if self.summed and self.summed % WINDOW < LOOK_EVERY and runs_away([mean.tolist() for mean in self.means]):
-            why = f"for {WINDOW * WINDOWS} steps the students' disagreement has risen while the balance of classes fell"
-            raise self._collapsed(number, why)
+        if self.means and self.summed % WINDOW < LOOK_EVERY:
+            means = [mean.tolist() for mean in self.means]
+            if runs_away(means):
+                why = f"for {WINDOW * WINDOWS} steps the students' disagreement has risen while the balance of classes fell"
+                raise self._collapsed(number, why)
+            self.warning = self.warning or self._warn(number, *means[-1])
 
     def metrics(self) -> dict[str, Tensor]:
         """The last batch's figures by name; the balance is called `class_balance`."""
@@ -121,6 +132,17 @@ class CollapseWatch:
         for name, value in state.items():
             placed = value.clone().to(device) if isinstance(value, Tensor) else value
             setattr(self, name, [mean.to(device) for mean in value] if name == "means" else placed)
+
+    def _warn(self, number: int, disagreement: float, balance_: float) -> str:
+        """A sentence if the disagreement has grown large, of the means of the last batches."""
+        lowest = self.lowest.item()
+        if disagreement < max(RUNAWAY, GROWN * lowest):
+            return ""
+        return (
+            f"the students' disagreement with the teacher on new images rose from {lowest:.2f} to {disagreement:.2f} of its "
+            f"logits' size by generator step {number}, while the balance of classes was {balance_:.0%}: the generator may run "
+            "away from the students; if they end up worse than they should, lower what the source weighs their errors with"
+        )
 
     def _collapsed(self, number: int, why: str) -> Collapsed:
         hint = "raise the source's entropy_weight or generator_batch, or lower what it weighs the students' errors with"
@@ -175,11 +197,13 @@ def runs_away(means: Sequence[Sequence[float]]) -> bool:
     return len(means) == WINDOWS and steady and means[-1][0] > RISE * means[0][0] and means[-1][1] < BALANCED
 
 
-def corrected(weights: Weights, restarts: int) -> Weights:
-    """The weights with which a generator is begun again: for every restart the information entropy counts twice as much, and
-    what the generator gains from the students' errors half as much."""
+def corrected(
+    weights: Weights, restarts: int, balancing: Literal["information_entropy", "one_hot"] = "information_entropy"
+) -> Weights:
+    """The weights with which images are begun again: for every restart `balancing`, the term that asks for all classes, counts
+    twice as much, and what is gained from the students' errors half as much."""
     if not restarts:
         return weights
-    against = {name: getattr(weights, name) * 0.5**restarts for name in AGAINST_STUDENTS}
-    entropy = max(weights.information_entropy, LEAST_ENTROPY_WEIGHT) * 2.0**restarts
-    return replace(weights, information_entropy=entropy, **against)
+    changed = {name: getattr(weights, name) * 0.5**restarts for name in AGAINST_STUDENTS}
+    changed[balancing] = max(getattr(weights, balancing), LEAST_WEIGHT) * 2.0**restarts
+    return replace(weights, **changed)

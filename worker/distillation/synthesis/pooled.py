@@ -79,6 +79,11 @@ class PooledSource(Source):
             bytes_limit, images, self.generator_batch, context.contract, context.classes, self.precision, context.device
         )
 
+    @property
+    def most_restarts(self) -> int:
+        """What the parameter `restarts` says, of a source that has it."""
+        return getattr(self.parameters, "restarts", 0)
+
     def chosen(self, name: str) -> Any:
         """A parameter, or the preset's where it is null."""
         value = getattr(self.parameters, name)

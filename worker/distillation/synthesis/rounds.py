@@ -16,7 +16,7 @@ from worker.distillation.errors import Collapsed, Diverged
 from worker.distillation.parameters import Range
 from worker.distillation.source import SourceContext, SourceNeeds
 from worker.distillation.synthesis.augmentation import random_roll
-from worker.distillation.synthesis.collapse import LEAST_BALANCE, LEAST_SPREAD, distance
+from worker.distillation.synthesis.collapse import LEAST_BALANCE, LEAST_SPREAD, corrected, distance
 from worker.distillation.synthesis.judge import AGAINST_STUDENTS, Judge, Seen, Weights
 from worker.distillation.synthesis.losses import information_entropy
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
@@ -38,6 +38,7 @@ class RoundParameters(PoolParameters):
     rounds: Annotated[int | None, Range(ge=1), "Rounds of a stage; afterwards only the pool is drawn from."] = None
     one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the classes that the images are to show."] = 1.0
     statistics_weight: Annotated[float, Range(ge=0), "Of the distance from the teacher's BatchNorm statistics."] = 10.0
+    restarts: Annotated[int, Range(ge=0, le=10), "How often a stage whose images collapse is begun again, with twice the weight of the cross-entropy with the wanted classes and half of those against the students each time; the default is ours."] = 2
     shift: Annotated[int, Range(ge=0, le=64), "Pixels by which images are rolled at random before the teacher judges them."] = 2
     flip: Annotated[bool, "Also flip them left to right at random; not for digits and text, so that the default is ours."] = False
     # fmt: on
@@ -94,7 +95,7 @@ class RoundSource(PooledSource):
     def build(self, context: SourceContext) -> None:
         super().build(context)
         assert context.teacher is not None
-        weights = self.weights()
+        weights = corrected(self.weights(), context.restarts, balancing="one_hot")
         self.judge = Judge(context.teacher, weights, self.precision, context.device, self.statistics())
         self.alone = replace(weights, **dict.fromkeys(AGAINST_STUDENTS, 0.0))
         self.iterations = self.chosen("iterations")
@@ -140,6 +141,7 @@ class RoundSource(PooledSource):
             shown |= dict(zip(("class_balance", "diversity", "spread", "class_share"), self.figures, strict=True))
         return {f"generator/{name}": value for name, value in shown.items()} | {
             "generator/bf16": float(self.precision == torch.bfloat16),
+            "generator/restarts": float(self.context.restarts),
             **super().metrics(),
         }
 

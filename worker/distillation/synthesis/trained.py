@@ -74,10 +74,6 @@ class TrainedSource(PooledSource):
         self.steps_per_generator_step = self.chosen("student_steps_per_generator_step")
         self.student_images = self.chosen("student_images")
 
-    @property
-    def most_restarts(self) -> int:
-        return self.parameters.restarts
-
     def warm_up_steps(self) -> int:
         return self.chosen("generator_warm_up_steps")
 
@@ -104,6 +100,10 @@ class TrainedSource(PooledSource):
     def metrics(self) -> dict[str, Tensor | float]:
         restarts = {"generator/restarts": float(self.context.restarts)}
         return self.training.metrics() | restarts | super().metrics()
+
+    def warnings(self) -> tuple[str, ...]:
+        warning = self.training.watch.warning
+        return (warning,) if warning else ()
 
     def state_dict(self) -> dict[str, Any]:
         return self.training.state_dict() | super().state_dict()

@@ -108,6 +108,29 @@ def test_disagreement_that_rises_while_the_balance_falls_is_a_collapse():
     assert watch.seen <= 10 * WINDOW and "students agree with it on" in error.value.message
 
 
+def in_turn(watch: CollapseWatch, *disagreements: float) -> CollapseWatch:
+    """A watch that has seen two windows of students with each disagreement, while the classes stay in balance."""
+    for share in disagreements:
+        follow(watch, 2 * WINDOW, answers=[BALANCED * (1 - share)])
+    return watch
+
+
+def test_disagreement_that_grows_large_while_classes_stay_in_balance_is_a_warning_only():
+    watch = in_turn(CollapseWatch(CPU), 0.9, 0.2, 0.4, 0.9)
+    assert watch.warning == ""
+    restored = CollapseWatch(CPU)
+    restored.load_state_dict(watch.state_dict())
+    in_turn(restored, 2.5)
+    assert "rose from 0.20 to 2.50 of its logits' size by generator step 230" in restored.warning
+    said = restored.warning
+    assert "balance of classes was 100%" in said and in_turn(restored, 5.0).warning == said
+
+
+@pytest.mark.parametrize("disagreements", [(1.1, 1.2, 1.1), (1.8, 0.9, 1.7), (0.1, 0.5, 0.9)])
+def test_students_that_know_nothing_yet_or_are_right_in_the_main_are_no_warning(disagreements):
+    assert in_turn(CollapseWatch(CPU), *disagreements).warning == ""
+
+
 @pytest.mark.parametrize(
     ("means", "alarm"),
     [
@@ -140,3 +163,10 @@ def test_each_restart_doubles_the_entropy_and_halves_what_is_against_students():
         one_hot=1, information_entropy=20, adversarial=0.5, disagreement=0.75, batch_statistics=7
     )
     assert corrected(Weights(one_hot=1), 1) == Weights(one_hot=1, information_entropy=2)
+
+
+def test_where_images_have_wanted_classes_these_are_what_counts_for_more():
+    weights = Weights(one_hot=3, boundary=1, competition=2, batch_statistics=10)
+    assert corrected(weights, 2, "one_hot") == Weights(one_hot=12, boundary=0.25, competition=0.5, batch_statistics=10)
+    assert corrected(Weights(one_hot=0.4), 1, "one_hot").one_hot == 2
+    assert corrected(weights, 0, "one_hot") == weights
