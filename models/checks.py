@@ -164,6 +164,9 @@ def _check_objectives(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Pro
         yield from _check_classes(pointer, objective["name"], needs, resolved, facts)
         if needs["teacher"] and not resolved["teacher"] and not procedure.get("own_teacher"):
             yield Problem(pointer, f"{objective['name']} compares the student with a teacher, and the job has none")
+        if needs["peers"] and not procedure.get("cohort", True):
+            words = "learns from the other members of a cohort, and the job trains none"
+            yield Problem(pointer, f"{objective['name']} {words}; choose the procedure `mutual`")
         if needs["input_gradient"] and needs["teacher"] and findings and not findings["differentiable"]:
             yield Problem(pointer, f"{objective['name']} needs gradients through the teacher, which gives outputs only")
         if needs["sampler"]:

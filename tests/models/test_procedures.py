@@ -58,6 +58,13 @@ def test_a_search_wants_figures_that_are_better_the_higher_they_are() -> None:
     assert set(known("procedures")["architecture_search"]["needs"]["tasks"]) == suited
 
 
+def test_peers_are_those_of_a_cohort() -> None:
+    objectives = ["cross_entropy", "mutual"]
+    words = "mutual learns from the other members of a cohort, and the job trains none; choose the procedure `mutual`"
+    assert found(TAUGHT | {"objectives": objectives}) == {"/objectives/1": words}
+    assert found(TAUGHT | {"objectives": objectives, "procedure": "mutual"}) == {}
+
+
 def two_stage(preset: str, **values: Any) -> dict[str, Any]:
     return {"procedure": {"name": "two_stage", "preset": preset, **values}}
 

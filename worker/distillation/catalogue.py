@@ -58,7 +58,9 @@ def _method(kind: str, name: str) -> dict[str, Any]:
     if issubclass(method, Objective):
         entry |= _needs(method)
     if issubclass(method, Procedure):
-        entry |= {"own_teacher": method.own_teacher, "objective_defaults": method.objective_defaults} | _needs(method)
+        entry |= {name: getattr(method, name) for name in ("own_teacher", "cohort", "objective_defaults")} | _needs(
+            method
+        )
         entry["fills_when"] = [
             {"parameter": parameter, "value": value, "objectives": objectives}
             for (parameter, value), objectives in method.fills_when.items()

@@ -137,6 +137,8 @@ class Procedure:
     """The objectives that parameters which are null stand for when another has a value: `{("preset", "x"): {"first": ...}}`."""
     own_teacher: ClassVar[bool] = False
     """Can train a teacher of its own, so that objectives may need one although the job has none."""
+    cohort: ClassVar[bool] = False
+    """Trains several networks at once, so that objectives may read what the student's peers say."""
     objective_defaults: ClassVar[tuple[dict[str, Any], ...]] = ()
     """The job's objectives where it names none, if not the usual ones."""
 

@@ -22,6 +22,7 @@ class Mutual(Procedure):
     """
 
     paper = "arXiv:1706.00384"
+    cohort = True
     objective_defaults = ({"name": "cross_entropy", "weight": 1.0}, {"name": "mutual", "weight": 1.0})
 
     @dataclass(frozen=True)
