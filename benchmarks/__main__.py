@@ -12,6 +12,7 @@ from pathlib import Path
 SCRIPTS = (
     "mnist_http",
     "datafree",
+    "datafree_cost",
     "label_transfer",
     "service_cost",
     "event_streams",
@@ -19,7 +20,7 @@ SCRIPTS = (
     "million_jobs",
     "sandbox_cost",
 )
-WITH_MNIST = ("mnist_http", "datafree", "label_transfer")
+WITH_MNIST = ("mnist_http", "datafree", "datafree_cost", "label_transfer")
 
 
 def main() -> int:
