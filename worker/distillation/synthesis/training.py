@@ -56,8 +56,9 @@ class GeneratorTraining:
             return self.generator(noise_BZ.to(self.device))
 
     def metrics(self) -> dict[str, Tensor | float]:
-        """The last step's unweighted terms, what the watch for collapse sees, and whether the precision is low."""
-        shown = self.watch.metrics() | self.terms
+        """The last step's unweighted terms, what the watch for collapse sees (its disagreement, relative to the logits' size,
+        and not the term of that name), and whether the precision is low."""
+        shown = self.terms | self.watch.metrics()
         return {f"generator/{name}": value for name, value in shown.items()} | {
             "generator/bf16": float(self.judge.precision == torch.bfloat16),
         }

@@ -64,6 +64,15 @@ def test_terms_are_those_of_the_teacher_on_these_images(teacher):
     assert run.watch.balance.item() == pytest.approx(-information_entropy(logits).item() / math.log10(5), rel=1e-4)
 
 
+def test_the_disagreement_that_is_shown_is_the_watchs_whatever_the_loss(teacher):
+    for term in ("adversarial", "disagreement"):
+        run = training(teacher, Weights(**{term: 1.0}))
+        student = network(1)
+        image = run.step(noise(0), {"student": student})
+        expected = -adversarial(student.eval()(image), teacher(image).logits).item()
+        assert run.metrics()["generator/disagreement"].item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_teacher_and_students_are_left_as_they_were(teacher):
     student = network(1)
     student[1].eval()
