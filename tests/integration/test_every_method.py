@@ -34,7 +34,10 @@ SMALL = {
 ALONE = {"teacher": None, "student": {"network": STUDENT, "input": INPUT}}
 OF_OBJECTIVE: dict[str, dict[str, Any]] = {
     "mutual": {"procedure": "mutual", **ALONE},
-    "privileged": {"source": {"name": "dataset", "teacher_reads": "privileged"}},
+    "privileged": {
+        "source": {"name": "dataset", "teacher_reads": "privileged"},
+        "student": {"network": STUDENT, "input": INPUT},
+    },
     "multi_level": {"source": {"name": "dataset", "augmentation": "shift"}},
 }
 OF_PROCEDURE: dict[str, dict[str, Any]] = {
@@ -142,7 +145,5 @@ def _dataset(folder: Path, task: str) -> tuple[Path, str]:
     }
     y = truth.get(task, label)
     path = folder / f"{task}.npz"
-    np.savez(
-        path, x_train=image, y_train=y, x_test=image, y_test=y, privileged=255 - image, privileged_test=255 - image
-    )
+    np.savez(path, x_train=image, y_train=y, x_test=image, y_test=y, privileged=image | 1, privileged_test=image | 1)
     return path, {"multi_label": "multi_label", "regression": "target"}.get(task, "class")
