@@ -63,7 +63,7 @@ def _without(*terms: str) -> dict[str, Any]:
 ROWS: dict[str, Row] = {
     "slices": Row("teacher", ("adam", "sgd")),
     "random": Row("random", ("adam", "sgd")),
-    "random, four times as long": Row("random", training={"steps": 9_600}),
+    "random, four times as long": Row("random", ("adam", "sgd"), training={"steps": 9_600}),
     "all three terms": Row("random", source=_without()),
     "one-hot and entropy": Row("random", source=_without("activation")),
     "activation and entropy": Row("random", source=_without("one_hot")),
