@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, D dimensions of a vector.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import Objective, TapMap, Taps, refuse_default_tap, single
+from worker.distillation.parameters import TapPair
 from worker.distillation.step import Outputs, Step
 
 DIMENSIONS = (2, 4)
@@ -25,6 +27,12 @@ class EmbeddingObjective(Objective):
 
     least_samples: ClassVar[int] = 1
     """A smaller batch holds nothing to measure."""
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """What every such objective has at least."""
+
+        tap: TapPair | None = None
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         if teacher is None:

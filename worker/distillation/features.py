@@ -1,7 +1,7 @@
 """What objectives that compare feature maps share: their pairs of taps, and maps of one size."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -19,6 +19,12 @@ class FeatureObjective(Objective):
 
     dimensions: ClassVar[tuple[int, ...]] = (4,)
     """The numbers of dimensions that a tap may have, the batch counted."""
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """What every such objective has at least."""
+
+        taps: tuple[TapPair, ...] | None = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
         return resolve_pairs(self.parameters_.taps, student, teacher)

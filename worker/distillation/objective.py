@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.parameters import OwnParameters
 from worker.distillation.step import Outputs, Step
 
 
@@ -78,6 +79,11 @@ class TapMap:
         """The shape of a tap without the batch, or None where the network has no such tap."""
         return self.shapes.get(tap, self.inputs.get(tap))
 
+    def channels(self, tap: str) -> int | None:
+        """The length of a tap's first dimension after the batch, or None where the network has no such tap."""
+        shape = self.shape(tap)
+        return shape[0] if shape else None
+
     def nearest(self, tap: str) -> str:
         """Words for an error: the names closest to one that does not exist."""
         close = difflib.get_close_matches(tap, [*self.shapes, *self.inputs], n=5, cutoff=0.4)
@@ -118,12 +124,11 @@ class Objective(nn.Module):
     needs_when: ClassVar[Mapping[tuple[str, Any], Needs]] = {}
     """Needs that replace `needs` when a parameter has a value: `{("standardise", True): Needs(minimum_classes=3)}`."""
 
-    own_learning_rate: ClassVar[float] = 1e-3
-    """Of the adversary's optimiser (Adam)."""
-
     @dataclass(frozen=True)
     class Parameters:
         """No parameters."""
+
+    parameters_ = OwnParameters()
 
     task: str = "classification"
     """The job's task, where it is another; set before `taps` is called."""
@@ -164,6 +169,11 @@ class Objective(nn.Module):
     def own_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of an adversary, trained by the engine with an optimiser of their own; all others train with the student."""
         return ()
+
+    @property
+    def own_learning_rate(self) -> float:
+        """Of the adversary's optimiser (Adam)."""
+        return 1e-3
 
     def own_step(self, step: Step) -> Tensor | None:
         """The adversary's loss, on a detached student; None where there is no adversary."""

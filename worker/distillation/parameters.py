@@ -16,16 +16,31 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar, Union
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union
 
 from worker.distillation.errors import Problem, SpecError
 
 P = TypeVar("P")
+P_co = TypeVar("P_co", covariant=True)
 
 TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 MOST_VALUES = 64
 """Values of one option in a space of networks."""
 WORDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+
+
+class Parametrised(Protocol[P_co]):
+    """A method, seen as what holds a `Parameters` dataclass."""
+
+    @property
+    def Parameters(self) -> type[P_co]: ...  # noqa: N802
+
+
+class OwnParameters:
+    """The attribute of a method that holds its parameters: an instance of its own class's `Parameters`."""
+
+    def __get__(self, method: Parametrised[P], owner: type | None = None) -> P:
+        raise AttributeError("a method has no parameters before it is made")
 
 
 @dataclass(frozen=True)
@@ -229,7 +244,7 @@ def _parse_value(hint: Any, value: Any) -> Any:
 
 def _parse_plain(base: type, value: Any) -> Any:
     base = str if issubclass(base, UploadedFile) else base
-    allowed = (int, float) if base is float else base
+    allowed: tuple[type[Any], ...] = (int, float) if base is float else (base,)
     if not isinstance(value, allowed) or (base is not bool and isinstance(value, bool)):
         raise ValueError(f"must be {WORDS[base]}, not {value!r}")
     if base is not float:

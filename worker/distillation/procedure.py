@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.parameters import OwnParameters
 from worker.distillation.task import EVERY_TASK
 
 GIVEN = "given"
@@ -145,6 +146,8 @@ class Procedure:
     @dataclass(frozen=True)
     class Parameters:
         """No parameters."""
+
+    parameters = OwnParameters()
 
     def __init__(self, parameters: Any = None):
         self.parameters = self.Parameters() if parameters is None else parameters

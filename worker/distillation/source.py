@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.parameters import OwnParameters
 from worker.distillation.ranks import ALONE, Ranks
 from worker.distillation.step import Batch
 
@@ -121,6 +122,8 @@ class Source:
     @dataclass(frozen=True)
     class Parameters:
         """No parameters."""
+
+    parameters = OwnParameters()
 
     def __init__(self, parameters: Any = None):
         self.parameters = self.Parameters() if parameters is None else parameters

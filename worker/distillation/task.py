@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation.data.truth import Labels
+from worker.distillation.parameters import OwnParameters
 from worker.distillation.pulse import pulse
 from worker.distillation.step import Outputs
 
@@ -57,6 +58,8 @@ class Task:
     @dataclass(frozen=True)
     class Parameters:
         """No parameters."""
+
+    parameters = OwnParameters()
 
     def __init__(self, parameters: Any = None):
         self.parameters = self.Parameters() if parameters is None else parameters

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from worker.distillation.parameters import OwnParameters
+
 
 class Transform:
     """Changes how a network's weights live. Composes with any objective."""
@@ -15,6 +17,8 @@ class Transform:
     @dataclass(frozen=True)
     class Parameters:
         """No parameters."""
+
+    parameters = OwnParameters()
 
     def __init__(self, parameters: Any = None):
         self.parameters = self.Parameters() if parameters is None else parameters

@@ -61,14 +61,15 @@ class FlowOfSolutionProcedure(FeatureObjective):
         if count < 2 or (within and count % 2):
             words = "sections need their pairs of taps two by two" if within else "one pair of taps has no next one"
             raise SpecError([Problem("/taps", f"{words}, and there are {count}")])
-        self._refuse_other_channels(student, teacher)
+        if teacher is not None:
+            self._refuse_other_channels(student, teacher)
         starts, ends = (self.pairs[::2], self.pairs[1::2]) if within else (self.pairs[:-1], self.pairs[1:])
         self.sections = tuple(zip(starts, ends, strict=True))
         return wanted
 
-    def _refuse_other_channels(self, student: TapMap, teacher: TapMap | None) -> None:
+    def _refuse_other_channels(self, student: TapMap, teacher: TapMap) -> None:
         named = self.parameters_.taps is not None
-        found = [(index, student.shape(s)[0], teacher.shape(t)[0]) for index, (s, t) in enumerate(self.pairs)]
+        found = [(index, student.channels(s), teacher.channels(t)) for index, (s, t) in enumerate(self.pairs)]
         problems = [
             Problem(
                 f"/taps/{index}" if named else "/taps",
