@@ -257,7 +257,9 @@ def cohort(name: str, title: str, peers: list[Spec], target: str, reads: str = "
 
 
 def residual() -> Iterator[Row]:
-    """For networks with BatchNorm and equal channels: the methods that refuse LeNets, beside what they are compared with."""
+    """For networks with BatchNorm and equal channels: the methods that refuse LeNets, and those whose published weights or
+    forms are made for such networks, beside what they are compared with."""
+    wanted = ("hint", "nst_polynomial", "review")
     yield Row("plain", "plain training", "", "", (CE,), teachers=0)
     yield Row("kd", "KD", "", "CE 0.1, KD 0.9, T = 4 (RepDistiller)", KD)
     yield Row("fsp", "FSP, one stage", FEATURES, "1 (default)", (CE, named("fsp")))
@@ -265,6 +267,8 @@ def residual() -> Iterator[Row]:
     yield Row("fsp_then_plain", "FSP, then labels", STAGES, "1/8 of the steps", (CE,), schedule)
     yield Row("overhaul", "OFD", FEATURES, "1 (authors' scale)", (CE, named("overhaul")))
     yield Row("at", "AT, sum of squares", FEATURES, "1,000 (authors' code)", (CE, named("attention_transfer", 1000.0)))
+    yield from (row for row in objectives() if row.name in wanted)
+    yield Row("simkd", "SimKD (ships more)", FEATURES, "1 alone, on maps (authors)", (named("similarity_head"),))
 
 
 def cifar10() -> Iterator[Row]:
