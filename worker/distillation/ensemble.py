@@ -27,6 +27,8 @@ class Ensemble(nn.Module):
     leading = "0."
     """How the paths begin of the first member, among whose taps defaults are found."""
 
+    weights: Tensor
+
     def __init__(
         self,
         members: Sequence[nn.Module],

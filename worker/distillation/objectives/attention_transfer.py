@@ -50,7 +50,8 @@ class AttentionTransfer(FeatureObjective):
         with fp32(student.device):
             maps = same_size(single(student), single(teacher))
             p = self.parameters_
-            return distance(*(attention(features, p.map, p.power) for features in maps), p.reduction)
+            mine, theirs = (attention(features, p.map, p.power) for features in maps)
+            return distance(mine, theirs, p.reduction)
 
 
 def attention(features_BCHW: Tensor, map_: Map, power: float) -> Tensor:

@@ -34,6 +34,8 @@ class BornAgain(Objective):
         ("standardise", True): Needs(logits=True, minimum_classes=3),
     }
 
+    seed: Tensor
+
     @dataclass(frozen=True)
     class Parameters:
         """What is kept of the teacher's predictions."""

@@ -33,6 +33,12 @@ class ContrastiveRepresentation(EmbeddingObjective):
     needs = Needs(fields=("label", "index"), prepass=True, batch_global=True, tasks=OF_CLASSES)
     needs_when = {("memory", "queue"): Needs(fields=("label",), batch_global=True, tasks=OF_CLASSES)}
 
+    student_bank: Tensor
+    teacher_bank: Tensor
+    known: Tensor
+    means: Tensor
+    cursor: Tensor
+
     @dataclass(frozen=True)
     class Parameters:
         """The embeddings, and what they are told from."""
@@ -89,7 +95,8 @@ class ContrastiveRepresentation(EmbeddingObjective):
             if p.memory == "queue":
                 positives = teacher.detach(), student.detach()
             else:
-                positives = tuple(bank[step.batch.fields["index"]] for bank in (self.teacher_bank, self.student_bank))
+                index = step.batch.fields["index"]
+                positives = self.teacher_bank[index], self.student_bank[index]
             terms = {
                 "student": self._contrast(0, student, positives[0], self.teacher_bank, rows, possible),
                 "teacher": self._contrast(1, teacher, positives[1], self.student_bank, rows, possible),

@@ -53,5 +53,5 @@ class Dist(Objective):
 
 def correlation_distance(student_BK: Tensor, teacher_BK: Tensor, dim: int) -> Tensor:
     """One minus Pearson's correlation along `dim`, mean over the other dimension; from 0 (the same but for scale and shift) to 2."""
-    centred = (x - x.mean(dim, keepdim=True) for x in (student_BK, teacher_BK))
-    return (1 - F.cosine_similarity(*centred, dim=dim, eps=EPSILON)).mean()
+    student, teacher = (x - x.mean(dim, keepdim=True) for x in (student_BK, teacher_BK))
+    return (1 - F.cosine_similarity(student, teacher, dim=dim, eps=EPSILON)).mean()

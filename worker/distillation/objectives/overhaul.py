@@ -58,12 +58,12 @@ class Overhaul(FeatureObjective):
     def build(self, context: BuildContext) -> None:
         super().build(context)
         student, teacher = context.student.taps, (context.teacher or context.student).taps
-        norms = self._normalisations(context.teacher_network, [t for _, t in self.pairs])
+        norms = self._normalisations(context.teacher_network or context.student_network, [t for _, t in self.pairs])
         self.connectors = nn.ModuleList(connector(student[s].shape[1], teacher[t].shape[1]) for s, t in self.pairs)
         for index, norm in enumerate(norms):
             self.register_buffer(f"margin{index}", margins(norm))
 
-    def _normalisations(self, network: nn.Module | None, taps: Sequence[str]) -> list[nn.BatchNorm2d]:
+    def _normalisations(self, network: nn.Module, taps: Sequence[str]) -> list[nn.BatchNorm2d]:
         norms = [normalisation_before(network, tap, self.order) for tap in taps]
         problems = [
             Problem(

@@ -58,12 +58,12 @@ class Relational(EmbeddingObjective):
 
 def distance_loss(student_BD: Tensor, teacher_BE: Tensor) -> Tensor:
     """Mean over all pairs of the Huber loss (threshold 1) between distances in units of their mean."""
-    return F.smooth_l1_loss(*map(relative_distances, (student_BD, teacher_BE)))
+    return F.smooth_l1_loss(relative_distances(student_BD), relative_distances(teacher_BE))
 
 
 def angle_loss(student_BD: Tensor, teacher_BE: Tensor) -> Tensor:
     """Mean over all triples of the Huber loss (threshold 1) between cosines."""
-    return F.smooth_l1_loss(*map(angles, (student_BD, teacher_BE)))
+    return F.smooth_l1_loss(angles(student_BD), angles(teacher_BE))
 
 
 def relative_distances(x_BD: Tensor) -> Tensor:

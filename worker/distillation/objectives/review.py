@@ -89,12 +89,12 @@ class Fusion(nn.Module):
         self.predict = nn.Sequential(nn.Conv2d(width, teacher, 3, padding=1, bias=False), nn.BatchNorm2d(teacher))
         self.gate = nn.Conv2d(2 * width, 2, 1) if fuses else None
         for part in (self.reduce, self.predict):
-            nn.init.kaiming_uniform_(part[0].weight, a=1)
+            nn.init.kaiming_uniform_(part.get_parameter("0.weight"), a=1)
 
     def forward(self, student: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
         """The prediction, of the teacher's `size`, and what is passed on to the next shallower map."""
         fused = self.reduce(student)
-        if self.gate is not None:
+        if self.gate is not None and deeper is not None:
             deeper = F.interpolate(deeper, fused.shape[2:], mode="nearest")
             gate = self.gate(torch.cat([fused, deeper], 1)).sigmoid()
             fused = fused * gate[:, :1] + deeper * gate[:, 1:]
@@ -110,6 +110,7 @@ def hierarchical_distance(student: Tensor, teacher: Tensor) -> Tensor:
         for size in LEVELS:
             if size < min(teacher.shape[2:]):
                 weight /= 2
-                total = total + weight * F.mse_loss(*(F.adaptive_avg_pool2d(maps, size) for maps in (student, teacher)))
+                mine, theirs = (F.adaptive_avg_pool2d(maps, size) for maps in (student, teacher))
+                total = total + weight * F.mse_loss(mine, theirs)
                 weights += weight
         return total / weights
