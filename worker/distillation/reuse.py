@@ -28,7 +28,8 @@ class ReusedClassifier(nn.Module):
         features = self.features(x)
         if not self.size:
             return self.classifier(self.projector(features))
-        return self.classifier(self.projector(F.adaptive_avg_pool2d(features, self.size)).mean((2, 3)))
+        height, width = self.size
+        return self.classifier(self.projector(F.adaptive_avg_pool2d(features, (height, width))).mean((2, 3)))
 
     def features(self, x: Tensor) -> Tensor:
         """What the student's tap holds, of its last call."""
@@ -72,7 +73,7 @@ def classifier_of(map_: TapMap, whose: str) -> str:
     Raises:
         SpecError: there is none.
     """
-    for tap, shape in reversed(map_.inputs.items()):
+    for tap, shape in reversed(list(map_.inputs.items())):
         path = tap.removesuffix(":in")
         if (
             tap.startswith(map_.leading)

@@ -55,20 +55,9 @@ class SimilarityHead(Objective):
         read = f"{self.classifier}:in"
         map_ = None if self.parameters_.vectors else deepest_map(teacher, teacher.inputs[read][0])
         last = deepest_map(student) if map_ else f"{self.own_classifier}:in"
-        self.teacher_tap, self.student_tap = map_ or read, self.parameters_.student_tap or last
-        self._check_student_tap(student, dimensions=3 if map_ else 1)
+        self.teacher_tap = map_ or read
+        self.student_tap = _student_tap(self.parameters_.student_tap or last, student, dimensions=3 if map_ else 1)
         return Taps((self.student_tap,), tuple(dict.fromkeys((self.teacher_tap, read))))
-
-    def _check_student_tap(self, student: TapMap, dimensions: int) -> None:
-        tap, words = self.student_tap, ""
-        if tap is None:
-            words = "the student has no feature maps: set `vectors`"
-        elif student.shape(tap) is None or tap.endswith(":pre"):
-            words = f"the student has no tap PATH or PATH:in called {tap!r}; {student.nearest(tap)}"
-        elif len(student.shape(tap)) != dimensions:
-            words = f"a tap of {dimensions + 1} dimensions is wanted, the batch counted, and {tap!r} is none"
-        if words:
-            raise SpecError([Problem("/student_tap", words)])
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
@@ -95,7 +84,8 @@ class SimilarityHead(Objective):
     def forward(self, step: Step) -> dict[str, Tensor]:
         mine, theirs = step.student.taps[self.student_tap], step.need_teacher().taps[self.teacher_tap]
         if self.size:
-            mine, theirs = (F.adaptive_avg_pool2d(maps, self.size) for maps in (mine, theirs))
+            height, width = self.size
+            mine, theirs = (F.adaptive_avg_pool2d(maps, (height, width)) for maps in (mine, theirs))
         return {"features": F.mse_loss(single(self.projector(mine)), single(theirs))}
 
     def deploy(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
@@ -105,6 +95,23 @@ class SimilarityHead(Objective):
         own.set_submodule(self.own_classifier, nn.Identity())
         deployed = ReusedClassifier(own, self.student_tap, self.size, copy.deepcopy(self.projector), classifier)
         return deployed.requires_grad_(True).eval()
+
+
+def _student_tap(tap: str | None, student: TapMap, dimensions: int) -> str:
+    """The tap, where the student has it and it is of so many dimensions.
+
+    Raises:
+        SpecError: it has not, or it is not.
+    """
+    if tap is None:
+        words = "the student has no feature maps: set `vectors`"
+    elif (shape := student.shape(tap)) is None or tap.endswith(":pre"):
+        words = f"the student has no tap PATH or PATH:in called {tap!r}; {student.nearest(tap)}"
+    elif len(shape) != dimensions:
+        words = f"a tap of {dimensions + 1} dimensions is wanted, the batch counted, and {tap!r} is none"
+    else:
+        return tap
+    raise SpecError([Problem("/student_tap", words)])
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
