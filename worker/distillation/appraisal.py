@@ -33,14 +33,26 @@ def appraise(
     figures: dict[str, float] = {}
     for name, network in networks.items():
         with modes_kept(network):
-            if stage.judged and held_out is not None:
-                measured = task.evaluate(network, held_out, batch_size)
-                figures |= {figure_of(name, figure): value for figure, value in measured.items()}
-            for place in stage.compared:
-                teacher = lineage.teacher_of(replace(stage, teacher=place))
-                images = held_out if teacher.reads == "privileged" else replace(held_out, privileged=None)
-                figures[kl_of(name, place)] = task.evaluate(network, images, batch_size, teacher)["teacher_kl"]
+            if held_out is not None:
+                figures |= _on_images(stage, name, network, lineage, task, held_out, batch_size)
             if stage.timed:
                 copied = portable(network).to(lineage.device)
                 figures[milliseconds_of(name)] = latency(copied, lineage.job.contract, threads=1)["milliseconds"]
+    return figures
+
+
+def _on_images(
+    stage: Stage, name: str, network: nn.Module, lineage: Lineage, task: Task, held_out: Images, batch_size: int
+) -> dict[str, float]:
+    """A member's figures on the held-out images: those of its task, and its distances from finished networks."""
+    figures: dict[str, float] = {}
+    if stage.judged:
+        measured = task.evaluate(network, held_out, batch_size)
+        figures |= {figure_of(name, figure): value for figure, value in measured.items()}
+    for place in stage.compared:
+        teacher = lineage.teacher_of(replace(stage, teacher=place))
+        if teacher is None:
+            raise RuntimeError(f"there is no network {place!r} to compare with")
+        images = held_out if teacher.reads == "privileged" else replace(held_out, privileged=None)
+        figures[kl_of(name, place)] = task.evaluate(network, images, batch_size, teacher)["teacher_kl"]
     return figures

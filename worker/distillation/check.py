@@ -47,8 +47,9 @@ def check(job: Job) -> dict[str, Any]:
         for name, member in stage.members.items():
             deployed[f"{stage.name}/{name}"] = _check_member(member, stage, job, teaching, example)
     first = next((stage for stage in stages if stage.name != TRAINS_TEACHER), None)
-    for member in procedure.considers(plan) if first else ():
-        _check_member(member, first, job, _teacher_of(first, deployed, tapped_teacher, example), example)
+    if first is not None:
+        for member in procedure.considers(plan):
+            _check_member(member, first, job, _teacher_of(first, deployed, tapped_teacher, example), example)
     student = _build(plan.student, job)
     if job.initial_weights in FROM_TEACHER:
         state = given_teacher(teacher).state_dict()

@@ -69,7 +69,8 @@ class Lineage:
         for stage in planned_stages(self.procedure, self.plan, []):
             if stage.teacher and stage.teacher.startswith(FILE):
                 refuse_files_of_no_teacher(self.job)
-                self._uploaded(stage.teacher, self.teacher)
+                if self.teacher is not None:
+                    self._uploaded(stage.teacher, self.teacher)
 
     def next(self) -> Stage | None:
         """The stage to run now."""
@@ -149,10 +150,11 @@ class Lineage:
 
     def teacher_of(self, stage: Stage) -> Tapped | None:
         """The stage's teacher: a frozen copy with taps of its own."""
-        if stage.teacher is None or (stage.teacher == GIVEN and self.teacher is None):
+        given = self.teacher
+        if stage.teacher is None or (stage.teacher == GIVEN and given is None):
             return None
-        if stage.teacher == GIVEN or stage.teacher.startswith(FILE):
-            network = freeze(self.teacher)
+        if given is not None and (stage.teacher == GIVEN or stage.teacher.startswith(FILE)):
+            network = freeze(given)
             if stage.teacher.startswith(FILE):
                 network.load_state_dict(self._uploaded(stage.teacher, network))
             example = self.job.teacher_contract.blank(self.device)

@@ -75,10 +75,10 @@ class ArchitectureSearch(Procedure):
             member = plan.student if best == GIVEN else self._member(best, plan)
             return Stage(FINAL, {"student": member}, plan.teacher, epochs=plan.epochs, steps=plan.steps)
         unit, total = ("epochs", plan.epochs) if plan.steps is None else ("steps", plan.steps)
-        budget = max(1, round(self.parameters.trial_fraction * (total or 1)))
+        budget: dict[str, Any] = {unit: max(1, round(self.parameters.trial_fraction * (total or 1)))}
         member = replace(self._member(number, plan), initial=None)
         name = f"trial_{len(history) + 1}"
-        return Stage(name, {"student": member}, plan.teacher, **{unit: budget}, judged=True, timed=True)
+        return Stage(name, {"student": member}, plan.teacher, **budget, judged=True, timed=True)
 
     def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
         """What was trained in full, or else the best trial."""
@@ -148,8 +148,10 @@ class ArchitectureSearch(Procedure):
         target, figure, rewards = self._target(history, plan), _figure(plan), []
         for result in history:
             accuracy, milliseconds = _measured(result, figure)
-            known = accuracy is not None and milliseconds is not None and target is not None
-            rewards.append(accuracy * (milliseconds / target) ** self.parameters.latency_exponent if known else 0.0)
+            if accuracy is None or milliseconds is None or target is None:
+                rewards.append(0.0)
+            else:
+                rewards.append(accuracy * (milliseconds / target) ** self.parameters.latency_exponent)
         return tuple(rewards)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from worker.distillation.parameters import Range
 from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
@@ -35,7 +35,7 @@ class BornAgain(Procedure):
         ] = True
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
-        budget = {"epochs": plan.epochs, "steps": plan.steps}
+        budget: dict[str, Any] = {"epochs": plan.epochs, "steps": plan.steps}
         before = 0 if plan.teacher else 1
         if len(history) < before:
             return teacher_stage(FIRST, companion(plan, None, "/student"), plan.task, **budget)

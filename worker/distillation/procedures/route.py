@@ -102,8 +102,9 @@ class Route(Procedure):
     def _after(self, before: int, result: StageResult | None, plan: Plan) -> int:
         """The number of the anchor after one; of a stage that is only planned, the next."""
         places = self._compared(before, plan) if result else ()
-        kl = [result.metrics.get(kl_of("student", place)) for place in places] if result else []
-        if not kl or None in kl:
+        names = [kl_of("student", place) for place in places]
+        kl = [result.metrics[name] for name in names if name in result.metrics] if result else []
+        if not kl or len(kl) < len(places):
             return before + 1
         near = [before + ahead for ahead, each in enumerate(kl) if ahead and kl[0] >= self.parameters.delta * each]
         return max(near, default=before + 1)

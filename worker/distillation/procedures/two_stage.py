@@ -122,7 +122,7 @@ class TwoStage(Procedure):
             raise SpecError([Problem("/procedure/guided", words)])
         return p.guided if freeze else None
 
-    def _budgets(self, plan: Plan) -> tuple[dict[str, int], dict[str, int]]:
+    def _budgets(self, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
         unit, total = ("epochs", plan.epochs) if plan.steps is None else ("steps", plan.steps)
         if total is None or total < 2:
             raise SpecError([Problem("/procedure/fraction", f"two stages need at least two {unit} of training")])
