@@ -16,6 +16,7 @@ from torch import Tensor
 from worker.distillation import networks, registry
 from worker.distillation.channels import Followed, follow
 from worker.distillation.errors import SpecError
+from worker.distillation.networks.family import Network
 from worker.distillation.objective import Objective
 from worker.distillation.parameters import schema
 from worker.distillation.procedure import Procedure
@@ -98,7 +99,7 @@ def _needs(method: type[Objective] | type[Procedure]) -> dict[str, Any]:
     }
 
 
-def _network(network: networks.Network) -> dict[str, Any]:
+def _network(network: Network) -> dict[str, Any]:
     return {
         "description": network.description,
         "paper": network.paper,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,9 +72,10 @@ class Composition(nn.Module):
         self._wanted: list[Taps] = []
         self.names: list[str] = []
         self.pointers = [f"{pointer}/{index}" for index in range(len(specs))]
-        self.objectives = nn.ModuleList()
+        objectives = nn.ModuleList()
+        self.objectives = cast(Sequence[Objective], objectives)
         for spec, place in zip(specs, self.pointers, strict=True):
-            self.objectives.append(registry.make("objectives", spec, place, leave_out=("weight",)))
+            objectives.append(registry.make("objectives", spec, place, leave_out=("weight",)))
             check_weight(spec.get("weight", 1.0), place)
             self.weights.append(spec.get("weight", 1.0))
             taken = sum(name.split("#")[0] == spec["name"] for name in self.names)
@@ -172,7 +173,8 @@ class Composition(nn.Module):
                 continue
             own = step if objective.active_needs.input_gradient else of_constants
             terms, share = self._measure(index, objective, own)
-            value = sum(terms.values()) * (factor * share)
+            first, *others = terms.values()
+            value = sum(others, first) * (factor * share)
             total = value if total is None else total + value
             named |= {f"{name}/{term}": tensor.detach() * share for term, tensor in terms.items()}
         if total is None:  # every weight is zero at this moment: nothing to learn, but still a graph
@@ -286,5 +288,5 @@ def deploying(specs: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ..
     return tuple(spec for spec in specs if _deploys(registry.find("objectives", spec["name"])))
 
 
-def _deploys(objective: type) -> bool:
+def _deploys(objective: type[Objective]) -> bool:
     return objective.deploy is not Objective.deploy

@@ -81,7 +81,7 @@ class Job:
     def contract(self) -> InputContract:
         """What the student reads: the teacher's contract where both read the same, else the one that the spec gives."""
         alike = self.teacher_reads == "image" and self.teacher
-        given = self.teacher["input"] if alike else self.spec["student"].get("input")
+        given = self.teachers[0]["input"] if alike else self.spec["student"].get("input")
         if not given:
             why = "the teacher reads other images" if self.teacher else "there is no teacher to take it from"
             raise SpecError([Problem("/student/input", f"say the input contract, since {why}")])
@@ -90,14 +90,14 @@ class Job:
     @property
     def teacher_contract(self) -> InputContract:
         """What the job's teacher reads; there must be one."""
-        return read_contract(self.teacher["input"])
+        return read_contract(self.teachers[0]["input"])
 
     @property
     def classes(self) -> int:
         """The student's classes: its own where the spec says so, else the teacher's."""
         own = self.spec["student"].get("classes")
-        if own or self.teacher:
-            return int(own or self.teacher["classes"])
+        if own or self.teachers:
+            return int(own or self.teachers[0]["classes"])
         raise SpecError(
             [Problem("/student/classes", "say the number of classes, since there is no teacher to take it from")]
         )
@@ -226,8 +226,7 @@ def _missing(values: Any) -> list[str]:
 def _has(values: Any, pointer: str) -> bool:
     for key in pointer.split("/")[1:]:
         if isinstance(values, list):
-            values = dict(enumerate(values))
-            key = int(key)
+            values = {str(number): value for number, value in enumerate(values)}
         if not isinstance(values, dict) or key not in values:
             return False
         values = values[key]
@@ -236,5 +235,5 @@ def _has(values: Any, pointer: str) -> bool:
 
 def read_contract(values: Mapping[str, Any]) -> InputContract:
     """An input contract from JSON."""
-    sizes = (int(values[name]) for name in ("channels", "height", "width"))
-    return InputContract(*sizes, mean=tuple(values["mean"]), std=tuple(values["std"]))
+    channels, height, width = (int(values[name]) for name in ("channels", "height", "width"))
+    return InputContract(channels, height, width, mean=tuple(values["mean"]), std=tuple(values["std"]))

@@ -88,7 +88,8 @@ class StageRun:
         self.warm_up_total = self.source.warm_up_steps()
         self._own_total = self.source.own_steps(self.total - 1)
         self.number = self.warmed_up = 0
-        self.averages, self.last = Averages(), {}
+        self.averages = Averages()
+        self.last: dict[str, float] = {}
         # what a rank draws for its own samples, such as a dropout's mask, must not be what the others draw for theirs
         stream = ("training",) if self.ranks.leads else ("training", self.ranks.rank)
         seed_all(seed_for(self.training.seed, stage.seeded_by, *stream))

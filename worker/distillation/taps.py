@@ -42,7 +42,8 @@ class Tapped(nn.Module):
         """
         super().__init__()
         self.network, self.example, self.reads = network, example, reads
-        for module in network.modules():
+        modules: Iterable[Any] = network.modules()
+        for module in modules:
             if getattr(module, "inplace", False) is True:
                 module.inplace = False
         with undisturbed(network, example.device):

@@ -91,7 +91,7 @@ def _translate(network: nn.Module, card: Card) -> Any:
     """The graph as an ONNX ModelProto."""
     try:
         with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 network,
                 (random_images(card.contract, 2),),
                 dynamo=True,

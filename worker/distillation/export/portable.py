@@ -10,8 +10,8 @@ from worker.distillation.source import InputContract
 
 def portable(network: nn.Module) -> nn.Module:
     """The copy; the network itself is left as it is."""
-    copied = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format)
-    return copied.eval().requires_grad_(False)
+    copied = copy.deepcopy(network).to("cpu", torch.float32)
+    return copied.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
 def random_images(contract: InputContract, count: int, seed: int = 0) -> Tensor:

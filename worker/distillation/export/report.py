@@ -59,12 +59,13 @@ def report(
     `warned` holds the run's warnings, which the notes repeat.
     """
     written = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in files]
-    costs = {"student": cost(student, job.contract), "teacher": _teacher(job, teacher)}
-    costs["student"] = {"network": network or job.spec["student"]["network"], **costs["student"], "files": written}
+    name = network or job.spec["student"]["network"]
+    ours: dict[str, Any] = {"network": name, **cost(student, job.contract), "files": written}
+    theirs = _teacher(job, teacher)
     measured = _measured(job, figures)
     if added_by:
-        costs["student"] |= {"added_by": list(added_by), "parameters_alone": parameters_alone}
-        measured["notes"].append(MORE_SHIPS.format(by=", ".join(added_by), alone=parameters_alone, **costs["student"]))
+        ours |= {"added_by": list(added_by), "parameters_alone": parameters_alone}
+        measured["notes"].append(MORE_SHIPS.format(by=", ".join(added_by), alone=parameters_alone, **ours))
     if stopped_early:
         measured["notes"].append(STOPPED_EARLY.format(**stopped_early))
     measured["notes"] += warned
@@ -72,7 +73,8 @@ def report(
         "job": job.values.get("job"),
         "attempt": job.values.get("attempt"),
         "spec": dict(job.spec),
-        **costs,
+        "student": ours,
+        "teacher": theirs,
         "initial_weights": begun_with(job),
         "shipped": dict(chosen),
         **measured,

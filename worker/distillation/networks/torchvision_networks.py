@@ -53,21 +53,17 @@ def _square(name: str, contract: InputContract) -> int:
     return contract.height
 
 
+ALIKE = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+"""What convolutions keep that are made to read another number of channels."""
+
+
 def _read_channels(network: nn.Module, name: str, channels: int) -> None:
     """Replace the first convolution by one like it that reads another number of channels, with fresh weights."""
     path, first = next((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d))
     if first.in_channels != 3 or first.groups != 1:
         raise SpecError([Problem("/network", f"{name} reads images of 3 channels only, not {channels}")])
-    fresh = nn.Conv2d(
-        channels,
-        first.out_channels,
-        first.kernel_size,
-        first.stride,
-        first.padding,
-        first.dilation,
-        bias=first.bias is not None,
-        padding_mode=first.padding_mode,
-    )
+    alike: dict[str, Any] = {each: getattr(first, each) for each in ALIKE}
+    fresh = nn.Conv2d(channels, first.out_channels, bias=first.bias is not None, **alike)
     parent, _, attribute = path.rpartition(".")
     setattr(network.get_submodule(parent), attribute, fresh)
 

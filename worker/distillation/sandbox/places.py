@@ -44,8 +44,8 @@ def rules(folder: Path, gpu: bool, ranks: int) -> Iterator[Rule]:
     for name in ("task", "fd"):  # their names only
         yield Path("/proc/self", name), landlock.READ_DIR
     if gpu:
-        for path in GPU_FACTS:
-            yield Path(path), landlock.READ
+        for fact in GPU_FACTS:
+            yield Path(fact), landlock.READ
         for pattern in GPU_DEVICES:
             for device in Path("/dev").glob(pattern):
                 yield device, landlock.DEVICE

@@ -62,7 +62,8 @@ def install(allowed: Allowed, process: int) -> None:
     Raises:
         OSError: the kernel refuses, or this machine's system calls are not known here.
     """
-    lines = (Line * len(program := write(allowed, process, platform.machine())))(*program)
+    program = write(allowed, process, platform.machine())
+    lines = (Line * len(program))(*(Line(*instruction) for instruction in program))
     filter = Program(len(program), ctypes.cast(lines, ctypes.POINTER(Line)))
     prctl(PR_SET_SECCOMP, MODE_FILTER, ctypes.pointer(filter))
 
