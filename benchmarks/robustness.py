@@ -1,6 +1,6 @@
 """Twelve teachers, all trained here on real images, and one that answers everything alike: does distilling without data work?
 
-    python -m benchmarks.robustness [--rows NAME …] [--sources auto dafl …] [--steps 1200] [--seeds 0 …]
+    python -m benchmarks.robustness [--rows NAME …] [--sources auto dafl 'dafl entropy_weight=20' …] [--steps 1200] [--seeds 0 …]
 
 The images are scikit-learn's digits (1,797 of 8 x 8 pixels), scaled, coloured, or two side by side. Every row is one job of
 the bare engine on one thread whose spec leaves all but the student and the length to the service: source and initial
@@ -135,7 +135,7 @@ def job(row: Row, source: str, steps: int, seed: int, classes: int, dataset: Pat
     asked = {
         "teacher": "tch_" + "0" * 32,
         "student": {"network": row.student, "options": dict(row.student_options)},
-        "source": source,
+        "source": _asked(source),
         "training": {"steps": steps, "seed": seed},
         "exports": ["safetensors"],
     }
@@ -148,6 +148,13 @@ def job(row: Row, source: str, steps: int, seed: int, classes: int, dataset: Pat
         "kind": "distill", "job": "job_benchmark", "attempt": 1, "spec": spec, "teacher": given, "dataset": None,
         "evaluation": str(dataset), "resume": None, "device": "cpu", "threads": 1, "checkpoint_seconds": 3600,
     }  # fmt: skip
+
+
+def _asked(source: str) -> dict[str, Any]:
+    """A source as users write it: `NAME`, or `NAME PARAMETER=VALUE …` with values in JSON."""
+    name, *given = source.split()
+    pairs = (each.split("=", 1) for each in given)
+    return {"name": name} | {parameter: json.loads(value) for parameter, value in pairs}
 
 
 def write_images(row: Row, folder: Path) -> tuple[Path, int]:
@@ -246,7 +253,7 @@ def table(found: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in sorted(found, key=lambda one: (list(ROWS).index(one["row"]), one["asked"], one["steps"], one["seed"])):
-        source = each["source"] + (" (chosen)" if each["asked"] == "auto" else "")
+        source = f"{each['source']} (chosen)" if each["asked"] == "auto" else each["asked"]
         figures = f"{each['agreement']:.1%} | {each['accuracy']:.1%}" if "agreement" in each else f"{each['error']} | –"
         lines.append(
             f"| {each['row']} | {each['teacher_accuracy']:.1%} | {source} | {each['initial_weights']} | {each['steps']} | "
@@ -266,7 +273,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--sources", nargs="+", default=["auto"], help="`auto`, or names of sources")
+    parser.add_argument("--sources", nargs="+", default=["auto"], help="`auto`, or sources, perhaps with parameters")
     parser.add_argument("--steps", type=int, default=1200, help="of the student")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the students; a teacher has one")
     parser.add_argument("--list", action="store_true", help="print what was measured, and run nothing")

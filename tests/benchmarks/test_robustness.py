@@ -56,3 +56,11 @@ def test_a_run_that_failed_stands_in_the_table():
     }  # fmt: skip
     line = "| one answer | 10.0% | dafl (chosen) | teacher | 24 | 0 | collapsed | – | 7 |"
     assert table([row]).splitlines()[-1] == line
+
+
+def test_a_source_may_be_asked_for_with_parameters(tmp_path):
+    row, weights = ROWS["MLP"], tmp_path / "teacher.safetensors"
+    save_file(networks.build(row.network, 10, row.contract, dict(row.options)).state_dict(), weights)
+    asked = 'dafl entropy_weight=20 labels="teacher"'
+    source = job(row, asked, 24, 0, 10, tmp_path / "dataset", weights)["spec"]["source"]
+    assert (source["name"], source["entropy_weight"], source["labels"]) == ("dafl", 20, "teacher")
