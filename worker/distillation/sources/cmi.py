@@ -59,7 +59,10 @@ class Cmi(HeldOutSource, LatentSource):
     def prepare(self) -> None:
         chosen, device = self.parameters, self.context.device
         self.generator, self.latent = self.new_generator(0), self.new_latent()
-        groups = [{"params": self.generator.parameters()}, {"params": [self.latent], "lr": chosen.latent_learning_rate}]
+        groups: list[dict[str, Any]] = [
+            {"params": self.generator.parameters()},
+            {"params": [self.latent], "lr": chosen.latent_learning_rate},
+        ]
         self.optimizer = torch.optim.Adam(groups, chosen.generator_learning_rate, BETAS)
         self.tap = penultimate(self.judge.teacher)
         self.judge.teacher.request([self.tap])
@@ -87,8 +90,9 @@ class Cmi(HeldOutSource, LatentSource):
         with self.judge.autocast():
             other = self.judge.teacher(random_affine(image, self.random)).taps[self.tap].flatten(1).float()
         negatives = self.memory.draw(self.chosen("negatives"), self.random)
-        embeddings = self.head(torch.cat([feature, other, negatives])).split([len(feature), len(other), len(negatives)])
-        loss = contrast(*embeddings, self.parameters.contrast_temperature)
+        embeddings = self.head(torch.cat([feature, other, negatives]))
+        mine, theirs, others = embeddings.split([len(feature), len(other), len(negatives)])
+        loss = contrast(mine, theirs, others, self.parameters.contrast_temperature)
         return {"contrast": self.parameters.contrast_weight * loss}
 
     def descend(self, loss: Tensor, step: int) -> None:

@@ -55,7 +55,10 @@ class FastMeta(LatentSource):
         self.generator = self.new_generator()
         self.copy, self.latent = deepcopy(self.generator), self.new_latent()
         self.weights_of_copy = list(self.copy.parameters())
-        groups = [{"params": self.weights_of_copy}, {"params": [self.latent], "lr": chosen.latent_learning_rate}]
+        groups: list[dict[str, Any]] = [
+            {"params": self.weights_of_copy},
+            {"params": [self.latent], "lr": chosen.latent_learning_rate},
+        ]
         self.optimizer = torch.optim.Adam(groups, chosen.generator_learning_rate, BETAS)
         rate = chosen.generator_learning_rate * self.iterations
         self.meta_optimizer = torch.optim.Adam(self.generator.parameters(), rate, BETAS)

@@ -33,6 +33,9 @@ class LatentParameters(RoundParameters):
 class LatentSource(RoundSource):
     """Has a generator in the teacher's input space, whose inner normalisations have torch's epsilon."""
 
+    class Parameters(LatentParameters):
+        """Those of every such source."""
+
     def weights(self) -> Weights:
         chosen = self.parameters
         return Weights(

@@ -60,6 +60,9 @@ class PooledSource(Source):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """What the parameters that are null are, by the preset's name."""
 
+    class Parameters(PoolParameters):
+        """Those of every such source."""
+
     def build(self, context: SourceContext) -> None:
         """Make an empty pool, and the source's own parts.
 

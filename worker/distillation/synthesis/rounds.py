@@ -55,6 +55,9 @@ class RoundSource(PooledSource):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     optimizer: torch.optim.Optimizer
 
+    class Parameters(RoundParameters):
+        """Those of every such source."""
+
     def weights(self) -> Weights:
         """What the terms of the images' loss are multiplied by."""
         raise NotImplementedError

@@ -50,6 +50,9 @@ class TrainedSource(PooledSource):
     gradient_norm: float | None = None
     """The largest that the gradient of the generator's loss may have."""
 
+    class Parameters(GeneratorParameters):
+        """Those of every such source."""
+
     def weights(self) -> Weights:
         """What the terms of the generator's loss are multiplied by."""
         raise NotImplementedError
