@@ -67,7 +67,7 @@ def without_row() -> dict[str, str]:
 
 def _residual(results: Path) -> Iterator[str]:
     facts, rows = read(results / RESIDUAL.name, LISTS[RESIDUAL.name]())
-    yield from ("", "## Methods that LeNets cannot have", "")
+    yield from ("", "## With BatchNorm and equal channels", "")
     if not any(each.runs for each in rows.values()):
         yield "Not run."
         return

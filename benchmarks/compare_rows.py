@@ -263,12 +263,14 @@ def residual() -> Iterator[Row]:
     yield Row("plain", "plain training", "", "", (CE,), teachers=0)
     yield Row("kd", "KD", "", "CE 0.1, KD 0.9, T = 4 (RepDistiller)", KD)
     yield Row("fsp", "FSP, one stage", FEATURES, "1 (default)", (CE, named("fsp")))
-    schedule = {"name": "two_stage", "first": [named("fsp")], "fraction": 0.125}
-    yield Row("fsp_then_plain", "FSP, then labels", STAGES, "1/8 of the steps", (CE,), schedule)
     yield Row("overhaul", "OFD", FEATURES, "1 (authors' scale)", (CE, named("overhaul")))
     yield Row("at", "AT, sum of squares", FEATURES, "1,000 (authors' code)", (CE, named("attention_transfer", 1000.0)))
     yield from (row for row in objectives() if row.name in wanted)
     yield Row("simkd", "SimKD (ships more)", FEATURES, "1 alone, on maps (authors)", (named("similarity_head"),))
+    lighter = (CE, named("attention_transfer", 100.0))
+    yield Row("at_light", "AT, sum of squares, lighter", LOOKED_INTO, "100", lighter)
+    schedule = {"name": "two_stage", "first": [named("fsp")], "fraction": 0.125}
+    yield Row("fsp_then_plain", "FSP, then labels", STAGES, "1/8 of the steps", (CE,), schedule)
 
 
 def cifar10() -> Iterator[Row]:
