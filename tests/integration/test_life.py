@@ -2,6 +2,7 @@
 
 import json
 import signal
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ LARGE = {
 
 
 def is_clear(whole: Whole) -> bool:
-    """No engine lives, and nothing is left of what it worked on."""
-    return not engines(whole.data) and not [path for path in (whole.data / "work").rglob("*") if path.is_file()]
+    """No engine lives, and nothing is left of what it worked on, some of which may be going just now."""
+    return not engines(whole.data) and not any(files for _, _, files in os.walk(whole.data / "work"))
 
 
 def cancel_in_time(whole: Whole, client: Client, job: str) -> None:
