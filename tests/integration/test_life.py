@@ -1,8 +1,8 @@
 """The life of a job in whole services of real processes and the real engine: cancels, drains, poison, uploads meanwhile."""
 
 import json
-import signal
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
