@@ -34,7 +34,9 @@ def write(page: Path, results: Path) -> None:
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     facts, rows = read(results / MNIST.name, LISTS[MNIST.name]())
-    parts = [*_mnist(facts, rows), *_residual(results), *_cifar10(results), *_published(rows)]
+    residual = _losses_alone(RESIDUAL, "With BatchNorm and equal channels", results, "Not run.")
+    cifar10 = _losses_alone(CIFAR10, CIFAR10.title, results, _without_gpu())
+    parts = [*_mnist(facts, rows), *residual, *cifar10, *_published(rows)]
     page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}")
     page.with_suffix(".svg").write_text(picture([each for each in rows.values() if each.runs], rows.get("plain")))
 
@@ -65,23 +67,19 @@ def without_row() -> dict[str, str]:
     return found
 
 
-def _residual(results: Path) -> Iterator[str]:
-    facts, rows = read(results / RESIDUAL.name, LISTS[RESIDUAL.name]())
-    yield from ("", "## With BatchNorm and equal channels", "")
+def _losses_alone(protocol: Protocol, title: str, results: Path, absent: str) -> Iterator[str]:
+    """A protocol of losses alone; `absent` says why where none was run."""
+    facts, rows = read(results / protocol.name, LISTS[protocol.name]())
+    yield from ("", f"## {title}", "")
     if not any(each.runs for each in rows.values()):
-        yield "Not run."
+        yield absent
         return
-    yield from (*_setting(RESIDUAL, facts), "", *_losses(list(rows.values()), rows, len(RESIDUAL.seeds)))
+    yield from (*_setting(protocol, facts), "", *_losses(list(rows.values()), rows, len(protocol.seeds)))
 
 
-def _cifar10(results: Path) -> Iterator[str]:
-    facts, rows = read(results / CIFAR10.name, LISTS[CIFAR10.name]())
-    yield from ("", f"## {CIFAR10.title}", "")
-    if not any(each.runs for each in rows.values()):
-        names = ", ".join(row.title for row in LISTS[CIFAR10.name]())
-        yield f"Not run: it needs a GPU. Its rows are {names}."
-        return
-    yield from (*_setting(CIFAR10, facts), "", *_losses(list(rows.values()), rows, len(CIFAR10.seeds)))
+def _without_gpu() -> str:
+    names = ", ".join(row.title for row in LISTS[CIFAR10.name]())
+    return f"Not run: it needs a GPU. Its rows are {names}."
 
 
 def _published(rows: Mapping[str, Measured]) -> Iterator[str]:

@@ -9,11 +9,8 @@ not run again, so that the script can be stopped and goes on; `--list` only prin
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import mnist
+from benchmarks.bare_engine import keep_row, read_rows, run_engine
 from models.facts import Facts, TeacherFacts
 from models.spec import JobSpec, resolve
 
@@ -86,14 +84,12 @@ def main() -> int:
     dataset = mnist.canonical(arguments.data, arguments.results)
     kept = arguments.results / "datafree.jsonl"
     for name, teacher, seed in _wanted(arguments):
-        known = {(each["row"], each["teacher"], each["seed"]) for each in _read(kept)}
+        known = {(each["row"], each["teacher"], each["seed"]) for each in read_rows(kept)}
         if (name, teacher, seed) in known or arguments.list:
             continue
         found = run(name, teacher, seed, dataset, arguments.results)
-        with kept.open("a") as file:
-            file.write(json.dumps(found) + "\n")
-        print(json.dumps(found), flush=True)
-    print(table(_read(kept)))
+        keep_row(kept, found)
+    print(table(read_rows(kept)))
     return 0
 
 
@@ -104,12 +100,10 @@ def run(name: str, teacher: str, seed: int, dataset: Path, results: Path) -> dic
     place.mkdir(parents=True, exist_ok=True)
     path = place / "job.json"
     path.write_text(json.dumps(job(row, teacher, seed, dataset.resolve(), weights.resolve()), indent=2))
-    began, used = time.monotonic(), os.times()
-    last = _engine(path)
-    seconds, now = time.monotonic() - began, os.times()
-    cpu = now.children_user + now.children_system - used.children_user - used.children_system
+    ran = run_engine(path)
+    last = ran.last
     found = {"row": name, "teacher": teacher, "seed": seed, "initial": row.initial, "teacher_accuracy": accuracy}
-    found |= {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
+    found |= {"seconds": ran.seconds, "cpu_seconds": ran.cpu_seconds}
     if last.get("fault") == "job":  # such as a collapse: a result like others
         return found | {"error": last["message"]}
     if last["event"] != "done":
@@ -180,10 +174,6 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
                 yield name, teacher, seed
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def _digits(folder: Path) -> Path:
     """scikit-learn's digits as a canonical dataset, which are no part of MNIST (Alpaydin, Kaynak, 1998)."""
     path = folder / "digits.safetensors"
@@ -196,21 +186,6 @@ def _digits(folder: Path) -> Path:
             {"train.image": image, "train.label": label}, path, {"class_names": json.dumps([str(n) for n in range(10)])}
         )
     return path
-
-
-def _engine(path: Path) -> dict[str, Any]:
-    """The last event of one run; its input stays open until it ends."""
-    command = [sys.executable, "-m", "worker.distillation", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with (
-        (path.parent / "events.jsonl").open("w+") as events,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=events, text=True, env=environment) as engine,
-    ):
-        engine.wait()
-        events.seek(0)
-        lines = events.read().splitlines()
-    last: dict[str, Any] = {"event": "crashed", "message": f"exit code {engine.returncode}"}
-    return {**last, **json.loads(lines[-1])} if lines else last
 
 
 def _arguments() -> argparse.Namespace:

@@ -10,11 +10,8 @@ that the teacher was not trained on. Rows that were measured stand in `results/r
 
 import argparse
 import json
-import os
 import re
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from benchmarks.bare_engine import keep_row, read_rows, run_engine
 from models.facts import Facts, TeacherFacts
 from models.spec import JobSpec, resolve
 from worker.distillation import networks
@@ -89,15 +87,13 @@ def main() -> int:
     kept = arguments.results.with_suffix(".jsonl")
     for source in arguments.sources:
         for name in arguments.rows:
-            known = {(each["row"], each["asked"], each["steps"], each["seed"]) for each in _read(kept)}
+            known = {(each["row"], each["asked"], each["steps"], each["seed"]) for each in read_rows(kept)}
             for seed in arguments.seeds:
                 if (name, source, arguments.steps, seed) in known or arguments.list:
                     continue
                 found = run(name, source, arguments.steps, seed, arguments.results)
-                with kept.open("a") as file:
-                    file.write(json.dumps(found) + "\n")
-                print(json.dumps(found), flush=True)
-    print(table(_read(kept)))
+                keep_row(kept, found)
+    print(table(read_rows(kept)))
     return 0
 
 
@@ -109,15 +105,12 @@ def run(name: str, source: str, steps: int, seed: int, results: Path) -> dict[st
     place.mkdir(parents=True, exist_ok=True)
     content = job(row, source, steps, seed, classes, dataset.resolve(), weights.resolve())
     (place / "job.json").write_text(json.dumps(content, indent=1))
-    began, used = time.monotonic(), os.times()
-    last = engine(place / "job.json")
-    now = os.times()
-    cpu = now.children_user + now.children_system - used.children_user - used.children_system
-    spec = content["spec"]
+    ran = run_engine(place / "job.json")
+    last, spec = ran.last, content["spec"]
     found: dict[str, Any] = {
         "row": name, "asked": source, "steps": steps, "seed": seed, "classes": classes, "teacher_accuracy": accuracy,
         "source": spec["source"]["name"], "initial_weights": spec["student"].get("initial_weights"),
-        "seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(cpu, 1),
+        "seconds": ran.seconds, "cpu_seconds": ran.cpu_seconds,
     }  # fmt: skip
     if last["event"] != "done":
         return found | {"error": last.get("code", last["event"]), "message": last["message"]}
@@ -228,24 +221,6 @@ def _split(dataset: Path, split: str) -> tuple[Tensor, Tensor]:
     return (tensors[f"{split}.image"].float() / 255 - 0.3) / 0.35, tensors[f"{split}.label"]
 
 
-def engine(path: Path) -> dict[str, Any]:
-    """The last event of one run; its input stays open until it ends."""
-    command = [sys.executable, "-m", "worker.distillation", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with (
-        (path.parent / "events.jsonl").open("w+") as events,
-        (path.parent / "log").open("w") as log,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=events, stderr=log, text=True, env=environment
-        ) as child,
-    ):
-        child.wait()
-        events.seek(0)
-        lines = events.read().splitlines()
-    last: dict[str, Any] = {"event": "crashed", "message": f"exit code {child.returncode}"}
-    return {**last, **json.loads(lines[-1])} if lines else last
-
-
 def table(found: list[dict[str, Any]]) -> str:
     """Rows of a table in Markdown."""
     lines = [
@@ -264,10 +239,6 @@ def table(found: list[dict[str, Any]]) -> str:
 
 def _slug(words: str) -> str:
     return re.sub(r"[^\w-]+", "_", words)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _arguments() -> argparse.Namespace:

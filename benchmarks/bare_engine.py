@@ -1,0 +1,52 @@
+"""One run of the bare engine on one thread, and a file of what was measured, so that a script can be stopped and goes on."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ran:
+    """The engine's last event, and the seconds that the run took, on the clock and of the processor."""
+
+    last: dict[str, Any]
+    seconds: float
+    cpu_seconds: float
+
+
+def run_engine(job: Path) -> Ran:
+    """Run a job file; the engine's events and its log are left beside it, and its input stays open until it ends."""
+    command = [sys.executable, "-m", "worker.distillation", str(job)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    began, used = time.monotonic(), os.times()
+    with (
+        (job.parent / "events.jsonl").open("w+") as events,
+        (job.parent / "log").open("w") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=events, stderr=log, text=True, env=environment
+        ) as child,
+    ):
+        child.wait()
+        events.seek(0)
+        lines = events.read().splitlines()
+    seconds, now = time.monotonic() - began, os.times()
+    cpu = now.children_user + now.children_system - used.children_user - used.children_system
+    last: dict[str, Any] = {"event": "crashed", "message": f"exit code {child.returncode}"}
+    return Ran({**last, **json.loads(lines[-1])} if lines else last, round(seconds, 1), round(cpu, 1))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """What was measured so far."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def keep_row(path: Path, row: dict[str, Any]) -> None:
+    """Show a row and append it to the file."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
