@@ -55,13 +55,14 @@ def test_the_mean_of_logits_is_the_geometric_mean_of_probabilities_at_every_temp
 
 
 def test_the_temperature_of_the_mean_is_that_at_which_kd_reads_it():
-    members, student = 5 * torch.randn(2, 6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    members = 8 * torch.eye(4, dtype=torch.float64)[[[0], [1]]]  # each is sure, of another class
+    student = torch.randn(1, 4, dtype=torch.float64)
     mean = torch.softmax(members / 4, 2).mean(0)
     wanted = 16 * (mean * (mean.log() - torch.log_softmax(student / 4, 1))).sum(1).mean()
     half = torch.full((2,), 0.5, dtype=torch.float64)
     torch.testing.assert_close(softened_kl(student, mean_of(members, half, "probabilities", 4.0), 4.0), wanted)
     softened_afterwards = softened_kl(student, mean_of(members, half, "probabilities", 1.0), 4.0)
-    assert abs(softened_afterwards - wanted) > 0.01 * wanted
+    assert abs(softened_afterwards - wanted) > 0.1 * wanted
 
 
 def test_sure_members_that_contradict_each_other_stay_finite():
