@@ -192,8 +192,13 @@ def test_a_run_is_measured_kept_and_put_on_the_page(tmp_path):
     files = dataclasses.replace(files, teachers=(teacher,))
     store = Store(tmp_path / "mnist" / "rows.jsonl")
     rows = {row.name: row for row in LISTS["mnist"]() if row.name in ("plain", "kd", "fsp")}
-    for given in (order(row, seed, protocol, files) for row in rows.values() for seed in protocol.seeds):
-        store.add(measure(given))
+    with compare._processes(
+        1
+    ) as pool:  # of their own, as in the script: memory grows from what a process holds already
+        for found in pool.map(
+            measure, [order(row, seed, protocol, files) for row in rows.values() for seed in protocol.seeds]
+        ):
+            store.add(found)
     told = {name: compare.kept(row, protocol, files, store) for name, row in rows.items()}
     facts = {"teachers": [0.9], "rows": told, "torch": "2"}
     (tmp_path / "mnist" / "facts.json").write_text(json.dumps(facts))

@@ -1,4 +1,4 @@
-"""The twelve teachers: what the issue asks of them, and that the engine takes every row's job."""
+"""The twelve teachers: what they are to cover, and that the engine takes every row's job."""
 
 from dataclasses import replace
 
