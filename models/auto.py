@@ -90,5 +90,7 @@ def choose(user: Mapping[str, Any], facts: Facts) -> tuple[str, str]:
     """The name of a source for a spec that names none, and the sentence that says why."""
     offer, task = Offer.of(user, facts), user.get("task", TASK)
     made = [name for name, entry in known("sources").items() if task in entry["tasks"]]
-    rule = next((rule for rule in RULES if rule.source in made and rule.suits(offer)), RULES[-1])
-    return rule.source, f"{rule.source}, since {rule.why}"
+    suiting = [rule for rule in RULES if rule.suits(offer)]
+    rule = next((rule for rule in suiting if rule.source in made), RULES[-1])
+    passed_over = f"{suiting[0].source}, which would suit what is offered, does not make batches for the task {task!r}"
+    return rule.source, f"{rule.source}, since {rule.why if rule is suiting[0] else passed_over}"

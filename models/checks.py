@@ -103,7 +103,7 @@ def _check_teachers(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Probl
     if not is_trained_first(resolved["teacher"]):
         return
     source = resolved["source"]
-    if known("sources")[source["name"]]["synthesises"] or "label" not in provided(source) or _ignores_labels(resolved):
+    if _synthesises(resolved) or "label" not in provided(source) or _ignores_labels(resolved):
         yield Problem("/teacher", f"is trained on labels, and the source {source['name']!r} gives none of a dataset")
 
 
@@ -227,13 +227,17 @@ def _check_training(resolved: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("/training/validation_fraction", "must be greater than 0 to choose the best weights by")
     if training["validation_fraction"] and not resolved["dataset"]:
         yield Problem("/training/validation_fraction", "holds back a part of the dataset, and there is none")
-    elif training["validation_fraction"] and _ignores_labels(resolved):
-        words = f"holds back images to measure by, and the source {resolved['source']['name']!r} reads no labels"
+    elif training["validation_fraction"] and (_ignores_labels(resolved) or _synthesises(resolved)):
+        words = f"holds back images to measure by, and the source {resolved['source']['name']!r} reads no real image's label"
         yield Problem("/training/validation_fraction", words)
 
 
 def _ignores_labels(resolved: Mapping[str, Any]) -> bool:
     return bool(known("sources")[resolved["source"]["name"]].get("ignores_labels"))
+
+
+def _synthesises(resolved: Mapping[str, Any]) -> bool:
+    return bool(known("sources")[resolved["source"]["name"]]["synthesises"])
 
 
 def _check_dataset(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     objectives = [method("objectives", one) for one in user.get("objectives") or _objectives(user, source)]
     student = _student(user["student"], facts, reads_labels(source, objectives, task), are_two(source), task)
     begun = _initial_weights(student, source, facts)
-    trained = training(user.get("training") or {}, known("sources")[source["name"]]["training_defaults"])
+    trained = training(user.get("training") or {}, _training_defaults(source, student))
     return {
         "name": user.get("name") or _name(student, facts),
         "task": task,
@@ -78,6 +78,13 @@ def _source(user: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict
 def _network(written: Mapping[str, Any]) -> dict[str, Any]:
     """A network within a method, with all its options."""
     return {"network": written["network"], "options": network_values(written["network"], written.get("options") or {})}
+
+
+def _training_defaults(source: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
+    """What the source says of training, by what the student begins with."""
+    entry = known("sources")[source["name"]]
+    sliced = student["initial_weights"] in initial_weights.OF_THE_TEACHER
+    return {**entry["training_defaults"], **(entry["sliced_training_defaults"] if sliced else {})}
 
 
 def training(user: Mapping[str, Any], source_defaults: Mapping[str, Any]) -> dict[str, Any]:

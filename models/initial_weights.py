@@ -10,7 +10,8 @@ from models.facts import Facts
 from models.problems import Problem, complaint
 
 TEACHER, RANDOM = "teacher", "random"
-WORDS = (TEACHER, "neuron_merging", RANDOM)
+OF_THE_TEACHER = (TEACHER, "neuron_merging")
+WORDS = (*OF_THE_TEACHER, RANDOM)
 FILE = "fil_"
 
 

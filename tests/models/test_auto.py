@@ -54,6 +54,9 @@ def test_teachers_of_several_labels_are_distilled_without_data_by_decisions_for_
     facts = Facts(teacher(classes=3, batch_norm=True))
     full = resolve(JobSpec.model_validate(SMALLEST | {"task": "multi_label"}), facts)
     assert full["source"]["name"] == "dafl" and check(full, facts) == []
+    assert full["reasons"]["/source"].startswith(
+        "dafl, since fast_meta, which would suit what is offered, does not make"
+    )
     assert [(one["name"], one["outputs"], one["weight"]) for one in full["objectives"]] == [("kd", "sigmoid", 1.0)]
 
 

@@ -129,7 +129,9 @@ def test_the_smallest_job_synthesises() -> None:
     assert full["student"]["classes"] == 10
     assert full["student"]["input"] == CONTRACT
     assert full["evaluation"] is None
-    assert full["training"] | known("sources")["dafl"]["training_defaults"] == full["training"]
+    entry = known("sources")["dafl"]
+    assert full["student"]["initial_weights"] == "teacher"
+    assert full["training"] | entry["training_defaults"] | entry["sliced_training_defaults"] == full["training"]
     assert full["name"] == "lenet5_half from lenet5"
     assert check(full, FACTS) == []
 
@@ -169,11 +171,20 @@ def test_an_optimiser_brings_its_own_figures() -> None:
     assert training(WITH_DATA)["learning_rate"] == 0.002
     assert training(WITH_DATA, optimizer="adamw")["weight_decay"] == 0.01
     assert training(WITH_DATA, optimizer="adam", learning_rate=0.3)["learning_rate"] == 0.3
-    source = known("sources")["dafl"]["training_defaults"]
+    source = known("sources")["dafl"]["training_defaults"] | known("sources")["dafl"]["sliced_training_defaults"]
     assert training(SMALLEST, optimizer=source["optimizer"])["learning_rate"] == source["learning_rate"]
     assert training(SMALLEST, optimizer="sgd")["learning_rate"] == 0.05
     assert training(SMALLEST, epochs=2)["steps"] is None
     assert training(SMALLEST, steps=7)["steps"] == 7
+
+
+def test_students_that_begin_as_slices_learn_at_a_smaller_rate_without_data() -> None:
+    rates = {}
+    for begun in ("teacher", "neuron_merging", "random"):
+        body = SMALLEST | {"student": {**SMALLEST["student"], "initial_weights": begun}}
+        rates[begun] = resolved(body)["training"]["learning_rate"]
+        assert resolved(body | {"training": {"learning_rate": 0.3}})["training"]["learning_rate"] == 0.3
+    assert rates == {"teacher": 2e-3, "neuron_merging": 2e-3, "random": 4e-3}
 
 
 def test_a_method_may_be_written_as_its_name() -> None:
@@ -288,10 +299,10 @@ def test_a_synthesiser_needs_a_teacher_with_gradients() -> None:
 def test_a_substitutes_labels_are_neither_read_nor_measured_by() -> None:
     body, facts = WITH_DATA | {"source": "substitute"}, Facts(teacher_facts, dataset_facts(classes=3))
     assert found(body, facts) == {} and resolved(body, facts)["evaluation"] is None
-    held = body | {"training": {"validation_fraction": 0.1}}
-    assert found(held, facts) == {
-        "/training/validation_fraction": "holds back images to measure by, and the source 'substitute' reads no labels"
-    }
+    for source in ("substitute", "dafl"):
+        held = body | {"source": source, "training": {"validation_fraction": 0.1, "selection": "best"}}
+        words = f"holds back images to measure by, and the source {source!r} reads no real image's label"
+        assert found(held, facts)["/training/validation_fraction"] == words
     labels = body | {"objectives": ["cross_entropy"]}
     assert set(found(labels, facts)) == {"/objectives/0"}
     taught = labels | {"source": {"name": "substitute", "labels": "teacher"}}

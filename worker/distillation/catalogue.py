@@ -80,6 +80,7 @@ def _method(kind: str, name: str) -> dict[str, Any]:
             "ignores_labels": method.ignores_labels,
             "divides": method.divides,
             "training_defaults": method.training_defaults,
+            "sliced_training_defaults": method.sliced_training_defaults,
             "objective_defaults": method.objective_defaults,
         }
     if issubclass(method, Task):
@@ -110,7 +111,7 @@ def _network(network: Network) -> dict[str, Any]:
 
 def _slices() -> dict[str, list[str]]:
     """Of every named network the others that it can be a slice of, all with default options."""
-    contract = InputContract(3, 32, 32, (0.0,) * 3, (1.0,) * 3)
+    contract = InputContract(3, 64, 64, (0.0,) * 3, (1.0,) * 3)
     with torch.device("meta"):
         built = {name: networks.build(name, 10, contract) for name in networks.names()}
     states = {name: network.state_dict() for name, network in built.items()}

@@ -23,9 +23,10 @@ from worker.distillation.export.report import begun_with, report
 from worker.distillation.job import Job
 from worker.distillation.lineage import build_network
 from worker.distillation.procedure import GIVEN, Member, StageResult
-from worker.distillation.source import Source
+from worker.distillation.source import Source, chosen_of
+from worker.distillation.synthesis.collapse import LEAST_SPREAD, answered_alike, spread
 
-PREVIEW_SECONDS = 10.0
+PREVIEW_SECONDS = 2.0
 SCORED_SAMPLES = 1024
 MOST_NAMES_BYTES = 200_000
 """An event is one line, which must not be too long; longer lists of class names are in the student's files alone."""
@@ -42,6 +43,7 @@ class Results:
         self._phase: str | None = None
         self._since = time.monotonic()
         self._last_preview = -PREVIEW_SECONDS
+        self._previewed: tuple[int, list[str]] = (-1, [])
 
     def environment(self) -> dict[str, Any]:
         """What the run runs on."""
@@ -76,19 +78,16 @@ class Results:
         self._phases = dict(phases)
 
     def previews(self, source: Source, step: int) -> None:
-        """Write the source's pictures, if the last ones are some seconds old."""
-        if time.monotonic() - self._last_preview < PREVIEW_SECONDS:
-            return
-        for name, images in source.previews().items():
-            self._show(name, step, partial(write_grid, images, self.job.contract))
+        """Write the source's pictures, if the last ones are a moment old."""
+        if time.monotonic() - self._last_preview >= PREVIEW_SECONDS and self._previews(source, step):
             self._last_preview = time.monotonic()
 
     def portraits(
         self, student: nn.Module, teacher: nn.Module | None, source: Source, dataset: Images | None, step: int
     ) -> list[str]:
-        """At the end, pictures of what was learnt and from what: the mean image of each class, and both networks' first
-        filters; gives their names."""
-        names, contract = [], self.job.contract
+        """At the end, pictures of what was learnt and from what: the source's own, the mean image of each class, and both
+        networks' first filters; gives their names."""
+        names, contract = self._previews(source, step), self.job.contract
         means = class_means(self.job, teacher, source, dataset)
         if means is not None:
             names.append(self._show("class-means", step, partial(write_grid, means, contract, columns=10)))
@@ -97,6 +96,17 @@ class Results:
         if left is not None and right is not None:
             names.append(self._show("first-filters", step, partial(write_filters, left, right)))
         return names
+
+    def _previews(self, source: Source, step: int) -> list[str]:
+        """Write the source's pictures, once for each step; gives their files' names."""
+        if self._previewed[0] != step:
+            contract = self.job.contract
+            names = [
+                self._show(name, step, partial(write_grid, images, contract))
+                for name, images in source.previews().items()
+            ]
+            self._previewed = step, names
+        return list(self._previewed[1])
 
     def _show(self, name: str, step: int, write: Callable[[Path], None]) -> str:
         """Write a picture and say that it is there; gives its file's name."""
@@ -217,15 +227,21 @@ class Results:
     def _score_without_data(
         self, student: nn.Module, teacher: nn.Module | None, source: Source
     ) -> dict[str, Any] | None:
+        """The share of equal choices on fresh images.
+
+        Raises:
+            Collapsed: the teacher answers them all alike, so that nothing can have been learnt from it.
+        """
         samples = source.samples(SCORED_SAMPLES) if teacher is not None else None
         if samples is None or teacher is None:
             return None
         with torch.no_grad():
-            pairs = [
-                (student(part).argmax(1), teacher(part).argmax(1))
-                for part in samples.split(self.job.training.batch_size)
-            ]
-        agreement = sum(int((ours == theirs).sum()) for ours, theirs in pairs) / len(samples)
+            parts = samples.split(self.job.training.batch_size)
+            ours, theirs = (torch.cat([network(part) for part in parts]) for network in (student, teacher))
+        if len(samples) > 1 and spread(theirs) < LEAST_SPREAD:
+            raise answered_alike(f"the teacher answers {len(samples)} synthetic images alike, different as they are")
+        chosen = [chosen_of(logits, self.job.task.name) for logits in (ours, theirs)]
+        agreement = float((chosen[0] == chosen[1]).float().mean())
         return {"samples": len(samples), "agreement_with_teacher": agreement}
 
     def _export(self, network: nn.Module, member: Member, formats: Sequence[str], stem: str) -> list[dict[str, Any]]:

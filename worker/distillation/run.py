@@ -99,7 +99,7 @@ class Run:
         self.dataset = self.job.load_dataset(self.device)
         self.validation: Images | None = None
         if self.training.validation_fraction and not self._labelled:
-            words = "holds back images to measure by, and the source reads no labels"
+            words = "holds back images to measure by, and the source reads no real image's label"
             raise SpecError([Problem("/training/validation_fraction", words)])
         if self.dataset is not None and self.training.validation_fraction:
             self.dataset, self.validation = self.dataset.split(self.training.validation_fraction, self.training.seed)
@@ -123,7 +123,8 @@ class Run:
     @property
     def _labelled(self) -> bool:
         """Whether the dataset's labels are read at all."""
-        return not registry.find("sources", self.spec["source"]["name"], "/source").ignores_labels
+        source = registry.find("sources", self.spec["source"]["name"], "/source")
+        return not (source.ignores_labels or source.synthesises)
 
     def _judge_teacher(self) -> None:
         """Stop before any training when the teacher knows nothing of the dataset: its contract is probably wrong."""

@@ -116,6 +116,8 @@ class Source:
     """Gives each of several ranks its part of a batch that does not depend on how many they are."""
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     """What a job's `training` holds where its user said nothing, different from the general defaults."""
+    sliced_training_defaults: ClassVar[Mapping[str, Any]] = {}
+    """What differs from these where the student begins as slices of the teacher."""
     objective_defaults: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     """The objectives of a job whose user named none; empty for the general default."""
 

@@ -16,7 +16,7 @@ from tests.worker.distillation.killed_runs import (
     with_residual_teacher,
 )
 from worker.distillation.errors import Collapsed
-from worker.distillation.synthesis import rounds
+from worker.distillation.synthesis import round_watch, rounds
 
 ROUND = {
     "generator_batch": 16, "pool_images": 64, "iterations": 3, "warm_up_rounds": 2, "student_steps_per_round": 2,
@@ -46,12 +46,12 @@ def displeased(monkeypatch):
         seen, plain = [], rounds.corrected
 
         def noted(weights, restarts, **rest):
-            monkeypatch.setattr(rounds, "LEAST_BALANCE", 1.1 if restarts < attempts else -1.0)
+            monkeypatch.setattr(round_watch, "LEAST_BALANCE", 1.1 if restarts < attempts else -1.0)
             seen.append(plain(weights, restarts, **rest))
             return seen[-1]
 
-        monkeypatch.setattr(rounds, "POOR_ROUNDS", 2)
-        monkeypatch.setattr(rounds, "POOR_STEPS", 0)
+        monkeypatch.setattr(round_watch, "POOR_ROUNDS", 2)
+        monkeypatch.setattr(round_watch, "POOR_STEPS", 0)
         monkeypatch.setattr(rounds, "corrected", noted)
         return seen
 
@@ -97,9 +97,9 @@ def test_after_the_last_restart_the_job_fails_and_says_what_was_seen(inputs, dis
 
 
 def test_corrected_weights_bring_back_classes_that_were_lost(inputs, monkeypatch, tmp_path):
-    monkeypatch.setattr(rounds, "POOR_ROUNDS", 1)
-    monkeypatch.setattr(rounds, "POOR_STEPS", 0)
-    monkeypatch.setattr(rounds, "LEAST_BALANCE", 0.3)
+    monkeypatch.setattr(round_watch, "POOR_ROUNDS", 1)
+    monkeypatch.setattr(round_watch, "POOR_STEPS", 0)
+    monkeypatch.setattr(round_watch, "LEAST_BALANCE", 0.3)
     folder = tmp_path / "inputs of all"  # of a teacher that sees its first class in almost everything
     shutil.copytree(inputs, folder)
     state = load_file(folder / "inputs/teacher.safetensors")

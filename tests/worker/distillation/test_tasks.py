@@ -147,7 +147,7 @@ def test_a_synthesiser_of_classes_is_refused(task, inputs, tmp_path, action):
         pytest.skip("it makes images for this task too")
     folder = shutil.copytree(inputs, tmp_path / "job")
     with pytest.raises(SpecError) as caught:
-        action(job(folder, task, source={"name": "dafl"}, objectives=[{"name": "hint"}]))
+        action(job(folder, task, source={"name": "dafl"}, objectives=[{"name": "hint"}], training={"steps": 2}))
     assert [problem.pointer for problem in caught.value.problems] == ["/source"]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from worker.distillation.errors import Problem, SpecError
 from worker.distillation.source import InputContract
 
 
@@ -29,6 +30,17 @@ def on_any_device(build: Callable[[], nn.Module]) -> nn.Module:
         with _NumbersOnCpu():
             network = build()
         return network.to(torch.empty(0).device)
+
+
+def check_size(contract: InputContract, least: int) -> None:
+    """See that images have at least so many pixels either way.
+
+    Raises:
+        SpecError: they have fewer.
+    """
+    if min(contract.height, contract.width) < least:
+        message = f"reads images of at least {least}x{least} pixels, not {contract.height}x{contract.width}"
+        raise SpecError([Problem("/network", message)])
 
 
 @dataclass(frozen=True)

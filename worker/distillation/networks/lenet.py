@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Network
+from worker.distillation.networks.family import Network, check_size
 from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
@@ -86,18 +85,12 @@ class Options:
 
 
 def build(widths: tuple[int, int, int, int], classes: int, contract: InputContract, options: object) -> LeNet:
-    _check(contract)
+    check_size(contract, LEAST)
     return LeNet(widths, classes, contract)
 
 
-def _check(contract: InputContract) -> None:
-    if min(contract.height, contract.width) < LEAST:
-        message = f"reads images of at least {LEAST}x{LEAST} pixels, not {contract.height}x{contract.width}"
-        raise SpecError([Problem("/network", message)])
-
-
 def build_own(classes: int, contract: InputContract, options: Options) -> LeNet:
-    _check(contract)
+    check_size(contract, LEAST)
     widths = (options.first, options.second, options.third, options.hidden)
     return LeNet(widths, classes, contract, options.activation, options.pooling, options.batch_norm)
 

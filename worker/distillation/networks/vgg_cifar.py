@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Network
+from worker.distillation.networks.family import Network, check_size
 from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
@@ -72,9 +71,7 @@ class Options:
 
 
 def build(classes: int, contract: InputContract, options: Options) -> VGG:
-    if min(contract.height, contract.width) < LEAST:
-        message = f"reads images of at least {LEAST}x{LEAST} pixels, not {contract.height}x{contract.width}"
-        raise SpecError([Problem("/network", message)])
+    check_size(contract, LEAST)
     return VGG(options.depth, options.width, options.batch_norm, classes, contract)
 
 

@@ -5,11 +5,21 @@ images, affine views of them, and an adversarial term after Fang et al., arXiv:1
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from worker.distillation.parameters import Range
 from worker.distillation.synthesis.judge import Weights
 from worker.distillation.synthesis.trained import FAST, GeneratorParameters, TrainedSource
+
+MNIST = {
+    "latent": 100, "generator_learning_rate": 0.2, "one_hot_weight": 1.0, "entropy_weight": 5.0, "activation_weight": 0.1,
+}  # fmt: skip
+PAPER = {
+    **MNIST, "generator_resolution": "full", "generator_width": 128, "generator_batch": 512, "adversarial_weight": 0.0,
+    "generator_warm_up_steps": 0, "student_steps_per_generator_step": 1, "student_images": "pool",
+    "pool_images": 0, "augmentation_probability": 0.0,
+}  # fmt: skip
+CIFAR = {**PAPER, "latent": 1000, "generator_learning_rate": 0.02, "generator_batch": 1024}
 
 
 class Dafl(TrainedSource):
@@ -21,31 +31,32 @@ class Dafl(TrainedSource):
     paper = "arXiv:1904.01186"
     tasks = ("classification", "multi_label")
     epsilon = 0.8  # the authors'
+    sliced_training_defaults = {"learning_rate": 2e-3}
     presets = {
-        "fast": {**FAST, "generator_warm_up_steps": 20, "adversarial_weight": 2.0},
-        "paper": {
-            "generator_resolution": "full", "generator_width": 128, "generator_batch": 512, "adversarial_weight": 0.0,
-            "generator_warm_up_steps": 0, "student_steps_per_generator_step": 1, "student_images": "pool",
-            "pool_images": 0, "augmentation_probability": 0.0,
-        },
+        "fast": {**FAST, **MNIST, "generator_warm_up_steps": 20, "adversarial_weight": 1.0},
+        "paper": PAPER,
+        "paper_cifar10": {**CIFAR, "one_hot_weight": 0.05, "activation_weight": 0.01},
+        "paper_cifar100": {**CIFAR, "one_hot_weight": 0.5, "entropy_weight": 20.0},
+        "paper_celeba": {**PAPER, "generator_learning_rate": 0.002, "one_hot_weight": 2.0},
     }  # fmt: skip
 
     @dataclass(frozen=True)
     class Parameters(GeneratorParameters):
+        # more presets than other sources have, which choose more
         # fmt: off
-        latent: Annotated[int, Range(ge=1, le=4096), "Size of the generator's noise; published: 100 for MNIST, 1000 for CIFAR."] = 100
-        generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam; published: 0.2 for MNIST, 0.02 for CIFAR."] = 0.2
-        one_hot_weight: Annotated[float, Range(ge=0), "Of the one-hot loss; published: 1 for MNIST, 0.05 for CIFAR-10."] = 1.0
-        entropy_weight: Annotated[float, Range(ge=0), "Of the information-entropy loss (decimal logarithm)."] = 5.0
-        activation_weight: Annotated[float, Range(ge=0), "Of the activation loss; published: 0.1 for MNIST, 0.01 for CIFAR-10."] = 0.1
-        adversarial_weight: Annotated[float | None, Range(ge=0), "Of the students' disagreement with the teacher, relative to the size of its logits: 2 (fast) or 0 (paper)."] = None
+        preset: Annotated[Literal["fast", "paper", "paper_cifar10", "paper_cifar100", "paper_celeba"], "Chooses whatever is null: a cheap recipe of ours, or the authors' for MNIST (paper) or another dataset; what they had for CelebA is from a letter of theirs."] = "fast"  # type: ignore[assignment]
+        latent: Annotated[int | None, Range(ge=1, le=4096), "Size of the generator's noise: 100, or 1000 (CIFAR)."] = None  # type: ignore[assignment]
+        generator_learning_rate: Annotated[float | None, Range(gt=0), "Of Adam: 0.2, 0.02 (CIFAR) or 0.002 (CelebA)."] = None  # type: ignore[assignment]
+        one_hot_weight: Annotated[float | None, Range(ge=0), "Of the one-hot loss: 1, 0.05 (CIFAR-10), 0.5 (CIFAR-100) or 2 (CelebA)."] = None
+        entropy_weight: Annotated[float | None, Range(ge=0), "Of the information-entropy loss (decimal logarithm): 5, or 20 (CIFAR-100)."] = None
+        activation_weight: Annotated[float | None, Range(ge=0), "Of the activation loss: 0.1, or 0.01 (CIFAR-10)."] = None
+        adversarial_weight: Annotated[float | None, Range(ge=0), "Of the students' disagreement with the teacher, relative to the size of its logits: 1 (fast) or 0 (papers)."] = None
         # fmt: on
 
     def weights(self) -> Weights:
-        chosen = self.parameters
         return Weights(
-            one_hot=chosen.one_hot_weight,
-            information_entropy=chosen.entropy_weight,
-            activation=chosen.activation_weight,
+            one_hot=self.chosen("one_hot_weight"),
+            information_entropy=self.chosen("entropy_weight"),
+            activation=self.chosen("activation_weight"),
             adversarial=self.chosen("adversarial_weight"),
         )

@@ -12,7 +12,10 @@ from worker.distillation.errors import Diverged, Problem, SpecError
 from worker.distillation.parameters import Range, StatisticsFile
 from worker.distillation.source import SourceContext, SourceNeeds
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
+from worker.distillation.synthesis.round_watch import RoundWatch
 from worker.distillation.taps import Tapped, penultimate
+
+FEW_CLASSES_HINT = "raise the source's iterations, and see that the statistics are of this teacher's classes"
 
 
 class Metadata(PooledSource):
@@ -78,6 +81,8 @@ class Metadata(PooledSource):
             tap: torch.zeros(self.generator_batch, self.statistics.taps[tap].mean.shape[1], device=context.device)
             for tap in self.taps
         }
+        self.target = torch.zeros(self.generator_batch, dtype=torch.int64, device=context.device)
+        self.watch = RoundWatch(self.iterations, FEW_CLASSES_HINT)
         self.loss = torch.zeros((), device=context.device)
         self.held: Tensor | None = None
 
@@ -89,6 +94,7 @@ class Metadata(PooledSource):
 
         Raises:
             Diverged: the loss is not a number.
+            Collapsed: see `RoundWatch`; beginning again would change nothing, since no weight guides these images.
         """
         round_, step = divmod(number, self.iterations)
         if step == 0:
@@ -99,11 +105,14 @@ class Metadata(PooledSource):
         if not bool(self.loss.isfinite()):
             raise Diverged(f"the synthetic images became not-a-number in round {round_}", "lower source/learning_rate")
         image = self._normalised().detach()
+        kept = image.to(self.pool.dtype)
+        with torch.no_grad():
+            logits = self.teacher(kept.float()).logits
+        self.watch.see(round_, image, logits, self.target)
         if round_ == 0:
             self.held = image
         else:
-            with torch.no_grad():
-                self.pool.add(image.to(self.pool.dtype), self.teacher(image.to(self.pool.dtype).float()).logits)
+            self.pool.add(kept, logits)
 
     def fresh(self, count: int, random: torch.Generator) -> Tensor:
         """The images held back, at most as many as a round has."""
@@ -111,10 +120,12 @@ class Metadata(PooledSource):
         return self.held[:count]
 
     def metrics(self) -> dict[str, Tensor | float]:
-        return {"generator/activation_distance": self.loss} | super().metrics()
+        watched = {f"generator/{name}": value for name, value in self.watch.metrics().items()}
+        return {"generator/activation_distance": self.loss} | watched | super().metrics()
 
     def state_dict(self) -> dict[str, Any]:
-        kept = {"pixels": self.pixels.detach(), "wanted": self.wanted, "loss": self.loss}
+        kept = {"pixels": self.pixels.detach(), "wanted": self.wanted, "target": self.target, "loss": self.loss}
+        kept |= self.watch.state_dict()
         held = {} if self.held is None else {"held": self.held}
         return {"round": kept, "optimizer": self.optimizer.state_dict()} | held | super().state_dict()
 
@@ -123,7 +134,8 @@ class Metadata(PooledSource):
         device = self.context.device
         self.pixels.copy_(state["round"]["pixels"])
         self.wanted = {tap: wanted.clone().to(device) for tap, wanted in state["round"]["wanted"].items()}
-        self.loss = state["round"]["loss"].clone().to(device)
+        self.target, self.loss = (state["round"][name].clone().to(device) for name in ("target", "loss"))
+        self.watch.load_state_dict(state["round"], device)
         self.optimizer.load_state_dict(state["optimizer"])
         self.held = state["held"].clone().to(device) if "held" in state else None
         super().load_state_dict(state)
@@ -155,10 +167,9 @@ class Metadata(PooledSource):
     def _begin(self) -> None:
         """New noise, and what its activations are to become: every class as often as any other."""
         size, chosen, device = self.generator_batch, self.parameters, self.context.device
-        order = torch.randperm(size, generator=self.random)
-        label = (torch.arange(size) % self.context.classes)[order].to(device)
+        self.target = self.classes(self.random).to(device)
         z = torch.randn(size, self.statistics.rank, generator=self.random).to(device)
-        self.wanted = {tap: self.statistics.taps[tap].sample(label, z) for tap in self.taps}
+        self.wanted = {tap: self.statistics.taps[tap].sample(self.target, z) for tap in self.taps}
         noise = torch.randn(self.pixels.shape, generator=self.random)
         self.pixels.copy_(chosen.initial_mean + chosen.initial_std * noise)
         self.optimizer.state.clear()

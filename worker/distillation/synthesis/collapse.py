@@ -103,8 +103,7 @@ class CollapseWatch:
         low = self.low.tolist()
         if low[ALIKE] >= PATIENCE and low[ONE_IMAGE] < PATIENCE:
             why = f"for {low[ALIKE]} steps the teacher has answered all images alike, different as they are"
-            hint = "check the teacher's weights: nothing can be learnt from answers that do not depend on the image"
-            raise Collapsed(self._sentence(number, why), hint, mendable=False)
+            raise answered_alike(self._sentence(number, why))
         if low[ONE_IMAGE] >= PATIENCE:
             raise self._collapsed(
                 number, f"for {low[ONE_IMAGE]} steps all images of a batch have been nearly one image"
@@ -168,13 +167,12 @@ def figures(seen: Seen) -> Tensor:
     unknown = logits.new_full((), math.nan)
     agreement = [(answer.argmax(dim=1) == chosen).float().mean() for answer in answers]
     disagreement = [-adversarial(answer, rows) for answer in answers]
-    size = logits.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
     return torch.stack(
         [
             -seen.information_entropy() / math.log10(rows.shape[1]),
             rows.softmax(dim=1).amax(dim=1).mean(),
             distance(seen.image.float()),
-            distance(logits) / size,
+            spread(logits),
             torch.stack(agreement).mean() if agreement else unknown,
             torch.stack(disagreement).mean() if disagreement else unknown,
         ]
@@ -187,6 +185,17 @@ def distance(x: Tensor) -> Tensor:
     Over all pairs of different samples that is the square root of twice the variance.
     """
     return (2 * x.flatten(1).var(dim=0).mean()).sqrt()
+
+
+def spread(logits_BK: Tensor) -> Tensor:
+    """The distance between the logits of two images, relative to their size."""
+    return distance(logits_BK) / logits_BK.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def answered_alike(words: str) -> Collapsed:
+    """What ends a run whose teacher's answers do not depend on the image."""
+    hint = "check the teacher's weights: nothing can be learnt from answers that do not depend on the image"
+    return Collapsed(words, hint, mendable=False)
 
 
 def runs_away(means: Sequence[Sequence[float]]) -> bool:

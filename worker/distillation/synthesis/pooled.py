@@ -97,6 +97,11 @@ class PooledSource(Source):
         least = min(MOST_IMAGES, IMAGES_A_CLASS * classes)
         return self.parameters.generator_batch or max(self.chosen("generator_batch"), least)
 
+    def classes(self, random: torch.Generator) -> Tensor:
+        """What images made at once are to show (B,): every class as often as any other, in random order."""
+        count = self.generator_batch
+        return (torch.arange(count) % self.context.classes)[torch.randperm(count, generator=random)]
+
     def steps_per_epoch(self) -> int:
         return STEPS_PER_EPOCH
 

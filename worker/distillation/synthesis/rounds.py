@@ -4,7 +4,6 @@ The steps of a round are the source's own, taken between the students' (`Source.
 save and go on within a round. Shapes: B batch, C channels, H height, W width, Z latent size.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
@@ -12,19 +11,18 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from worker.distillation.errors import Collapsed, Diverged
+from worker.distillation.errors import Diverged, Problem, SpecError
 from worker.distillation.parameters import Range
 from worker.distillation.source import SourceContext, SourceNeeds
 from worker.distillation.synthesis.augmentation import random_roll
-from worker.distillation.synthesis.collapse import LEAST_BALANCE, LEAST_SPREAD, corrected, distance
+from worker.distillation.synthesis.collapse import corrected
 from worker.distillation.synthesis.judge import AGAINST_STUDENTS, Judge, Seen, Weights
-from worker.distillation.synthesis.losses import information_entropy
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
+from worker.distillation.synthesis.round_watch import RoundWatch
 from worker.distillation.synthesis.statistics import BatchStatistics, check_kept
 from worker.distillation.taps import Tapped
 
-POOR_ROUNDS, POOR_STEPS = 3, 100
-"""How many rounds in a row, of how many steps together, may show too few classes."""
+FEW_CLASSES_HINT = "raise the source's one_hot_weight or iterations, or lower its statistics_weight"
 
 
 @dataclass(frozen=True)
@@ -82,16 +80,14 @@ class RoundSource(PooledSource):
         """Weighted terms of the source's own beside those of the judge."""
         return {}
 
-    def classes(self, random: torch.Generator) -> Tensor:
-        """What a round's images are to show (B,): every class as often as any other, in random order."""
-        count = self.generator_batch
-        return (torch.arange(count) % self.context.classes)[torch.randperm(count, generator=random)]
-
     def descend(self, loss: Tensor, step: int) -> None:
         """Follow the gradient of the loss, in step `step` of the round."""
         update(loss, self.optimizer)
 
     def check_teacher(self, teacher: Tapped, example: Tensor) -> None:
+        if not self.weights().any("one_hot", "batch_statistics"):
+            words = "must be above 0 where statistics_weight is 0: nothing else says what the images are to show"
+            raise SpecError([Problem("/source/one_hot_weight", words)])
         if self.parameters.statistics_weight:
             check_kept(teacher, example)
 
@@ -107,8 +103,7 @@ class RoundSource(PooledSource):
         self.target = torch.zeros(self.generator_batch, dtype=torch.int64, device=context.device)
         self.best = torch.zeros(shape, device=context.device)
         self.lowest = torch.full((), torch.inf, device=context.device)
-        self.figures: Tensor | None = None
-        self.poor = 0
+        self.watch = RoundWatch(self.iterations, FEW_CLASSES_HINT)
         self.terms: dict[str, Tensor] = {}
         self.prepare()
 
@@ -139,9 +134,7 @@ class RoundSource(PooledSource):
     def metrics(self) -> dict[str, Tensor | float]:
         """The last step's unweighted terms, and of the last round's images: the share of those in which the teacher sees
         the class that they are to show, and what a watch for collapse sees."""
-        shown = dict(self.terms)
-        if self.figures is not None:
-            shown |= dict(zip(("class_balance", "diversity", "spread", "class_share"), self.figures, strict=True))
+        shown = self.terms | self.watch.metrics()
         return {f"generator/{name}": value for name, value in shown.items()} | {
             "generator/bf16": float(self.precision == torch.bfloat16),
             "generator/restarts": float(self.context.restarts),
@@ -154,8 +147,7 @@ class RoundSource(PooledSource):
             "target": self.target,
             "lowest": self.lowest,
             "terms": self.terms,
-            "figures": self.figures,
-            "poor": self.poor,
+            **self.watch.state_dict(),
         }
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -168,9 +160,7 @@ class RoundSource(PooledSource):
         self.optimizer.load_state_dict(state["optimizer"])
         round_ = state["round"]
         self.target, self.lowest = (round_[name].clone().to(device) for name in ("target", "lowest"))
-        self.figures, self.poor = round_["figures"], round_["poor"]
-        if self.figures is not None:
-            self.figures = self.figures.clone().to(device)
+        self.watch.load_state_dict(round_, device)
         self.terms = {name: term.to(device) for name, term in round_["terms"].items()}
         self.best = state["best"].clone().to(device)
         if self.judge.statistics:
@@ -198,28 +188,10 @@ class RoundSource(PooledSource):
             raise Diverged(words, hint="lower the source's learning rates")
         image = self.best.to(self.pool.dtype)
         logits = self.judge.label(image.float())
-        self._watch(round_, image, logits)
+        self.watch.see(round_, image, logits, self.target)
         self.keep(round_, image, logits)
         if self.judge.statistics:
             self.judge.statistics.remember()
-
-    def _watch(self, round_: int, image: Tensor, logits: Tensor) -> None:
-        """See whether the teacher tells the round's images apart."""
-        share = (logits.argmax(dim=1) == self.target).float().mean()
-        balance = -information_entropy(logits) / math.log10(logits.shape[1])
-        size = logits.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-        self.figures = torch.stack([balance, distance(image.float()), distance(logits) / size, share])
-        least, _, spread, share_ = self.figures.tolist()
-        self.poor = self.poor + 1 if least < LEAST_BALANCE or spread < LEAST_SPREAD else 0
-        if self.poor < max(POOR_ROUNDS, POOR_STEPS / self.iterations):
-            return
-        words = f"the synthetic images had collapsed by round {round_}: for {self.poor} rounds"
-        seen = f"(it sees the class that they are to show in {share_:.0%} of them)"
-        if spread < LEAST_SPREAD:
-            hint = "check the teacher's weights: nothing can be learnt from answers that do not depend on the image"
-            raise Collapsed(f"{words} the teacher has answered all images alike {seen}", hint, mendable=False)
-        hint = "raise the source's one_hot_weight or iterations, or lower its statistics_weight"
-        raise Collapsed(f"{words} the teacher has seen few of the classes in them {seen}", hint)
 
     def keep(self, round_: int, image: Tensor, logits: Tensor) -> None:
         """Put the images of a round into the pool."""

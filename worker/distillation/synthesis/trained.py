@@ -62,7 +62,7 @@ class TrainedSource(PooledSource):
         assert context.teacher is not None
         network = generator.seeded(
             context.contract,
-            self.parameters.latent,
+            self.chosen("latent"),
             self.chosen("generator_width"),
             self.chosen("generator_resolution"),
             context.seed,
@@ -73,7 +73,7 @@ class TrainedSource(PooledSource):
         weights = corrected(self.weights(), context.restarts)
         independent = context.task == "multi_label"
         judge = Judge(context.teacher, weights, self.precision, context.device, independent=independent)
-        self.training = GeneratorTraining(network, judge, self.parameters.generator_learning_rate, self.gradient_norm)
+        self.training = GeneratorTraining(network, judge, self.chosen("generator_learning_rate"), self.gradient_norm)
         self.steps_per_generator_step = self.chosen("student_steps_per_generator_step")
         self.student_images = self.chosen("student_images")
 
@@ -96,7 +96,7 @@ class TrainedSource(PooledSource):
 
     def fresh(self, count: int, random: torch.Generator) -> Tensor:
         copy, batches = deepcopy(self.training.generator), -(-count // self.generator_batch)
-        noise = torch.randn(batches, self.generator_batch, self.parameters.latent, generator=random)
+        noise = torch.randn(batches, self.generator_batch, self.chosen("latent"), generator=random)
         with torch.no_grad():
             return torch.cat([copy(part.to(self.context.device)) for part in noise])[:count]
 
@@ -116,7 +116,7 @@ class TrainedSource(PooledSource):
         super().load_state_dict(state)
 
     def _noise(self, random: torch.Generator) -> Tensor:
-        return torch.randn(self.generator_batch, self.parameters.latent, generator=random)
+        return torch.randn(self.generator_batch, self.chosen("latent"), generator=random)
 
     def _train(self, students: Mapping[str, nn.Module]) -> None:
         self._keep(self.training.step(self._noise(self.random), students))

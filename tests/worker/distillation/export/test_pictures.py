@@ -94,9 +94,21 @@ def test_a_run_ends_with_pictures_of_its_classes_and_filters(engine_inputs, tmp_
     events = run_whole(type(job)({**job.values, "dataset": "inputs/dataset.safetensors"}, folder))
     shown = [event["name"] for event in events if event["event"] == "preview"][-2:]
     assert shown == ["class-means-00000005.png", "first-filters-00000005.png"]
-    assert json.loads((folder / "output" / "report.json").read_text())["pictures"] == shown
+    assert json.loads((folder / "output" / "report.json").read_text())["pictures"][-2:] == shown
     with Image.open(folder / "previews" / shown[0]) as image:
         assert image.size == (4 * 16 + 3 * GAP, 16)
+
+
+def test_a_generator_s_images_are_shown_at_the_end_too(engine_inputs, tmp_path):
+    folder = shutil.copytree(engine_inputs, tmp_path / "job")
+    source = {"name": "dafl", "generator_batch": 16, "generator_width": 4, "latent": 8, "pool_images": 64}
+    events = run_whole(job_of(folder, source=source, objectives=[{"name": "kd"}]))
+    pictures = json.loads((folder / "output" / "report.json").read_text())["pictures"]
+    assert pictures == [f"{name}-00000005.png" for name in ("samples", "class-means", "first-filters")]
+    assert set(pictures) <= {event["name"] for event in events if event["event"] == "preview"}
+    assert [event["name"] for event in events if event["event"] == "preview"].count(pictures[0]) == 1
+    with Image.open(folder / "previews" / pictures[0]) as image:
+        assert image.size == (8 * 16 + 7 * GAP, 8 * 16 + 7 * GAP)
 
 
 def test_the_means_of_a_dataset_are_those_of_its_labels(engine_inputs, tmp_path):

@@ -215,10 +215,27 @@ def test_a_vgg_is_that_by_formula_and_refuses_tiny_images():
     assert [problem.pointer for problem in caught.value.problems] == ["/network"]
 
 
+def test_alexnet_is_torchvision_s_and_refuses_small_images():
+    with torch.device("meta"):
+        published = networks.build("torchvision/alexnet", 1000, contract_of(3, 224))
+        own, half = (networks.build("alexnet", 1000, contract_of(3, 224), {"width": width}) for width in (64, 32))
+    shapes = [{name: tensor.shape for name, tensor in network.state_dict().items()} for network in (published, own)]
+    assert shapes[0] == shapes[1] and size_of(own) == 61_100_840
+    assert half.classifier[1].weight.shape == (2048, 128 * 36)
+    narrow = networks.build("alexnet", 2, contract_of(1, 63), {"width": 2}).eval()
+    like = networks.build("torchvision/alexnet", 2, contract_of(3, 63)).eval()
+    like.features, like.classifier = narrow.features, narrow.classifier
+    x = torch.randn(2, 1, 63, 63)
+    torch.testing.assert_close(narrow(x), like(x))
+    with pytest.raises(SpecError) as caught:
+        networks.build("alexnet", 2, contract_of(3, 62))
+    assert [problem.pointer for problem in caught.value.problems] == ["/network"]
+
+
 @pytest.mark.parametrize("name", networks.names())
 def test_every_network_works_on_the_meta_device(name):
     with torch.device("meta"):
-        assert networks.build(name, 6, contract_of(3, 32))(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
+        assert networks.build(name, 6, contract_of(3, 64))(torch.zeros(2, 3, 64, 64)).shape == (2, 6)
 
 
 LIBRARY = [

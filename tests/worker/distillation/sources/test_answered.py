@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.worker.distillation.killed_runs import job_of, run_killed, run_whole, same_bits, student_of
 from worker.distillation.data.images import Images
-from worker.distillation.errors import SpecError
+from worker.distillation.errors import Collapsed, SpecError
 from worker.distillation.source import InputContract, Position, SourceContext
 from worker.distillation.sources.noise import Noise
 from worker.distillation.sources.substitute import Substitute
@@ -182,3 +183,13 @@ def test_nothing_is_held_back_of_a_substitute_to_measure_by(engine_inputs, tmp_p
     job.spec["training"]["validation_fraction"] = 0.25
     with pytest.raises(SpecError, match="/training/validation_fraction"):
         run_whole(job)
+
+
+@pytest.mark.parametrize("source", ["noise", "dafl"])
+def test_a_teacher_that_answers_all_images_alike_is_found_at_the_latest_at_the_end(source, engine_inputs, tmp_path):
+    folder = shutil.copytree(engine_inputs, tmp_path / "job")
+    path = folder / "inputs" / "teacher.safetensors"
+    planted = load_file(path)
+    save_file(planted | {"fc2.weight": torch.zeros_like(planted["fc2.weight"])}, path)
+    with pytest.raises(Collapsed, match="the teacher answers 1024 synthetic images alike, different as they are"):
+        run_whole(job_of(folder, source={"name": source}, objectives=[{"name": "kd"}]))

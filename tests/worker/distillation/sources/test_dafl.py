@@ -8,7 +8,7 @@ from torch import nn
 
 from worker.distillation.checkpoint import snapshot
 from worker.distillation.errors import SpecError
-from worker.distillation.parameters import parse
+from worker.distillation.parameters import parse, schema
 from worker.distillation.source import InputContract, Position, SourceContext
 from worker.distillation.sources.dafl import Dafl
 from worker.distillation.taps import Tapped
@@ -167,4 +167,25 @@ def test_too_little_memory_is_refused_with_what_would_do():
 
 def test_presets_choose_whatever_has_no_default():
     null = {name for name, field in Dafl.Parameters.__dataclass_fields__.items() if field.default is None}
-    assert set(Dafl.presets["fast"]) == set(Dafl.presets["paper"]) == null
+    assert all(set(preset) == null for preset in Dafl.presets.values())
+    assert set(schema(Dafl.Parameters)["properties"]["preset"]["enum"]) == set(Dafl.presets)
+
+
+def test_presets_of_the_paper_are_its_authors_settings():
+    """Coefficients of the one-hot, entropy and activation loss, the generator's rate, the noise's size, and the batch."""
+    names = (
+        "one_hot_weight",
+        "entropy_weight",
+        "activation_weight",
+        "generator_learning_rate",
+        "latent",
+        "generator_batch",
+    )
+    published = {"paper": (1, 5, 0.1, 0.2, 100, 512), "paper_cifar10": (0.05, 5, 0.01, 0.02, 1000, 1024),
+                 "paper_cifar100": (0.5, 20, 0.1, 0.02, 1000, 1024), "paper_celeba": (2, 5, 0.1, 0.002, 100, 512)}  # fmt: skip
+    for preset, values in published.items():
+        source = Dafl(parse(Dafl.Parameters, {"preset": preset}))
+        assert tuple(source.chosen(name) for name in names) == values
+        weights = source.weights()
+        assert (weights.one_hot, weights.information_entropy, weights.activation) == values[:3]
+        assert weights.adversarial == 0

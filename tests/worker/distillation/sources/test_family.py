@@ -12,6 +12,7 @@ from worker.distillation.checkpoint import snapshot
 from worker.distillation.errors import Collapsed, Diverged, SpecError
 from worker.distillation.source import Position
 from worker.distillation.step import Outputs
+from worker.distillation.synthesis.round_watch import RoundWatch
 
 each_source = pytest.mark.parametrize("name", PARAMETERS)
 each_with_rounds = pytest.mark.parametrize("name", ROUNDS)
@@ -222,6 +223,19 @@ def test_teacher_that_answers_all_images_alike_ends_the_run(name, weight, bias, 
             source.warm_up(number, {})
 
 
+def test_rounds_of_one_image_are_told_from_a_teacher_that_answers_alike():
+    watch = RoundWatch(iterations=100, hint="mend it")
+    image, logits, target = torch.randn(30, 1, 4, 4), torch.randn(30, 3), torch.arange(30) % 3
+    watch.see(0, image, logits, target)
+    for number in (1, 2):
+        watch.see(number, image[:1].expand_as(image), logits[:1].expand_as(logits), target)
+    with pytest.raises(
+        Collapsed, match="by round 3: for 3 rounds all images of a round have been nearly one"
+    ) as caught:
+        watch.see(3, image[:1] + 0.01 * image, logits, target)
+    assert caught.value.mendable and caught.value.hint == "mend it"
+
+
 @pytest.mark.parametrize("name", ["dfq", *ROUNDS])
 def test_teacher_without_batch_norm_is_refused_with_a_way_out(name):
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
@@ -233,3 +247,10 @@ def test_teacher_without_batch_norm_is_refused_with_a_way_out(name):
         played.step()
     assert played.number
     assert "batch_statistics" not in played.source.metrics()
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_images_that_nothing_guides_are_refused(name):
+    with pytest.raises(SpecError, match="/source/one_hot_weight: must be above 0"):
+        made(name, one_hot_weight=0.0, statistics_weight=0.0)
+    made(name, one_hot_weight=0.0)

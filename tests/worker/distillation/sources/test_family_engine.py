@@ -29,7 +29,9 @@ SOURCES = {
     "cmi": SMALL | ROUND | {"memory": 32, "negatives": 8, "embedding": 8},
     "nayer": SMALL | ROUND,
 }
-KILLS = {name: range(1, 8) for name in ("deep_inversion", "fast_meta")} | {"zskt": (2,), "cmi": (5,), "nayer": (6,)}
+KILLS = {name: range(1, 8) for name in ("deep_inversion", "fast_meta")} | {
+    "dfad": (3,), "dfq": (4,), "zskt": (2,), "cmi": (5,), "nayer": (6,),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,28 @@ def test_killed_anywhere_and_restored_bit_equal(name, at, inputs, tmp_path, undi
     shutil.copytree(inputs, tmp_path / "killed")
     run_killed(job_for(name, tmp_path / "killed"), at, tmp_path / "restored")
     assert same_bits(undisturbed[name], student_of(tmp_path / "restored"))
+
+
+@pytest.mark.parametrize(
+    ("source", "objectives"),
+    [
+        ({"name": "dafl", **SMALL}, [{"name": "kd"}, {"name": "nst", "weight": 5.0}]),
+        ({"name": "dafl", **SMALL, "labels": "teacher"}, [{"name": "dkd"}, {"name": "cross_entropy"}]),
+        ({"name": "dfad", **SMALL, "labels": "teacher"}, [{"name": "dkd"}]),
+        (
+            {"name": "nayer", **SOURCES["nayer"]},
+            [{"name": "attention_transfer"}, {"name": "dist"}, {"name": "relational"}],
+        ),
+        ({"name": "noise"}, [{"name": "darkrank"}, {"name": "logit_distance"}]),
+    ],
+)
+def test_objectives_learn_from_any_source_that_gives_what_they_need(source, objectives, inputs, tmp_path):
+    job = job_for("dfad", shutil.copytree(inputs, tmp_path / "job"))
+    job.spec.update(source=source, objectives=objectives)
+    check(job)
+    shown = [event["values"] for event in run_whole(job) if event["event"] == "metrics"][-1]
+    for objective in objectives:
+        assert any(name.startswith(f"{objective['name']}/") for name in shown), objective
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from distillery_client.statistics import collect
 from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run_whole, same_bits, student_of
 from worker.distillation import networks
-from worker.distillation.errors import Diverged, SpecError
+from worker.distillation.errors import Collapsed, Diverged, SpecError
 from worker.distillation.job import read_contract
 from worker.distillation.parameters import parse
 from worker.distillation.source import Position, SourceContext
@@ -122,6 +122,18 @@ def test_numbers_that_run_away_end_the_job(inputs):
     source = made(inputs, learning_rate=1e30, iterations=6)
     with pytest.raises(Diverged, match="round 0"):
         filled(source)
+
+
+@pytest.mark.parametrize(("share", "seen"), [(0.0, "answered all images alike"), (1e-3, "seen few of the classes")])
+def test_images_that_the_teacher_hardly_tells_apart_end_the_job(inputs, share, seen):
+    source = made(inputs, iterations=40, rounds=4)
+    teacher = source.teacher.network
+    teacher.fc2.weight.data *= share
+    teacher.fc2.bias.data[0] += 9
+    with pytest.raises(Collapsed, match=f"by round 2: for 3 rounds the teacher has {seen}"):
+        filled(source)
+    shown = source.metrics()
+    assert shown["generator/class_balance"] < 0.1 and shown["generator/class_share"] == 0.25
 
 
 SPEC = {"source": {"name": "metadata", "statistics": "fil_1", "dropout": 0.2, "match": "all_layers"} | SMALL,

@@ -13,7 +13,9 @@ from tests.worker.distillation.killed_runs import INPUT, events_of, job_of, run_
 from worker.distillation import networks
 from worker.distillation.channel import Channel
 from worker.distillation.job import read_contract
+from worker.distillation.results import Results
 from worker.distillation.run import Run
+from worker.distillation.source import Source
 from worker.distillation.step import Outputs
 from worker.distillation.synthesis.collapse import NAMES, figures
 from worker.distillation.synthesis.judge import Seen
@@ -120,3 +122,19 @@ def test_the_teachers_choice_of_each_label_can_be_learnt_from_and_a_killed_run_g
     run(small("whole"))
     run_killed(small("killed"), 3, tmp_path / "restored")
     assert same_bits(student_of(tmp_path / "whole"), student_of(tmp_path / "restored"))
+
+
+def test_the_score_without_data_is_of_each_label(tmp_path):
+    samples = torch.randn(40, 1, 4, 4)
+    logits = torch.randn(2, 40, LABELS)
+
+    class Given(Source):
+        def samples(self, count):
+            return samples
+
+    results = Results(job(tmp_path / "job"), Channel(io.StringIO()), torch.device("cpu"))
+    parts = [iter(logits[number].split(32)) for number in range(2)]
+    student, teacher = (lambda _, part=part: next(part) for part in parts)
+    found = results.figures(student, teacher, None, Given())["without_data"]
+    equal = sum(bool((ours > 0) == (theirs > 0)) for ours, theirs in zip(*logits.flatten(1), strict=True))
+    assert found == {"samples": 40, "agreement_with_teacher": pytest.approx(equal / (40 * LABELS))}

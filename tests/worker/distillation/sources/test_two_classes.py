@@ -4,9 +4,13 @@ import io
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.worker.distillation.killed_runs import events_of, job_of, write_inputs
+from worker.distillation import networks
 from worker.distillation.channel import Channel
+from worker.distillation.check import check
+from worker.distillation.job import read_contract
 from worker.distillation.run import Run
 
 SMALL = {
@@ -40,3 +44,25 @@ def test_a_student_from_nothing_learns_them_without_data(inputs, source):
     balance = [each["values"]["generator/class_balance"] for each in events if each["event"] == "metrics"]
     assert all(0 <= each <= 1 + 1e-6 for each in balance) and balance[-1] > 0.9
     assert summary["agreement"] > 0.9
+
+
+@pytest.mark.slow
+def test_an_alexnet_of_224_pixels_to_its_half(tmp_path):
+    """What DAFL's authors ran for CelebA (arXiv:1904.01186), with few images."""
+    pixels = {"channels": 3, "height": 224, "width": 224, "mean": [0.5] * 3, "std": [0.25] * 3}
+    torch.manual_seed(0)
+    (tmp_path / "inputs").mkdir()
+    teacher = networks.build("torchvision/alexnet", 2, read_contract(pixels), {})
+    save_file(teacher.state_dict(), tmp_path / "inputs" / "teacher.safetensors")
+    source = {"name": "dafl", **SMALL, "generator_batch": 8, "generator_warm_up_steps": 2, "pool_images": 16}
+    made = job_of(
+        tmp_path, classes=2, source=source, objectives=[{"name": "kd"}], training={"steps": 3, "batch_size": 8},
+        student={"network": "alexnet", "options": {"width": 32}, "initial_weights": "teacher"},
+    )  # fmt: skip
+    made.values["teacher"] |= {"network": "torchvision/alexnet", "input": pixels}
+    check(made)
+    output = io.StringIO()
+    summary = Run(made, Channel(output)).execute()
+    shown = [event["values"] for event in events_of(output) if event["event"] == "metrics"]
+    assert shown[-1]["generator/pool_images"] == 16
+    assert (summary["teacher_parameters"], summary["parameters"]) == (57_012_034, 14_263_202)
