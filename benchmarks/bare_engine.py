@@ -1,7 +1,9 @@
-"""One run of the bare engine on one thread, and a file of what was measured, so that a script can be stopped and goes on."""
+"""One run of the bare engine on one thread, how its sources are written, and a file of what was measured, so that a script can be
+stopped and goes on."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -50,3 +52,15 @@ def keep_row(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row), flush=True)
+
+
+def method_asked(words: str) -> dict[str, Any]:
+    """A method as a user of the scripts writes it: `NAME`, or `NAME PARAMETER=VALUE …` with values in JSON."""
+    name, *given = words.split()
+    pairs = (each.split("=", 1) for each in given)
+    return {"name": name} | {parameter: json.loads(value) for parameter, value in pairs}
+
+
+def slug(words: str) -> str:
+    """Words as the name of a file."""
+    return re.sub(r"[^\w-]+", "_", words)

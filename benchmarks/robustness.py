@@ -10,7 +10,6 @@ that the teacher was not trained on. Rows that were measured stand in `results/r
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from benchmarks.bare_engine import keep_row, read_rows, run_engine
+from benchmarks.bare_engine import keep_row, method_asked, read_rows, run_engine, slug
 from models.facts import Facts, TeacherFacts
 from models.spec import JobSpec, resolve
 from worker.distillation import networks
@@ -101,7 +100,7 @@ def run(name: str, source: str, steps: int, seed: int, results: Path) -> dict[st
     """One job; gives what was chosen, how often student and teacher agree, and the seconds that it took."""
     row, (dataset, classes) = ROWS[name], write_images(ROWS[name], results)
     weights, accuracy = teacher(name, row, dataset, classes, results)
-    place = results / _slug(f"{name}, {source}, {steps}, {seed}")
+    place = results / slug(f"{name}, {source}, {steps}, {seed}")
     place.mkdir(parents=True, exist_ok=True)
     content = job(row, source, steps, seed, classes, dataset.resolve(), weights.resolve())
     (place / "job.json").write_text(json.dumps(content, indent=1))
@@ -128,7 +127,7 @@ def job(row: Row, source: str, steps: int, seed: int, classes: int, dataset: Pat
     asked = {
         "teacher": "tch_" + "0" * 32,
         "student": {"network": row.student, "options": dict(row.student_options)},
-        "source": _asked(source),
+        "source": method_asked(source),
         "training": {"steps": steps, "seed": seed},
         "exports": ["safetensors"],
     }
@@ -141,13 +140,6 @@ def job(row: Row, source: str, steps: int, seed: int, classes: int, dataset: Pat
         "kind": "distill", "job": "job_benchmark", "attempt": 1, "spec": spec, "teacher": given, "dataset": None,
         "evaluation": str(dataset), "resume": None, "device": "cpu", "threads": 1, "checkpoint_seconds": 3600,
     }  # fmt: skip
-
-
-def _asked(source: str) -> dict[str, Any]:
-    """A source as users write it: `NAME`, or `NAME PARAMETER=VALUE …` with values in JSON."""
-    name, *given = source.split()
-    pairs = (each.split("=", 1) for each in given)
-    return {"name": name} | {parameter: json.loads(value) for parameter, value in pairs}
 
 
 def write_images(row: Row, folder: Path) -> tuple[Path, int]:
@@ -178,7 +170,7 @@ def write_images(row: Row, folder: Path) -> tuple[Path, int]:
 
 def teacher(name: str, row: Row, dataset: Path, classes: int, folder: Path) -> tuple[Path, float]:
     """Train the row's teacher, once; gives the path of its weights, and its accuracy on images that it has not seen."""
-    path = folder / f"teacher_{_slug(name)}.safetensors"
+    path = folder / f"teacher_{slug(name)}.safetensors"
     torch.manual_seed(0)
     if not path.exists():
         network = networks.build(row.network, classes, row.contract, dict(row.options))
@@ -235,10 +227,6 @@ def table(found: list[dict[str, Any]]) -> str:
             f"{each['seed']} | {figures} | {each['cpu_seconds']:.0f} |"
         )
     return "\n".join(lines)
-
-
-def _slug(words: str) -> str:
-    return re.sub(r"[^\w-]+", "_", words)
 
 
 def _arguments() -> argparse.Namespace:

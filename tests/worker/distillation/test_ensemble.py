@@ -55,7 +55,7 @@ def test_the_mean_of_logits_is_the_geometric_mean_of_probabilities_at_every_temp
 
 
 def test_the_temperature_of_the_mean_is_that_at_which_kd_reads_it():
-    members = 8 * torch.eye(4, dtype=torch.float64)[[[0], [1]]]  # each is sure, of another class
+    members = 8 * torch.eye(4, dtype=torch.float64)[:2, None]  # each is sure, of another class
     student = torch.randn(1, 4, dtype=torch.float64)
     mean = torch.softmax(members / 4, 2).mean(0)
     wanted = 16 * (mean * (mean.log() - torch.log_softmax(student / 4, 1))).sum(1).mean()

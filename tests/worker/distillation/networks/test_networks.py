@@ -1,16 +1,18 @@
 """Networks: their sizes by arithmetic, their shapes, and that nothing is fetched to build them."""
 
-import re
 import socket
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.worker.distillation.trial import contract_of
 from worker.distillation import networks
 from worker.distillation.errors import SpecError
+from worker.distillation.networks import resnet_cifar
 from worker.distillation.source import InputContract
 from worker.distillation.taps import Tapped
 
@@ -112,7 +114,11 @@ def residual_size(depth, widths, classes):
     return total + convolution(width, classes, 1)
 
 
-@pytest.mark.parametrize("name", [name for name in networks.names() if re.match(r"resnet\d", name)])
+@pytest.mark.parametrize(
+    "name",
+    [f"resnet{depth}_cifar" for depth in resnet_cifar.DEPTHS]
+    + [f"resnet{depth}x4_cifar" for depth in resnet_cifar.WIDE_DEPTHS],
+)
 def test_residual_networks_have_the_size_of_their_depth_and_widths(name):
     depth, _, wide = name.removeprefix("resnet").removesuffix("_cifar").partition("x")
     widths = (32, 64, 128, 256) if wide else (16, 16, 32, 64)
@@ -131,6 +137,32 @@ def test_residual_networks_have_their_groups_at_falling_resolutions():
         assert tuple(x.shape[1:]) == (shape[0], shape[1], shape[1])
     assert {"layer2.0.downsample.0.weight", "layer1.0.bn2.running_var", "fc.bias"} <= network.state_dict().keys()
     assert "layer1.0.downsample.0.weight" not in network.state_dict()
+
+
+@pytest.mark.parametrize(("depth", "parameters", "multiply_adds"), [(34, 21e6, 1.16e9), (18, 11e6, 557e6)])
+def test_residual_networks_of_four_groups_cost_what_is_published(depth, parameters, multiply_adds):
+    """DAFL, arXiv:1904.01186, table 3."""
+    with torch.device("meta"):
+        network = networks.build(f"resnet{depth}_cifar", 10, contract_of(3, 32))
+        with FlopCounterMode(display=False) as counter:
+            assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert size_of(network) == pytest.approx(parameters, rel=0.02)
+    assert counter.get_total_flops() / 2 == pytest.approx(multiply_adds, rel=0.01)
+    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert sum(module.kernel_size == (3, 3) for module in convolutions) + 1 == depth
+    keys = network.state_dict().keys()
+    assert {"layer4.1.bn2.running_var", "layer2.0.shortcut.0.weight", "linear.bias"} <= keys
+    assert not [key for key in keys if key.startswith(("layer1.0.shortcut", "layer2.1.shortcut"))]
+
+
+def test_a_block_with_a_shortcut_is_that_by_formula():
+    network = networks.build("resnet18_cifar", 10, contract_of(3, 8), {"width": 4}).eval()
+    block = network.layer2[0]
+    x = torch.randn(2, 4, 8, 8)
+    straight = F.batch_norm(F.conv2d(x, block.shortcut[0].weight, stride=2), torch.zeros(8), torch.ones(8))
+    inner = F.conv2d(x, block.conv1.weight, stride=2, padding=1) / (1 + 1e-5) ** 0.5
+    inner = F.conv2d(inner.relu(), block.conv2.weight, padding=1) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(block(x), (inner + straight).relu())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""Residual networks of 18 and 34 layers for images of about 32x32 pixels.
+
+He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv:1512.03385, table 1, but that a convolution of
+3x3 pixels stands for the one of 7x7 and the pooling, which are made for 224 pixels. DAFL (arXiv:1904.01186) and the public
+benchmarks after it (zju-vipa/CMI) distil the deeper into the other on CIFAR; keys are as there.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from worker.distillation.networks.family import Network
+from worker.distillation.parameters import Range
+from worker.distillation.source import InputContract
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+"""Of each group, by depth."""
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut.append(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(channels_out))
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        return self.relu2(inner + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A 3x3 convolution, four groups of blocks, each but the first at half the resolution and twice the width of the one
+    before, and a linear layer.
+
+    x (B, C, H, W) -> logits (B, K).
+    """
+
+    def __init__(self, depth: int, width: int, classes: int, contract: InputContract):
+        super().__init__()
+        self.conv1 = nn.Conv2d(contract.channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        channels = width
+        for number, blocks in enumerate(BLOCKS[depth]):
+            wanted = width * 2**number
+            group = nn.Sequential(Block(channels, wanted, 1 if number == 0 else 2))
+            group.extend(Block(wanted, wanted, 1) for _ in range(blocks - 1))
+            self.add_module(f"layer{number + 1}", group)
+            channels = wanted
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        for group in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = group(x)
+        return self.linear(self.avgpool(x).flatten(1))
+
+
+@dataclass(frozen=True)
+class Options:
+    """Width of a residual network."""
+
+    width: Annotated[int, Range(ge=1, le=1024), "Channels of the first group; the last has eight times as many."] = 64
+
+
+def build(depth: int, classes: int, contract: InputContract, options: Options) -> ResNet:
+    return ResNet(depth, options.width, classes, contract)
+
+
+NETWORKS = {
+    f"resnet{depth}_cifar": Network(
+        f"A residual network of {depth} layers in four groups, as for ImageNet, for images of about 32x32 pixels.",
+        partial(build, depth),
+        "arXiv:1512.03385",
+        Options,
+    )
+    for depth in BLOCKS
+}
