@@ -52,21 +52,23 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(contract.channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
-        channels = width
-        for number, blocks in enumerate(BLOCKS[depth]):
-            wanted = width * 2**number
-            group = nn.Sequential(Block(channels, wanted, 1 if number == 0 else 2))
-            group.extend(Block(wanted, wanted, 1) for _ in range(blocks - 1))
-            self.add_module(f"layer{number + 1}", group)
-            channels = wanted
+        first, second, third, fourth = BLOCKS[depth]
+        self.layer1 = _group(width, width, first, stride=1)
+        self.layer2 = _group(width, 2 * width, second, stride=2)
+        self.layer3 = _group(2 * width, 4 * width, third, stride=2)
+        self.layer4 = _group(4 * width, 8 * width, fourth, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(channels, classes)
+        self.linear = nn.Linear(8 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
-        for group in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = group(x)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.linear(self.avgpool(x).flatten(1))
+
+
+def _group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
+    first = Block(channels_in, channels_out, stride)
+    return nn.Sequential(first, *(Block(channels_out, channels_out, 1) for _ in range(blocks - 1)))
 
 
 @dataclass(frozen=True)
