@@ -11,8 +11,8 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Network
+from worker.distillation.networks.residual import blocks_at_each_of_three, group, initialise
 from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
@@ -58,25 +58,18 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(contract.channels, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
-        blocks = (depth - 2) // 6
-        self.layer1 = _group(stem, groups[0], blocks, stride=1)
-        self.layer2 = _group(groups[0], groups[1], blocks, stride=2)
-        self.layer3 = _group(groups[1], groups[2], blocks, stride=2)
+        blocks = blocks_at_each_of_three(depth, 2)
+        self.layer1 = group(BasicBlock, stem, groups[0], blocks, stride=1)
+        self.layer2 = group(BasicBlock, groups[0], groups[1], blocks, stride=2)
+        self.layer3 = group(BasicBlock, groups[1], groups[2], blocks, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(groups[2], classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(self.avgpool(x).flatten(1))
-
-
-def _group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(channels_in, channels_out, stride)
-    return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
 
 
 @dataclass(frozen=True)
@@ -88,9 +81,6 @@ class Options:
 
 
 def build_own(classes: int, contract: InputContract, options: Options) -> ResNet:
-    if options.depth % 6 != 2:
-        nearest = 6 * round((options.depth - 2) / 6) + 2
-        raise SpecError([Problem("/options/depth", f"must be 6 n + 2, such as {nearest}, not {options.depth}")])
     width = options.width
     return ResNet(options.depth, (width, width, 2 * width, 4 * width), classes, contract)
 

@@ -12,6 +12,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from worker.distillation.networks.family import Network
+from worker.distillation.networks.residual import group, initialise
 from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
@@ -53,22 +54,18 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         first, second, third, fourth = BLOCKS[depth]
-        self.layer1 = _group(width, width, first, stride=1)
-        self.layer2 = _group(width, 2 * width, second, stride=2)
-        self.layer3 = _group(2 * width, 4 * width, third, stride=2)
-        self.layer4 = _group(4 * width, 8 * width, fourth, stride=2)
+        self.layer1 = group(Block, width, width, first, stride=1)
+        self.layer2 = group(Block, width, 2 * width, second, stride=2)
+        self.layer3 = group(Block, 2 * width, 4 * width, third, stride=2)
+        self.layer4 = group(Block, 4 * width, 8 * width, fourth, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(8 * width, classes)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.linear(self.avgpool(x).flatten(1))
-
-
-def _group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
-    first = Block(channels_in, channels_out, stride)
-    return nn.Sequential(first, *(Block(channels_out, channels_out, 1) for _ in range(blocks - 1)))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Network
+from worker.distillation.networks.residual import blocks_at_each_of_three, group, initialise
 from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
@@ -49,7 +49,7 @@ class WideResNet(nn.Module):
 
     def __init__(self, depth: int, factor: int, classes: int, contract: InputContract):
         super().__init__()
-        blocks, widths = (depth - 4) // 6, [STEM * factor * times for times in (1, 2, 4)]
+        blocks, widths = blocks_at_each_of_three(depth, 4), [STEM * factor * times for times in (1, 2, 4)]
         self.conv1 = nn.Conv2d(contract.channels, STEM, 3, padding=1, bias=False)
         self.block1 = _group(STEM, widths[0], blocks, stride=1)
         self.block2 = _group(widths[0], widths[1], blocks, stride=2)
@@ -58,9 +58,7 @@ class WideResNet(nn.Module):
         self.relu = nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[2], classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.block3(self.block2(self.block1(self.conv1(x))))
@@ -68,9 +66,7 @@ class WideResNet(nn.Module):
 
 
 def _group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
-    first = PreActivationBlock(channels_in, channels_out, stride)
-    rest = (PreActivationBlock(channels_out, channels_out, 1) for _ in range(blocks - 1))
-    return nn.Sequential(OrderedDict(layer=nn.Sequential(first, *rest)))
+    return nn.Sequential(OrderedDict(layer=group(PreActivationBlock, channels_in, channels_out, blocks, stride)))
 
 
 @dataclass(frozen=True)
@@ -82,9 +78,6 @@ class Options:
 
 
 def build(classes: int, contract: InputContract, options: Options) -> WideResNet:
-    if options.depth % 6 != 4:
-        nearest = 6 * round((options.depth - 4) / 6) + 4
-        raise SpecError([Problem("/options/depth", f"must be 6 n + 4, such as {nearest}, not {options.depth}")])
     return WideResNet(options.depth, options.factor, classes, contract)
 
 
