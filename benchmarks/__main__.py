@@ -1,6 +1,7 @@
-"""Every figure that the documentation states, one script after the other: `python -m benchmarks --data PATH/mnist.npz`.
+"""The scripts behind the documentation's figures, one after the other: `python -m benchmarks --data PATH/mnist.npz`.
 
-The path may also stand in `MNIST`, as for `make bench MNIST=PATH/mnist.npz`.
+The path may also stand in `MNIST`, as for `make bench MNIST=PATH/mnist.npz`. Not among them are `compare` (`make compare`),
+and `robustness` and `datafree_cifar`, of which one wants rows and lengths and the other images and a GPU: see docs/datafree.md.
 """
 
 import argparse

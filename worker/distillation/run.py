@@ -155,6 +155,7 @@ class Run:
         run = self._begin_stage(stage, parts)
         while (collapsed := self._train_or_collapse(run)) is not None:
             self._give_up(run, collapsed)
+            del run  # its networks and images, before there are others
             run = self._begin_stage(stage, None)
         self.source = run.source
         if run.finished or ends_in(run, self.lineage, self.training.time_limit_minutes):
@@ -180,7 +181,7 @@ class Run:
         try:
             self._train(run)
         except Collapsed as error:
-            return error
+            return error.with_traceback(None)  # which would hold on to the whole stage
         return None
 
     def _give_up(self, run: StageRun, error: Collapsed) -> None:

@@ -125,7 +125,7 @@ def sliced(
                 value = value.index_select(dimension, found.selected(axis, kept))
         if own.is_floating_point() and own.ndim > 1:
             value = value * math.sqrt(given[name].shape[1] / own.shape[1])
-            value = value + noise * value.std() * torch.randn(value.shape)
+            value = value + noise * value.std(correction=min(1, value.numel() - 1)) * torch.randn(value.shape)
         state[name] = value.to(own.dtype)
     return state
 

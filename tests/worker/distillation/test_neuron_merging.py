@@ -13,6 +13,7 @@ from worker.distillation.checkpoint import Checkpoints
 from worker.distillation.errors import SpecError
 from worker.distillation.lineage import Lineage
 from worker.distillation.neuron_merging import merge, merged, saliency
+from worker.distillation.pulse import heard_by
 
 GREY = contract_of(1, 4)
 BLANK = GREY.blank(torch.device("cpu"))
@@ -52,6 +53,13 @@ def test_merging_is_greedy_and_looks_at_what_was_merged_before():
     kept, found = merge(weight, out, 2)
     assert kept.tolist() == left
     torch.testing.assert_close(found, slow[:, left])
+
+
+def test_merging_gives_signs_of_life():
+    heard = []
+    with heard_by(lambda: heard.append(1)):
+        merge(torch.randn(9, 3), torch.randn(2, 9), 4)
+    assert len(heard) == 5
 
 
 def duplicated(narrow, wide):

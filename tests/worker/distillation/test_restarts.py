@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import weakref
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.worker.distillation.killed_runs import job_of, run_killed, run_whole, same_bits, student_of
+from worker.distillation import run
 from worker.distillation.errors import Collapsed
 from worker.distillation.synthesis import collapse
 
@@ -80,6 +82,22 @@ def test_after_the_last_restart_the_job_fails_and_says_what_was_seen(inputs, imp
         with pytest.raises(Collapsed, match="entropy of the mean prediction") as error:
             run_whole(job(inputs, tmp_path / str(restarts), restarts=restarts))
         assert (words or "") in error.value.message and ("begun again" in error.value.message) == bool(words)
+
+
+def test_a_collapsed_stage_is_let_go_before_the_next_is_built(inputs, impatient, tmp_path, monkeypatch):
+    monkeypatch.setattr(collapse, "LEAST_BALANCE", 1.1)
+    built, alive = [], []
+
+    class Watched(run.StageRun):
+        def __init__(self, *given):
+            alive.append(sum(each() is not None for each in built))
+            super().__init__(*given)
+            built.append(weakref.ref(self.source.training.generator))
+
+    monkeypatch.setattr(run, "StageRun", Watched)
+    with pytest.raises(Collapsed):
+        run_whole(job(inputs, tmp_path / "job"))
+    assert alive == [0, 0, 0]
 
 
 def test_weights_change_with_each_restart(inputs, impatient, tmp_path, monkeypatch):

@@ -61,6 +61,12 @@ class Flattening(nn.Module):
         return self.fc(self.pool(self.conv(x)).flatten(1))
 
 
+def test_a_layer_of_one_weight_has_no_noise():
+    teacher, student = build("mlp", contract_of(1, 1), 1, hidden=[2]), build("mlp", contract_of(1, 1), 1, hidden=[1])
+    for value in slice_of(teacher, student, contract_of(1, 1), noise=0.1).values():
+        assert value.isfinite().all()
+
+
 def test_a_channel_takes_all_its_pixels_along():
     teacher, student = Flattening(6), Flattening(2)
     state, kept = slice_of(teacher, student), strongest(teacher.conv.weight.detach(), 2)

@@ -87,8 +87,9 @@ class Cmi(HeldOutSource, LatentSource):
         if not self.parameters.contrast_weight:
             return {}
         feature = seen.outputs.taps[self.tap].flatten(1).float()
+        view = random_affine(image, self.random)  # in full precision, or its grid would be rounded to parts of a pixel
         with self.judge.autocast():
-            other = self.judge.teacher(random_affine(image, self.random)).taps[self.tap].flatten(1).float()
+            other = self.judge.teacher(view).taps[self.tap].flatten(1).float()
         negatives = self.memory.draw(self.chosen("negatives"), self.random)
         embeddings = self.head(torch.cat([feature, other, negatives]))
         mine, theirs, others = embeddings.split([len(feature), len(other), len(negatives)])

@@ -9,6 +9,7 @@ from torch import Tensor
 from worker.distillation.parameters import Range
 from worker.distillation.source import SourceNeeds
 from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.latents import BETAS
 from worker.distillation.synthesis.statistics import check_kept
 from worker.distillation.synthesis.trained import FAST, GeneratorParameters, TrainedSource
 from worker.distillation.taps import Tapped
@@ -52,6 +53,9 @@ class Dfq(TrainedSource):
             divergence=chosen.divergence_weight,
             batch_statistics=chosen.statistics_weight,
         )
+
+    def betas(self) -> tuple[float, float]:
+        return BETAS if self.parameters.preset == "paper" else super().betas()
 
     def check_teacher(self, teacher: Tapped, example: Tensor) -> None:
         if self.parameters.statistics_weight:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from worker.distillation.errors import Collapsed, Diverged
 from worker.distillation.synthesis.judge import AGAINST_STUDENTS, Seen, Weights
-from worker.distillation.synthesis.losses import adversarial
+from worker.distillation.synthesis.losses import adversarial, balance
 
 LEAST_BALANCE = 0.5
-"""Of log K: the entropy of the mean prediction under which a batch shows too few classes."""
+"""Of log K, or log B where a batch is smaller: the entropy of the mean prediction under which a batch shows too few classes."""
 LEAST_DIVERSITY = 0.1
 """Of the first batches' mean distance between images, under which they are nearly one image."""
 LEAST_SPREAD = 1e-5
@@ -45,7 +45,7 @@ ALIKE, FEW_CLASSES, ONE_IMAGE = range(3)
 class CollapseWatch:
     """Follows six figures of a generator's batches on the device, and looks at them now and then.
 
-    `balance`: entropy of the mean prediction over log K; `confidence`: mean of the likeliest class's probability;
+    `balance`: entropy of the mean prediction over the largest possible; `confidence`: mean of the likeliest class's probability;
     `diversity`: root mean square distance between pixels of two images; `spread`: the same of the teacher's logits, relative
     to their size; `agreement`: share of images on which students and teacher choose the same class; `disagreement`: mean
     difference of centred logits relative to the teacher's. The last two are not a number while there are no students.
@@ -169,7 +169,7 @@ def figures(seen: Seen) -> Tensor:
     disagreement = [-adversarial(answer, rows) for answer in answers]
     return torch.stack(
         [
-            -seen.information_entropy() / math.log10(rows.shape[1]),
+            -seen.information_entropy() / math.log10(2) if seen.independent else balance(logits),
             rows.softmax(dim=1).amax(dim=1).mean(),
             distance(seen.image.float()),
             spread(logits),

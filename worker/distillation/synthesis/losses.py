@@ -34,6 +34,12 @@ def information_entropy(teacher_BK: Tensor) -> Tensor:
     return (log_p_K.exp() * log_p_K).sum() / math.log(10)
 
 
+def balance(teacher_BK: Tensor) -> Tensor:
+    """The entropy of the mean prediction as a part, 0 to 1, of log K, or of log B where B images are fewer than the classes:
+    they can show one each."""
+    return (-information_entropy(teacher_BK) / math.log10(max(2, min(teacher_BK.shape)))).clamp_max(1.0)
+
+
 def decisions(logits_BK: Tensor) -> Tensor:
     """Independent outputs as problems of two classes, against and for each: logits (B * K, 2) of the same probabilities."""
     return torch.stack([torch.zeros_like(logits_BK), logits_BK], dim=2).flatten(0, 1)

@@ -3,7 +3,6 @@
 Shapes: B batch, C channels, H height, W width, K classes.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from worker.distillation.synthesis.collapse import (
     distance,
     spread,
 )
-from worker.distillation.synthesis.losses import information_entropy
+from worker.distillation.synthesis.losses import balance
 
 POOR_ROUNDS, POOR_STEPS = 3, 100
 """How many rounds in a row, of how many steps together, may show too few classes."""
@@ -47,8 +46,7 @@ class RoundWatch:
                 they were nearly one image.
         """
         share = (logits_BK.argmax(dim=1) == target_B).float().mean()
-        balance = -information_entropy(logits_BK) / math.log10(logits_BK.shape[1])
-        self.figures = torch.stack([balance, distance(image_BCHW.float()), spread(logits_BK), share])
+        self.figures = torch.stack([balance(logits_BK), distance(image_BCHW.float()), spread(logits_BK), share])
         least, diversity, apart, share_ = self.figures.tolist()
         self.first_diversity = self.first_diversity or diversity
         one_image = diversity <= LEAST_DIVERSITY * self.first_diversity

@@ -1,7 +1,7 @@
 """BatchNorm's memory of the real data: how far a batch's statistics are from those that a teacher keeps.
 
 Yin et al., "Dreaming to Distill", CVPR 2020, arXiv:1912.08795. What is watched is the function and not the
-module, so that networks of any library and exported programs are read alike. Shapes: B batch, C channels.
+module, so that networks of any library are read alike. Shapes: B batch, C channels.
 """
 
 from collections.abc import Callable, Mapping, Sequence

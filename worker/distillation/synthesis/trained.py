@@ -42,7 +42,10 @@ class GeneratorParameters(PoolParameters):
 
 
 class TrainedSource(PooledSource):
-    """Trains a generator against the frozen teacher (and the live students), and pools its images."""
+    """Trains a generator against the frozen teacher (and the live students), and pools its images.
+
+    Students that a term reads are in eval mode meanwhile; public code of ZSKT, DFAD and DFQ leaves them in train mode.
+    """
 
     epsilon = 1e-5
     """Of the generator's inner normalisations."""
@@ -56,6 +59,10 @@ class TrainedSource(PooledSource):
     def weights(self) -> Weights:
         """What the terms of the generator's loss are multiplied by."""
         raise NotImplementedError
+
+    def betas(self) -> tuple[float, float]:
+        """Of the generator's Adam."""
+        return 0.9, 0.999
 
     def build(self, context: SourceContext) -> None:
         super().build(context)
@@ -73,7 +80,9 @@ class TrainedSource(PooledSource):
         weights = corrected(self.weights(), context.restarts)
         independent = context.task == "multi_label"
         judge = Judge(context.teacher, weights, self.precision, context.device, independent=independent)
-        self.training = GeneratorTraining(network, judge, self.chosen("generator_learning_rate"), self.gradient_norm)
+        self.training = GeneratorTraining(
+            network, judge, self.chosen("generator_learning_rate"), self.betas(), self.gradient_norm
+        )
         self.steps_per_generator_step = self.chosen("student_steps_per_generator_step")
         self.student_images = self.chosen("student_images")
 
@@ -84,10 +93,12 @@ class TrainedSource(PooledSource):
         self._train({})
 
     def images(self, position: Position, students: Mapping[str, nn.Module]) -> tuple[Tensor, Tensor]:
-        """Fresh images (`generator_batch` of them) after a generator step, else `batch_size` from the pool, or
-        `generator_batch` fresh or repeated ones."""
+        """At a generator step its images (`generator_batch` of them), from before it where there is a pool to draw from and
+        else from after it; between two such steps `batch_size` from the pool, or `generator_batch` fresh or repeated ones."""
         if position.number % self.steps_per_generator_step == 0:
-            self._train(students)
+            noise = self._train(students)
+            if self.student_images != "pool":  # what the generator makes after its step, as is published
+                self._keep(self.training.images(noise if self.student_images == "repeat" else self._noise(self.random)))
         elif self.student_images == "pool":
             return self.pool.draw(self.context.batch_size, self.random)
         elif self.student_images == "fresh":
@@ -118,8 +129,11 @@ class TrainedSource(PooledSource):
     def _noise(self, random: torch.Generator) -> Tensor:
         return torch.randn(self.generator_batch, self.chosen("latent"), generator=random)
 
-    def _train(self, students: Mapping[str, nn.Module]) -> None:
-        self._keep(self.training.step(self._noise(self.random), students))
+    def _train(self, students: Mapping[str, nn.Module]) -> Tensor:
+        """One generator step, whose images are kept; gives its noise."""
+        noise = self._noise(self.random)
+        self._keep(self.training.step(noise, students))
+        return noise
 
     def _keep(self, image_BCHW: Tensor) -> None:
         image = image_BCHW.to(self.pool.dtype)

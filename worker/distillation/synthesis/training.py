@@ -20,12 +20,19 @@ class GeneratorTraining:
     Gradients are taken with respect to the generator's parameters only: none reaches the teacher's or the students'.
     """
 
-    def __init__(self, generator: Generator, judge: Judge, learning_rate: float, gradient_norm: float | None = None):
+    def __init__(
+        self,
+        generator: Generator,
+        judge: Judge,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        gradient_norm: float | None = None,
+    ):
         """`gradient_norm`: the largest that the gradient of all parameters may have; longer ones are shortened to it."""
         self.generator, self.judge, self.gradient_norm = generator, judge, gradient_norm
         self.parameters = list(generator.parameters())
         self.device = self.parameters[0].device
-        self.optimizer = torch.optim.Adam(self.parameters, learning_rate)
+        self.optimizer = torch.optim.Adam(self.parameters, learning_rate, betas)
         self.watch = CollapseWatch(self.device)
         self.steps = 0
         self.terms: dict[str, Tensor] = {}

@@ -11,7 +11,9 @@ from worker.distillation import registry
 from worker.distillation.checkpoint import snapshot
 from worker.distillation.errors import Collapsed, Diverged, SpecError
 from worker.distillation.source import Position
+from worker.distillation.sources import cmi
 from worker.distillation.step import Outputs
+from worker.distillation.synthesis.augmentation import random_affine
 from worker.distillation.synthesis.round_watch import RoundWatch
 
 each_source = pytest.mark.parametrize("name", PARAMETERS)
@@ -254,3 +256,43 @@ def test_images_that_nothing_guides_are_refused(name):
     with pytest.raises(SpecError, match="/source/one_hot_weight: must be above 0"):
         made(name, one_hot_weight=0.0, statistics_weight=0.0)
     made(name, one_hot_weight=0.0)
+
+
+@pytest.mark.parametrize(("name", "every"), [("zskt", 10), ("dfad", 5), ("dfq", 10)])
+def test_students_of_the_papers_see_what_the_generator_makes_after_its_step(name, every):
+    played = game(name, preset="paper", pool_images=None, generator_warm_up_steps=None)
+    source, before, after = played.source, [], []
+    step, images = source.training.step, source.training.images
+    source.training.step = lambda *given: before.append(step(*given)) or before[-1]
+    source.training.images = lambda noise: after.append(images(noise)) or after[-1]
+    shown = [played.step() for _ in range(2 * every)]
+    assert len(before) == 2 and source.steps_per_generator_step == every
+    wanted = after if name != "zskt" else [image for image in after for _ in range(every)]
+    assert len(wanted) == len(shown)
+    for image, made_after in zip(shown, wanted, strict=True):
+        assert torch.equal(image, made_after.to(source.pool.dtype).float())
+    assert not any(torch.equal(image, made_before) for image in shown for made_before in before)
+
+
+def test_zskt_weighs_divergence_as_a_mean_over_classes_in_the_preset_of_its_paper():
+    assert made("zskt").weights().divergence == 1
+    assert made("zskt", classes=7, preset="paper").weights().divergence == pytest.approx(1 / 7)
+    assert made("zskt", preset="paper", divergence_weight=3.0).weights().divergence == 3
+
+
+def test_dfq_has_the_benchmarks_adam_in_the_preset_of_the_paper():
+    betas = [made("dfq", **more).training.optimizer.param_groups[0]["betas"] for more in ({}, {"preset": "paper"})]
+    assert betas == [(0.9, 0.999), (0.5, 0.999)]
+
+
+def test_views_for_contrast_are_made_in_full_precision(monkeypatch):
+    seen = []
+
+    def view(image, random):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return random_affine(image, random)
+
+    monkeypatch.setattr(cmi, "random_affine", view)
+    played = game("cmi", precision="bf16")
+    played.step()
+    assert seen == [False]

@@ -19,6 +19,7 @@ from worker.distillation.synthesis.collapse import (
     runs_away,
 )
 from worker.distillation.synthesis.judge import Seen, Weights
+from worker.distillation.synthesis.round_watch import RoundWatch
 
 CPU = torch.device("cpu")
 DRAW = torch.Generator().manual_seed(0)
@@ -35,6 +36,16 @@ def follow(watch: CollapseWatch, count: int, **what) -> None:
     for _ in range(count):
         watch.see(seen(**what))
         watch.check(watch.seen)
+
+
+def test_batches_smaller_than_the_classes_are_balanced_where_each_image_shows_another():
+    logits = 60 * F.one_hot(torch.arange(16) * 7, 1000).float()
+    assert figures(seen(torch.randn(16, 1, 4, 4), logits))[0] == pytest.approx(1.0, abs=1e-4)
+    assert figures(seen(torch.randn(16, 1, 4, 4), logits[:4].repeat(4, 1)))[0] == pytest.approx(0.5, abs=1e-4)
+    assert figures(seen(torch.randn(16, 1, 4, 4), torch.randn(16, 1000)))[0] == 1
+    watch = RoundWatch(iterations=2000, hint="")
+    for number in range(6):
+        watch.see(number, torch.randn(16, 1, 4, 4), logits, logits.argmax(1))
 
 
 def test_figures_are_those_of_the_definitions_written_slowly():
