@@ -25,7 +25,9 @@ CIFAR = {**PAPER, "latent": 1000, "generator_learning_rate": 0.02, "generator_ba
 class Dafl(TrainedSource):
     """Trains a generator against the frozen teacher, pools its images, and draws the students' batches from the pool.
 
-    Of a teacher of several labels, the one-hot and the entropy loss are those of each label, for or against: ours.
+    The activation loss is that of what the teacher's last linear layer reads: of LeNet-5 84 numbers, where the authors' code
+    has the 120 before them. Of a teacher of several labels, the one-hot and the entropy loss are those of each label, for or
+    against. Both are ours.
     """
 
     paper = "arXiv:1904.01186"
