@@ -60,7 +60,7 @@ catalogue: $(NEEDS) ## write models/catalogue.json and docs/methods.md from the 
 migrate: $(NEEDS) ## bring the database to the newest schema
 	$(BIN)/python -m models.migrate
 
-bench: $(NEEDS) ## measure every figure that the documentation states
+bench: $(NEEDS) ## run the scripts behind most of the documentation's figures
 	$(BIN)/python -m benchmarks
 
 compare: $(NEEDS) ## run every method under one protocol and write docs/comparison.md (MNIST=PATH/mnist.npz; goes on where it was stopped)

@@ -1,5 +1,5 @@
-"""One run of the bare engine on one thread, how its sources are written, and a file of what was measured, so that a script can be
-stopped and goes on."""
+"""One run of the bare engine on one thread: its job file and how a source is asked for; and a file of what was measured, so that a
+script can be stopped and goes on."""
 
 import json
 import os
@@ -19,6 +19,17 @@ class Ran:
     last: dict[str, Any]
     seconds: float
     cpu_seconds: float
+
+
+def job_file(
+    spec: dict[str, Any], teacher: dict[str, Any] | None, evaluation: Path, dataset: Path | None = None, **other: Any
+) -> dict[str, Any]:
+    """What a worker writes for a resolved spec, with an evaluation; `other` values replace those of a CPU and one thread."""
+    return {
+        "kind": "distill", "job": "job_benchmark", "attempt": 1, "spec": spec, "teacher": teacher,
+        "dataset": str(dataset) if dataset else None, "evaluation": str(evaluation), "resume": None,
+        "device": "cpu", "threads": 1, "checkpoint_seconds": 3600,
+    } | other  # fmt: skip
 
 
 def run_engine(job: Path) -> Ran:

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import mnist
-from benchmarks.bare_engine import keep_row, read_rows, run_engine
+from benchmarks.bare_engine import job_file, keep_row, read_rows, run_engine
 from models.facts import Facts, TeacherFacts
 from models.spec import JobSpec, resolve
 
@@ -135,11 +135,8 @@ def job(row: Row, teacher: str, seed: int, dataset: Path, weights: Path) -> dict
         "input": mnist.INPUT,
         "weights": str(weights),
     }
-    return {
-        "kind": "distill", "job": "job_benchmark", "attempt": 1, "spec": spec | {"evaluation": {"split": "test"}},
-        "teacher": given, "dataset": str(_digits(dataset.parent)) if row.dataset else None, "evaluation": str(dataset), "resume": None, "device": "cpu", "threads": 1,
-        "checkpoint_seconds": 60,
-    }  # fmt: skip
+    read = _digits(dataset.parent) if row.dataset else None
+    return job_file(spec | {"evaluation": {"split": "test"}}, given, dataset, read, checkpoint_seconds=60)
 
 
 def table(found: list[dict[str, Any]]) -> str:

@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bare_engine import Ran, keep_row, method_asked, read_rows, run_engine, slug
+from benchmarks.bare_engine import Ran, job_file, keep_row, method_asked, read_rows, run_engine, slug
 from benchmarks.compare_protocols import CIFAR10, Files, Protocol, images
 from benchmarks.compare_rows import CE, named
 from benchmarks.compare_runs import with_defaults
@@ -34,7 +34,10 @@ RESULTS = Path(__file__).parent.parent / "results" / "datafree_cifar"
 ENDLESS = 10_000_000
 """More steps than any pilot takes."""
 TEACHING = {"batch_size": 128, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "warm_up_steps": 200}
-PAPERS = {"batch_size": 256, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "warm_up_steps": 0}
+PAPERS = {
+    "batch_size": 256, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "warm_up_steps": 0,
+    "final_learning_rate_fraction": 0.0,
+}  # fmt: skip
 RECIPES = ("own", "papers")
 
 
@@ -102,7 +105,7 @@ def student_job(row: Mapping[str, Any], protocol: Protocol, files: Files, weight
     training = {**source.training_defaults, "average_weights": 0.999, "seed": row["seed"]}
     objectives: list[Mapping[str, Any]] = list(source.objective_defaults)
     if row["recipe"] == "papers":
-        training |= PAPERS | {"final_learning_rate_fraction": 0.0}
+        training |= PAPERS
         objectives = [named("kd", temperature=20.0)]
     return _job(protocol, files, _spec(protocol.student, asked, objectives, training), weights)
 
@@ -123,12 +126,9 @@ def _spec(
 
 def _job(protocol: Protocol, files: Files, spec: dict[str, Any], weights: Path | None) -> dict[str, Any]:
     given = {"network": protocol.teacher, "options": {}, "classes": protocol.classes, "input": protocol.input}
-    return {
-        "kind": "distill", "job": "job_benchmark", "attempt": 1, "spec": spec,
-        "teacher": given | {"weights": str(weights.resolve())} if weights else None,
-        "dataset": str(files.whole.resolve()) if spec["dataset"] else None, "evaluation": str(files.test.resolve()),
-        "resume": None, "device": protocol.device, "threads": 1, "checkpoint_seconds": 3600,
-    }  # fmt: skip
+    described = given | {"weights": str(weights.resolve())} if weights else None
+    dataset = files.whole.resolve() if spec["dataset"] else None
+    return job_file(spec, described, files.test.resolve(), dataset, device=protocol.device)
 
 
 def _run(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import mnist
+from benchmarks.bare_engine import job_file
 from models.facts import Facts, TeacherFacts
 from models.spec import JobSpec, resolve
 
@@ -71,11 +72,7 @@ def job(seed: int, threads: int, dataset: Path, teacher: Path) -> dict[str, Any]
         "input": mnist.INPUT,
         "weights": str(teacher),
     }
-    return {
-        "kind": "distill", "job": "job_benchmark", "attempt": 1, "spec": spec, "teacher": given,
-        "dataset": None, "evaluation": str(dataset), "resume": None, "device": "cpu", "threads": threads,
-        "checkpoint_seconds": 30,
-    }  # fmt: skip
+    return job_file(spec, given, dataset, threads=threads, checkpoint_seconds=30)
 
 
 def _engine(path: Path, threads: int) -> list[dict[str, Any]]:

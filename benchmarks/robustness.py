@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from benchmarks.bare_engine import keep_row, method_asked, read_rows, run_engine, slug
+from benchmarks.bare_engine import job_file, keep_row, method_asked, read_rows, run_engine, slug
 from models.facts import Facts, TeacherFacts
 from models.spec import JobSpec, resolve
 from worker.distillation import networks
@@ -136,10 +136,7 @@ def job(row: Row, source: str, steps: int, seed: int, classes: int, dataset: Pat
         "network": row.network, "options": dict(row.options), "classes": classes, "input": row.input,
         "weights": str(weights),
     }  # fmt: skip
-    return {
-        "kind": "distill", "job": "job_benchmark", "attempt": 1, "spec": spec, "teacher": given, "dataset": None,
-        "evaluation": str(dataset), "resume": None, "device": "cpu", "threads": 1, "checkpoint_seconds": 3600,
-    }  # fmt: skip
+    return job_file(spec, given, dataset)
 
 
 def write_images(row: Row, folder: Path) -> tuple[Path, int]:

@@ -17,14 +17,6 @@ from worker.distillation.pulse import pulse
 from worker.distillation.slices import POINTER, Fit, fit, sliced
 
 
-def saliency(weight_ND: Tensor, out_MN: Tensor) -> Tensor:
-    """(N, N): what removing neuron j in favour of i costs, mean(a_j^2) ||w_i - w_j||^2, infinite for i = j.
-
-    `weight_ND` holds each neuron's weights and its bias, `out_MN` what the next layer reads it with.
-    """
-    return distances(weight_ND) * out_MN.square().mean(0)
-
-
 def distances(weight_ND: Tensor) -> Tensor:
     """(N, N): squared distances between neurons, infinite between one and itself.
 
@@ -39,7 +31,11 @@ def distances(weight_ND: Tensor) -> Tensor:
 
 
 def merge(weight_ND: Tensor, out_MN: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Merge neurons until `count` are left; gives those (in their order, int64) and the next layer's new `out_MN` on them."""
+    """Merge neurons until `count` are left; gives those (in their order, int64) and the next layer's new `out_MN` on them.
+
+    `weight_ND` holds each neuron's weights and its bias, `out_MN` what the next layer reads it with. Of all pairs that one is
+    merged next whose saliency is least: to remove neuron j in favour of i costs mean(a_j^2) ||w_i - w_j||^2.
+    """
     out, distance = out_MN.clone(), distances(weight_ND)
     left = torch.ones(len(weight_ND), dtype=torch.bool)
     apart, nearest = distance.min(0)

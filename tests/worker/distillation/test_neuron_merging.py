@@ -12,7 +12,7 @@ from worker.distillation import networks
 from worker.distillation.checkpoint import Checkpoints
 from worker.distillation.errors import SpecError
 from worker.distillation.lineage import Lineage
-from worker.distillation.neuron_merging import merge, merged, saliency
+from worker.distillation.neuron_merging import distances, merge, merged
 from worker.distillation.pulse import heard_by
 
 GREY = contract_of(1, 4)
@@ -31,6 +31,11 @@ def perceptron(*hidden):
         for parameter in network.parameters():
             parameter.copy_(torch.randint(-4, 5, parameter.shape))
     return network
+
+
+def saliency(weight, out):
+    """What removing neuron j in favour of i costs (N, N)."""
+    return distances(weight) * out.square().mean(0)
 
 
 def test_the_saliency_is_the_formula_written_slowly():

@@ -12,38 +12,13 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from worker.distillation.networks.family import Network
-from worker.distillation.networks.residual import blocks_at_each_of_three, group, initialise
+from worker.distillation.networks.residual import BasicBlock, blocks_at_each_of_three, group, initialise
 from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 WIDE_DEPTHS = (8, 32)
 NARROW, WIDE = (16, 16, 32, 64), (32, 64, 128, 256)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels_out)
-        self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels_out)
-        self.downsample = _shortcut(channels_in, channels_out, stride)
-        self.relu2 = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(x)) + shortcut)
-
-
-def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
-    if stride == 1 and channels_in == channels_out:
-        return None
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
 
 
 class ResNet(nn.Module):

@@ -12,7 +12,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from worker.distillation.networks.family import Network
-from worker.distillation.networks.residual import group, initialise
+from worker.distillation.networks.residual import BasicBlock, group, initialise
 from worker.distillation.parameters import Range
 from worker.distillation.source import InputContract
 
@@ -20,25 +20,10 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Of each group, by depth."""
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
+class Block(BasicBlock):
+    """A basic block under these networks' keys."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels_out)
-        self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels_out)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or channels_in != channels_out:
-            self.shortcut.append(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(channels_out))
-        self.relu2 = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
-        return self.relu2(inner + self.shortcut(x))
+    shortcut_name = "shortcut"
 
 
 class ResNet(nn.Module):

@@ -96,9 +96,7 @@ class TrainedSource(PooledSource):
         """At a generator step its images (`generator_batch` of them), from before it where there is a pool to draw from and
         else from after it; between two such steps `batch_size` from the pool, or `generator_batch` fresh or repeated ones."""
         if position.number % self.steps_per_generator_step == 0:
-            noise = self._train(students)
-            if self.student_images != "pool":  # what the generator makes after its step, as is published
-                self._keep(self.training.images(noise if self.student_images == "repeat" else self._noise(self.random)))
+            self._train(students)
         elif self.student_images == "pool":
             return self.pool.draw(self.context.batch_size, self.random)
         elif self.student_images == "fresh":
@@ -129,11 +127,14 @@ class TrainedSource(PooledSource):
     def _noise(self, random: torch.Generator) -> Tensor:
         return torch.randn(self.generator_batch, self.chosen("latent"), generator=random)
 
-    def _train(self, students: Mapping[str, nn.Module]) -> Tensor:
-        """One generator step, whose images are kept; gives its noise."""
+    def _train(self, students: Mapping[str, nn.Module]) -> None:
+        """One generator step; keeps its images, or where there is no pool to draw from, as is published, what the generator
+        makes after it."""
         noise = self._noise(self.random)
-        self._keep(self.training.step(noise, students))
-        return noise
+        image = self.training.step(noise, students)
+        if self.student_images != "pool":
+            image = self.training.images(noise if self.student_images == "repeat" else self._noise(self.random))
+        self._keep(image)
 
     def _keep(self, image_BCHW: Tensor) -> None:
         image = image_BCHW.to(self.pool.dtype)

@@ -25,7 +25,7 @@ class GeneratorTraining:
         generator: Generator,
         judge: Judge,
         learning_rate: float,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float, float],
         gradient_norm: float | None = None,
     ):
         """`gradient_norm`: the largest that the gradient of all parameters may have; longer ones are shortened to it."""

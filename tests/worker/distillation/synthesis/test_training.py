@@ -34,7 +34,7 @@ def teacher() -> Tapped:
 
 def training(teacher: Tapped, weights: Weights, kind: torch.dtype = torch.float32) -> GeneratorTraining:
     made = generator.seeded(CONTRACT, 10, 8, "half", 1, CPU)
-    return GeneratorTraining(made, Judge(teacher, weights, kind, CPU), 0.02)
+    return GeneratorTraining(made, Judge(teacher, weights, kind, CPU), 0.02, (0.9, 0.999))
 
 
 def noise(number: int) -> torch.Tensor:
