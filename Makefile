@@ -54,7 +54,7 @@ lint: $(NEEDS) ## check format, style, types and who imports whom
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 
-catalogue: $(NEEDS) ## write models/catalogue.json and docs/methods.md from the engine's methods
+catalogue: $(NEEDS) ## write models/spec/catalogue.json and docs/methods.md from the engine's methods
 	$(BIN)/python -m worker.distillation.catalogue
 
 migrate: $(NEEDS) ## bring the database to the newest schema

@@ -3,17 +3,15 @@
 import re
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request, Security
+from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
 from pydantic import AwareDatetime
 
-from api import auth
-from api.auth import Caller
-from api.errors import Forbidden, Invalid, TooMany
-from api.jobs.feed import Feeds
-from api.keys.service import requests
-from api.paging import MOST, Window, parse_labels
-from api.watch import Watch
+from api.access import auth
+from api.access.auth import Caller, requests
+from api.http.errors import Forbidden, Invalid, TooMany
+from api.http.paging import MOST, Window, parse_labels
+from api.http.row_watch import RowWatch
 
 LONGEST_WAIT_SECONDS = 60
 A_TIME = "2026-11-21T09:00:00Z"
@@ -124,18 +122,13 @@ def idempotency_key(
     return idempotency_key
 
 
-def current_watch(request: Request) -> Watch:
+def current_watch(request: Request) -> RowWatch:
     """The poller of this process."""
-    watch: Watch = request.app.state.watch
+    watch: RowWatch = request.app.state.watch
     return watch
 
 
-def current_feeds(request: Request) -> Feeds:
-    """The feeds of this process."""
-    feeds: Feeds = request.app.state.feeds
-    return feeds
-
-
+Identifier = Annotated[str, Path(max_length=64, description="As its creation answered it.")]
 CurrentKey = Annotated[str, Depends(current_key)]
 """Any key; a route that reads or changes something asks for one with a scope instead."""
 JobsRead = Annotated[str, Security(current_key, scopes=["jobs:read"])]
@@ -145,8 +138,7 @@ UploadsWrite = Annotated[str, Security(current_key, scopes=["uploads:write"])]
 Admin = Annotated[Caller, Security(current_caller, scopes=["admin"])]
 PlainWindow = Annotated[Window, Depends(plain_window)]
 CurrentWindow = Annotated[Window, Depends(window)]
-CurrentWatch = Annotated[Watch, Depends(current_watch)]
-CurrentFeeds = Annotated[Feeds, Depends(current_feeds)]
+CurrentWatch = Annotated[RowWatch, Depends(current_watch)]
 IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]
 Wait = Annotated[int, Depends(preferred_wait)]
 Wish = Annotated[int | None, Depends(wished_wait)]

@@ -5,21 +5,22 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import health, problems
-from api.auth import ensure_first_key
+from api.access.auth import ensure_first_key
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
 from api.files import routes as files
-from api.head import HeadAsGet
-from api.jobs import result_routes
+from api.health import routes as health
+from api.http import problem_documents
+from api.http.head import HeadAsGet
+from api.http.links import PREFIX
+from api.http.observe import Observe
+from api.http.openapi import describe
+from api.http.row_watch import RowWatch
+from api.jobs import output_routes
 from api.jobs import routes as jobs
 from api.jobs.feed import Feeds
 from api.keys import routes as keys
-from api.links import PREFIX
-from api.observe import Observe
-from api.openapi import describe
 from api.teachers import routes as teachers
-from api.watch import Watch
 from api.webhooks import routes as webhooks
 
 DESCRIPTION = """Upload a trained vision network, say what student you want, and download a small network with an
@@ -60,10 +61,10 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
-    app.state.watch = Watch()
+    app.state.watch = RowWatch()
     app.state.feeds = Feeds(app.state.watch)
-    problems.install(app)
-    routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, result_routes.router)
+    problem_documents.install(app)
+    routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, output_routes.router)
     for router in (*routers, webhooks.router, keys.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)

@@ -1,7 +1,7 @@
 """The scripts behind the documentation's figures, one after the other: `python -m benchmarks --data PATH/mnist.npz`.
 
 The path may also stand in `MNIST`, as for `make bench MNIST=PATH/mnist.npz`. Not among them are `compare` (`make compare`),
-and `robustness` and `datafree_cifar`, of which one wants rows and lengths and the other images and a GPU: see docs/datafree.md.
+and `datafree.robustness` and `datafree.cifar`, of which one wants rows and lengths and the other images and a GPU: see docs/datafree.md.
 """
 
 import argparse
@@ -11,17 +11,17 @@ import sys
 from pathlib import Path
 
 SCRIPTS = (
-    "mnist_http",
+    "mnist.http",
     "datafree",
-    "datafree_cost",
-    "label_transfer",
-    "service_cost",
-    "event_streams",
-    "transfer",
-    "million_jobs",
-    "sandbox_cost",
+    "datafree.cost",
+    "mnist.label_transfer",
+    "service.cost",
+    "service.event_streams",
+    "service.transfer",
+    "service.million_jobs",
+    "service.sandbox_cost",
 )
-WITH_MNIST = ("mnist_http", "datafree", "datafree_cost", "label_transfer")
+WITH_MNIST = ("mnist.http", "datafree", "datafree.cost", "mnist.label_transfer")
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from api.errors import ApiError
+from api.http.errors import ApiError
 from worker.ledger.failures import FAILURES
 
 PAGE = Path(__file__).with_name("errors.md")

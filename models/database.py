@@ -11,6 +11,8 @@ from typing import Any
 
 from sqlalchemy import Double, Engine, MetaData, ScalarSelect, create_engine, event, select
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.expression import FunctionElement
@@ -25,6 +27,8 @@ HALF_OPEN: dict[str, int] = {
     "tcp_user_timeout": 20_000,
 }
 """A server that has vanished without a word is given up after some seconds (libpq's names), not after minutes."""
+AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+"""What a database that is away, or has closed an idle transaction, raises; anything else is a mistake of ours."""
 
 
 class Record(DeclarativeBase):

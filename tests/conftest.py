@@ -22,9 +22,14 @@ def forget() -> None:
     loaded = {name: module for name, module in sys.modules.items() if name.startswith("models.")}
     if "models.database" in loaded and loaded["models.database"].engine.cache_info().currsize:
         loaded["models.database"].engine().dispose()
-    if "models.queue" in loaded and loaded["models.queue"].app.cache_info().currsize:
-        loaded["models.queue"].app().close()
-    for module, name in (("database", "engine"), ("storage", "storage"), ("queue", "app"), ("settings", "settings")):
+    if "models.queue.wake_up" in loaded and loaded["models.queue.wake_up"].app.cache_info().currsize:
+        loaded["models.queue.wake_up"].app().close()
+    for module, name in (
+        ("database", "engine"),
+        ("storage.blobs", "storage"),
+        ("queue.wake_up", "app"),
+        ("settings", "settings"),
+    ):
         if f"models.{module}" in loaded:
             getattr(loaded[f"models.{module}"], name).cache_clear()
 

@@ -9,7 +9,7 @@ from worker import early_signals
 def main() -> int:
     """Start a worker; returns its exit code."""
     early_signals.hear()  # before the imports that take a second
-    from models.queue import KINDS
+    from models.queue.wake_up import KINDS
     from worker.app import configure_logging, serve
 
     parser = argparse.ArgumentParser(prog="python -m worker", description="Work until told to stop.")

@@ -8,16 +8,17 @@ import structlog
 from celery.signals import setup_logging, worker_shutting_down
 
 from models import logs, migrate
-from models.queue import Kind, app, ring
+from models.database import AWAY
+from models.queue.wake_up import Kind, app, ring
 from models.secrecy import hide_memory
-from worker import early_signals, sandbox
-from worker.courier import Courier
-from worker.engine_process import ENGINE
-from worker.engine_start import forks
-from worker.lease import AWAY
+from worker import early_signals
+from worker.engine import sandbox_probe
+from worker.engine.engine_process import ENGINE
+from worker.engine.engine_start import forks
 from worker.ledger import presence
-from worker.sweep import Sweep
 from worker.tasks import Post
+from worker.upkeep.sweep import Sweep
+from worker.webhooks.courier import Courier
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +39,8 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     if early_signals.asked():
         return 0  # before anything slow: nobody waits for this worker
     try:
-        confined_by = sandbox.establish(kind)
-    except sandbox.NoSandbox as error:
+        confined_by = sandbox_probe.establish(kind)
+    except sandbox_probe.NoSandbox as error:
         log.error("NO_SANDBOX", message=str(error))
         return 1
     post = Post(kind, presence.register(kind, confined_by), command)

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 
-from models.resources import Gpu, Machine
+from models.scheduling.resources import Gpu, Machine
 from models.settings import settings
 
 ASK = ("--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits")

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from models.queue import KINDS
+from models.queue.wake_up import KINDS
 from worker.ledger import presence
 
 

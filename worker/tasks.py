@@ -11,18 +11,18 @@ import structlog
 from celery import Celery
 
 from models import migrate
-from models.queue import BELL, Kind
+from models.database import AWAY
+from models.queue.wake_up import BELL, Kind
 from models.records import Job
 from models.settings import settings
-from worker.engine_process import ENGINE
-from worker.inspection import run_inspection
-from worker.lease import AWAY
+from worker.attempt.inspection import run_inspection
+from worker.attempt.job import run_job
+from worker.engine.engine_process import ENGINE
 from worker.ledger import ends, presence
-from worker.ledger.attempt import AttemptLedger
+from worker.ledger.attempts import AttemptLedger
 from worker.ledger.changes import Taken
 from worker.ledger.claims import Claim, claim
 from worker.ledger.inspections import InspectionLedger
-from worker.run import run_job
 
 log = structlog.get_logger(__name__)
 

@@ -1,1 +1,5 @@
-"""What the engine can do."""
+"""The catalogue over HTTP: every method, with its parameters.
+
+Belongs here: `GET /v1/catalogue`. Does not: the catalogue itself (`models/spec/catalogue.py`). May import `api/http`,
+`api/dependencies` and `models`.
+"""

@@ -7,9 +7,8 @@ from fastapi import APIRouter, Response
 from api.catalogue.schemas import CatalogueBody
 from api.catalogue.service import tagged_catalogue
 from api.dependencies import JobsRead
-from api.exchange import conditional
-from api.problems import problems
-from api.upload_routes import NOT_MODIFIED, IfNoneMatch
+from api.http.conditional import NOT_MODIFIED, IfNoneMatch, conditional
+from api.http.problem_documents import problems
 
 router = APIRouter(tags=["catalogue"])
 

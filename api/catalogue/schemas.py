@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from api.bodies import Shown
+from api.http.bodies import Shown
 
 
 class CatalogueBody(Shown):

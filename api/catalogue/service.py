@@ -5,7 +5,7 @@ import json
 from functools import lru_cache
 
 from api.catalogue.schemas import CatalogueBody
-from models.catalogue import catalogue
+from models.spec.catalogue import catalogue
 
 
 @lru_cache(maxsize=1)

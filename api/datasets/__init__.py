@@ -1,1 +1,5 @@
-"""Images with labels that users upload."""
+"""Datasets that users upload.
+
+Belongs here: what only datasets have. Does not: what all uploads share (`api/uploads`). May import `api/uploads`,
+`api/http`, `api/dependencies` and `models`.
+"""

@@ -7,9 +7,9 @@ from fastapi import Body, Response
 from api.datasets.schemas import DatasetBody
 from api.datasets.service import DATASETS, values_of
 from api.dependencies import UploadsWrite
-from api.problems import problems
-from api.upload_routes import created, upload_router
-from models.spec import DatasetSpec
+from api.http.problem_documents import problems
+from api.uploads.routes import created, upload_router
+from models.spec.job_spec import DatasetSpec
 
 router = upload_router(DATASETS)
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 from api.datasets.schemas import DatasetBody
-from api.uploads import Uploads
+from api.uploads.service import Uploads
 from models.records import Dataset
-from models.spec import DatasetSpec
+from models.spec.job_spec import DatasetSpec
 
 DATASETS = Uploads(Dataset, DatasetBody, "dataset", "dts", "/datasets")
 

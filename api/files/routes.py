@@ -7,9 +7,9 @@ from fastapi import Body, Response
 from api.dependencies import UploadsWrite
 from api.files.schemas import FileBody
 from api.files.service import FILES, values_of
-from api.problems import problems
-from api.upload_routes import created, upload_router
-from models.spec import FileSpec
+from api.http.problem_documents import problems
+from api.uploads.routes import created, upload_router
+from models.spec.job_spec import FileSpec
 
 router = upload_router(FILES)
 

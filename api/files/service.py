@@ -3,9 +3,9 @@
 from typing import Any
 
 from api.files.schemas import FileBody
-from api.uploads import Uploads
+from api.uploads.service import Uploads
 from models.records import File
-from models.spec import FileSpec
+from models.spec.job_spec import FileSpec
 
 FILES = Uploads(File, FileBody, "file", "fil", "/files")
 

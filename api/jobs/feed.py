@@ -18,12 +18,12 @@ from prometheus_client import Gauge
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.bodies import Shown
-from api.jobs.figures import newest_figures
-from api.jobs.results import event_shown
+from api.http.bodies import Shown
+from api.http.links import current_base
+from api.http.row_watch import RowWatch, Token, token_of
+from api.jobs.newest_metrics import newest_figures
+from api.jobs.outputs import event_shown
 from api.jobs.schemas import EventBody, Figure
-from api.links import current_base
-from api.watch import Token, Watch, token_of
 from models.database import reading
 from models.records import Event, Job
 from models.status import JobStatus
@@ -66,7 +66,7 @@ class Feed:
     """One job's newest messages. `seq` is the number of the newest (None before the first look), `over` is set when
     nothing more will come; `changed` is set, and replaced, at every news."""
 
-    def __init__(self, watch: Watch, job_id: str):
+    def __init__(self, watch: RowWatch, job_id: str):
         self.job_id = job_id
         self.seq: int | None = None
         self.figures, self.figures_number = b"", 0
@@ -138,7 +138,7 @@ class Feed:
 class Feeds:
     """The feeds of a process."""
 
-    def __init__(self, watch: Watch):
+    def __init__(self, watch: RowWatch):
         self._watch = watch
         self._feeds: dict[tuple[str, str], Feed] = {}
 

@@ -5,10 +5,10 @@ import zlib
 
 from starlette.concurrency import run_in_threadpool
 
-from api.exchange import matches
+from api.http.conditional import matches
+from api.http.row_watch import RowWatch, token_of
 from api.jobs import service
 from api.jobs.schemas import JobBody
-from api.watch import Watch, token_of
 from models.records import Job
 
 
@@ -19,7 +19,7 @@ def tag_of(job: JobBody) -> str:
     return f'"{job.id}-{job.version}-{zlib.crc32(beside.encode()):08x}"'
 
 
-async def fresh(watch: Watch, key_id: str, job_id: str, wait: int, known: str | None) -> JobBody:
+async def fresh(watch: RowWatch, key_id: str, job_id: str, wait: int, known: str | None) -> JobBody:
     """The job as soon as it differs from what the client knows or has ended, or as it is after so many seconds."""
     deadline = time.monotonic() + wait
     while True:

@@ -5,16 +5,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.bodies import StrictRoute
-from api.dependencies import CurrentWatch, CurrentWindow, IdempotencyKey, JobsRead, JobsWrite, Wait, Wish
-from api.exchange import applied, conditional
+from api.dependencies import CurrentWatch, CurrentWindow, IdempotencyKey, Identifier, JobsRead, JobsWrite, Wait, Wish
+from api.http.bodies import StrictRoute
+from api.http.conditional import NOT_MODIFIED, IfNoneMatch, applied, conditional
+from api.http.paging import Page
+from api.http.problem_documents import problems
 from api.jobs import service, submission, validation
 from api.jobs.news import fresh, tag_of
 from api.jobs.schemas import JobBody, JobSummary, Validated
-from api.paging import Page
-from api.problems import problems
-from api.upload_routes import NOT_MODIFIED, Identifier, IfNoneMatch
-from models.spec import JobSpec
+from models.spec.job_spec import JobSpec
 from models.status import JobStatus
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=StrictRoute)

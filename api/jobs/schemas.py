@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from api.bodies import Shown
-from api.problems import Pointed
+from api.http.bodies import Shown
+from api.http.problem_documents import Pointed
 from models.status import JobStatus, Phase
 
 JOB = "job_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"

@@ -8,22 +8,22 @@ import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from api import quota
-from api.errors import Conflict, NotFound
-from api.jobs.figures import newest_figures
+from api.access import quota
+from api.health.workers import absence
+from api.http.errors import Conflict, NotFound
+from api.http.links import link
+from api.http.paging import Page, Window
+from api.jobs.newest_metrics import newest_figures
 from api.jobs.schemas import AttemptBody, JobBody, JobError, JobSummary
-from api.links import link
-from api.paging import Page, Window
-from api.workers import absence
-from models import outbox
 from models.database import now, reading, transaction
 from models.records import Attempt, Event, Idempotency, Inspection, Job, WebhookDelivery
-from models.resources import Needs
+from models.scheduling.resources import ResourceNeeds
+from models.scheduling.turns import turns
 from models.settings import settings
+from models.spec.students import pupils_of
 from models.status import InspectionStatus, JobStatus, sources_of
-from models.storage import StorageError, storage
-from models.students import pupils_of
-from models.turns import turns
+from models.storage.blobs import StorageError, storage
+from models.webhooks import outbox
 
 log = structlog.get_logger("api")
 FARTHEST = 100
@@ -196,7 +196,7 @@ def _reason(session: Session, job: Job) -> str | None:
         return job.reason
     if not job.ready:
         return "; ".join(filter(None, (job.reason, absence(session, "inspect"))))
-    missing = absence(session, "distill", Needs.read(job.needs))
+    missing = absence(session, "distill", ResourceNeeds.read(job.needs))
     return "; ".join(filter(None, (job.reason, missing or quota.holds_back(session, job)))) or None
 
 

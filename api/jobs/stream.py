@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from api.errors import NotFound
-from api.jobs import results
+from api.http.errors import NotFound
+from api.jobs import outputs
 from api.jobs.feed import BATCH, Feeds, Message, message_of
 
 SILENCE_SECONDS = 15.0
@@ -56,7 +56,7 @@ async def _following(kept: list[Message] | None, key_id: str, job_id: str, after
     if kept is not None:
         return kept
     try:
-        page = await run_in_threadpool(results.events, key_id, job_id, after, BATCH)
+        page = await run_in_threadpool(outputs.events, key_id, job_id, after, BATCH)
     except NotFound:  # deleted meanwhile
         return []
     return [message_of(event) for event in page.data]

@@ -14,21 +14,21 @@ from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from api import quota
-from api.errors import Conflict, InFlight, Invalid
-from api.jobs.inputs import Inputs
+from api.access import quota
+from api.http.errors import Conflict, InFlight, Invalid
+from api.http.observe import current_request_id
+from api.jobs.job_inputs import Inputs
 from api.jobs.schemas import JobBody
 from api.jobs.service import find, shown
-from api.observe import current_request_id
 from models.database import now, reading, transaction
 from models.idempotency import KEPT_SECONDS
-from models.queue import ring
+from models.queue.wake_up import ring
 from models.records import Event, Idempotency, Inspection, Job
 from models.records.columns import new_id
-from models.resources import Needs
-from models.spec import JobSpec, problems_of
+from models.scheduling.resources import ResourceNeeds
+from models.spec.job_spec import JobSpec, problems_of
+from models.spec.teacher_spec import alone
 from models.status import JobStatus
-from models.teachers import alone
 
 log = structlog.get_logger("api")
 
@@ -117,7 +117,7 @@ def _insert(
     quota.require_room_for_job(session, key_id, resolved)
     job = Job(
         id=new_id("job"), key_id=key_id, name=resolved["name"], labels=resolved["labels"],
-        status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(Needs.of(resolved["resources"])), reason=reason or "its spec is being checked",
+        status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(ResourceNeeds.of(resolved["resources"])), reason=reason or "its spec is being checked",
         spec=asked, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
         request_id=current_request_id(),
         teacher_id=alone(spec.teacher), dataset_id=spec.dataset,

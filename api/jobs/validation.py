@@ -10,17 +10,17 @@ from collections import Counter
 from sqlalchemy import delete
 from starlette.concurrency import run_in_threadpool
 
-from api.errors import Invalid
-from api.jobs.inputs import Inputs
+from api.health.workers import absence
+from api.http.errors import Invalid
+from api.http.observe import current_request_id
+from api.http.row_watch import RowWatch, token_of
+from api.jobs.job_inputs import Inputs
 from api.jobs.schemas import Validated
-from api.observe import current_request_id
-from api.watch import Watch, token_of
-from api.workers import absence
 from models.database import reading, transaction
-from models.queue import ring
+from models.queue.wake_up import ring
 from models.records import Inspection
 from models.records.columns import new_id
-from models.spec import JobSpec
+from models.spec.job_spec import JobSpec
 from models.status import InspectionStatus
 
 PRIORITY = 1000
@@ -32,7 +32,7 @@ OVER = (InspectionStatus.DONE, InspectionStatus.FAILED)
 _waiting: Counter[str] = Counter()
 
 
-async def validate(watch: Watch, key_id: str, spec: JobSpec, wait_seconds: int) -> Validated:
+async def validate(watch: RowWatch, key_id: str, spec: JobSpec, wait_seconds: int) -> Validated:
     """The resolved spec, and what was checked of it.
 
     Raises:
@@ -63,7 +63,7 @@ def _check_spec(key_id: str, spec: JobSpec) -> tuple[Validated, str | None]:
         return found, f"such a job {waits_for}" if waits_for else absence(session, "inspect")
 
 
-async def _build_networks(watch: Watch, key_id: str, first: Validated, wait_seconds: int) -> Validated:
+async def _build_networks(watch: RowWatch, key_id: str, first: Validated, wait_seconds: int) -> Validated:
     identifier = await run_in_threadpool(_ask, key_id, first)
     try:
         deadline = time.monotonic() + wait_seconds

@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from api.auth import OPERATOR
-from api.errors import ApiError
+from api.access.auth import OPERATOR
+from api.access.scopes import SCOPES
+from api.http.errors import ApiError
+from api.http.paging import MOST, Window
 from api.keys import service
 from api.keys.schemas import KeyMade, KeySpec, Rotation
-from api.paging import MOST, Window
-from api.scopes import SCOPES
 from models import migrate
-from models.limits import OwnLimits
-from models.problems import problems_of
+from models.scheduling.key_limits import OwnLimits
+from models.spec.problems import problems_of
 
 
 def main() -> None:

@@ -4,13 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Response
 
-from api.bodies import StrictRoute
-from api.dependencies import Admin, CurrentKey, PlainWindow
+from api.dependencies import Admin, CurrentKey, Identifier, PlainWindow
+from api.http.bodies import StrictRoute
+from api.http.paging import Page
+from api.http.problem_documents import problems
 from api.keys import service
 from api.keys.schemas import KeyBody, KeyEdit, KeyMade, KeySpec, KeyUse, Rotation
-from api.paging import Page
-from api.problems import problems
-from api.upload_routes import Identifier
 
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
 EXAMPLE = {"name": "ci", "scopes": ["jobs:read", "jobs:write", "uploads:read", "uploads:write"], "expires_days": 90}

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from api.bodies import Shown
-from api.scopes import MEANINGS, Scope
-from models.body import Body, Name
-from models.limits import Limits, OwnLimits
+from api.access.scopes import MEANINGS, Scope
+from api.http.bodies import Shown
+from models.scheduling.key_limits import KeyLimits, OwnLimits
+from models.spec.body import Body, Name
 
 LONGEST_DAYS = 3650
 LONGEST_GRACE_SECONDS = 30 * 24 * 3600
@@ -50,7 +50,7 @@ class KeyBody(Shown):
     id: str
     name: str
     scopes: list[Scope] = Field(description="What it may do.")
-    limits: Limits = Field(description="What it may use.")
+    limits: KeyLimits = Field(description="What it may use.")
     created_at: datetime
     expires_at: datetime | None = Field(description="When it opens no more; null for never.")
     revoked_at: datetime | None = Field(description="When it was revoked; null if it was not.")

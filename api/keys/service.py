@@ -6,22 +6,19 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from api import quota
-from api.auth import Caller, hash_key, make_key
-from api.errors import Conflict, Forbidden, Invalid, NotFound
+from api.access import quota
+from api.access.auth import Caller, hash_key, make_key, requests
+from api.http.errors import Conflict, Forbidden, Invalid, NotFound
+from api.http.links import link
+from api.http.paging import Page, Window
 from api.keys.schemas import KeyBody, KeyEdit, KeyMade, KeySpec, KeyUse, Used
-from api.links import link
-from api.paging import Page, Window
-from api.rates import Rates
 from models.database import now, reading, transaction
-from models.limits import Limits, limits_of
 from models.records import Key
 from models.records.columns import new_id
+from models.scheduling.key_limits import KeyLimits, limits_of
 from models.status import JobStatus
 
 DAY_SECONDS = 24 * 3600
-requests = Rates()
-"""Requests of each key, to this process."""
 
 
 def create(caller: Caller, spec: KeySpec) -> KeyMade:
@@ -141,7 +138,7 @@ def _own_limits(session: Session, key_id: str) -> dict[str, Any]:
     return dict(session.scalar(select(Key.limits).where(Key.id == key_id)) or {})
 
 
-def _require_reach(caller: Caller, scopes: Iterable[str], limits: Limits) -> None:
+def _require_reach(caller: Caller, scopes: Iterable[str], limits: KeyLimits) -> None:
     """See that nobody gives, or takes by a rotation, what they have not."""
     missing = sorted(set(scopes) - caller.scopes)
     if missing:

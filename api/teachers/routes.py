@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from fastapi import Body, Response
 
 from api.dependencies import UploadsWrite
-from api.problems import problems
+from api.http.problem_documents import problems
 from api.teachers.schemas import TeacherBody
 from api.teachers.service import TEACHERS, values_of
-from api.upload_routes import created, upload_router
-from models.spec import TeacherSpec
+from api.uploads.routes import created, upload_router
+from models.spec.job_spec import TeacherSpec
 
 router = upload_router(TEACHERS)
 

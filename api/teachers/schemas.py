@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from api.uploads import UploadBody
+from api.uploads.service import UploadBody
 
 
 class TeacherBody(UploadBody):

@@ -3,9 +3,9 @@
 from typing import Any
 
 from api.teachers.schemas import TeacherBody
-from api.uploads import Uploads
+from api.uploads.service import Uploads
 from models.records import Teacher
-from models.spec import TeacherSpec
+from models.spec.job_spec import TeacherSpec
 
 TEACHERS = Uploads(Teacher, TeacherBody, "teacher", "tch", "/teachers")
 

@@ -4,11 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from api.bodies import StrictRoute
-from api.dependencies import CurrentWindow, JobsRead, JobsWrite
-from api.paging import Page
-from api.problems import problems
-from api.upload_routes import Identifier
+from api.dependencies import CurrentWindow, Identifier, JobsRead, JobsWrite
+from api.http.bodies import StrictRoute
+from api.http.paging import Page
+from api.http.problem_documents import problems
 from api.webhooks import service
 from api.webhooks.schemas import DeliveryBody, NewSecretBody, SecretBody
 

@@ -4,20 +4,20 @@ import json
 
 from sqlalchemy import select, update
 
-from api.errors import Conflict, NotFound
+from api.http.errors import Conflict, NotFound
+from api.http.links import link
+from api.http.paging import Page, Window
 from api.jobs.service import find
-from api.links import link
-from api.paging import Page, Window
 from api.webhooks.schemas import DeliveryBody, NewSecretBody, SecretBody
-from models import webhook_secrets
 from models.database import now, reading, transaction
 from models.records import WebhookDelivery
+from models.webhooks import signing_secrets
 
 
 def make_secret(key_id: str) -> NewSecretBody:
     """A new secret for a key; the one before signs too for a day."""
     with transaction() as session:
-        rotated = webhook_secrets.rotate(session, key_id)
+        rotated = signing_secrets.rotate(session, key_id)
         made = rotated.record
         values = {"secret": made.secret, "created_at": made.created_at, "previous_until": rotated.previous_until}
         return NewSecretBody.model_validate(values)
@@ -30,7 +30,7 @@ def show_secret(key_id: str) -> SecretBody:
         NotFound: it has none yet.
     """
     with reading() as session:
-        alive = webhook_secrets.current(session, key_id)
+        alive = signing_secrets.current(session, key_id)
     if not alive:
         raise NotFound("This key has no webhook secret yet: POST here to make one.")
     previous = alive[1].expires_at if len(alive) > 1 else None

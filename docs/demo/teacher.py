@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from worker.distillation import networks
-from worker.distillation.source import InputContract
+from worker.distillation.contract import InputContract
 
 SIDE = 32
 MARGIN = 6

@@ -1,4 +1,7 @@
-"""One file per table. Importing this package registers them all."""
+"""One file per table. Importing this package registers them all.
+
+Belongs here: columns, indexes and constraints. Does not: queries. May import `models/database`.
+"""
 
 from models.records.artifact import Artifact
 from models.records.attempt import Attempt

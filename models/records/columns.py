@@ -38,7 +38,7 @@ def _turned_priority(context: Any) -> int:
 class Leased:
     """Work that one worker at a time may hold. `attempt` is the fencing token: it rises at every claim, and every
     write of a worker names it. `losses` counts attempts in a row that were lost without progress. `needs` says which
-    workers can take it (`models.resources`), `rank` is the priority with its sign turned: one index then gives the highest and oldest."""
+    workers can take it (`models.scheduling.resources`), `rank` is the priority with its sign turned: one index then gives the highest and oldest."""
 
     needs: Mapped[str] = mapped_column(String(96), default="1 * 0", server_default="1 * 0")
     priority: Mapped[int] = mapped_column(default=0)

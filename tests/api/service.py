@@ -16,12 +16,12 @@ import httpx
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.auth import hash_key, make_key
+from api.access.auth import hash_key, make_key
 from models.database import make_engine
 from models.records import Artifact, Dataset, Event, Job, Key, Metric, Preview, Teacher
 from models.records.columns import new_id
 from models.settings import Settings
-from models.storage import Storage, open_storage
+from models.storage.blobs import Storage, open_storage
 from tests.servers import _free_ports
 
 PLAIN = ("jobs:read", "jobs:write", "uploads:read", "uploads:write")

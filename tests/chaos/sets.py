@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from models.queue import KINDS
+from models.queue.wake_up import KINDS
 from tests import servers
 from tests.chaos.fleet import Member
 from tests.chaos.own_servers import Postgres, Redis

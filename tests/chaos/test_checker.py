@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from sqlalchemy import delete, insert, update
 from starlette.testclient import TestClient
 
-from api.auth import ensure_first_key
+from api.access.auth import ensure_first_key
 from api.main import create_app
 from models.database import engine, transaction
 from models.records import (
@@ -27,7 +27,7 @@ from models.records import (
     Worker,
 )
 from models.settings import settings
-from models.storage import storage
+from models.storage.blobs import storage
 from tests.chaos.checker import STUDENT, Wanted, World, broken
 
 BYTES = {STUDENT: save({"weight": np.ones(3, np.float32)}), "report.json": b"{}"}

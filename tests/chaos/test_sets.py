@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from models.queue import KINDS, app, ring
+from models.queue.wake_up import KINDS, app, ring
 from models.settings import Settings
-from models.storage import Storage, Unavailable, open_storage
+from models.storage.blobs import Storage, Unavailable, open_storage
 from tests.chaos.sets import Embedded
 
 

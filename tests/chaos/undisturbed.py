@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from models.storage import Storage
+from models.storage.blobs import Storage
 from tests.chaos.fleet import ROOT
 
 RUN_SECONDS = 300

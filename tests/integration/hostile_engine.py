@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.integration.hostile import attack
 from worker.distillation import __main__ as engine
-from worker.distillation.channel import Channel
+from worker.distillation.process.event_pipe import Channel
 from worker.distillation.sandbox import enter
 
 

@@ -15,8 +15,8 @@ from sqlalchemy import select
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from api.auth import hash_key, make_key
-from api.scopes import SCOPES
+from api.access.auth import hash_key, make_key
+from api.access.scopes import SCOPES
 from distillery_client import Client
 from distillery_client.errors import InvalidRequest, JobEnded, NotFound, Refused, Rejected
 from models.database import make_engine
@@ -25,8 +25,8 @@ from models.records.columns import new_id
 from tests.integration.whole import TEACHER, Whole, eventually
 from tests.worker.distillation.trial import Trial, objective_of
 from worker.distillation import networks
-from worker.distillation.ensemble import Ensemble
-from worker.distillation.job import read_contract
+from worker.distillation.contract import read_contract
+from worker.distillation.networks.ensemble import Ensemble
 
 
 class Payload:

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from distillery_client import Client, errors, statistics
-from models.catalogue import known
+from models.spec.catalogue import known
 from tests.integration.whole import INPUT, Whole
 from worker.distillation import networks
-from worker.distillation.job import read_contract
+from worker.distillation.contract import read_contract
 
 OUTPUTS = {"classification": 4, "multi_label": 4, "regression": 3, "embedding": 8}
 TEACHER, STUDENT = "resnet14_cifar", "resnet8_cifar"

@@ -16,12 +16,12 @@ import pytest
 
 from models.records import Dataset, Job, Worker
 from models.settings import settings
+from tests.worker.attempt.test_job import eventually
 from tests.worker.scenes import claimed, events, get, make_job, make_upload, rows
-from tests.worker.test_run import eventually
+from worker.attempt.inspection import run_inspection
 from worker.distillation.sandbox import landlock
-from worker.engine_start import forks
-from worker.inspection import run_inspection
-from worker.sandbox import establish
+from worker.engine.engine_start import forks
+from worker.engine.sandbox_probe import establish
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = (sys.executable, "-P", "-m", "tests.integration.hostile_engine")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from distillery_client import Client, errors
 from tests.integration.whole import INPUT, TEACHER, Whole
 from worker.distillation import networks
-from worker.distillation.job import read_contract
+from worker.distillation.contract import read_contract
 
 COLOUR = {"channels": 3, "height": 16, "width": 16, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
 SPEC = {

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from distillery_client import Client
 from tests.servers import _free_ports
 from worker.distillation import networks
-from worker.distillation.job import read_contract
+from worker.distillation.contract import read_contract
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {

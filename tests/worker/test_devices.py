@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.resources import Gpu, Machine
+from models.scheduling.resources import Gpu, Machine
 from worker import devices
 
 SAID = "0, GPU-aa11, NVIDIA H100 80GB HBM3, 81559\n1, GPU-bb22, Tesla T4, 15360\n2, GPU-cc33, [N/A], [N/A]\n"

@@ -10,16 +10,18 @@ from models.database import engine, now
 from models.records import Attempt, Dataset, Inspection, Job, Worker
 from models.settings import settings
 from tests.worker.scenes import SCRIPTED, change, get, make_job, make_upload, rows
-from worker import inspection, run, sweep
-from worker.ledger import presence, upkeep
+from worker.attempt import inspection
+from worker.attempt import job as attempt_job
+from worker.ledger import presence
 from worker.tasks import Post
+from worker.upkeep import sweep, upkeep
 
 
 def break_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def broken(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(run, "lay_out", broken)
+    monkeypatch.setattr(attempt_job, "lay_out", broken)
     monkeypatch.setattr(inspection, "write_job_file", broken)
 
 

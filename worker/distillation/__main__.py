@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from worker.distillation.channel import Channel, RankChannel, claim_standard_output, die_with_parent
-from worker.distillation.rank_processes import REFUSED, Place, RankProcesses, ranks_wanted
+from worker.distillation.distributed.rank_processes import REFUSED, Place, RankProcesses, ranks_wanted
+from worker.distillation.process.event_pipe import Channel, RankChannel, claim_standard_output, die_with_parent
 from worker.distillation.sandbox import enter, stay_hidden
 
 STOPPED = 4
@@ -112,9 +112,9 @@ def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[
     import torch
 
     from worker.distillation.check import check
-    from worker.distillation.inspect import inspect
-    from worker.distillation.ranks import ALONE, join
+    from worker.distillation.distributed.ranks import ALONE, join
     from worker.distillation.run import Run
+    from worker.distillation.uploads.inspect_upload import inspect
 
     threads = job.values.get("threads") or (place and torch.get_num_threads())
     if threads:

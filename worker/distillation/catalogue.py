@@ -1,6 +1,6 @@
 """The catalogue: every method and network of the engine, as the plain data that the rest of the service reads.
 
-`python -m worker.distillation.catalogue` writes models/catalogue.json and docs/methods.md.
+`python -m worker.distillation.catalogue` writes models/spec/catalogue.json and docs/methods.md.
 """
 
 import inspect
@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from worker.distillation import networks, registry
-from worker.distillation.channels import Followed, follow
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
+from worker.distillation.initial_weights.slices import fit_followed
+from worker.distillation.introspection.channel_groups import Followed, follow
 from worker.distillation.networks.family import Network
 from worker.distillation.objective import Objective
 from worker.distillation.parameters import schema
 from worker.distillation.procedure import Procedure
-from worker.distillation.slices import fit_followed
-from worker.distillation.source import InputContract, Source
+from worker.distillation.source import Source
 from worker.distillation.task import EVERY_TASK, Task
 
 ROOT = Path(__file__).parents[2]
-JSON_PATH, PAGE_PATH = ROOT / "models" / "catalogue.json", ROOT / "docs" / "methods.md"
+JSON_PATH, PAGE_PATH = ROOT / "models" / "spec" / "catalogue.json", ROOT / "docs" / "methods.md"
 
 
 def catalogue() -> dict[str, Any]:

@@ -7,23 +7,23 @@ import torch
 from torch import nn
 
 from worker.distillation import registry
-from worker.distillation.composition import Composition, check_division, check_task
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.gradients import require_gradient
+from worker.distillation.initial_weights.neuron_merging import mergeable
+from worker.distillation.initial_weights.slices import fit, given_teacher
+from worker.distillation.introspection.gradients import require_gradient
+from worker.distillation.introspection.taps import Tapped, parameters_through
 from worker.distillation.job import Job
-from worker.distillation.lineage import (
+from worker.distillation.planning.teacher_first import STAGE as TRAINS_TEACHER
+from worker.distillation.procedure import FILE, GIVEN, Member, Stage
+from worker.distillation.source import check_fields
+from worker.distillation.trainer.lineage import (
     FROM_TEACHER,
     build_network,
     make_procedure,
     planned_stages,
     refuse_files_of_no_teacher,
 )
-from worker.distillation.neuron_merging import mergeable
-from worker.distillation.procedure import FILE, GIVEN, Member, Stage
-from worker.distillation.slices import fit, given_teacher
-from worker.distillation.source import check_fields
-from worker.distillation.taps import Tapped, parameters_through
-from worker.distillation.teacher_first import STAGE as TRAINS_TEACHER
+from worker.distillation.trainer.objective_sum import Composition, check_division, check_task
 
 
 def check(job: Job) -> dict[str, Any]:

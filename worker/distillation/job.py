@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from worker.distillation import networks, registry
+from worker.distillation.contract import InputContract, read_contract
 from worker.distillation.data.images import Images, class_names_of, has_field, has_split
-from worker.distillation.ensemble import Ensemble, how_combined
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.source import InputContract
+from worker.distillation.networks.ensemble import Ensemble, how_combined
 from worker.distillation.task import Task
 from worker.distillation.training import Training
 
@@ -231,9 +231,3 @@ def _has(values: Any, pointer: str) -> bool:
             return False
         values = values[key]
     return True
-
-
-def read_contract(values: Mapping[str, Any]) -> InputContract:
-    """An input contract from JSON."""
-    channels, height, width = (int(values[name]) for name in ("channels", "height", "width"))
-    return InputContract(channels, height, width, mean=tuple(values["mean"]), std=tuple(values["std"]))

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True)
-class Limits:
+class UploadLimits:
     """Caps on what a stranger's file may hold; sizes in bytes."""
 
     parameters: int = 2 * 10**9

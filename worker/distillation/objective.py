@@ -4,22 +4,20 @@ An objective is an `nn.Module` that owns everything it needs (connectors, memory
 its `state_dict()` is its whole resume state. It never calls a network, holds no optimiser and knows no epochs.
 """
 
-import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.introspection.tap_map import TapMap, Taps
 from worker.distillation.parameters import OwnParameters
 from worker.distillation.step import Outputs, Step
 
 
 @dataclass(frozen=True)
-class Needs:
+class ObjectiveNeeds:
     """What a job must offer for an objective to work; checked at submission from the catalogue."""
 
     fields: tuple[str, ...] = ()
@@ -51,56 +49,6 @@ class Needs:
         return self.teacher and (self.input_gradient or "second_view" in self.fields)
 
 
-@dataclass(frozen=True)
-class Taps:
-    """Names of the activations that an objective wants captured."""
-
-    student: tuple[str, ...] = ()
-    teacher: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class TapMap:
-    """The taps that a network offers.
-
-    `shapes` (without the batch) of `PATH` and `PATH:pre`, in order of execution; `stages`: the last 4-D tap at each
-    resolution (of the outermost modules), large to small; `inputs`: shapes of `PATH:in`, the input of a module;
-    `classifier`: the `PATH:in` that the final classifier reads, None where there is none.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    stages: tuple[str, ...]
-    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    classifier: str | None = None
-    leading: str = ""
-    """How the taps begin among which defaults are found: all of them, or those of an ensemble's first member."""
-
-    def shape(self, tap: str) -> tuple[int, ...] | None:
-        """The shape of a tap without the batch, or None where the network has no such tap."""
-        return self.shapes.get(tap, self.inputs.get(tap))
-
-    def channels(self, tap: str) -> int | None:
-        """The length of a tap's first dimension after the batch, or None where the network has no such tap."""
-        shape = self.shape(tap)
-        return shape[0] if shape else None
-
-    def nearest(self, tap: str) -> str:
-        """Words for an error: the names closest to one that does not exist."""
-        close = difflib.get_close_matches(tap, [*self.shapes, *self.inputs], n=5, cutoff=0.4)
-        return f"the nearest are {', '.join(close)}" if close else f"there are {', '.join(self.shapes)}"
-
-
-def refuse_default_tap(teacher: TapMap, found: Any, pointer: str) -> None:
-    """See that it is clear whose features are compared where a job names no tap: each of several teachers has its own.
-
-    Raises:
-        SpecError: the teacher is an ensemble; the message has `found`, the default for its first member, as JSON.
-    """
-    if teacher.leading:
-        words = "must say whose, since each of several teachers has features of its own; the first's are"
-        raise SpecError([Problem(pointer, f"{words} {json.dumps(found)}")])
-
-
 @dataclass
 class BuildContext:
     """Real shapes and modules, given to `build` once: outputs of two samples, and the networks (to read, not to train)."""
@@ -120,8 +68,8 @@ class Objective(nn.Module):
     """One loss. Subclasses hold a `Parameters` dataclass, `paper`, `needs`, and `forward`."""
 
     paper: ClassVar[str] = ""
-    needs: ClassVar[Needs] = Needs()
-    needs_when: ClassVar[Mapping[tuple[str, Any], Needs]] = {}
+    needs: ClassVar[ObjectiveNeeds] = ObjectiveNeeds()
+    needs_when: ClassVar[Mapping[tuple[str, Any], ObjectiveNeeds]] = {}
     """Needs that replace `needs` when a parameter has a value: `{("standardise", True): Needs(minimum_classes=3)}`."""
 
     @dataclass(frozen=True)
@@ -142,7 +90,7 @@ class Objective(nn.Module):
         return Taps()
 
     @property
-    def active_needs(self) -> Needs:
+    def active_needs(self) -> ObjectiveNeeds:
         """What this objective needs with the parameters that it has."""
         for (parameter, value), needs in self.needs_when.items():
             if getattr(self.parameters_, parameter) == value:
@@ -184,7 +132,7 @@ class Objective(nn.Module):
         return student
 
 
-def _unmet(needs: Needs, context: BuildContext) -> list[str]:
+def _unmet(needs: ObjectiveNeeds, context: BuildContext) -> list[str]:
     problems = []
     if needs.teacher and context.teacher is None:
         problems.append("needs a teacher")
@@ -198,13 +146,3 @@ def _unmet(needs: Needs, context: BuildContext) -> list[str]:
             shapes = ["x".join(map(str, shape)) for shape in (of_student, of_teacher)]
             problems.append(f"compares logits, but the student gives {shapes[0]} and the teacher {shapes[1]}")
     return problems
-
-
-def fp32(device: torch.device) -> torch.autocast:
-    """A context in which autocast is off, for maths that needs single precision; cast inputs with `.float()` inside."""
-    return torch.autocast(device.type, enabled=False)
-
-
-def single(x: Tensor) -> Tensor:
-    """`x` in single precision, or as it is where it has better."""
-    return x if x.dtype == torch.float64 else x.float()

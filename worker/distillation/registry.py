@@ -1,7 +1,6 @@
-"""Methods are found by file name: `find("objectives", "kd")` is the one Objective defined in `objectives/kd.py`."""
+"""Methods are found by file name: `find("objectives", "kd")` is the one Objective defined in a file `kd.py` under `objectives/`."""
 
 import importlib
-import importlib.machinery
 import inspect
 import pkgutil
 from collections.abc import Collection, Mapping
@@ -22,9 +21,17 @@ BASES: dict[str, type] = {
 
 def names(kind: str) -> tuple[str, ...]:
     """The methods of a kind: the files of its package that hold one."""
+    return tuple(name for name in sorted(places(kind)) if _classes(places(kind)[name]))
+
+
+def places(kind: str) -> dict[str, str]:
+    """Every file of a kind's package, folders within it included: the module's full name by the file's."""
     package = importlib.import_module(f"worker.distillation.{kind}")
-    files = sorted({module.name for module in pkgutil.iter_modules(package.__path__)})
-    return tuple(name for name in files if _classes(kind, name))
+    found: dict[str, str] = {}
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.ispkg:
+            found[module.name.rpartition(".")[2]] = module.name
+    return found
 
 
 def find(kind: str, name: str, pointer: str = "") -> Any:
@@ -33,11 +40,8 @@ def find(kind: str, name: str, pointer: str = "") -> Any:
     Raises:
         SpecError: there is no such method; the message names those that there are.
     """
-    package = importlib.import_module(f"worker.distillation.{kind}")
-    known = name.isidentifier() and importlib.machinery.PathFinder.find_spec(
-        f"{package.__name__}.{name}", package.__path__
-    )
-    found = _classes(kind, name) if known else []
+    module = places(kind).get(name)
+    found = _classes(module) if module else []
     if not found:
         raise SpecError(
             [Problem(f"{pointer}/name", f"no {kind[:-1]} is called {name!r}; there are {', '.join(names(kind))}")]
@@ -56,7 +60,8 @@ def make(kind: str, spec: Mapping[str, Any], pointer: str, *, leave_out: Collect
     return found(parse(found.Parameters, values, pointer))
 
 
-def _classes(kind: str, name: str) -> list[type]:
-    module = importlib.import_module(f"worker.distillation.{kind}.{name}")
+def _classes(module_name: str) -> list[type]:
+    module = importlib.import_module(module_name)
+    base = BASES[module_name.removeprefix("worker.distillation.").partition(".")[0]]
     members = [value for _, value in inspect.getmembers(module, inspect.isclass)]
-    return [value for value in members if issubclass(value, BASES[kind]) and value.__module__ == module.__name__]
+    return [value for value in members if issubclass(value, base) and value.__module__ == module.__name__]

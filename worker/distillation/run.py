@@ -11,22 +11,22 @@ import torch
 from torch import nn
 
 from worker.distillation import registry
-from worker.distillation.appraisal import appraise
-from worker.distillation.channel import Channel
-from worker.distillation.checkpoint import Checkpoints, Manifest, state_of
 from worker.distillation.data.images import Images
-from worker.distillation.deadline import Deadline, ends_in
+from worker.distillation.distributed.ranks import ALONE, Ranks, device_of
 from worker.distillation.errors import CheckpointError, Collapsed, Problem, SpecError
+from worker.distillation.introspection.modes import modes_kept
 from worker.distillation.job import Job
-from worker.distillation.lineage import Lineage, average_part, shipping_part
-from worker.distillation.loop import StageRun, Surroundings
-from worker.distillation.member import MemberRun
-from worker.distillation.modes import modes_kept
 from worker.distillation.procedure import Stage, StageResult
-from worker.distillation.pulse import heard_by
+from worker.distillation.process.event_pipe import Channel
+from worker.distillation.process.heartbeat import heard_by
 from worker.distillation.randomness import random_state, restore_random_state, seed_all, seed_for
-from worker.distillation.ranks import ALONE, Ranks, device_of
-from worker.distillation.results import Results
+from worker.distillation.reporting.results import Results
+from worker.distillation.trainer.appraisal import appraise
+from worker.distillation.trainer.checkpoint import Checkpoints, Manifest, state_of
+from worker.distillation.trainer.deadline import Deadline, ends_in
+from worker.distillation.trainer.lineage import Lineage, average_part, shipping_part
+from worker.distillation.trainer.member_run import MemberRun
+from worker.distillation.trainer.stage_run import StageRun, Surroundings
 
 REPORTS_A_STAGE = 100
 MOST_STEPS_BETWEEN_REPORTS = 50

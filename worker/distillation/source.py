@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.contract import InputContract
+from worker.distillation.distributed.ranks import ALONE, Ranks
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import OwnParameters
-from worker.distillation.ranks import ALONE, Ranks
 from worker.distillation.step import Batch
 
 if TYPE_CHECKING:
     from worker.distillation.data.images import Images
-    from worker.distillation.taps import Tapped
+    from worker.distillation.introspection.taps import Tapped
 
 
 DATA_FREE_TRAINING: Mapping[str, Any] = {
@@ -28,21 +29,6 @@ LABEL_FREE_OBJECTIVES: tuple[Mapping[str, Any], ...] = (
     {"name": "kd", "weight": 1.0, "temperature": 1.0},
 )
 """What they learn by default on images without labels."""
-
-
-@dataclass(frozen=True)
-class InputContract:
-    """What a network reads: float images (B, channels, height, width), `(pixel / 255 - mean) / std` per channel."""
-
-    channels: int
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def blank(self, device: torch.device) -> Tensor:
-        """Two blank images (2, channels, height, width), to find shapes with."""
-        return torch.zeros(2, self.channels, self.height, self.width, device=device)
 
 
 @dataclass(frozen=True)

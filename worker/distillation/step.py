@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from worker.distillation.division import UNDIVIDED, Division
+from worker.distillation.distributed.division import UNDIVIDED, Division
 
 PICTURES = ("second_view", "privileged")
 """Fields that networks read and no objective does, so that they need not be gathered."""

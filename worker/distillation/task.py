@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worker.distillation.data.truth import Labels
 from worker.distillation.parameters import OwnParameters
-from worker.distillation.pulse import pulse
+from worker.distillation.process.heartbeat import pulse
 from worker.distillation.step import Outputs
 
 if TYPE_CHECKING:

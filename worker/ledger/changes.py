@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, insert, update
 from sqlalchemy.orm import Session
 
-from models import outbox
 from models.database import now
 from models.records import Event, Job
+from models.webhooks import outbox
 
 
 class Taken(Exception):

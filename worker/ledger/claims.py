@@ -1,19 +1,19 @@
 """Claiming the best due row of a kind, and holding it."""
 
-import time
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from models.database import now, reading, transaction
-from models.queue import Kind
+from models.queue.wake_up import Kind
 from models.records import Attempt, Inspection, Job, Worker
 from models.records.columns import Leased
-from models.resources import Machine
+from models.scheduling.resources import Machine
+from models.scheduling.turns import Line, due, serve, turns
 from models.settings import settings
 from models.status import InspectionStatus, JobStatus
-from models.turns import Line, due, serve, turns
+from worker.clock import clock
 from worker.ledger.changes import Taken, change_job, status_note
 
 LINES: tuple[Line, ...] = (Job, Inspection)
@@ -38,14 +38,8 @@ class Claim:
         return self.record.attempt
 
 
-def clock() -> float:
-    """Seconds of this host's clock that nobody can set; where there is one, the clock that runs on in a suspend."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boot is None else time.clock_gettime(boot)
-
-
 def claim(kind: Kind, worker_id: str) -> Claim | None:
-    """Take the row whose turn it is (`models.turns`) among those that this worker fits, and raise its attempt.
+    """Take the row whose turn it is (`models.scheduling.turns`) among those that this worker fits, and raise its attempt.
 
     Claims of a kind come one after the other, so that each sees what the ones before it took: two at once could give a
     key more than its share, or than it may run. A row that somebody else is just changing is left out.

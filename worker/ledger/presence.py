@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import delete, exists, or_, select, update
 
 from models.database import now, reading, transaction
-from models.queue import KINDS, Kind
+from models.queue.wake_up import KINDS, Kind
 from models.records import Inspection, Job, Worker
 from models.records.columns import new_id
-from models.resources import Machine
+from models.scheduling.resources import Machine
 from models.settings import settings
 from worker import devices
 

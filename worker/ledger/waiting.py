@@ -9,14 +9,14 @@ from sqlalchemy import Exists, String, cast, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from models.database import reading, transaction
-from models.files import named_files
-from models.initial_weights import file_of
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import Uploaded, new_id
-from models.spec import Facts, JobSpec, check, problems_of, resolve
+from models.spec.initial_weights import file_of
+from models.spec.job_spec import Facts, JobSpec, check, problems_of, resolve
+from models.spec.named_files import named_files
+from models.spec.students import Student
+from models.spec.teacher_spec import JOB, named
 from models.status import InspectionStatus, JobStatus, Phase, UploadStatus
-from models.students import Student
-from models.teachers import JOB, named
 from worker.ledger import ends
 from worker.ledger.changes import change_job, status_note
 

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from worker.distillation import networks
-from worker.distillation.channel import Channel
-from worker.distillation.job import Job, read_contract
+from worker.distillation.contract import read_contract
+from worker.distillation.job import Job
+from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
 
 INPUT = {"channels": 1, "height": 16, "width": 16, "mean": [0.5], "std": [0.25]}

@@ -83,7 +83,7 @@ def run(folder, *arguments, fails=False):
 
 
 def test_is_in_the_catalogue_and_on_its_page(checkout):
-    entry = json.loads((checkout / "models" / "catalogue.json").read_text())["objectives"]["toy"]
+    entry = json.loads((checkout / "models" / "spec" / "catalogue.json").read_text())["objectives"]["toy"]
     assert entry["description"] == "Mean squared distance of the logits, a toy."
     assert entry["parameters"]["properties"]["strength"]["exclusiveMinimum"] == 0
     assert entry["needs"]["logits"]
@@ -95,7 +95,7 @@ def test_is_in_the_schema_of_the_api_which_checks_its_parameters(checkout):
 import json
 from pydantic import ValidationError
 from api.main import app
-from models.spec import JobSpec, problems_of
+from models.spec.job_spec import JobSpec, problems_of
 def problems(strength):
     try:
         JobSpec.model_validate({"student": {"network": "mlp"}, "objectives": [{"name": "toy", "strength": strength}]})

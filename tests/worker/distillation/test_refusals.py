@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.worker.distillation.killed_runs import INPUT, events_of, job_of, run_whole
 from worker.distillation import __main__ as command
-from worker.distillation.channel import Channel
 from worker.distillation.check import check
 from worker.distillation.errors import SpecError
 from worker.distillation.job import Job
+from worker.distillation.process.event_pipe import Channel
 
 ARCHITECTURE = Path(__file__).parents[3] / "docs" / "architecture.md"
 

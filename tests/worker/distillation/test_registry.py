@@ -1,5 +1,8 @@
 """Methods are found by file name, and only there."""
 
+import importlib
+from pathlib import Path
+
 import pytest
 
 from worker.distillation import registry
@@ -10,7 +13,14 @@ def test_every_file_holds_one_method_with_its_base():
     for kind, base in registry.BASES.items():
         for name in registry.names(kind):
             assert issubclass(registry.find(kind, name), base)
-            assert len(registry._classes(kind, name)) == 1
+            assert len(registry._classes(registry.places(kind)[name])) == 1
+
+
+def test_no_two_files_of_a_kind_have_one_name():
+    for kind in registry.BASES:
+        package = importlib.import_module(f"worker.distillation.{kind}")
+        files = [path for path in Path(package.__path__[0]).rglob("*.py") if path.stem != "__init__"]
+        assert len(files) == len(registry.places(kind))
 
 
 @pytest.mark.parametrize("name", ["nothing", "__init__", "../kd", "kd.py", "", "KD"])

@@ -19,10 +19,10 @@ from tests.worker.distillation.killed_runs import (
     same_bits,
     student_of,
 )
-from worker.distillation.channel import Channel
 from worker.distillation.check import check
 from worker.distillation.errors import Diverged, SpecError
 from worker.distillation.job import Job
+from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run, Stopped
 
 KD = [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}]

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from tests.worker.distillation.killed_runs import INPUT, job_of, run_whole
 from worker.distillation import networks
-from worker.distillation.channel import Channel
-from worker.distillation.job import Job, read_contract
+from worker.distillation.contract import read_contract
+from worker.distillation.job import Job
+from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
 
 SAMPLES = 12

@@ -11,8 +11,9 @@ from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run
 from tests.worker.distillation.two_pictures import COLOUR, READS, STUDENT, add_colour, job_with_two, normalised
 from worker.distillation import networks
 from worker.distillation.check import check
+from worker.distillation.contract import read_contract
 from worker.distillation.errors import SpecError
-from worker.distillation.job import Job, read_contract
+from worker.distillation.job import Job
 
 LABEL = {"name": "cross_entropy"}
 KD = {"objectives": [{"name": "kd"}]}

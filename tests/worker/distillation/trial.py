@@ -7,11 +7,11 @@ from torch import Tensor
 
 from worker.distillation import networks, registry
 from worker.distillation.catalogue import schema
+from worker.distillation.contract import InputContract
+from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext, Objective
 from worker.distillation.parameters import parse
-from worker.distillation.source import InputContract
 from worker.distillation.step import Batch, Outputs, Step
-from worker.distillation.taps import Tapped
 
 PAIRS = {
     "plain": ("lenet5", "lenet5_half", 1, 16),

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tests.worker.distillation.killed_runs import INPUT, job_of
 from worker.distillation import networks
-from worker.distillation.job import Job, read_contract
+from worker.distillation.contract import read_contract
+from worker.distillation.job import Job
 
 COLOUR = {"channels": 3, "height": 16, "width": 16, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
 READS = {"name": "dataset", "teacher_reads": "privileged"}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from worker.distillation.errors import UploadError
-from worker.distillation.limits import Limits
+from worker.distillation.limits import UploadLimits
 
 RATIO_MATTERS = 2**20
 """An entry may inflate to so many bytes whatever its ratio."""
@@ -34,7 +34,7 @@ BROKEN = (
 class Archive:
     """The files of a zip archive, by path: `files` leaves out folders and what macOS and Windows put beside them."""
 
-    def __init__(self, opened: zipfile.ZipFile, limits: Limits):
+    def __init__(self, opened: zipfile.ZipFile, limits: UploadLimits):
         self._opened, self._limits = opened, limits
         self._inflated = 0
         entries = opened.infolist()
@@ -88,7 +88,7 @@ class Archive:
 
 
 @contextmanager
-def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
+def open_archive(path: Path, limits: UploadLimits) -> Iterator[Archive]:
     """A zip archive whose entries have been checked.
 
     Raises:
@@ -104,7 +104,7 @@ def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
         yield Archive(opened, limits)
 
 
-def _check(entry: zipfile.ZipInfo, limits: Limits) -> None:
+def _check(entry: zipfile.ZipInfo, limits: UploadLimits) -> None:
     shown = repr(entry.filename[:120])
     parts = entry.filename.rstrip("/").split("/")
     if (

@@ -19,7 +19,7 @@ from worker.distillation.data import truth
 from worker.distillation.data.archive import Archive, open_archive
 from worker.distillation.data.packed import Options, Packed, check_size
 from worker.distillation.errors import UploadError
-from worker.distillation.limits import Limits
+from worker.distillation.limits import UploadLimits
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP"}
 FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
@@ -48,7 +48,7 @@ class Picture:
     grey: bool
 
 
-def read(path: Path, options: Options, limits: Limits) -> Packed:
+def read(path: Path, options: Options, limits: UploadLimits) -> Packed:
     """The dataset in a zip of class folders; classes are in the order of their names as text.
 
     Raises:
@@ -136,7 +136,7 @@ def _opened(archive: Archive, path: PurePosixPath) -> Iterator[Any]:
         raise UploadError(f"{shown} is damaged: {str(error)[:200]}", "Replace it, or leave it out.") from error
 
 
-def _measure(archive: Archive, path: PurePosixPath, label: str, limits: Limits) -> Picture:
+def _measure(archive: Archive, path: PurePosixPath, label: str, limits: UploadLimits) -> Picture:
     shown = repr(str(path)[:120])
     with _opened(archive, path) as picture:
         width, height = picture.size

@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from worker.distillation.contract import InputContract
 from worker.distillation.data.resizing import at_once, scale
 from worker.distillation.data.samplers import generator
 from worker.distillation.errors import UploadError
-from worker.distillation.source import InputContract
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""

@@ -17,7 +17,7 @@ from worker.distillation.data.archive import Archive, open_archive
 from worker.distillation.data.packed import Options, Packed, check_privileged, check_size
 from worker.distillation.data.resizing import at_once, fill
 from worker.distillation.errors import UploadError
-from worker.distillation.limits import Limits
+from worker.distillation.limits import UploadLimits
 
 NAMES = {
     "train": (("x_train", "y_train"), ("images", "labels"), ("train_images", "train_labels")),
@@ -32,7 +32,7 @@ EXPECTED = "Send x_train and y_train (and x_test, y_test), or images and labels.
 HEADER_BYTES = 65536
 
 
-def read(path: Path, options: Options, limits: Limits) -> Packed:
+def read(path: Path, options: Options, limits: UploadLimits) -> Packed:
     """The dataset in an npz file.
 
     Raises:
@@ -78,7 +78,7 @@ def _read_pair(
     arrays: dict[str, PurePosixPath],
     pair: tuple[str, str],
     options: Options,
-    limits: Limits,
+    limits: UploadLimits,
     warnings: list[str],
 ) -> tuple[Tensor, Tensor]:
     images = _pixels(pair[0], _read_array(archive, arrays[pair[0]], limits), limits)
@@ -92,13 +92,13 @@ def _read_pair(
     return images, truth.from_array(pair[1], _read_array(archive, arrays[pair[1]], limits), options.labels)
 
 
-def _numbers(name: str, archive: Archive, arrays: dict[str, PurePosixPath], limits: Limits) -> Tensor:
+def _numbers(name: str, archive: Archive, arrays: dict[str, PurePosixPath], limits: UploadLimits) -> Tensor:
     """Cameras or queries (N,) int64; the latter may be true and false."""
     array = _read_array(archive, arrays[name], limits)
     return truth.from_array(name, array.astype("uint8") if array.dtype.kind == "b" else array, "class")
 
 
-def _read_array(archive: Archive, file: PurePosixPath, limits: Limits) -> Any:
+def _read_array(archive: Archive, file: PurePosixPath, limits: UploadLimits) -> Any:
     """One array of numbers or text; its header's claim is compared with its bytes before any memory is taken for it."""
     import numpy as np
 
@@ -132,7 +132,7 @@ def _read_array(archive: Archive, file: PurePosixPath, limits: Limits) -> Any:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _pixels(name: str, array: Any, limits: Limits) -> Tensor:
+def _pixels(name: str, array: Any, limits: UploadLimits) -> Tensor:
     """Bytes (N, C, H, W) from uint8 or floats in [0, 1], of (N, H, W), (N, H, W, C) or (N, C, H, W)."""
     import numpy as np
 
@@ -173,7 +173,7 @@ def _channel_axis(name: str, shape: tuple[int, ...]) -> int:
     )
 
 
-def _class_names(archive: Archive, arrays: dict[str, PurePosixPath], limits: Limits) -> tuple[str, ...]:
+def _class_names(archive: Archive, arrays: dict[str, PurePosixPath], limits: UploadLimits) -> tuple[str, ...]:
     if "class_names" not in arrays:
         return ()
     array = _read_array(archive, arrays["class_names"], limits)

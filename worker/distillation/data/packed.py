@@ -16,7 +16,7 @@ from torch import Tensor
 from worker.distillation.data import truth
 from worker.distillation.data.truth import LISTED_AT_MOST, Labels
 from worker.distillation.errors import UploadError
-from worker.distillation.limits import Limits
+from worker.distillation.limits import UploadLimits
 from worker.distillation.parameters import Range
 
 
@@ -107,7 +107,7 @@ def check_privileged(splits: Mapping[str, tuple[Tensor, Tensor]], privileged: Ma
         raise UploadError("the privileged images differ in size or channels", "Send all of them alike.")
 
 
-def check_size(count: int, shape: tuple[int, ...], limits: Limits) -> None:
+def check_size(count: int, shape: tuple[int, ...], limits: UploadLimits) -> None:
     """See that so many images (C, H, W) of bytes may be held in memory."""
     size = count * shape[0] * shape[1] * shape[2]
     if size > limits.dataset_bytes:

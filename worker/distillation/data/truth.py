@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation.errors import UploadError
-from worker.distillation.limits import Limits
+from worker.distillation.limits import UploadLimits
 
 Labels = Literal["class", "multi_label", "target"]
 LISTED_AT_MOST = 1000
@@ -55,7 +55,9 @@ def from_array(name: str, array: Any, labels: Labels) -> Tensor:
     return target
 
 
-def check(splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, limits: Limits, named: int | None = None) -> int:
+def check(
+    splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, limits: UploadLimits, named: int | None = None
+) -> int:
     """How many classes, labels or targets there are: `named`, else as many as are held.
 
     Raises:
@@ -71,7 +73,7 @@ def check(splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, limits: L
     return _check_classes(splits, limits, named) if labels == "class" else _check_columns(splits, limits, named)
 
 
-def _check_classes(splits: Mapping[str, tuple[Tensor, Tensor]], limits: Limits, named: int | None) -> int:
+def _check_classes(splits: Mapping[str, tuple[Tensor, Tensor]], limits: UploadLimits, named: int | None) -> int:
     negative = next((split for split, (_, label) in splits.items() if int(label.min()) < 0), None)
     if negative is not None:
         raise UploadError(f"a label of the split {negative} is negative", "Number the classes from 0.")
@@ -91,7 +93,7 @@ def _check_classes(splits: Mapping[str, tuple[Tensor, Tensor]], limits: Limits, 
     return classes
 
 
-def _check_columns(splits: Mapping[str, tuple[Tensor, Tensor]], limits: Limits, named: int | None) -> int:
+def _check_columns(splits: Mapping[str, tuple[Tensor, Tensor]], limits: UploadLimits, named: int | None) -> int:
     widths = {truth.shape[1] for _, truth in splits.values()}
     if len(widths) > 1:
         raise UploadError("training and test labels differ in number", "Send the same labels or targets for both.")

@@ -1,4 +1,8 @@
-"""Exports: a student as files that somebody can use without this project, each checked before it is published."""
+"""Exports: a student as files that somebody can use without this project, each checked before it is published.
+
+Belongs here: one file for each format, and what measures the exported file. Does not: the report (`reporting/`). May
+import `contract.py` and `errors.py`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.export import onnx, safetensors
 from worker.distillation.export.card import Card
-from worker.distillation.source import InputContract
 
 WRITERS: Mapping[str, Callable[[nn.Module, Card, Path], None]] = {"safetensors": safetensors.write, "onnx": onnx.write}
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from worker.distillation.source import InputContract
+from worker.distillation.contract import InputContract
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from worker.distillation.contract import InputContract
 from worker.distillation.export.portable import portable, random_images
-from worker.distillation.source import InputContract
 
 WARM_UP_RUNS, RUNS_AT_MOST, SECONDS_AT_MOST = 3, 100, 2.0
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import EngineError
 from worker.distillation.export.card import Card
 from worker.distillation.export.portable import portable, random_images
-from worker.distillation.source import InputContract
 
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
 """An output may differ by `ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * (the largest output of the batch)`."""

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from worker.distillation.source import InputContract
+from worker.distillation.contract import InputContract
 
 
 def portable(network: nn.Module) -> nn.Module:

@@ -1,6 +1,9 @@
 """Networks by name, always with fresh weights: nothing is ever downloaded.
 
-Every file of this folder has `NETWORKS` (name to Network) or `PATTERN` (the names of a library).
+Belongs here: network definitions, which have `NETWORKS` (name to Network) or `PATTERN` (the names of a library), and
+networks made of others: ensembles, and students behind another's classifier. Does not: looking at networks
+(`introspection/`), their weights (`initial_weights/`, `uploads/`). May import `contract.py`, `parameters.py`,
+`precision.py`, `errors.py` and `introspection/`.
 """
 
 import difflib
@@ -12,10 +15,10 @@ from typing import Any
 
 from torch import nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Network, NoOptions, Pattern
 from worker.distillation.parameters import parse
-from worker.distillation.source import InputContract
 
 
 def build(name: str, classes: int, contract: InputContract, options: dict[str, Any] | None = None) -> nn.Module:

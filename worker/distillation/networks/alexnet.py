@@ -10,9 +10,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.networks.family import Network, check_size
 from worker.distillation.parameters import Range
-from worker.distillation.source import InputContract
 
 LEAST = 63
 """Pixels of the smallest images."""

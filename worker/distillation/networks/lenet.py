@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.networks.family import Network, check_size
 from worker.distillation.parameters import Range
-from worker.distillation.source import InputContract
 
 LEAST = 16
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}

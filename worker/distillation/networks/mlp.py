@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from torch import nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.networks.family import Network
 from worker.distillation.parameters import Items, Range
-from worker.distillation.source import InputContract
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.networks.family import Network
 from worker.distillation.networks.residual import BasicBlock, blocks_at_each_of_three, group, initialise
 from worker.distillation.parameters import Range
-from worker.distillation.source import InputContract
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 WIDE_DEPTHS = (8, 32)

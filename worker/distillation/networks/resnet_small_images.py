@@ -11,10 +11,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.networks.family import Network
 from worker.distillation.networks.residual import BasicBlock, group, initialise
 from worker.distillation.parameters import Range
-from worker.distillation.source import InputContract
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Of each group, by depth."""

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Pattern, on_any_device
-from worker.distillation.source import InputContract
 
 
 def build(name: str, classes: int, contract: InputContract) -> nn.Module:

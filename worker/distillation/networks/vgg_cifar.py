@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.networks.family import Network, check_size
 from worker.distillation.parameters import Range
-from worker.distillation.source import InputContract
 
 CONVOLUTIONS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """How many each of the five groups has, by the network's depth."""

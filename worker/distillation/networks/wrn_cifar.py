@@ -10,10 +10,10 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.networks.family import Network
 from worker.distillation.networks.residual import blocks_at_each_of_three, group, initialise
 from worker.distillation.parameters import Range
-from worker.distillation.source import InputContract
 
 STEM = 16
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from worker.distillation import registry
 from worker.distillation.parameters import Items, NetworkSpace, Range
+from worker.distillation.planning.search import GIVEN, Sampler, Space, choices, neighbours, size
 from worker.distillation.procedure import (
     Member,
     Plan,
@@ -16,7 +17,6 @@ from worker.distillation.procedure import (
     figure_of,
     milliseconds_of,
 )
-from worker.distillation.search import GIVEN, Sampler, Space, choices, neighbours, size
 
 FINAL = "distil"
 DEFAULT_SPACE = (NetworkSpace("resnet_cifar", {"depth": [8, 14, 20, 26, 32], "width": [8, 12, 16, 24, 32]}),)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Items, NetworkChoice
+from worker.distillation.planning.stages import companion
 from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
-from worker.distillation.stages import companion
 
 
 class Assistant(Procedure):

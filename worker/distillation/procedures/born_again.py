@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from worker.distillation.parameters import Range
+from worker.distillation.planning.stages import companion, teacher_stage
 from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
-from worker.distillation.stages import companion, teacher_stage
 
 FIRST = "generation_0"
 

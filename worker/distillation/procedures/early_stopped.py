@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import NetworkChoice, Range
-from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
-from worker.distillation.stages import (
+from worker.distillation.planning.stages import (
     companion,
     ground_truth_of,
     no_given_teacher,
@@ -15,6 +14,7 @@ from worker.distillation.stages import (
     teacher_epochs,
     teacher_stage,
 )
+from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
 
 TEACHER = "teacher"
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Items, NetworkChoice, Range
+from worker.distillation.planning.stages import companion
 from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
-from worker.distillation.stages import companion
 
 STAGE = "distil"
 

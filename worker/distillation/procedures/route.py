@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Items, NetworkChoice, Range, WeightsFile
+from worker.distillation.planning.stages import companion, no_given_teacher, split_budget, teacher_epochs, teacher_stage
 from worker.distillation.procedure import FILE, GIVEN, Plan, Procedure, ProcedureNeeds, Stage, StageResult, kl_of
-from worker.distillation.stages import companion, no_given_teacher, split_budget, teacher_epochs, teacher_stage
 
 TEACHER = "teacher"
 

@@ -8,33 +8,21 @@ What is withheld, by which means of Linux:
 
 No step needs rights, and none can be undone. The process must have one thread. It may have imported torch already, and
 may import anything later: what confines holds for threads and processes that it starts afterwards.
+
+Belongs here: system calls by which a process confines itself. Does not: deciding whether a sandbox is required
+(`worker/engine/sandbox_probe.py`). May import `process/`.
 """
 
 import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from worker.distillation.channel import Channel
-
-
-@dataclass(frozen=True)
-class Report:
-    """What is in force, and for what is not, why."""
-
-    filesystem: str = "open"
-    network: str = "shared"
-    memory: str = "open"
-    signals: str = "open"
-    why: tuple[str, ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        """Whether neither the files of others nor any network can be reached."""
-        return self.filesystem != "open" and self.network != "shared"
+from worker.distillation.process.event_pipe import Channel
+from worker.distillation.sandbox.report import Report
 
 
 def enter(job_file: Path, channel: Channel) -> bool:

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from worker.distillation.sandbox import Report, kernel, landlock, namespace, places, seccomp
+from worker.distillation.sandbox import kernel, landlock, namespace, places, seccomp
+from worker.distillation.sandbox.report import Report
 
 
 def confine(folder: Path, ranks: int, gpu: bool, process: int, version: int | None = None) -> Report:

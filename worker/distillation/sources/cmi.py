@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from worker.distillation.introspection.taps import penultimate
 from worker.distillation.parameters import Range
 from worker.distillation.randomness import seed_for
 from worker.distillation.synthesis.augmentation import random_affine
@@ -15,7 +16,6 @@ from worker.distillation.synthesis.instances import FeatureMemory, Head, contras
 from worker.distillation.synthesis.judge import Seen
 from worker.distillation.synthesis.latents import BETAS, LatentParameters, LatentSource, load, state_of
 from worker.distillation.synthesis.rounds import update
-from worker.distillation.taps import penultimate
 
 
 class Cmi(HeldOutSource, LatentSource):

@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 import torch
 from torch import nn
 
+from worker.distillation.contract import InputContract
 from worker.distillation.data import samplers
 from worker.distillation.data.augmentation import Views
 from worker.distillation.data.images import Images
 from worker.distillation.data.strong_views import STRONGEST, StrongViews
-from worker.distillation.division import Division
+from worker.distillation.distributed.division import Division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
-from worker.distillation.source import InputContract, Position, Source, SourceContext, SourceNeeds
+from worker.distillation.source import Position, Source, SourceContext, SourceNeeds
 from worker.distillation.step import Batch
 from worker.distillation.task import EVERY_TASK
 

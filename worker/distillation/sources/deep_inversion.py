@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from worker.distillation.parameters import Range
+from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
 from worker.distillation.synthesis.held import HeldOutSource
 from worker.distillation.synthesis.judge import Weights
 from worker.distillation.synthesis.rounds import RoundParameters
-from worker.distillation.synthesis.statistics import BatchStatistics
 
 
 class DeepInversion(HeldOutSource):

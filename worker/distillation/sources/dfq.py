@@ -6,13 +6,13 @@ from typing import Annotated
 
 from torch import Tensor
 
+from worker.distillation.introspection.taps import Tapped
 from worker.distillation.parameters import Range
 from worker.distillation.source import SourceNeeds
+from worker.distillation.synthesis.batch_norm_statistics import check_kept
 from worker.distillation.synthesis.judge import Weights
 from worker.distillation.synthesis.latents import BETAS
-from worker.distillation.synthesis.statistics import check_kept
 from worker.distillation.synthesis.trained import FAST, GeneratorParameters, TrainedSource
-from worker.distillation.taps import Tapped
 
 
 class Dfq(TrainedSource):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from worker.distillation.parameters import Range
+from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
 from worker.distillation.synthesis.latents import BETAS, LatentParameters, LatentSource, load, state_of
-from worker.distillation.synthesis.statistics import BatchStatistics
 
 
 class FastMeta(LatentSource):

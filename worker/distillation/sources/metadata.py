@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from worker.distillation.activations import ActivationStatistics
 from worker.distillation.errors import Diverged, Problem, SpecError
+from worker.distillation.introspection.taps import Tapped, penultimate
 from worker.distillation.parameters import Range, StatisticsFile
 from worker.distillation.source import SourceContext, SourceNeeds
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
 from worker.distillation.synthesis.round_watch import RoundWatch
-from worker.distillation.taps import Tapped, penultimate
+from worker.distillation.uploads.activation_statistics import ActivationStatistics
 
 FEW_CLASSES_HINT = "raise the source's iterations, and see that the statistics are of this teacher's classes"
 

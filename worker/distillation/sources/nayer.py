@@ -10,8 +10,9 @@ from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import EmbeddingsFile, Range
-from worker.distillation.synthesis import labels
 from worker.distillation.synthesis.latents import BETAS, LatentParameters, LatentSource, load, state_of
+from worker.distillation.synthesis.noisy_layer import NoisyLayer
+from worker.distillation.uploads import class_embeddings
 
 LEAST_SIZE = 64
 """Of orthogonal embeddings."""
@@ -57,7 +58,7 @@ class Nayer(LatentSource):
         self.embedding = self._embedding()
         self.generator = self.new_generator(0)
         sets, images = self._sets(), min(self.generator_batch, context.classes)
-        self.layer = labels.NoisyLayer(self.embedding.shape[1], self.parameters.latent, sets, images).to(context.device)
+        self.layer = NoisyLayer(self.embedding.shape[1], self.parameters.latent, sets, images).to(context.device)
         both = [*self.generator.parameters(), *self.layer.parameters()]
         self.optimizer = torch.optim.Adam(both, self.parameters.generator_learning_rate, BETAS)
 
@@ -98,9 +99,9 @@ class Nayer(LatentSource):
         if given is not None:
             if given not in context.files:
                 raise SpecError([Problem("/source/embeddings", f"the job has no file {given!r}")])
-            return labels.load(context.files[given], context.classes, context.device)
+            return class_embeddings.load(context.files[given], context.classes, context.device)
         size = self.parameters.embedding_size or max(LEAST_SIZE, context.classes)
-        return labels.orthogonal(context.classes, size, context.seed).to(context.device)
+        return class_embeddings.orthogonal(context.classes, size, context.seed).to(context.device)
 
     def _sets(self) -> int:
         return -(-self.generator_batch // self.context.classes)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.data.samplers import generator
-from worker.distillation.division import Division
+from worker.distillation.distributed.division import Division
 from worker.distillation.parameters import Range
 from worker.distillation.source import (
     DATA_FREE_TRAINING,

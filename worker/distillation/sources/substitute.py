@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from worker.distillation.data import samplers
 from worker.distillation.data.augmentation import Views
-from worker.distillation.division import Division
+from worker.distillation.distributed.division import Division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
 from worker.distillation.source import (

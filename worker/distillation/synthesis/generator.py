@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.distillation.source import InputContract
+from worker.distillation.contract import InputContract
 
 Resolution = Literal["full", "half"]
 Output = Literal["tanh", "affine"]

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.introspection.taps import Tapped, penultimate
 from worker.distillation.step import Outputs
-from worker.distillation.synthesis import losses
+from worker.distillation.synthesis import generator_losses
+from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
 from worker.distillation.synthesis.live import evaluating
-from worker.distillation.synthesis.statistics import BatchStatistics
-from worker.distillation.taps import Tapped, penultimate
 
 
 @dataclass(frozen=True)
@@ -64,44 +64,46 @@ class Seen:
     """The outputs are not classes of which an image shows one, but labels each of which it may have."""
 
     def one_hot(self) -> Tensor:
-        return losses.one_hot(self.rows(self.logits), self.target)
+        return generator_losses.one_hot(self.rows(self.logits), self.target)
 
     def information_entropy(self) -> Tensor:
-        entropy = losses.information_entropy_of_each if self.independent else losses.information_entropy
+        entropy = (
+            generator_losses.information_entropy_of_each if self.independent else generator_losses.information_entropy
+        )
         return entropy(self.logits)
 
     def rows(self, logits: Tensor) -> Tensor:
         """Logits of which each row is one choice among classes."""
-        return losses.decisions(logits) if self.independent else logits
+        return generator_losses.decisions(logits) if self.independent else logits
 
     def activation(self) -> Tensor:
         assert self.feature is not None
-        return losses.activation(self.feature)
+        return generator_losses.activation(self.feature)
 
     def adversarial(self) -> Tensor:
-        return self._mean(losses.adversarial)
+        return self._mean(generator_losses.adversarial)
 
     def disagreement(self) -> Tensor:
-        return self._mean(losses.disagreement)
+        return self._mean(generator_losses.disagreement)
 
     def divergence(self) -> Tensor:
-        return self._mean(losses.divergence)
+        return self._mean(generator_losses.divergence)
 
     def boundary(self) -> Tensor:
-        return self._mean(losses.boundary)
+        return self._mean(generator_losses.boundary)
 
     def competition(self) -> Tensor:
-        return self._mean(losses.competition)
+        return self._mean(generator_losses.competition)
 
     def batch_statistics(self) -> Tensor:
         assert self.statistics is not None
         return self.statistics.distance()
 
     def total_variation(self) -> Tensor:
-        return losses.total_variation(self.image)
+        return generator_losses.total_variation(self.image)
 
     def energy(self) -> Tensor:
-        return losses.energy(self.image)
+        return generator_losses.energy(self.image)
 
     def _mean(self, loss: Any) -> Tensor:
         """Of a loss (answer, teacher's logits) over the students."""

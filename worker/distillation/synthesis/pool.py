@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.source import InputContract
 
 SHARD_BYTES = 4 * 2**20
 

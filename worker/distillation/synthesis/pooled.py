@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.parameters import Range
+from worker.distillation.precision import Precision, resolve
 from worker.distillation.randomness import seed_for
 from worker.distillation.source import (
     DATA_FREE_TRAINING,
@@ -23,7 +24,6 @@ from worker.distillation.source import (
 from worker.distillation.step import Batch, Outputs
 from worker.distillation.synthesis.augmentation import random_affine
 from worker.distillation.synthesis.pool import pool_within
-from worker.distillation.synthesis.precision import Precision, resolve
 
 STEPS_PER_EPOCH = 120  # as published for DAFL
 PREVIEWS = 64

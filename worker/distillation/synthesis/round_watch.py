@@ -18,7 +18,7 @@ from worker.distillation.synthesis.collapse import (
     distance,
     spread,
 )
-from worker.distillation.synthesis.losses import balance
+from worker.distillation.synthesis.generator_losses import balance
 
 POOR_ROUNDS, POOR_STEPS = 3, 100
 """How many rounds in a row, of how many steps together, may show too few classes."""

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.errors import Diverged, Problem, SpecError
+from worker.distillation.introspection.taps import Tapped
 from worker.distillation.parameters import Range
 from worker.distillation.source import SourceContext, SourceNeeds
 from worker.distillation.synthesis.augmentation import random_roll
+from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics, check_kept
 from worker.distillation.synthesis.collapse import corrected
 from worker.distillation.synthesis.judge import AGAINST_STUDENTS, Judge, Seen, Weights
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
 from worker.distillation.synthesis.round_watch import RoundWatch
-from worker.distillation.synthesis.statistics import BatchStatistics, check_kept
-from worker.distillation.taps import Tapped
 
 FEW_CLASSES_HINT = "raise the source's one_hot_weight or iterations, or lower its statistics_weight"
 

@@ -13,9 +13,9 @@ from worker.distillation.source import Position, SourceContext
 from worker.distillation.synthesis import generator
 from worker.distillation.synthesis.collapse import corrected
 from worker.distillation.synthesis.generator import Output, Resolution
+from worker.distillation.synthesis.generator_training import GeneratorTraining
 from worker.distillation.synthesis.judge import Judge, Weights
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
-from worker.distillation.synthesis.training import GeneratorTraining
 
 FAST: Mapping[str, Any] = {
     "generator_resolution": "half", "generator_width": 32, "generator_batch": 256,

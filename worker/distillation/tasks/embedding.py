@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.retrieval import average_precision, measure, rankings
 from worker.distillation.task import Predict, Task, Verdict, exceeds_chance, predict
+from worker.distillation.tasks.retrieval import average_precision, measure, rankings
 
 if TYPE_CHECKING:
     from worker.distillation.data.images import Images

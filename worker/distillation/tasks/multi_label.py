@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.logits import binary_kl
+from worker.distillation.losses.logits import binary_kl
 from worker.distillation.task import Predict, Task, Verdict, exceeds_chance, predict
 
 if TYPE_CHECKING:

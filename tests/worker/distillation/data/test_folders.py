@@ -15,7 +15,7 @@ from PIL import Image
 from worker.distillation.data import folders
 from worker.distillation.data.packed import Options, Packed
 from worker.distillation.errors import UploadError
-from worker.distillation.limits import Limits
+from worker.distillation.limits import UploadLimits
 
 RNG = np.random.default_rng(0)
 
@@ -42,11 +42,11 @@ def write(path: Path, files: dict[str, bytes]) -> None:
             archive.writestr(name, data)
 
 
-def read(path: Path, limits: Limits | None = None, **options: Any) -> Packed:
-    return folders.read(path, Options(**options), limits or Limits())
+def read(path: Path, limits: UploadLimits | None = None, **options: Any) -> Packed:
+    return folders.read(path, Options(**options), limits or UploadLimits())
 
 
-def refused(path: Path, words: str, limits: Limits | None = None) -> None:
+def refused(path: Path, words: str, limits: UploadLimits | None = None) -> None:
     with pytest.raises(UploadError, match=words) as caught:
         read(path, limits)
     assert caught.value.hint
@@ -203,6 +203,6 @@ def test_entry_that_inflates_to_more_than_it_says_is_refused(path: Path):
 
 def test_limits(path: Path):
     write(path, {f"{name}/1.png": picture() for name in "ab"})
-    refused(path, "64 pixels; at most 63", Limits(pixels=63))
-    refused(path, "bytes; at most 20 are read", Limits(entry_bytes=20))
-    refused(path, "384 bytes when packed", Limits(dataset_bytes=383))
+    refused(path, "64 pixels; at most 63", UploadLimits(pixels=63))
+    refused(path, "bytes; at most 20 are read", UploadLimits(entry_bytes=20))
+    refused(path, "384 bytes when packed", UploadLimits(dataset_bytes=383))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from worker.distillation.contract import InputContract
 from worker.distillation.data.images import Images, _affine, fit, has_split
 from worker.distillation.errors import UploadError
-from worker.distillation.source import InputContract
 
 GREY = InputContract(1, 8, 8, (0.25,), (0.5,))
 RGB = InputContract(3, 8, 8, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))

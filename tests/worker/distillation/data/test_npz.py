@@ -15,7 +15,7 @@ from safetensors import safe_open
 from worker.distillation.data import npz
 from worker.distillation.data.packed import Options, Packed
 from worker.distillation.errors import UploadError
-from worker.distillation.limits import Limits
+from worker.distillation.limits import UploadLimits
 
 RNG = np.random.default_rng(0)
 LABEL = np.arange(6) % 3
@@ -31,11 +31,11 @@ def save(path: Path, **arrays: Any) -> None:
         np.savez(file, **arrays)
 
 
-def read(path: Path, limits: Limits | None = None, **options: Any) -> Packed:
-    return npz.read(path, Options(**options), limits or Limits())
+def read(path: Path, limits: UploadLimits | None = None, **options: Any) -> Packed:
+    return npz.read(path, Options(**options), limits or UploadLimits())
 
 
-def refused(path: Path, words: str, limits: Limits | None = None) -> None:
+def refused(path: Path, words: str, limits: UploadLimits | None = None) -> None:
     with pytest.raises(UploadError, match=words) as caught:
         read(path, limits)
     assert caught.value.hint
@@ -183,9 +183,9 @@ def test_bomb_is_refused(path: Path):
 
 def test_limits_of_an_archive(path: Path):
     save(path, images=pixels(6, 8, 8), labels=LABEL)
-    refused(path, "2 entries", Limits(entries=1))
-    refused(path, "inflates to more than 500", Limits(inflated_bytes=500))
-    refused(path, "384 bytes when packed", Limits(dataset_bytes=383))
+    refused(path, "2 entries", UploadLimits(entries=1))
+    refused(path, "inflates to more than 500", UploadLimits(inflated_bytes=500))
+    refused(path, "384 bytes when packed", UploadLimits(dataset_bytes=383))
 
 
 def test_truncated_archive_is_refused(path: Path):

@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.uploads import DatasetOptions
+from models.spec.upload_specs import DatasetOptions
 from tests.worker.distillation.data.test_npz import pixels, save
 from tests.worker.distillation.trial import contract_of
 from worker.distillation.data import folders, npz
 from worker.distillation.data.images import Images
 from worker.distillation.data.packed import Options, Packed
 from worker.distillation.errors import UploadError
-from worker.distillation.inspect import inspect
-from worker.distillation.limits import Limits
+from worker.distillation.limits import UploadLimits
+from worker.distillation.uploads.inspect_upload import inspect
 
 LABELS = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 1]])
 TARGETS = np.array([[0.5, -2.0], [1.5, -2.0], [2.5, -2.0], [3.5, -2.0]])
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def read(path: Path, labels: str = "class") -> Packed:
-    return npz.read(path, Options(labels=labels), Limits())  # type: ignore[arg-type]
+    return npz.read(path, Options(labels=labels), UploadLimits())  # type: ignore[arg-type]
 
 
 def refused(path: Path, labels: str, words: str) -> None:
@@ -119,7 +119,7 @@ def test_cameras_and_queries(path: Path, tmp_path: Path) -> None:
 
 def test_folders_name_classes_alone(path: Path) -> None:
     with pytest.raises(UploadError, match="one class for each picture"):
-        folders.read(path, Options(labels="target"), Limits())
+        folders.read(path, Options(labels="target"), UploadLimits())
 
 
 def test_a_part_is_held_out_of_samples_without_a_class() -> None:

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from worker.distillation import networks
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import EngineError, SpecError
 from worker.distillation.export import export
 from worker.distillation.export.onnx import ExportFailed, verify
 from worker.distillation.export.portable import portable
 from worker.distillation.export.safetensors import serialise
-from worker.distillation.source import InputContract
 
 CONTRACT = InputContract(3, 16, 16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 NAMES = ("a", "b", "ü", "d")

@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.worker.distillation.trial import contract_of
 from worker.distillation import networks
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
+from worker.distillation.introspection.taps import Tapped
 from worker.distillation.networks import resnet_cifar
-from worker.distillation.source import InputContract
-from worker.distillation.taps import Tapped
 
 GREY = contract_of(1, 32)
 

@@ -10,10 +10,10 @@ from tests.worker.distillation.trial import PAIRS, Trial, contract_of, objective
 from worker.distillation import networks, registry
 from worker.distillation.catalogue import first_sentence
 from worker.distillation.errors import SpecError
+from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext
 from worker.distillation.parameters import schema
 from worker.distillation.step import Outputs
-from worker.distillation.taps import Tapped
 
 NAMES = registry.names("objectives")
 CASES = [(name, values) for name in NAMES for values in variants(name)]

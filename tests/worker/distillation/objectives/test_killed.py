@@ -10,7 +10,7 @@ from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run
 from tests.worker.distillation.trial import PAIRS, STAND_INS, objective_of, variants
 from worker.distillation import networks, registry
 from worker.distillation.check import check
-from worker.distillation.job import read_contract
+from worker.distillation.contract import read_contract
 from worker.distillation.run import Run
 
 OUTPUTS, SAMPLES, STEPS = 4, 48, 3

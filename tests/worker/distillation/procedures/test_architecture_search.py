@@ -9,10 +9,10 @@ import torch
 from tests.worker.distillation.killed_runs import run_killed, run_whole, same_bits
 from tests.worker.distillation.procedures.plans import STUDENT, plan_of, procedure_of
 from tests.worker.distillation.procedures.trained import HALF, report_of, run_in, taught, weights_of
-from worker.distillation import appraisal
 from worker.distillation.check import check
 from worker.distillation.errors import SpecError
 from worker.distillation.procedure import GIVEN, StageResult, figure_of, milliseconds_of
+from worker.distillation.trainer import appraisal
 
 SPACE = [{"network": "lenet", "options": {"first": [2, 4], "hidden": [8, 16, 32]}}, {"network": "lenet5"}]
 SEARCH = {"name": "architecture_search", "space": SPACE, "trials": 4, "trial_fraction": 0.5, "population": 2}

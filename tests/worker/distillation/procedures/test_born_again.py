@@ -10,9 +10,9 @@ import torch
 from tests.worker.distillation.killed_runs import same_bits
 from tests.worker.distillation.procedures.plans import STUDENT, plan_of, procedure_of, stages_of
 from tests.worker.distillation.procedures.trained import report_of, run, run_in, taught, terms_of, weights_of
-from worker.distillation.channel import Channel
 from worker.distillation.job import Job
 from worker.distillation.procedure import GIVEN
+from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
 from worker.distillation.source import Position
 

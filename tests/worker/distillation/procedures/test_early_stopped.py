@@ -18,8 +18,8 @@ from tests.worker.distillation.procedures.trained import (
     with_teacher_of,
 )
 from worker.distillation.check import check
-from worker.distillation.composition import weight_at
 from worker.distillation.errors import SpecError
+from worker.distillation.trainer.objective_sum import weight_at
 
 STEPS = {"steps": 6}
 BOTH = replace(STUDENT, objectives=({"name": "cross_entropy"}, *ALONE))

@@ -6,9 +6,9 @@ import shutil
 import torch
 
 from tests.worker.distillation.killed_runs import job_of
-from worker.distillation.channel import Channel
+from worker.distillation.introspection.taps import Tapped, parameters_through
+from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
-from worker.distillation.taps import Tapped, parameters_through
 
 FITNETS = {"name": "two_stage", "preset": "fitnets", "guided": "relu2", "hint": "relu2"}
 

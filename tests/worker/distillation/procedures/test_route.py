@@ -22,8 +22,9 @@ from tests.worker.distillation.procedures.trained import (
 )
 from worker.distillation import networks
 from worker.distillation.check import check
+from worker.distillation.contract import read_contract
 from worker.distillation.errors import SpecError
-from worker.distillation.job import Job, read_contract
+from worker.distillation.job import Job
 from worker.distillation.procedure import GIVEN, StageResult, kl_of
 
 UNTAUGHT = {"teacher": None}

@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from tests.worker.distillation.killed_runs import INPUT, events_of, job_of
-from worker.distillation.channel import Channel
 from worker.distillation.job import Job
+from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
 
 CE, KD = {"name": "cross_entropy", "weight": 1.0}, {"name": "kd", "weight": 1.0}

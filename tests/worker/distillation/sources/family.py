@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worker.distillation import registry
+from worker.distillation.contract import InputContract
+from worker.distillation.introspection.taps import Tapped
 from worker.distillation.parameters import parse
-from worker.distillation.source import InputContract, Position, Source, SourceContext
-from worker.distillation.taps import Tapped
+from worker.distillation.source import Position, Source, SourceContext
 
 CPU = torch.device("cpu")
 PARAMETERS: dict[str, dict[str, Any]] = {

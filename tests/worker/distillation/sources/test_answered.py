@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.worker.distillation.killed_runs import job_of, run_killed, run_whole, same_bits, student_of
+from worker.distillation.contract import InputContract
 from worker.distillation.data.images import Images
 from worker.distillation.errors import Collapsed, SpecError
-from worker.distillation.source import InputContract, Position, SourceContext
+from worker.distillation.introspection.taps import Tapped
+from worker.distillation.source import Position, SourceContext
 from worker.distillation.sources.noise import Noise
 from worker.distillation.sources.substitute import Substitute
-from worker.distillation.taps import Tapped
 
 CONTRACT = InputContract(2, 6, 10, (0.5, 0.4), (0.25, 0.2))
 CPU = torch.device("cpu")

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from worker.distillation.checkpoint import snapshot
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
+from worker.distillation.introspection.taps import Tapped
 from worker.distillation.parameters import parse, schema
-from worker.distillation.source import InputContract, Position, SourceContext
+from worker.distillation.source import Position, SourceContext
 from worker.distillation.sources.dafl import Dafl
-from worker.distillation.taps import Tapped
+from worker.distillation.trainer.checkpoint import snapshot
 
 SMALL = {"latent": 6, "generator_width": 4, "generator_batch": 16, "pool_images": 40, "generator_learning_rate": 0.01}
 

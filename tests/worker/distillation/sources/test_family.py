@@ -8,13 +8,13 @@ import torch
 
 from tests.worker.distillation.sources.family import PARAMETERS, ROUNDS, Game, made, network
 from worker.distillation import registry
-from worker.distillation.checkpoint import snapshot
 from worker.distillation.errors import Collapsed, Diverged, SpecError
 from worker.distillation.source import Position
 from worker.distillation.sources import cmi
 from worker.distillation.step import Outputs
 from worker.distillation.synthesis.augmentation import random_affine
 from worker.distillation.synthesis.round_watch import RoundWatch
+from worker.distillation.trainer.checkpoint import snapshot
 
 each_source = pytest.mark.parametrize("name", PARAMETERS)
 each_with_rounds = pytest.mark.parametrize("name", ROUNDS)

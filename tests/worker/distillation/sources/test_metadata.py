@@ -9,12 +9,12 @@ from safetensors.torch import load_file, save_file
 from distillery_client.statistics import collect
 from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run_whole, same_bits, student_of
 from worker.distillation import networks
+from worker.distillation.contract import read_contract
 from worker.distillation.errors import Collapsed, Diverged, SpecError
-from worker.distillation.job import read_contract
+from worker.distillation.introspection.taps import Tapped
 from worker.distillation.parameters import parse
 from worker.distillation.source import Position, SourceContext
 from worker.distillation.sources.metadata import Metadata
-from worker.distillation.taps import Tapped
 
 CONTRACT = read_contract(INPUT)
 SMALL = {"generator_batch": 16, "iterations": 4, "rounds": 2, "augmentation_probability": 0.0, "precision": "fp32"}

@@ -6,11 +6,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.worker.distillation.sources.family import CPU, PARAMETERS, SMALL, Game, made, network
+from worker.distillation.contract import InputContract
+from worker.distillation.introspection.taps import Tapped
 from worker.distillation.parameters import parse
-from worker.distillation.source import InputContract, SourceContext
+from worker.distillation.source import SourceContext
 from worker.distillation.sources.nayer import Nayer
-from worker.distillation.synthesis import labels
-from worker.distillation.taps import Tapped
+from worker.distillation.uploads import class_embeddings
 
 
 def test_every_layer_serves_each_class_once():
@@ -45,7 +46,7 @@ def test_layers_are_new_every_round_and_generators_after_their_life():
 
 def test_given_embeddings_are_what_the_generator_reads(tmp_path):
     rows = torch.randn(3, 7)
-    save_file({labels.KEY: rows}, tmp_path / "embeddings")
+    save_file({class_embeddings.KEY: rows}, tmp_path / "embeddings")
     teacher = Tapped(network(0).eval().requires_grad_(False), torch.zeros(2, 2, 8, 12))
     contract = InputContract(2, 8, 12, (0.5, 0.5), (0.2, 0.2))
     values = SMALL | PARAMETERS["nayer"] | {"generator_width": 4, "latent": 6, "embeddings": "fil_1"}

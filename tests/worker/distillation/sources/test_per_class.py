@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from worker.distillation.contract import InputContract
 from worker.distillation.data.images import Images
 from worker.distillation.errors import SpecError
-from worker.distillation.source import InputContract, Position, SourceContext
+from worker.distillation.source import Position, SourceContext
 from worker.distillation.sources.dataset import Dataset
 
 CONTRACT = InputContract(1, 8, 8, (0.5,), (0.25,))

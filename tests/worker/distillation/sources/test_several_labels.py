@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from tests.worker.distillation.killed_runs import INPUT, events_of, job_of, run_killed, same_bits, student_of
 from worker.distillation import networks
-from worker.distillation.channel import Channel
-from worker.distillation.job import read_contract
-from worker.distillation.results import Results
+from worker.distillation.contract import read_contract
+from worker.distillation.process.event_pipe import Channel
+from worker.distillation.reporting.results import Results
 from worker.distillation.run import Run
 from worker.distillation.source import Source
 from worker.distillation.step import Outputs

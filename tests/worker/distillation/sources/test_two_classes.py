@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 
 from tests.worker.distillation.killed_runs import events_of, job_of, write_inputs
 from worker.distillation import networks
-from worker.distillation.channel import Channel
 from worker.distillation.check import check
-from worker.distillation.job import read_contract
+from worker.distillation.contract import read_contract
+from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
 
 SMALL = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from worker.distillation.source import InputContract
+from worker.distillation.contract import InputContract
 from worker.distillation.synthesis.generator import Generator, seeded
 
 CPU = torch.device("cpu")

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from worker.distillation.checkpoint import encode, snapshot
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
-from worker.distillation.source import InputContract
 from worker.distillation.synthesis import pool as pool_module
 from worker.distillation.synthesis.pool import ImagePool, pool_within
+from worker.distillation.trainer.checkpoint import encode, snapshot
 
 CPU = torch.device("cpu")
 SHAPE, CLASSES = (1, 2, 3), 4

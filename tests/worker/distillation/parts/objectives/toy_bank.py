@@ -2,13 +2,13 @@
 
 import torch
 
-from worker.distillation.objective import Needs, Objective
+from worker.distillation.objective import Objective, ObjectiveNeeds
 
 
 class ToyBank(Objective):
     """Pulls each sample's logits towards a running mean of its own past."""
 
-    needs = Needs(fields=("index",), teacher=False)
+    needs = ObjectiveNeeds(fields=("index",), teacher=False)
 
     def build(self, context):
         self.register_buffer("bank", torch.zeros(context.examples, context.student.logits.shape[1]))

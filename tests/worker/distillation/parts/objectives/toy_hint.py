@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from worker.distillation.objective import Objective, Taps
+from worker.distillation.introspection.tap_map import Taps
+from worker.distillation.objective import Objective
 
 
 class ToyHint(Objective):

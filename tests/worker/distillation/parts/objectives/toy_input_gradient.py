@@ -3,13 +3,13 @@
 import torch
 from torch.nn.functional import cross_entropy
 
-from worker.distillation.objective import Needs, Objective
+from worker.distillation.objective import Objective, ObjectiveNeeds
 
 
 class ToyInputGradient(Objective):
     """Distance of the two networks' input gradients, by double back-propagation."""
 
-    needs = Needs(fields=("label",), input_gradient=True)
+    needs = ObjectiveNeeds(fields=("label",), input_gradient=True)
 
     def forward(self, step):
         image = step.batch.image

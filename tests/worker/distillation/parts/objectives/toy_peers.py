@@ -2,13 +2,13 @@
 
 from torch.nn.functional import cross_entropy, kl_div
 
-from worker.distillation.objective import Needs, Objective
+from worker.distillation.objective import Objective, ObjectiveNeeds
 
 
 class ToyPeers(Objective):
     """Cross-entropy with the label, and the divergence from every peer."""
 
-    needs = Needs(fields=("label",), teacher=False)
+    needs = ObjectiveNeeds(fields=("label",), teacher=False)
 
     def forward(self, step):
         ours = step.student.logits.log_softmax(1)

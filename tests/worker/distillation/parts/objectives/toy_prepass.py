@@ -3,13 +3,13 @@
 import torch
 from torch.nn.functional import cross_entropy
 
-from worker.distillation.objective import Needs, Objective
+from worker.distillation.objective import Objective, ObjectiveNeeds
 
 
 class ToyPrepass(Objective):
     """Imitates the teacher where it is good."""
 
-    needs = Needs(fields=("label",), prepass=True)
+    needs = ObjectiveNeeds(fields=("label",), prepass=True)
 
     def build(self, context):
         self.register_buffer("worst", torch.zeros(()))

@@ -1,0 +1,135 @@
+"""Reading JSON bodies more strictly than the framework does, and the base of all bodies."""
+
+import json
+import math
+from collections.abc import Callable, Coroutine
+from email.message import Message
+from typing import Any, NoReturn
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
+
+from api.http.errors import MalformedJson, TooLarge, UnsupportedMediaType
+
+JSON_BYTES = 2**20
+"""Largest JSON body."""
+DEPTH = 64
+"""Deepest nesting of a JSON body."""
+
+
+class Asked(BaseModel):
+    """A body that a client sends: unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Shown(BaseModel):
+    """A body that the API answers with. A number that is not finite is null."""
+
+    model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
+
+
+class StrictRequest(Request):
+    """A request whose JSON body is bounded, finite and storable."""
+
+    async def load(self) -> None:
+        """Read and parse the body once.
+
+        Raises:
+            TooLarge: it has more than `JSON_BYTES` bytes.
+            UnsupportedMediaType: it says that it is something else than JSON.
+            MalformedJson: it is not JSON, or holds NaN, an infinity, a NUL character or half of a surrogate pair.
+        """
+        chunks, size = [], 0
+        announced = self.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > JSON_BYTES:
+            raise TooLarge(f"A JSON body may have {JSON_BYTES} bytes, not {announced}.")
+        async for chunk in self.stream():
+            size += len(chunk)
+            if size > JSON_BYTES:
+                raise TooLarge(f"A JSON body may have {JSON_BYTES} bytes.")
+            chunks.append(chunk)
+        self._body = b"".join(chunks)
+        if self._body:
+            _require_json(self.headers.get("content-type"))
+            self._json = parse(self._body)
+
+
+class StrictRoute(APIRoute):
+    """A route that reads its JSON body as a `StrictRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        original, has_body = super().get_route_handler(), self.body_field is not None
+
+        async def handler(request: Request) -> Response:
+            strict = StrictRequest(request.scope, request.receive)
+            if has_body:
+                await strict.load()
+            return await original(strict)
+
+        return handler
+
+
+def parse(body: bytes) -> Any:
+    """The value of a JSON text, strictly.
+
+    Raises:
+        MalformedJson: with a sentence that says what and where.
+    """
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise MalformedJson(f"{error.msg} at line {error.lineno}, column {error.colno}.") from error
+    except UnicodeDecodeError as error:
+        raise MalformedJson("It is not UTF-8.") from error
+    except RecursionError as error:
+        raise MalformedJson(f"It is nested more than {DEPTH} deep.") from error
+    except ValueError as error:  # ours, and integers of thousands of digits
+        raise MalformedJson(f"{str(error).partition(';')[0]}.") from error
+    _check(value, DEPTH)
+    return value
+
+
+def _require_json(content_type: str | None) -> None:
+    message = Message()
+    message["content-type"] = content_type or ""
+    if message.get_content_maintype() != "application" or not (
+        message.get_content_subtype() == "json" or message.get_content_subtype().endswith("+json")
+    ):
+        raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:32]} is too large a number")
+    return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"The name {twice!r} appears twice in one object")
+    return found
+
+
+def _check(value: Any, depth: int) -> None:
+    if depth < 0:
+        raise MalformedJson(f"It is nested more than {DEPTH} deep.")
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise MalformedJson("A text holds a NUL character or half of a surrogate pair.")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check(name, depth - 1)
+            _check(item, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, depth - 1)

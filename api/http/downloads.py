@@ -1,0 +1,155 @@
+"""Bytes out: entity tags, conditions, ranges (RFC 9110), and a redirect where the storage serves clients itself."""
+
+import asyncio
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
+
+from api.http.conditional import matches
+from api.http.digests import header_of
+from api.http.errors import Internal, RangeNotSatisfiable
+from models.storage import blobs as blobs
+from models.storage.blobs import storage
+
+LINK_SECONDS = 900
+ZIP_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes in storage, and how they are served."""
+
+    name: str
+    key: str
+    content_type: str
+    size: int
+    sha256: str | None
+    inline: bool = False
+
+    @property
+    def tag(self) -> str:
+        """Its SHA-256, or where none was kept its place in storage, which is written once."""
+        return f'"{self.sha256 or hashlib.sha256(self.key.encode()).hexdigest()[:32]}"'
+
+
+def serve(request: Request, blob: Blob) -> Response:
+    """The answer to a GET or HEAD of a blob.
+
+    Raises:
+        RangeNotSatisfiable: the range begins after the end.
+        Internal: the record names bytes that are gone.
+    """
+    headers = {
+        "ETag": blob.tag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": disposition(blob.name, blob.inline),
+    }
+    if blob.sha256 is not None:
+        headers["Repr-Digest"] = header_of(blob.sha256)
+    if matches(request.headers.get("if-none-match"), blob.tag):
+        return Response(status_code=304, headers=headers)
+    if request.method == "HEAD":
+        # a HEAD knows no ranges (RFC 9110 section 14.2), and a presigned link is good for a GET only
+        return Response(headers=headers | {"Content-Length": str(blob.size)}, media_type=blob.content_type)
+    link = storage().presign(blob.key, LINK_SECONDS, blob.name.rpartition("/")[2], blob.content_type)
+    if link is not None:
+        return RedirectResponse(link, 307, {"Cache-Control": "no-store"})
+    return _stream(blob, _range(request, blob), headers)
+
+
+def _stream(blob: Blob, span: tuple[int, int] | None, headers: dict[str, str]) -> Response:
+    start, end = span or (0, blob.size)
+    try:
+        chunks = storage().get(blob.key, start, end)
+    except blobs.NotFound as error:
+        raise Internal(f"The bytes of {blob.name} are gone.") from error
+    headers["Content-Length"] = str(end - start)
+    if span is not None:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
+    return StreamingResponse(_read_ahead(chunks), 206 if span else 200, headers, blob.content_type)
+
+
+async def _read_ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The same chunks; while one is sent, a thread reads the next."""
+    upcoming = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+    while (chunk := await upcoming) is not None:
+        upcoming = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+        yield chunk
+
+
+def _range(request: Request, blob: Blob) -> tuple[int, int] | None:
+    """Start and end (not included) of the one range that is asked for.
+
+    None sends everything: for no range, several, one of another unit or that makes no sense, and for an `If-Range` that
+    names other bytes (RFC 9110 sections 13.1.5 and 14.2).
+    """
+    found = re.fullmatch(r"bytes\s*=\s*(\d{0,32})\s*-\s*(\d{0,32})\s*", request.headers.get("range", ""))
+    condition = request.headers.get("if-range")
+    if found is None or found.groups() == ("", "") or (condition is not None and condition.strip() != blob.tag):
+        return None
+    first, last = found.groups()
+    if first and last and int(first) > int(last):
+        return None
+    start = int(first) if first else max(0, blob.size - int(last))
+    end = min(blob.size, int(last) + 1) if first and last else blob.size
+    if start >= blob.size or (not first and int(last) == 0):
+        headers = {"Content-Range": f"bytes */{blob.size}"}
+        raise RangeNotSatisfiable(f"{blob.name} has {blob.size} bytes.", headers=headers)
+    return start, end
+
+
+def disposition(name: str, inline: bool = False) -> str:
+    """A Content-Disposition that every client understands (RFC 6266)."""
+    name = name.rpartition("/")[2]
+    plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
+    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'{"inline" if inline else "attachment"}; filename="{plain}"{extended}'
+
+
+def zipped(files: Iterable[Blob]) -> Iterator[bytes]:
+    """A zip of blobs, as a stream in constant memory; nothing is compressed, since weights don't shrink."""
+    out = _Drain()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for blob in files:
+            info = zipfile.ZipInfo(blob.name)
+            info.external_attr = 0o644 << 16
+            info.file_size = blob.size
+            with archive.open(info, "w", force_zip64=blob.size >= 2**31) as entry:
+                for chunk in storage().get(blob.key):
+                    yield from _written(entry, chunk, out)
+            yield out.drain()
+    yield out.drain()
+
+
+def _written(entry: IO[bytes], chunk: bytes, out: "_Drain") -> Iterator[bytes]:
+    for offset in range(0, len(chunk), ZIP_CHUNK):
+        entry.write(chunk[offset : offset + ZIP_CHUNK])
+        yield out.drain()
+
+
+class _Drain(io.RawIOBase):
+    """A file that keeps what is written until it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self._kept += data
+        return len(data)
+
+    def drain(self) -> bytes:
+        taken, self._kept = bytes(self._kept), bytearray()
+        return taken

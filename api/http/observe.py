@@ -1,0 +1,103 @@
+"""What is seen of every request from outside: an id, one line in the log, two figures, and no exception."""
+
+import re
+import time
+
+import structlog
+import uuid6
+from prometheus_client import Counter, Histogram
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.http.errors import Internal
+from api.http.links import PREFIX, set_base
+from api.http.problem_documents import respond
+
+REQUESTS = Counter("distillery_http_requests", "Requests answered.", ["method", "route", "status"])
+SECONDS = Histogram("distillery_http_request_seconds", "Seconds until the last byte of an answer.", ["method", "route"])
+ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+CLIENT_CLOSED = 499
+
+log = structlog.get_logger("api")
+
+
+class Observe:
+    """ASGI middleware around the whole app.
+
+    A request id comes from `X-Request-ID` or is made; it is in the answer's header, in every problem and in every log
+    line. An exception that nobody handled becomes a 500 that tells nothing of the inside.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        request.state.request_id = request_id = _request_id(request)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        set_base(str(request.base_url))
+        started, status, streamed = time.perf_counter(), 0, False
+
+        async def watched(message: Message) -> None:
+            nonlocal status, streamed
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                streamed = any(value.startswith(b"text/event-stream") for _, value in message["headers"])
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    *_rate_headers(scope),
+                ]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except ClientDisconnect:
+            status = status or CLIENT_CLOSED
+        except Exception:
+            log.exception("request_failed", path=scope["path"])
+            if not status:
+                error = Internal("The service failed; the request id names this in its log.")
+                await respond(request, error)(scope, receive, watched)
+        finally:
+            _note(scope, status or CLIENT_CLOSED, time.perf_counter() - started, streamed)
+            structlog.contextvars.unbind_contextvars("request_id")
+
+
+def _rate_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """How the key stands, once the request was known to be its own."""
+    found = scope.get("state", {}).get("rate") or {}
+    return [(name.lower().encode(), value.encode()) for name, value in found.items()]
+
+
+def current_request_id() -> str | None:
+    """The id of the request that is being served."""
+    found: str | None = structlog.contextvars.get_contextvars().get("request_id")
+    return found
+
+
+def _request_id(request: Request) -> str:
+    given = request.headers.get("x-request-id", "")
+    return given if ACCEPTABLE_ID.fullmatch(given) else uuid6.uuid7().hex
+
+
+def _note(scope: Scope, status: int, seconds: float, streamed: bool) -> None:
+    # the template of the path, never the path: a label must have few values
+    route = getattr(scope.get("route"), "path", "none")
+    if route != "none" and scope["path"].startswith(f"{PREFIX}/"):
+        route = f"{PREFIX}{route}"  # which the framework leaves out
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    REQUESTS.labels(method, route, str(status)).inc()
+    if not streamed:  # how long somebody listens is no latency
+        SECONDS.labels(method, route).observe(seconds)
+    key = scope.get("state", {}).get("key_id")
+    log.info(
+        "request", method=method, path=scope["path"], status=status, milliseconds=round(seconds * 1000, 1), key=key
+    )
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -1,0 +1,91 @@
+"""The API's description of itself: what the framework makes, with errors under the type that they are sent with, and an
+example for every answer."""
+
+from functools import lru_cache
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api.http.bodies import Shown
+from api.http.errors import ApiError, Internal, Invalid
+from api.http.examples import EXAMPLES
+from api.http.problem_documents import MEDIA_TYPE
+
+REQUEST_ID = "0190f3a2b4c87d1e9f00a1b2c3d4e5f6"
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document, made once."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+            separate_input_output_schemas=app.separate_input_output_schemas,
+        )
+        for path in schema["paths"].values():
+            for operation in path.values():
+                schemas = schema["components"]["schemas"]
+                for status, answer in operation["responses"].items():
+                    _complete(status, answer.get("content", {}), schemas)
+                _complete("", operation.get("requestBody", {}).get("content", {}), schemas)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _complete(status: str, content: dict[str, Any], schemas: dict[str, Any]) -> None:
+    body = content.get("application/json")
+    if body is None:
+        return
+    if status.startswith(("4", "5")):
+        content[MEDIA_TYPE] = content.pop("application/json") | {"example": example_of_error(int(status))}
+    elif (
+        not {"example", "examples"} & {*body, *body.get("schema", {})}
+        and (example := example_of(body.get("schema", {}), schemas)) is not None
+    ):
+        body["example"] = example
+
+
+def example_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
+    """The example of a body: its own, or a page or list of those of its items; None if there is none."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        schema = schemas[name]
+        if name in known_examples():
+            return known_examples()[name]
+    if "example" in schema:
+        return schema["example"]
+    if "data" in schema.get("properties", {}):
+        items = example_of(schema["properties"]["data"], schemas)
+        return None if items is None else {"data": items, "next_cursor": None}
+    if "items" in schema:
+        item = example_of(schema["items"], schemas)
+        return None if item is None else [item]
+    return None
+
+
+@lru_cache(maxsize=1)
+def known_examples() -> dict[str, Any]:
+    """Examples by the name of their schema; the framework leaves out what is null in those of the models."""
+    found, bodies = dict(EXAMPLES), [Shown]
+    while bodies:
+        body = bodies.pop()
+        bodies += body.__subclasses__()
+        extra = body.__dict__.get("model_config", {}).get("json_schema_extra")
+        if isinstance(extra, dict) and "example" in extra:
+            found.setdefault(body.__name__, extra["example"])
+    return found
+
+
+def example_of_error(status: int) -> dict[str, Any]:
+    """A problem document of a status."""
+    kind = next((one for one in ApiError.__subclasses__() if one.status == status), Internal)
+    if kind is Invalid:
+        errors = [("/objectives/1/temperature", "must be greater than 0, not -1")]
+        return Invalid(errors).document(REQUEST_ID)
+    document = {"type": f"urn:distillery:problem:{kind.kind}", "title": kind.title, "status": status}
+    return document | {"detail": f"{(kind.__doc__ or '').strip()}", "request_id": REQUEST_ID}

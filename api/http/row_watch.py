@@ -1,0 +1,88 @@
+"""Waiting for rows to change: one poller a process feeds all who wait."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.database import reading
+from models.records import Dataset, File, Inspection, Job, Teacher
+
+Watched = type[Job] | type[Teacher] | type[Dataset] | type[File] | type[Inspection]
+Token = tuple[Any, ...]
+"""What of a row is compared: it differs whenever a reader could see a change."""
+
+log = structlog.get_logger("api")
+
+
+def token_of(record: Job | Teacher | Dataset | File | Inspection) -> Token:
+    """The token of a row as it was read."""
+    return (record.version, record.event_seq) if isinstance(record, Job) else (record.status,)
+
+
+class RowWatch:
+    """Wakes those who wait for a row, a quarter of a second after it changed at the latest."""
+
+    def __init__(self, poll_seconds: float = 0.25):
+        self._poll_seconds = poll_seconds
+        self._waiting: dict[tuple[Watched, str], dict[asyncio.Future[None], Token]] = defaultdict(dict)
+        self._poller: asyncio.Task[None] | None = None
+        self.closing = False
+
+    async def changed(self, record: Watched, identifier: str, seen: Token, seconds: float) -> None:
+        """Return when the row's token is no longer `seen`, after so many seconds, or when the process is to end."""
+        if self.closing or seconds <= 0:
+            return
+        row, future = (record, identifier), asyncio.get_running_loop().create_future()
+        self._waiting[row][future] = seen
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll())
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except TimeoutError:
+            return
+        finally:
+            del self._waiting[row][future]
+            if not self._waiting[row]:
+                del self._waiting[row]
+
+    def close(self) -> None:
+        """Send everybody home, and let nobody wait any more."""
+        self.closing = True
+        for waiting in self._waiting.values():
+            _wake(waiting)
+
+    async def _poll(self) -> None:
+        while self._waiting and not self.closing:
+            await asyncio.sleep(self._poll_seconds)
+            try:
+                tokens = await asyncio.to_thread(_tokens, list(self._waiting))
+            except SQLAlchemyError as error:
+                log.warning("watch_failed", error=type(error).__name__)  # those who wait go on waiting
+                continue
+            for row, waiting in self._waiting.items():
+                token = tokens.get(row)
+                _wake(future for future, seen in waiting.items() if seen != token)
+
+
+def _wake(futures: Iterable[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+def _tokens(rows: list[tuple[Watched, str]]) -> dict[tuple[Watched, str], Token]:
+    tokens: dict[tuple[Watched, str], Token] = {}
+    with reading() as session:
+        for record in {record for record, _ in rows}:
+            columns = (Job.version, Job.event_seq) if record is Job else (record.status,)
+            ids = [identifier for kind, identifier in rows if kind is record]
+            for start in range(0, len(ids), 500):
+                query = select(record.id, *columns).where(record.id.in_(ids[start : start + 500]))
+                tokens |= {(record, found[0]): tuple(found[1:]) for found in session.execute(query)}
+    return tokens

@@ -1,0 +1,168 @@
+"""What a job leaves behind: events, metrics, previews, artifacts."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from sqlalchemy import and_, or_, select
+
+from api.http.downloads import Blob
+from api.http.errors import BadCursor, Conflict, Gone, NotFound
+from api.http.links import link
+from api.http.paging import Page, decode_text, encode
+from api.jobs.schemas import ArtifactBody, BlobBody, EventBody, MetricBody, PreviewBody
+from api.jobs.service import find
+from models.database import reading
+from models.records import Artifact, Attempt, Event, Job, Metric, Preview
+from models.status import JobStatus
+from models.storage.blobs import storage
+
+T = TypeVar("T", bound=BlobBody)
+SHOWABLE = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
+"""Types of previews that a browser may show in place."""
+
+
+def events(key_id: str, job_id: str, after: int, limit: int, cursor: str | None = None) -> Page[EventBody]:
+    """Events with a number above `after`, oldest first; a cursor says more exactly where to go on."""
+    if cursor is not None:
+        after = _number(cursor)
+    with reading() as session:
+        find(session, key_id, job_id)
+        query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq)
+        rows = session.scalars(query.limit(limit + 1)).all()
+    shown = [event_shown(row) for row in rows[:limit]]
+    return Page(data=shown, next_cursor=encode(str(shown[-1].seq)) if len(rows) > limit else None)
+
+
+def event_shown(row: Event) -> EventBody:
+    """An event as an answer."""
+    values = {column.key: getattr(row, column.key) for column in Event.__table__.columns}
+    name = (row.data or {}).get("name") if row.type in ("preview", "artifact") else None
+    links = {"self": link(f"/jobs/{row.job_id}/{row.type}s/{name}")} if name else {}
+    return EventBody.model_validate(values | {"links": links})
+
+
+def is_told(key_id: str, job_id: str, after: int) -> bool:
+    """Whether a job has ended, and has no event above this number."""
+    with reading() as session:
+        job = find(session, key_id, job_id)
+        return JobStatus(job.status).final and after >= job.event_seq
+
+
+def metrics(
+    key_id: str, job_id: str, names: Sequence[str], after: int | None, limit: int, cursor: str | None
+) -> Page[MetricBody]:
+    """Figures in order of name and step."""
+    query = select(Metric).where(Metric.job_id == job_id)
+    if names:
+        query = query.where(Metric.name.in_(names))
+    if after is not None:
+        query = query.where(Metric.step > after)
+    if cursor is not None:
+        step, name = _place(cursor)
+        query = query.where(or_(Metric.name > name, and_(Metric.name == name, Metric.step > step)))
+    with reading() as session:
+        find(session, key_id, job_id)
+        rows = session.scalars(query.order_by(Metric.name, Metric.step).limit(limit + 1)).all()
+    shown = [MetricBody.model_validate(row) for row in rows[:limit]]
+    more = len(rows) > limit
+    return Page(data=shown, next_cursor=encode(f"{shown[-1].step}:{shown[-1].name}") if more else None)
+
+
+def artifacts(key_id: str, job_id: str) -> Page[ArtifactBody]:
+    """The files of a job, by name; none before it has succeeded."""
+    with reading() as session:
+        find(session, key_id, job_id)
+        rows = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)).all()
+    return Page(data=[_shown(row, ArtifactBody, "artifacts") for row in rows], next_cursor=None)
+
+
+def previews(key_id: str, job_id: str) -> Page[PreviewBody]:
+    """The pictures of a job, the newest first."""
+    with reading() as session:
+        find(session, key_id, job_id)
+        order = Preview.step.desc(), Preview.name
+        rows = session.scalars(select(Preview).where(Preview.job_id == job_id).order_by(*order)).all()
+    return Page(data=[_shown(row, PreviewBody, "previews") for row in rows], next_cursor=None)
+
+
+def blob(record: type[Artifact] | type[Preview], key_id: str, job_id: str, name: str) -> Blob:
+    """The bytes of a name.
+
+    Raises:
+        NotFound: the job has none of this name.
+        Gone: it had artifacts, which are no longer kept.
+    """
+    with reading() as session:
+        job = find(session, key_id, job_id)
+        row = session.scalar(select(record).where(record.job_id == job_id, record.name == name.replace("\0", "")))
+    if row is None and record is Artifact:
+        _require_kept(job)
+    if not isinstance(row, Artifact | Preview):
+        raise NotFound(f"The job has no {record.__name__.lower()} {name}.")
+    return _blob(row)
+
+
+def attempt_log(key_id: str, job_id: str, number: int) -> Blob:
+    """What the engine of an attempt wrote to its standard error.
+
+    Raises:
+        NotFound: there is no such attempt, it has not ended, or it wrote nothing.
+    """
+    with reading() as session:
+        find(session, key_id, job_id)
+        row = session.get(Attempt, (job_id, number))
+    if row is None:
+        raise NotFound(f"The job has no attempt {number}.")
+    size = storage().size(row.log_key) if row.log_key else None
+    if row.log_key is None or size is None:
+        why = "is kept once it has ended" if row.ended_at is None else "is not kept"
+        raise NotFound(f"The log of attempt {number} {why}.")
+    return Blob(f"{job_id}-{number}.log", row.log_key, "text/plain; charset=utf-8", size, None, inline=True)
+
+
+def all_artifacts(key_id: str, job_id: str) -> tuple[Job, list[Blob]]:
+    """The job, and the bytes of all its artifacts.
+
+    Raises:
+        Conflict: it has none.
+        Gone: it had some, which are no longer kept.
+    """
+    with reading() as session:
+        job = find(session, key_id, job_id)
+        rows = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)).all()
+    if not rows:
+        _require_kept(job)
+        raise Conflict(f"The job is {job.status} and has no artifacts.")
+    return job, [_blob(row) for row in rows]
+
+
+def _require_kept(job: Job) -> None:
+    if job.artifacts_removed_at is not None:
+        removed = datetime.fromtimestamp(job.artifacts_removed_at, UTC)
+        raise Gone(f"The job's artifacts were removed on {removed:%Y-%m-%d}, as their time was over: repeat the job.")
+
+
+def _blob(row: Artifact | Preview) -> Blob:
+    inline = isinstance(row, Preview) and row.content_type in SHOWABLE
+    return Blob(row.name, row.key, row.content_type, row.size, row.sha256, inline)
+
+
+def _shown(row: Artifact | Preview, body: type[T], collection: str) -> T:
+    values = {column.key: getattr(row, column.key) for column in type(row).__table__.columns}
+    return body.model_validate(values | {"links": {"self": link(f"/jobs/{row.job_id}/{collection}/{row.name}")}})
+
+
+def _number(cursor: str) -> int:
+    text = decode_text(cursor)
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise BadCursor("Send a cursor as 'next_cursor' gave it, or none.")
+    return int(text)
+
+
+def _place(cursor: str) -> tuple[int, str]:
+    step, colon, name = decode_text(cursor).partition(":")
+    if not colon or not re.fullmatch(r"\d{1,9}", step) or "\0" in name:
+        raise BadCursor("Send a cursor as 'next_cursor' gave it, or none.")
+    return int(step), name

@@ -1,0 +1,203 @@
+"""MNIST without data: DAFL from both initial weights, its ablation, and what it is to be compared with.
+
+    python -m benchmarks.datafree --data PATH/mnist.npz [--rows slices random ...] [--seeds 0 1 2 3 4]
+
+Every row is one job of the bare engine on one thread. Nothing is chosen by the test split: it measures the last student and,
+where a row has one, the running average of its weights. Rows that were measured stand in `results/datafree.jsonl` and are
+not run again, so that the script can be stopped and goes on; `--list` only prints what is there.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.bare_engine import job_file, keep_row, read_rows, run_engine
+from benchmarks.mnist import digits
+from models.spec.facts import Facts, TeacherFacts
+from models.spec.job_spec import JobSpec, resolve
+
+TEACHERS: dict[str, dict[str, Any]] = {
+    "adam": {"network_name": "lenet5", "optimizer": "adam", "seed": 0},
+    "sgd": {"network_name": "lenet5", "optimizer": "sgd", "seed": 1},
+    "mlp": {"network_name": "mlp", "optimizer": "sgd", "seed": 0},
+}
+"""How each teacher is trained; see `benchmarks.mnist.digits.teacher`."""
+HALF: dict[str, Any] = {"network": "lenet5_half", "options": {}}
+HINTON: dict[str, Any] = {"network": "mlp", "options": {"hidden": [800, 800]}}
+AVERAGE = 0.999
+LONG: dict[str, Any] = {"name": "dafl", "adversarial_weight": 2.0}
+FOUR_TIMES: dict[str, Any] = {"steps": 9_600, "learning_rate": 4e-3}
+"""The source and the training of long runs from random weights; weight and rate were the defaults when they were measured."""
+LIKE_NOISE: dict[str, Any] = {
+    "steps": 2_400, "batch_size": 256, "optimizer": "adam", "learning_rate": 4e-3, "weight_decay": 0.0,
+    "final_learning_rate_fraction": 0.005, "warm_up_steps": 100,
+}  # fmt: skip
+"""The training of sources that synthesise, for a source that has none of its own."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment: what the job is, beside its seed. `dataset`: it reads the handwritten digits of scikit-learn, 1,797
+    of 8 x 8 pixels, which are brought to the teacher's size."""
+
+    initial: str
+    teachers: tuple[str, ...] = ("adam",)
+    student: Mapping[str, Any] = field(default_factory=lambda: HALF)
+    source: Mapping[str, Any] = field(default_factory=lambda: {"name": "dafl"})
+    training: Mapping[str, Any] = field(default_factory=dict)
+    dataset: bool = False
+
+
+def _without(*terms: str) -> dict[str, Any]:
+    """DAFL without some of its terms, and without the adversarial one, which is not of its paper."""
+    return {"name": "dafl", "adversarial_weight": 0.0} | {f"{term}_weight": 0.0 for term in terms}
+
+
+ROWS: dict[str, Row] = {
+    "slices": Row("teacher", ("adam", "sgd")),
+    "random": Row("random", ("adam", "sgd")),
+    "random, long": Row("random", ("adam", "sgd"), source=LONG | {"pool_images": 131_072}, training=FOUR_TIMES),
+    "random, long, smaller pool": Row("random", ("adam", "sgd"), source=LONG, training=FOUR_TIMES),
+    "all three terms": Row("random", source=_without()),
+    "one-hot and entropy": Row("random", source=_without("activation")),
+    "activation and entropy": Row("random", source=_without("one_hot")),
+    "one-hot and activation": Row("random", source=_without("entropy")),
+    "one-hot": Row("random", source=_without("activation", "entropy")),
+    "entropy": Row("random", source=_without("one_hot", "activation")),
+    "activation": Row("random", source=_without("one_hot", "entropy")),
+    "no term": Row("random", source=_without("one_hot", "activation", "entropy")),
+    "normal pixels": Row("random", source={"name": "noise"}),
+    "other digits": Row("random", source={"name": "substitute"}, training=LIKE_NOISE, dataset=True),
+    "Hinton's networks, slices": Row("teacher", ("mlp",), HINTON),
+    "Hinton's networks": Row("random", ("mlp",), HINTON),
+    "the teacher's architecture": Row("random", student={"network": "lenet5", "options": {}}),
+}
+
+
+def main() -> int:
+    arguments = _arguments()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    dataset = digits.canonical(arguments.data, arguments.results)
+    kept = arguments.results / "datafree.jsonl"
+    for name, teacher, seed in _wanted(arguments):
+        known = {(each["row"], each["teacher"], each["seed"]) for each in read_rows(kept)}
+        if (name, teacher, seed) in known or arguments.list:
+            continue
+        found = run(name, teacher, seed, dataset, arguments.results)
+        keep_row(kept, found)
+    print(table(read_rows(kept)))
+    return 0
+
+
+def run(name: str, teacher: str, seed: int, dataset: Path, results: Path) -> dict[str, Any]:
+    """One job of the engine; gives the student's accuracy and the seconds that it took, on the clock and of the processor."""
+    row, (weights, accuracy) = ROWS[name], digits.teacher(dataset, results, **TEACHERS[teacher])
+    place = results / "datafree" / f"{name}_{teacher}_{seed}"
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / "job.json"
+    path.write_text(json.dumps(job(row, teacher, seed, dataset.resolve(), weights.resolve()), indent=2))
+    ran = run_engine(path)
+    last = ran.last
+    found = {"row": name, "teacher": teacher, "seed": seed, "initial": row.initial, "teacher_accuracy": accuracy}
+    found |= {"seconds": ran.seconds, "cpu_seconds": ran.cpu_seconds}
+    if last.get("fault") == "job":  # such as a collapse: a result like others
+        return found | {"error": last["message"]}
+    if last["event"] != "done":
+        raise SystemExit(f"{name}, {teacher}, seed {seed}: {json.dumps(last, indent=2)}")
+    report = json.loads((place / "output" / "report.json").read_text())
+    average = report["not_shipped"]["evaluation"]["student"]["accuracy"]
+    figures = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
+    balance = report["stages"][-1]["metrics"].get("generator/class_balance")
+    return found | figures | {"average": average, "class_balance": balance, "steps": report["stages"][-1]["steps"]}
+
+
+def job(row: Row, teacher: str, seed: int, dataset: Path, weights: Path) -> dict[str, Any]:
+    """The job file, as a worker writes it for the spec of a row, with an evaluation added."""
+    network = TEACHERS[teacher]["network_name"]
+    facts = Facts(teacher=TeacherFacts(network, digits.CLASSES, digits.INPUT))
+    student = {**row.student, "initial_weights": row.initial}
+    asked = {"teacher": "tch_" + "0" * 32, "student": student, "source": row.source}
+    asked |= {"dataset": "dts_" + "0" * 32} if row.dataset else {}
+    training = {"average_weights": AVERAGE, **row.training, "seed": seed}
+    spec = resolve(JobSpec.model_validate(asked | {"training": training}), facts)
+    given = {
+        "network": network,
+        "options": {},
+        "classes": digits.CLASSES,
+        "input": digits.INPUT,
+        "weights": str(weights),
+    }
+    read = _digits(dataset.parent) if row.dataset else None
+    return job_file(spec | {"evaluation": {"split": "test"}}, given, dataset, read, checkpoint_seconds=60)
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Rows of a table in Markdown, one for each row and teacher."""
+    head = ("row", "teacher", "initial weights", "seeds", "mean", "worst", "mean of the average", "CPU seconds")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, row in ROWS.items():
+        for teacher in row.teachers:
+            runs = [each for each in found if (each["row"], each["teacher"]) == (name, teacher)]
+            if runs:
+                lines.append("| " + " | ".join(_cells(name, row, runs)) + " |")
+    return "\n".join(lines)
+
+
+def _cells(name: str, row: Row, runs: list[dict[str, Any]]) -> list[str]:
+    """Of one row of the table; runs that failed are counted and said, and are in no mean."""
+    good = [run for run in runs if "accuracy" in run]
+    failed = f", {len(runs) - len(good)} failed" if len(good) < len(runs) else ""
+    average = [run["average"] for run in good if run.get("average") is not None]
+    return [
+        name,
+        f"{runs[0]['teacher']}, {runs[0]['teacher_accuracy']:.2%}",
+        row.initial,
+        ", ".join(str(run["seed"]) for run in sorted(runs, key=lambda run: run["seed"])) + failed,
+        f"{statistics.mean(run['accuracy'] for run in good):.2%}" if good else "",
+        f"{min(run['accuracy'] for run in good):.2%}" if good else "",
+        f"{statistics.mean(average):.2%}" if average else "",
+        f"{statistics.mean(run['cpu_seconds'] for run in runs):.0f}",
+    ]
+
+
+def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
+    for seed in arguments.seeds:
+        for name in arguments.rows:
+            for teacher in ROWS[name].teachers:
+                yield name, teacher, seed
+
+
+def _digits(folder: Path) -> Path:
+    """scikit-learn's digits as a canonical dataset, which are no part of MNIST (Alpaydin, Kaynak, 1998)."""
+    path = folder / "digits.safetensors"
+    if not path.exists():
+        from sklearn.datasets import load_digits
+
+        image = torch.from_numpy(load_digits().images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1).contiguous()
+        label = torch.from_numpy(load_digits().target).long()
+        save_file(
+            {"train.image": image, "train.label": label}, path, {"class_names": json.dumps([str(n) for n in range(10)])}
+        )
+    return path
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.datafree", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--list", action="store_true", help="print what was measured, and run nothing")
+    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="where teachers and figures are kept")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

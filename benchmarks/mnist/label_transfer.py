@@ -1,0 +1,169 @@
+"""FSP's claim of transfer: a student whose features a teacher of other classes has begun reaches a loss in fewer steps.
+
+The teacher is a LeNet-5 that knows the digits 0 to 6; the student, a LeNet-5 too since FSP wants equal channels, learns
+7, 8 and 9 from a few images of each. Its features are matched first (FSP, or a hint), without labels; then it learns by
+cross-entropy alone, as the one that begins from its seed does from the first step on.
+"""
+
+import argparse
+import io
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from benchmarks.mnist import digits
+from worker.distillation import networks
+from worker.distillation.contract import read_contract
+from worker.distillation.job import Job
+from worker.distillation.process.event_pipe import Channel
+from worker.distillation.run import Run
+
+KNOWN, NEW = range(7), range(7, 10)
+IMAGES_A_CLASS, TEACHER_IMAGES, TEACHER_STEPS = 100, 20_000, 400
+FIRST, SECOND = (25, 100), 300
+"""Steps on features, and on labels."""
+LOSSES = (0.5, 0.2, 0.1)
+SMOOTHED = 10
+"""Figures of a run, each the mean of some steps, whose mean must be below a loss."""
+TRAINING = {
+    "batch_size": 50, "optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.0,
+    "schedule": "constant", "epochs": None,
+}  # fmt: skip
+FEATURES: dict[str, list[dict[str, Any]]] = {
+    "FSP": [{"name": "fsp", "reduction": "mean", "weight": 1.0}],
+    "hint": [{"name": "hint", "weight": 1.0, "taps": [["maxpool2", "maxpool2"]]}],
+}
+
+
+def main() -> int:
+    arguments = _arguments()
+    folder = arguments.results / "label_transfer"
+    (folder / "inputs").mkdir(parents=True, exist_ok=True)
+    with np.load(arguments.data, allow_pickle=False) as arrays:
+        held = {name: torch.from_numpy(arrays[name]) for name in ("x_train", "y_train", "x_test", "y_test")}
+    known = _teacher(held, folder / "inputs" / "teacher.safetensors")
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = {("scratch", 0): []}
+    rows |= {(name, first): [] for name in FEATURES for first in FIRST}
+    for seed in arguments.seeds:
+        _write_new(held, folder / "inputs" / "dataset.safetensors", seed)
+        for (name, first), runs in rows.items():
+            runs.append(_run(name, first, seed, folder))
+            print(name, first, seed, runs[-1], flush=True)
+    named = {f"{name} after {first}": runs for (name, first), runs in rows.items()}
+    figures = {"teacher_accuracy": known, "seeds": arguments.seeds, "rows": named}
+    (arguments.results / "label_transfer.json").write_text(json.dumps(figures, indent=1) + "\n")
+    print(f"teacher {known:.4f} on the digits that it knows")
+    for (name, first), runs in rows.items():
+        print(f"{name:8} {_summary(runs, first)}")
+    return 0
+
+
+def _summary(runs: list[dict[str, Any]], before: int) -> str:
+    """Median steps on labels until each loss is reached, those on features, and in how many runs it was."""
+    words = []
+    for loss in LOSSES:
+        steps = [run["steps_to"][str(loss)] for run in runs]
+        reached = [step for step in steps if step is not None]
+        median = statistics.median(reached) if reached else float("nan")
+        words.append(f"{loss:g}: {median:g} (+{before}), {len(reached)} of {len(steps)}")
+    return "; ".join(words) + f"; accuracy {statistics.mean(run['accuracy'] for run in runs):.4f}"
+
+
+def _run(name: str, first: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Steps of cross-entropy until each loss is reached, None where it never is, and the accuracy at the end."""
+    student = {"network": "lenet5", "options": {}, "classes": len(NEW)}
+    two = {"name": "two_stage", "fraction": first / (first + SECOND), "first": FEATURES.get(name)}
+    spec = {
+        "task": "classification", "student": student, "source": {"name": "dataset"}, "transforms": [],
+        "objectives": [{"name": "cross_entropy", "weight": 1.0}], "exports": ["safetensors"],
+        "procedure": two if first else {"name": "direct"}, "evaluation": {"split": "test"},
+        "training": TRAINING | {"seed": seed, "steps": first + SECOND},
+    }  # fmt: skip
+    teacher = {"network": "lenet5", "options": {}, "classes": len(KNOWN), "class_names": [str(each) for each in KNOWN],
+               "input": digits.INPUT, "weights": "inputs/teacher.safetensors"}  # fmt: skip
+    dataset = "inputs/dataset.safetensors"
+    values = {
+        "kind": "distill", "spec": spec, "teacher": teacher, "dataset": dataset, "evaluation": dataset, "device": "cpu",
+        "checkpoint_seconds": 3600,
+    }  # fmt: skip
+    output = io.StringIO()
+    summary = Run(Job(values, folder), Channel(output)).execute()
+    events = [json.loads(line) for line in output.getvalue().splitlines()]
+    losses = [
+        (event["step"] - first, event["values"]["cross_entropy/cross_entropy"])
+        for event in events
+        if event["event"] == "metrics" and "cross_entropy/cross_entropy" in event["values"]
+    ]
+    return {"steps_to": {str(loss): _first_below(losses, loss) for loss in LOSSES}, "accuracy": summary["accuracy"]}
+
+
+def _first_below(losses: list[tuple[int, float]], wanted: float) -> int | None:
+    """The step at which the mean of the last few losses is first below `wanted`."""
+    for end in range(SMOOTHED, len(losses) + 1):
+        if statistics.mean(value for _, value in losses[end - SMOOTHED : end]) < wanted:
+            return losses[end - 1][0]
+    return None
+
+
+def _teacher(held: dict[str, torch.Tensor], path: Path) -> float:
+    """Train the teacher and keep it; its accuracy on test images of the digits that it knows."""
+    torch.manual_seed(0)
+    network = networks.build("lenet5", len(KNOWN), read_contract(digits.INPUT), {})
+    mine = torch.nonzero(held["y_train"] < len(KNOWN)).flatten()[:TEACHER_IMAGES]
+    if path.exists():
+        network.load_state_dict(load_file(path))
+    else:
+        optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+        for _ in range(TEACHER_STEPS):
+            chosen = mine[torch.randint(len(mine), (128,))]
+            loss = F.cross_entropy(network(_normalised(held["x_train"][chosen])), held["y_train"][chosen].long())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        save_file(network.state_dict(), path)
+    tested = torch.nonzero(held["y_test"] < len(KNOWN)).flatten()
+    with torch.no_grad():
+        answers = network.eval()(_normalised(held["x_test"][tested])).argmax(1)
+    return float((answers == held["y_test"][tested]).float().mean())
+
+
+def _normalised(image: torch.Tensor) -> torch.Tensor:
+    padded = F.interpolate(image[:, None].float() / 255, size=(32, 32), mode="bilinear", antialias=True)
+    return (padded - digits.INPUT["mean"][0]) / digits.INPUT["std"][0]
+
+
+def _write_new(held: dict[str, torch.Tensor], path: Path, seed: int) -> None:
+    """The student's dataset: of each new digit a few images drawn by the seed, and all test images."""
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for split in ("train", "test"):
+        rows = []
+        for digit in NEW:
+            own = torch.nonzero(held[f"y_{split}"] == digit).flatten()
+            most = IMAGES_A_CLASS if split == "train" else len(own)
+            rows.append(own[torch.randperm(len(own), generator=draw)[:most]])
+        chosen = torch.cat(rows)
+        tensors[f"{split}.image"] = held[f"x_{split}"][chosen][:, None].contiguous()
+        tensors[f"{split}.label"] = held[f"y_{split}"][chosen].long() - NEW[0]
+    save_file(tensors, path, {"class_names": json.dumps([str(digit) for digit in NEW])})
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.mnist.label_transfer", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="where teacher and figures are kept")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+"""What the service costs beside the bare engine, a plain copy or an empty table, behind docs/measured.md.
+
+Belongs here: time, memory and throughput. Does not: accuracy. May import everything.
+"""

@@ -1,0 +1,98 @@
+"""The queue: a bell that says "there may be work", and nothing else.
+
+Both sides share the Celery app, its two queues and its settings. No message carries anything that is relied upon, so
+none is ever retried, kept or answered: the database is the truth, and every worker sweeps it.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import structlog
+from celery import Celery
+from kombu.exceptions import KombuError, OperationalError
+
+from models.settings import Settings, settings
+
+Kind = Literal["distill", "inspect"]
+KINDS: tuple[Kind, ...] = ("distill", "inspect")
+BELL = "distillery.bell"
+"""The name of the only task; the worker defines it."""
+GIVE_UP = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+"""How long a request waits for a broker that is away: it does not."""
+
+log = structlog.get_logger(__name__)
+
+
+def make_app(settings: Settings) -> Celery:
+    """A Celery app on the broker that settings name."""
+    app = Celery("distillery", broker=settings.broker, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_default_queue="distill",
+        task_create_missing_queues=True,
+        task_publish_retry=False,
+        worker_pool="threads",
+        worker_concurrency=1,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=urlsplit(settings.broker).scheme in ("redis", "rediss"),
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=2.0,
+        broker_transport_options=transport_options(settings),
+        broker_transport="models.queue.folder_transport:Transport"
+        if settings.broker.startswith("filesystem:")
+        else None,
+        enable_utc=True,
+    )
+    return app
+
+
+def transport_options(settings: Settings) -> Mapping[str, Any]:
+    """What the broker's transport is told; for files, the folders, which are made."""
+    scheme = urlsplit(settings.broker).scheme
+    if scheme == "filesystem":
+        folders = {name: settings.data.absolute() / "queue" / name for name in ("messages", "control", "taken")}
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        return {
+            "data_folder_in": str(folders["messages"]),
+            "data_folder_out": str(folders["messages"]),
+            "control_folder": str(folders["control"]),
+            "processed_folder": str(folders["taken"]),
+            "polling_interval": 0.2,
+        }
+    if scheme in ("redis", "rediss"):
+        return {
+            "socket_connect_timeout": 2.0,
+            "socket_timeout": 5.0,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        }
+    return {}
+
+
+@lru_cache(maxsize=1)
+def app() -> Celery:
+    """The Celery app of this process."""
+    return make_app(settings())
+
+
+def ring(kind: Kind, count: int = 1) -> bool:
+    """Ring so many bells, after the commit that made the work; false (and a line in the log) when the broker is away."""
+    try:
+        with app().connection_for_write() as connection:
+            connection.transport_options.update(GIVE_UP)
+            producer = app().amqp.Producer(connection, auto_declare=False)
+            for _ in range(count):
+                app().send_task(BELL, queue=kind, producer=producer, retry=False, ignore_result=True)
+    except (OperationalError, KombuError, ConnectionError, OSError) as error:
+        log.warning("bell_not_rung", kind=kind, error=str(error))
+        return False
+    return True

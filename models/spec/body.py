@@ -1,0 +1,35 @@
+"""What all parts of a request have in common."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from models.spec.problems import Problem, complaint
+
+
+class Body(BaseModel):
+    """Part of a request: unknown names are errors, numbers are numbers and finite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def _id_of(prefix: str, what: str) -> Any:
+    def checked(value: str) -> str:
+        if not value.startswith(f"{prefix}_"):
+            raise complaint(Problem("", f"must be the id of {what}, which begins with {prefix}_"))
+        return value
+
+    return AfterValidator(checked)
+
+
+DatasetId = Annotated[str, StringConstraints(max_length=64), _id_of("dts", "a dataset")]
+FileId = Annotated[str, StringConstraints(max_length=64), _id_of("fil", "a file")]
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Labels = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=63)],
+        Annotated[str, StringConstraints(max_length=255)],
+    ],
+    Field(max_length=64, description="Words of your own, to find things by.", examples=[{"team": "vision"}]),
+]

@@ -1,0 +1,75 @@
+"""What there is: every objective, procedure, source, transform and network, from the generated `catalogue.json`."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+KINDS = ("objectives", "procedures", "sources", "transforms")
+MOST_ITEMS = 1024
+"""Longest list of a parameter that says no bound of its own."""
+MOST_OBJECTIVES = 16
+OBJECTIVES, NETWORK, NETWORK_SPACE = "#/objectives", "#/network", "#/network_space"
+"""References of parameters that are lists of objectives, networks, or families of networks."""
+FILES = "#/files/"
+"""What the reference of a parameter begins with that is the id of an uploaded file; its kind follows."""
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> dict[str, Any]:
+    """The catalogue as `make catalogue` wrote it."""
+    return dict(json.loads(Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8")))
+
+
+def known(kind: str) -> Mapping[str, Any]:
+    """The methods of a kind, or the networks, by name."""
+    return dict(catalogue()[kind])
+
+
+def needs_of(objective: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an objective needs with these parameters."""
+    entry = known("objectives")[objective["name"]]
+    for case in entry["needs_when"]:
+        if objective.get(case["parameter"]) == case["value"]:
+            return dict(case["needs"])
+    return dict(entry["needs"])
+
+
+def network_is_known(name: str) -> bool:
+    """Whether a network is listed by name, or is of a family that is known by a pattern."""
+    patterns = (entry["pattern"] for entry in catalogue()["network_patterns"])
+    return name in known("networks") or any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def nested_objectives(kind: str, name: str) -> tuple[str, ...]:
+    """The parameters of a method that are lists of objectives."""
+    return _of_reference(kind, name, OBJECTIVES)
+
+
+def nested_networks(kind: str, name: str) -> tuple[str, ...]:
+    """The parameters of a method that are networks, or lists of them."""
+    return _of_reference(kind, name, NETWORK)
+
+
+def nested_files(kind: str, name: str) -> dict[str, str]:
+    """The parameters of a method that are ids of uploaded files, with the kinds of the files."""
+    properties = known(kind)[name]["parameters"].get("properties", {})
+    return {
+        parameter: reference.removeprefix(FILES)
+        for parameter, schema in properties.items()
+        for reference in _references(schema)
+        if reference and reference.startswith(FILES)
+    }
+
+
+def _of_reference(kind: str, name: str, reference: str) -> tuple[str, ...]:
+    """The parameters of a method whose values, or whose lists' items, are what a reference means."""
+    properties = known(kind)[name]["parameters"].get("properties", {})
+    return tuple(parameter for parameter, schema in properties.items() if reference in _references(schema))
+
+
+def _references(schema: Mapping[str, Any]) -> set[str | None]:
+    places = (schema, *schema.get("anyOf", ()))
+    return {found for place in places for found in (place.get("$ref"), (place.get("items") or {}).get("$ref"))}

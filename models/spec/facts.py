@@ -1,0 +1,99 @@
+"""What is known of a job's inputs when its spec is resolved and checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.records import Dataset, File, Teacher
+from models.spec.students import Student
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """A teacher as its user announced it; `findings` is None until it is inspected. `pointer` is its place in the spec."""
+
+    network: str
+    classes: int
+    input: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    findings: Mapping[str, Any] | None = None
+    pointer: str = "/teacher"
+    class_names: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, record: Teacher | Student, pointer: str = "/teacher") -> "TeacherFacts | None":
+        """What is known of an upload, or of a job's student; None while nothing is."""
+        if isinstance(record, Teacher):
+            given = (record.network, record.classes, record.input, record.options, record.findings)
+            return cls(*given, pointer=pointer, class_names=record.class_names or ())
+        card = record.card()
+        if card["classes"] is None or card["input"] is None:
+            return None
+        given = (card["network"], card["classes"], card["input"], card["options"], card.get("findings"))
+        return cls(*given, pointer=pointer, class_names=card["class_names"])
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """A dataset; `findings` is None until it is inspected, and then nothing below is known either."""
+
+    findings: Mapping[str, Any] | None = None
+
+    @property
+    def inspected(self) -> bool:
+        return self.findings is not None
+
+    @property
+    def classes(self) -> int | None:
+        return None if self.findings is None else int(self.findings["classes"])
+
+    @property
+    def labels(self) -> str:
+        """What it says of each image: `class`, `multi_label` or `target`."""
+        return str((self.findings or {}).get("labels", "class"))
+
+    @property
+    def channels(self) -> int | None:
+        return None if self.findings is None else int(self.findings["image"]["channels"])
+
+    @property
+    def splits(self) -> Mapping[str, int]:
+        """Images by split."""
+        return {} if self.findings is None else dict(self.findings["splits"])
+
+    def per_class(self, split: str) -> list[tuple[str, int]]:
+        """Images of each class in a split, by the class's name, as far as inspection listed them."""
+        if self.findings is None or "per_class" not in self.findings:
+            return []
+        return list(zip(self.findings["class_names"], self.findings["per_class"].get(split, ()), strict=False))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The inputs that a spec names: None where it names none. `others` teach beside `teacher`."""
+
+    teacher: TeacherFacts | None = None
+    dataset: DatasetFacts | None = None
+    evaluation: DatasetFacts | None = None
+    others: tuple[TeacherFacts, ...] = ()
+    files: Mapping[str, File] = field(default_factory=dict)
+    """The files that methods name, by their places in the spec."""
+
+    @classmethod
+    def of(
+        cls,
+        teachers: Mapping[str, Teacher | Student],
+        dataset: Dataset | None,
+        evaluation: Dataset | None,
+        files: Mapping[str, File] | None = None,
+    ) -> "Facts":
+        """What the records of the inputs hold now; `teachers` and `files` by their places in the spec."""
+        known = [TeacherFacts.of(record, pointer) for pointer, record in teachers.items()]
+        first, *others = known or [None]
+        return cls(
+            teacher=first,
+            dataset=DatasetFacts(dataset.findings) if dataset else None,
+            evaluation=DatasetFacts(evaluation.findings) if evaluation else None,
+            others=tuple(each for each in others if each is not None),
+            files=files or {},
+        )

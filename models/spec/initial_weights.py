@@ -1,0 +1,66 @@
+"""What a student begins with: slices of its teacher, its merged neurons, random weights, or an upload."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, StringConstraints
+
+from models.spec.catalogue import known
+from models.spec.facts import Facts
+from models.spec.problems import Problem, complaint
+
+TEACHER, RANDOM = "teacher", "random"
+OF_THE_TEACHER = (TEACHER, "neuron_merging")
+WORDS = (*OF_THE_TEACHER, RANDOM)
+FILE = "fil_"
+
+
+def _checked(value: str) -> str:
+    if value not in WORDS and not value.startswith(FILE):
+        words = f"must be {', '.join(f'`{each}`' for each in WORDS)}, or the id of a file, which begins with {FILE}"
+        raise complaint(Problem("", words))
+    return value
+
+
+InitialWeights = Annotated[str, StringConstraints(max_length=64), AfterValidator(_checked)]
+
+
+def file_of(initial_weights: str | None) -> str | None:
+    """The id of the upload that a student begins with, if it does."""
+    return initial_weights if (initial_weights or "").startswith(FILE) else None
+
+
+def choose(student: Mapping[str, Any], source: str, facts: Facts) -> tuple[str, str]:
+    """What a student begins with whose user left it open, and why (empty where that goes without saying).
+
+    `student` is resolved. With a dataset it starts afresh, as in papers.
+    """
+    teacher = facts.teacher
+    if not known("sources")[source]["synthesises"]:
+        return RANDOM, ""
+    if teacher is None or facts.others:
+        return RANDOM, "there is no single teacher to take slices of"
+    if student["classes"] != teacher.classes or not _is_slice(student, teacher.network, teacher.options):
+        return RANDOM, f"{student['network']} is not known to be a slice of {teacher.network}"
+    return TEACHER, f"{student['network']} is a slice of {teacher.network}, and without data that is a better beginning"
+
+
+def _is_slice(student: Mapping[str, Any], network: str, options: Mapping[str, Any]) -> bool:
+    """Whether it is known, without building either, that the teacher's channels contain the student's."""
+    entry = known("networks").get(student["network"], {})
+    ours, theirs = (
+        _options(name, given) for name, given in ((student["network"], student["options"]), (network, options))
+    )
+    if student["network"] != network:
+        plain = ours == _options(student["network"], {}) and theirs == _options(network, {})
+        return plain and network in entry.get("slice_of", ())
+    widths = entry.get("widths")
+    own, given = (list(each.pop(widths, ())) for each in (ours, theirs))
+    return (
+        ours == theirs and len(own) == len(given) and all(one <= other for one, other in zip(own, given, strict=True))
+    )
+
+
+def _options(network: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    properties = known("networks").get(network, {}).get("parameters", {}).get("properties", {})
+    return {name: schema["default"] for name, schema in properties.items() if "default" in schema} | dict(given)

@@ -1,0 +1,102 @@
+"""One method of a kind in a spec: a union of models, told apart by `name`. A method may also be written as its bare name."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
+
+from models.spec.body import Body
+from models.spec.catalogue import NETWORK, NETWORK_SPACE, OBJECTIVES, known
+from models.spec.network_spec import NetworkSpaceSpec, NetworkSpec
+from models.spec.problems import Problem, complaint, tag
+from models.spec.schema_types import References, model
+
+
+class WeightSchedule(Body):
+    """An objective's weight over a stage's progress, from 0 to 1.
+
+    `linear` and `cosine` go from `start` to `end` until the moment `until` and stay there; `until` is `start` before
+    that moment and `end` after it.
+    """
+
+    schedule: Literal["linear", "cosine", "until"] = Field(description="The curve.")
+    start: float = Field(ge=0, description="The weight at the beginning.", examples=[1.0])
+    end: float = Field(0.0, ge=0, description="The weight from `until` on.", examples=[0.0])
+    until: float = Field(1.0, gt=0, le=1, description="The stage's progress at which `end` is reached.", examples=[0.5])
+
+
+def _weight_tag(value: Any) -> str:
+    return tag("schedule" if isinstance(value, dict | WeightSchedule) else "number")
+
+
+Weight = Annotated[
+    Annotated[float, Field(ge=0), Tag(tag("number"))] | Annotated[WeightSchedule, Tag(tag("schedule"))],
+    Discriminator(_weight_tag),
+]
+
+
+@cache
+def method(kind: str) -> Any:
+    """The type of one method of a kind in a spec: its name, or an object with `name` and parameters."""
+    if not known(kind):
+        return Annotated[dict[str, Any], BeforeValidator(_named(kind))]
+    tags = {name: tag(_label(kind, name)) for name in known(kind)}
+    members: Any = tuple(Annotated[_method_model(kind, name), Tag(tags[name])] for name in known(kind))
+    found = Discriminator(lambda value: tags[value["name"] if isinstance(value, dict) else value.name])
+    union: Any = Annotated[Union[members], found]  # noqa: UP007
+    written: Any = Union[union, Literal[tuple(known(kind))]]  # noqa: UP007
+    return Annotated[union, BeforeValidator(_named(kind), json_schema_input_type=written)]
+
+
+def _method_model(kind: str, name: str) -> type[BaseModel]:
+    entry = known(kind)[name]
+    extra: dict[str, Any] = {"name": (Literal[name], Field(description="Which method this is."))}
+    if kind == "objectives":
+        extra["weight"] = (Weight, Field(1.0, description="What its loss is multiplied by: a number or a schedule."))
+    title = "".join(part.capitalize() for part in f"{name}_{kind[:-1]}".split("_"))
+    about = "\n\n".join(part for part in (entry.get("description"), entry.get("paper")) if part)
+    return model(title, entry["parameters"], extra, about, REFERENCES)
+
+
+def _label(kind: str, name: str) -> str:
+    own = [*known(kind)[name]["parameters"].get("properties", {}), *(["weight"] if kind == "objectives" else [])]
+    return f"{name}, which has {', '.join(own) or 'none'}"
+
+
+def _named(kind: str) -> Callable[[Any], Any]:
+    def named(value: Any) -> Any:
+        if isinstance(value, BaseModel):
+            return value
+        given, at = ({"name": value}, "") if isinstance(value, str) else (value, "/name")
+        if not isinstance(given, dict):
+            raise complaint(
+                Problem(
+                    "",
+                    f"must be a name, or an object with `name` and parameters; there are {', '.join(known(kind)) or 'none yet'}",
+                )
+            )
+        problems = list(_misnamed(kind, given, at))
+        if problems:
+            raise complaint(*problems)
+        return given
+
+    return named
+
+
+def _misnamed(kind: str, given: Mapping[str, Any], at: str) -> Iterator[Problem]:
+    if "name" not in given:
+        yield Problem(at, f"is required: say which {kind[:-1]}; there are {', '.join(known(kind)) or 'none yet'}")
+        return
+    entry = known(kind).get(given["name"]) if isinstance(given["name"], str) else None
+    if entry is None:
+        yield Problem(
+            at, f"no {kind[:-1]} is called {given['name']!r}; there are {', '.join(known(kind)) or 'none yet'}"
+        )
+
+
+REFERENCES: References = {
+    OBJECTIVES: lambda: method("objectives"),
+    NETWORK: lambda: NetworkSpec,
+    NETWORK_SPACE: lambda: NetworkSpaceSpec,
+}

@@ -1,0 +1,101 @@
+"""How a spec says which network it means, and what that network reads."""
+
+from functools import cache
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from models.spec.body import Body
+from models.spec.catalogue import known, network_is_known
+from models.spec.problems import Problem, complaint, problems_of
+from models.spec.schema_types import model
+
+MOST_CLASSES = 100_000
+MOST_PIXELS = 4096
+"""Largest height and width of an image."""
+
+Classes = Annotated[int, Field(ge=1, le=MOST_CLASSES)]
+Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+
+
+class InputContract(Body):
+    """What a network reads: images of this size, each channel as `(pixel / 255 - mean) / std`.
+
+    Wrong normalisation is the commonest reason for a student that learns nothing: take the values of the training.
+    """
+
+    channels: int = Field(ge=1, le=64, description="Channels of an image.", examples=[1])
+    height: Pixels = Field(description="Rows of pixels.", examples=[32])
+    width: Pixels = Field(description="Columns of pixels.", examples=[32])
+    mean: list[float] = Field(description="One number a channel.", examples=[[0.1307]])
+    std: list[Annotated[float, Field(gt=0)]] = Field(description="One number a channel.", examples=[[0.3081]])
+
+    @model_validator(mode="after")
+    def _one_a_channel(self) -> Self:
+        wrong = [
+            Problem(f"/{name}", f"must have one number a channel: {self.channels}, not {len(values)}")
+            for name, values in (("mean", self.mean), ("std", self.std))
+            if len(values) != self.channels
+        ]
+        if wrong:
+            raise complaint(*wrong)
+        return self
+
+
+@cache
+def network_options(name: str) -> type[BaseModel]:
+    """The model of a network's options; networks that are known by a pattern have none."""
+    entry = known("networks").get(name) or {}
+    return model("".join(part.capitalize() for part in f"{name}_options".split("_")), entry.get("parameters", {}), {})
+
+
+class NetworkSpec(Body):
+    """A network by name, with its options."""
+
+    network: str = Field(max_length=255, description="A network of the catalogue.", examples=["lenet5_half"])
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="The network's options, as the catalogue lists them.", examples=[{}]
+    )
+
+    @model_validator(mode="after")
+    def _network_exists(self) -> Self:
+        if not network_is_known(self.network):
+            raise complaint(Problem("/network", f"no network is called {self.network!r}; GET /v1/catalogue lists them"))
+        try:
+            network_options(self.network).model_validate(self.options)
+        except ValidationError as error:
+            found = [Problem(f"/options{problem.pointer}", problem.message) for problem in problems_of(error)]
+            raise complaint(*found) from None
+        return self
+
+
+Values = Annotated[list[Any], Field(min_length=1, max_length=64)]
+
+
+class NetworkSpaceSpec(Body):
+    """A family of networks: a name, and lists of values of those options that vary; all combinations belong to it."""
+
+    network: str = Field(max_length=255, description="A network of the catalogue.", examples=["mlp"])
+    options: dict[str, Values] = Field(
+        default_factory=dict, description="Values of its options.", examples=[{"hidden": [[64], [128], [64, 64]]}]
+    )
+
+    @model_validator(mode="after")
+    def _networks_exist(self) -> Self:
+        """Each value is checked beside the defaults of the other options."""
+        NetworkSpec(network=self.network)
+        found = []
+        for name, values in self.options.items():
+            for index, value in enumerate(values):
+                try:
+                    network_options(self.network).model_validate({name: value})
+                except ValidationError as error:
+                    found += [_of_value(problem, name, index) for problem in problems_of(error)]
+        if found:
+            raise complaint(*found)
+        return self
+
+
+def _of_value(problem: Problem, name: str, index: int) -> Problem:
+    """A problem of an option, at the value's place in its list."""
+    return Problem(f"/options/{name}/{index}{problem.pointer.removeprefix(f'/{name}')}", problem.message)

@@ -1,0 +1,60 @@
+"""What cannot work in a job whose teacher reads another picture of each sample than the student.
+
+See docs/decisions/two-pictures.md.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from models.spec.catalogue import needs_of
+from models.spec.facts import Facts
+from models.spec.problems import Problem
+from models.spec.teacher_spec import is_trained_first
+
+GREY, RGB = 1, 3
+
+
+def are_two(source: Mapping[str, Any]) -> bool:
+    """Whether a source, with all its parameters, shows a given teacher other images than the student."""
+    return bool(source.get("teacher_reads", "image") != "image")
+
+
+def check_pictures(
+    resolved: Mapping[str, Any], facts: Facts, objectives: Iterable[tuple[str, Mapping[str, Any]]]
+) -> Iterator[Problem]:
+    """Problems of a resolved spec; `objectives` are all that it names, with their pointers."""
+    if not are_two(resolved["source"]):
+        return
+    if resolved["teacher"] is None or is_trained_first(resolved["teacher"]):
+        yield Problem("/source/teacher_reads", "says what a finished teacher reads, and the job has none")
+    elif resolved["student"]["input"] is None:
+        yield Problem("/student/input", "is required where the teacher reads other images: say what the student reads")
+    for pointer, objective in objectives:
+        needs = needs_of(objective)
+        if needs["teacher"] and (needs["input_gradient"] or "second_view" in needs["fields"]):
+            yield Problem(pointer, f"{objective['name']} shows both networks one image, and the teacher reads another")
+    yield from _check_views(resolved, facts)
+    yield from _check_dataset(facts)
+
+
+def _check_views(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
+    student, teacher = resolved["student"]["input"], facts.teacher.input if facts.teacher else None
+    if resolved["source"]["augmentation"] == "none" or student is None or teacher is None:
+        return
+    sizes = [f"{each['height']}x{each['width']}" for each in (student, teacher)]
+    if sizes[0] != sizes[1]:
+        words = f"moves both images of a sample alike, but the student reads {sizes[0]} and the teacher {sizes[1]}"
+        yield Problem("/source/augmentation", words)
+
+
+def _check_dataset(facts: Facts) -> Iterator[Problem]:
+    if facts.dataset is None or facts.dataset.findings is None:
+        return
+    other = facts.dataset.findings.get("privileged")
+    if other is None:
+        yield Problem("/dataset", "holds no `privileged` images, which the teacher is to read")
+    elif facts.teacher is not None:
+        has, reads = other["channels"], facts.teacher.input["channels"]
+        if has not in (reads, GREY) and (has, reads) != (RGB, GREY):
+            words = f"its privileged images have {has} channels and the teacher reads {reads}"
+            yield Problem("/dataset", f"{words}; only grey and RGB are turned into each other")

@@ -1,0 +1,137 @@
+"""Health, figures, the catalogue, and how the service starts and ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import delete, update
+
+from models.records import Attempt, Inspection, Worker
+from models.spec.catalogue import catalogue
+from tests.api.jobs.test_outputs import Stream
+from tests.api.service import Service, User, running
+
+
+def test_alive_and_ready_with_the_workers_that_were_seen(service: Service) -> None:
+    now = time.time()
+    about = {"sandbox": {"filesystem": "landlock-7", "network": "none", "why": []}}
+    with service.rows() as session:
+        session.execute(update(Worker).values(left_at=now))  # whom other tests have left behind
+        session.add(
+            Worker(id=f"w-{now}", kind="distill", host="here", process=1, about=about, busy_with="job_1", seen_at=now)
+        )
+        session.add(Worker(id=f"gone-{now}", kind="distill", host="here", process=1, seen_at=now - 3600))
+        session.add(Worker(id=f"left-{now}", kind="distill", host="here", process=1, seen_at=now, left_at=now))
+    assert httpx.get(f"{service.url}/health/live", trust_env=False).json() == {"status": "alive"}
+    ready = httpx.get(f"{service.url}/health/ready", trust_env=False)
+    assert ready.status_code == 200, ready.text
+    assert ready.json()["checks"] == {"database": "ok", "storage": "ok", "broker": "ok"}
+    [worker] = ready.json()["workers"]
+    assert (worker["kind"], worker["busy"], worker["about"]) == ("distill", True, about)
+    assert ready.json()["warnings"] == []
+    about["sandbox"] |= {"filesystem": "open", "why": ["this kernel has no Landlock"]}
+    with service.rows() as session:
+        session.execute(update(Worker).where(Worker.id == f"w-{now}").values(about=about))
+    warnings = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
+    assert warnings == ["no sandbox confines the engines of the distill worker on here: this kernel has no Landlock"]
+    with service.rows() as session:
+        session.execute(update(Worker).values(left_at=now))
+
+
+def figures(service: Service) -> dict[tuple[str, ...], float]:
+    """What Prometheus reads: a value by name and labels in the order of their names."""
+    answer = httpx.get(f"{service.url}/metrics", trust_env=False)
+    return {
+        (sample.name, *(label for _, label in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_figures_tell_of_requests_jobs_queues_workers_and_failures(service: Service, user: User) -> None:
+    user.job("running")
+    user.http.get(f"/jobs/{user.job(ready=True, created_at=time.time() - 500)}")
+    failed = user.job("failed", error={"code": "poison", "fault": "service"}, finished_at=time.time() - 5)
+    user.job("failed", error={"code": "old", "fault": "job"}, finished_at=time.time() - 7200)
+    lost = {"code": "worker_lost", "fault": "service"}
+    with service.rows() as session:
+        for number, ended in ((1, time.time() - 5), (2, time.time() - 7200)):
+            one = Attempt(job_id=failed, number=number, worker_id="w", outcome="lost", error=lost, ended_at=ended)
+            session.add(one)
+        session.add(Inspection(id=f"ins_{time.time()}", kind="teacher", subject_id="t", status="queued"))
+        session.add(Worker(id=f"w-{time.time()}", kind="distill", host="here", process=1, busy_with="job_1"))
+    found: dict[tuple[str, ...], float] = {}
+    deadline = time.monotonic() + 30  # what is counted is kept for some seconds
+    while ("distillery_attempts_last_hour", "worker_lost", "lost") not in found and time.monotonic() < deadline:
+        time.sleep(0.5)
+        found = figures(service)
+    assert found["distillery_attempts_last_hour", "worker_lost", "lost"] == 1
+    assert found["distillery_failures_last_hour", "poison", "service"] == 1
+    assert ("distillery_failures_last_hour", "old", "job") not in found
+    assert found["distillery_jobs", "running"] >= 1 and found["distillery_jobs", "succeeded"] >= 0
+    assert found["distillery_queue_depth", "distill"] >= 1 and found["distillery_queue_depth", "inspect"] >= 1
+    assert found["distillery_queue_oldest_seconds", "distill"] > 400
+    assert found["distillery_workers", "distill", "busy"] >= 1
+    assert found["distillery_http_requests_total", "GET", "/v1/jobs/{identifier}", "200"] >= 1
+    assert not any(label.startswith("job_") for name in found for label in name)
+    with service.rows() as session:
+        session.execute(update(Worker).values(left_at=time.time()))
+        session.execute(delete(Inspection).where(Inspection.subject_id == "t"))
+
+
+def test_the_catalogue_has_a_tag(alone: User) -> None:
+    answer = alone.http.get("/catalogue")
+    assert (
+        answer.json()["objectives"] == catalogue()["objectives"]
+        and answer.json()["networks"] == catalogue()["networks"]
+    )
+    assert alone.http.get("/catalogue", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+
+
+def test_the_api_imports_no_torch(repository: Path) -> None:
+    code = "import sys, api.main; sys.exit(' '.join(sorted({'torch', 'torchvision', 'timm', 'worker'} & set(sys.modules))) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _start(repository: Path, **values: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {f"DISTILL_{name.upper()}": value for name, value in values.items()}
+    command = [sys.executable, "-m", "api"]
+    return subprocess.run(
+        command, cwd=repository, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_it_does_not_start_on_another_schema_or_without_a_database(repository: Path, postgres_url: str) -> None:
+    empty = _start(repository, database_url=postgres_url)
+    assert empty.returncode == 1 and "make migrate" in empty.stderr and "Traceback" not in empty.stderr
+    away = _start(repository, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
+    assert away.returncode == 1 and "DISTILL_DATABASE_URL" in away.stderr and "Traceback" not in away.stderr
+
+
+def test_it_ends_at_once_though_somebody_waits(tmp_path: Path) -> None:
+    with running(tmp_path) as service, service.user() as user:
+        job, ended = user.job("running"), []
+
+        def poll() -> None:
+            answer = user.http.get(f"/jobs/{job}", headers={"Prefer": "wait=30"})
+            ended.append(answer.status_code)
+
+        poller = threading.Thread(target=poll)
+        poller.start()
+        with Stream(user, job) as messages:
+            user.events(job, 1)
+            next(messages)
+            started = time.monotonic()
+            service.process.send_signal(signal.SIGTERM)
+            assert [message for message in messages if "id" in message] == []
+        assert service.process.wait(15) in (0, -signal.SIGTERM)
+        assert time.monotonic() - started < 8
+        poller.join()
+        assert ended == [200]

@@ -1,0 +1,197 @@
+"""Every error is a problem document, the framework's own included."""
+
+import asyncio
+import json
+import socket
+import time
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from api.http import problem_documents
+from api.http.errors import ApiError
+from api.http.observe import Observe
+from api.main import create_app
+from models.database import reading
+from tests.api.service import TEACHER, User, pointers, problem
+
+JSON = {"Content-Type": "application/json"}
+
+
+def in_process(app: FastAPI, path: str, **options: object) -> httpx.Response:
+    async def call() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get(path, **options)  # type: ignore[arg-type]
+
+    return asyncio.run(call())
+
+
+def test_every_error_has_a_status_a_kind_and_a_sentence() -> None:
+    def tree(cls: type[ApiError]) -> list[type[ApiError]]:
+        return [cls, *(one for child in cls.__subclasses__() for one in tree(child))]
+
+    kinds = [one.kind for one in tree(ApiError)]
+    assert len({(one.kind, one.status) for one in tree(ApiError)}) == len(set(kinds))
+    assert all(one.title and 400 <= one.status < 600 for one in tree(ApiError))
+
+
+@pytest.mark.parametrize(("path", "said"), [("/nope", "/nope"), ("/v1/jobs/", "/v1/jobs/"), ("/v1/jobs/x/y", "x/y")])
+def test_an_unknown_path_is_a_404(alone: User, path: str, said: str) -> None:
+    assert said in problem(alone.http.get(f"{alone.service.url}{path}"), 404, "not-found")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/jobs", "GET, HEAD, POST"),
+        ("/v1/jobs/x", "DELETE, GET, HEAD"),
+        ("/v1/jobs/x/artifacts/a/b", "GET, HEAD"),
+        ("/v1/keys/me", "GET, HEAD"),
+        ("/metrics", "GET, HEAD"),
+    ],
+)
+def test_an_unknown_method_is_a_405_that_names_all_known_ones(alone: User, path: str, allowed: str) -> None:
+    answer = alone.http.put(f"{alone.service.url}{path}")
+    problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "line 1"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": -Infinity}', "Infinity"),
+        (b'{"a": 1e999}', "too large"),
+        (b'{"a": 1, "a": 2}', "twice"),
+        (b'{"a": "\\u0000"}', "NUL"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b'{"\xff": 1}', "UTF-8"),
+        (b"[" * 100 + b"]" * 100, "nested"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested"),
+        (b"1" * 5000, "4300"),
+    ],
+)
+def test_what_is_not_json_is_a_400(alone: User, body: bytes, said: str) -> None:
+    for path in ("/jobs", "/jobs:validate", "/teachers", "/datasets", "/files"):
+        assert said in problem(alone.http.post(path, content=body, headers=JSON), 400, "malformed-json")["detail"]
+
+
+def test_a_json_body_is_bounded(alone: User) -> None:
+    large = json.dumps(TEACHER | {"name": "x" * 2**20}).encode()
+    problem(alone.http.post("/teachers", content=large, headers=JSON), 413, "too-large")
+    problem(alone.http.post("/teachers", content=iter([large]), headers=JSON), 413, "too-large")
+
+
+def test_a_body_of_another_type_is_a_415(alone: User) -> None:
+    body = json.dumps(TEACHER).encode()
+    problem(alone.http.post("/teachers", content=body, headers={"Content-Type": "text/plain"}), 415)
+    problem(alone.http.post("/teachers", content=body), 415)
+    assert alone.http.post("/teachers", content=body, headers={"Content-Type": "application/problem+json"}).is_success
+
+
+def test_a_missing_body_points_at_the_whole(alone: User) -> None:
+    assert pointers(alone.http.post("/teachers")) == [""]
+
+
+def test_a_wrong_body_lists_all_that_is_wrong(alone: User) -> None:
+    wrong = {
+        "network": "lenet5",
+        "classes": 0,
+        "input": {"channels": 1, "height": 32, "width": "x", "std": [1]},
+        "odd": 1,
+    }
+    assert set(pointers(alone.http.post("/teachers", json=wrong))) == {
+        "/classes", "/input/width", "/input/mean", "/odd",
+    }  # fmt: skip
+
+
+def test_wrong_parameters_are_named(alone: User) -> None:
+    assert pointers(alone.http.get("/jobs", params={"limit": 0})) == ["limit"]
+    assert alone.http.get("/jobs", params={"limit": 10**30}).status_code == 200  # as many as there may be
+    assert pointers(alone.http.get("/jobs", params={"created_after": "yesterday"})) == ["created_after"]
+    assert pointers(alone.http.get("/jobs", params={"status": "odd"})) == ["status.0"]
+    assert pointers(alone.http.get("/jobs", params={"label": "team"})) == ["label"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "!!!", "e30", "bnVsbA", "\u00e9", "am9iX3p6eg"])
+def test_an_unknown_cursor_is_a_400(alone: User, cursor: str) -> None:
+    problem(alone.http.get("/jobs", params={"cursor": cursor}), 400, "bad-cursor")
+    job = alone.job()
+    problem(alone.http.get(f"/jobs/{job}/metrics", params={"cursor": cursor}), 400, "bad-cursor")
+    problem(alone.http.get(f"/jobs/{job}/events", params={"cursor": cursor}), 400, "bad-cursor")
+
+
+def test_ids_that_no_database_would_take_are_404s(user: User) -> None:
+    for identifier in ("job_%00", "%00", "x" * 64, "..%2f..%2fx", "job_%F0%9F%98%80", "'"):
+        problem(user.http.get(f"/jobs/{identifier}"), 404)
+        problem(user.http.get(f"/teachers/{identifier}"), 404)
+
+
+def test_a_request_id_is_taken_over_or_made(alone: User) -> None:
+    assert alone.http.get("/jobs", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
+    assert problem(alone.http.get("/jobs/x", headers={"X-Request-ID": "mine-2"}), 404)["request_id"] == "mine-2"
+    made = {
+        alone.http.get("/jobs", headers={"X-Request-ID": odd}).headers["x-request-id"] for odd in ("a b", "", "x" * 200)
+    }
+    assert len(made) == 3 and not made & {"a b", "", "x" * 200}
+
+
+def test_an_exception_is_a_500_that_tells_nothing_of_the_inside() -> None:
+    app = FastAPI()
+    problem_documents.install(app)
+    app.add_middleware(Observe)
+
+    @app.get("/")
+    def fail() -> None:
+        raise RuntimeError("the secret")
+
+    answer = in_process(app, "/")
+    problem(answer, 500, "internal")
+    assert "secret" not in answer.text
+
+
+def test_a_database_that_is_away_is_a_503(configure: object) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listened to: connections are refused
+        url = f"postgresql+psycopg://nobody@127.0.0.1:{unused.getsockname()[1]}/none?connect_timeout=2"
+        configure(database_url=url)  # type: ignore[operator]
+        app = create_app()
+        answer = in_process(app, "/v1/jobs", headers={"Authorization": "Bearer dsk_" + "x" * 43})
+        assert "database" in problem(answer, 503, "unavailable")["detail"]
+        assert answer.headers["retry-after"] == "5"
+        assert problem(in_process(app, "/health/ready"), 503)["checks"] == {
+            "database": "does not answer", "storage": "ok", "broker": "ok",
+        }  # fmt: skip
+        assert in_process(app, "/health/live").is_success
+        assert "distillery_http_requests_total" in in_process(app, "/metrics").text
+
+
+def test_a_transaction_that_the_database_has_closed_is_a_503(configure: object, postgres_url: str) -> None:
+    configure(database_url=postgres_url, lease_seconds=0.4, beat_seconds=0.1)  # type: ignore[operator]
+    app = FastAPI()
+    problem_documents.install(app)
+    app.add_middleware(Observe)
+
+    @app.get("/")
+    def dawdle() -> None:
+        with reading() as session:
+            session.execute(text("SELECT 1"))
+            time.sleep(0.5)  # a fourth of a lease is allowed
+            session.execute(text("SELECT 1"))
+
+    assert "database" in problem(in_process(app, "/"), 503, "unavailable")["detail"]
+
+
+def test_a_store_that_is_away_is_a_503(configure: object, migrated_sqlite: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        broker = f"redis://127.0.0.1:{unused.getsockname()[1]}/0"
+        keys = {"storage_access_key": "a", "storage_secret_key": "b"}
+        configure(storage_url="s3://none", storage_endpoint=endpoint, broker_url=broker, **keys)  # type: ignore[operator]
+        checks = problem(in_process(create_app(), "/health/ready"), 503)["checks"]
+        assert checks == {"database": "ok", "storage": "does not answer", "broker": "does not answer"}

@@ -1,0 +1,140 @@
+"""The bell: it is heard where the broker is there, and never hurts where it is not."""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import pytest
+
+from models.queue import wake_up
+from models.queue.wake_up import BELL, KINDS, Kind, ring
+
+ROOT = Path(__file__).parents[3]
+Configure = Callable[..., Any]
+
+
+@pytest.fixture(params=["filesystem", "redis"])
+def broker(request: pytest.FixtureRequest, configure: Configure) -> str:
+    url = "" if request.param == "filesystem" else request.getfixturevalue("redis_url")
+    configure(broker_url=url)
+    return str(request.param)
+
+
+def heard(kind: Kind) -> list[Any]:
+    """The messages that wait in a queue."""
+    found = []
+    with wake_up.app().connection_for_read() as connection:
+        waiting = connection.SimpleQueue(kind, no_ack=True)
+        try:
+            while True:
+                found.append(waiting.get(timeout=0.5))
+        except Empty:
+            return found
+        finally:
+            waiting.close()
+
+
+def test_bells_reach_their_queue_and_no_other(broker: str) -> None:
+    assert ring("inspect")
+    assert ring("distill", 3)
+    distill, inspect = heard("distill"), heard("inspect")
+    assert (len(distill), len(inspect)) == (3, 1)
+    for message in [*distill, *inspect]:
+        assert message.headers["task"] == BELL
+        assert message.content_type == "application/json"
+        arguments, keywords, _ = message.payload
+        assert (arguments, keywords) == ([], {})
+
+
+def test_no_bells_are_no_message(broker: str) -> None:
+    assert ring("distill", 0)
+    assert heard("distill") == []
+
+
+def test_a_broker_that_is_away_costs_no_time_and_raises_nothing(configure: Configure) -> None:
+    configure(broker_url="redis://127.0.0.1:1/0")
+    ring("distill")  # imports the transport
+    begin = time.monotonic()
+    assert not ring("distill")
+    assert time.monotonic() - begin < 2
+
+
+def test_a_folder_that_cannot_be_written_raises_nothing(configure: Configure, tmp_path: Path) -> None:
+    configure(data=tmp_path)
+    assert ring("distill")
+    messages = tmp_path / "queue" / "messages"
+    for message in messages.iterdir():
+        message.unlink()
+    messages.rmdir()
+    messages.write_text("not a folder")
+    assert not ring("distill")
+
+
+def test_the_embedded_queue_lies_in_the_data_folder(configure: Configure, tmp_path: Path) -> None:
+    configure(data=tmp_path)
+    ring("inspect")
+    [message] = (tmp_path / "queue" / "messages").iterdir()
+    assert json.loads(message.read_text())["headers"]["task"] == BELL
+    assert message.name.endswith(".inspect.msg")
+
+
+def test_a_worker_acknowledges_early_and_holds_one_message(broker: str) -> None:
+    conf = wake_up.app().conf
+    assert conf.task_acks_late is False
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.worker_disable_prefetch is (broker == "redis")
+    assert conf.broker_connection_max_retries is None
+    assert conf.accept_content == ["json"]
+    assert conf.result_backend is None
+
+
+def test_there_are_two_queues() -> None:
+    assert KINDS == ("distill", "inspect")
+
+
+def ring_often(times: int) -> bool:
+    return all(ring("distill") for _ in range(times))
+
+
+def hear_often(wanted: int) -> int:
+    """Take messages until none came for a while; raises what a reader of half a message would."""
+    count, silent = 0, 0
+    with wake_up.app().connection_for_read() as connection:
+        waiting = connection.SimpleQueue("distill", no_ack=True)
+        while count < wanted and silent < 100:
+            try:
+                waiting.get(timeout=0.1)
+                count, silent = count + 1, 0
+            except Empty:
+                silent += 1
+        waiting.close()
+    return count
+
+
+def test_no_reader_of_the_embedded_queue_sees_half_a_message(configure: Configure, tmp_path: Path) -> None:
+    configure(data=tmp_path)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        ringing = pool.starmap_async(ring_often, [(300,), (300,)])
+        assert hear_often(600) == 600
+        assert ringing.get(30) == [True, True]
+    assert [path for path in (tmp_path / "queue").rglob("*") if path.suffix in (".msg", ".part")] == []
+
+
+def test_the_embedded_queue_answers_inspection(configure: Configure, tmp_path: Path) -> None:
+    configure(data=tmp_path)
+    code = "from models.queue.wake_up import app; app().worker_main(['worker', '-Q', 'inspect', '-n', 'one@here', '-l', 'WARNING'])"
+    worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        give_up = time.monotonic() + 60
+        while not (answer := wake_up.app().control.ping(timeout=1.0)) and time.monotonic() < give_up:
+            assert worker.poll() is None
+        assert answer == [{"one@here": {"ok": "pong"}}]
+    finally:
+        worker.kill()
+        worker.wait()

@@ -1,0 +1,65 @@
+"""The source that a job gets that names none."""
+
+from typing import Any
+
+import pytest
+
+from models.spec import source_choice
+from models.spec.facts import Facts, TeacherFacts
+from models.spec.job_spec import JobSpec, check, resolve
+from tests.models.spec.specs import CONTRACT, DATASET, TEACHER, dataset_facts
+
+SMALLEST = {"teacher": TEACHER, "student": {"network": "lenet5_half"}}
+ALL = {rule.source: {"tasks": ["classification"]} for rule in source_choice.RULES}
+
+
+def teacher(classes: int = 10, **findings: Any) -> TeacherFacts:
+    return TeacherFacts("lenet5", classes, CONTRACT, findings={"differentiable": True, "batch_norm": False} | findings)
+
+
+CASES = {
+    "a LeNet": ({}, Facts(teacher()), "dafl", "no BatchNorm"),
+    "one with BatchNorm": ({}, Facts(teacher(batch_norm=True)), "fast_meta", "statistics"),
+    "many classes": ({}, Facts(teacher(classes=200)), "dfad", "more than 100 classes"),
+    "outputs only": ({}, Facts(teacher(differentiable=False)), "noise", "no gradient"),
+    "not inspected yet": ({}, Facts(TeacherFacts("lenet5", 10, CONTRACT)), "dafl", "nothing is known yet"),
+    "a dataset": ({"dataset": DATASET}, Facts(teacher(), dataset_facts()), "dataset", "a dataset is given"),
+    "unlabelled images": ({"dataset": DATASET}, Facts(teacher(), dataset_facts(classes=1)), "substitute", "one class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_offered_decides(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_choice, "known", lambda _: ALL)
+    more, facts, source, word = CASES[case]
+    name, why = source_choice.choose(SMALLEST | more, facts)
+    assert name == source and why.startswith(f"{source}, since ") and word in why
+
+
+def test_what_the_catalogue_has_not_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_choice, "known", lambda _: {name: ALL[name] for name in ("dafl", "dataset")})
+    for more, facts, _, _ in CASES.values():
+        assert source_choice.choose(SMALLEST | more, facts)[0] in ("dafl", "dataset")
+
+
+@pytest.mark.parametrize("said", [{}, {"source": None}, {"source": "auto"}, {"source": {"name": "auto"}}])
+def test_saying_nothing_and_auto_are_the_same_and_the_resolved_spec_says_why(said: dict[str, Any]) -> None:
+    facts = Facts(teacher())
+    first = resolve(JobSpec.model_validate(SMALLEST | said), facts)
+    assert first["source"]["name"] == "dafl" and first["reasons"]["/source"].startswith("dafl, since the teacher")
+    assert resolve(JobSpec.model_validate(first), facts) == first
+
+
+def test_teachers_of_several_labels_are_distilled_without_data_by_decisions_for_and_against() -> None:
+    facts = Facts(teacher(classes=3, batch_norm=True))
+    full = resolve(JobSpec.model_validate(SMALLEST | {"task": "multi_label"}), facts)
+    assert full["source"]["name"] == "dafl" and check(full, facts) == []
+    assert full["reasons"]["/source"].startswith(
+        "dafl, since fast_meta, which would suit what is offered, does not make"
+    )
+    assert [(one["name"], one["outputs"], one["weight"]) for one in full["objectives"]] == [("kd", "sigmoid", 1.0)]
+
+
+def test_a_source_that_is_named_needs_no_reason() -> None:
+    spec = JobSpec.model_validate(SMALLEST | {"source": "dafl"})
+    assert "/source" not in resolve(spec, Facts(teacher()))["reasons"]

@@ -1,0 +1,317 @@
+"""One contract for blobs, kept by a folder and by an S3 server."""
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.storage.blobs import (
+    CHUNK,
+    PART,
+    Damaged,
+    Exists,
+    NotFound,
+    Storage,
+    Stored,
+    TooLarge,
+    Unavailable,
+    open_storage,
+    storage,
+)
+from models.storage.presign import Signer
+from tests.servers import S3
+
+Configure = Callable[..., Any]
+
+
+def s3_settings(s3: S3) -> dict[str, str]:
+    return {
+        "storage_url": f"s3://{s3.bucket}/tests/{uuid.uuid4().hex}",
+        "storage_endpoint": s3.endpoint,
+        "storage_access_key": s3.access_key,
+        "storage_secret_key": s3.secret_key,
+    }
+
+
+@pytest.fixture(params=["folder", "s3"])
+def blobs(request: pytest.FixtureRequest, configure: Configure, tmp_path: Path) -> Storage:
+    if request.param == "s3":
+        return open_storage(configure(**s3_settings(request.getfixturevalue("s3"))))
+    return open_storage(configure(storage_url=(tmp_path / "blobs with space").as_uri()))
+
+
+def stored(data: bytes) -> Stored:
+    return Stored(len(data), hashlib.sha256(data).hexdigest())
+
+
+def whole(blobs: Storage, key: str, *part: int) -> bytes:
+    return b"".join(blobs.get(key, *part))
+
+
+LARGE = os.urandom(1 << 16) * ((2 * PART + CHUNK) >> 16) + b"end"
+
+
+@pytest.mark.parametrize("data", [b"", b"x", LARGE], ids=["empty", "byte", "parts"])
+@pytest.mark.parametrize("create_only", [False, True])
+def test_bytes_come_back(blobs: Storage, data: bytes, create_only: bool) -> None:
+    assert blobs.put("a/b c/ü.bin", data, create_only) == stored(data)
+    assert blobs.size("a/b c/ü.bin") == len(data)
+    assert whole(blobs, "a/b c/ü.bin") == data
+
+
+def test_files_and_iterables_are_written_too(blobs: Storage, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(LARGE)
+    assert blobs.put("file", path) == stored(LARGE)
+    assert blobs.put("pieces", (piece for piece in (b"one", b"", b"two"))) == stored(b"onetwo")
+    assert blobs.put("created", (piece for piece in (b"one", b"", b"two")), create_only=True) == stored(b"onetwo")
+    assert (whole(blobs, "file"), whole(blobs, "pieces")) == (LARGE, b"onetwo")
+
+
+def test_a_missing_file_is_not_a_missing_blob(blobs: Storage, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        blobs.put("key", tmp_path / "missing")
+
+
+def test_a_put_replaces_unless_it_may_only_create(blobs: Storage) -> None:
+    blobs.put("key", b"old")
+    with pytest.raises(Exists):
+        blobs.put("key", b"new", create_only=True)
+    assert whole(blobs, "key") == b"old"
+    blobs.put("key", b"new")
+    assert whole(blobs, "key") == b"new"
+
+
+def test_a_writer_that_fails_leaves_nothing(blobs: Storage) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield bytes(PART + 1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        blobs.put("half", pieces())
+    assert blobs.size("half") is None
+    assert list(blobs.list()) == []
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(start=st.integers(0, len(LARGE) + 5), end=st.none() | st.integers(0, len(LARGE) + 5))
+def test_ranges_are_slices(configured_folder: Storage, start: int, end: int | None) -> None:
+    assert b"".join(configured_folder.get("large", start, end)) == LARGE[start:end]
+
+
+@pytest.fixture
+def configured_folder(configure: Configure, tmp_path: Path) -> Storage:
+    blobs = open_storage(configure(storage_url=(tmp_path / "blobs").as_uri()))
+    blobs.put("large", LARGE)
+    return blobs
+
+
+def test_ranges(blobs: Storage) -> None:
+    blobs.put("ten", b"0123456789")
+    assert [whole(blobs, "ten", *part) for part in ((3,), (3, 5), (9, 99), (10, 11), (5, 5), (7, 3))] == [
+        b"3456789", b"34", b"9", b"", b"", b"",
+    ]  # fmt: skip
+
+
+def test_a_missing_blob(blobs: Storage, tmp_path: Path) -> None:
+    assert blobs.size("missing") is None
+    blobs.delete("missing")
+    assert list(blobs.list("missing")) == []
+    assert blobs.delete_prefix("missing") == 0
+    with pytest.raises(NotFound):
+        blobs.get("missing")  # at once, before anybody reads
+    with pytest.raises(NotFound):
+        blobs.download("missing", tmp_path / "file")
+    assert list(tmp_path.glob("*file*")) == []
+
+
+def test_lists_and_deletes_by_whole_names(blobs: Storage) -> None:
+    for key in ("jobs/1/a", "jobs/1/b/c", "jobs/10/a", "jobs2/a"):
+        blobs.put(key, key.encode())
+    assert {(entry.key, entry.size) for entry in blobs.list("jobs/1")} == {("jobs/1/a", 8), ("jobs/1/b/c", 10)}
+    assert {entry.key for entry in blobs.list("jobs/")} == {"jobs/1/a", "jobs/1/b/c", "jobs/10/a"}
+    assert all(abs(entry.modified - datetime.now(UTC).timestamp()) < 3600 for entry in blobs.list())
+    assert blobs.delete_prefix("jobs/1") == 2
+    assert {entry.key for entry in blobs.list()} == {"jobs/10/a", "jobs2/a"}
+    blobs.delete("jobs2/a")
+    assert {entry.key for entry in blobs.list()} == {"jobs/10/a"}
+    with pytest.raises(ValueError, match="needs a prefix"):
+        blobs.delete_prefix("/")
+
+
+def test_no_key_leads_out_of_the_store(blobs: Storage) -> None:
+    with pytest.raises(ValueError, match=r"\.\."):
+        blobs.put("a/../../b", b"x")
+
+
+def test_a_download_is_whole_or_not_there(blobs: Storage, tmp_path: Path) -> None:
+    blobs.put("key", LARGE)
+    path = tmp_path / "copies" / "file"
+    path.parent.mkdir()
+    assert blobs.download("key", path, hashlib.sha256(LARGE).hexdigest()) == stored(LARGE)
+    assert path.read_bytes() == LARGE
+    path.unlink()
+    with pytest.raises(Damaged, match="as recorded"):
+        blobs.download("key", path, hashlib.sha256(b"other").hexdigest())
+    assert list(path.parent.iterdir()) == []
+
+
+async def _stream(pieces: list[bytes], error: Exception | None = None) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        await asyncio.sleep(0)
+        yield piece
+    if error:
+        raise error
+
+
+def test_a_stream_is_written_and_hashed(blobs: Storage) -> None:
+    pieces = [LARGE[place : place + 65_536] for place in range(0, len(LARGE), 65_536)]
+    assert asyncio.run(blobs.put_stream("stream", _stream([*pieces, b""]), len(LARGE))) == stored(LARGE)
+    assert whole(blobs, "stream") == LARGE
+    assert asyncio.run(blobs.put_stream("empty", _stream([]), 0)) == stored(b"")
+    assert blobs.size("empty") == 0
+
+
+def test_a_stream_past_its_limit_leaves_nothing(blobs: Storage) -> None:
+    with pytest.raises(TooLarge, match="the 10 bytes"):
+        asyncio.run(blobs.put_stream("stream", _stream([b"0123456789", b"!"]), 10))
+    with pytest.raises(TooLarge):
+        asyncio.run(blobs.put_stream("stream", _stream([bytes(PART)] * 3), 2 * PART))
+    assert blobs.size("stream") is None
+
+
+def test_a_sender_that_vanishes_leaves_nothing(blobs: Storage) -> None:
+    blobs.put("stream", b"what was there")
+    with pytest.raises(ConnectionAbortedError):
+        asyncio.run(blobs.put_stream("stream", _stream([bytes(PART + 1)], ConnectionAbortedError()), 10 * PART))
+    assert whole(blobs, "stream") == b"what was there"
+    assert [entry.key for entry in blobs.list()] == ["stream"]
+
+
+def test_a_stream_that_is_cancelled_leaves_nothing(blobs: Storage) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield bytes(PART + 1)
+        await asyncio.sleep(60)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(blobs.put_stream("stream", endless(), 10 * PART))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert blobs.size("stream") is None
+
+
+WRITER = """
+import time
+from models.storage.blobs import storage
+
+def chunks():
+    while True:
+        yield bytes(8 * 2**20)
+        time.sleep(0.05)
+
+storage().put("uploads/x/1", chunks())
+"""
+
+
+def test_what_a_killed_writer_left_in_a_folder_is_discarded_in_time(configured_folder: Storage, tmp_path: Path) -> None:
+    configured_folder.put("uploads/y#1/2", b"whole")
+    root = Path(__file__).parents[3]
+    writer = subprocess.Popen([sys.executable, "-c", WRITER], cwd=root)
+    give_up = time.monotonic() + 30
+    while not (left := list(tmp_path.rglob("1#*"))) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    writer.kill()
+    writer.wait()
+    assert len(left) == 1 and [entry.key for entry in configured_folder.list("uploads")] == ["uploads/y#1/2"]
+    assert configured_folder.discard_partial(3600) == 0 and left[0].exists()
+    assert configured_folder.discard_partial(-60) == 1 and not left[0].exists()
+    assert whole(configured_folder, "uploads/y#1/2") == b"whole"
+
+
+def test_what_a_killed_writer_left_in_a_bucket_is_discarded_in_time(s3: S3, configure: Configure) -> None:
+    other = open_storage(configure(**s3_settings(s3)))  # under a prefix of its own
+    blobs = open_storage(configure(**s3_settings(s3)))
+    blobs.put("uploads/y/1", b"whole")
+    unfinished = blobs._multiparts
+    assert unfinished is not None and list(unfinished.list()) == []
+    root = Path(__file__).parents[3]
+    with subprocess.Popen([sys.executable, "-c", WRITER], cwd=root) as writer:
+        give_up = time.monotonic() + 30
+        while not (left := list(unfinished.list())) and time.monotonic() < give_up:
+            time.sleep(0.2)
+        writer.kill()
+    assert [one.key.rpartition("uploads/")[2] for one in left] == ["x/1"]
+    assert other.discard_partial(-60) == 0 == blobs.discard_partial(3600)
+    assert [entry.key for entry in blobs.list()] == ["uploads/y/1"]
+    assert blobs.discard_partial(-60) == 1 and list(unfinished.list()) == []
+    assert whole(blobs, "uploads/y/1") == b"whole"
+
+
+def test_a_folder_makes_no_links(configured_folder: Storage) -> None:
+    assert configured_folder.presign("large", 60, "large.bin", "text/plain") is None
+
+
+def test_a_bucket_makes_links_only_where_clients_reach_it(s3: S3, configure: Configure) -> None:
+    values = s3_settings(s3)
+    assert open_storage(configure(**values)).presign("key", 60, "x", "text/plain") is None
+    blobs = open_storage(configure(**values, storage_public_endpoint=s3.endpoint))
+    blobs.put("a b/key", b"0123456789")
+    link = blobs.presign("a b/key", 60, 'a "file" ü.txt', "text/x-test")
+    assert link is not None
+    with urllib.request.urlopen(urllib.request.Request(link, headers={"Range": "bytes=2-4"})) as answer:
+        assert answer.read() == b"234"
+        assert answer.headers["Content-Type"] == "text/x-test"
+        assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''a%20%22file%22%20%C3%BC.txt"
+    for forged in (link.replace("a%20b", "a%20c"), link.replace("x-test", "html"), link[:-1] + "0" + link[-1:]):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(forged)
+        assert refused.value.code == 403
+        refused.value.close()
+
+
+def test_signs_as_the_published_example_does() -> None:
+    # "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", Amazon S3 API reference
+    signer = Signer(
+        "https://examplebucket.s3.amazonaws.com", "", "", "AKIAIOSFODNN7EXAMPLE",
+        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1",
+    )  # fmt: skip
+    link = signer.signed("test.txt", 86400, datetime(2013, 5, 24, tzinfo=UTC), {})
+    assert link == (
+        "https://examplebucket.s3.amazonaws.com/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+        "&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request"
+        "&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host"
+        "&X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
+    )
+
+
+def test_a_server_that_is_away_is_unavailable(configure: Configure) -> None:
+    away = {"storage_endpoint": "http://127.0.0.1:9", "storage_access_key": "a", "storage_secret_key": "b"}
+    blobs = open_storage(configure(storage_url="s3://bucket", **away))
+    with pytest.raises(Unavailable, match="key"):
+        blobs.size("key")
+
+
+def test_the_process_has_one_storage(configure: Configure, tmp_path: Path) -> None:
+    assert storage() is storage()
+    storage().put("key", b"x")
+    assert (tmp_path / "data" / "blobs" / "key").read_bytes() == b"x"
+    for url in ("gs://bucket", "file://", "s3:///prefix", "nothing"):
+        with pytest.raises(ValueError, match="must be file"):
+            open_storage(configure(storage_url=url))

@@ -1,0 +1,191 @@
+"""Inspections of uploads and checks of specs, and the jobs that wait for them."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import delete
+
+from models.database import now, transaction
+from models.records import Dataset, Inspection, Job, Teacher
+from models.records.columns import new_id
+from models.storage.blobs import storage
+from tests.worker.scenes import FINDINGS, SCRIPTED, change, claimed, events, get, make_job, make_key, make_upload, rows
+from worker.attempt.inspection import run_inspection
+from worker.ledger.claims import claim
+from worker.upkeep import upkeep
+
+
+def inspect_next(draining: threading.Event | None = None) -> None:
+    run_inspection(claimed("inspect"), draining or threading.Event(), SCRIPTED)
+
+
+def test_an_upload_becomes_ready_and_its_original_is_deleted(both: None) -> None:
+    subject = make_upload(b"images")
+    inspect_next()
+    dataset = get(Dataset, subject)
+    assert (dataset.status, dataset.findings, dataset.problem) == ("ready", {"size": 6}, None)
+    assert b"".join(storage().get(dataset.blob_key)) == b"IMAGES"
+    assert storage().size(dataset.blob_key) == dataset.blob_size
+    assert dataset.upload_key is None and list(storage().list("uploads")) == []
+    (inspection,) = rows(Inspection, subject_id=subject)
+    assert (inspection.status, inspection.lease_owner) == ("done", None)
+    assert claim("inspect", "w") is None
+
+
+def test_a_bad_upload_is_rejected_with_the_engines_problem_and_its_bytes_are_gone(both: None) -> None:
+    subject = make_upload(b"bad teacher", kind="teacher")
+    inspect_next()
+    teacher = get(Teacher, subject)
+    assert teacher.status == "rejected" and teacher.blob_key is None
+    assert teacher.problem == {
+        "code": "rejected", "message": "it is bad", "hint": "send a good one", "fault": "user",
+        "errors": [{"pointer": "", "message": "bad"}],
+    }  # fmt: skip
+    assert list(storage().list("uploads")) == [] and list(storage().list("blobs")) == []
+
+
+def test_an_upload_that_crashes_every_engine_is_rejected_in_the_end(embedded: None) -> None:
+    subject = make_upload(b"crash")
+    statuses = []
+    for _ in range(3):
+        inspect_next()
+        statuses.append(get(Dataset, subject).status)
+    assert statuses == ["inspecting", "inspecting", "rejected"]
+    assert get(Dataset, subject).problem["code"] == "poison"
+    assert "signal 11 (SIGSEGV)" in get(Dataset, subject).problem["message"]
+
+
+def test_an_upload_whose_bytes_have_changed_in_storage_is_rejected_and_not_tried_for_ever(embedded: None) -> None:
+    subject = make_upload(b"images")
+    storage().put(f"uploads/{subject}/1", b"imagez")
+    inspect_next()
+    dataset = get(Dataset, subject)
+    assert (dataset.status, dataset.problem["code"]) == ("rejected", "upload_lost")
+    assert claim("inspect", "w") is None
+
+
+def test_a_jobs_check_makes_it_ready(both: None) -> None:
+    job_id = make_job(ready=False)
+    upkeep.settle_stuck_jobs()
+    assert claim("distill", "w") is None
+    inspect_next()
+    job = get(Job, job_id)
+    assert (job.status, job.ready, job.reason) == ("queued", True, None)
+    assert claimed().id == job_id
+
+
+def test_a_jobs_check_can_fail_it_with_pointers(both: None) -> None:
+    problem = {
+        "fault": "user",
+        "code": "invalid_spec",
+        "message": "no",
+        "hint": "",
+        "errors": [{"pointer": "/a", "message": "b"}],
+    }
+    job_id = make_job(ready=False, error=problem)
+    upkeep.settle_stuck_jobs()
+    inspect_next()
+    job = get(Job, job_id)
+    assert (job.status, job.phase, job.error) == ("failed", "validating", problem)
+    assert [event.data["status"] for event in events(job_id, "status")] == ["failed"]
+
+
+def make_check(**script: Any) -> str:
+    spec = {"teacher": None, "dataset": None, "student": {}, "labels": {"script": json.dumps(script)}}
+    check = Inspection(id=new_id("ins"), kind="check", subject_id="-", resolved=spec)
+    with transaction() as session:
+        session.add(check)
+    return check.id
+
+
+def test_a_check_without_a_job_answers_whoever_asked(both: None) -> None:
+    fits, fails = make_check(), make_check(error={"fault": "user", "code": "invalid_spec", "message": "no"})
+    inspect_next()
+    inspect_next()
+    assert (get(Inspection, fits).status, get(Inspection, fits).facts) == ("done", {})
+    assert get(Inspection, fails).status == "failed" and get(Inspection, fails).error["code"] == "invalid_spec"
+    assert claim("inspect", "w") is None
+
+
+def test_a_check_without_a_job_that_always_breaks_its_engine_ends(embedded: None) -> None:
+    check = make_check(error={"fault": "service", "code": "broken", "message": "it broke"})
+    for status in ("queued", "queued", "failed"):
+        inspect_next()
+        assert get(Inspection, check).status == status
+    assert get(Inspection, check).error["code"] == "poison"
+
+
+def test_a_check_that_nobody_waits_for_is_taken_from_its_worker_and_removed(embedded: None) -> None:
+    answered, forgotten, held = make_check(), make_check(), make_check()
+    with transaction() as session:
+        session.execute(delete(Inspection).where(Inspection.id == answered))
+    change(Inspection, forgotten, created_at=now() - 3600)
+    upkeep.clear_checks()
+    assert [row.id for row in rows(Inspection)] == [held]
+    taken = claimed("inspect")
+    with transaction() as session:
+        session.execute(delete(Inspection))
+    run_inspection(taken, threading.Event(), SCRIPTED)
+    assert rows(Inspection) == []
+
+
+def test_a_job_is_checked_once_its_last_input_is_ready(both: None) -> None:
+    key = make_key()
+    first, last = (make_upload(json.dumps(FINDINGS[kind]).encode(), kind, key) for kind in ("dataset", "teacher"))
+    job_id = make_job(ready=False, key_id=key, teacher_id=last, dataset_id=first)
+    inspect_next()
+    assert rows(Inspection, subject_id=job_id) == []
+    inspect_next()
+    assert len(rows(Inspection, subject_id=job_id)) == 1
+    upkeep.settle_stuck_jobs()
+    assert len(rows(Inspection, subject_id=job_id)) == 1
+    inspect_next()
+    assert get(Job, job_id).ready
+
+
+def test_a_job_whose_input_is_rejected_fails(both: None) -> None:
+    key = make_key()
+    subject = make_upload(b"bad images", key_id=key)
+    job_id = make_job(ready=False, key_id=key, dataset_id=subject)
+    inspect_next()
+    job = get(Job, job_id)
+    assert (job.status, job.phase, job.error["code"]) == ("failed", "validating", "input_rejected")
+    assert job.error["errors"] == [{"pointer": "/dataset", "message": "the input was refused: it is bad"}]
+
+
+@pytest.mark.parametrize("before", ["claim", "verdict"])
+def test_an_upload_that_is_deleted_meanwhile_leaves_nothing(embedded: None, before: str, monkeypatch: Any) -> None:
+    subject = make_upload(b"images")
+    if before == "claim":
+        change(Dataset, subject, deleted_at=now())
+    else:
+        run = storage().put
+        monkeypatch.setattr(
+            storage(),
+            "put",
+            lambda *given, **more: (change(Dataset, subject, deleted_at=now()), run(*given, **more))[1],
+        )
+    inspect_next()
+    assert get(Dataset, subject).status == "inspecting"
+    assert list(storage().list("blobs")) == [] and list(storage().list("uploads")) == []
+    assert rows(Inspection, subject_id=subject)[0].status == "done"
+
+
+def test_an_inspection_is_put_back_by_a_drain(embedded: None, draining: threading.Event) -> None:
+    subject = make_upload(b"images")
+    change(Dataset, subject, options={"hang": True})
+    draining.set()
+    inspect_next(draining)
+    (inspection,) = rows(Inspection, subject_id=subject)
+    assert (inspection.status, inspection.losses, get(Dataset, subject).status) == ("queued", 0, "inspecting")
+
+
+def test_a_cancelled_job_is_not_checked(both: None) -> None:
+    job_id = make_job(ready=False)
+    upkeep.settle_stuck_jobs()
+    change(Job, job_id, cancel_requested_at=now())
+    upkeep.cancel_queued()
+    inspect_next()
+    assert (get(Job, job_id).status, get(Job, job_id).ready) == ("cancelled", False)

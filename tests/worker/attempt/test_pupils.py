@@ -1,0 +1,102 @@
+"""Jobs that are taught by the students of others: when they go on, when they fail, and what is kept for them."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from models.database import now
+from models.records import Artifact, Inspection, Job, Teacher
+from models.status import JobStatus
+from models.storage.blobs import storage
+from tests.worker.scenes import INPUT, change, claimed, get, make_job, make_key, make_upload, rows, run_next
+from worker.attempt.inputs import AttemptInputs, lay_out
+from worker.attempt.lease import Lease
+from worker.engine.folder import Folder
+from worker.ledger.attempts import AttemptLedger
+from worker.upkeep import retention, upkeep
+
+CARD = {
+    "network": "lenet5_half", "options": {}, "classes": 10, "class_names": [], "input": INPUT, "added_by": [],
+    "findings": {"differentiable": True, "batch_norm": False},
+}  # fmt: skip
+WHOLE = {"student": {"network": "lenet5_half"}, "exports": ["safetensors"]}
+
+
+def teaching(key_id: str, **script: Any) -> str:
+    """A job whose student is to teach."""
+    return make_job(steps=4, student=CARD, key_id=key_id, **script)
+
+
+def pupil(key_id: str, teacher: Any, ready: bool = False) -> str:
+    """A job that is taught, as the API submits it; resolved no further than is needed."""
+    spec = WHOLE | {"teacher": teacher, "labels": {"script": json.dumps({"steps": 2})}}
+    members = {"members": teacher} if isinstance(teacher, list) else teacher
+    job_id = make_job(ready=True, key_id=key_id)
+    change(Job, job_id, ready=ready, spec=spec, resolved=spec | {"teacher": members})
+    return job_id
+
+
+def test_a_pupil_is_checked_as_soon_as_its_teacher_has_succeeded(both: None) -> None:
+    key = make_key()
+    teacher = teaching(key)
+    waiting = pupil(key, teacher)
+    upkeep.settle_stuck_jobs()
+    assert not rows(Inspection, subject_id=waiting)
+    assert run_next().id == teacher
+    assert get(Job, teacher).student == CARD
+    assert [row.kind for row in rows(Inspection, subject_id=waiting)] == ["job"]
+    resolved = get(Job, waiting).resolved
+    assert (resolved["student"]["classes"], resolved["student"]["input"]) == (10, INPUT)
+
+
+def test_a_pupil_whose_teacher_fails_fails_with_its_place(both: None) -> None:
+    key = make_key()
+    upload = make_upload(b"weights", "teacher", key, status="ready")
+    teacher = teaching(key, error={"fault": "user", "code": "diverged", "message": "no"})
+    waiting = pupil(key, [upload, teacher])
+    assert run_next().status == JobStatus.FAILED
+    upkeep.settle_stuck_jobs()
+    failed = get(Job, waiting)
+    assert failed.status == JobStatus.FAILED and failed.phase == "validating"
+    assert failed.error["errors"] == [
+        {"pointer": "/teacher/1", "message": f"{teacher} has failed: there is no student of it that could teach"}
+    ]
+
+
+def test_a_pupil_is_given_its_teachers_weights(both: None) -> None:
+    key = make_key()
+    upload = make_upload(b"weights", "teacher", key, status="ready")
+    blob = storage().put("blobs/one.safetensors", b"of the upload")
+    change(Teacher, upload, blob_key="blobs/one.safetensors", blob_sha256=blob.sha256)
+    teacher = teaching(key)
+    run_next()
+    job = get(Job, pupil(key, [upload, teacher], ready=True))
+    claim = claimed()
+    assert claim.id == job.id
+    with Lease(claim) as lease, Folder(claim.id, claim.attempt) as folder:
+        lay_out(claim.record, folder.path, AttemptLedger(claim.id, claim.attempt), lease, lambda: None)
+        content = json.loads((folder.path / "job.json").read_text())
+        assert content["teacher"] is None
+        assert [(each["id"], each["network"]) for each in content["teachers"]] == [
+            (upload, "lenet5"), (teacher, "lenet5_half"),
+        ]  # fmt: skip
+        weights = [(folder.path / each["weights"]).read_bytes() for each in content["teachers"]]
+    (row,) = rows(Artifact, job_id=teacher, name="student.safetensors")
+    assert weights == [b"of the upload", b"".join(storage().get(row.key))]
+    assert [each.id for each in AttemptInputs.of(job).teachers] == [upload, teacher]
+
+
+def test_artifacts_are_kept_until_no_pupil_wants_them(both: None, configure: Callable[..., Any]) -> None:
+    configure(keep_artifacts_days=1)
+    key = make_key()
+    teacher = teaching(key)
+    run_next()
+    waiting = pupil(key, teacher)
+    (row,) = rows(Artifact, job_id=teacher, name="student.safetensors")
+    for artifact in rows(Artifact, job_id=teacher):
+        change(Artifact, artifact.id, created_at=now() - 1000 * 24 * 3600)
+    retention.clear()
+    assert rows(Artifact, job_id=teacher) and b"".join(storage().get(row.key))
+    change(Job, waiting, status=JobStatus.CANCELLED)
+    retention.clear()
+    assert not rows(Artifact, job_id=teacher)

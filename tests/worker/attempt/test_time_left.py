@@ -1,0 +1,25 @@
+"""When a run is expected to end."""
+
+import pytest
+
+from worker.attempt.time_left import Pace
+
+
+def test_a_steady_run_ends_when_it_should() -> None:
+    at = 0.0
+    pace = Pace(lambda: at)
+    assert pace.seconds_left(0.0) is None and pace.seconds_left(None) is None
+    for at in range(1, 1000, 3):
+        left = pace.seconds_left(at / 1000)
+    assert left == pytest.approx(1000 - at, rel=0.01)
+
+
+def test_only_the_last_minutes_count() -> None:
+    at, fraction = 0.0, 0.0
+    pace = Pace(lambda: at)
+    for step in range(2000):  # a slow half, then ten times as fast
+        at, fraction = at + 1, fraction + (0.0005 if step < 1000 else 0.005 if fraction < 0.9 else 0.0)
+        left = pace.seconds_left(fraction)
+        if step == 1070:
+            assert left is not None and 10 < left < 60
+    assert left is None  # it stands still

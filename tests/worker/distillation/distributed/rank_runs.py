@@ -1,0 +1,180 @@
+"""Jobs run by two ranks, in double precision, so that what differs from one process is a mistake and not rounding.
+
+As a command it is one rank, `python -m tests.worker.distillation.distributed.rank_runs RANK FOLDER CASE…`: it runs the cases one after
+another, and each rank leaves its networks.
+"""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from safetensors.torch import save_file
+
+from tests.worker.distillation.killed_runs import events_of, job_of
+from worker.distillation.data.images import Images
+from worker.distillation.distributed.division import Division
+from worker.distillation.distributed.ranks import ALONE, Ranks, join
+from worker.distillation.job import Job
+from worker.distillation.process.event_pipe import Channel
+from worker.distillation.run import Run, Stopped
+from worker.distillation.step import Step
+from worker.distillation.trainer.checkpoint import state_of
+
+KD = [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}]
+RESIDUAL = {"network": "resnet8_cifar", "options": {}}
+"""Its BatchNorms are what makes a rank's samples depend on the others'."""
+DIST = [{"name": "dist"}]
+"""Relates the samples of a batch, so that a part of it is not enough."""
+SEARCH = {
+    "name": "architecture_search",
+    "space": [{"network": "lenet", "options": {"hidden": [8, 16]}}],
+    "trials": 3,
+    "trial_fraction": 0.5,
+    "latency_exponent": 0.0,
+}
+"""Rank 0 alone measures, and a clock decides nothing."""
+LAST_SMALLER = {"name": "dataset", "drop_last": False, "augmentation": "standard"}
+ODD = {"batch_size": 9, "steps": 9}
+"""Of 64 images: a batch that does not divide evenly, and one of a single image at the end of each epoch."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job, and what is left out of the engine while two ranks run it."""
+
+    spec: dict[str, Any] = field(default_factory=dict)
+    left_out: str | None = None
+    drained: bool = False
+    """Rank 0 is asked to drain after the first step; the run is then resumed."""
+
+
+CASES = {
+    "norms": Case({"objectives": KD, "student": RESIDUAL}),
+    "norms_apart": Case({"objectives": KD, "student": RESIDUAL}, left_out="statistics"),
+    "drained": Case({"objectives": KD, "student": RESIDUAL}, drained=True),
+    "uneven": Case({"objectives": KD, "source": LAST_SMALLER, "training": ODD}),
+    "dist": Case({"objectives": DIST}),
+    "dist_apart": Case({"objectives": DIST}, left_out="gathering"),
+    "relational": Case({"objectives": [{"name": "relational"}]}),
+    "embeddings": Case({"task": "embedding", "objectives": [{"name": "triplet"}, {"name": "darkrank"}]}),
+    "memory": Case({"objectives": [{"name": "crd", "negatives": 16}]}),
+    "mates": Case({"objectives": [{"name": "cross_entropy"}, {"name": "bake"}]}),
+    "confidence": Case({"objectives": [{"name": "born_again", "form": "cwtm"}]}),
+    "adversary_and_connector": Case({"objectives": [{"name": "conditional_adversarial"}, {"name": "hint"}]}),
+    "second_derivatives": Case({"objectives": [{"name": "attention_gradient"}], "student": RESIDUAL}),
+    "mirrored": Case({"objectives": [{"name": "attention_gradient", "against": "symmetry"}], "student": RESIDUAL}),
+    "second_views": Case(
+        {
+            "objectives": [{"name": "cross_entropy", "second_view": True}, {"name": "multi_level"}],
+            "source": LAST_SMALLER,
+            "student": RESIDUAL,
+        }
+    ),
+    "search": Case({"objectives": KD, "procedure": SEARCH, "training": {"steps": 4, "validation_fraction": 0.25}}),
+    "cohort": Case(
+        {
+            "objectives": [{"name": "cross_entropy"}, {"name": "mutual"}],
+            "procedure": {"name": "mutual", "update": "sequential"},
+            "student": RESIDUAL,
+        }
+    ),
+    "two_stages": Case({"procedure": {"name": "two_stage", "preset": "fitnets"}, "training": {"steps": 6}}),
+    "ships_more": Case({"objectives": [{"name": "similarity_head"}]}),
+}
+ORDINARY = ("norms", "norms_apart", "drained", "uneven", "dist", "dist_apart")
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """A context in which networks and images are of 64 bits."""
+    normalise, before = Images.normalise, torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with patch.object(Images, "normalise", lambda images, image: normalise(images, image).double()):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def without(part: str | None) -> Any:
+    """A context in which the ranks do not do a part of what makes them equal to one process."""
+    if part == "statistics":
+        return patch.object(Division, "statistics", lambda division: nullcontext())
+    if part == "gathering":
+        return patch.object(Step, "gathered", lambda step, student, teacher: step)
+    return nullcontext()
+
+
+def run_case(name: str, folder: Path, ranks: Ranks = ALONE, resume: str | None = None) -> list[dict[str, Any]]:
+    """Run a case in `folder`, perhaps from a manifest there; leaves `final-RANK.safetensors`, and gives the events."""
+    case = CASES[name]
+    job = job_of(folder, **case.spec | {"training": {"steps": 3} | case.spec.get("training", {})})
+    job = Job({**job.values, "resume": resume}, folder)
+    output = io.StringIO()
+    with ExitStack() as around:
+        around.enter_context(double_precision())
+        around.enter_context(without(case.left_out))
+        channel = Channel(output)
+        if case.drained and ranks.size > 1:
+            job = _drained(job, ranks, channel, output)
+        _Kept(job, channel, ranks, folder / f"final-{ranks.rank}.safetensors").execute()
+    return events_of(output)
+
+
+def _drained(job: Job, ranks: Ranks, channel: Channel, output: io.StringIO) -> Job:
+    """The job as it is to be resumed."""
+    channel.request = "drain" if ranks.leads else None
+    try:
+        Run(job, channel, ranks).execute()
+    except Stopped:
+        channel.request = None
+    manifests = [event["manifest"] for event in events_of(output) if event["event"] == "checkpoint"]
+    path = job.folder / f"resume-{ranks.rank}.json"
+    path.write_text(json.dumps(ranks.tell(manifests[-1] if ranks.leads else None)))
+    torch.manual_seed(999 + ranks.rank)  # a new process has other random numbers
+    return Job({**job.values, "resume": path.name}, job.folder)
+
+
+class _Kept(Run):
+    """Keeps what this rank's networks are at the end of each stage."""
+
+    def __init__(self, job: Job, channel: Channel, ranks: Ranks, path: Path):
+        super().__init__(job, channel, ranks)
+        self.path = path
+
+    def _end_stage(self, run):
+        super()._end_stage(run)
+        states = {name: state_of(member.network) for name, member in run.members.items()}
+        metrics = {f"metrics/{name}": torch.tensor(value) for name, value in run.last.items()}
+        networks = {f"{name}.{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+        save_file(networks | metrics, self.path)
+
+    def _finish(self):
+        return {}  # exports are of single precision
+
+
+def main() -> None:
+    rank, folder, *cases = sys.argv[1:]
+    run_cases(int(rank), Path(folder), cases)
+
+
+def run_cases(rank: int, folder: Path, cases: list[str]) -> None:
+    torch.set_num_threads(1)
+    ranks = join(rank, 2, folder / "meeting", torch.device("cpu"))
+    for name in cases:
+        if ranks.leads:
+            shutil.copytree(folder / "inputs", folder / name / "inputs")
+        ranks.tell(None)
+        run_case(name, folder / name, ranks)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""What an attempt is given: its inputs, its newest checkpoint that can be read, and the job file."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy.orm import Session
+
+from models.database import reading
+from models.records import Checkpoint, Dataset, File, Job, Teacher
+from models.records.columns import Uploaded
+from models.scheduling.resources import ResourceNeeds
+from models.settings import settings
+from models.spec.initial_weights import file_of
+from models.spec.named_files import named_files
+from models.spec.students import Student
+from models.spec.teacher_spec import JOB, named
+from models.status import UploadStatus
+from models.storage.blobs import Damaged, NotFound, storage
+from worker.attempt.lease import Lease
+from worker.clock import clock
+from worker.ledger.attempts import AttemptLedger
+
+RESUME = "checkpoints/resume.json"
+log = structlog.get_logger(__name__)
+
+
+class InputMissing(Exception):
+    """An input of a job is not to be had any more."""
+
+    def __init__(self, pointer: str, message: str):
+        super().__init__(message)
+        self.pointer, self.message = pointer, message
+
+
+@dataclass(frozen=True)
+class AttemptInputs:
+    """The records that a spec names; its teachers in their order."""
+
+    teachers: list[Teacher | Student]
+    dataset: Dataset | None
+    evaluation: Dataset | None
+    initial_weights: File | None
+    files: dict[str, File | None]
+    """The files that methods name, by their places in the spec."""
+
+    @classmethod
+    def of(cls, job: Job) -> "AttemptInputs":
+        """Those of a job."""
+        return cls._of(job.dataset_id, job.evaluation_id, {"teacher": job.teacher_id} | job.resolved)
+
+    @classmethod
+    def named(cls, resolved: Mapping[str, Any]) -> "AttemptInputs":
+        """Those that a resolved spec names."""
+        evaluation = (resolved.get("evaluation") or {}).get("dataset")
+        return cls._of(resolved.get("dataset"), evaluation, resolved)
+
+    @classmethod
+    def _of(cls, dataset: str | None, evaluation: str | None, resolved: Mapping[str, Any]) -> "AttemptInputs":
+        initial = file_of((resolved.get("student") or {}).get("initial_weights"))
+        with reading() as session:
+            teachers = [_teacher(session, each) for each in named(resolved.get("teacher")).values()]
+            return cls(
+                teachers,
+                session.get(Dataset, dataset) if dataset else None,
+                session.get(Dataset, evaluation) if evaluation else None,
+                session.get(File, initial) if initial else None,
+                {one.pointer: session.get(File, one.id) for one in named_files(resolved)},
+            )
+
+
+def _teacher(session: Session, identifier: str) -> Teacher | Student:
+    record: Job | Teacher | None
+    record = session.get(Job, identifier) if identifier.startswith(JOB) else session.get(Teacher, identifier)
+    if record is None:
+        raise InputMissing("/teacher", f"{identifier} is not there any more")
+    return Student.of(session, record) if isinstance(record, Job) else record
+
+
+def part_key(job_id: str, sha256: str) -> str:
+    """Where a part of a checkpoint lies in storage."""
+    return f"jobs/{job_id}/parts/{sha256}"
+
+
+def describe_teacher(teacher: Teacher | Student) -> dict[str, Any]:
+    """The teacher as a job file names it, without its weights."""
+    names = ("network", "options", "classes", "class_names", "input")
+    if isinstance(teacher, Student):
+        card = teacher.card()
+        return {"id": teacher.id, **{name: card[name] for name in names}, "weights": None}
+    return {"id": teacher.id, **{name: getattr(teacher, name) for name in names}, "weights": None}
+
+
+def describe_teachers(described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One teacher, or the members of an ensemble, as a job file holds them."""
+    one = described[0] if len(described) == 1 else None
+    return {"teacher": one, "teachers": list(described) if len(described) > 1 else []}
+
+
+def describe_run(kind: str, subject_id: str, attempt: int, request_id: str | None = None) -> dict[str, Any]:
+    """What every job file begins with."""
+    config = settings()
+    return {
+        "kind": kind,
+        "job": subject_id,
+        "attempt": attempt,
+        "request": request_id,
+        "device": config.device if kind == "distill" else "cpu",
+        "threads": config.engine_threads,
+        "checkpoint_seconds": config.checkpoint_seconds,
+        "silence_seconds": config.lease_seconds,
+        "sandbox": None if config.sandboxing == "off" else config.sandboxing,
+    }
+
+
+def write_job_file(folder: Path, content: dict[str, Any]) -> None:
+    """Write `job.json`. The engine is not told where the job's owner is: a webhook's URL may hold a token."""
+    if "spec" in content:
+        content = content | {"spec": {name: part for name, part in content["spec"].items() if name != "webhook"}}
+    (folder / "job.json").write_text(json.dumps(content, indent=1, allow_nan=False))
+
+
+def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease, attend: Callable[[], None]) -> None:
+    """Fetch everything that a job's attempt needs, and write its job file; `attend` goes between the parts, and may raise.
+
+    Raises:
+        InputMissing: an input was deleted, or its blob is gone or damaged.
+        StorageError: storage is away.
+        Taken: the lease was lost meanwhile.
+    """
+    inputs = AttemptInputs.of(job)
+    fetch = Fetch(folder, attend)
+    content = describe_run("distill", job.id, job.attempt, job.request_id) | {"spec": job.resolved}
+    # this worker has as many devices: else it would not have claimed the job
+    content["ranks"] = ResourceNeeds.of(job.resolved.get("resources") or {}).devices
+    names = ["teacher", *(f"teacher_{number}" for number in range(1, len(inputs.teachers)))]
+    described = [
+        describe_teacher(teacher) | {"weights": fetch.teacher(teacher, name)}
+        for name, teacher in zip(names, inputs.teachers, strict=False)
+    ]
+    content |= describe_teachers(described)
+    content["dataset"] = fetch.upload(inputs.dataset, "dataset", "/dataset")
+    if job.evaluation_id is not None and job.evaluation_id == job.dataset_id:
+        content["evaluation"] = content["dataset"]
+    else:
+        content["evaluation"] = fetch.upload(inputs.evaluation, "evaluation", "/evaluation/dataset")
+    content["initial_weights"] = fetch.upload(inputs.initial_weights, "initial_weights", "/student/initial_weights")
+    content["files"] = {
+        file.id: fetch.upload(file, file.id, pointer) for pointer, file in inputs.files.items() if file is not None
+    }
+    content["resume"] = fetch.checkpoint(ledger)
+    content["seconds_used"] = ledger.seconds_used() + clock() - lease.claim.sent_at
+    write_job_file(folder, content)
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Fetches blobs into an attempt's folder; one that lies there already, whole, is not fetched again."""
+
+    folder: Path
+    attend: Callable[[], None]
+
+    def teacher(self, teacher: Teacher | Student, name: str) -> str | None:
+        """The path of a teacher's weights."""
+        if isinstance(teacher, Teacher):
+            return self.upload(teacher, name, "/teacher")
+        path = f"inputs/{name}.safetensors"
+        if (refusal := teacher.refusal()) or teacher.weights is None:
+            raise InputMissing("/teacher", refusal or f"{teacher.id} has not ended")
+        try:
+            self._file(teacher.weights.key, self.folder / path, teacher.weights.sha256)
+        except (NotFound, Damaged) as error:
+            raise InputMissing("/teacher", f"the weights of {teacher.id} are lost: {error.message}") from error
+        return path
+
+    def upload(self, upload: Uploaded | None, name: str, pointer: str) -> str | None:
+        """The path of an upload's canonical form, None for none."""
+        if upload is None:
+            return None
+        path = f"inputs/{name}.safetensors"
+        if upload.status != UploadStatus.READY or upload.blob_key is None:
+            raise InputMissing(pointer, f"{upload.id} is not ready any more")
+        try:
+            self._file(upload.blob_key, self.folder / path, upload.blob_sha256)
+        except (NotFound, Damaged) as error:
+            raise InputMissing(pointer, f"the bytes of {upload.id} are lost: {error.message}") from error
+        return path
+
+    def checkpoint(self, ledger: AttemptLedger) -> str | None:
+        """The path of the newest manifest whose parts can all be read; None if there is none, and the job begins."""
+        checkpoints = ledger.checkpoints()
+        for checkpoint in checkpoints:
+            try:
+                self._parts(ledger.job_id, checkpoint)
+            except (NotFound, Damaged) as error:
+                log.warning("checkpoint_unreadable", job=ledger.job_id, checkpoint=checkpoint.id, error=str(error))
+                if isinstance(error, Damaged):
+                    storage().delete(error.key)  # or the same part, made again, would be taken for stored
+                ledger.drop_checkpoint(checkpoint.id, error.message)
+                continue
+            (self.folder / RESUME).write_text(json.dumps(checkpoint.manifest))
+            return RESUME
+        if checkpoints:
+            ledger.begin_again()
+        return None
+
+    def _parts(self, job_id: str, checkpoint: Checkpoint) -> None:
+        for part in checkpoint.manifest["parts"].values():
+            self._file(part_key(job_id, part["sha256"]), self.folder / "checkpoints" / part["sha256"], part["sha256"])
+
+    def _file(self, key: str, path: Path, sha256: str | None) -> None:
+        self.attend()
+        if not path.exists():
+            storage().download(key, path, sha256, self.attend)

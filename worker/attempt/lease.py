@@ -1,0 +1,78 @@
+"""Holding a claim: the lease is renewed every beat, and given up in time when it cannot be."""
+
+import threading
+
+import structlog
+
+from models.database import AWAY
+from models.settings import settings
+from worker.clock import clock
+from worker.ledger.changes import Taken
+from worker.ledger.claims import Claim, look, renew
+
+LOOK_SECONDS = 1.0
+"""A job that was cancelled or taken away is noticed in so long."""
+TRUSTED_FRACTION = 0.75
+"""A lease is relied upon for so much of its length, from when its last renewal was sent."""
+
+log = structlog.get_logger(__name__)
+
+
+class Lease:
+    """Renews a claim from a thread of its own. `cancelled` is set when the job's owner asked for that."""
+
+    def __init__(self, claim: Claim):
+        self.claim = claim
+        self.cancelled, self._taken, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._trusted_until = claim.sent_at + TRUSTED_FRACTION * settings().lease_seconds
+        self._thread = threading.Thread(target=self._beat, name="beat", daemon=True)
+
+    @property
+    def held(self) -> bool:
+        """Whether this attempt may still act. It asks nobody: it is true only as long as the last confirmed renewal
+        surely stands, whatever the network does."""
+        return not self._taken.is_set() and clock() < self._trusted_until
+
+    def demand(self) -> None:
+        """Go on only while the lease is held.
+
+        Raises:
+            Taken: it is not.
+        """
+        if not self.held:
+            raise Taken(self.claim.id)
+
+    def give_up(self) -> None:
+        """Remember that the work is another's; nothing is written any more."""
+        self._taken.set()
+
+    def __enter__(self) -> "Lease":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        config = settings()
+        pause = min(LOOK_SECONDS, config.beat_seconds)
+        renewed_at = self.claim.sent_at
+        while not self._over.wait(pause) and not self._taken.is_set():
+            sent_at = clock()
+            try:
+                if sent_at - renewed_at >= config.beat_seconds:
+                    cancelled = renew(self.claim)
+                    renewed_at, self._trusted_until = sent_at, sent_at + TRUSTED_FRACTION * config.lease_seconds
+                else:
+                    cancelled = look(self.claim)
+            except Taken:
+                self.give_up()
+                return
+            except AWAY as error:
+                log.warning(
+                    "beat_failed", id=self.claim.id, attempt=self.claim.attempt, error=str(error).partition("\n")[0]
+                )
+                continue
+            if cancelled:
+                self.cancelled.set()

@@ -1,0 +1,114 @@
+"""Initial weights from neurons merged pair by pair, without data and without training.
+
+Srinivas, Babu, "Data-free parameter pruning for deep neural networks", BMVC 2015, arXiv:1507.06149. Two neurons of a fully
+connected layer that have the same weights always say the same: one of them can go, and what read it reads the other. Where
+no two are the same, those go first whose loss changes the next layer least. Shapes: N neurons, D inputs, M outputs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.initial_weights.slices import POINTER, Fit, fit, sliced
+from worker.distillation.introspection.channel_groups import Group
+from worker.distillation.process.heartbeat import pulse
+
+
+def distances(weight_ND: Tensor) -> Tensor:
+    """(N, N): squared distances between neurons, infinite between one and itself.
+
+    By products of matrices, since the sums of differences take minutes for thousands of neurons; those that are the same
+    are found apart, so that nothing is lost to rounding where nothing is lost.
+    """
+    size = weight_ND.square().sum(1)
+    found = (size[:, None] + size - 2 * weight_ND @ weight_ND.T).clamp_min(0)
+    same = weight_ND.unique(dim=0, return_inverse=True)[1]
+    found[same[:, None] == same] = 0
+    return found.fill_diagonal_(torch.inf)
+
+
+def merge(weight_ND: Tensor, out_MN: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Merge neurons until `count` are left; gives those (in their order, int64) and the next layer's new `out_MN` on them.
+
+    `weight_ND` holds each neuron's weights and its bias, `out_MN` what the next layer reads it with. Of all pairs that one is
+    merged next whose saliency is least: to remove neuron j in favour of i costs mean(a_j^2) ||w_i - w_j||^2.
+    """
+    out, distance = out_MN.clone(), distances(weight_ND)
+    left = torch.ones(len(weight_ND), dtype=torch.bool)
+    apart, nearest = distance.min(0)
+    weight = out.square().mean(0)
+    for _ in range(len(weight_ND) - count):
+        pulse()
+        cost = (weight * apart).masked_fill(~left, torch.inf)
+        cheapest = (cost == cost.min()).nonzero().flatten()
+        gone = int(cheapest[nearest[cheapest].argmin()])
+        kept = int(nearest[gone])
+        out[:, kept] += out[:, gone]
+        weight[kept] = out[:, kept].square().mean()
+        left[gone] = False
+        distance[gone] = torch.inf
+        orphans = (nearest == gone).nonzero().flatten()
+        apart[orphans], nearest[orphans] = distance[:, orphans].min(0)
+    return left.nonzero().flatten(), out[:, left]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A fully connected layer whose neurons can be merged: the names of its weight and bias, and of what reads it."""
+
+    weight: str
+    bias: str | None
+    readers: Sequence[str]
+
+
+def merged(student: nn.Module, example: Tensor, teacher: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict for the student, on the CPU: the teacher's with the neurons of its hidden fully connected layers merged
+    down to the student's widths. Layers of other kinds that are narrower too begin as slices, without noise.
+
+    Raises:
+        SpecError: the student is no slice of this teacher, or no layer of it has neurons to merge.
+    """
+    found = fit(student, example, teacher)
+    state = {name: tensor.detach().cpu() for name, tensor in teacher.items()}
+    for group, layer in mergeable(found, state).items():
+        weight = state[layer.weight].double()
+        if layer.bias is not None:
+            weight = torch.cat([weight, state[layer.bias].double()[:, None]], dim=1)
+        kept, out = merge(weight, torch.cat([state[name].double() for name in layer.readers]), group.size)
+        parts = out.split([len(state[name]) for name in layer.readers])
+        state |= {name: part.to(state[name].dtype) for name, part in zip(layer.readers, parts, strict=True)}
+        state |= {name: state[name][kept] for name in (layer.weight, layer.bias) if name is not None}
+    return sliced(student, example, state, noise=0.0)
+
+
+def mergeable(found: Fit, teacher: Mapping[str, Tensor]) -> dict[Group, Layer]:
+    """The layers that can be merged and are wider in the teacher, by their group of channels.
+
+    Raises:
+        SpecError: there is none.
+    """
+    layers = {}
+    for group, size in found.teacher_sizes.items():
+        reading = {
+            name: [at for at, axis in enumerate(axes) if axis and any(each.root is group for each, _ in axis)]
+            for name, axes in found.axes.items()
+        }
+        made = [name for name, at in reading.items() if at == [0]]
+        readers = [name for name, at in reading.items() if at == [1]]
+        weights = [name for name in made if teacher[name].ndim == 2]
+        biases = [name for name in made if teacher[name].ndim == 1 and weights and name == _bias_of(weights[0])]
+        plain = len(weights) == 1 and made == sorted([*weights, *biases], key=made.index) and bool(readers)
+        dense = all(teacher[name].ndim == 2 and len(found.axes[name][1] or ()) == 1 for name in readers)
+        if plain and dense and group.size < size and not group.whole:
+            layers[group] = Layer(weights[0], biases[0] if biases else None, readers)
+    if not layers:
+        words = "no hidden fully connected layer of the teacher is wider than the student's"
+        raise SpecError([Problem(POINTER, f"says `neuron_merging`, and {words}")], "Say `teacher` or `random`.")
+    return layers
+
+
+def _bias_of(weight: str) -> str:
+    return weight.removesuffix("weight") + "bias"

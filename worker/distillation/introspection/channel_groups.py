@@ -1,0 +1,312 @@
+"""Which channels of a network belong together: followed from layer to layer through one forward pass.
+
+Followed are functions and not modules, so that networks of any library are read alike. Where a function is not known
+(attention, a shuffle of channels), what comes out of it is of unknown channels, and layers that read it cannot change
+their width.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from worker.distillation.introspection.taps import undisturbed
+
+
+class Group:
+    """Channels that are kept or left out together: of a layer's output, and of whatever is added to it.
+
+    `whole`: all of them are kept, always, as those of the image and of the logits are.
+    """
+
+    def __init__(self, size: int, whole: bool = False):
+        self.size, self.whole = size, whole
+        self._same: Group = self
+
+    @property
+    def root(self) -> "Group":
+        """The one that stands for all that are the same."""
+        return self if self._same is self else self._same.root
+
+    def join(self, other: "Group") -> None:
+        one, two = self.root, other.root
+        one.whole = one.whole or two.whole
+        two._same = one
+
+
+Axis = tuple[tuple[Group, int], ...]
+"""What lies along a dimension: groups one after the other, each of their channels repeated so many times in a row."""
+
+KEEPING = frozenset(
+    [
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "rrelu",
+        "hardtanh",
+        "silu",
+        "gelu",
+        "elu",
+        "celu",
+        "selu",
+        "mish",
+        "sigmoid",
+        "tanh",
+        "hardswish",
+        "hardsigmoid",
+        "softplus",
+        "logsigmoid",
+        "softsign",
+        "tanhshrink",
+        "clamp",
+        "abs",
+        "neg",
+        "exp",
+        "sqrt",
+        "square",
+        "pow",
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "feature_dropout",
+        "alpha_dropout",
+        "feature_alpha_dropout",
+        "max_pool1d",
+        "max_pool2d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "lp_pool2d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "interpolate",
+        "pad",
+        "contiguous",
+        "clone",
+        "detach",
+        "to",
+        "float",
+        "half",
+        "bfloat16",
+        "local_response_norm",
+        "normalize",
+    ]
+)
+"""Functions of one tensor after which every channel is where it was."""
+JOINING = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "truediv",
+        "iadd",
+        "isub",
+        "imul",
+        "itruediv",
+        "radd",
+        "rmul",
+        "rsub",
+        "maximum",
+        "minimum",
+        "where",
+    ]
+)
+SHAPING = frozenset(["flatten", "reshape", "view", "squeeze", "unsqueeze", "view_as", "reshape_as"])
+REDUCING = frozenset(["mean", "sum", "amax", "amin", "var", "std"])
+
+
+class Followed(TorchFunctionMode):
+    """Notes, while a network runs, what lies along the dimensions of its parameters and buffers.
+
+    `why` says of a parameter which reads unknown channels what made them.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        self.names = {id(tensor): name for name, tensor in tensors.items()}
+        self.axes: dict[str, tuple[Axis | None, ...]] = {}
+        self.why: dict[str, str] = {}
+        self._along: dict[int, Axis] = {}
+        self._makers: dict[int, str] = {}
+        self._alive: list[Any] = []
+
+    def axes_of(self, name: str, tensor: Tensor) -> tuple[Axis | None, ...]:
+        """What lies along a parameter's dimensions, None where that is not known."""
+        return self.axes.get(name, (None,) * tensor.ndim)
+
+    def begin(self, image: Tensor) -> None:
+        self._set(image, ((Group(image.shape[1], whole=True), 1),))
+
+    def end(self, logits: Tensor) -> None:
+        for group, _ in self._along.get(id(logits), ()):
+            group.root.whole = True
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        result = function(*args, **given)
+        self._alive.append((args, given, result))  # or another tensor may get the id of one of them
+        name = getattr(function, "__name__", "").strip("_")
+        if not isinstance(result, Tensor):
+            made = result if isinstance(result, (tuple, list)) else ()
+            self._makers |= {id(each): name for each in made if isinstance(each, Tensor)}
+            return result
+        rule = getattr(self, f"_{name}", None) if name in RULES else None
+        if rule is not None:
+            rule(result, *args, **given)
+        elif name in KEEPING:
+            self._keep(result, args[0])
+        elif name in JOINING:
+            self._join(result, [each for each in (*args, *given.values()) if isinstance(each, Tensor)])
+        elif name in SHAPING:
+            self._reshape(result, args[0])
+        elif name in REDUCING:
+            self._reduce(result, *args, **given)
+        if id(result) not in self._along:
+            self._makers[id(result)] = name
+        return result
+
+    def _set(self, tensor: Tensor, axis: Axis | None) -> None:
+        if axis is not None and sum(group.root.size * repeats for group, repeats in axis) == tensor.shape[1]:
+            self._alive.append(tensor)
+            self._along[id(tensor)] = axis
+
+    def _note(self, tensor: Tensor | None, axes: Iterable[Axis | None], read: Tensor | None = None) -> None:
+        if tensor is None or id(tensor) not in self.names:
+            return
+        name = self.names[id(tensor)]
+        self.axes[name] = tuple(axes)
+        maker = self._makers.get(id(read), "") if read is not None else ""
+        if maker:
+            self.why[name] = f", and what it reads comes out of `{maker}`, which this cannot follow"
+
+    def _conv2d(
+        self, result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **given: Any
+    ) -> None:
+        groups = given.get("groups", rest[3] if len(rest) > 3 else 1)
+        along, spatial = self._along.get(id(input)), (None,) * (weight.ndim - 2)
+        if groups == 1:
+            made: Axis = ((Group(len(weight)), 1),)
+            self._note(weight, (made, along, *spatial), input)
+        elif groups == input.shape[1] == len(weight) and along is not None:
+            made = along
+            self._note(weight, (made, None, *spatial), input)
+        else:
+            made = ((Group(len(weight), whole=True), 1),)
+            for group, _ in along or ():
+                group.root.whole = True
+            self._note(weight, (made, None, *spatial), input)
+        self._note(bias, (made,))
+        self._set(result, made)
+
+    _conv1d = _conv3d = _conv2d
+
+    def _linear(self, result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+        if input.ndim != 2:
+            self._makers.setdefault(id(input), "a linear layer on more than two dimensions")
+            self._note(weight, (None, None), input)
+            return
+        made: Axis = ((Group(len(weight)), 1),)
+        self._note(weight, (made, self._along.get(id(input))), input)
+        self._note(bias, (made,))
+        self._set(result, made)
+
+    def _batch_norm(self, result: Tensor, input: Tensor, *rest: Any, **given: Any) -> None:
+        self._keep(result, input)
+        for tensor in (*rest, *given.values()):
+            if isinstance(tensor, Tensor):
+                self._note(tensor, (self._along.get(id(input)),), input)
+
+    _group_norm = _instance_norm = _batch_norm
+
+    def _prelu(self, result: Tensor, input: Tensor, weight: Tensor) -> None:
+        self._keep(result, input)
+        self._note(weight, (self._along.get(id(input)) if len(weight) > 1 else None,), input)
+
+    def _layer_norm(self, result: Tensor, input: Tensor, *rest: Any, **given: Any) -> None:
+        if input.ndim == 2:
+            self._batch_norm(result, input, *rest, **given)
+
+    def _cat(self, result: Tensor, tensors: Iterable[Tensor], dim: int = 0) -> None:
+        along = [self._along.get(id(tensor)) for tensor in tensors]
+        if dim in (1, 1 - result.ndim) and all(along):
+            self._set(result, tuple(part for axis in along for part in axis or ()))
+
+    _concat = _cat
+
+    def _keep(self, result: Tensor, input: Tensor) -> None:
+        if result.ndim > 1 and result.shape[:2] == input.shape[:2]:
+            self._set(result, self._along.get(id(input)))
+
+    def _join(self, result: Tensor, tensors: list[Tensor]) -> None:
+        features = [tensor for tensor in tensors if id(tensor) not in self.names and tensor.ndim > 1]
+        axes = [self._along.get(id(tensor)) for tensor in features]
+        if not axes or any(axis is None for axis in axes) or len({tensor.ndim for tensor in features}) > 1:
+            return
+        first = axes[0] or ()
+        for axis in axes[1:]:
+            if [(group.root.size, repeats) for group, repeats in axis or ()] != [
+                (group.root.size, repeats) for group, repeats in first
+            ]:
+                return
+            for (one, _), (other, _) in zip(first, axis or (), strict=True):
+                if one.root is not other.root:
+                    one.join(other)
+        self._set(result, first)
+        for tensor in tensors:
+            if id(tensor) in self.names:
+                offset = result.ndim - tensor.ndim
+                self._note(
+                    tensor, (first if at + offset == 1 and size > 1 else None for at, size in enumerate(tensor.shape))
+                )
+
+    def _reshape(self, result: Tensor, input: Tensor) -> None:
+        """A map flattened, or one whose later dimensions alone change."""
+        along = self._along.get(id(input))
+        if along is None or result.ndim < 2 or len(result) != len(input):
+            return
+        repeats = result.shape[1] // input.shape[1]
+        if result.shape[1] == input.shape[1]:
+            self._set(result, along)
+        elif result.ndim == 2 and repeats == input[0, 0].numel():
+            self._set(result, tuple((group, each * repeats) for group, each in along))
+
+    def _reduce(self, result: Tensor, input: Tensor, *rest: Any, **given: Any) -> None:
+        dim = given.get("dim", given.get("axis", rest[0] if rest else None))
+        dims = [dim] if isinstance(dim, int) else dim
+        if dims and all(each % input.ndim > 1 for each in dims):
+            self._keep(result, input)
+
+
+RULES = frozenset(
+    [
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "linear",
+        "batch_norm",
+        "group_norm",
+        "instance_norm",
+        "layer_norm",
+        "prelu",
+        "cat",
+        "concat",
+    ]
+)
+
+
+def follow(network: nn.Module, example: Tensor) -> Followed:
+    """Run the network on `example` (B, C, H, W) once, without a trace on it, and tell its channels."""
+    watch = Followed(network)
+    with undisturbed(network, example.device):
+        watch.begin(example)
+        with watch:
+            logits = network(example)
+        watch.end(logits)
+    return watch

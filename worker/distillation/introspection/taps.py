@@ -1,0 +1,217 @@
+"""Taps: named activations of any network, captured by hooks that live only for one forward pass.
+
+PATH        the output of the submodule at that path (of its last call)
+PATH:pre    the input of the last activation function that ran within it, or of the activation itself
+PATH:in     the input of the submodule
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.introspection.modes import modes_kept
+from worker.distillation.introspection.tap_map import TapMap
+from worker.distillation.introspection.tracing import Trace, trace
+from worker.distillation.parameters import TapPair
+from worker.distillation.step import Outputs
+
+ROUNDING_PIXELS = 2
+"""How far padding may take the aspect of a feature map from that of the image."""
+
+NO_MAPS = (nn.Dropout, nn.Softmax)
+
+
+class Tapped(nn.Module):
+    """A network whose forward pass gives `Outputs`: its logits, and the taps that were asked for.
+
+    In-place activations of the network are made out-of-place, so that no tap is overwritten after its capture.
+    """
+
+    def __init__(self, network: nn.Module, example: Tensor, pointer: str = "/network", reads: str = "image"):
+        """`example` (B, C, H, W) is passed through once, in eval mode and without a trace on the network or on any
+        random generator, to find out which taps there are; B of at least 2 tells batches from other dimensions.
+        `reads` is the batch field that the network is given: the image, or `privileged`.
+
+        Raises:
+            SpecError: the network does not take images of this shape, or gives no logits; `pointer` is its place in a spec.
+        """
+        super().__init__()
+        self.network, self.example, self.reads = network, example, reads
+        modules: Iterable[Any] = network.modules()
+        for module in modules:
+            if getattr(module, "inplace", False) is True:
+                module.inplace = False
+        with undisturbed(network, example.device):
+            self._trace: Trace = trace(network, example, pointer)
+        leading = str(getattr(network, "leading", ""))
+        own = {tap: shape for tap, shape in self._trace.shapes.items() if tap.startswith(leading)}
+        self.map = TapMap(
+            shapes={tap: shape for tap, shape in self._trace.shapes.items() if not tap.endswith(":in")},
+            stages=_stages(network, own, example.shape),
+            inputs={tap: shape for tap, shape in self._trace.shapes.items() if tap.endswith(":in")},
+            classifier=_classifier(network, own, self._trace.started),
+            leading=leading,
+        )
+        self._requested: tuple[str, ...] = ()
+
+    @property
+    def requested(self) -> tuple[str, ...]:
+        """The taps that every forward pass captures."""
+        return self._requested
+
+    def request(self, names: Iterable[str], pointer: str = "/taps") -> None:
+        """Capture these taps from now on, beside those asked for before.
+
+        Raises:
+            SpecError: the network has no such tap; the message names the nearest.
+        """
+        names = tuple(names)
+        problems = [
+            Problem(pointer, f"the network has no tap called {name!r}; {self.map.nearest(name)}")
+            for name in dict.fromkeys(names)
+            if self.map.shape(name) is None
+        ]
+        if problems:
+            raise SpecError(problems)
+        self._requested = tuple(dict.fromkeys((*self._requested, *names)))
+
+    def forward(self, x: Tensor) -> Outputs:
+        """Logits (B, K) and the taps that were asked for, all with their gradients."""
+        captured: dict[str, Tensor] = {}
+        with ExitStack() as hooks:
+            for tap in self._requested:
+                hooks.callback(self._hook(tap, captured).remove)
+            logits = self.network(x)
+        missing = [tap for tap in self._requested if tap not in captured]
+        if missing:
+            raise RuntimeError(f"the network did not pass its taps {', '.join(missing)}")
+        return Outputs(logits, captured)
+
+    def _hook(self, tap: str, captured: dict[str, Tensor]) -> torch.utils.hooks.RemovableHandle:
+        path, ordinal = self._trace.places[tap]
+        module = self.network.get_submodule(path)
+        store = partial(_store, tap, captured, tap in self._trace.overwritten)
+        if tap.endswith((":pre", ":in")):
+            return module.register_forward_pre_hook(_Counted(ordinal, lambda args, _: store(args[0])))
+        return module.register_forward_hook(_Counted(ordinal, lambda _, output: store(output)))
+
+
+class _Counted:
+    """A hook that acts at one call of its module in a forward pass: the tap's value is that call's."""
+
+    def __init__(self, ordinal: int, act: Callable[[Any, Any], None]):
+        self.left, self.act = ordinal, act
+
+    def __call__(self, _module: nn.Module, args: Any, output: Any = None) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.act(args, output)
+
+
+def _store(tap: str, captured: dict[str, Tensor], overwritten: bool, value: Tensor) -> None:
+    captured[tap] = value.clone() if overwritten else value
+
+
+@contextmanager
+def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """A context in which the network is in eval mode; its modes and torch's generators are as before at the end."""
+    devices = [device] if device.type == "cuda" else []
+    with modes_kept(network), torch.random.fork_rng(devices), torch.no_grad():
+        yield
+
+
+def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], image: torch.Size) -> tuple[str, ...]:
+    """At each resolution the last map of the outermost modules.
+
+    What has not the image's aspect is no map (C, H, W); nor is what leaves a dropout or softmax, in which attention ends.
+    """
+    height, width = image[-2:]
+    best: dict[tuple[int, ...], str] = {}
+    for tap, shape in shapes.items():
+        is_map = len(shape) == 3 and ":" not in tap and abs(shape[1] - shape[2] * height / width) <= ROUNDING_PIXELS
+        if (
+            is_map
+            and not isinstance(network.get_submodule(tap), NO_MAPS)
+            and (shape[1:] not in best or tap.count(".") <= best[shape[1:]].count("."))
+        ):
+            best[shape[1:]] = tap
+    return tuple(best[size] for size in sorted(best, key=lambda size: (-size[0] * size[1], size)))
+
+
+def penultimate(tapped: Tapped) -> str:
+    """The tap `PATH:in` of what the final classifier reads.
+
+    Raises:
+        SpecError: the network has no linear classifier.
+    """
+    if tapped.map.classifier is None:
+        raise SpecError([Problem("/network", "the network has no linear classifier whose input could be read")])
+    return tapped.map.classifier
+
+
+def _classifier(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], started: Sequence[str]) -> str | None:
+    """The input of the last nn.Linear, or 1x1 convolution, that ran."""
+    for path in reversed(started):
+        module = network.get_submodule(path)
+        head = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1})
+        if head and f"{path}:in" in shapes:
+            return f"{path}:in"
+    return None
+
+
+def parameters_through(tapped: Tapped, tap: str, pointer: str = "/tap") -> list[str]:
+    """Names, within the network, of the parameters of layers that run up to and including a tap.
+
+    Raises:
+        SpecError: the network has no such tap; `pointer` is the name's place in a spec.
+    """
+    if tapped.map.shape(tap) is None:
+        raise SpecError([Problem(pointer, f"the network has no tap called {tap!r}; {tapped.map.nearest(tap)}")])
+    everything = set(tapped._trace.started)
+    executed = set(tapped._trace.started[: tapped._trace.reached[tap]])
+
+    def reader(path: str) -> str:
+        """The module that reads the parameters at `path`: itself, or the nearest one above it that is ever called."""
+        return path if path in everything else reader(path.rpartition(".")[0])
+
+    return [name for name, _ in tapped.network.named_parameters() if reader(name.rpartition(".")[0]) in executed]
+
+
+def pair_stages(student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
+    """Default pairs: the last tap at each resolution, aligned from the deepest; maps of a single pixel are left out.
+
+    Raises:
+        SpecError: a network has no feature maps.
+    """
+    stages = [[tap for tap in map_.stages if map_.shapes[tap][1:] != (1, 1)] for map_ in (student, teacher)]
+    count = min(map(len, stages))
+    if count == 0:
+        whose = "student" if not stages[0] else "teacher"
+        raise SpecError([Problem("/taps", f"the {whose} has no feature maps to compare; choose another objective")])
+    return tuple(zip(stages[0][-count:], stages[1][-count:], strict=True))
+
+
+def resolve_pairs(pairs: tuple[TapPair, ...] | None, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
+    """The pairs that a job names, checked, or the default ones.
+
+    Raises:
+        SpecError: a network has no such tap; pointers are `/taps/INDEX/0` for students and `/taps/INDEX/1` for teachers.
+    """
+    if pairs is None:
+        return pair_stages(student, teacher)
+    problems = [
+        Problem(f"/taps/{index}/{side}", f"the {whose} has no tap called {pair[side]!r}; {map_.nearest(pair[side])}")
+        for index, pair in enumerate(pairs)
+        for side, (whose, map_) in enumerate((("student", student), ("teacher", teacher)))
+        if map_.shape(pair[side]) is None
+    ]
+    twice = [index for index, pair in enumerate(pairs) if pair in pairs[:index]]
+    problems += [Problem(f"/taps/{index}", "the pair is there twice") for index in twice]
+    if problems:
+        raise SpecError(problems)
+    return pairs

@@ -1,0 +1,74 @@
+"""What objectives that compare feature maps share: their pairs of taps, and maps of one size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.introspection.tap_map import TapMap, Taps, refuse_default_tap
+from worker.distillation.introspection.taps import resolve_pairs
+from worker.distillation.objective import Objective
+from worker.distillation.parameters import TapPair
+from worker.distillation.step import Step
+
+
+class FeatureObjective(Objective):
+    """An objective that compares pairs of taps, named by its parameter `taps` (null: the last map at each resolution)."""
+
+    dimensions: ClassVar[tuple[int, ...]] = (4,)
+    """The numbers of dimensions that a tap may have, the batch counted."""
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """What every such objective has at least."""
+
+        taps: tuple[TapPair, ...] | None = None
+
+    def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
+        return resolve_pairs(self.parameters_.taps, student, teacher)
+
+    def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
+        if teacher is None:
+            raise SpecError([Problem("/name", "needs a teacher")])
+        self.pairs = self.choose_pairs(student, teacher)
+        if self.parameters_.taps is None:
+            refuse_default_tap(teacher, self.pairs, "/taps")
+        problems = [
+            Problem(f"/taps/{index}", f"{words}; choose taps of {' or '.join(map(str, self.dimensions))} dimensions")
+            for index, (mine, theirs) in enumerate(self.pairs)
+            if (words := self._unlike(student.shape(mine) or (), teacher.shape(theirs) or ()))
+        ]
+        if problems:
+            raise SpecError(problems)
+        return Taps(*(tuple(dict.fromkeys(side)) for side in zip(*self.pairs, strict=True)))
+
+    def _unlike(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
+        mine, theirs = len(student) + 1, len(teacher) + 1
+        if mine == theirs and mine in self.dimensions:
+            return ""
+        return f"the student's tap has {mine} dimensions and the teacher's {theirs}, the batch counted"
+
+    def over_pairs(self, step: Step, compare: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+        """`compare(student's tap, teacher's tap)` for each pair, named `STUDENT~TEACHER`."""
+        student, teacher = step.student.taps, step.need_teacher().taps
+        return {f"{mine}~{theirs}": compare(student[mine], teacher[theirs]) for mine, theirs in self.pairs}
+
+
+def before_activations(map_: TapMap) -> TapMap:
+    """The map with the values before the activation that each of its stages ends in, or has in it last, as its stages."""
+    shapes = map_.shapes
+    stages = (f"{tap}:pre" for tap in map_.stages if shapes.get(f"{tap}:pre", ())[1:] == shapes[tap][1:])
+    return replace(map_, stages=tuple(stages))
+
+
+def same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (B, C, H, W), each averaged down to the smaller height and the smaller width of the two."""
+    size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
+    return _pooled(first, size), _pooled(second, size)
+
+
+def _pooled(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return x if tuple(x.shape[2:]) == size else F.adaptive_avg_pool2d(x, size)

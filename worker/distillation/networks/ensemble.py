@@ -1,0 +1,100 @@
+"""Several teachers as one network."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation.contract import InputContract
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.precision import single
+
+
+class Ensemble(nn.Module):
+    """Networks that answer as one: images (B, C, H, W), normalised as the first reads them, to logits (B, K).
+
+    Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, section 1: soft targets are
+    the arithmetic or the geometric mean of the members' predictive distributions. With weights w that sum to 1,
+    `probabilities` gives `T log(sum_m w_m softmax(z_m / T))`, whose softmax at the temperature T is exactly the arithmetic
+    mean of the members' softened probabilities; `logits` gives `sum_m w_m z_m`, whose softmax is their geometric mean at
+    every temperature (docs/decisions/ensemble-temperature.md).
+
+    Member m is the submodule `m`, so that its taps are called `m.PATH`. Objectives have to be told whose features they
+    compare; sources that synthesise read the first's.
+    """
+
+    leading = "0."
+    """How the paths begin of the first member, among whose taps defaults are found."""
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        contracts: Sequence[InputContract],
+        combine: str = "probabilities",
+        weights: Sequence[float] | None = None,
+        temperature: float = 1.0,
+    ):
+        """A member whose mean or std is not the first's has its images normalised anew.
+
+        Raises:
+            SpecError: the members read images of different shapes.
+        """
+        super().__init__()
+        first = contracts[0]
+        wrong = [
+            Problem("/teacher", f"reads images of {_size(first)}, but member {number} of {_size(contract)}")
+            for number, contract in enumerate(contracts)
+            if _size(contract) != _size(first)
+        ]
+        if wrong:
+            raise SpecError(wrong)
+        for number, member in enumerate(members):
+            self.add_module(str(number), member)
+        given = torch.tensor(weights or [1.0] * len(members), dtype=torch.float64)
+        self.combine, self.temperature = combine, temperature
+        self.register_buffer("weights", (given / given.sum()).float(), persistent=False)
+        for number, contract in enumerate(contracts):
+            scale, shift = _renormalisation(first, contract)
+            self.register_buffer(f"scale_{number}", scale, persistent=False)
+            self.register_buffer(f"shift_{number}", shift, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the whole, (B, K), in single precision or better."""
+        members = enumerate(self.children())
+        logits = [single(member(self._read_by(number, x))) for number, member in members]
+        return mean_of(torch.stack(logits), self.weights, self.combine, self.temperature)
+
+    def _read_by(self, number: int, x: Tensor) -> Tensor:
+        scale, shift = self.get_buffer(f"scale_{number}"), self.get_buffer(f"shift_{number}")
+        return x if scale.numel() == 0 else x * scale + shift
+
+
+def mean_of(logits_MBK: Tensor, weights_M: Tensor, combine: str, temperature: float) -> Tensor:
+    """The logits (B, K) of several networks' weighted mean; `weights_M` sum to 1 (see `Ensemble`)."""
+    weights = weights_M.to(logits_MBK.dtype)[:, None, None]
+    if combine == "logits":
+        return (weights * logits_MBK).sum(0)
+    softened = torch.log_softmax(logits_MBK / temperature, dim=2)
+    return temperature * torch.logsumexp(softened + weights.log(), dim=0)
+
+
+def _renormalisation(first: InputContract, own: InputContract) -> tuple[Tensor, Tensor]:
+    """`scale` and `shift` (C, 1, 1) that take images from the first contract's space to another's; empty where they agree."""
+    if (first.mean, first.std) == (own.mean, own.std):
+        return torch.empty(0), torch.empty(0)
+    of_first, of_own = (torch.tensor([each.mean, each.std], dtype=torch.float64) for each in (first, own))
+    scale, shift = of_first[1] / of_own[1], (of_first[0] - of_own[0]) / of_own[1]
+    return scale.float()[:, None, None], shift.float()[:, None, None]
+
+
+def _size(contract: InputContract) -> str:
+    return f"{contract.channels} x {contract.height} x {contract.width}"
+
+
+def how_combined(teacher: Any) -> dict[str, Any]:
+    """An ensemble's parameters, from the `teacher` of a spec; what it leaves out is left to the defaults."""
+    given = teacher if isinstance(teacher, Mapping) else {}
+    return {name: given[name] for name in ("combine", "weights", "temperature") if given.get(name) is not None}

@@ -1,0 +1,115 @@
+"""FSP: how features flow from one layer to another."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.introspection.tap_map import TapMap, Taps
+from worker.distillation.introspection.taps import pair_stages
+from worker.distillation.losses.features import FeatureObjective
+from worker.distillation.objective import ObjectiveNeeds
+from worker.distillation.parameters import Items, TapPair
+from worker.distillation.precision import fp32, single
+from worker.distillation.step import Step
+from worker.distillation.task import EVERY_TASK
+
+
+class FlowOfSolutionProcedure(FeatureObjective):
+    """Distance of the networks' matrices of inner products between the channels of two layers; channel counts must agree.
+
+    Yim et al., "A gift from knowledge distillation", CVPR 2017, sections 3.2 and 3.3: for each section of a network, the
+    first and the last map after an activation, and the squared Frobenius norm of the difference. `adjacent` takes the last
+    maps of adjacent resolutions and `mean` the mean of squares, as HobbitLong/RepDistiller does (there with a weight of
+    50); weights of one scale are not the other's. The larger of two maps is max-pooled, as in the paper. Where the default
+    finds one map only at a resolution, it is taken twice (ours).
+    """
+
+    paper = "CVPR 2017, Yim et al., A gift from knowledge distillation"
+    needs = ObjectiveNeeds(tasks=EVERY_TASK)
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """Between which layers, and on what scale."""
+
+        sections: Annotated[
+            Literal["within", "adjacent"],
+            "Pairs of taps are taken two by two, as first and last of a section, or each with the next.",
+        ] = "within"
+        reduction: Annotated[
+            Literal["sum", "mean"], "Of the squared differences of a matrix: the paper's sum, or their mean."
+        ] = "sum"
+        taps: Annotated[
+            tuple[TapPair, ...] | None,
+            Items(least=1),
+            "Pairs of student's and teacher's tap in the order of the sections; null pairs by resolution.",
+        ] = None
+
+    def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
+        if self.parameters_.taps is not None:
+            return super().choose_pairs(student, teacher)
+        last = pair_stages(student, teacher)
+        if self.parameters_.sections == "adjacent":
+            return last
+        return tuple(end for s, t in last for end in ((first_of(student, s), first_of(teacher, t)), (s, t)))
+
+    def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
+        wanted = super().taps(student, teacher)
+        within = self.parameters_.sections == "within"
+        count = len(self.pairs)
+        if count < 2 or (within and count % 2):
+            words = "sections need their pairs of taps two by two" if within else "one pair of taps has no next one"
+            raise SpecError([Problem("/taps", f"{words}, and there are {count}")])
+        if teacher is not None:
+            self._refuse_other_channels(student, teacher)
+        starts, ends = (self.pairs[::2], self.pairs[1::2]) if within else (self.pairs[:-1], self.pairs[1:])
+        self.sections = tuple(zip(starts, ends, strict=True))
+        return wanted
+
+    def _refuse_other_channels(self, student: TapMap, teacher: TapMap) -> None:
+        named = self.parameters_.taps is not None
+        found = [(index, student.channels(s), teacher.channels(t)) for index, (s, t) in enumerate(self.pairs)]
+        problems = [
+            Problem(
+                f"/taps/{index}" if named else "/taps",
+                f"{self.pairs[index][0]} has {mine} channels and the teacher's {self.pairs[index][1]} has {theirs}; "
+                "choose taps with the same channels, or an objective with connectors",
+            )
+            for index, mine, theirs in found
+            if mine != theirs
+        ]
+        if problems:
+            raise SpecError(problems if named else problems[:1])
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        student, teacher = step.student.taps, step.need_teacher().taps
+        terms = {}
+        for (s1, t1), (s2, t2) in self.sections:
+            with fp32(step.student.logits.device):
+                mine, theirs = (
+                    flow(single(student[s1]), single(student[s2])),
+                    flow(single(teacher[t1]), single(teacher[t2])),
+                )
+                squares = (mine - theirs).square()
+            terms[f"{s1}>{s2}~{t1}>{t2}"] = (
+                squares.mean() if self.parameters_.reduction == "mean" else squares.sum((1, 2)).mean()
+            )
+        return terms
+
+
+def flow(first_BCHW: Tensor, second_BDHW: Tensor) -> Tensor:
+    """Inner products (B, C, D) of two layers' channels, mean over the positions of the smaller; the larger is max-pooled."""
+    size = tuple(min(one, other) for one, other in zip(first_BCHW.shape[2:], second_BDHW.shape[2:], strict=True))
+    first, second = (F.adaptive_max_pool2d(maps, size).flatten(2) for maps in (first_BCHW, second_BDHW))
+    return torch.bmm(first, second.mT) / first.shape[2]
+
+
+def first_of(map_: TapMap, last: str) -> str:
+    """The first tap at the resolution of `last` that follows an activation, in order of execution; else `last` itself."""
+    size = map_.shapes[last][1:]
+    before = list(map_.shapes)[: list(map_.shapes).index(last)]
+    activated = (tap for tap in before if map_.shapes.get(f"{tap}:pre") == map_.shapes[tap])
+    return next((tap for tap in activated if map_.shapes[tap][1:] == size), last)

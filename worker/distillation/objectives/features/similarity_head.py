@@ -1,0 +1,121 @@
+"""SimKD: the student's features, projected, are read by the teacher's own classifier."""
+
+import copy
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.introspection.tap_map import TapMap, Taps
+from worker.distillation.networks.reused_classifier import ReusedClassifier, classifier_of, deepest_map, projector
+from worker.distillation.objective import BuildContext, Objective, ObjectiveNeeds
+from worker.distillation.parameters import Range
+from worker.distillation.precision import single
+from worker.distillation.step import Step
+from worker.distillation.task import EVERY_TASK
+
+
+class SimilarityHead(Objective):
+    """Mean squared difference of projected features from those that the teacher's classifier reads; both ship with the student.
+
+    Chen et al., "Knowledge distillation with the reused teacher classifier", arXiv:2203.14001, section 3. The projector (1x1,
+    3x3 and 1x1 convolutions, each with batch normalisation and ReLU) and the weight of 1 without any other objective are
+    those of the authors' code (DefangChen/SimKD). What ships is the student without its own classifier, the
+    projector, and the teacher's classifier. Where the latter reads no average of a map, and with `vectors`, the vectors
+    that the two classifiers read are matched by linear layers (ours).
+    """
+
+    paper = "arXiv:2203.14001"
+    needs = ObjectiveNeeds(logits=True, tasks=EVERY_TASK)
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """The projector, and what it reads."""
+
+        reduction: Annotated[
+            int,
+            Range(ge=1, le=64),
+            "How many times fewer channels than the teacher's features the projector has within.",
+        ] = 2
+        rectified: Annotated[
+            bool, "Whether the projector ends in a ReLU, as it should where the teacher's features are never negative."
+        ] = True
+        vectors: Annotated[bool, "Match the vectors that the classifiers read, rather than maps before pooling."] = (
+            False
+        )
+        student_tap: Annotated[
+            str | None, "The student's map or vector, PATH or PATH:in, that the projector reads; null takes the last."
+        ] = None
+
+    def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
+        if teacher is None:
+            raise SpecError([Problem("/name", "needs a teacher")])
+        self.classifier, self.own_classifier = classifier_of(teacher, "teacher"), classifier_of(student, "student")
+        read = f"{self.classifier}:in"
+        map_ = None if self.parameters_.vectors else deepest_map(teacher, teacher.inputs[read][0])
+        last = deepest_map(student) if map_ else f"{self.own_classifier}:in"
+        self.teacher_tap = map_ or read
+        self.student_tap = _student_tap(self.parameters_.student_tap or last, student, dimensions=3 if map_ else 1)
+        return Taps((self.student_tap,), tuple(dict.fromkeys((self.teacher_tap, read))))
+
+    def build(self, context: BuildContext) -> None:
+        super().build(context)
+        given, network = context.teacher or context.student, context.teacher_network
+        self._check_classifier(given.taps, given.logits, network.get_submodule(self.classifier) if network else None)
+        mine, theirs = context.student.taps[self.student_tap], given.taps[self.teacher_tap]
+        self.size = tuple(min(pixels) for pixels in zip(mine.shape[2:], theirs.shape[2:], strict=True))
+        inner = max(1, theirs.shape[1] // self.parameters_.reduction)
+        self.projector = projector(mine.shape[1], inner, theirs.shape[1], mine.ndim == 4, self.parameters_.rectified)
+
+    def _check_classifier(self, taps: dict[str, Tensor], logits: Tensor, classifier: nn.Module | None) -> None:
+        words, read = "", taps[f"{self.classifier}:in"]
+        features = taps[self.teacher_tap].flatten(2).mean(2) if taps[self.teacher_tap].ndim == 4 else read
+        if not isinstance(classifier, nn.Linear) or classifier.out_features != logits.shape[1]:
+            words = "the teacher's last layer is no linear classifier that could be reused"
+        elif not logits.is_meta and not _close(classifier(read), logits):
+            words = f"the teacher's logits are not what its last linear layer, {self.classifier!r}, gives"
+        if words:
+            raise SpecError([Problem("/name", words)], "Choose another objective.")
+        if not logits.is_meta and not _close(features, read):
+            words = f"the teacher's classifier does not read the average of {self.teacher_tap!r}"
+            raise SpecError([Problem("/vectors", words)], "Set `vectors`.")
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        mine, theirs = step.student.taps[self.student_tap], step.need_teacher().taps[self.teacher_tap]
+        if self.size:
+            height, width = self.size
+            mine, theirs = (F.adaptive_avg_pool2d(maps, (height, width)) for maps in (mine, theirs))
+        return {"features": F.mse_loss(single(self.projector(mine)), single(theirs))}
+
+    def deploy(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        if teacher is None:
+            raise RuntimeError("the teacher's classifier cannot be shipped without the teacher")
+        own, classifier = copy.deepcopy(student), copy.deepcopy(teacher.get_submodule(self.classifier))
+        own.set_submodule(self.own_classifier, nn.Identity())
+        deployed = ReusedClassifier(own, self.student_tap, self.size, copy.deepcopy(self.projector), classifier)
+        return deployed.requires_grad_(True).eval()
+
+
+def _student_tap(tap: str | None, student: TapMap, dimensions: int) -> str:
+    """The tap, where the student has it and it is of so many dimensions.
+
+    Raises:
+        SpecError: it has not, or it is not.
+    """
+    if tap is None:
+        words = "the student has no feature maps: set `vectors`"
+    elif (shape := student.shape(tap)) is None or tap.endswith(":pre"):
+        words = f"the student has no tap PATH or PATH:in called {tap!r}; {student.nearest(tap)}"
+    elif len(shape) != dimensions:
+        words = f"a tap of {dimensions + 1} dimensions is wanted, the batch counted, and {tap!r} is none"
+    else:
+        return tap
+    raise SpecError([Problem("/student_tap", words)])
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    one, other = one.detach().float(), other.detach().float()
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))

@@ -1,0 +1,57 @@
+"""Knowledge distillation: softened logits."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.losses.logits import Standardise, binary_kl, softened_kl, standardise
+from worker.distillation.objective import BuildContext, Objective, ObjectiveNeeds
+from worker.distillation.parameters import Range
+from worker.distillation.precision import fp32, single
+from worker.distillation.step import Step
+
+
+class KnowledgeDistillation(Objective):
+    """Kullback-Leibler divergence of the student's softened predictions from the teacher's, times the squared temperature.
+
+    Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531. A temperature of 4 is what
+    public benchmarks run (HobbitLong/RepDistiller, megvii-research/mdistiller). Standardised logits are those of Sun et
+    al., "Logit standardization in knowledge distillation", arXiv:2403.01427, whose authors run a temperature of 2 and a
+    weight of 9; with two classes only the sign of a row would survive. Networks of several labels have a sigmoid for each:
+    then the divergence is that of each label's own yes or no, as in Yang et al., "Multi-label knowledge distillation",
+    arXiv:2308.06453; here a mean over labels, and softened.
+    """
+
+    paper = "arXiv:1503.02531"
+    needs = ObjectiveNeeds(logits=True)
+    needs_when = {
+        ("outputs", "sigmoid"): ObjectiveNeeds(logits=True, tasks=("multi_label",)),
+        ("standardise", True): ObjectiveNeeds(logits=True, minimum_classes=3),
+    }
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """How logits are softened."""
+
+        temperature: Annotated[float, Range(gt=0), "Divides the logits of both networks before their softmax."] = 4.0
+        standardise: Standardise = False
+        outputs: Annotated[
+            Literal["softmax", "sigmoid"], "What the logits are of: one of all classes, or each label by itself."
+        ] = "softmax"
+
+    def build(self, context: BuildContext) -> None:
+        super().build(context)
+        if self.parameters_.standardise and self.parameters_.outputs == "sigmoid":
+            raise SpecError([Problem("/standardise", "takes a row's mean away, which a sigmoid does not bear")])
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        with fp32(step.student.logits.device):
+            student, teacher = single(step.student.logits), single(step.need_teacher().logits)
+            if self.parameters_.standardise:
+                student, teacher = standardise(student), standardise(teacher)
+            temperature = self.parameters_.temperature
+            if self.parameters_.outputs == "sigmoid":
+                return {"kd": binary_kl(student / temperature, teacher / temperature).mean() * temperature**2}
+            return {"kd": softened_kl(student, teacher, temperature)}

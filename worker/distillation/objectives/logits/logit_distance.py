@@ -1,0 +1,49 @@
+"""Distance of logits: regression of the student's on the teacher's."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.distillation.losses.logits import Standardise, standardise
+from worker.distillation.objective import Objective, ObjectiveNeeds
+from worker.distillation.parameters import Range
+from worker.distillation.precision import fp32, single
+from worker.distillation.step import Step
+from worker.distillation.task import EVERY_TASK
+
+
+class LogitDistance(Objective):
+    """Mean absolute, smooth absolute or squared difference of the networks' logits.
+
+    Squared: Ba, Caruana, "Do deep nets really need to be deep?", arXiv:1312.6184, section 2.2. Absolute: Fang et al.,
+    "Data-free adversarial distillation", arXiv:1912.11006, section 3.2, whose students imitate by it, since its
+    gradient does not fade as the networks come to agree.
+    """
+
+    paper = "arXiv:1312.6184"
+    needs = ObjectiveNeeds(logits=True, tasks=EVERY_TASK)
+    needs_when = {("standardise", True): ObjectiveNeeds(logits=True, minimum_classes=3)}
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """How a difference counts."""
+
+        norm: Annotated[Literal["l1", "smooth_l1", "l2"], "Absolute, squared below `knee` and absolute above it, or squared."] = "l1"  # fmt: skip
+        knee: Annotated[float, Range(gt=0), "Where `smooth_l1` turns from squared to absolute."] = 1.0
+        standardise: Standardise = False
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        with fp32(step.student.logits.device):
+            student, teacher = single(step.student.logits), single(step.need_teacher().logits)
+            if self.parameters_.standardise:
+                student, teacher = standardise(student), standardise(teacher)
+            return {"distance": self._measure(student, teacher)}
+
+    def _measure(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if self.parameters_.norm == "l1":
+            return F.l1_loss(student, teacher)
+        if self.parameters_.norm == "l2":
+            return F.mse_loss(student, teacher)
+        return F.smooth_l1_loss(student, teacher, beta=self.parameters_.knee)

@@ -1,0 +1,59 @@
+"""Mutual learning: the members of a cohort teach each other."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.distillation.losses.logits import Standardise, standardise
+from worker.distillation.objective import Objective, ObjectiveNeeds
+from worker.distillation.parameters import Range
+from worker.distillation.precision import fp32, single
+from worker.distillation.step import Step
+
+
+class MutualLearning(Objective):
+    """Kullback-Leibler divergence of a network's predictions from those of its peers in a cohort.
+
+    Zhang, Xiang, Hospedales, Lu, "Deep mutual learning", arXiv:1706.00384: the mean over the peers of their divergences
+    (`each`, DML), or one divergence from the peers' mean prediction (`average`, DML_e). Peers are constants, so the two
+    differ by a constant and have one gradient: they train alike, but for rounding. The authors' code
+    (YingZhangDUT/Deep-Mutual-Learning) adds the divergences up instead: with K networks, a weight of K - 1. The paper's
+    temperature is 1; others, with the factor T² of knowledge distillation, and standardised logits are offered.
+    """
+
+    paper = "arXiv:1706.00384"
+    needs = ObjectiveNeeds(teacher=False, peers=True)
+    needs_when = {("standardise", True): ObjectiveNeeds(teacher=False, peers=True, minimum_classes=3)}
+
+    @dataclass(frozen=True)
+    class Parameters:
+        """What the peers' predictions are."""
+
+        target: Annotated[
+            Literal["each", "average"], "Each peer's own prediction (mean of the divergences), or the peers' mean one."
+        ] = "each"
+        temperature: Annotated[float, Range(gt=0), "Divides the logits of all networks before their softmax."] = 1.0
+        standardise: Standardise = False
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        with fp32(step.student.logits.device):
+            own, *peers = (self._softened(outputs.logits) for outputs in (step.student, *step.peers))
+            return {"mutual": divergence(own, peers, self.parameters_.target) * self.parameters_.temperature**2}
+
+    def _softened(self, logits_BK: Tensor) -> Tensor:
+        logits_BK = single(logits_BK)
+        if self.parameters_.standardise:
+            logits_BK = standardise(logits_BK)
+        return logits_BK / self.parameters_.temperature
+
+
+def divergence(own_BK: Tensor, peers_BK: list[Tensor], target: Literal["each", "average"]) -> Tensor:
+    """`mean_l KL(softmax(peer_l) || softmax(own))`, or `KL(mean_l softmax(peer_l) || softmax(own))`, mean over the batch."""
+    log_p = F.log_softmax(own_BK, dim=1)
+    q_LBK = torch.stack([F.softmax(peer, dim=1) for peer in peers_BK])
+    if target == "average":
+        return F.kl_div(log_p, q_LBK.mean(0), reduction="batchmean")
+    return torch.stack([F.kl_div(log_p, q_BK, reduction="batchmean") for q_BK in q_LBK]).mean()

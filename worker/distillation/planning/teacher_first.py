@@ -1,0 +1,60 @@
+"""A teacher that does not exist yet: the first stage trains it, and every other one takes it for the job's own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from worker.distillation.parameters import NetworkChoice
+from worker.distillation.planning.stages import companion, teacher_stage
+from worker.distillation.procedure import GIVEN, Member, Plan, Procedure, Stage, StageResult
+
+STAGE = "given_teacher"
+PLACE = f"{STAGE}/teacher"
+
+
+def trained_teacher(spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The `teacher` of a job's spec where it is a network that is to be trained; else None."""
+    teacher = spec.get("teacher")
+    return teacher if isinstance(teacher, Mapping) and "network" in teacher else None
+
+
+class TeacherFirst(Procedure):
+    """Another procedure's stages, after one in which the teacher that they are given learns the dataset's labels.
+
+    It trains for as long as its own `training` says, else for as long as the job; what else is not said is the job's.
+    """
+
+    def __init__(self, procedure: Procedure, teacher: Mapping[str, Any]):
+        super().__init__()
+        self.procedure, self.teacher = procedure, teacher
+
+    def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
+        if not history:
+            return self._teacher_stage(plan)
+        stage = self.procedure.next(history[1:], plan)
+        return replace(stage, teacher=f"stage:{PLACE}") if stage is not None and stage.teacher == GIVEN else stage
+
+    def _teacher_stage(self, plan: Plan) -> Stage:
+        chosen = NetworkChoice(self.teacher["network"], dict(self.teacher.get("options") or {}))
+        given = {name: value for name, value in (self.teacher.get("training") or {}).items() if value is not None}
+        epochs, steps = given.pop("epochs", None), given.pop("steps", None)
+        if epochs is None and steps is None:
+            epochs, steps = plan.epochs, plan.steps
+        member = companion(plan, chosen, "/teacher")
+        return teacher_stage(STAGE, member, plan.task, epochs=epochs, steps=steps, training=given)
+
+    def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
+        return self.procedure.ships(history[1:], plan) if len(history) > 1 else f"{STAGE}/student"
+
+    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+        """The teacher, and what the procedure keeps."""
+        return {"teacher": PLACE} | self.procedure.keeps(history[1:], plan)
+
+    def ensembles(self, history: Sequence[StageResult], plan: Plan) -> dict[str, tuple[str, ...]]:
+        return self.procedure.ensembles(history[1:], plan)
+
+    def considers(self, plan: Plan) -> Sequence[Member]:
+        return self.procedure.considers(plan)
+
+    def tells(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
+        return self.procedure.tells(history[1:], plan)

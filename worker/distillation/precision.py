@@ -1,0 +1,36 @@
+"""In which precision a network is computed: single precision where maths needs it, bfloat16 where hardware has it."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def resolve(precision: Precision, device: torch.device) -> torch.dtype:
+    """The autocast type: `auto` is bfloat16 where the hardware multiplies in it, float32 elsewhere."""
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is native to the device: AVX512-BF16 or AMX on a CPU with oneDNN, Ampere or later on CUDA."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        native = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
+        return bool(native) and torch.backends.mkldnn.is_available()
+    return False
+
+
+def fp32(device: torch.device) -> torch.autocast:
+    """A context in which autocast is off, for maths that needs single precision; cast inputs with `.float()` inside."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def single(x: Tensor) -> Tensor:
+    """`x` in single precision, or as it is where it has better."""
+    return x if x.dtype == torch.float64 else x.float()

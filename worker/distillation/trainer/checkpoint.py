@@ -1,0 +1,205 @@
+"""A run's checkpoint: a small manifest over immutable parts named by their SHA-256.
+
+A part is one safetensors file: the tensors of a nested state, and its skeleton (dicts, lists, tuples, numbers,
+strings) as JSON in the file's metadata. Nothing is pickled. A part that has not changed since the last checkpoint has
+the same name, so it is written and uploaded once.
+"""
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from worker.distillation.distributed.ranks import ALONE, Ranks
+from worker.distillation.errors import CheckpointError
+
+Manifest = dict[str, Any]
+"""`{"step": int, "done": int, "format": int, "parts": {name: {"sha256": str, "size": int}}}`; `done` rises with every
+step, those of a source's warm-up included."""
+FORMAT = 1
+"""Raise it when what is in the parts changes so that an older checkpoint cannot be resumed: its job then begins again."""
+
+
+def snapshot(state: Any) -> Any:
+    """A copy of a nested state that later training does not touch, on the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True).contiguous()
+    if isinstance(state, Mapping):
+        return {key: snapshot(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(snapshot(value) for value in state)
+    return state
+
+
+def encode(state: Any) -> bytes:
+    """A nested state of dicts, lists, tuples, tensors, numbers, strings and None as the bytes of a safetensors file.
+
+    Raises:
+        TypeError: something else is in it.
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = json.dumps(_skeleton(state, tensors))
+    return save(tensors, metadata={"skeleton": skeleton})
+
+
+def decode(path: Path) -> Any:
+    """Undo `encode`."""
+    with safe_open(path, framework="pt") as file:
+        skeleton = json.loads(file.metadata()["skeleton"])
+        return _flesh(skeleton, file.get_tensor)
+
+
+def _skeleton(state: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(state, Tensor):
+        name = str(len(tensors))
+        tensors[name] = state.detach().cpu().contiguous()
+        return {"tensor": name}
+    if isinstance(state, Mapping):
+        return {"dict": [[_skeleton(key, tensors), _skeleton(value, tensors)] for key, value in state.items()]}
+    if isinstance(state, tuple):
+        return {"tuple": [_skeleton(item, tensors) for item in state]}
+    if isinstance(state, list):
+        return [_skeleton(item, tensors) for item in state]
+    if state is None or isinstance(state, (bool, int, float, str)):
+        return state
+    raise TypeError(f"a checkpoint cannot hold {type(state).__name__}")
+
+
+def _flesh(skeleton: Any, tensor: Callable[[str], Tensor]) -> Any:
+    if isinstance(skeleton, list):
+        return [_flesh(item, tensor) for item in skeleton]
+    if not isinstance(skeleton, dict):
+        return skeleton
+    ((kind, content),) = skeleton.items()
+    if kind == "tensor":
+        return tensor(content)
+    if kind == "tuple":
+        return tuple(_flesh(item, tensor) for item in content)
+    return {_flesh(key, tensor): _flesh(value, tensor) for key, value in content}
+
+
+class Checkpoints:
+    """Checkpoints of one run in one folder. `save` returns once a snapshot is taken and writes in a thread."""
+
+    def __init__(self, folder: Path, saved: Callable[[Manifest], None] = lambda manifest: None, ranks: Ranks = ALONE):
+        self.folder, self._saved, self._ranks = folder, saved, ranks
+        self._frozen: dict[str, dict[str, Any]] = {}
+        self._freezing = threading.Lock()  # a part is frozen while the thread deletes old ones
+        self._writer: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._recent: list[Manifest] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def freeze(self, name: str, state: Any) -> None:
+        """Write a part that will never change; every later checkpoint contains it. Of several ranks, all freeze rank 0's."""
+        content = encode(state) if self._ranks.leads else b""
+        with self._freezing:
+            entry = self._write(content) if self._ranks.leads else None
+            self._frozen[name] = self._ranks.tell(entry)
+
+    def thaw(self, name: str) -> Any:
+        """Read back a part given to `freeze`, in this process or in one before it."""
+        return decode(self._verified(self._frozen[name]))
+
+    def frozen(self) -> tuple[str, ...]:
+        return tuple(self._frozen)
+
+    def save(self, step: int, parts: Mapping[str, Any], wait: bool = False, done: int | None = None) -> None:
+        """Take a snapshot of `parts` and write it with all frozen parts; `wait` until it is on disk.
+
+        Raises:
+            CheckpointError: this or the last one could not be written.
+        """
+        self.flush()
+        copies = {name: snapshot(state) for name, state in parts.items()}
+        frozen = dict(self._frozen)
+        head = {"step": step, "done": step if done is None else done, "format": FORMAT}
+        self._writer = threading.Thread(target=self._write_all, args=(head, copies, frozen))
+        self._writer.start()
+        if wait:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until the last checkpoint is on disk."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise CheckpointError(f"a checkpoint could not be written: {failure}") from failure
+
+    def load(self, manifest: Manifest) -> dict[str, Any]:
+        """All parts of a checkpoint, verified; frozen ones stay on disk until they are thawed.
+
+        Raises:
+            CheckpointError: a part is missing or damaged, or another version of the engine wrote it.
+        """
+        if manifest.get("format", FORMAT) != FORMAT:
+            words = (
+                f"another version of the engine wrote it: its format is {manifest['format']}, and this one's {FORMAT}"
+            )
+            raise CheckpointError(words)
+        live = {}
+        for name, entry in manifest["parts"].items():
+            path = self._verified(entry)
+            if entry.get("frozen"):
+                self._frozen[name] = entry
+            else:
+                live[name] = decode(path)
+        self._recent.append(manifest)
+        return live
+
+    def _write_all(self, head: Mapping[str, int], copies: Mapping[str, Any], frozen: Mapping[str, Any]) -> None:
+        try:
+            parts = {name: self._write(encode(state)) for name, state in copies.items()}
+            parts |= {name: {**entry, "frozen": True} for name, entry in frozen.items()}
+            manifest = {**head, "parts": parts}
+            self._saved(manifest)
+            self._prune(manifest)
+        except Exception as failure:  # noqa: BLE001 - told to the training thread by flush()
+            self._failure = failure
+
+    def _write(self, content: bytes) -> dict[str, Any]:
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = self.folder / sha256
+        if not path.exists():
+            temporary = path.with_suffix(f".{threading.get_ident()}.tmp")
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        return {"sha256": sha256, "size": len(content)}
+
+    def _prune(self, manifest: Manifest) -> None:
+        """Delete parts that neither of the newest two manifests names."""
+        self._recent = [*self._recent, manifest][-3:]  # one more: the reader of the events may be behind
+        kept = {entry["sha256"] for recent in self._recent for entry in recent["parts"].values()}
+        with self._freezing:
+            kept |= {entry["sha256"] for entry in self._frozen.values()}
+            for path in self.folder.iterdir():
+                if len(path.name) == 64 and path.name not in kept:
+                    path.unlink(missing_ok=True)
+
+    def _verified(self, entry: Mapping[str, Any]) -> Path:
+        path = self.folder / entry["sha256"]
+        if not path.is_file():
+            raise CheckpointError(f"part {entry['sha256']} of the checkpoint is missing")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != entry["sha256"]:
+            raise CheckpointError(f"part {entry['sha256']} of the checkpoint is damaged")
+        return path
+
+
+def state_of(network: torch.nn.Module) -> dict[str, Tensor]:
+    """A network's weights and buffers, copied to the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}

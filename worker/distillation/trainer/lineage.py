@@ -1,0 +1,275 @@
+"""Where networks come from: the job's teacher, finished stages and their snapshots, initial weights, or a seed."""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from worker.distillation import networks, registry
+from worker.distillation.errors import Problem, SpecError, UploadError
+from worker.distillation.initial_weights.neuron_merging import merged
+from worker.distillation.initial_weights.slices import given_teacher, sliced
+from worker.distillation.introspection.taps import Tapped
+from worker.distillation.job import Job
+from worker.distillation.planning.teacher_first import PLACE, TeacherFirst, trained_teacher
+from worker.distillation.procedure import FILE, GIVEN, Member, Plan, Procedure, Stage, StageResult
+from worker.distillation.randomness import seed_all, seed_for
+from worker.distillation.trainer.checkpoint import Checkpoints
+from worker.distillation.trainer.objective_sum import Composition, deploying
+from worker.distillation.uploads.key_matching import match
+
+DEFAULT_EPOCHS = 30
+MOST_STAGES = 1000
+FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
+"""What makes a student's initial weights of its teacher's."""
+
+
+def make_procedure(job: Job) -> tuple[Procedure, Plan]:
+    """The job's procedure, and what it may read of the job.
+
+    Raises:
+        SpecError: the job does not offer what the procedure needs.
+    """
+    spec, training = job.spec, job.training
+    student = Member(
+        network=spec["student"]["network"],
+        options=dict(spec["student"].get("options") or {}),
+        objectives=tuple(spec["objectives"]),
+        initial=GIVEN,
+        transforms=tuple(spec.get("transforms") or ()),
+    )
+    epochs = training.epochs or (None if training.steps else DEFAULT_EPOCHS)
+    task, held_out = spec.get("task", "classification"), training.validation_fraction > 0
+    procedure, first = registry.make("procedures", spec["procedure"], "/procedure"), trained_teacher(spec)
+    teacher = GIVEN if job.teacher or first else None
+    plan = Plan(student, teacher, epochs, training.steps, training.seed, task, held_out)
+    procedure.check(plan)
+    return TeacherFirst(procedure, first) if first else procedure, plan
+
+
+@dataclass
+class Lineage:
+    """The networks of one run. `history` grows as stages finish."""
+
+    job: Job
+    checkpoints: Checkpoints
+    device: torch.device
+    history: list[StageResult] = field(default_factory=list)
+    _planned: tuple[int, list[int]] | None = None
+    """The budgets of the stages, as planned after so many of them."""
+
+    def __post_init__(self) -> None:
+        self.procedure, self.plan = make_procedure(self.job)
+        teacher = self.job.build_teacher(self.device)
+        self.teacher = freeze(teacher) if teacher is not None else None
+        for stage in planned_stages(self.procedure, self.plan, []):
+            if stage.teacher and stage.teacher.startswith(FILE):
+                refuse_files_of_no_teacher(self.job)
+                if self.teacher is not None:
+                    self._uploaded(stage.teacher, self.teacher)
+
+    def next(self) -> Stage | None:
+        """The stage to run now."""
+        stage = self.procedure.next(tuple(self.history), self.plan)
+        if stage is not None and any(result.name == stage.name for result in self.history):
+            raise RuntimeError(f"the procedure gives two stages the name {stage.name!r}, by which networks are found")
+        return stage
+
+    def ships(self, unfinished: Stage | None = None) -> str:
+        """The place of the network that is the job's student; as if `unfinished` were the last stage, where it is given."""
+        history = [*self.history, StageResult(unfinished.name, 0, {})] if unfinished else self.history
+        return self.procedure.ships(tuple(history), self.plan)
+
+    def would_ship(self, stages: list[Stage]) -> str:
+        """The place of the job's student once these stages are finished."""
+        return self.procedure.ships([StageResult(stage.name, 0, {}, stage.snapshots) for stage in stages], self.plan)
+
+    def keeps(self) -> dict[str, str]:
+        """The places of the other networks that become artifacts, by name."""
+        return self.procedure.keeps(tuple(self.history), self.plan)
+
+    def ensembles(self) -> dict[str, tuple[str, ...]]:
+        """The places of the networks of each ensemble that becomes an artifact, by name."""
+        return self.procedure.ensembles(tuple(self.history), self.plan)
+
+    def tells(self) -> dict[str, Any]:
+        """What the report says of how the procedure decided."""
+        return self.procedure.tells(tuple(self.history), self.plan)
+
+    def fraction(self, of_stage: float) -> float:
+        """How much of the job is done when `of_stage` of the running stage is, by the budgets of the planned stages."""
+        if self._planned is None or self._planned[0] != len(self.history):
+            stages = planned_stages(self.procedure, self.plan, self.history)
+            self._planned = len(self.history), [stage.steps or stage.epochs or 1 for stage in stages]
+        budgets = self._planned[1]
+        done = sum(budgets[: len(self.history)]) + of_stage * sum(budgets[len(self.history) :][:1])
+        return min(1.0, done / sum(budgets)) if budgets else of_stage
+
+    def network(self, place: str) -> nn.Module:
+        """A finished stage's network, from `STAGE`, `STAGE/MEMBER`, or either with `@EPOCH`."""
+        stage, member, epoch = _parts(place)
+        network = self._fresh(self.member(place))
+        part = f"snapshot/{stage}/{member}@{epoch}" if epoch else f"stage/{stage}/{member}"
+        network.load_state_dict(self.checkpoints.thaw(part))
+        return network.requires_grad_(True)
+
+    def deployed(
+        self, place: str, weights: dict[str, Tensor] | None = None, objectives: dict[str, Tensor] | None = None
+    ) -> nn.Module:
+        """What ships of a finished stage's network: itself, or what its objectives make of it.
+
+        `weights` of the network and of the `objectives` take the place of those at the end of the stage, where given.
+        """
+        network, member, stage = self.network(place), self.member(place), self._finished(_parts(place)[0])
+        if weights is not None:
+            network.load_state_dict(weights)
+        specs = deploying(member.objectives)
+        if not specs:
+            return network
+        teacher, example, composition = self.teacher_of(stage), self._example(), Composition(specs, member.pointer)
+        with torch.random.fork_rng([]):
+            tapped = Tapped(network.eval(), example, f"{member.network_pointer}/network")
+            composition.connect(tapped, teacher, example, self.job.classes, None, len(stage.members) - 1)
+        composition.load_state_dict(objectives or self.checkpoints.thaw(shipping_part(place)))
+        return composition.deploy(network, teacher.network if teacher else None)
+
+    def teacher_of_job(self) -> nn.Module | None:
+        """The job's teacher, be it given or trained by the first stage, once that is finished."""
+        if not isinstance(self.procedure, TeacherFirst):
+            return self.teacher
+        return freeze(self.network(PLACE)) if self.history else None
+
+    def member(self, place: str) -> Member:
+        """What the network at a place is, as plain data."""
+        stage, member, _ = _parts(place)
+        return self._finished(stage).members[member]
+
+    def teacher_of(self, stage: Stage) -> Tapped | None:
+        """The stage's teacher: a frozen copy with taps of its own."""
+        given = self.teacher
+        if stage.teacher is None or (stage.teacher == GIVEN and given is None):
+            return None
+        if given is not None and (stage.teacher == GIVEN or stage.teacher.startswith(FILE)):
+            network = freeze(given)
+            if stage.teacher.startswith(FILE):
+                network.load_state_dict(self._uploaded(stage.teacher, network))
+            example = self.job.teacher_contract.blank(self.device)
+            return Tapped(network, example, "/teacher", self.job.teacher_reads)
+        with torch.random.fork_rng([]):  # where a teacher comes from is nothing that a student's connectors should tell
+            network = self.deployed(stage.teacher.removeprefix("stage:"))
+        return Tapped(freeze(network), self._example(), "/teacher")
+
+    def _uploaded(self, place: str, network: nn.Module) -> dict[str, Tensor]:
+        identifier = place.removeprefix(FILE)
+        if identifier not in self.job.files:
+            raise SpecError(
+                [Problem("/procedure", f"names the file {identifier}, which is not among the job's `files`")]
+            )
+        try:
+            return match(load_file(self.job.files[identifier]), network, "the teacher")
+        except UploadError as error:
+            words = f"the file {identifier} does not hold weights of the teacher's network: {error.message}"
+            raise SpecError([Problem("/procedure", words)], error.hint) from error
+
+    def _example(self) -> Tensor:
+        return self.job.contract.blank(self.device)
+
+    def initial(self, stage: Stage, name: str) -> nn.Module:
+        """A member's network with its initial weights."""
+        member = stage.members[name]
+        seed_all(seed_for(self.plan.seed, stage.seeded_by, name, "initial"))
+        if member.initial and member.initial.startswith("stage:"):
+            return self.network(member.initial.removeprefix("stage:"))
+        network = self._fresh(member)
+        path = self.job.path("initial_weights")
+        if member.initial != GIVEN:
+            return network
+        if begin := FROM_TEACHER.get(self.job.initial_weights):
+            network.load_state_dict(begin(network, self._example(), given_teacher(self.teacher).state_dict()))
+        elif path is not None:
+            network.load_state_dict(self._given_weights(path, network, member.network))
+        return network
+
+    @staticmethod
+    def _given_weights(path: Path, network: nn.Module, name: str) -> dict[str, Tensor]:
+        try:
+            return match(load_file(path), network, f"`{name}`")
+        except UploadError as error:
+            raise SpecError([Problem("/student/initial_weights", error.message)], error.hint) from error
+
+    def _fresh(self, member: Member) -> nn.Module:
+        return build_network(member, self.job).to(self.device)
+
+    def _finished(self, name: str) -> Stage:
+        """A finished stage as plain data, by replaying the procedure."""
+        for count, result in enumerate(self.history):
+            stage = self.procedure.next(tuple(self.history[:count]), self.plan)
+            if result.name == name and stage is not None:
+                return stage
+        raise SpecError([Problem("/procedure", f"no finished stage is called {name!r}")])
+
+
+def _parts(place: str) -> tuple[str, str, str]:
+    """Stage, member (`student` if it is left out) and epoch (perhaps empty) of `STAGE/MEMBER@EPOCH`."""
+    place, _, epoch = place.partition("@")
+    stage, _, member = place.partition("/")
+    return stage, member or "student", epoch
+
+
+def shipping_part(place: str) -> str:
+    """The name of the part of a checkpoint that holds what the objectives have of the network that ships."""
+    stage, member, epoch = _parts(place)
+    return f"shipping/{stage}/{member}@{epoch}" if epoch else f"shipping/{stage}/{member}"
+
+
+def average_part(place: str) -> str:
+    """The name of the part of a checkpoint that holds the running average of a finished stage's network."""
+    stage, member, _ = _parts(place)
+    return f"average/{stage}/{member}"
+
+
+def refuse_files_of_no_teacher(job: Job) -> None:
+    """See that there is one finished teacher, which files of its weights can be of.
+
+    Raises:
+        SpecError: there is none, or there are several.
+    """
+    if len(job.teachers) != 1:
+        words = "must be one finished network, since the procedure reads files of its weights"
+        raise SpecError([Problem("/teacher", words)])
+
+
+def build_network(member: Member, job: Job) -> nn.Module:
+    """A member's network with fresh weights, on torch's default device.
+
+    Raises:
+        SpecError: there is no such network, or it cannot be built for this job; with its place in the job's spec.
+    """
+    try:
+        return networks.build(member.network, job.classes, job.contract, dict(member.options))
+    except SpecError as error:
+        moved = [Problem(member.network_pointer + problem.pointer, problem.message) for problem in error.problems]
+        raise SpecError(moved, error.hint) from error
+
+
+def planned_stages(procedure: Procedure, plan: Plan, history: list[StageResult]) -> list[Stage]:
+    """The stages that are finished, running and to come, as far as they can be told without their results."""
+    done: list[StageResult] = []
+    stages: list[Stage] = []
+    while len(stages) < MOST_STAGES:
+        stage = procedure.next(tuple(done), plan)
+        if stage is None:
+            break
+        stages.append(stage)
+        known = history[len(done)] if len(done) < len(history) else None
+        done.append(known or StageResult(stage.name, 0, {}, stage.snapshots))
+    return stages
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """A private copy in evaluation mode whose parameters never require a gradient."""
+    return copy.deepcopy(network).eval().requires_grad_(False)

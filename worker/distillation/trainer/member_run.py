@@ -1,0 +1,195 @@
+"""One network in training: its objectives, optimisers and transforms."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation import registry
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.introspection.taps import Tapped, parameters_through
+from worker.distillation.procedure import Member
+from worker.distillation.step import Outputs, Step
+from worker.distillation.trainer.checkpoint import snapshot, state_of
+from worker.distillation.trainer.objective_sum import Composition
+from worker.distillation.trainer.weight_average import RunningAverage
+from worker.distillation.training import Training
+from worker.distillation.transform import Transform
+
+
+class MemberRun:
+    """A member of a stage, alive.
+
+    `network` is the bare network, already holding its initial weights; `teacher` the stage's teacher, whose taps this
+    member's objectives request.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        network: nn.Module,
+        teacher: Tapped | None,
+        training: Training,
+        example: Tensor,
+        classes: int,
+        examples: int | None,
+        peers: int = 0,
+        task: str = "classification",
+    ):
+        self.training = training
+        self.specs = member.transforms
+        self._untransformed = copy.deepcopy(network).to("cpu") if self.specs else None
+        self.transforms = make_transforms(self.specs, network)
+        self.tapped = Tapped(network, example, f"{member.network_pointer}/network")
+        self.composition = Composition(member.objectives, member.pointer).to(example.device)
+        self._freeze(member)
+        self.network.eval()
+        self.composition.connect(self.tapped, teacher, example, classes, examples, peers, task)
+        self.taught_by = teacher.network if teacher else None
+        own = self.composition.own_groups()
+        trained = [*(p for p in network.parameters() if p.requires_grad), *self.composition.trained_parameters()]
+        self.optimizer = training.make_optimizer(trained)
+        self.own_optimizer = torch.optim.Adam(own) if own else None
+        decay = training.average_weights
+        self.average = RunningAverage(network, decay) if decay is not None else None
+
+    @property
+    def network(self) -> nn.Module:
+        return self.tapped.network
+
+    def train_mode(self) -> None:
+        """Training mode, but for modules none of whose parameters train: their BatchNorm statistics stay as they are."""
+        self.network.train()
+        self.composition.train()
+        for module in self.network.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+
+    def update(self, step: Step, number: int, total: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step of the adversary, if there is one, and one of the student; gives the loss and its terms, detached."""
+        terms = self._update_own(step)
+        with self.training.autocast(step.batch.image.device):
+            loss, named = self.composition(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        step.batch.division.add_gradients(self.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.training.learning_rate_at(number, total)
+        self.optimizer.step()
+        for transform in self.transforms:
+            transform.after_step(self.network)
+        if self.average is not None:
+            self.average.update(self.network)
+        return loss.detach(), named | terms
+
+    def finalize(self) -> None:
+        """Bake the transforms in and set the network to evaluation mode."""
+        for transform in self.transforms:
+            transform.finalize(self.network)
+        self.network.requires_grad_(True).eval()
+
+    def deployed(self) -> nn.Module:
+        """The network that would ship if the stage ended now; it may be the network in training itself."""
+        return self.composition.deploy(self.network, self.taught_by)
+
+    def shipping(self) -> dict[str, Tensor]:
+        """What the objectives hold of the network that ships, on the CPU; empty where the network ships as it is."""
+        return snapshot(self.composition.shipping_state())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's weights on the CPU as they would be if the stage ended now, transforms baked in."""
+        return self._baked(self.network.state_dict())
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The running average of the weights, as `weights` gives the last; empty where none is kept."""
+        return self._baked(self.average.values) if self.average is not None else {}
+
+    def _baked(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the network in training on the CPU, transforms baked in.
+
+        Baking in cannot be undone, and a copy of a parametrised module shares its class, so that is done as after a
+        resume: transforms are made anew on the untransformed network, and everything's state is loaded.
+        """
+        if self._untransformed is None:
+            return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
+        with torch.random.fork_rng([]):
+            network = copy.deepcopy(self._untransformed)
+            transforms = make_transforms(self.specs, network)
+        network.load_state_dict(weights)
+        for transform, own in zip(transforms, self.transforms, strict=True):
+            transform.load_state_dict(snapshot(own.state_dict()))
+            transform.finalize(network)
+        return state_of(network)
+
+    def state_dict(self) -> dict[str, Any]:
+        """By kind of part: network, objectives, optimisers, transforms."""
+        own = self.own_optimizer.state_dict() if self.own_optimizer else None
+        average = self.average.state_dict() if self.average else None
+        return {
+            "network": self.network.state_dict(),
+            "objectives": self.composition.state_dict(),
+            "optimizers": {"student": self.optimizer.state_dict(), "own": own, "average": average},
+            "transforms": [transform.state_dict() for transform in self.transforms],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.composition.load_state_dict(state["objectives"])
+        self.optimizer.load_state_dict(state["optimizers"]["student"])
+        if self.own_optimizer is not None:
+            self.own_optimizer.load_state_dict(state["optimizers"]["own"])
+        if self.average is not None:
+            self.average.load_state_dict(state["optimizers"]["average"])
+        for transform, saved in zip(self.transforms, state["transforms"], strict=True):
+            transform.load_state_dict(saved)
+
+    def _update_own(self, step: Step) -> dict[str, Tensor]:
+        if self.own_optimizer is None:
+            return {}
+        teacher = step.teacher and step.teacher.detached()
+        detached = Step(step.batch, step.student.detached(), teacher, step.peers, step.progress, step.number)
+        division = step.batch.division
+        with self.training.autocast(step.batch.image.device), division.statistics():
+            loss = self.composition.own_step(detached)
+        if loss is None:
+            return {}
+        loss = loss * division.share
+        self.own_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        division.add_gradients(self.own_optimizer)
+        self.own_optimizer.step()
+        self.own_optimizer.zero_grad(set_to_none=True)
+        return {"adversary": loss.detach()}
+
+    def _freeze(self, member: Member) -> None:
+        """Let only those parameters train that the member says, where it says so."""
+        if member.trains_through is None and member.trains_after is None:
+            return
+        parameters = dict(self.network.named_parameters())
+        trained = set(parameters)
+        if member.trains_through is not None:
+            trained &= set(parameters_through(self.tapped, member.trains_through, "/procedure/guided"))
+        if member.trains_after is not None:
+            trained -= set(parameters_through(self.tapped, member.trains_after, "/procedure/guided"))
+        if not trained:
+            words = f"no parameters lie {'before' if member.trains_through else 'after'} that tap"
+            raise SpecError([Problem("/procedure/guided", words)])
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in trained)
+
+
+def make_transforms(specs: Sequence[Mapping[str, Any]], network: nn.Module) -> list[Transform]:
+    """A job's transforms, prepared on a network in their order."""
+    transforms = [registry.make("transforms", spec, f"/transforms/{index}") for index, spec in enumerate(specs)]
+    for transform in transforms:
+        transform.prepare(network)
+    return transforms
+
+
+def peers_of(name: str, outputs: Mapping[str, Outputs]) -> tuple[Outputs, ...]:
+    """The detached outputs of the other members."""
+    return tuple(other.detached() for key, other in outputs.items() if key != name)

@@ -1,0 +1,41 @@
+"""Averages: means of a stage's terms between two reports, without waiting for the device in between."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from worker.distillation.distributed.ranks import ALONE, Ranks
+
+
+@dataclass
+class Averages:
+    """Running means of the terms since they were last read, kept on the device."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
+        for name, value in values.items():
+            value = value.detach().double() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def combine(self, ranks: Ranks) -> None:
+        """Bring all ranks' sums to rank 0, and let the others go on from nothing; all have added the same names."""
+        if ranks.size > 1:
+            totals = self._totals(ranks)
+            self.sums = {
+                name: torch.tensor(total if ranks.leads else 0.0, dtype=torch.float64) for name, total in totals.items()
+            }
+
+    def read(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The means of the ranks' sums, as numbers, on every rank; starts anew."""
+        means = {name: total / self.counts[name] for name, total in self._totals(ranks).items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+    def _totals(self, ranks: Ranks) -> dict[str, float]:
+        parts = ranks.collect({name: float(total) for name, total in self.sums.items()})
+        return {name: sum(part[name] for part in parts) for name in self.sums}

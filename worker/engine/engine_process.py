@@ -1,0 +1,192 @@
+"""The engine as a child process: started, heard, spoken to, stopped, and always reaped.
+
+It runs in a session of its own, with an environment that names no database, no storage and no secret, and begins as a fresh
+interpreter or as good as one (engine_start.py). Whatever it starts itself goes with it: its process group is killed before
+it is reaped.
+"""
+
+import json
+import math
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import structlog
+
+from worker.engine.confinement import EngineLimits, environment
+from worker.engine.engine_log import EngineLog
+from worker.engine.engine_start import Started, forks
+
+ENGINE = (sys.executable, "-P", "-m", "worker.distillation")
+"""The engine's command; the job file's name follows."""
+LINE_BYTES = 1 << 20
+"""Longest line that is read; a longer one is dropped."""
+WAITING_EVENTS = 1000
+"""So many events wait to be turned into rows before the engine's pipe is left to fill."""
+LINGER_SECONDS = 10.0
+"""An engine that has said its last word has so long to exit."""
+LAST_WORDS = frozenset({"done", "checked", "findings", "stopped", "error"})
+
+Event = dict[str, Any]
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How an engine ended: an exit code, or minus the number of the signal that killed it."""
+
+    code: int
+
+    def __str__(self) -> str:
+        if self.code >= 0:
+            return f"the engine ended with exit code {self.code} and without a last word"
+        name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else "unknown"
+        hint = ", perhaps out of memory" if -self.code == signal.SIGKILL else ""
+        return f"the engine was killed by signal {-self.code} ({name}){hint}"
+
+
+@dataclass
+class EngineProcess:
+    """One engine. `folder` holds `job.json`, and everything that the engine reads and writes.
+
+    Start it from a thread that outlives it: Linux takes the engine down with the thread that started it.
+    """
+
+    folder: Path
+    command: Sequence[str] = ENGINE
+    threads: int | None = None
+    gpu: bool = True
+    limits: EngineLimits = field(default_factory=EngineLimits)
+
+    def __post_init__(self) -> None:
+        self.log = EngineLog(self.folder / "engine.log")
+        self.last_word: Event | None = None
+        self._events: queue.Queue[Event | None] = queue.Queue(WAITING_EVENTS)
+        self._process: Started | None = None
+        self._listeners: list[threading.Thread] = []
+        self._ended, self._abandoned = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "EngineProcess":
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        seen = environment(self.folder, self.threads, self.gpu)
+        self._process = process = forks.start([*self.command, "job.json"], self.folder, seen, self.limits)
+        os.set_blocking(process.stdin.fileno(), False)  # an engine that reads nothing must not hold us up
+        self._listeners = [
+            threading.Thread(target=self._hear, args=(process.stdout,), name="engine-events", daemon=True),
+            threading.Thread(target=self.log.copy, args=(process.stderr,), name="engine-log", daemon=True),
+            threading.Thread(target=process.await_end, name="engine-end", daemon=True),
+        ]
+        for listener in self._listeners:
+            listener.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._abandoned.set()
+        self.kill()
+        self.exit()
+
+    def events(self, patience_seconds: float) -> Iterator[Event | None]:
+        """What the engine says, until its end; None whenever it has said nothing for `patience_seconds`."""
+        while True:
+            try:
+                event = self._events.get(timeout=patience_seconds)
+            except queue.Empty:
+                yield None
+                continue
+            if event is None:
+                return
+            yield event
+
+    def send(self, command: str) -> None:
+        """Write a command to the engine's input; one that does not listen, or is gone, is left alone."""
+        assert self._process
+        with self._lock:
+            try:
+                self._process.stdin.write(json.dumps({"command": command}).encode() + b"\n")
+                self._process.stdin.flush()
+            except (BlockingIOError, BrokenPipeError, ValueError):
+                log.debug("engine_does_not_listen", command=command)
+
+    def kill(self) -> None:
+        """Kill the engine and everything in its process group, now; nothing happens to one that was reaped."""
+        assert self._process
+        self._process.kill()
+
+    def exit(self) -> Exit:
+        """How it ended; waits for the end."""
+        assert self._process
+        for listener in self._listeners:
+            listener.join()
+        code = self._process.exit_code()
+        with self._lock:
+            try:
+                self._process.stdin.close()
+            except (BrokenPipeError, BlockingIOError):
+                log.debug("engine_left_input_unread")
+        return Exit(code)
+
+    def _hear(self, pipe: IO[bytes]) -> None:
+        for line in _lines(pipe):
+            event = _parse(line)
+            if event is None:
+                log.warning("engine_line_dropped", size=len(line), begins=line[:200].decode(errors="replace"))
+                continue
+            self._pass_on(event)
+            if event["event"] in LAST_WORDS and self.last_word is None:
+                self.last_word = event
+                threading.Thread(target=self._end_lingering, name="engine-linger", daemon=True).start()
+        pipe.close()
+        self._ended.set()
+        self._pass_on(None)
+
+    def _pass_on(self, event: Event | None) -> None:
+        while not self._abandoned.is_set():
+            try:
+                self._events.put(event, timeout=0.5)
+            except queue.Full:
+                continue
+            return
+
+    def _end_lingering(self) -> None:
+        if not self._ended.wait(LINGER_SECONDS):
+            log.warning("engine_lingers", seconds=LINGER_SECONDS)
+            self.kill()
+
+
+def _lines(pipe: IO[bytes]) -> Iterator[bytes]:
+    whole = True
+    while line := pipe.readline(LINE_BYTES):
+        ended = line.endswith(b"\n")
+        if whole and ended:
+            yield line
+        elif whole:
+            log.warning("engine_line_too_long", begins=line[:200].decode(errors="replace"))
+        whole = ended
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line, parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
+        return None
+    return clean(event) if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def clean(value: Any) -> Any:
+    """JSON that every database takes: no infinite numbers, no NUL characters, no halves of surrogate pairs."""
+    if isinstance(value, dict):
+        return {clean(name): clean(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str):
+        return value.replace("\0", "").encode(errors="replace").decode()
+    return value

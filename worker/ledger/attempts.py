@@ -1,0 +1,271 @@
+"""What one running attempt at a job writes. Every method is one transaction, and raises `Taken` behind the fence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Table, delete, exists, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from models.database import now, reading, transaction
+from models.records import Artifact, Attempt, Checkpoint, Job, Metric, Preview
+from models.records.columns import new_id
+from models.scheduling.key_limits import limits_of_key
+from models.status import JobStatus
+from worker.ledger import ends
+from worker.ledger.changes import Note, Taken, change_job
+
+KEPT_CHECKPOINTS = 2
+UPSERT = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+
+
+@dataclass
+class EventBatch:
+    """What an engine has said since the last transaction. `metrics` maps (name, step) to a value."""
+
+    notes: list[Note] = field(default_factory=list)
+    metrics: dict[tuple[str, int], float | None] = field(default_factory=dict)
+    progress: Mapping[str, Any] | None = None
+    phase: str | None = None
+    stage: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.notes or self.metrics or self.progress is not None or self.phase)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of an attempt that lies in storage."""
+
+    name: str
+    key: str
+    content_type: str
+    size: int
+    sha256: str
+
+
+class AttemptLedger:
+    """The rows of attempt `number` at a job."""
+
+    def __init__(self, job_id: str, number: int):
+        self.job_id, self.number = job_id, number
+
+    def _change(self, session: Session, notes: Sequence[Note] = (), **values: Any) -> None:
+        if change_job(session, self.job_id, *ends.held_by(self.number), notes=notes, **values) is None:
+            raise Taken(self.job_id)
+
+    def write(self, batch: EventBatch) -> None:
+        """Write what the engine said."""
+        values: dict[str, Any] = {}
+        with transaction() as session:
+            if batch.phase is not None:
+                phases, at = session.execute(select(Job.phases, now()).where(Job.id == self.job_id)).one()
+                values |= {"phase": batch.phase, "phases": ends.entered(phases, batch.phase, at), "stage": batch.stage}
+            if batch.progress is not None:
+                written_at = session.scalars(select(now())).one()
+                values |= {"progress": {**batch.progress, "at": written_at}, "stage": batch.stage}
+            self._change(session, batch.notes, **values)
+            if batch.metrics:
+                self._write_metrics(session, batch.metrics)
+
+    def _write_metrics(self, session: Session, metrics: Mapping[tuple[str, int], float | None]) -> None:
+        table = Metric.__table__
+        assert isinstance(table, Table)
+        statement: Any = UPSERT[session.get_bind().dialect.name](table)
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=["job_id", "name", "step"],
+            set_={"value": new.value, "attempt": new.attempt, "created_at": new.created_at},
+            where=table.c.attempt <= new.attempt,
+        )
+        rows = [
+            {"job_id": self.job_id, "name": name, "step": step, "value": value, "attempt": self.number}
+            for (name, step), value in metrics.items()
+        ]
+        session.execute(statement, rows)
+
+    def checkpoint(self, manifest: Mapping[str, Any]) -> list[str]:
+        """Name a checkpoint whose parts are all in storage, and forget all but the newest two.
+
+        More done than any other checkpoint has is progress: losses count from zero again.
+
+        Returns:
+            SHA-256 of the parts that no checkpoint names any more.
+        """
+        with transaction() as session:
+            step, size = manifest["step"], sum(part["size"] for part in manifest["parts"].values())
+            known = session.scalars(select(Checkpoint.manifest).where(Checkpoint.job_id == self.job_id))
+            progress = _done(manifest) > max(map(_done, known), default=-1)
+            values = {"losses": 0} if progress else {}
+            note = Note("checkpoint", f"checkpoint at step {step}", data={"step": step, "size": size})
+            self._change(session, [note], **values)
+            row = Checkpoint(
+                id=new_id("chk"), job_id=self.job_id, attempt=self.number, step=step, manifest=dict(manifest)
+            )
+            session.add(row)
+            session.flush()
+            checkpoints = session.scalars(self._newest_checkpoints()).all()
+            kept, old = checkpoints[:KEPT_CHECKPOINTS], checkpoints[KEPT_CHECKPOINTS:]
+            for checkpoint in old:
+                session.delete(checkpoint)
+            return sorted(_parts(old) - _parts(kept))
+
+    def _newest_checkpoints(self) -> Any:
+        # by time and not by step: after a fall-back to an older one, the newest may be at an earlier step
+        order = Checkpoint.created_at.desc(), Checkpoint.step.desc(), Checkpoint.id.desc()
+        return select(Checkpoint).where(Checkpoint.job_id == self.job_id).order_by(*order)
+
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """Checkpoints of the job, the newest first."""
+        with reading() as session:
+            return session.scalars(self._newest_checkpoints()).all()
+
+    def drop_checkpoint(self, checkpoint_id: str, reason: str) -> None:
+        """Forget a checkpoint that cannot be read back."""
+        with transaction() as session:
+            message = f"a checkpoint cannot be read back and is left out: {reason}"
+            self._change(session, [Note("checkpoint", message, "warning", {"checkpoint": checkpoint_id})])
+            session.execute(delete(Checkpoint).where(Checkpoint.id == checkpoint_id))
+
+    def preview(self, file: File, step: int) -> str | None:
+        """Show a preview that lies in storage; returns the key of the one that it replaces."""
+        with transaction() as session:
+            data = {"name": file.name, "step": step, "content_type": file.content_type, "size": file.size}
+            self._change(session, [Note("preview", f"preview {file.name} at step {step}", data=data)])
+            named = Preview.job_id == self.job_id, Preview.name == file.name
+            replaced = session.scalar(select(Preview.key).where(*named))
+            values = _values(file) | {"attempt": self.number, "step": step, "created_at": now()}
+            if replaced is None:
+                session.execute(insert(Preview).values(id=new_id("prv"), job_id=self.job_id, **values))
+            else:
+                session.execute(update(Preview).where(*named).values(**values))
+            return replaced if replaced != file.key else None
+
+    def keep_log(self, log_key: str) -> None:
+        """Name the log of an attempt that runs, so that it is there however the attempt ends."""
+        with transaction() as session:
+            fence = select(Job.id).where(Job.id == self.job_id, *ends.held_by(self.number))
+            mine = Attempt.job_id == self.job_id, Attempt.number == self.number, exists(fence)
+            named = session.execute(update(Attempt).where(*mine).values(log_key=log_key))
+            if named.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result is a CursorResult
+                raise Taken(self.job_id)
+
+    def seconds_used(self) -> float:
+        """How long earlier attempts have held the job; waiting between them does not count."""
+        with reading() as session:
+            earlier = Attempt.job_id == self.job_id, Attempt.number < self.number
+            return session.scalar(select(func.sum(Attempt.seconds)).where(*earlier)) or 0.0
+
+    def minutes_allowed(self) -> int:
+        """How long all attempts together may hold the job."""
+        with reading() as session:
+            key_id = session.scalars(select(Job.key_id).where(Job.id == self.job_id)).one()
+            return limits_of_key(session, key_id).job_minutes
+
+    def begin_again(self) -> None:
+        """Say that none of the job's checkpoints could be read back."""
+        with transaction() as session:
+            self._change(
+                session, [Note("checkpoint", "no checkpoint can be read back: the job begins again", "warning")]
+            )
+
+    def succeed(
+        self,
+        summary: Mapping[str, Any],
+        files: Sequence[File],
+        log_key: str | None,
+        student: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Publish the artifacts and set the job `succeeded`, in one transaction; false if it was asked to be cancelled.
+
+        `student` says what shipped, by which it is built where it is to teach.
+        """
+        notes = [
+            Note(
+                "artifact",
+                f"{file.name}, {file.size} bytes",
+                data={"name": file.name, "size": file.size, "sha256": file.sha256},
+            )
+            for file in files
+        ]
+        notes.append(Note("log", "the engine is done", data={"summary": dict(summary)}))
+        stopped = summary.get("stopped_early")
+        message = f"succeeded, stopped early by its {str(stopped).replace('_', ' ')}" if stopped else "succeeded"
+        early = {"stopped_early": str(stopped)[:32] if stopped else None, "losses": 0, "student": student}
+        with transaction() as session:
+            held = select(Job.cancel_requested_at).where(Job.id == self.job_id, *ends.held_by(self.number))
+            found = session.execute(held.with_for_update()).one_or_none()
+            if found is None:
+                raise Taken(self.job_id)
+            if found.cancel_requested_at is not None:
+                return False
+            self._finish(session, JobStatus.SUCCEEDED, message, notes=notes, **early)
+            for file in files:
+                session.add(Artifact(id=new_id("art"), job_id=self.job_id, attempt=self.number, **_values(file)))
+            ends.end_attempt(session, self.job_id, self.number, "succeeded", log_key=log_key)
+        return True
+
+    def fail(self, error: ends.Error, log_key: str | None) -> None:
+        """Set the job `failed`, for a reason that is the user's or the job's own."""
+        with transaction() as session:
+            self._finish(session, JobStatus.FAILED, error["message"], error=error)
+            ends.end_attempt(session, self.job_id, self.number, "failed", error, log_key)
+
+    def cancel(self, log_key: str | None) -> None:
+        """Set the job `cancelled`."""
+        with transaction() as session:
+            self._finish(session, JobStatus.CANCELLED, "cancelled")
+            ends.end_attempt(session, self.job_id, self.number, "cancelled", log_key=log_key)
+
+    def drain(self, log_key: str | None) -> None:
+        """Put the job back into the queue because this worker leaves; it does not count as a loss."""
+        with transaction() as session:
+            if not ends.requeue(session, self.job_id, "the worker was drained", *ends.held_by(self.number)):
+                raise Taken(self.job_id)
+            ends.end_attempt(session, self.job_id, self.number, "drained", log_key=log_key)
+
+    def postpone(self, error: ends.Error, delay_seconds: float, log_key: str | None) -> None:
+        """Put the job back into the queue for a while, because of what neither it nor the engine can help."""
+        with transaction() as session:
+            held = ends.held_by(self.number)
+            if not ends.requeue(session, self.job_id, error["message"], *held, delay_seconds=delay_seconds):
+                raise Taken(self.job_id)
+            ends.end_attempt(session, self.job_id, self.number, "lost", error, log_key)
+
+    def lose(self, error: ends.Error, log_key: str | None) -> str:
+        """End an attempt whose engine crashed; returns the job's new status."""
+        with transaction() as session:
+            status = ends.lose(session, self.job_id, self.number, error["message"], error, log_key=log_key)
+            if status is None:
+                raise Taken(self.job_id)
+            return status
+
+    def published(self) -> bool:
+        """Whether this attempt's artifacts have been published."""
+        with reading() as session:
+            mine = Attempt.job_id == self.job_id, Attempt.number == self.number
+            return session.scalar(select(Attempt.outcome).where(*mine)) == "succeeded"
+
+    def _finish(self, session: Session, target: JobStatus, message: str, **more: Any) -> None:
+        if not ends.finish(session, self.job_id, target, message, *ends.held_by(self.number), **more):
+            raise Taken(self.job_id)
+
+
+def _done(manifest: Mapping[str, Any]) -> int:
+    """How much of a job is done at a checkpoint: steps, and those of a source's warm-up, where the engine counts them."""
+    return int(manifest.get("done", manifest["step"]))
+
+
+def _parts(checkpoints: Sequence[Checkpoint]) -> set[str]:
+    return {part["sha256"] for checkpoint in checkpoints for part in checkpoint.manifest["parts"].values()}
+
+
+def _values(file: File) -> dict[str, Any]:
+    return {
+        "name": file.name,
+        "key": file.key,
+        "content_type": file.content_type,
+        "size": file.size,
+        "sha256": file.sha256,
+    }

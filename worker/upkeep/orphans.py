@@ -1,0 +1,104 @@
+"""Blobs that no row names: what a process left that died between a write to storage and its commit."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import structlog
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from models.database import now, reading
+from models.records import Artifact, Attempt, Checkpoint, Dataset, File, Job, Preview, Teacher
+from models.settings import settings
+from models.status import JobStatus
+from models.storage.blobs import Entry, StorageError, storage
+from worker.clock import clock
+
+REST_SECONDS = 6 * 3600.0
+"""Between the end of one look through storage and the beginning of the next, at most."""
+PAGE = 500
+PREFIXES = ("uploads", "blobs", "jobs")
+UPLOADS: tuple[type[Teacher] | type[Dataset] | type[File], ...] = (Teacher, Dataset, File)
+log = structlog.get_logger(__name__)
+
+
+class Orphans:
+    """Looks through storage, some blobs a sweep, so that no sweep is held up however many there are."""
+
+    def __init__(self) -> None:
+        self._entries: Iterator[Entry] | None = None
+        self._rested_at = clock()
+
+    def clear(self) -> int:
+        """Remove the orphans among the next blobs; says how many."""
+        if self._entries is None:
+            if clock() < self._rested_at:
+                return 0
+            _discard_partial()
+            self._entries = (entry for prefix in PREFIXES for entry in storage().list(prefix))
+        entries, self._entries = self._entries, None  # an error on the way ends this look
+        page = list(islice(entries, PAGE))
+        if len(page) == PAGE:
+            self._entries = entries
+        else:
+            self._rested_at = clock() + min(REST_SECONDS, _spared_seconds() / 4)
+        return clear_orphans(page)
+
+
+def _discard_partial() -> None:
+    try:
+        if discarded := storage().discard_partial(_spared_seconds()):
+            log.warning("partial_blobs_removed", count=discarded)
+    except StorageError as error:  # a server need not allow it
+        log.warning("partial_blobs_left", error=str(error))
+
+
+def clear_orphans(entries: Iterable[Entry]) -> int:
+    """Remove those of these blobs that are old and that no row names; says how many."""
+    with reading() as session:
+        before = session.scalars(select(now())).one() - _spared_seconds()
+        keys = [entry.key for entry in entries if entry.modified < before]
+        orphans = _unnamed(session, keys) if keys else []
+    for key in orphans:
+        storage().delete(key)
+        log.warning("orphan_removed", key=key)
+    return len(orphans)
+
+
+def _spared_seconds() -> float:
+    # a younger blob may still be named: by a commit that is on its way, or by an inspection that holds its lease
+    return max(settings().keep_orphans_hours * 3600, 2 * settings().lease_seconds)
+
+
+def _unnamed(session: Session, keys: list[str]) -> list[str]:
+    owners = {key: _owner(key) for key in keys}
+    ids = set(owners.values())
+    named: set[str | None] = set()
+    for table in UPLOADS:
+        found = session.execute(select(table.upload_key, table.blob_key).where(table.id.in_(ids), _kept(table)))
+        named.update(key for row in found for key in row)
+    kept = Job.id.in_(ids) & _kept(Job)
+    for column, of_job in (
+        (Artifact.key, Artifact.job_id),
+        (Preview.key, Preview.job_id),
+        (Attempt.log_key, Attempt.job_id),
+    ):
+        named.update(session.scalars(select(column).join(Job, Job.id == of_job).where(kept)))
+    final = Job.status.in_([status for status in JobStatus if status.final])
+    resumable = exists().where(Checkpoint.job_id == Job.id)  # its parts are cleared with its checkpoints
+    open_jobs = set(session.scalars(select(Job.id).where(kept, ~final | resumable)))
+    return [key for key, owner in owners.items() if owner is not None and key not in named and owner not in open_jobs]
+
+
+def _kept(table: type[Teacher] | type[Dataset] | type[File] | type[Job]) -> ColumnElement[bool]:
+    deleted: InstrumentedAttribute[float | None] = table.deleted_at
+    return deleted.is_(None)
+
+
+def _owner(key: str) -> str | None:
+    """The id of the record that a key belongs to; None for a key that this service does not make."""
+    prefix, _, rest = key.partition("/")
+    owner, slash, _ = rest.partition("/")
+    if prefix == "blobs" and not slash:  # as earlier versions named them
+        owner, slash, _ = rest.partition(".")
+    return owner if slash else None

@@ -1,0 +1,272 @@
+"""What is removed when its time is over: docs/operations.md has the table.
+
+Rows go first, then their blobs: a process that dies in between leaves blobs that no row names, which the look for orphans
+finds. Every pass asks an index for what is due and takes some of it, so that it costs next to nothing when nothing is.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import structlog
+from sqlalchemy import ColumnElement, Select, delete, select, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute
+
+from models.database import now, reading, transaction
+from models.idempotency import KEPT_SECONDS
+from models.records import (
+    Artifact,
+    Attempt,
+    Dataset,
+    Event,
+    File,
+    Idempotency,
+    Inspection,
+    Job,
+    Metric,
+    Preview,
+    Teacher,
+    WebhookDelivery,
+)  # fmt: skip
+from models.settings import settings
+from models.spec.students import pupils_of
+from models.status import UploadStatus
+from models.storage.blobs import StorageError, storage
+from worker.clock import clock
+from worker.ledger import waiting
+
+AT_ONCE = 100
+"""Jobs, or things of another kind, that one pass takes."""
+ROWS_AT_ONCE = 5000
+"""Events that one transaction removes."""
+REST_SECONDS = 60.0
+DAY = 24 * 3600.0
+INSPECTIONS_KEPT_DAYS = 7
+Due: TypeAlias = Select[*tuple[Any, ...]]
+UPLOADS: tuple[type[Teacher] | type[Dataset] | type[File], ...] = (Teacher, Dataset, File)
+log = structlog.get_logger(__name__)
+
+
+class Retention:
+    """A pass about once a minute, and at once again while there is more; workers keep to minutes of their own."""
+
+    def __init__(self) -> None:
+        self._rested_at = clock() + random.uniform(0, REST_SECONDS)
+
+    def clear(self) -> int:
+        """Remove some of what is due; says how much."""
+        if clock() < self._rested_at:
+            return 0
+        self._rested_at = clock() + REST_SECONDS
+        removed = clear()
+        if any(count >= AT_ONCE for count in removed.values()):
+            self._rested_at = clock()
+        return sum(removed.values())
+
+
+def clear() -> dict[str, int]:
+    """One pass; says how much of what was removed. What fails leaves the rest to be done."""
+    removed: dict[str, int] = {}
+    for name, duty in DUTIES.items():
+        try:
+            removed[name] = duty()
+        except Exception:
+            log.exception("retention_failed", duty=name)
+        if removed.get(name):
+            log.info("retention_removed", what=name, count=removed[name])
+    return removed
+
+
+def due_artifacts() -> Due:
+    """Ids of jobs whose artifacts are due; as often as there are artifacts."""
+    return _oldest(Artifact.created_at, settings().keep_artifacts_days, Artifact.job_id)
+
+
+def due_previews() -> Due:
+    """Ids of previews."""
+    return _oldest(Preview.created_at, settings().keep_previews_days, Preview.id)
+
+
+def due_logs() -> Due:
+    """Jobs and numbers of attempts whose logs are due."""
+    named = Attempt.job_id, Attempt.number
+    return _oldest(Attempt.ended_at, settings().keep_previews_days, *named, where=[Attempt.log_key.is_not(None)])
+
+
+def due_histories() -> Due:
+    """Ids of jobs whose events and metrics are due."""
+    left = [Job.deleted_at.is_(None), Job.history_removed_at.is_(None)]
+    return _oldest(Job.finished_at, settings().keep_history_days, Job.id, where=left)
+
+
+def due_uploads(table: type[Teacher] | type[Dataset] | type[File], status: UploadStatus, days: float) -> Due:
+    """Ids of uploads that have been in a state for so long."""
+    return _oldest(table.updated_at, days, table.id, where=[table.status == status, table.deleted_at.is_(None)])
+
+
+def due_promises() -> Due:
+    """Idempotency keys that no longer hold."""
+    return _oldest(Idempotency.created_at, KEPT_SECONDS / DAY, Idempotency.key_id, Idempotency.idempotency_key)
+
+
+def due_deliveries() -> Due:
+    """Ids of webhook deliveries that have been over for long."""
+    return _oldest(WebhookDelivery.finished_at, settings().keep_deliveries_days, WebhookDelivery.id)
+
+
+def due_inspections() -> Due:
+    """Ids of inspections that have been over for long."""
+    return _oldest(Inspection.finished_at, INSPECTIONS_KEPT_DAYS, Inspection.id)
+
+
+def _oldest(
+    at: InstrumentedAttribute[Any],
+    days: float,
+    *columns: InstrumentedAttribute[Any],
+    where: Sequence[ColumnElement[bool]] = (),
+) -> Due:
+    """Those of the oldest rows that are due.
+
+    The oldest are taken first and asked for their age then: so no more of an index is read than that, whatever the
+    database believes of how many are due.
+    """
+    query = select(*columns, at.label("at")).where(*where, at.is_not(None)).order_by(at).limit(AT_ONCE)
+    oldest = query.subquery()
+    return select(*(column for column in oldest.c if column.key != "at")).where(oldest.c.at < now() - days * DAY)
+
+
+def _some(due: Due) -> Sequence[Any]:
+    with reading() as session:
+        return session.execute(due).all()
+
+
+def _ids(due: Due) -> list[str]:
+    return list(dict.fromkeys(row[0] for row in _some(due)))
+
+
+def _remove_artifacts() -> int:
+    jobs = _ids(due_artifacts()) if settings().keep_artifacts_days else []
+    for job_id in jobs:
+        with transaction() as session:
+            session.execute(select(Job.id).where(Job.id == job_id).with_for_update())  # whoever comes second waits here
+            if session.scalar(select(Job.id).where(pupils_of(job_id)).limit(1)) is not None:
+                continue  # its student is to teach
+            gone = {"artifacts_removed_at": now(), "version": Job.version + 1}
+            session.execute(update(Job).where(Job.id == job_id).values(**gone))
+            keys = session.scalars(delete(Artifact).where(Artifact.job_id == job_id).returning(Artifact.key)).all()
+        _discard(keys)
+    return len(jobs)
+
+
+def _remove_previews() -> int:
+    found = _ids(due_previews()) if settings().keep_previews_days else []
+    if found:
+        with transaction() as session:
+            removed = delete(Preview).where(Preview.id.in_(found)).returning(Preview.key)
+            keys = session.scalars(removed).all()
+        _discard(keys)
+    return len(found)
+
+
+def _remove_logs() -> int:
+    found = [tuple(row) for row in _some(due_logs())] if settings().keep_previews_days else []
+    keys: list[str | None] = []
+    for job_id, number in found:
+        mine = Attempt.job_id == job_id, Attempt.number == number
+        with transaction() as session:
+            keys.append(session.scalar(select(Attempt.log_key).where(*mine)))
+            session.execute(update(Attempt).where(*mine).values(log_key=None))
+    _discard(key for key in keys if key)
+    return len(found)
+
+
+def _remove_histories() -> int:
+    jobs = _ids(due_histories()) if settings().keep_history_days else []
+    for job_id in jobs:
+        with reading() as session:
+            events = session.scalars(select(Job.event_seq).where(Job.id == job_id)).one()
+            names = session.scalars(select(Metric.name).where(Metric.job_id == job_id).distinct()).all()
+        for first in range(1, events + 1, ROWS_AT_ONCE):
+            with transaction() as session:
+                some = Event.seq.between(first, first + ROWS_AT_ONCE - 1)
+                session.execute(delete(Event).where(Event.job_id == job_id, some))
+        for name in names:
+            with transaction() as session:
+                session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.name == name))
+        with transaction() as session:
+            gone = {"history_removed_at": now(), "version": Job.version + 1}
+            session.execute(update(Job).where(Job.id == job_id).values(**gone))
+    return len(jobs)
+
+
+def _expire_uploads(status: UploadStatus, days: float, problem: dict[str, Any] | None) -> int:
+    if not days:
+        return 0
+    expired = 0
+    for table in UPLOADS:
+        found = _ids(due_uploads(table, status, days))
+        for upload_id in found:
+            still = table.id == upload_id, table.status == status, table.deleted_at.is_(None)
+            with transaction() as session:
+                values = {"deleted_at": now()} | ({"problem": problem} if problem else {})
+                session.execute(update(table).where(*still).values(**values))
+            waiting.settle_jobs_of(upload_id)
+        expired += len(found)
+    return expired
+
+
+def _expire_unsent() -> int:
+    days = settings().keep_unsent_days
+    message = f"its bytes were not sent within {days:g} days"
+    return _expire_uploads(UploadStatus.WAITING, days, {"code": "never_sent", "message": message})
+
+
+def _expire_rejected() -> int:
+    return _expire_uploads(UploadStatus.REJECTED, settings().keep_rejected_days, None)
+
+
+def _forget_promises() -> int:
+    found = [tuple(row) for row in _some(due_promises())]
+    if found:
+        with transaction() as session:
+            named = tuple_(Idempotency.key_id, Idempotency.idempotency_key).in_(found)
+            session.execute(delete(Idempotency).where(named, Idempotency.created_at < now() - KEPT_SECONDS))
+    return len(found)
+
+
+def _forget_deliveries() -> int:
+    found = _ids(due_deliveries()) if settings().keep_deliveries_days else []
+    if found:
+        with transaction() as session:
+            over = WebhookDelivery.id.in_(found), WebhookDelivery.finished_at.is_not(None)
+            session.execute(delete(WebhookDelivery).where(*over))
+    return len(found)
+
+
+def _forget_inspections() -> int:
+    found = _ids(due_inspections())
+    if found:
+        with transaction() as session:
+            session.execute(delete(Inspection).where(Inspection.id.in_(found)))
+    return len(found)
+
+
+def _discard(keys: Iterable[str]) -> None:
+    for key in keys:
+        try:
+            storage().delete(key)
+        except StorageError as error:
+            log.warning("blob_left_behind", key=key, error=str(error))  # the look for orphans finds it
+
+
+DUTIES: dict[str, Callable[[], int]] = {
+    "artifacts": _remove_artifacts,
+    "previews": _remove_previews,
+    "logs": _remove_logs,
+    "histories": _remove_histories,
+    "unsent": _expire_unsent,
+    "rejected": _expire_rejected,
+    "promises": _forget_promises,
+    "deliveries": _forget_deliveries,
+    "inspections": _forget_inspections,
+}

@@ -1,0 +1,74 @@
+"""The sweep: a thread in every worker that mends what was lost. Any number of them may run at once."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from models import migrate
+from models.database import AWAY
+from models.settings import settings
+from worker.engine.folder import sweep_folders
+from worker.ledger import presence
+from worker.upkeep import upkeep
+from worker.upkeep.orphans import Orphans
+from worker.upkeep.retention import Retention
+
+log = structlog.get_logger(__name__)
+
+
+class Sweep:
+    """Sweeps every few seconds, from its start to its end."""
+
+    def __init__(self, worker_id: str):
+        self._worker_id = worker_id
+        self._slow = Retention(), Orphans()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+
+    def __enter__(self) -> "Sweep":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            sweep(self._worker_id, self._over, self._slow)
+            if self._over.wait(settings().sweep_seconds):
+                return
+
+
+def sweep(worker_id: str, over: threading.Event | None = None, slow: Sequence[Orphans | Retention] = ()) -> None:
+    """One sweep. What fails (a database or store that is away) is logged, and tried again by the next."""
+    try:
+        if not migrate.is_current():
+            log.error("SCHEMA_DIFFERS", message="this worker sweeps nothing: start one of the database's version")
+            return
+    except AWAY as error:
+        log.warning("database_away", error=str(error).partition("\n")[0])
+        return
+    duties: tuple[Callable[[], object], ...] = (
+        lambda: presence.seen(worker_id),
+        upkeep.take_back_jobs,
+        upkeep.take_back_inspections,
+        upkeep.cancel_queued,
+        upkeep.cancel_overdue,
+        upkeep.settle_stuck_jobs,
+        upkeep.ring_bells,
+        presence.dismiss_unseen,
+        upkeep.clear_checkpoints,
+        upkeep.clear_deleted_jobs,
+        upkeep.clear_checks,
+        sweep_folders,
+        *(duty.clear for duty in slow),
+    )
+    for duty in duties:
+        if over is not None and over.is_set():
+            return
+        try:
+            duty()
+        except Exception:
+            log.exception("sweep_failed", duty=getattr(duty, "__name__", "seen"))

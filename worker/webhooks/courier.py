@@ -1,0 +1,134 @@
+"""The courier: a thread in every worker that delivers webhooks. Any number of them may run at once.
+
+Each try has a thread of its own, some at a time, so that a receiver that is slow holds up neither sweeps nor jobs; and
+no receiver and no key takes up all of them.
+"""
+
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime
+
+import httpcore
+import structlog
+from standardwebhooks import Webhook
+
+from models import migrate
+from models.database import AWAY
+from models.settings import settings
+from models.spec.webhook_target import target_of
+from worker.webhooks.deliveries import Outcome, Parcel, claim, settle
+from worker.webhooks.outward import Refused, post
+
+AT_ONCE = 8
+AT_ONCE_TO_ONE = 2
+AT_ONCE_OF_A_KEY = 4
+FAREWELL_SECONDS = 3.0
+"""What is on its way when a worker leaves has so long; what is not settled then is delivered again by another."""
+
+log = structlog.get_logger(__name__)
+
+
+class Courier:
+    """Delivers what is due, from its start to its end."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[threading.Thread, Parcel] = {}
+        self._changed = threading.Condition()
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+
+    def __enter__(self) -> "Courier":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._under_way, FAREWELL_SECONDS)
+
+    def _run(self) -> None:
+        while not self._over:
+            try:
+                sent = self._send_one()
+            except AWAY as error:
+                log.warning("deliveries_not_claimed", error=str(error).partition("\n")[0])
+                sent = False
+            except Exception:
+                log.exception("courier_failed")
+                sent = False
+            with self._changed:
+                if not sent and not self._over:
+                    self._changed.wait(settings().sweep_seconds)
+
+    def _send_one(self) -> bool:
+        with self._changed:
+            parcels = list(self._under_way.values())
+        if len(parcels) >= AT_ONCE or not migrate.is_current():
+            return False
+        parcel = claim(
+            _at_least(AT_ONCE_TO_ONE, Counter(parcel.origin for parcel in parcels)),
+            _at_least(AT_ONCE_OF_A_KEY, Counter(parcel.key_id for parcel in parcels)),
+        )
+        if parcel is None:
+            return False
+        thread = threading.Thread(target=self._deliver, args=(parcel,), name=parcel.id, daemon=True)
+        with self._changed:
+            self._under_way[thread] = parcel
+        thread.start()
+        return True
+
+    def _deliver(self, parcel: Parcel) -> None:
+        try:
+            deliver(parcel)
+        except Exception:
+            log.exception("delivery_not_settled", delivery=parcel.id)  # it is tried again when its claim runs out
+        finally:
+            with self._changed:
+                del self._under_way[threading.current_thread()]
+                self._changed.notify_all()
+
+
+def _at_least(most: int, counts: Counter[str]) -> list[str]:
+    return [name for name, count in counts.items() if count >= most]
+
+
+def deliver(parcel: Parcel) -> str | None:
+    """One try, and what came of it written down; returns the delivery's status, None if it was taken over."""
+    outcome = attempt(parcel)
+    status = settle(parcel, outcome)
+    said = {"status_code": outcome.status_code, "error": outcome.error}
+    log.info("webhook_sent", delivery=parcel.id, attempt=parcel.attempt, status=status, **said)
+    return status
+
+
+def attempt(parcel: Parcel) -> Outcome:
+    """Send it; how that went. Nothing of the answer is kept but its status code."""
+    began = time.monotonic()
+    try:
+        target = target_of(parcel.url)
+        headers = signed(parcel, parcel.sent_at + time.monotonic() - began)
+        return Outcome(status_code=post(target, headers, parcel.body.encode(), settings().webhook_seconds))
+    except (Refused, ValueError) as error:
+        log.warning("webhook_refused", delivery=parcel.id, error=str(error))
+        return Outcome(error="address_refused")
+    except httpcore.TimeoutException:
+        return Outcome(error="timeout")
+    except httpcore.ConnectError as error:
+        return Outcome(error="certificate_refused" if "CERTIFICATE" in str(error).upper() else "no_connection")
+    except (httpcore.NetworkError, httpcore.ProtocolError):
+        return Outcome(error="connection_broken")
+
+
+def signed(parcel: Parcel, at: float) -> dict[str, str]:
+    """The headers of a message, as Standard Webhooks has them; one signature for each secret."""
+    moment = datetime.fromtimestamp(int(at), UTC)
+    signatures = [Webhook(secret).sign(parcel.id, moment, parcel.body) for secret in parcel.secrets]
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "Distillery-Webhooks/1",
+        "webhook-id": parcel.id,
+        "webhook-timestamp": str(int(at)),
+        "webhook-signature": " ".join(signatures),
+    }

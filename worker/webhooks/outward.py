@@ -1,0 +1,129 @@
+"""A POST to an address that a stranger names, so that it reaches nothing within.
+
+The name is resolved once, every address that it has is checked, and the connection is made to one of those that were
+checked: no second look-up can answer differently. TLS and `Host` keep the name. Nothing is followed, nothing is read
+but the status, no proxy is taken from the environment, and the whole has one deadline.
+"""
+
+import ssl
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import ip_address
+from socket import IPPROTO_TCP, gaierror, getaddrinfo
+from typing import Any
+
+import certifi
+import httpcore
+
+from models.addresses import Address, is_inward, is_within
+from models.settings import settings
+from models.spec.webhook_target import Target
+
+
+class Refused(Exception):
+    """The name leads to an address that is not outside."""
+
+
+class Outward(httpcore.NetworkBackend):
+    """Connects to checked addresses alone, and lets nothing last beyond its deadline."""
+
+    def __init__(self, seconds: float, plain: bool = False):
+        self._plain, self._ends_at = plain, time.monotonic() + seconds
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        addresses, last = checked(host, port, self._plain), httpcore.ConnectError("the name has no address")
+        for address in addresses:
+            try:
+                stream = httpcore.SyncBackend().connect_tcp(str(address), port, _left(self._ends_at))
+                return _Bounded(stream, self._ends_at)
+            except httpcore.ConnectError as error:
+                last = error
+        raise last
+
+
+class _Bounded(httpcore.NetworkStream):
+    """A stream that a receiver cannot keep open by sending a byte now and then."""
+
+    def __init__(self, stream: httpcore.NetworkStream, ends_at: float):
+        self._stream, self._ends_at = stream, ends_at
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _left(self._ends_at))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _left(self._ends_at))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Bounded(self._stream.start_tls(ssl_context, server_hostname, _left(self._ends_at)), self._ends_at)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def _left(ends_at: float) -> float:
+    left = ends_at - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout("the deadline has passed")
+    return left
+
+
+def checked(host: str, port: int, plain: bool = False) -> list[Address]:
+    """The addresses of a name, all of which may be reached.
+
+    Args:
+        plain: whether it is to be reached without TLS, which only allowed networks are.
+
+    Raises:
+        Refused: one of them lies within, or is of no allowed network and `plain`.
+    """
+    try:
+        found = getaddrinfo(host, port, proto=IPPROTO_TCP)
+    except (gaierror, UnicodeError) as error:
+        raise httpcore.ConnectError(f"{host} has no address") from error
+    addresses = list(dict.fromkeys(ip_address(entry[4][0]) for entry in found))
+    allowed = settings().webhook_networks
+    for address in addresses:
+        if not is_within(address, allowed) and (plain or is_inward(address)):
+            raise Refused(f"{host} has the address {address}")
+    return addresses
+
+
+def post(target: Target, headers: dict[str, str], body: bytes, seconds: float) -> int:
+    """Send a body; the status code of the answer.
+
+    Raises:
+        Refused: it would not have gone outside.
+        httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError: no answer came.
+    """
+    url = httpcore.URL(
+        scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path.encode()
+    )
+    backend = Outward(seconds, plain=target.scheme != "https")
+    trusted = trust(settings().webhook_ca_file) if target.scheme == "https" else None
+    with (
+        httpcore.ConnectionPool(ssl_context=trusted, network_backend=backend) as pool,
+        pool.stream("POST", url, headers=[*headers.items(), ("Connection", "close")], content=body) as answer,
+    ):
+        return int(answer.status)
+
+
+@lru_cache(maxsize=1)
+def trust(more: str) -> ssl.SSLContext:
+    """The certificates that are trusted: the public ones, and those of a file, if one is named."""
+    context = ssl.create_default_context(cafile=certifi.where())
+    if more:
+        context.load_verify_locations(more)
+    return context
