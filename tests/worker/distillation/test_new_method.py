@@ -22,7 +22,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from worker.distillation.objective import Needs, Objective
+from worker.distillation.objective import Objective, ObjectiveNeeds
 from worker.distillation.parameters import Range
 from worker.distillation.step import Step
 
@@ -31,7 +31,7 @@ class Toy(Objective):
     """Mean squared distance of the logits, a toy."""
 
     paper = "arXiv:0000.00000"
-    needs = Needs(logits=True)
+    needs = ObjectiveNeeds(logits=True)
 
     @dataclass(frozen=True)
     class Parameters:

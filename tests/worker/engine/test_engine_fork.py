@@ -147,7 +147,7 @@ def test_a_killed_worker_takes_server_and_engine_along(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path
-from worker import engine_fork
+from worker.engine import engine_fork
 from worker.engine.engine_process import EngineProcess
 from worker.engine.engine_start import forks
 engine_fork.COMMAND = (sys.executable, "-P", "-c", {LIGHT!r})

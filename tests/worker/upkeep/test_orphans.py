@@ -84,7 +84,7 @@ def test_a_look_through_storage_goes_page_by_page_and_then_rests(embedded: None,
 KILLED = """
 import os, signal, threading
 from tests.worker.scenes import SCRIPTED, claimed
-from worker import inspection, run
+from worker.attempt import inspection, job
 from worker.ledger.{module} import {ledger}
 
 {ledger}.{method} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
@@ -94,7 +94,7 @@ from worker.ledger.{module} import {ledger}
 
 @pytest.mark.parametrize("kind", ["inspect", pytest.param("distill", marks=pytest.mark.slow)])
 def test_what_a_worker_left_that_was_killed_before_its_commit_is_swept(embedded: None, draining, kind: str) -> None:
-    of_jobs = {"module": "attempt", "ledger": "AttemptLedger", "method": "succeed", "run": "run.run_job"}
+    of_jobs = {"module": "attempts", "ledger": "AttemptLedger", "method": "succeed", "run": "job.run_job"}
     of_uploads = {"module": "inspections", "ledger": "InspectionLedger", "method": "accept"}
     how = of_jobs if kind == "distill" else of_uploads | {"run": "inspection.run_inspection"}
     subject = make_job(steps=2) if kind == "distill" else make_upload(b"images")

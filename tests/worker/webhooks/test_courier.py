@@ -210,7 +210,7 @@ def test_what_was_sent_but_not_written_down_is_sent_again_under_the_same_id(
     open_to(receiver)
     finished(receiver.url)
     code = (
-        "import os; from worker import courier; from worker.ledger import deliveries; deliveries.MARGIN_SECONDS = -4\n"
+        "import os; from worker.webhooks import courier, deliveries; deliveries.MARGIN_SECONDS = -4\n"
         "courier.settle = lambda *_: os.kill(os.getpid(), 9)\n"
         "courier.deliver(deliveries.claim([], []))"
     )

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from worker.distillation import precision
 from worker.distillation.contract import InputContract
 from worker.distillation.introspection.taps import Tapped
-from worker.distillation.synthesis import generator, precision
+from worker.distillation.synthesis import generator
 from worker.distillation.synthesis.generator_losses import adversarial, information_entropy
 from worker.distillation.synthesis.generator_training import GeneratorTraining
 from worker.distillation.synthesis.judge import Judge, Weights
