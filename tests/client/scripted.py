@@ -1,4 +1,4 @@
-"""A real HTTP server on a real socket, whose answers a test writes out beforehand."""
+"""A real HTTP server on a real socket, whose responses are scripted by the test."""
 
 import threading
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class Asked:
 
 @dataclass
 class Answer:
-    """What to answer; `cut` sends only so many bytes of the body and breaks the connection."""
+    """A response; with `cut`, only that many bytes of the body are sent and the connection is broken."""
 
     status: int = 200
     body: bytes = b""
@@ -30,7 +30,7 @@ Script = Callable[[Asked], Answer]
 
 
 class Scripted:
-    """A server that answers as its `script` says and remembers what it was asked."""
+    """A server that responds with its `script` and records the requests."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
@@ -41,7 +41,7 @@ class Scripted:
         self.thread.start()
 
     def answers(self, *answers: Answer) -> None:
-        """Give these answers in turn, the last one for ever."""
+        """Send these responses in turn; the last one is repeated."""
         left = list(answers)
         self.script = lambda asked: left.pop(0) if len(left) > 1 else left[0]
 
@@ -69,7 +69,7 @@ class Scripted:
                 if answer.cut is not None:
                     self.close_connection = True
 
-            do_POST = do_PUT = do_DELETE = do_PATCH = do_GET  # noqa: N815 - the names that http.server looks for
+            do_POST = do_PUT = do_DELETE = do_PATCH = do_GET  # noqa: N815 - names required by http.server
 
             def log_message(self, *arguments: object) -> None:
                 pass

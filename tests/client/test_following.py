@@ -26,7 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "FIRST_PAUSE_SECONDS", 0.01)
 
 
-def test_a_stream_that_breaks_goes_on_without_gap_or_repeat(server: Scripted, client: Client) -> None:
+def test_a_broken_stream_is_resumed_without_gaps_or_repeats(server: Scripted, client: Client) -> None:
     def script(asked: Asked) -> Answer:
         after = int(asked.headers["Last-Event-ID"])
         rest = stream(EVENTS[after:])
@@ -38,7 +38,7 @@ def test_a_stream_that_breaks_goes_on_without_gap_or_repeat(server: Scripted, cl
     assert len(server.asked) == 3
 
 
-def test_where_streams_do_not_come_through_it_polls(server: Scripted, client: Client) -> None:
+def test_it_polls_if_streams_are_blocked(server: Scripted, client: Client) -> None:
     served = iter([EVENTS[:2], EVENTS[2:5], [], EVENTS[5:]])
 
     def script(asked: Asked) -> Answer:
@@ -53,7 +53,7 @@ def test_where_streams_do_not_come_through_it_polls(server: Scripted, client: Cl
 
 
 @pytest.mark.parametrize("streams", [True, False])
-def test_a_job_that_has_ended_is_not_followed_for_ever(server: Scripted, client: Client, streams: bool) -> None:
+def test_following_an_ended_job_returns(server: Scripted, client: Client, streams: bool) -> None:
     def script(asked: Asked) -> Answer:
         if asked.path == "/v1/jobs/job_1":
             return Answer(body=b'{"status": "succeeded"}')
@@ -65,7 +65,7 @@ def test_a_job_that_has_ended_is_not_followed_for_ever(server: Scripted, client:
     assert list(client.jobs.watch("job_1", after=9)) == []
 
 
-def test_a_dry_run_and_a_retry_go_where_they_should(server: Scripted, client: Client) -> None:
+def test_validate_and_retry_send_the_right_requests(server: Scripted, client: Client) -> None:
     server.answers(Answer(200, b'{"id": "job_2"}'))
     client.jobs.validate({"student": {}}, wait_seconds=7)
     client.jobs.retry("job_1", idempotency_key="mine")
@@ -74,16 +74,16 @@ def test_a_dry_run_and_a_retry_go_where_they_should(server: Scripted, client: Cl
     assert (again.path, again.headers["Idempotency-Key"]) == ("/v1/jobs/job_1/retry", "mine")
 
 
-def test_figures_come_between_events(server: Scripted, client: Client) -> None:
-    figures = {"seq": 1, "type": "metrics", "data": {"loss": {"step": 3, "value": 0.5}}}
-    body = stream([EVENTS[0], figures, EVENTS[-1]])
+def test_metrics_are_sent_between_events(server: Scripted, client: Client) -> None:
+    metrics = {"seq": 1, "type": "metrics", "data": {"loss": {"step": 3, "value": 0.5}}}
+    body = stream([EVENTS[0], metrics, EVENTS[-1]])
     server.answers(Answer(200, body, {"Content-Type": "text/event-stream"}))
-    assert list(client.jobs.watch("job_1")) == [EVENTS[0], figures, EVENTS[-1]]
+    assert list(client.jobs.watch("job_1")) == [EVENTS[0], metrics, EVENTS[-1]]
 
 
-def test_watching_a_job_that_is_not_there(server: Scripted, client: Client) -> None:
-    server.answers(Answer(404, b'{"detail": "There is no job job_1."}'))
-    with pytest.raises(errors.NotFound, match="There is no job"):
+def test_following_an_unknown_job_is_not_found(server: Scripted, client: Client) -> None:
+    server.answers(Answer(404, b'{"detail": "The job job_1 does not exist."}'))
+    with pytest.raises(errors.NotFound, match="The job job_1 does not exist"):
         list(client.jobs.watch("job_1"))
 
 
@@ -102,20 +102,20 @@ def test_waiting_ends_when_the_job_has_ended(server: Scripted, client: Client) -
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
-def test_waiting_for_a_job_that_does_not_succeed(server: Scripted, client: Client, status: str) -> None:
+def test_waiting_for_a_job_that_does_not_succeed_raises(server: Scripted, client: Client, status: str) -> None:
     body = {"id": "job_1", "status": status, "error": {"message": "diverged"} if status == "failed" else None}
     server.answers(Answer(body=json.dumps(body).encode()))
     with pytest.raises(errors.JobEnded, match=r"diverged|was cancelled"):
         client.jobs.wait("job_1")
 
 
-def test_a_wait_can_be_bounded(server: Scripted, client: Client) -> None:
+def test_a_wait_has_a_timeout(server: Scripted, client: Client) -> None:
     server.answers(Answer(body=b'{"status": "running"}'))
     with pytest.raises(errors.StillWaiting):
         client.jobs.wait("job_1", timeout_seconds=0.2)
 
 
-def test_an_upload_whose_answer_was_lost_is_found_again(server: Scripted, client: Client, tmp_path: Path) -> None:
+def test_an_upload_whose_response_was_lost_is_recognised(server: Scripted, client: Client, tmp_path: Path) -> None:
     sha256 = "2ccf55aeaaeaba6c6bb5a17d6a0b9c4a"  # of other bytes
     file = tmp_path / "teacher.safetensors"
     file.write_bytes(b"weights")
@@ -125,7 +125,7 @@ def test_an_upload_whose_answer_was_lost_is_found_again(server: Scripted, client
 
     def script(asked: Asked) -> Answer:
         if asked.method == "PUT":
-            return Answer(409, b'{"detail": "it has its bytes already"}')
+            return Answer(409, b'{"detail": "This teacher already has its bytes."}')
         return Answer(body=json.dumps({"id": "tch_1", "status": "inspecting", "sha256": next(stored)}).encode())
 
     server.script = script

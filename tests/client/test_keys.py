@@ -22,7 +22,7 @@ def call(server: Scripted, *arguments: str) -> Any:
     )
 
 
-def test_a_key_is_made_with_scopes_and_limits_and_its_secret_is_shown(server: Scripted) -> None:
+def test_a_key_is_created_with_scopes_and_limits_and_its_secret_is_shown(server: Scripted) -> None:
     server.answers(Answer(201, json.dumps(KEY | {"key": "dsk_secret"}).encode()))
     options = ("--scopes", "jobs:read,jobs:write", "--expires-days", "90", "--limit", "running_jobs=2")
     result = call(server, "create", "--name", "ci", *options)
@@ -34,7 +34,7 @@ def test_a_key_is_made_with_scopes_and_limits_and_its_secret_is_shown(server: Sc
     assert call(server, "create", "--name", "ci", "--scopes", "admin", "--limit", "much").exit_code == 2
 
 
-def test_an_answer_with_a_secret_that_is_lost_is_not_asked_for_twice(server: Scripted) -> None:
+def test_requests_for_secrets_are_not_retried(server: Scripted) -> None:
     server.answers(Answer(503))
     assert call(server, "create", "--name", "ci", "--scopes", "jobs:read").exit_code == 1
     assert call(server, "rotate", "key_1", "--grace-seconds", "60").exit_code == 1
