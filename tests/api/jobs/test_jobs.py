@@ -1,4 +1,4 @@
-"""Jobs: submitted, watched, cancelled, repeated, deleted."""
+"""Jobs: submit, follow, cancel, retry, delete."""
 
 import threading
 import time
@@ -60,7 +60,7 @@ def test_a_job_waits_for_its_inputs(user: User, status: str, word: str) -> None:
     assert teacher in checked["waits_for"] and teacher in checked["unchecked"]
 
 
-def test_a_rejected_or_unknown_input_is_a_422_that_points_at_it(user: User, other: User) -> None:
+def test_a_rejected_or_unknown_input_is_a_422_with_its_pointer(user: User, other: User) -> None:
     wrong = "tch_" + "0" * 32
     for teacher in (user.teacher("rejected"), other.teacher(), wrong):
         for path in ("/jobs", "/jobs:validate"):
@@ -97,7 +97,7 @@ def test_a_wrong_spec_is_a_422_with_pointers(alone: User, change: dict[str, Any]
     assert alone.http.get("/jobs").json()["data"] == []
 
 
-def test_a_dry_run_makes_nothing(user: User) -> None:
+def test_a_dry_run_creates_no_job(user: User) -> None:
     body = spec(user.teacher())
     checked = user.http.post("/jobs:validate", json=body).json()
     assert (
@@ -108,8 +108,8 @@ def test_a_dry_run_makes_nothing(user: User) -> None:
 
 
 @contextmanager
-def an_inspect_worker(service: Service) -> Iterator[None]:
-    """The row of a worker, which is all that an API sees of one."""
+def inspect_worker_row(service: Service) -> Iterator[None]:
+    """A worker's row, which is all that the API sees of a worker."""
     with service.rows() as session:
         session.add(Worker(id=(identifier := new_id("wrk")), kind="inspect", host="here", process=1))
     yield
@@ -117,9 +117,9 @@ def an_inspect_worker(service: Service) -> Iterator[None]:
         session.execute(delete(Worker).where(Worker.id == identifier))
 
 
-def test_a_dry_run_that_no_worker_answers_says_so_and_leaves_nothing(user: User) -> None:
-    with an_inspect_worker(user.service):
-        for wait, said in (("1", "within 1 s"), ("0", "did not want to wait")):
+def test_a_dry_run_without_a_result_in_time_says_so_and_leaves_no_row(user: User) -> None:
+    with inspect_worker_row(user.service):
+        for wait, said in (("1", "within 1 s"), ("0", "did not wait")):
             answer = user.http.post("/jobs:validate", json=spec(user.teacher()), headers={"Prefer": f"wait={wait}"})
             assert answer.json()["checked"] == ["spec"] and said in answer.json()["unchecked"]
     with user.service.rows() as session:
@@ -127,7 +127,7 @@ def test_a_dry_run_that_no_worker_answers_says_so_and_leaves_nothing(user: User)
 
 
 @pytest.mark.parametrize("fault", ["user", "service", None])
-def test_a_dry_run_answers_as_soon_as_the_check_is_over(user: User, fault: str | None) -> None:
+def test_a_dry_run_responds_as_soon_as_the_check_has_ended(user: User, fault: str | None) -> None:
     errors = [{"pointer": "/objectives/0/taps", "message": "no such layer"}]
     error = (
         {"fault": fault, "code": "c", "message": "it broke", "hint": "Do this.", "errors": errors} if fault else None
@@ -144,7 +144,7 @@ def test_a_dry_run_answers_as_soon_as_the_check_is_over(user: User, fault: str |
 
     teacher = user.teacher()
     worker = threading.Thread(target=answer)
-    with an_inspect_worker(user.service):
+    with inspect_worker_row(user.service):
         worker.start()
         answered = user.http.post("/jobs:validate", json=spec(teacher))
         worker.join()
@@ -157,7 +157,7 @@ def test_a_dry_run_answers_as_soon_as_the_check_is_over(user: User, fault: str |
         assert answered.json()["checked"] == ["spec", "networks"] and answered.json()["facts"] == {"a": 1}
 
 
-def test_the_same_key_and_body_make_one_job(user: User, other: User) -> None:
+def test_the_same_idempotency_key_and_body_create_one_job(user: User, other: User) -> None:
     body = spec(user.teacher())
     first = submitted(user, body, **{"Idempotency-Key": "k1"})
     answer = user.http.post("/jobs", json=dict(reversed(body.items())), headers={"Idempotency-Key": "k1"})
@@ -172,7 +172,7 @@ def test_the_same_key_and_body_make_one_job(user: User, other: User) -> None:
     assert pointers(user.http.post("/jobs", json=body, headers={"Idempotency-Key": ""}))
 
 
-def test_an_idempotency_key_holds_for_a_day(user: User) -> None:
+def test_an_idempotency_key_expires_after_a_day(user: User) -> None:
     body, key = spec(user.teacher()), {"Idempotency-Key": "daily"}
     first = submitted(user, body, **key)["id"]
     for age, same in ((KEPT_SECONDS - 60, True), (KEPT_SECONDS + 60, False)):
@@ -182,7 +182,7 @@ def test_an_idempotency_key_holds_for_a_day(user: User) -> None:
     assert submitted(user, body, **key)["id"] != first
 
 
-def test_many_at_once_with_the_same_key_make_one_job(user: User) -> None:
+def test_concurrent_requests_with_the_same_idempotency_key_create_one_job(user: User) -> None:
     body, answers, gate = spec(user.teacher()), [], threading.Barrier(8)
 
     def submit() -> None:
@@ -207,14 +207,14 @@ def test_many_at_once_with_the_same_key_make_one_job(user: User) -> None:
     assert kept.job_id == accepted[0].json()["id"]
 
 
-def test_a_refused_spec_keeps_no_promise(user: User) -> None:
+def test_an_invalid_spec_does_not_use_up_its_idempotency_key(user: User) -> None:
     headers = {"Idempotency-Key": "k"}
     body = spec(user.teacher("rejected"))
     assert pointers(user.http.post("/jobs", json=body, headers=headers)) == ["/teacher"]
     assert user.http.post("/jobs", json=spec(user.teacher()), headers=headers).status_code == 202
 
 
-def test_a_key_has_so_many_queued_jobs(narrow: Service) -> None:
+def test_the_queued_jobs_of_a_key_are_limited(narrow: Service) -> None:
     with narrow.user() as user:
         body = spec(user.teacher(), training={"epochs": 1}, dataset=user.dataset())
         jobs = [submitted(user, body) for _ in range(2)]
@@ -225,7 +225,7 @@ def test_a_key_has_so_many_queued_jobs(narrow: Service) -> None:
         submitted(user, body)
 
 
-def test_a_job_shows_all_that_is_known(user: User) -> None:
+def test_a_job_shows_all_its_fields(user: User) -> None:
     job = user.job(
         "running", phase="distilling", stage="student", attempt=2, started_at=1_700_000_000.5,
         progress={"fraction": 0.5, "rate": 1.0}, created_at=1_700_000_000.0, cancel_requested_at=1_700_000_001.0,
@@ -246,7 +246,7 @@ def test_a_job_shows_all_that_is_known(user: User) -> None:
         assert user.http.get(shown["links"][link]).is_success
 
 
-def test_a_job_shows_its_attempts_and_when_it_is_expected_to_end(user: User) -> None:
+def test_a_job_shows_its_attempts_and_its_expected_end(user: User) -> None:
     lost = {"code": "worker_lost", "message": "the worker was lost", "hint": "", "fault": "service", "errors": []}
     job = user.job("running", attempt=25, progress={"fraction": 0.5, "at": 1_700_000_000.0, "seconds_left": 90.5})
     with user.service.rows() as session:
@@ -262,13 +262,13 @@ def test_a_job_shows_its_attempts_and_when_it_is_expected_to_end(user: User) -> 
     log = user.http.get(shown["attempts"][1]["links"]["log"])
     assert log.text == "what it wrote\n" and log.headers["content-type"].startswith("text/plain")
     assert user.http.head(shown["attempts"][1]["links"]["log"]).headers["content-length"] == "14"
-    for number, said in ((25, "once it has ended"), (23, "is not kept"), (26, "no attempt 26")):
+    for number, said in ((25, "once it has ended"), (23, "Attempt 23 has no log"), (26, "no attempt 26")):
         assert said in problem(user.http.get(f"/jobs/{job}/attempts/{number}/log"), 404)["detail"]
     user.change(job, status="succeeded")
     assert user.http.get(f"/jobs/{job}").json()["expected_end_at"] is None
 
 
-def test_the_newest_figures_are_found_by_jumps_in_the_index(user: User) -> None:
+def test_a_job_shows_the_newest_value_of_every_metric(user: User) -> None:
     job = user.job("running")
     for name in ("a", "b/c", "ä"):
         user.metrics(job, name, [float(at) for at in range(40)])
@@ -277,7 +277,7 @@ def test_the_newest_figures_are_found_by_jumps_in_the_index(user: User) -> None:
     assert shown == {name: {"step": 40, "value": 39.0} for name in ("a", "b/c", "ä")}
 
 
-def test_a_failed_job_says_why(user: User) -> None:
+def test_a_failed_job_shows_its_error(user: User) -> None:
     error = {"code": "diverged", "message": "The loss became infinite.", "hint": "Lower it.", "fault": "job"}
     errors = [{"pointer": "/training/learning_rate", "message": "too high"}]
     job = user.job("failed", error=error | {"errors": errors}, finished_at=1_700_000_000.0)
@@ -286,7 +286,7 @@ def test_a_failed_job_says_why(user: User) -> None:
     assert "retry-after" not in answer.headers
 
 
-def test_the_queue_goes_by_priority_and_age(user: User) -> None:
+def test_the_queue_is_ordered_by_priority_and_age(user: User) -> None:
     low = user.job(ready=True, priority=-100)
     first, second = user.job(ready=True, priority=90), user.job(ready=True, priority=90)
     unready = user.job(priority=100)
@@ -306,7 +306,7 @@ def test_an_unchanged_job_is_a_304(user: User) -> None:
     assert user.http.get(f"/jobs/{job}", headers={"If-None-Match": etag}).json()["stage"] == "b"
 
 
-def test_prefer_wait_holds_the_answer_until_there_is_news(user: User) -> None:
+def test_prefer_wait_delays_the_response_until_the_job_changes(user: User) -> None:
     job = user.job("running")
     etag = user.http.get(f"/jobs/{job}").headers["etag"]
     for headers in ({"If-None-Match": etag}, {}):
@@ -324,7 +324,7 @@ def test_prefer_wait_holds_the_answer_until_there_is_news(user: User) -> None:
     assert "preference-applied" not in user.http.get(f"/jobs/{job}", headers={"Prefer": "wait=x"}).headers
 
 
-def test_a_final_job_is_answered_at_once(user: User) -> None:
+def test_prefer_wait_does_not_delay_the_response_of_an_ended_job(user: User) -> None:
     job = user.job("succeeded")
     started = time.monotonic()
     assert user.http.get(f"/jobs/{job}", headers={"Prefer": "wait=30"}).json()["status"] == "succeeded"
@@ -342,7 +342,7 @@ def test_a_queued_job_is_cancelled_at_once(user: User) -> None:
     assert [(event["seq"], event["data"]["status"]) for event in events] == [(1, "queued"), (2, "cancelled")]
 
 
-def test_a_running_job_is_asked_to_end_once(user: User) -> None:
+def test_the_cancellation_of_a_running_job_is_requested_once(user: User) -> None:
     job = user.job("running")
     first = user.http.post(f"/jobs/{job}/cancel").json()
     second = user.http.post(f"/jobs/{job}/cancel").json()
@@ -355,7 +355,7 @@ def test_an_ended_job_cannot_be_cancelled(user: User, status: str) -> None:
     assert status in problem(user.http.post(f"/jobs/{user.job(status)}/cancel"), 409, "conflict")["detail"]
 
 
-def test_a_cancel_and_a_claim_at_once_leave_one_outcome(user: User) -> None:
+def test_a_concurrent_cancel_and_claim_have_one_outcome(user: User) -> None:
     for _ in range(5):
         job = user.job(ready=True)
         claimed: list[bool] = []
@@ -375,7 +375,7 @@ def test_a_cancel_and_a_claim_at_once_leave_one_outcome(user: User) -> None:
         assert user.http.get(f"/jobs/{job}").json()["status"] == ("running" if claimed else "cancelled")
 
 
-def test_an_ended_job_can_be_repeated(user: User) -> None:
+def test_an_ended_job_can_be_retried(user: User) -> None:
     old = submitted(user, spec(user.teacher(), name="mine"))["id"]
     problem(user.http.post(f"/jobs/{old}/retry"), 409, "conflict")
     user.http.post(f"/jobs/{old}/cancel")
@@ -388,7 +388,7 @@ def test_an_ended_job_can_be_repeated(user: User) -> None:
     assert len(inspections(user, new["id"])) == 1
 
 
-def test_a_spec_that_no_longer_holds_cannot_be_repeated(alone: User) -> None:
+def test_a_spec_that_is_no_longer_valid_cannot_be_retried(alone: User) -> None:
     old = alone.job("failed", spec={"student": {"network": "gone"}})
     assert pointers(alone.http.post(f"/jobs/{old}/retry")) == ["/student/network"]
 
@@ -427,7 +427,7 @@ def test_lists_are_filtered_and_paged(user: User) -> None:
     assert ids(created_after="2023-11-14T22:13:20Z", status="running") == [made[3], made[1]]
 
 
-def test_head_is_a_get_without_its_body(user: User) -> None:
+def test_head_is_a_get_without_a_body(user: User) -> None:
     job = user.job("running")
     for path, status in ((f"/jobs/{job}", 200), ("/jobs", 200), ("/jobs/x", 404), ("/catalogue", 200)):
         got, head = user.http.get(path), user.http.head(path)
