@@ -79,7 +79,7 @@ def _stream(blob: Blob, span: tuple[int, int] | None, headers: dict[str, str]) -
 
 
 async def _read_ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The chunks; a thread reads the next one while one is sent."""
+    """The same chunks; while one is sent, a thread reads the next."""
     upcoming = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
     while (chunk := await upcoming) is not None:
         upcoming = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
@@ -117,7 +117,7 @@ def disposition(name: str, inline: bool = False) -> str:
 
 
 def zipped(files: Iterable[Blob]) -> Iterator[bytes]:
-    """A zip of blobs, streamed in constant memory; uncompressed, because weights do not compress well."""
+    """A zip of blobs, as a stream in constant memory; nothing is compressed, since weights don't shrink."""
     out = _Drain()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for blob in files:
@@ -138,7 +138,7 @@ def _written(entry: IO[bytes], chunk: bytes, out: "_Drain") -> Iterator[bytes]:
 
 
 class _Drain(io.RawIOBase):
-    """A file object whose written bytes are taken out with `drain`."""
+    """A file that keeps what is written until it is taken."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from distillery_client.command_line import app
 from distillery_client.commands.jobs import parse_objective
 from distillery_client.commands.uploads import input_contract
-from tests.client.scripted import Answer, Asked, Scripted
+from tests.client.scripted import Request, Response, Scripted
 
 PROBLEM = {
     "title": "Invalid request",
@@ -32,10 +32,12 @@ def ending(status: str, **more: Any) -> Any:
     """A script for a job that is submitted and ends with a status."""
     event = {"seq": 1, "type": "status", "level": "info", "message": status, "data": {"status": status}}
 
-    def script(asked: Asked) -> Answer:
-        if asked.path.endswith("/events"):
-            return Answer(body=f"data: {json.dumps(event)}\n\n".encode(), headers={"Content-Type": "text/event-stream"})
-        return Answer(202 if asked.method == "POST" else 200, json.dumps(job(status, **more)).encode())
+    def script(request: Request) -> Response:
+        if request.path.endswith("/events"):
+            return Response(
+                body=f"data: {json.dumps(event)}\n\n".encode(), headers={"Content-Type": "text/event-stream"}
+            )
+        return Response(202 if request.method == "POST" else 200, json.dumps(job(status, **more)).encode())
 
     return script
 
@@ -45,7 +47,7 @@ def test_the_exit_code_of_a_succeeded_job_is_0(server: Scripted) -> None:
     result = call(server, "--json", "jobs", "submit", "--teacher", "tch_1", "--student", "lenet5_half", "--watch")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["status"] == "succeeded"
-    assert json.loads(server.asked[0].body) == {"teacher": "tch_1", "student": {"network": "lenet5_half"}}
+    assert json.loads(server.requests[0].body) == {"teacher": "tch_1", "student": {"network": "lenet5_half"}}
 
 
 def test_the_exit_code_of_a_failed_job_is_1_and_its_error_is_printed(server: Scripted) -> None:
@@ -56,7 +58,7 @@ def test_the_exit_code_of_a_failed_job_is_1_and_its_error_is_printed(server: Scr
 
 
 def test_the_exit_code_of_an_invalid_spec_is_2_and_its_problems_are_printed(server: Scripted) -> None:
-    server.answers(Answer(422, json.dumps(PROBLEM).encode()))
+    server.respond_with(Response(422, json.dumps(PROBLEM).encode()))
     result = call(server, "jobs", "submit", "--spec", "-", text='{"teacher": "tch_1"}')
     assert result.exit_code == 2
     assert "/objectives/0/temperature: must be greater than 0" in result.stderr
@@ -67,15 +69,15 @@ def test_the_exit_code_of_a_rejected_upload_is_1_and_its_problem_is_printed(serv
     record = {"id": "dts_1", "status": "waiting", "upload": "http://elsewhere/v1/datasets/dts_1/content"}
     rejected = record | {"status": "rejected", "problem": {"detail": "the file is cut short", "hint": "Send it again."}}
 
-    def script(asked: Asked) -> Answer:
-        if asked.method == "GET":
-            return Answer(body=json.dumps(rejected).encode())
-        return Answer(201, json.dumps(record).encode())
+    def script(request: Request) -> Response:
+        if request.method == "GET":
+            return Response(body=json.dumps(rejected).encode())
+        return Response(201, json.dumps(record).encode())
 
     server.script = script
     result = call(server, "datasets", "upload", str(tmp_path / "digits.npz"))
     assert result.exit_code == 1 and "the file is cut short" in result.stderr and "Send it again." in result.stderr
-    put = server.asked[1]
+    put = server.requests[1]
     assert (put.method, put.path, put.body) == ("PUT", "/v1/datasets/dts_1/content", b"bytes")
     assert put.headers["Content-Length"] == "5" and "Transfer-Encoding" not in put.headers
 
@@ -85,7 +87,7 @@ def test_options_override_a_spec_from_a_file(server: Scripted, tmp_path: Path) -
     spec = tmp_path / "job.json"
     spec.write_text('{"teacher": "tch_1", "student": {"network": "mlp"}, "training": {"batch_size": 32}}')
     call(server, "jobs", "submit", "--spec", str(spec), "--steps", "9", "--objective", "kd=0.9", "--objective", "nst")
-    assert json.loads(server.asked[0].body) == {
+    assert json.loads(server.requests[0].body) == {
         "teacher": "tch_1",
         "student": {"network": "mlp"},
         "objectives": [{"name": "kd", "weight": 0.9}, {"name": "nst"}],
@@ -97,12 +99,12 @@ def test_the_exit_code_of_malformed_arguments_is_2(server: Scripted) -> None:
     assert call(server, "jobs", "submit", "--nonsense").exit_code == 2
     assert call(server, "jobs", "submit", "--objective", "kd=much").exit_code == 2
     assert call(server, "jobs", "submit", "--spec", "-", text="no json").exit_code == 2
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_lists_are_printed_as_tables_or_json(server: Scripted) -> None:
     record = {"id": "tch_1", "name": "t", "status": "ready", "size": 1536, "created_at": "2026-11-21T09:00:00Z"}
-    server.answers(Answer(body=json.dumps({"data": [record], "next_cursor": None}).encode()))
+    server.respond_with(Response(body=json.dumps({"data": [record], "next_cursor": None}).encode()))
     table = call(server, "teachers", "list")
     assert table.exit_code == 0 and "tch_1" in table.stdout and "1.5 KiB" in table.stdout
     assert json.loads(call(server, "--json", "teachers", "list").stdout) == [record]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distillery_client import Client, errors
-from tests.client.scripted import Answer, Asked, Scripted
+from tests.client.scripted import Request, Response, Scripted
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -17,17 +17,17 @@ def serve(server: Scripted, cuts: list[int], content: bytes = CONTENT) -> None:
     """Script an artifact whose first downloads break after `cuts` bytes."""
     left = list(cuts)
 
-    def script(asked: Asked) -> Answer:
-        if asked.path.endswith("/artifacts"):
-            return Answer(body=json.dumps(LIST).encode())
-        start = int(asked.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in asked.headers else 0
-        return Answer(206 if start else 200, content[start:], cut=left.pop(0) if left else None)
+    def script(request: Request) -> Response:
+        if request.path.endswith("/artifacts"):
+            return Response(body=json.dumps(LIST).encode())
+        start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in request.headers else 0
+        return Response(206 if start else 200, content[start:], cut=left.pop(0) if left else None)
 
     server.script = script
 
 
 def ranges(server: Scripted) -> list[str | None]:
-    return [asked.headers.get("Range") for asked in server.asked if asked.path.endswith("student.onnx")]
+    return [request.headers.get("Range") for request in server.requests if request.path.endswith("student.onnx")]
 
 
 def test_a_download_is_complete(server: Scripted, client: Client, tmp_path: Path) -> None:

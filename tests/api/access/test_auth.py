@@ -31,9 +31,9 @@ from tests.api.service import Service, User, problem
 def test_every_request_without_a_valid_key_is_a_401(embedded: Service, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
     for path in ("/v1/jobs", "/v1/teachers/x", "/v1/catalogue", "/v1/jobs/x/events"):
-        answer = httpx.get(embedded.url + path, headers=headers, trust_env=False)
-        problem(answer, 401, "unauthorised")
-        assert answer.headers["www-authenticate"].startswith("Bearer")
+        response = httpx.get(embedded.url + path, headers=headers, trust_env=False)
+        problem(response, 401, "unauthorised")
+        assert response.headers["www-authenticate"].startswith("Bearer")
 
 
 def test_expired_and_revoked_keys_are_rejected(service: Service) -> None:

@@ -44,11 +44,11 @@ def test_every_operation_on_another_keys_record_is_a_404(user: User, other: User
             continue
         path = template.replace("{identifier}", owned[kind]).replace("{name}", "student.onnx")
         path = path.replace("{number}", "1")
-        answer = user.http.request(method, user.service.url + path, **BODIES.get(method, {}))
-        assert answer.status_code == 404, f"{method} {path}: {answer.text}"
+        response = user.http.request(method, user.service.url + path, **BODIES.get(method, {}))
+        assert response.status_code == 404, f"{method} {path}: {response.text}"
         if method != "HEAD":
-            problem(answer, 404, "not-found")
-            assert "secret" not in answer.text
+            problem(response, 404, "not-found")
+            assert "secret" not in response.text
     for kind, identifier in owned.items():
         assert user.http.get(f"/{kind}").json()["data"] == []
         assert [one["id"] for one in other.http.get(f"/{kind}").json()["data"]] == [identifier]
@@ -61,7 +61,7 @@ def test_every_operation_except_health_needs_a_key(user: User) -> None:
             if path.startswith("/v1/"):
                 assert operation["security"], path
                 address = user.service.url + path.replace("{identifier}", "x").replace("{name}", "x")
-                answer = user.http.request(method.upper(), address, headers={"Authorization": "Bearer x"})
-                assert answer.status_code == 401, f"{method} {path}"
+                response = user.http.request(method.upper(), address, headers={"Authorization": "Bearer x"})
+                assert response.status_code == 401, f"{method} {path}"
             else:
                 assert "security" not in operation, path

@@ -46,10 +46,10 @@ def test_readiness_lists_the_running_workers(service: Service) -> None:
 
 def scrape(service: Service) -> dict[tuple[str, ...], float]:
     """The exported values by name and labels; labels are ordered by their names."""
-    answer = httpx.get(f"{service.url}/metrics", trust_env=False)
+    response = httpx.get(f"{service.url}/metrics", trust_env=False)
     return {
         (sample.name, *(label for _, label in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(answer.text)
+        for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }
 
@@ -86,12 +86,12 @@ def test_metrics_cover_requests_jobs_queues_workers_and_failures(service: Servic
 
 
 def test_the_catalogue_has_an_etag(alone: User) -> None:
-    answer = alone.http.get("/catalogue")
+    response = alone.http.get("/catalogue")
     assert (
-        answer.json()["objectives"] == catalogue()["objectives"]
-        and answer.json()["networks"] == catalogue()["networks"]
+        response.json()["objectives"] == catalogue()["objectives"]
+        and response.json()["networks"] == catalogue()["networks"]
     )
-    assert alone.http.get("/catalogue", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    assert alone.http.get("/catalogue", headers={"If-None-Match": response.headers["etag"]}).status_code == 304
 
 
 def test_the_api_imports_no_torch(repository: Path) -> None:
@@ -120,8 +120,8 @@ def test_it_stops_at_once_despite_open_long_polls_and_streams(tmp_path: Path) ->
         job, ended = user.job("running"), []
 
         def poll() -> None:
-            answer = user.http.get(f"/jobs/{job}", headers={"Prefer": "wait=30"})
-            ended.append(answer.status_code)
+            response = user.http.get(f"/jobs/{job}", headers={"Prefer": "wait=30"})
+            ended.append(response.status_code)
 
         poller = threading.Thread(target=poll)
         poller.start()

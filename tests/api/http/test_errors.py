@@ -38,9 +38,11 @@ def test_every_error_has_a_status_a_kind_and_a_title() -> None:
     assert all(one.title and 400 <= one.status < 600 for one in tree(ApiError))
 
 
-@pytest.mark.parametrize(("path", "said"), [("/nope", "/nope"), ("/v1/jobs/", "/v1/jobs/"), ("/v1/jobs/x/y", "x/y")])
-def test_an_unknown_path_is_a_404(alone: User, path: str, said: str) -> None:
-    assert said in problem(alone.http.get(f"{alone.service.url}{path}"), 404, "not-found")["detail"]
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/nope", "/nope"), ("/v1/jobs/", "/v1/jobs/"), ("/v1/jobs/x/y", "x/y")]
+)
+def test_an_unknown_path_is_a_404(alone: User, path: str, expected: str) -> None:
+    assert expected in problem(alone.http.get(f"{alone.service.url}{path}"), 404, "not-found")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -54,13 +56,13 @@ def test_an_unknown_path_is_a_404(alone: User, path: str, said: str) -> None:
     ],
 )
 def test_an_unsupported_method_is_a_405_that_lists_the_supported_ones(alone: User, path: str, allowed: str) -> None:
-    answer = alone.http.put(f"{alone.service.url}{path}")
-    problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == allowed
+    response = alone.http.put(f"{alone.service.url}{path}")
+    problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         (b"{", "line 1"),
         (b'{"a": NaN}', "NaN"),
@@ -75,9 +77,9 @@ def test_an_unsupported_method_is_a_405_that_lists_the_supported_ones(alone: Use
         (b"1" * 5000, "4300"),
     ],
 )
-def test_malformed_json_is_a_400(alone: User, body: bytes, said: str) -> None:
+def test_malformed_json_is_a_400(alone: User, body: bytes, expected: str) -> None:
     for path in ("/jobs", "/jobs:validate", "/teachers", "/datasets", "/files"):
-        assert said in problem(alone.http.post(path, content=body, headers=JSON), 400, "malformed-json")["detail"]
+        assert expected in problem(alone.http.post(path, content=body, headers=JSON), 400, "malformed-json")["detail"]
 
 
 def test_the_size_of_a_json_body_is_limited(alone: User) -> None:
@@ -151,9 +153,9 @@ def test_an_exception_is_a_500_without_internal_details() -> None:
     def fail() -> None:
         raise RuntimeError("the secret")
 
-    answer = in_process(app, "/")
-    problem(answer, 500, "internal")
-    assert "secret" not in answer.text
+    response = in_process(app, "/")
+    problem(response, 500, "internal")
+    assert "secret" not in response.text
 
 
 def test_an_unavailable_database_is_a_503(configure: object) -> None:
@@ -162,9 +164,9 @@ def test_an_unavailable_database_is_a_503(configure: object) -> None:
         url = f"postgresql+psycopg://nobody@127.0.0.1:{unused.getsockname()[1]}/none?connect_timeout=2"
         configure(database_url=url)  # type: ignore[operator]
         app = create_app()
-        answer = in_process(app, "/v1/jobs", headers={"Authorization": "Bearer dsk_" + "x" * 43})
-        assert "database" in problem(answer, 503, "unavailable")["detail"]
-        assert answer.headers["retry-after"] == "5"
+        response = in_process(app, "/v1/jobs", headers={"Authorization": "Bearer dsk_" + "x" * 43})
+        assert "database" in problem(response, 503, "unavailable")["detail"]
+        assert response.headers["retry-after"] == "5"
         assert problem(in_process(app, "/health/ready"), 503)["checks"] == {
             "database": "does not answer", "storage": "ok", "broker": "ok",
         }  # fmt: skip

@@ -42,10 +42,10 @@ def test_every_operation_has_a_description_and_its_errors(operation: dict[str, A
     assert operation["summary"] and operation["description"]
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", operation["operationId"])
     assert set(operation["tags"]) <= {tag["name"] for tag in SCHEMA["tags"]}
-    errors = {status: answer for status, answer in operation["responses"].items() if status[0] in "45"}
-    for status, answer in errors.items():
-        assert set(answer["content"]) == {"application/problem+json"}, status
-        body = answer["content"]["application/problem+json"]
+    errors = {status: response for status, response in operation["responses"].items() if status[0] in "45"}
+    for status, response in errors.items():
+        assert set(response["content"]) == {"application/problem+json"}, status
+        body = response["content"]["application/problem+json"]
         assert body["schema"]["$ref"].endswith("/ProblemBody")
         assert body["example"]["status"] == int(status)
         require_examples(body, f"{path} {status}")
@@ -57,9 +57,9 @@ def test_every_operation_has_a_description_and_its_errors(operation: dict[str, A
 
 @pytest.mark.parametrize(("operation", "path"), OPERATIONS)
 def test_every_body_has_an_example_that_matches_its_schema(operation: dict[str, Any], path: str) -> None:
-    for status, answer in operation["responses"].items():
-        assert answer["description"]
-        if (body := answer.get("content", {}).get("application/json")) is not None:
+    for status, response in operation["responses"].items():
+        assert response["description"]
+        if (body := response.get("content", {}).get("application/json")) is not None:
             require_examples(body, f"{path} {status}")
     if (body := operation.get("requestBody", {}).get("content", {}).get("application/json")) is not None:
         require_examples(body, f"the request of {path}")

@@ -29,15 +29,17 @@ def made(user: User, status: str = "succeeded", **values: Any) -> str:
 
 
 def submitted(user: User, body: dict[str, Any]) -> dict[str, Any]:
-    answer = user.http.post("/jobs", json=body)
-    assert answer.status_code == 202, answer.text
-    return dict(answer.json())
+    response = user.http.post("/jobs", json=body)
+    assert response.status_code == 202, response.text
+    return dict(response.json())
 
 
 def refused(user: User, body: dict[str, Any]) -> dict[str, str]:
     """Messages by pointer; those of the dry run must be the same."""
-    answers = [user.http.post(path, json=body) for path in ("/jobs", "/jobs:validate")]
-    first, second = ({one["pointer"]: one["message"] for one in problem(answer, 422)["errors"]} for answer in answers)
+    responses = [user.http.post(path, json=body) for path in ("/jobs", "/jobs:validate")]
+    first, second = (
+        {one["pointer"]: one["message"] for one in problem(response, 422)["errors"]} for response in responses
+    )
     assert first == second
     return first
 

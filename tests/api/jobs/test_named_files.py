@@ -20,9 +20,9 @@ def spec(user: User, file: str) -> dict[str, Any]:
 
 def test_a_file_of_a_queued_job_cannot_be_deleted(user: User) -> None:
     file = statistics(user)
-    answer = user.http.post("/jobs", json=spec(user, file))
-    assert answer.status_code == 202, answer.text
-    job = answer.json()
+    response = user.http.post("/jobs", json=spec(user, file))
+    assert response.status_code == 202, response.text
+    job = response.json()
     assert job["resolved"]["source"]["statistics"] == file
     assert job["reason"].startswith("its spec is being checked")
     assert job["id"] in problem(user.http.delete(f"/files/{file}"), 409, "conflict")["detail"]

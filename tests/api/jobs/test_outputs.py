@@ -224,16 +224,16 @@ def test_artifacts_are_listed_with_size_and_sha256(user: User, artifact: tuple[s
 
 def test_an_artifact_is_downloaded_with_its_headers(user: User, artifact: tuple[str, str]) -> None:
     path, sha256 = artifact
-    answer = user.http.get(path)
-    assert answer.status_code == 200 and answer.content == DATA
-    assert answer.headers["etag"] == f'"{sha256}"' and answer.headers["accept-ranges"] == "bytes"
-    assert answer.headers["content-disposition"] == 'attachment; filename="student.safetensors"'
+    response = user.http.get(path)
+    assert response.status_code == 200 and response.content == DATA
+    assert response.headers["etag"] == f'"{sha256}"' and response.headers["accept-ranges"] == "bytes"
+    assert response.headers["content-disposition"] == 'attachment; filename="student.safetensors"'
     encoded = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
-    assert answer.headers["repr-digest"] == f"sha-256=:{encoded}:"
+    assert response.headers["repr-digest"] == f"sha-256=:{encoded}:"
     head = user.http.head(path)
     assert head.status_code == 200 and head.content == b""
     same = ("etag", "content-length", "content-type", "content-disposition", "accept-ranges", "repr-digest")
-    assert {name: head.headers[name] for name in same} == {name: answer.headers[name] for name in same}
+    assert {name: head.headers[name] for name in same} == {name: response.headers[name] for name in same}
     problem(user.http.get(f"{path}.none"), 404)
     assert user.http.head(f"{path}.none").status_code == 404
 
@@ -241,8 +241,8 @@ def test_an_artifact_is_downloaded_with_its_headers(user: User, artifact: tuple[
 def test_an_unchanged_artifact_is_a_304(user: User, artifact: tuple[str, str]) -> None:
     path, sha256 = artifact
     for method in ("GET", "HEAD"):
-        answer = user.http.request(method, path, headers={"If-None-Match": f'"a", "{sha256}"'})
-        assert answer.status_code == 304 and answer.content == b"" and answer.headers["etag"] == f'"{sha256}"'
+        response = user.http.request(method, path, headers={"If-None-Match": f'"a", "{sha256}"'})
+        assert response.status_code == 304 and response.content == b"" and response.headers["etag"] == f'"{sha256}"'
     assert user.http.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
     # If-None-Match is evaluated before Range (RFC 9110 section 13.2.2)
     both = {"If-None-Match": f'"{sha256}"', "Range": "bytes=0-1"}
@@ -268,17 +268,17 @@ SIZE = len(DATA)
 def test_a_range_is_a_206(user: User, artifact: tuple[str, str], header: str, start: int, end: int) -> None:
     path, sha256 = artifact
     for more in ({}, {"If-Range": f'"{sha256}"'}):
-        answer = user.http.get(path, headers={"Range": header} | more)
-        assert answer.status_code == 206 and answer.content == DATA[start:end]
-        assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
-        assert answer.headers["content-length"] == str(end - start)
+        response = user.http.get(path, headers={"Range": header} | more)
+        assert response.status_code == 206 and response.content == DATA[start:end]
+        assert response.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
+        assert response.headers["content-length"] == str(end - start)
 
 
 @pytest.mark.parametrize("header", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}", "bytes=-0"])
 def test_a_range_past_the_end_is_a_416(user: User, artifact: tuple[str, str], header: str) -> None:
-    answer = user.http.get(artifact[0], headers={"Range": header})
-    problem(answer, 416, "range-not-satisfiable")
-    assert answer.headers["content-range"] == f"bytes */{SIZE}"
+    response = user.http.get(artifact[0], headers={"Range": header})
+    problem(response, 416, "range-not-satisfiable")
+    assert response.headers["content-range"] == f"bytes */{SIZE}"
 
 
 @pytest.mark.parametrize(
@@ -290,8 +290,8 @@ def test_a_range_past_the_end_is_a_416(user: User, artifact: tuple[str, str], he
     ],
 )  # fmt: skip
 def test_an_invalid_range_is_ignored(user: User, artifact: tuple[str, str], headers: dict[str, str]) -> None:
-    answer = user.http.get(artifact[0], headers=headers)
-    assert answer.status_code == 200 and answer.content == DATA
+    response = user.http.get(artifact[0], headers=headers)
+    assert response.status_code == 200 and response.content == DATA
 
 
 def test_if_range_with_a_weak_tag_sends_the_whole_file(user: User, artifact: tuple[str, str]) -> None:
@@ -303,9 +303,9 @@ def test_an_empty_artifact_with_special_characters_in_its_name(user: User) -> No
     job = user.job("succeeded")
     user.blob(Artifact, job, 'leer/größe "1".txt', b"")
     [one] = user.http.get(f"/jobs/{job}/artifacts").json()["data"]
-    answer = user.http.get(f'/jobs/{job}/artifacts/leer/größe "1".txt')
-    assert answer.status_code == 200 and answer.content == b"" and one["size"] == 0
-    assert answer.headers["content-disposition"] == (
+    response = user.http.get(f'/jobs/{job}/artifacts/leer/größe "1".txt')
+    assert response.status_code == 200 and response.content == b"" and one["size"] == 0
+    assert response.headers["content-disposition"] == (
         "attachment; filename=\"gr__e _1_.txt\"; filename*=UTF-8''gr%C3%B6%C3%9Fe%20%221%22.txt"
     )
     assert user.http.get(one["links"]["self"]).status_code == 200
@@ -317,10 +317,10 @@ def test_all_artifacts_are_downloaded_as_one_zip(user: User) -> None:
     files = {"student.onnx": DATA, "report.json": b"{}", "empty": b""}
     for name, data in files.items():
         user.blob(Artifact, job, name, data)
-    answer = user.http.get(f"/jobs/{job}/artifacts.zip")
-    assert answer.headers["content-type"] == "application/zip"
-    assert answer.headers["content-disposition"] == 'attachment; filename="half lenet.zip"'
-    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+    response = user.http.get(f"/jobs/{job}/artifacts.zip")
+    assert response.headers["content-type"] == "application/zip"
+    assert response.headers["content-disposition"] == 'attachment; filename="half lenet.zip"'
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.testzip() is None
         assert {name: archive.read(name) for name in archive.namelist()} == files
     problem(user.http.get(f"/jobs/{user.job('running')}/artifacts.zip"), 409, "conflict")
@@ -328,8 +328,8 @@ def test_all_artifacts_are_downloaded_as_one_zip(user: User) -> None:
 
 def test_missing_bytes_are_a_500(user: User, artifact: tuple[str, str]) -> None:
     user.service.storage.delete_prefix(artifact[0].split("/")[1] + "/" + artifact[0].split("/")[2])
-    answer = user.http.get(artifact[0])
-    problem(answer, 500, "internal")
+    response = user.http.get(artifact[0])
+    problem(response, 500, "internal")
 
 
 def test_downloads_are_redirected_to_a_public_s3(s3: Any, configure: Callable[..., Any], tmp_path: Path) -> None:

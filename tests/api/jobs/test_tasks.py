@@ -14,9 +14,9 @@ KINDS = {"multi_label": "multi_label", "regression": "target", "embedding": "cla
 def test_a_job_that_suits_its_task_is_accepted(user: User, task: str, labels: str) -> None:
     dataset = user.dataset(found={"labels": labels})
     body = spec(user.teacher(), dataset=dataset, task=task)
-    answer = user.http.post("/jobs", json=body)
-    assert answer.status_code == 202
-    assert answer.json()["spec"]["task"] == task
+    response = user.http.post("/jobs", json=body)
+    assert response.status_code == 202
+    assert response.json()["spec"]["task"] == task
 
 
 @pytest.mark.parametrize(("task", "labels"), KINDS.items())

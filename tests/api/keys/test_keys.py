@@ -61,11 +61,11 @@ def test_every_route_declares_its_scope_and_refuses_a_key_without_it(embedded: S
                     continue
                 address = embedded.url + path.replace("{identifier}", "x").replace("{name}", "x")
                 body = {"json": BODIES[name]} if name in BODIES else {"json": {}} if method == "PATCH" else {}
-                answer = user.http.request(method, address.replace("{delivery}", "x"), **body)
-                assert answer.status_code == 403, f"{method} {path}: {answer.text}"
-                assert f'scope="{scope}"' in answer.headers["www-authenticate"]
+                response = user.http.request(method, address.replace("{delivery}", "x"), **body)
+                assert response.status_code == 403, f"{method} {path}: {response.text}"
+                assert f'scope="{scope}"' in response.headers["www-authenticate"]
                 if method != "HEAD":
-                    assert scope in problem(answer, 403, "forbidden")["detail"]
+                    assert scope in problem(response, 403, "forbidden")["detail"]
 
 
 def test_the_life_cycle_of_a_key(service: Service) -> None:
@@ -102,7 +102,7 @@ def test_the_life_cycle_of_a_key(service: Service) -> None:
 def test_a_key_cannot_grant_more_than_it_has(embedded: Service) -> None:
     with (
         manager(embedded, scopes=["admin", "jobs:read"], limits={"running_jobs": 3}) as admin,
-        embedded.user() as greater,
+        embedded.user() as other,
     ):
         spec = {"name": "x", "scopes": ["jobs:read"]}
         problem(admin.http.post("/keys", json=spec | {"scopes": ["jobs:write"]}), 403)
@@ -113,8 +113,8 @@ def test_a_key_cannot_grant_more_than_it_has(embedded: Service) -> None:
         assert made["limits"]["running_jobs"] == 3
         assert pointers(admin.http.patch(f"/keys/{made['id']}", json={"limits": {}})) == ["/limits/running_jobs"]
         problem(admin.http.patch(f"/keys/{made['id']}", json={"scopes": ["uploads:read"]}), 403)
-        problem(admin.http.post(f"/keys/{greater.key_id}/rotate"), 403)
-        assert greater.http.get("/jobs").is_success
+        problem(admin.http.post(f"/keys/{other.key_id}/rotate"), 403)
+        assert other.http.get("/jobs").is_success
         assert pointers(admin.http.post("/keys", json=spec | {"scopes": ["jobs:all"]})) == ["/scopes/0"]
 
 
@@ -170,9 +170,9 @@ def test_concurrent_submissions_respect_the_limit_of_queued_jobs(service: Servic
     with service.user(limits={"queued_jobs": 3, "highest_priority": 0}) as user:
         spec = {"teacher": user.teacher(), "student": {"network": "lenet5_half"}}
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: user.http.post("/jobs", json=spec), range(8)))
-        assert sorted(answer.status_code for answer in answers) == [202] * 3 + [429] * 5
-        assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 429)
+            responses = list(pool.map(lambda _: user.http.post("/jobs", json=spec), range(8)))
+        assert sorted(response.status_code for response in responses) == [202] * 3 + [429] * 5
+        assert all(response.headers["retry-after"] for response in responses if response.status_code == 429)
         assert user.http.get("/keys/me").json()["used"]["queued_jobs"] == 3
         assert pointers(user.http.post("/jobs", json=spec | {"priority": 1})) == ["/priority"]
 
@@ -203,12 +203,12 @@ def test_a_job_says_what_it_waits_for(user: User) -> None:
 
 
 def test_a_key_with_too_many_requests_is_told_when_to_retry(embedded: Service) -> None:
-    with embedded.user(limits={"requests_a_minute": 3}) as hasty, embedded.user() as other:
+    with embedded.user(limits={"requests_a_minute": 3}) as limited, embedded.user() as other:
         for left in (2, 1, 0):
-            answer = hasty.http.get("/jobs")
-            assert answer.is_success and answer.headers["ratelimit-policy"] == '"requests";q=3;w=60'
-            assert answer.headers["ratelimit"].startswith(f'"requests";r={left};t=')
-        refused = hasty.http.get("/jobs")
+            response = limited.http.get("/jobs")
+            assert response.is_success and response.headers["ratelimit-policy"] == '"requests";q=3;w=60'
+            assert response.headers["ratelimit"].startswith(f'"requests";r={left};t=')
+        refused = limited.http.get("/jobs")
         problem(refused, 429, "too-many")
         assert 1 <= int(refused.headers["retry-after"]) <= 60 and '"requests";r=0' in refused.headers["ratelimit"]
         assert other.http.get("/jobs").is_success

@@ -27,8 +27,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_a_507_and_leaves_no_files(small_disk: Path, tmp_path: Path) -> None:
     with running(tmp_path, storage_url=small_disk.as_uri()) as service, service.user() as user:
         record = user.http.post("/teachers", json=TEACHER).json()
-        answer = user.http.put(record["upload"], content=bytes(3 << 20))
-        assert "operator" in problem(answer, 507, "insufficient-storage")["detail"]
+        response = user.http.put(record["upload"], content=bytes(3 << 20))
+        assert "operator" in problem(response, 507, "insufficient-storage")["detail"]
         assert [path for path in small_disk.rglob("*") if path.is_file()] == []
         assert user.http.put(record["upload"], content=bytes(1 << 18)).status_code == 202  # a smaller upload fits
 

@@ -24,10 +24,10 @@ KINDS = pytest.mark.parametrize("kind", BODIES)
 
 
 def created(user: User, kind: str = "teachers", **values: Any) -> dict[str, Any]:
-    answer = user.http.post(f"/{kind}", json=BODIES[kind][0] | values)
-    assert answer.status_code == 201, answer.text
-    assert answer.headers["location"] == answer.json()["links"]["self"]
-    return dict(answer.json())
+    response = user.http.post(f"/{kind}", json=BODIES[kind][0] | values)
+    assert response.status_code == 201, response.text
+    assert response.headers["location"] == response.json()["links"]["self"]
+    return dict(response.json())
 
 
 def stored(service: Service, folder: str) -> list[str]:
@@ -46,9 +46,9 @@ def set_status(user: User, kind: str, identifier: str, status: str, **values: An
 def test_the_life_cycle_of_an_upload(user: User, kind: str) -> None:
     record = created(user, kind, labels={"team": "vision"})
     assert record["status"] == "waiting" and record["labels"] == {"team": "vision"}
-    answer = user.http.put(record["upload"], content=BYTES)
-    assert answer.status_code == 202
-    sent = answer.json()
+    response = user.http.put(record["upload"], content=BYTES)
+    assert response.status_code == 202
+    sent = response.json()
     assert sent["status"] == "inspecting"
     assert (sent["size"], sent["sha256"]) == (len(BYTES), hashlib.sha256(BYTES).hexdigest())
     with user.service.rows() as session:
@@ -107,18 +107,18 @@ def test_prefer_wait_responds_with_the_result_of_the_inspection(user: User) -> N
 
     inspector = threading.Thread(target=inspect)
     inspector.start()
-    answer = user.http.put(record["upload"], content=BYTES, headers={"Prefer": "respond-async, wait=25"})
+    response = user.http.put(record["upload"], content=BYTES, headers={"Prefer": "respond-async, wait=25"})
     inspector.join()
-    assert answer.status_code == 200 and answer.json()["status"] == "rejected"
-    assert answer.json()["problem"]["detail"] == "No."
-    assert answer.headers["preference-applied"] == "wait=25"
+    assert response.status_code == 200 and response.json()["status"] == "rejected"
+    assert response.json()["problem"]["detail"] == "No."
+    assert response.headers["preference-applied"] == "wait=25"
 
 
 def test_prefer_wait_responds_with_the_current_state_after_its_time(alone: User) -> None:
     record = created(alone)
     started = time.monotonic()
-    answer = alone.http.put(record["upload"], content=BYTES, headers={"Prefer": "wait=1"})
-    assert answer.status_code == 202 and time.monotonic() - started >= 1
+    response = alone.http.put(record["upload"], content=BYTES, headers={"Prefer": "wait=1"})
+    assert response.status_code == 202 and time.monotonic() - started >= 1
     etag = alone.http.get(f"/teachers/{record['id']}").headers["etag"]
     waited = alone.http.get(f"/teachers/{record['id']}", headers={"If-None-Match": etag, "Prefer": "wait=1"})
     assert waited.status_code == 304
@@ -200,7 +200,7 @@ def test_a_client_that_sends_a_large_body_receives_the_error(narrow: Service) ->
 
 def test_of_two_concurrent_puts_one_succeeds_and_keeps_its_bytes(user: User) -> None:
     record, gate = created(user), threading.Barrier(2)
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
 
     def send(byte: bytes) -> None:
         def chunks() -> Iterator[bytes]:
@@ -209,14 +209,14 @@ def test_of_two_concurrent_puts_one_succeeds_and_keeps_its_bytes(user: User) -> 
             yield byte * 1000
 
         with httpx.Client(trust_env=False, timeout=30, headers=user.http.headers) as http:
-            answers.append(http.put(record["upload"], content=chunks()))
+            responses.append(http.put(record["upload"], content=chunks()))
 
     threads = [threading.Thread(target=send, args=(byte,)) for byte in (b"a", b"b")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answer.status_code for answer in answers) == [202, 409]
+    assert sorted(response.status_code for response in responses) == [202, 409]
     [key] = stored(user.service, f"uploads/{record['id']}")
     data = b"".join(user.service.storage.get(key))
     assert hashlib.sha256(data).hexdigest() == user.http.get(f"/teachers/{record['id']}").json()["sha256"]
@@ -281,7 +281,7 @@ def test_an_upload_is_streamed_in_constant_memory(embedded: Service) -> None:
     with embedded.user() as user:
         size, before = 200 * 2**20, embedded.peak_bytes
         record = created(user)
-        answer = user.http.put(record["upload"], content=_chunks(size, 2**20), timeout=120)
-        assert answer.json()["size"] == size
+        response = user.http.put(record["upload"], content=_chunks(size, 2**20), timeout=120)
+        assert response.json()["size"] == size
         assert embedded.peak_bytes - before < size // 2
         assert user.http.delete(f"/teachers/{record['id']}").status_code == 204

@@ -53,9 +53,9 @@ def test_a_cancelled_job_has_a_delivery_at_once(user: User, other: User) -> None
     [shown] = user.http.get(f"/jobs/{job}/webhook-deliveries").json()["data"]
     assert (shown["type"], shown["url"], shown["status"], shown["tries"]) == ("job.cancelled", URL, "pending", [])
     assert shown["next_try_at"] is not None and shown["finished_at"] is None and shown["links"] == {}
-    told = shown["body"]["data"]
-    assert told == {name: ended[name] for name in told} and told["labels"] == {"team": "vision"}
-    assert {"id", "status", "version", "error", "finished_at"} <= set(told) and "spec" not in told
+    data = shown["body"]["data"]
+    assert data == {name: ended[name] for name in data} and data["labels"] == {"team": "vision"}
+    assert {"id", "status", "version", "error", "finished_at"} <= set(data) and "spec" not in data
     problem(other.http.get(f"/jobs/{job}/webhook-deliveries"), 404)
 
 
@@ -71,8 +71,11 @@ def test_a_finished_delivery_can_be_delivered_again(user: User, status: str) -> 
         row.status, row.finished_at, row.pauses = status, 1.0, 9
     [over] = user.http.get(f"/jobs/{job}/webhook-deliveries").json()["data"]
     assert over["next_try_at"] is None and over["links"]["redeliver"].endswith(again)
-    anew = user.http.post(again)
-    assert anew.status_code == 202 and (anew.json()["id"], anew.json()["status"]) == (pending["id"], "pending")
+    redelivered = user.http.post(again)
+    assert redelivered.status_code == 202 and (redelivered.json()["id"], redelivered.json()["status"]) == (
+        pending["id"],
+        "pending",
+    )
     with user.service.rows() as session:
         row = session.get_one(WebhookDelivery, pending["id"])
         assert (row.pauses, row.finished_at) == (0, None) and row.due_at > 1.0
