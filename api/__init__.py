@@ -1,5 +1,5 @@
-"""HTTP in; rows and a wake-up message out.
+"""The REST API: handles HTTP requests, writes rows and sends wake-up messages.
 
-Belongs here: routes, what they accept and answer, and the SQL behind them. Does not: anything that takes longer than a
-request (the worker), the spec's own rules (`models/spec`). May import `models`; never torch, never `worker`.
+Belongs here: routes, their request and response bodies, and the SQL behind them. Does not: anything that takes longer
+than a request (the worker), the rules of a spec (`models/spec`). May import `models`; never torch, never `worker`.
 """

@@ -1,4 +1,4 @@
-"""`python -m api`: bring the database up, and serve."""
+"""`python -m api`: migrate or check the database, then serve."""
 
 import asyncio
 import signal
@@ -15,26 +15,26 @@ from models.secrecy import hide_memory
 from models.settings import settings
 
 GRACE_SECONDS = 10
-"""Requests that are being served have so long to end."""
+"""Time that open requests have to finish after a signal."""
 
 
 class Server(uvicorn.Server):
-    """A server that, asked to end, sends home those who wait for news, so that it need not wait for them."""
+    """A server that ends all long polls and event streams on a signal, so that its shutdown does not wait for them."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         asyncio.get_running_loop().call_soon_threadsafe(app.state.watch.close)
         super().handle_exit(sig, frame)
 
 
-def leave(number: int, frame: FrameType | None) -> NoReturn:
-    """End with success: the server raises its signal once more when it has ended in good order."""
+def exit_cleanly(number: int, frame: FrameType | None) -> NoReturn:
+    """Exit with code 0. Uvicorn raises the signal again after a graceful shutdown."""
     sys.exit(0)
 
 
 def main() -> None:
-    """Serve until a signal."""
+    """Serve until SIGINT or SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, leave)
+        signal.signal(number, exit_cleanly)
     hide_memory()
     logs.configure()
     migrate.prepare()
@@ -42,7 +42,7 @@ def main() -> None:
         app,
         host=settings().host,
         port=settings().port,
-        log_config=None,  # what it says goes to the root logger
+        log_config=None,  # uvicorn logs to the root logger
         log_level="warning",
         access_log=False,
         server_header=False,

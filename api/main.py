@@ -1,4 +1,4 @@
-"""The app: `uvicorn api.main:app`, or better `python -m api`."""
+"""The FastAPI app: `uvicorn api.main:app`, or better `python -m api`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,34 +23,34 @@ from api.keys import routes as keys
 from api.teachers import routes as teachers
 from api.webhooks import routes as webhooks
 
-DESCRIPTION = """Upload a trained vision network, say what student you want, and download a small network with an
-honest report. Create a teacher and PUT its weights, submit a job, wait for it, download its artifacts.
+DESCRIPTION = """Upload a trained vision network, choose a student, and download a small network with a report of its
+metrics. Create a teacher and PUT its weights, submit a job, wait for it, download its artifacts.
 
-Every error is a problem document (RFC 9457). Requests carry a key: `Authorization: Bearer dsk_…`."""
+Every error is a problem document (RFC 9457). Every request needs a key: `Authorization: Bearer dsk_…`."""
 
 
 TAGS = [
-    {"name": "teachers", "description": "Trained networks that are distilled from."},
+    {"name": "teachers", "description": "Trained networks to distil from."},
     {"name": "datasets", "description": "Images with labels."},
-    {"name": "files", "description": "Other inputs of jobs, such as weights to begin with."},
-    {"name": "jobs", "description": "Distillations, and what comes of them."},
-    {"name": "catalogue", "description": "What a job's spec may name."},
-    {"name": "keys", "description": "Who may ask, for what, and how much."},
-    {"name": "webhooks", "description": "Where word of a job's end goes."},
-    {"name": "health", "description": "Whether the service is up, and its figures."},
+    {"name": "files", "description": "Other inputs of jobs, such as initial weights."},
+    {"name": "jobs", "description": "Distillations, their events, metrics, previews and artifacts."},
+    {"name": "catalogue", "description": "Methods and networks that a job's spec can name."},
+    {"name": "keys", "description": "API keys, their scopes and their limits."},
+    {"name": "webhooks", "description": "Notifications when the status of a job changes."},
+    {"name": "health", "description": "Liveness, readiness and metrics for Prometheus."},
 ]
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Make the first key of a new database."""
+    """Create the first key of a new database; at the end, close all long polls and event streams."""
     ensure_first_key()
     yield
     app.state.watch.close()
 
 
 def create_app() -> FastAPI:
-    """The whole API."""
+    """The app with all routes, middleware and exception handlers."""
     app = FastAPI(
         title="Distillery",
         summary="Distillation as a service",

@@ -1,4 +1,4 @@
-"""Which addresses lie outside: those that a request which a stranger asks for may be sent to."""
+"""Which IP addresses are public: requests on behalf of users may go only to those (protection against SSRF)."""
 
 import socket
 from collections.abc import Iterable
@@ -15,19 +15,23 @@ INWARD_4 = tuple(
         "224.0.0.0/3", "168.63.129.16/32",
     )
 )  # fmt: skip
-"""IANA's special-purpose blocks, multicast and reserved space, and the one public address by which Azure serves its
-machines from within. Ours and not `is_global`, which changes between releases and lets multicast through."""
+"""IANA's special-purpose blocks, multicast and reserved space, and the public address 168.63.129.16, at which Azure serves
+virtual machines internally. Not `is_global`, which changes between Python releases and includes multicast."""
 GLOBAL_6 = IPv6Network("2000::/3")
-"""Of IPv6, only global unicast leads outside."""
+"""Global unicast: the only public IPv6 addresses."""
 INWARD_6 = tuple(IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
-"""Of global unicast: protocol assignments with Teredo, documentation, and 6to4, which hides an IPv4 address."""
+"""Parts of global unicast that are not public: protocol assignments (with Teredo), documentation, and 6to4, which embeds an
+IPv4 address."""
 NAT64 = IPv6Network("64:ff9b::/96")
 ISATAP = 0x00005EFE
-"""How the interface identifier of an ISATAP address begins, but for one bit; the IPv4 address follows."""
+"""First 32 bits of the interface identifier of an ISATAP address, except for one bit; the IPv4 address follows."""
 
 
 def is_inward(address: Address) -> bool:
-    """Whether an address leads to this machine, its network or nowhere; an IPv4 address within an IPv6 one counts."""
+    """Whether an address is not public: this machine, a private network, or unroutable.
+
+    An IPv6 address that embeds an IPv4 address is judged by the IPv4 address.
+    """
     if isinstance(address, IPv4Address):
         return any(address in network for network in INWARD_4)
     if address.ipv4_mapped is not None:
@@ -36,8 +40,8 @@ def is_inward(address: Address) -> bool:
         return is_inward(_low_32_bits(address))
     if address not in GLOBAL_6 or any(address in network for network in INWARD_6):
         return True
-    hidden = (int(address) >> 32) & 0xFDFFFFFF == ISATAP
-    return hidden and is_inward(_low_32_bits(address))
+    is_isatap = (int(address) >> 32) & 0xFDFFFFFF == ISATAP
+    return is_isatap and is_inward(_low_32_bits(address))
 
 
 def _low_32_bits(address: IPv6Address) -> IPv4Address:
@@ -45,14 +49,13 @@ def _low_32_bits(address: IPv6Address) -> IPv4Address:
 
 
 def is_within(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether an address lies in one of these networks; one of IPv4 that is written as IPv6 counts as what it is."""
+    """Whether an address is in one of the networks. IPv4-mapped IPv6 addresses count as IPv4."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return any((mapped or address) in network for network in networks)
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host's text is, in any form that a resolver takes for one (`0x7f.1`, `2130706433`); None for
-    a name."""
+    """The address in a host string, in any form that resolvers accept (`0x7f.1`, `2130706433`); None for a host name."""
     if host.rstrip(".").lower() in ("localhost", "localhost.localdomain") or host.lower().endswith(".localhost"):
         return IPv4Address("127.0.0.1")
     try:
@@ -66,9 +69,9 @@ def literal(host: str) -> Address | None:
 
 
 def networks_of(text: str) -> tuple[Network, ...]:
-    """Networks from a text such as `10.1.0.0/16, fd00::/8`.
+    """Parse networks from a text such as `10.1.0.0/16, fd00::/8`.
 
     Raises:
-        ValueError: one of them is none.
+        ValueError: a part is not a network.
     """
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())

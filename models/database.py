@@ -1,6 +1,6 @@
-"""The database: one engine a process, sessions, and the database's own clock.
+"""The database: one SQLAlchemy engine per process, sessions, and the clock of the database.
 
-Times are seconds since 1970 in UTC, as doubles, and come from the database (`now()`), never from a host.
+Times are seconds since 1970 in UTC, as doubles. They come from the database (`now()`), never from a host's clock.
 """
 
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ HALF_OPEN: dict[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-"""A server that has vanished without a word is given up after some seconds (libpq's names), not after minutes."""
+"""Parameters of libpq that detect a dead server after some seconds instead of minutes."""
 AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
-"""What a database that is away, or has closed an idle transaction, raises; anything else is a mistake of ours."""
+"""Exceptions if the database is unavailable or has closed an idle transaction. Any other exception is a bug."""
 
 
 class Record(DeclarativeBase):
@@ -45,8 +45,8 @@ class Record(DeclarativeBase):
     )
 
 
-class now(FunctionElement[float]):  # noqa: N801 - reads as a SQL function
-    """The database's clock, in seconds since 1970; it moves within a transaction."""
+class now(FunctionElement[float]):  # noqa: N801 - a SQL function
+    """The clock of the database, in seconds since 1970. It advances within a transaction."""
 
     type = Double()
     inherit_cache = True
@@ -65,19 +65,20 @@ def _now_sqlite(element: Any, compiler: Any, **options: Any) -> str:
 
 
 def once_now() -> ScalarSelect[float]:
-    """The database's clock, read once for a statement.
+    """The clock of the database, read once per statement.
 
-    Compare a column with this where an index is to find the rows: Postgres takes `now()`, which moves, to every row.
+    Use this to compare with an indexed column: Postgres evaluates `now()`, which is volatile, for every row and so cannot
+    use the index.
     """
     return select(now()).scalar_subquery()
 
 
 def make_engine(url: str) -> Engine:
-    """An engine for SQLite or Postgres, set as both need it to be."""
+    """A SQLAlchemy engine for SQLite or Postgres, with the connection settings that each needs."""
     if make_url(url).get_backend_name() != "sqlite":
-        # a process that is stopped within a transaction holds its locks for no longer than this
-        patience = f"-c idle_in_transaction_session_timeout={round(settings().lease_seconds * 250)}"
-        connect_args = HALF_OPEN | {"options": patience}
+        # a quarter of a lease: limits how long a process that is suspended in a transaction holds its locks
+        options = f"-c idle_in_transaction_session_timeout={round(settings().lease_seconds * 250)}"
+        connect_args = HALF_OPEN | {"options": options}
         return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=connect_args)
     path = make_url(url).database
     if path:
@@ -89,32 +90,32 @@ def make_engine(url: str) -> Engine:
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # we begin transactions ourselves
+    connection.isolation_level = None  # no implicit BEGIN from the driver: see `_begin`
     for pragma in ("journal_mode=WAL", "busy_timeout=30000", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: Any) -> None:
-    # a deferred transaction that turns from reading to writing fails at once when another writes
+    # a deferred transaction that upgrades from read to write fails at once if another connection writes
     reading = connection.get_execution_options().get("reading", False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 @lru_cache(maxsize=1)
 def engine() -> Engine:
-    """The engine of this process."""
+    """The SQLAlchemy engine of this process."""
     return make_engine(settings().database)
 
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A session that commits at the end of the block, or rolls back when it raises."""
+    """A session that commits at the end of the block, or rolls back if the block raises."""
     with sessionmaker(engine(), expire_on_commit=False)() as session, session.begin():
         yield session
 
 
 @contextmanager
 def reading() -> Iterator[Session]:
-    """A session for reading alone: on SQLite it waits for no writer."""
+    """A read-only session. On SQLite it does not wait for writers."""
     with sessionmaker(engine().execution_options(reading=True), expire_on_commit=False)() as session, session.begin():
         yield session

@@ -1,6 +1,6 @@
-"""How every process logs: lines of JSON on standard error, or coloured text where a person reads them.
+"""Logging of all processes: JSON lines on standard error, or coloured text on a terminal.
 
-What libraries say through the standard library's logging comes out in the same form.
+Log records of libraries, sent through the `logging` module, have the same format.
 """
 
 import logging
@@ -19,21 +19,23 @@ SHARED: tuple[Any, ...] = (
 
 
 def configure() -> None:
-    """Log from now on. In production it is JSON also on a terminal."""
+    """Configure logging. In production the format is JSON also on a terminal."""
     pretty = sys.stderr.isatty() and settings().environment != "production"
-    last: list[Any] = [structlog.dev.ConsoleRenderer()] if pretty else [
+    output: list[Any] = [structlog.dev.ConsoleRenderer()] if pretty else [
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(),
     ]  # fmt: skip
     structlog.configure(
-        processors=[*SHARED, structlog.processors.StackInfoRenderer(), *last],
+        processors=[*SHARED, structlog.processors.StackInfoRenderer(), *output],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     handler = logging.StreamHandler(sys.stderr)
-    renderers = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
-    before = [*SHARED, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()]
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=renderers, foreign_pre_chain=before))
+    renderers = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *output]
+    preprocessors = [*SHARED, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=renderers, foreign_pre_chain=preprocessors))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    logging.getLogger("kombu.connection").setLevel(logging.ERROR)  # it warns that a queue of files has no host
+    logging.getLogger("kombu.connection").setLevel(
+        logging.ERROR
+    )  # hides a warning that the filesystem transport has no host

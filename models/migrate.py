@@ -1,6 +1,6 @@
-"""Bringing the database to the newest schema.
+"""Migrating the database to the newest schema.
 
-`make migrate` does it by hand and the embedded service at every start; any number of processes may do it at once.
+`make migrate` runs it by hand, the embedded service at every start. Any number of processes may run it concurrently.
 """
 
 import sys
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[1] / "migrations"
 
 
 def config() -> Config:
-    """Alembic's configuration, without its logging."""
+    """Alembic's configuration, without logging."""
     made = Config()
     made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     made.set_main_option("path_separator", "os")
@@ -29,43 +29,43 @@ def config() -> Config:
 
 
 def upgrade(revision: str = "head") -> None:
-    """Bring the database of the settings up to a revision."""
+    """Upgrade the database of the settings to a revision."""
     command.upgrade(config(), revision)
 
 
 def downgrade(revision: str = "base") -> None:
-    """Take the database of the settings back to a revision; `base` is empty."""
+    """Downgrade the database of the settings to a revision; `base` has no tables."""
     command.downgrade(config(), revision)
 
 
 def is_current() -> bool:
-    """Whether the database has the schema that this code was written for."""
+    """Whether the database has the schema of this version of the code."""
     with engine().execution_options(reading=True).connect() as connection:
         heads = MigrationContext.configure(connection).get_current_heads()
-    return set(heads) == _wanted_heads()
+    return set(heads) == _expected_heads()
 
 
 @lru_cache(maxsize=1)
-def _wanted_heads() -> set[str]:
-    """The revisions that this code was written for: as it was when this process began, whatever is on the disk later."""
+def _expected_heads() -> set[str]:
+    """The newest revisions of this version. Cached at the start of the process, so that later changes on disk are ignored."""
     return set(ScriptDirectory.from_config(config()).get_heads())
 
 
 def prepare() -> None:
-    """Bring an SQLite database to the newest schema; of another, which others may use, only require it.
+    """Upgrade an SQLite database to the newest schema. For other databases, which may be shared, only check the schema.
 
     Raises:
-        SystemExit: the database does not answer, or has another schema.
+        SystemExit: the database does not answer, or it is not SQLite and has another schema.
     """
-    _wanted_heads()
+    _expected_heads()
     try:
         if make_url(settings().database).get_backend_name() == "sqlite":
             upgrade()
         elif not is_current():
-            sys.exit("The database does not have the schema of this version: run 'make migrate' first.")
+            sys.exit("The database does not have the schema of this version. Run 'make migrate' first.")
     except OperationalError as error:
         reason = str(error.orig).strip().partition("\n")[0]
-        sys.exit(f"The database does not answer: {reason}. Is DISTILL_DATABASE_URL right?")
+        sys.exit(f"The database does not answer: {reason}. Check DISTILL_DATABASE_URL.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Keeps what a process knows out of the reach of others of the same user."""
+"""Protects the memory and environment of a process from other processes of the same user."""
 
 import ctypes
 import sys
@@ -7,10 +7,10 @@ PR_SET_DUMPABLE = 4
 
 
 def hide_memory() -> None:
-    """Keep others of the same user, engines above all, from reading this process's environment and memory.
+    """Prevent processes of the same user, such as engines, from reading this process's environment and memory.
 
-    It holds until the process becomes another program, and against whoever has no power over other processes: root has,
-    but for a confined engine. Linux only.
+    The protection lasts until the process calls exec. It does not stop processes with CAP_SYS_PTRACE, such as those of
+    root, unless they run in the engine's sandbox. Linux only.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)

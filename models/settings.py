@@ -1,4 +1,4 @@
-"""Settings of every process, from the environment (`DISTILL_…`) or a file of such lines."""
+"""Settings of all processes, from environment variables (`DISTILL_…`) or a `.env` file."""
 
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,115 +11,166 @@ from models.addresses import Network, networks_of
 
 
 class Settings(BaseSettings):
-    """The defaults are the embedded set: SQLite, a folder and a queue of files, all under `data`."""
+    """Settings. The defaults are the embedded mode: SQLite, a storage folder and a queue of files, all under `data`."""
 
     model_config = SettingsConfigDict(env_prefix="DISTILL_", env_file=".env", extra="ignore")
 
     data: Path = Field(
         Path(".distillery"),
-        description="Folder of the embedded set, of attempts' working folders and of the first key.",
+        description="Folder of the embedded mode, the working folders of attempts, and the first key.",
     )
-    database_url: str = Field("", description="SQLAlchemy URL; empty for SQLite in `data`.")
-    storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`; empty for a folder in `data`.")
-    storage_endpoint: str | None = Field(None, description="Address of an S3 server other than Amazon's.")
+    database_url: str = Field("", description="SQLAlchemy URL. If empty: SQLite in `data`.")
+    storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`. If empty: a folder in `data`.")
+    storage_endpoint: str | None = Field(None, description="URL of the S3 server. If empty: Amazon S3.")
     storage_public_endpoint: str | None = Field(
-        None, description="Where clients reach the same S3 server; set, downloads are redirected."
+        None, description="URL at which clients reach the S3 server. If set, downloads are redirected to it."
     )
     storage_access_key: str | None = Field(None, description="Access key of the S3 server.")
     storage_secret_key: str | None = Field(None, description="Secret key of the S3 server.")
     storage_region: str = Field("us-east-1", description="Region of the S3 server.")
-    broker_url: str = Field("", description="`redis://` or `rediss://`; empty for `filesystem://` in `data`.")
+    broker_url: str = Field("", description="`redis://` or `rediss://` URL. If empty: a queue of files in `data`.")
 
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, description="Port that the API listens on.")
-    environment: Literal["laptop", "production"] = Field("laptop", description="`production` allows less.")
+    environment: Literal["laptop", "production"] = Field(
+        "laptop",
+        description="`production` requires the sandbox by default, logs JSON and does not say where the first key is.",
+    )
     sandbox: Literal["required", "preferred", "off"] | None = Field(
         None,
-        description="Whether engines must be confined: a worker that cannot confine them does not start if `required`, and"
-        " warns if `preferred`; empty for `required` in production, else `preferred`.",
+        description="Whether engines must run in a sandbox. A worker that cannot provide one does not start if `required`"
+        " and warns if `preferred`. If empty: `required` in production, else `preferred`.",
     )
 
-    lease_seconds: float = Field(60.0, gt=0, description="A worker that is silent for so long has lost its job.")
-    beat_seconds: float = Field(10.0, gt=0, description="A worker renews its lease so often.")
-    sweep_seconds: float = Field(5.0, gt=0, description="Every worker looks so often for due work and lost leases.")
-    cancel_grace_seconds: float = Field(2.0, gt=0, description="An engine asked to end by a cancel has so long.")
-    drain_grace_seconds: float = Field(10.0, gt=0, description="An engine asked to checkpoint and end has so long.")
+    lease_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Validity of a lease after its last renewal, in seconds. Then the attempt counts as lost.",
+    )
+    beat_seconds: float = Field(
+        10.0, gt=0, description="Interval between two renewals of a worker's lease, in seconds."
+    )
+    sweep_seconds: float = Field(
+        5.0, gt=0, description="Interval at which every worker looks for due work and expired leases, in seconds."
+    )
+    cancel_grace_seconds: float = Field(
+        2.0, gt=0, description="Grace period before a cancelled engine is killed, in seconds."
+    )
+    drain_grace_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Grace period for an engine to write a checkpoint and end when it is drained, in seconds.",
+    )
     stall_seconds: float = Field(
-        600.0, gt=0, description="An engine that says nothing for so long is taken for hung and killed."
+        600.0,
+        gt=0,
+        description="Time without any event after which an engine counts as stalled and is killed, in seconds.",
     )
     storage_patience_seconds: float = Field(
-        300.0, ge=0, description="A worker waits so long for a storage that is away before it puts its job back."
+        300.0,
+        ge=0,
+        description="How long a worker retries if the storage is unavailable before it returns its job to the queue,"
+        " in seconds.",
     )
     most_lost_attempts: int = Field(
-        3, ge=1, description="So many attempts without progress in a row fail a job as poison."
+        3, ge=1, description="Number of attempts lost in a row without progress after which a job fails as poison."
     )
-    checkpoint_seconds: float = Field(30.0, ge=0, description="Least time between checkpoints.")
-    engine_threads: int | None = Field(None, ge=1, description="Threads of the engine; empty for the machine's cores.")
+    checkpoint_seconds: float = Field(30.0, ge=0, description="Shortest time between two checkpoints, in seconds.")
+    engine_threads: int | None = Field(
+        None, ge=1, description="CPU threads of an engine. If empty: the number of the machine's cores."
+    )
     engine_start: Literal["auto", "fork", "fresh"] = Field(
         "auto",
-        description="How an engine starts: `fresh` is a new interpreter, `fork` a copy of one that has imported torch;"
-        " `auto` forks on Linux where no GPU is seen.",
+        description="How engines start: `fresh` starts a new interpreter, `fork` forks a process that has already imported"
+        " torch. `auto` forks on Linux without a visible GPU.",
     )
-    device: str = Field("auto", description="`auto`, `cpu` or `cuda`.")
+    device: str = Field("auto", description="Device of the engines: `auto`, `cpu` or `cuda`.")
     devices: int | None = Field(
         None,
         ge=1,
         le=64,
-        description="How many devices one job may use on this worker; empty for all GPUs that it sees, or 1 CPU process.",
+        description="Number of devices that one job may use on this worker. If empty: all visible GPUs, or 1 CPU process.",
     )
 
-    upload_bytes: int = Field(4 * 2**30, gt=0, description="Largest upload.")
-    storage_bytes: int = Field(100 * 2**30, gt=0, description="What one key may store.")
-    network_parameters: int = Field(2 * 10**9, gt=0, description="Largest teacher or student.")
-    job_minutes: int = Field(24 * 60, gt=0, description="Longest job.")
-    queued_jobs: int = Field(1000, gt=0, description="What one key may have queued.")
-    running_jobs: int = Field(100, gt=0, description="What one key may have running.")
-    highest_priority: int = Field(100, ge=-100, le=100, description="The highest priority that a key's jobs may have.")
-    requests_a_minute: int = Field(3000, gt=0, description="What one key may ask, of each process of the API.")
+    upload_bytes: int = Field(4 * 2**30, gt=0, description="Largest upload, in bytes.")
+    storage_bytes: int = Field(100 * 2**30, gt=0, description="Storage quota of one key, in bytes.")
+    network_parameters: int = Field(
+        2 * 10**9, gt=0, description="Largest number of parameters of a teacher or student."
+    )
+    job_minutes: int = Field(24 * 60, gt=0, description="Longest duration of a job, in minutes.")
+    queued_jobs: int = Field(1000, gt=0, description="Largest number of queued jobs of one key.")
+    running_jobs: int = Field(100, gt=0, description="Largest number of running jobs of one key.")
+    highest_priority: int = Field(100, ge=-100, le=100, description="Highest priority that a job may have.")
+    requests_a_minute: int = Field(
+        3000, gt=0, description="Requests that one key may send to each API process in a minute."
+    )
     failures_a_minute: int = Field(
-        60, gt=0, description="Requests with a wrong key from one address, of each process of the API."
+        60, gt=0, description="Requests with a wrong key that one address may send to each API process in a minute."
     )
 
-    webhook_seconds: float = Field(15.0, gt=0, description="A receiver of a webhook has so long to answer.")
+    webhook_seconds: float = Field(
+        15.0, gt=0, description="Timeout for the response of a webhook receiver, in seconds."
+    )
     webhook_retry_seconds: str = Field(
         "5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400",
-        description="Pauses between tries at a delivery, each up to a fifth longer by chance; then it has failed.",
+        description="Pauses between tries of a delivery, in seconds; each is randomly up to a fifth longer. After the last"
+        " try the delivery has failed.",
     )
     webhook_allow: str = Field(
-        "", description="Inward networks that webhooks may reach, http included: `10.1.0.0/16, 127.0.0.0/8`."
+        "",
+        description="Networks that are not public but that webhooks may reach, also over http:"
+        " `10.1.0.0/16, 127.0.0.0/8`.",
     )
     webhook_ports: str = Field("443", description="Ports that webhooks may reach.")
-    webhook_ca_file: str = Field("", description="Certificates (PEM) that webhooks trust besides the public ones.")
+    webhook_ca_file: str = Field(
+        "", description="File of certificates (PEM) that webhooks trust in addition to the public ones."
+    )
 
-    keep_artifacts_days: float = Field(0.0, ge=0, description="Artifacts of ended jobs; 0 keeps them for ever.")
-    keep_previews_days: float = Field(30.0, ge=0, description="Previews and logs, once they are made; 0 for ever.")
-    keep_history_days: float = Field(90.0, ge=0, description="Events and metrics of ended jobs; 0 for ever.")
-    keep_unsent_days: float = Field(7.0, ge=0, description="Uploads whose bytes were never sent; 0 for ever.")
-    keep_rejected_days: float = Field(30.0, ge=0, description="Uploads that were rejected; 0 for ever.")
-    keep_deliveries_days: float = Field(30.0, ge=0, description="Webhook deliveries that are over; 0 for ever.")
-    keep_orphans_hours: float = Field(24.0, gt=0, description="Blobs that no row names, before they are swept.")
+    keep_artifacts_days: float = Field(
+        0.0, ge=0, description="Days after the end of a job until its artifacts are removed. 0: never."
+    )
+    keep_previews_days: float = Field(
+        30.0, ge=0, description="Days until a preview or a log is removed, from its creation. 0: never."
+    )
+    keep_history_days: float = Field(
+        90.0, ge=0, description="Days after the end of a job until its events and metrics are removed. 0: never."
+    )
+    keep_unsent_days: float = Field(
+        7.0, ge=0, description="Days until an upload is removed whose bytes were never sent. 0: never."
+    )
+    keep_rejected_days: float = Field(30.0, ge=0, description="Days until a rejected upload is removed. 0: never.")
+    keep_deliveries_days: float = Field(
+        30.0, ge=0, description="Days until a finished webhook delivery is removed. 0: never."
+    )
+    keep_orphans_hours: float = Field(24.0, gt=0, description="Hours until a blob is removed that no row refers to.")
 
     @model_validator(mode="after")
-    def _beats_fit_into_a_lease(self) -> Self:
+    def _require_short_beats(self) -> Self:
         if 2 * self.beat_seconds > self.lease_seconds:
-            raise ValueError("beat_seconds must be at most half of lease_seconds, or workers lose their jobs")
-        return self
-
-    @model_validator(mode="after")
-    def _knows_the_broker(self) -> Self:
-        scheme = self.broker_url.partition(":")[0]
-        if scheme not in ("", "filesystem", "redis", "rediss"):
             raise ValueError(
-                f"broker_url must begin with redis:// or rediss://, or be empty; {scheme}:// was never tried"
+                f"beat_seconds ({self.beat_seconds:g}) must be at most half of lease_seconds ({self.lease_seconds:g}):"
+                " otherwise leases expire while their workers run"
             )
         return self
 
     @model_validator(mode="after")
-    def _webhooks_can_be_read(self) -> Self:
+    def _require_supported_broker(self) -> Self:
+        scheme = self.broker_url.partition(":")[0]
+        if scheme not in ("", "filesystem", "redis", "rediss"):
+            raise ValueError(
+                f"broker_url must start with redis:// or rediss://, or be empty; {scheme}:// is not supported"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _require_valid_webhook_lists(self) -> Self:
         try:
             read = self.webhook_networks, self.webhook_port_numbers, self.webhook_pauses
         except ValueError as error:
-            raise ValueError(f"a webhook setting is not a list of networks, ports or seconds: {error}") from error
+            raise ValueError(
+                f"a webhook setting is malformed: {error}. Write webhook_allow, webhook_ports and webhook_retry_seconds as"
+                " comma-separated lists of networks, ports and seconds"
+            ) from error
         if any(number < 0 for number in (*read[1], *read[2])):
             raise ValueError("webhook_ports and webhook_retry_seconds must not be negative")
         return self
@@ -150,17 +201,17 @@ class Settings(BaseSettings):
 
     @property
     def sandboxing(self) -> Literal["required", "preferred", "off"]:
-        """Whether engines must be confined."""
+        """The value of `sandbox`, or its default in this environment."""
         return self.sandbox or ("required" if self.environment == "production" else "preferred")
 
     @property
     def key_file(self) -> Path:
-        """Where the first start leaves the embedded key, readable by its owner alone."""
+        """File to which the first start writes the first key, readable only by its owner."""
         return self.data / "key"
 
     @property
     def work_folder(self) -> Path:
-        """Where attempts have their folders."""
+        """Folder of the working folders of attempts."""
         return self.data / "work"
 
 

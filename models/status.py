@@ -1,4 +1,4 @@
-"""States of jobs, uploads and inspections, and the transitions that are legal."""
+"""States of jobs, uploads and inspections, and the allowed transitions of jobs."""
 
 from enum import StrEnum
 
@@ -25,7 +25,7 @@ TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
 
 
 def sources_of(target: JobStatus) -> tuple[JobStatus, ...]:
-    """The states from which `target` may be reached, for the WHERE of a conditional update."""
+    """The states from which `target` can be reached, for the WHERE of a conditional update."""
     return tuple(status for status, targets in TRANSITIONS.items() if target in targets)
 
 

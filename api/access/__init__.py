@@ -1,5 +1,5 @@
-"""Who asks and what they may use: keys, scopes, rates, quotas.
+"""Authentication, scopes, rate limits and quotas.
 
-Belongs here: checks that come before a request's work. Does not: the routes that manage keys (`api/keys`). May import
+Belongs here: checks that run before a request is handled. Does not: the routes that manage keys (`api/keys`). May import
 `api/http` and `models`.
 """

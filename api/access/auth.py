@@ -1,6 +1,7 @@
-"""Keys: who asks, and the first key of a new database.
+"""Authentication by API key, and the first key of a new database.
 
-A key is `dsk_` and 43 random characters (256 bits), so that a plain SHA-256 of it is safe to keep; it is shown once.
+A key is `dsk_` and 43 random characters (256 bits). It has enough entropy that storing its plain SHA-256 is safe. It is
+shown once.
 """
 
 import hashlib
@@ -24,24 +25,24 @@ from models.records import Key
 from models.scheduling.key_limits import KeyLimits, limits_of
 from models.settings import settings
 
-FORM = re.compile(r"dsk_[A-Za-z0-9_-]{20,128}")
+KEY_PATTERN = re.compile(r"dsk_[A-Za-z0-9_-]{20,128}")
 FIRST_KEY_ID = "key_" + "0" * 32
-"""Every process that finds an empty database makes the key of this id, so that the database lets one of them win."""
-SEEN_SECONDS = 60
-"""`last_used_at` is that exact, to spare a write a request."""
-MOST_KNOWN = 10_000
+"""Id of the first key. Every process that finds an empty database inserts this id, so only one of them succeeds."""
+LAST_USED_SECONDS = 60
+"""Precision of `last_used_at`: it is written at most once in this time, not at every request."""
+MAX_KNOWN = 10_000
 
 log = structlog.get_logger("api")
 failures = Rates()
 requests = Rates()
-"""Requests of each key, to this process."""
+"""Requests of each key to this process."""
 _known: dict[str, None] = {}
-"""Hashes that opened before: their owners are let in though others fail from the same address."""
+"""Hashes of keys that were accepted before. They are not blocked when the same address sends too many wrong keys."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a key, what it may do, and what it may use (None for all there is)."""
+    """The key of a request, its scopes and its limits (None: unlimited)."""
 
     key_id: str
     scopes: frozenset[str]
@@ -49,52 +50,52 @@ class Caller:
 
 
 OPERATOR = Caller("", frozenset(SCOPES), None)
-"""Whoever reaches the database itself."""
+"""Caller of the command line, which has access to the database: all scopes and no limits."""
 
 
 def make_key() -> str:
-    """A new key, as its owner sends it."""
+    """A new key, as a client sends it."""
     return f"dsk_{secrets.token_urlsafe(32)}"
 
 
 def hash_key(key: str) -> str:
-    """What is kept of a key."""
+    """The SHA-256 of a key in hex, which is what the database stores."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def authenticate(header: str | None, address: str = "") -> Caller:
-    """Whose key is in an `Authorization` header.
+    """The caller whose key is in an `Authorization` header.
 
     Raises:
-        Unauthorised: there is none, it is unknown, it has expired or was revoked.
-        TooMany: too many wrong ones came from this address.
+        Unauthorised: the header or the key is missing or malformed, or the key is unknown, expired or revoked.
+        TooMany: this address has sent too many wrong keys.
     """
     if header is None:
-        raise Unauthorised(f"Send your key: 'Authorization: Bearer dsk_…'. {_where()}")
+        raise Unauthorised(f"The Authorization header is missing. Send 'Authorization: Bearer dsk_…'. {_key_hint()}")
     scheme, _, given = header.partition(" ")
     given = given.strip()
     digest = hash_key(given)
     if digest not in _known:
         _require_few_failures(address)
-    if scheme.lower() != "bearer" or not FORM.fullmatch(given):
-        raise _failed(address, "The header is not of the form 'Authorization: Bearer dsk_…'.")
+    if scheme.lower() != "bearer" or not KEY_PATTERN.fullmatch(given):
+        raise _failed(address, "The Authorization header is malformed. Send 'Authorization: Bearer dsk_…'.")
     caller = _look_up(digest)
     if caller is None:
-        raise _failed(address, f"The key is not known, has expired or was revoked. {_where()}")
+        raise _failed(address, f"The key is unknown, expired or revoked. {_key_hint()}")
     _known[digest] = None
-    if len(_known) > MOST_KNOWN:
+    if len(_known) > MAX_KNOWN:
         del _known[next(iter(_known))]
     return caller
 
 
 def _look_up(digest: str) -> Caller | None:
-    alive = Key.revoked_at.is_(None) & or_(Key.expires_at.is_(None), Key.expires_at > now())
-    opens = or_(Key.hash == digest, and_(Key.previous_hash == digest, Key.previous_until > now()))
-    stale = or_(Key.last_used_at.is_(None), Key.last_used_at < now() - SEEN_SECONDS)
+    active = Key.revoked_at.is_(None) & or_(Key.expires_at.is_(None), Key.expires_at > now())
+    matches = or_(Key.hash == digest, and_(Key.previous_hash == digest, Key.previous_until > now()))
+    stale = or_(Key.last_used_at.is_(None), Key.last_used_at < now() - LAST_USED_SECONDS)
     columns = Key.id, Key.hash, Key.previous_hash, Key.scopes, Key.limits, stale
     with reading() as session:
-        row = session.execute(select(*columns).where(opens, alive)).one_or_none()
-    if row is None or not any(hmac.compare_digest(kept or "", digest) for kept in (row[1], row[2])):
+        row = session.execute(select(*columns).where(matches, active)).one_or_none()
+    if row is None or not any(hmac.compare_digest(stored or "", digest) for stored in (row[1], row[2])):
         return None
     if row[5]:
         with transaction() as session:
@@ -103,10 +104,10 @@ def _look_up(digest: str) -> Caller | None:
 
 
 def _require_few_failures(address: str) -> None:
-    standing = failures.count(address, settings().failures_a_minute, more=0)
-    if standing.used >= standing.quota:
-        detail = f"Too many wrong keys came from this address: try again in {standing.reset_seconds} seconds."
-        raise TooMany(detail, headers={"Retry-After": str(standing.reset_seconds)})
+    usage = failures.count(address, settings().failures_a_minute, more=0)
+    if usage.used >= usage.quota:
+        detail = f"This address has sent too many wrong keys. Try again in {usage.reset_seconds} seconds."
+        raise TooMany(detail, headers={"Retry-After": str(usage.reset_seconds)})
 
 
 def _failed(address: str, detail: str) -> Unauthorised:
@@ -114,17 +115,17 @@ def _failed(address: str, detail: str) -> Unauthorised:
     return Unauthorised(detail, 'Bearer realm="distillery", error="invalid_token"')
 
 
-def _where() -> str:
-    """Where a key is to be had; the folder itself is not told to strangers."""
+def _key_hint() -> str:
+    """Where to get a key. The path of the data folder is not disclosed."""
     if settings().environment == "production":
-        return "Ask whoever runs this service for one."
-    return "The first start left one in the file 'key' of the service's data folder (see README.md)."
+        return "Ask the operator of this service for a key."
+    return "The first start wrote a key to the file 'key' in the service's data folder (see README.md)."
 
 
 def ensure_first_key() -> bool:
-    """Make a key if the database has none, and leave it in the key file; says whether it did.
+    """Create a key and write it to the key file if the database has no key; returns whether it did.
 
-    The file is there before the row is committed, so that whoever sees the row finds its key.
+    The file is written before the row is committed, so the file exists as soon as the row is visible.
     """
     try:
         with transaction() as session:
@@ -134,14 +135,14 @@ def ensure_first_key() -> bool:
             session.add(Key(id=FIRST_KEY_ID, name="first", hash=hash_key(key), scopes=list(SCOPES)))
             session.flush()
             _write_privately(settings().key_file, key)
-    except IntegrityError:  # another process was faster
+    except IntegrityError:  # another process has inserted the first key
         return False
     log.info("first_key_made", file=str(settings().key_file))
     return True
 
 
 def _write_privately(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
+    """Write a file atomically, readable only by its owner."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from the start
     try:

@@ -1,4 +1,4 @@
-"""What a key uses, and how much more it may."""
+"""Usage of a key and its quotas."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,11 @@ from models.records import Artifact, Dataset, File, Job, Key, Preview, Teacher
 from models.scheduling.key_limits import limits_of_key
 from models.status import JobStatus, UploadStatus
 
-FULL_SECONDS = "60"
+QUEUE_FULL_SECONDS = "60"
 
 
 def used_bytes(session: Session, key_id: str) -> int:
-    """Bytes that a key's uploads and the results of its jobs take up."""
+    """Bytes stored for a key: its uploads, and the artifacts and previews of its jobs."""
     total = 0
     for record in (Teacher, Dataset, File):
         size = case(
@@ -32,19 +32,19 @@ def used_bytes(session: Session, key_id: str) -> int:
 
 
 def jobs_of(session: Session, key_id: str, status: JobStatus) -> int:
-    """How many jobs of a key are in a state."""
+    """Number of a key's jobs with a status."""
     mine = Job.key_id == key_id, Job.status == status, Job.deleted_at.is_(None)
     return session.scalar(select(func.count()).select_from(Job).where(*mine)) or 0
 
 
 def lock(session: Session, key_id: str) -> None:
-    """Let whoever counts what a key uses, in order to add to it, do so one after the other."""
+    """Lock the key's row, so that only one transaction at a time checks a quota and adds to the usage."""
     session.execute(select(Key.id).where(Key.id == key_id).with_for_update(key_share=True))
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many bytes an upload may have: `left` of the key's storage, and never more than `most`."""
+    """The largest upload allowed now: `left` bytes of the key's storage, at most `most` bytes."""
 
     left: int
     most: int
@@ -54,17 +54,20 @@ class Room:
         return min(self.left, self.most)
 
     def exceeded(self) -> TooLarge:
-        """The error for more bytes."""
+        """The error for a larger upload."""
         if self.left < self.most:
-            return QuotaExceeded(f"This key may store {max(self.left, 0)} more bytes: delete what you no longer need.")
-        return TooLarge(f"An upload may have {self.most} bytes.")
+            left = max(self.left, 0)
+            return QuotaExceeded(
+                f"Only {left} bytes of this key's storage are left. Delete uploads or jobs to free some."
+            )
+        return TooLarge(f"The upload is too large. At most {self.most} bytes are allowed.")
 
 
 def room_for_bytes(session: Session, key_id: str, length: int | None = None) -> Room:
-    """The room for an upload.
+    """The largest upload that a key may send now.
 
     Raises:
-        QuotaExceeded, TooLarge: there is none, or less than is announced.
+        QuotaExceeded, TooLarge: nothing is left, or less than `length` bytes.
     """
     limits = limits_of_key(session, key_id)
     room = Room(limits.storage_bytes - used_bytes(session, key_id), limits.upload_bytes)
@@ -74,31 +77,31 @@ def room_for_bytes(session: Session, key_id: str, length: int | None = None) -> 
 
 
 def require_room_for_job(session: Session, key_id: str, resolved: dict[str, Any]) -> None:
-    """Hold the key until the transaction ends, and see that it may have one more job like this.
+    """Lock the key until the transaction ends and check that it may submit this job.
 
     Raises:
-        Invalid: its priority or its length is more than the key's jobs may have.
-        TooMany: as many jobs wait as may.
+        Invalid: the priority or the time limit exceeds the limit of the key.
+        TooMany: the limit of queued jobs is reached.
     """
     lock(session, key_id)
     limits = limits_of_key(session, key_id)
     minutes = resolved["training"].get("time_limit_minutes") or 0
     wrong = []
     if resolved["priority"] > limits.highest_priority:
-        wrong.append(("/priority", f"must be at most {limits.highest_priority} with this key"))
+        wrong.append(("/priority", f"must be at most {limits.highest_priority}, the limit of this key"))
     if minutes > limits.job_minutes:
-        wrong.append(("/training/time_limit_minutes", f"must be at most {limits.job_minutes} with this key"))
+        wrong.append(("/training/time_limit_minutes", f"must be at most {limits.job_minutes}, the limit of this key"))
     if wrong:
         raise Invalid(wrong)
     queued = jobs_of(session, key_id, JobStatus.QUEUED)
     if queued >= limits.queued_jobs:
-        detail = f"{queued} jobs of this key are queued, as many as may be: wait for some to begin."
-        raise TooMany(detail, headers={"Retry-After": FULL_SECONDS})
+        detail = f"This key has {queued} queued jobs, the most allowed. Wait until one of them starts."
+        raise TooMany(detail, headers={"Retry-After": QUEUE_FULL_SECONDS})
 
 
-def holds_back(session: Session, job: Job) -> str | None:
-    """A sentence if a job waits because its key runs as many as it may."""
+def running_limit_reason(session: Session, job: Job) -> str | None:
+    """Why a job waits if its key's limit of running jobs is reached; None otherwise."""
     most = limits_of_key(session, job.key_id).running_jobs
     if jobs_of(session, job.key_id, JobStatus.RUNNING) < most:
         return None
-    return f"waits for the end of a job: this key may run {most} at once"
+    return f"waits for another job of this key to end: at most {most} may run at once"

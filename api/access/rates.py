@@ -1,4 +1,4 @@
-"""How often somebody may do something: counts over a minute, in the memory of this process."""
+"""Rate limits: counts within one minute, in the memory of this process."""
 
 import math
 import threading
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WINDOW_SECONDS = 60
-MOST_NAMES = 100_000
-"""So many names are counted at once; beyond that, the oldest count is forgotten."""
+MAX_NAMES = 100_000
+"""Most names counted at once; beyond that, the oldest count is dropped."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How somebody stands after a count: how many are allowed, how many of them were used, when it begins anew."""
+class Usage:
+    """State of a rate limit after a count: the quota, how much of it is used, and the seconds until it resets."""
 
     quota: int
     used: int
@@ -24,7 +24,7 @@ class Standing:
         return self.used > self.quota
 
     def headers(self) -> dict[str, str]:
-        """As draft-ietf-httpapi-ratelimit-headers says it."""
+        """The headers of draft-ietf-httpapi-ratelimit-headers."""
         left = max(0, self.quota - self.used)
         return {
             "RateLimit-Policy": f'"requests";q={self.quota};w={WINDOW_SECONDS}',
@@ -33,25 +33,26 @@ class Standing:
 
 
 class Rates:
-    """Counts by name. A name's window begins with its first count and lasts a minute."""
+    """Counts by name. The window of a name starts at its first count and lasts one minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._clock, self._lock = clock, threading.Lock()
-        self._windows: dict[str, tuple[float, int]] = {}  # in the order in which they began
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._windows: dict[str, tuple[float, int]] = {}  # ordered by their start
 
-    def count(self, name: str, quota: int, more: int = 1) -> Standing:
-        """Count once more (or, with `more=0`, only look)."""
+    def count(self, name: str, quota: int, more: int = 1) -> Usage:
+        """Add `more` to a name's count; with `more=0`, only read it."""
         now = self._clock()
         with self._lock:
-            self._forget(now)
-            began, used = self._windows.get(name, (now, 0))
+            self._drop_old(now)
+            started, used = self._windows.get(name, (now, 0))
             if more:
-                self._windows[name] = began, used + more
-        return Standing(quota, used + more, max(1, math.ceil(began + WINDOW_SECONDS - now)))
+                self._windows[name] = started, used + more
+        return Usage(quota, used + more, max(1, math.ceil(started + WINDOW_SECONDS - now)))
 
-    def _forget(self, now: float) -> None:
+    def _drop_old(self, now: float) -> None:
         while self._windows:
             oldest = next(iter(self._windows))
-            if self._windows[oldest][0] + WINDOW_SECONDS > now and len(self._windows) <= MOST_NAMES:
+            if self._windows[oldest][0] + WINDOW_SECONDS > now and len(self._windows) <= MAX_NAMES:
                 return
             del self._windows[oldest]

@@ -21,5 +21,5 @@ router = APIRouter(tags=["catalogue"])
     responses=problems(422) | NOT_MODIFIED,
 )
 def show_catalogue(key: JobsRead, response: Response, if_none_match: IfNoneMatch = None) -> Any:
-    """Every objective, procedure, source, transform and network: what it is, its paper, what it needs, its parameters."""
+    """Every objective, procedure, source, transform, network and task: description, paper, requirements, parameters."""
     return conditional(response, *tagged_catalogue(), if_none_match)

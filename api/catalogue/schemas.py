@@ -1,22 +1,24 @@
-"""How the catalogue looks over HTTP."""
+"""Response body of the catalogue."""
 
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from api.http.bodies import Shown
+from api.http.bodies import ResponseBody
 
 
-class CatalogueBody(Shown):
-    """Everything that a job's spec may name."""
+class CatalogueBody(ResponseBody):
+    """Everything that a job's spec can name."""
 
     model_config = ConfigDict(extra="allow")
 
-    objectives: dict[str, Any] = Field(description="Losses, by name: paper, needs, and parameters as JSON schema.")
-    procedures: dict[str, Any] = Field(description="Schedules of stages, by name.")
-    sources: dict[str, Any] = Field(description="Where batches come from, by name.")
-    transforms: dict[str, Any] = Field(description="How weights live, by name.")
-    networks: dict[str, Any] = Field(description="Networks, by name.")
+    objectives: dict[str, Any] = Field(
+        description="Losses by name, each with its paper, its requirements and its parameters as JSON schema."
+    )
+    procedures: dict[str, Any] = Field(description="Procedures by name: which stages run, on which networks.")
+    sources: dict[str, Any] = Field(description="Sources of training batches by name.")
+    transforms: dict[str, Any] = Field(description="Transforms by name: how weights are stored.")
+    networks: dict[str, Any] = Field(description="Networks by name.")
     tasks: dict[str, Any] = Field(
-        description="What networks are for, by name: the labels that are read, the usual objectives, the figure that counts."
+        description="Tasks by name, each with the labels that it reads, its default objectives and its main metric."
     )

@@ -1,4 +1,4 @@
-"""The catalogue, read once."""
+"""The catalogue and its entity tag, cached."""
 
 import hashlib
 import json

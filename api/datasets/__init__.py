@@ -1,5 +1,5 @@
 """Datasets that users upload.
 
-Belongs here: what only datasets have. Does not: what all uploads share (`api/uploads`). May import `api/uploads`,
+Belongs here: what is specific to datasets. Does not: what all uploads share (`api/uploads`). May import `api/uploads`,
 `api/http`, `api/dependencies` and `models`.
 """

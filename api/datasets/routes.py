@@ -25,5 +25,5 @@ router = upload_router(DATASETS)
 async def create_dataset(
     key: UploadsWrite, spec: Annotated[DatasetSpec, Body(examples=[{"name": "digits"}])], response: Response
 ) -> DatasetBody:
-    """PUT the bytes to the link in `upload` next: an npz file, or a zip of a folder a class."""
+    """Then PUT the bytes to the URL in `upload`: an npz file, or a zip with one folder per class."""
     return await created(DATASETS, key, values_of(spec), response)

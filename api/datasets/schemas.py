@@ -1,4 +1,4 @@
-"""How datasets look over HTTP."""
+"""Response body of datasets."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from api.uploads.service import UploadBody
 class DatasetBody(UploadBody):
     """Images with labels."""
 
-    options: dict[str, Any] = Field(description="How it is read.")
+    options: dict[str, Any] = Field(description="How the inspection reads the images and labels.")
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -11,5 +11,5 @@ DATASETS = Uploads(Dataset, DatasetBody, "dataset", "dts", "/datasets")
 
 
 def values_of(spec: DatasetSpec) -> dict[str, Any]:
-    """A new dataset's columns."""
+    """Column values of a new dataset."""
     return spec.model_dump(mode="json") | {"name": spec.name or "dataset"}

@@ -24,8 +24,8 @@ router = upload_router(FILES)
 )
 async def create_file(
     key: UploadsWrite,
-    spec: Annotated[FileSpec, Body(examples=[{"kind": "weights", "name": "warm start"}])],
+    spec: Annotated[FileSpec, Body(examples=[{"kind": "weights", "name": "pretrained weights"}])],
     response: Response,
 ) -> FileBody:
-    """Another input of a job, such as initial weights. PUT the bytes to the link in `upload` next."""
+    """Another input of a job, such as initial weights. Then PUT the bytes to the URL in `upload`."""
     return await created(FILES, key, values_of(spec), response)

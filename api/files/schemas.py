@@ -1,4 +1,4 @@
-"""How files look over HTTP."""
+"""Response body of files."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from api.uploads.service import UploadBody
 class FileBody(UploadBody):
     """Another input of a job."""
 
-    kind: str = Field(description="What it is.")
-    options: dict[str, Any] = Field(description="How it is read.")
+    kind: str = Field(description="Kind of the file, such as `weights` or `statistics`.")
+    options: dict[str, Any] = Field(description="How the inspection reads the file.")
 
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
                 "id": "fil_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b",
-                "name": "warm start",
+                "name": "pretrained weights",
                 "labels": {},
                 "status": "waiting",
                 "size": None,

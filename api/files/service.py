@@ -11,5 +11,5 @@ FILES = Uploads(File, FileBody, "file", "fil", "/files")
 
 
 def values_of(spec: FileSpec) -> dict[str, Any]:
-    """A new file's columns."""
+    """Column values of a new file."""
     return spec.model_dump(mode="json") | {"name": spec.name or spec.kind}

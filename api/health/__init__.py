@@ -1,4 +1,4 @@
-"""Whether the service lives and is ready, and its metrics for Prometheus.
+"""Liveness, readiness and metrics for Prometheus.
 
 Belongs here: `/health` and `/metrics`. Does not: metrics of a job (`api/jobs`). May import `api/http` and `models`.
 """

@@ -1,6 +1,6 @@
-"""What Prometheus is told: of this process at once, of the database from a few queries that are kept for some seconds.
+"""Metrics for Prometheus: of this process directly, of the database by a few queries whose results are cached.
 
-Workers have no port of their own: what they did is in the database, and any API tells it.
+Workers have no port of their own. Their work is recorded in the database, and every API process exports it.
 """
 
 import threading
@@ -16,21 +16,21 @@ from sqlalchemy import Engine, Select, event, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.health.workers import recent
+from api.health.workers import is_recent
 from models.database import now, reading
 from models.queue.wake_up import KINDS
 from models.records import Attempt, Inspection, Job, Worker
 from models.status import InspectionStatus, JobStatus
 
-FRESH_SECONDS = 10.0
-"""What moves is counted at most so often."""
-SETTLED_SECONDS = 60.0
-"""Jobs that have ended may be a million: they are counted more seldom."""
+CACHE_SECONDS = 10.0
+"""How long query results are cached."""
+FINAL_CACHE_SECONDS = 60.0
+"""How long counts of ended jobs are cached; there may be a million of them."""
 HOUR_SECONDS = 3600.0
 FINAL = tuple(status for status in JobStatus if status.final)
-LIVE = tuple(status for status in JobStatus if not status.final)
+UNFINISHED = tuple(status for status in JobStatus if not status.final)
 
-QUERIES = Counter("distillery_database_queries", "Statements that this API has sent to the database.")
+QUERIES = Counter("distillery_database_queries", "SQL statements sent by this API process.")
 Row = Sequence[Any]
 Query: TypeAlias = Select[*tuple[Any, ...]]
 log = structlog.get_logger("api")
@@ -41,22 +41,23 @@ def _count(*_: Any) -> None:
     QUERIES.inc()
 
 
-class Kept:
-    """The rows of a query, asked again when they are older than so many seconds."""
+class CachedQuery:
+    """The rows of a query, read again when they are older than `seconds`."""
 
     def __init__(self, make: Callable[[], Query], seconds: float):
-        self._make, self._seconds = make, seconds
+        self._make = make
+        self._seconds = seconds
         self._rows: Sequence[Row] = ()
-        self._asked_at = -seconds
+        self._read_at = -seconds
         self._lock = threading.Lock()
 
     def rows(self) -> Sequence[Row]:
-        """The rows; those of before while the database does not answer."""
+        """The cached rows, or new ones if the cache has expired."""
         with self._lock:
-            if time.monotonic() - self._asked_at >= self._seconds:
+            if time.monotonic() - self._read_at >= self._seconds:
                 with reading() as session:
                     self._rows = [tuple(row) for row in session.execute(self._make())]
-                self._asked_at = time.monotonic()
+                self._read_at = time.monotonic()
             return self._rows
 
 
@@ -77,7 +78,7 @@ def _waiting_inspections() -> Query:
 
 def _workers() -> Query:
     busy = Worker.busy_with.is_not(None)
-    return select(Worker.kind, busy, func.count()).where(*recent()).group_by(Worker.kind, busy)
+    return select(Worker.kind, busy, func.count()).where(*is_recent()).group_by(Worker.kind, busy)
 
 
 def _attempts() -> Query:
@@ -99,62 +100,61 @@ def _inspections() -> Query:
     return counted.where(finished).group_by(Inspection.kind, Inspection.status)
 
 
-class Figures(Collector):
-    """Counts rows when it is asked."""
+class DatabaseCollector(Collector):
+    """Metrics counted in the database at every scrape, through the caches."""
 
     def __init__(self) -> None:
-        self._live = Kept(lambda: _jobs(LIVE), FRESH_SECONDS)
-        self._final = Kept(lambda: _jobs(FINAL), SETTLED_SECONDS)
+        self._unfinished = CachedQuery(lambda: _jobs(UNFINISHED), CACHE_SECONDS)
+        self._final = CachedQuery(lambda: _jobs(FINAL), FINAL_CACHE_SECONDS)
         self._queues = {
-            "distill": Kept(_waiting_jobs, FRESH_SECONDS),
-            "inspect": Kept(_waiting_inspections, FRESH_SECONDS),
+            "distill": CachedQuery(_waiting_jobs, CACHE_SECONDS),
+            "inspect": CachedQuery(_waiting_inspections, CACHE_SECONDS),
         }
-        self._workers = Kept(_workers, FRESH_SECONDS)
-        self._attempts = Kept(_attempts, FRESH_SECONDS)
-        self._failures = Kept(_failures, FRESH_SECONDS)
-        self._inspections = Kept(_inspections, FRESH_SECONDS)
+        self._workers = CachedQuery(_workers, CACHE_SECONDS)
+        self._attempts = CachedQuery(_attempts, CACHE_SECONDS)
+        self._failures = CachedQuery(_failures, CACHE_SECONDS)
+        self._inspections = CachedQuery(_inspections, CACHE_SECONDS)
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        return []  # nothing is asked of the database when the process starts
+        return []  # otherwise the registry would query the database when it registers this collector
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         try:
-            return [*self._standing(), *self._last_hour()]
-        except (
-            OperationalError,
-            InterfaceError,
-            PoolTimeout,
-        ) as error:  # the other figures are worth having without the database too
-            log.warning("figures_not_counted", error=type(error).__name__)
+            return [*self._current(), *self._last_hour()]
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            # without the database, the metrics of the process are still exported
+            log.warning("database_metrics_failed", error=type(error).__name__)
             return []
 
-    def _standing(self) -> Iterable[GaugeMetricFamily]:
+    def _current(self) -> Iterable[GaugeMetricFamily]:
         counts: dict[Any, int] = dict.fromkeys(JobStatus, 0) | {row[0]: row[1] for row in self._final.rows()}
-        counts |= {row[0]: row[1] for row in self._live.rows()}
+        counts |= {row[0]: row[1] for row in self._unfinished.rows()}
         yield _family("distillery_jobs", "Jobs by status.", ["status"], [(str(name), n) for name, n in counts.items()])
-        lines = [(kind, *kept.rows()[0]) for kind, kept in self._queues.items()]
-        yield _family("distillery_queue_depth", "Work that waits for a worker.", ["kind"], [line[:2] for line in lines])
-        ages = [(kind, max(0.0, age or 0.0)) for kind, _, age in lines]
-        yield _family("distillery_queue_oldest_seconds", "Age of the oldest work that waits.", ["kind"], ages)
+        queues = [(kind, *query.rows()[0]) for kind, query in self._queues.items()]
+        depths = [(kind, depth) for kind, depth, _ in queues]
+        yield _family("distillery_queue_depth", "Jobs or inspections that wait for a worker.", ["kind"], depths)
+        ages = [(kind, max(0.0, age or 0.0)) for kind, _, age in queues]
+        about = "Age of the oldest job or inspection that waits for a worker."
+        yield _family("distillery_queue_oldest_seconds", about, ["kind"], ages)
         known = {(kind, busy): 0 for kind in KINDS for busy in (False, True)}
         known |= {(row[0], bool(row[1])): row[2] for row in self._workers.rows()}
         states = [(kind, "busy" if busy else "idle", count) for (kind, busy), count in known.items()]
-        yield _family("distillery_workers", "Workers that were seen within a lease.", ["kind", "state"], states)
+        yield _family("distillery_workers", "Workers seen within the lease time.", ["kind", "state"], states)
 
     def _last_hour(self) -> Iterable[GaugeMetricFamily]:
-        about = "Attempts that ended within an hour; `lost` by their code."
+        about = "Attempts that ended within the last hour, by outcome and error code."
         yield _family("distillery_attempts_last_hour", about, ["outcome", "code"], self._attempts.rows())
-        about = "Jobs that failed within an hour, by code and whose fault it was."
+        about = "Jobs that failed within the last hour, by error code and fault."
         yield _family("distillery_failures_last_hour", about, ["code", "fault"], self._failures.rows())
-        about = "Inspections that ended within an hour."
+        about = "Inspections that ended within the last hour."
         yield _family("distillery_inspections_last_hour", about, ["kind", "status"], self._inspections.rows())
 
 
 def _family(name: str, about: str, labels: Sequence[str], rows: Sequence[Row]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, about, labels=labels)
-    for *values, figure in rows:
-        family.add_metric([str(value) for value in values], figure)
+    for *values, number in rows:
+        family.add_metric([str(value) for value in values], number)
     return family
 
 
-REGISTRY.register(Figures())
+REGISTRY.register(DatabaseCollector())

@@ -1,4 +1,4 @@
-"""Is the service alive, is it ready, and what are its figures."""
+"""`/health/live`, `/health/ready` and `/metrics`."""
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
@@ -12,9 +12,9 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.health import metrics  # noqa: F401 - registers what is counted in the database
-from api.health.workers import recent
-from api.http.bodies import Shown
+from api.health import metrics  # noqa: F401 - registers the metrics of the database
+from api.health.workers import is_recent
+from api.http.bodies import ResponseBody
 from api.http.errors import Unavailable
 from api.http.problem_documents import problems
 from models.database import reading
@@ -25,65 +25,65 @@ from models.storage.blobs import StorageError, storage
 router = APIRouter(tags=["health"])
 BROKER_SECONDS = 3
 PROBE_SECONDS = 5
-"""A part that has said nothing for so long does not answer."""
-FIGURES = 'distillery_jobs{status="queued"} 3.0\n'
+"""Time after which a part counts as not answering."""
+METRICS_EXAMPLE = 'distillery_jobs{status="queued"} 3.0\n'
 log = structlog.get_logger("api")
 
 
-class Alive(Shown):
-    """The process answers."""
+class Alive(ResponseBody):
+    """The process responds."""
 
     status: str = "alive"
 
 
-class WorkerBody(Shown):
-    """A worker that was seen within its lease."""
+class WorkerBody(ResponseBody):
+    """A worker seen within the lease time."""
 
     id: str
     kind: str = Field(description="`distill` or `inspect`.")
     host: str
     about: dict[str, Any] | None = Field(
-        description="What it runs on; `sandbox` says what confines its engines: `filesystem` is `landlock-VERSION` or `open`,"
-        " `network` is `none` or `shared`, `memory` is `hidden` or `open`, `signals` are `scoped` or `open`, and `why` says"
-        " what is missing."
+        description="Hardware and software of the worker. `sandbox` describes the confinement of its engines: `filesystem`"
+        " is `landlock-VERSION` or `open`, `network` is `none` or `shared`, `memory` is `hidden` or `open`, `signals` are"
+        " `scoped` or `open`, and `why` lists why a part is not confined."
     )
     busy: bool
     seen_at: datetime
 
 
-class Ready(Shown):
-    """Database, storage and broker answer."""
+class Ready(ResponseBody):
+    """Database, storage and broker respond."""
 
     status: str = "ready"
     checks: dict[str, str] = Field(description="`ok` for each part.")
     workers: list[WorkerBody]
-    warnings: list[str] = Field(description="What an operator should know: workers whose engines nothing confines.")
+    warnings: list[str] = Field(description="Warnings for the operator: workers whose engines are not fully confined.")
 
 
-@router.get("/health/live", summary="Is the process alive", operation_id="live", response_model=Alive)
+@router.get("/health/live", summary="Check whether the process is alive", operation_id="live", response_model=Alive)
 def live() -> Alive:
-    """It answers, so it is."""
+    """Always succeeds while the process runs."""
     return Alive()
 
 
 @router.get(
     "/health/ready",
-    summary="Is the service ready",
+    summary="Check whether the service is ready",
     operation_id="ready",
     response_model=Ready,
     responses={status: body for status, body in problems().items() if status == 503},
 )
 def ready() -> Ready:
-    """Database, storage and broker answer; with the workers that were seen. 503 says which of them does not."""
+    """Checks database, storage and broker, and lists the running workers. If a part does not answer, 503 names it."""
     probes = {"database": _database, "storage": _storage, "broker": _broker}
     pool = ThreadPoolExecutor(len(probes))
-    asked = {name: pool.submit(probe) for name, probe in probes.items()}
-    wait(asked.values(), PROBE_SECONDS)
-    checks = {name: one.result() if one.done() else "does not answer" for name, one in asked.items()}
+    running = {name: pool.submit(probe) for name, probe in probes.items()}
+    wait(running.values(), PROBE_SECONDS)
+    checks = {name: one.result() if one.done() else "does not answer" for name, one in running.items()}
     pool.shutdown(wait=False, cancel_futures=True)
-    failed = [name for name, answer in checks.items() if answer != "ok"]
+    failed = [name for name, result in checks.items() if result != "ok"]
     if failed:
-        detail = f"{' and '.join(failed)} {'do' if len(failed) > 1 else 'does'} not answer."
+        detail = f"The {' and the '.join(failed)} {'do' if len(failed) > 1 else 'does'} not answer."
         raise Unavailable(detail, headers={"Retry-After": "5"}, extra={"checks": checks})
     workers = _workers()
     return Ready(checks=checks, workers=workers, warnings=[*filter(None, map(_unconfined, workers))])
@@ -91,13 +91,15 @@ def ready() -> Ready:
 
 @router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     operation_id="prometheus",
     response_class=Response,
-    responses={200: {"description": "Prometheus's text format.", "content": {"text/plain": {"example": FIGURES}}}},
+    responses={
+        200: {"description": "Prometheus's text format.", "content": {"text/plain": {"example": METRICS_EXAMPLE}}}
+    },
 )
 def prometheus(request: Request) -> Response:
-    """Requests and their duration, event streams, jobs by status, queues, workers, and what failed within an hour."""
+    """Requests and their duration, event streams, jobs by status, queues, workers, and failures of the last hour."""
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -128,26 +130,26 @@ def _broker() -> str:
 
 
 def _failed(part: str, error: Exception) -> str:
-    # the error itself may name hosts and users, so it is for the log
-    log.warning("part_does_not_answer", part=part, error=str(error))
+    # the error message may name hosts and users, so it goes to the log only
+    log.warning("health_check_failed", part=part, error=str(error))
     return "does not answer"
 
 
 def _unconfined(worker: WorkerBody) -> str | None:
-    """What to say of a worker whose engines can reach the files of others, or a network."""
+    """A warning if the engines of a worker are not fully confined; None otherwise."""
     sandbox = (worker.about or {}).get("sandbox")
     if not isinstance(sandbox, dict):
         sandbox = {}
     why = "; ".join(sandbox.get("why") or [])
     if sandbox.get("filesystem", "open") != "open" and sandbox.get("network", "shared") != "shared":
-        return f"the sandbox of the {worker.kind} worker on {worker.host} has a flaw: {why}" if why else None
-    why = why or "nothing is known of it"
-    return f"no sandbox confines the engines of the {worker.kind} worker on {worker.host}: {why}"
+        return f"the sandbox of the {worker.kind} worker on {worker.host} is incomplete: {why}" if why else None
+    why = why or "the worker reports no reason"
+    return f"the engines of the {worker.kind} worker on {worker.host} run without a sandbox: {why}"
 
 
 def _workers() -> list[WorkerBody]:
     with reading() as session:
-        rows = session.scalars(select(Worker).where(*recent()).order_by(Worker.kind, Worker.id)).all()
+        rows = session.scalars(select(Worker).where(*is_recent()).order_by(Worker.kind, Worker.id)).all()
     return [
         WorkerBody(
             id=row.id,

@@ -1,4 +1,4 @@
-"""Whether somebody is there to do the work."""
+"""Whether workers are running that can take waiting work."""
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
@@ -10,16 +10,16 @@ from models.scheduling.resources import Machine, ResourceNeeds, any_fits
 from models.settings import settings
 
 
-def recent() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """The conditions that a worker was seen within its lease and has not left."""
+def is_recent() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """SQL conditions: a worker was seen within the lease time and has not shut down."""
     return Worker.left_at.is_(None), Worker.seen_at > now() - settings().lease_seconds
 
 
-def absence(session: Session, kind: Kind, needs: ResourceNeeds | None = None) -> str | None:
-    """A sentence if no worker of the kind is up, or none that could take work with such needs."""
-    found = session.scalars(select(Worker.about).where(Worker.kind == kind, *recent())).all()
+def missing_worker(session: Session, kind: Kind, needs: ResourceNeeds | None = None) -> str | None:
+    """Which worker is missing, as text, if no running worker of the kind fits the needs; None otherwise."""
+    found = session.scalars(select(Worker.about).where(Worker.kind == kind, *is_recent())).all()
     if not found:
-        return f"no {kind} worker is up: start one with 'python -m worker --kind {kind}'"
+        return f"no {kind} worker is running: start one with 'python -m worker --kind {kind}'"
     if needs is None or any_fits(map(Machine.of, found), needs):
         return None
-    return f"waits for a worker with {needs.sentence}: none that is up has that"
+    return f"waits for a worker with {needs.sentence}: no running worker has that"

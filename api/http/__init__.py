@@ -1,5 +1,5 @@
-"""HTTP itself, whatever the resource: bodies, errors as problem documents, conditions, ranges, digests, pages of a list.
+"""HTTP for all resources: bodies, problem documents, conditional requests, ranges, digests, pagination.
 
-Belongs here: what two resources need of the protocol. Does not: anything that knows a teacher, a dataset or a job. May
-import `models`, and nothing else of `api`.
+Belongs here: parts of the protocol that at least two resources need. Does not: anything specific to teachers, datasets
+or jobs. May import `models`, and nothing else of `api`.
 """

@@ -1,4 +1,4 @@
-"""Reading JSON bodies more strictly than the framework does, and the base of all bodies."""
+"""Base classes of request and response bodies, and a JSON parser that is stricter than FastAPI's."""
 
 import json
 import math
@@ -14,41 +14,41 @@ from api.http.errors import MalformedJson, TooLarge, UnsupportedMediaType
 
 JSON_BYTES = 2**20
 """Largest JSON body."""
-DEPTH = 64
+MAX_DEPTH = 64
 """Deepest nesting of a JSON body."""
 
 
-class Asked(BaseModel):
-    """A body that a client sends: unknown names are errors."""
+class RequestBody(BaseModel):
+    """Base class of request bodies. Unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Shown(BaseModel):
-    """A body that the API answers with. A number that is not finite is null."""
+class ResponseBody(BaseModel):
+    """Base class of response bodies. Numbers that are not finite are sent as null."""
 
     model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
 
 
 class StrictRequest(Request):
-    """A request whose JSON body is bounded, finite and storable."""
+    """A request whose JSON body has a limited size, finite numbers and text that Postgres can store."""
 
     async def load(self) -> None:
-        """Read and parse the body once.
+        """Read and parse the body.
 
         Raises:
-            TooLarge: it has more than `JSON_BYTES` bytes.
-            UnsupportedMediaType: it says that it is something else than JSON.
-            MalformedJson: it is not JSON, or holds NaN, an infinity, a NUL character or half of a surrogate pair.
+            TooLarge: the body has more than `JSON_BYTES` bytes.
+            UnsupportedMediaType: the Content-Type is not JSON.
+            MalformedJson: the body is not JSON, or contains NaN, an infinity, a NUL character or a lone surrogate.
         """
         chunks, size = [], 0
         announced = self.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > JSON_BYTES:
-            raise TooLarge(f"A JSON body may have {JSON_BYTES} bytes, not {announced}.")
+            raise TooLarge(f"The JSON body has {announced} bytes. At most {JSON_BYTES} are allowed.")
         async for chunk in self.stream():
             size += len(chunk)
             if size > JSON_BYTES:
-                raise TooLarge(f"A JSON body may have {JSON_BYTES} bytes.")
+                raise TooLarge(f"The JSON body is too large. At most {JSON_BYTES} bytes are allowed.")
             chunks.append(chunk)
         self._body = b"".join(chunks)
         if self._body:
@@ -60,7 +60,8 @@ class StrictRoute(APIRoute):
     """A route that reads its JSON body as a `StrictRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        original, has_body = super().get_route_handler(), self.body_field is not None
+        original = super().get_route_handler()
+        has_body = self.body_field is not None
 
         async def handler(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)
@@ -72,22 +73,22 @@ class StrictRoute(APIRoute):
 
 
 def parse(body: bytes) -> Any:
-    """The value of a JSON text, strictly.
+    """Parse a JSON text.
 
     Raises:
-        MalformedJson: with a sentence that says what and where.
+        MalformedJson: the text is not valid JSON, not UTF-8 or nested too deeply, or contains a value that is not allowed.
     """
     try:
         value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise MalformedJson(f"{error.msg} at line {error.lineno}, column {error.colno}.") from error
     except UnicodeDecodeError as error:
-        raise MalformedJson("It is not UTF-8.") from error
+        raise MalformedJson("The body is not UTF-8.") from error
     except RecursionError as error:
-        raise MalformedJson(f"It is nested more than {DEPTH} deep.") from error
-    except ValueError as error:  # ours, and integers of thousands of digits
+        raise MalformedJson(f"The body is nested more than {MAX_DEPTH} levels deep.") from error
+    except ValueError as error:  # from the hooks below, or an integer with thousands of digits
         raise MalformedJson(f"{str(error).partition(';')[0]}.") from error
-    _check(value, DEPTH)
+    _check(value, MAX_DEPTH)
     return value
 
 
@@ -97,7 +98,7 @@ def _require_json(content_type: str | None) -> None:
     if message.get_content_maintype() != "application" or not (
         message.get_content_subtype() == "json" or message.get_content_subtype().endswith("+json")
     ):
-        raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
+        raise UnsupportedMediaType("The body must be JSON. Send it with 'Content-Type: application/json'.")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -107,7 +108,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:32]} is too large a number")
+        raise ValueError(f"The number {text[:32]} is too large for a 64-bit float")
     return number
 
 
@@ -116,16 +117,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"The name {twice!r} appears twice in one object")
+        raise ValueError(f"The field {twice!r} appears twice in one object")
     return found
 
 
 def _check(value: Any, depth: int) -> None:
     if depth < 0:
-        raise MalformedJson(f"It is nested more than {DEPTH} deep.")
+        raise MalformedJson(f"The body is nested more than {MAX_DEPTH} levels deep.")
     if isinstance(value, str):
         if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-            raise MalformedJson("A text holds a NUL character or half of a surrogate pair.")
+            raise MalformedJson("A string contains a NUL character or a lone surrogate.")
     elif isinstance(value, dict):
         for name, item in value.items():
             _check(name, depth - 1)

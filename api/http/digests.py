@@ -1,4 +1,4 @@
-"""`Content-Digest` and `Repr-Digest` (RFC 9530): the SHA-256 of bytes, as a client announces it and as we answer it."""
+"""`Content-Digest` and `Repr-Digest` (RFC 9530): parsing, checking and writing SHA-256 digests."""
 
 import base64
 import binascii
@@ -10,34 +10,34 @@ _MEMBER = re.compile(r"\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):\s*(?:;.*)?")
 
 
 def announced(*headers: str | None) -> set[str]:
-    """The SHA-256s, in hex, that digest headers name; other algorithms are ignored, as RFC 9530 says.
+    """The SHA-256 digests in digest headers, in hex. Other algorithms are ignored (RFC 9530).
 
     Raises:
-        BadHeader: one names a SHA-256 that is none.
+        BadHeader: a SHA-256 digest is malformed.
     """
     found = set()
     for member in (member for header in headers if header for member in header.split(",")):
         if member.strip().lower().startswith("sha-256") and (match := _MEMBER.fullmatch(member)) is None:
-            raise BadHeader("Write a digest as 'sha-256=:BASE64:'.")
+            raise BadHeader("The digest header is malformed. Write it as 'sha-256=:BASE64:'.")
         if match := _MEMBER.fullmatch(member):
             try:
                 digest = base64.b64decode(match[1], validate=True)
             except binascii.Error as error:
-                raise BadHeader("The digest is not base64.") from error
+                raise BadHeader("The digest header is malformed: the SHA-256 is not valid base64.") from error
             if len(digest) != 32:
-                raise BadHeader(f"A SHA-256 has 32 bytes, not {len(digest)}.")
+                raise BadHeader(f"The SHA-256 in the digest header has {len(digest)} bytes. It must have 32.")
             found.add(digest.hex())
     return found
 
 
 def require(expected: set[str], sha256: str) -> None:
-    """Refuse bytes that are not those that were announced.
+    """Check received bytes against the digest headers.
 
     Raises:
-        DigestMismatch: with the SHA-256 that was seen.
+        DigestMismatch: a header names another SHA-256.
     """
     if expected - {sha256}:
-        raise DigestMismatch(f"The SHA-256 of the bytes that arrived is {sha256}. Send them again.")
+        raise DigestMismatch(f"The SHA-256 of the received bytes is {sha256}, not that of the header. Send them again.")
 
 
 def header_of(sha256: str) -> str:

@@ -1,4 +1,4 @@
-"""Bytes out: entity tags, conditions, ranges (RFC 9110), and a redirect where the storage serves clients itself."""
+"""Downloads: entity tags, conditional requests and ranges (RFC 9110), and redirects to the storage if it is public."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ ZIP_CHUNK = 2**20
 
 @dataclass(frozen=True)
 class Blob:
-    """Bytes in storage, and how they are served."""
+    """Bytes in storage and how to serve them."""
 
     name: str
     key: str
@@ -36,16 +36,16 @@ class Blob:
 
     @property
     def tag(self) -> str:
-        """Its SHA-256, or where none was kept its place in storage, which is written once."""
+        """The entity tag: the SHA-256, or a hash of the storage key, which is written once, if there is no SHA-256."""
         return f'"{self.sha256 or hashlib.sha256(self.key.encode()).hexdigest()[:32]}"'
 
 
 def serve(request: Request, blob: Blob) -> Response:
-    """The answer to a GET or HEAD of a blob.
+    """The response to a GET or HEAD of a blob.
 
     Raises:
-        RangeNotSatisfiable: the range begins after the end.
-        Internal: the record names bytes that are gone.
+        RangeNotSatisfiable: the range starts after the end.
+        Internal: the bytes are missing from the storage.
     """
     headers = {
         "ETag": blob.tag,
@@ -58,7 +58,7 @@ def serve(request: Request, blob: Blob) -> Response:
     if matches(request.headers.get("if-none-match"), blob.tag):
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":
-        # a HEAD knows no ranges (RFC 9110 section 14.2), and a presigned link is good for a GET only
+        # Range does not apply to HEAD (RFC 9110 section 14.2), and a presigned URL is valid for GET only
         return Response(headers=headers | {"Content-Length": str(blob.size)}, media_type=blob.content_type)
     link = storage().presign(blob.key, LINK_SECONDS, blob.name.rpartition("/")[2], blob.content_type)
     if link is not None:
@@ -71,7 +71,7 @@ def _stream(blob: Blob, span: tuple[int, int] | None, headers: dict[str, str]) -
     try:
         chunks = storage().get(blob.key, start, end)
     except blobs.NotFound as error:
-        raise Internal(f"The bytes of {blob.name} are gone.") from error
+        raise Internal(f"The bytes of {blob.name} are missing from the storage.") from error
     headers["Content-Length"] = str(end - start)
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
@@ -87,10 +87,10 @@ async def _read_ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _range(request: Request, blob: Blob) -> tuple[int, int] | None:
-    """Start and end (not included) of the one range that is asked for.
+    """Start and end (exclusive) of the requested range.
 
-    None sends everything: for no range, several, one of another unit or that makes no sense, and for an `If-Range` that
-    names other bytes (RFC 9110 sections 13.1.5 and 14.2).
+    None means the whole blob: without a range, with several ranges, another unit or an invalid range, and if `If-Range`
+    does not match (RFC 9110 sections 13.1.5 and 14.2).
     """
     found = re.fullmatch(r"bytes\s*=\s*(\d{0,32})\s*-\s*(\d{0,32})\s*", request.headers.get("range", ""))
     condition = request.headers.get("if-range")
@@ -103,12 +103,13 @@ def _range(request: Request, blob: Blob) -> tuple[int, int] | None:
     end = min(blob.size, int(last) + 1) if first and last else blob.size
     if start >= blob.size or (not first and int(last) == 0):
         headers = {"Content-Range": f"bytes */{blob.size}"}
-        raise RangeNotSatisfiable(f"{blob.name} has {blob.size} bytes.", headers=headers)
+        detail = f"The range starts after the end: {blob.name} has {blob.size} bytes."
+        raise RangeNotSatisfiable(detail, headers=headers)
     return start, end
 
 
 def disposition(name: str, inline: bool = False) -> str:
-    """A Content-Disposition that every client understands (RFC 6266)."""
+    """A Content-Disposition header with an ASCII fallback for the file name (RFC 6266)."""
     name = name.rpartition("/")[2]
     plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
     extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"

@@ -1,27 +1,27 @@
-"""Every error that the API answers with, as one tree.
+"""All errors of the API, as one tree.
 
-    ApiError                        status, title, a sentence, perhaps pointers and headers
-    ├── BadRequest              400 the request cannot be read
-    │   ├── MalformedJson           the body is not JSON
-    │   ├── BadHeader               a header cannot be read
-    │   ├── BadCursor               the cursor is not one of ours
-    │   ├── DigestMismatch          the bytes are not those that a digest header names
-    │   └── NoBytes                 an upload without bytes
-    ├── Unauthorised            401 no key, or a key that is not known
-    ├── Forbidden               403 the key has not the scope that this needs
-    ├── NotFound                404 there is no such thing, or it belongs to another key
-    ├── MethodNotAllowed        405
-    ├── Conflict                409 the thing is not in a state that allows it
-    │   └── InFlight                the same Idempotency-Key is being served
-    ├── Gone                    410 it was there, and its time is over
-    ├── TooLarge                413 more bytes than are allowed
-    │   └── QuotaExceeded           more bytes than the key may store
-    ├── UnsupportedMediaType    415 the body is of a type that is not read here
-    ├── RangeNotSatisfiable     416 the range lies outside of the bytes
-    ├── Invalid                 422 the request can be read, and is wrong; lists every problem with its pointer
-    ├── TooMany                 429 a limit of the key is reached
-    ├── Internal                500 a bug of ours
-    ├── Unavailable             503 the database or the storage does not answer
+    ApiError                        status, title, detail; optionally pointers and headers
+    ├── BadRequest              400 the request is malformed
+    │   ├── MalformedJson           the body is not valid JSON
+    │   ├── BadHeader               a header is malformed
+    │   ├── BadCursor               the cursor is not valid
+    │   ├── DigestMismatch          the bytes do not match the digest header
+    │   └── NoBytes                 the upload has no bytes
+    ├── Unauthorised            401 the key is missing or not valid
+    ├── Forbidden               403 the key lacks a scope or a permission
+    ├── NotFound                404 the resource does not exist or belongs to another key
+    ├── MethodNotAllowed        405 the path does not support the method
+    ├── Conflict                409 the state of the resource does not allow the operation
+    │   └── InFlight                another request with the same Idempotency-Key is in progress
+    ├── Gone                    410 the resource has expired and was removed
+    ├── TooLarge                413 the body is too large
+    │   └── QuotaExceeded           the storage quota of the key is used up
+    ├── UnsupportedMediaType    415 the media type of the body is not supported
+    ├── RangeNotSatisfiable     416 the range starts after the end
+    ├── Invalid                 422 values are not valid; lists every problem with its pointer
+    ├── TooMany                 429 a limit of the key or of the address is reached
+    ├── Internal                500 a bug in the service
+    ├── Unavailable             503 the database, the storage or the broker does not answer
     └── InsufficientStorage     507 the storage is full
 
 All of them are sent as `application/problem+json` (RFC 9457).
@@ -32,11 +32,11 @@ from typing import Any, ClassVar
 
 
 class ApiError(Exception):
-    """An answer that is not a success."""
+    """An error response."""
 
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "internal"
-    title: ClassVar[str] = "Something went wrong in the service"
+    title: ClassVar[str] = "Internal error"
 
     def __init__(
         self,
@@ -47,8 +47,10 @@ class ApiError(Exception):
         extra: Mapping[str, Any] | None = None,
     ):
         super().__init__(detail)
-        self.detail, self.errors = detail, tuple(errors)
-        self.headers, self.extra = dict(headers or {}), dict(extra or {})
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
 
     def document(self, request_id: str) -> dict[str, Any]:
         """The problem document."""
@@ -65,138 +67,173 @@ class ApiError(Exception):
 
 
 class BadRequest(ApiError):
-    """The request cannot be read."""
+    """The request is malformed."""
 
-    status, kind, title = 400, "bad-request", "The request cannot be read"
+    status = 400
+    kind = "bad-request"
+    title = "Malformed request"
 
 
 class MalformedJson(BadRequest):
-    """The body is not JSON."""
+    """The body is not valid JSON."""
 
-    kind, title = "malformed-json", "The body is not JSON"
+    kind = "malformed-json"
+    title = "Malformed JSON"
 
 
 class BadHeader(BadRequest):
-    """A header cannot be read."""
+    """A header is malformed."""
 
-    kind, title = "bad-header", "A header cannot be read"
+    kind = "bad-header"
+    title = "Malformed header"
 
 
 class BadCursor(BadRequest):
-    """The cursor is not one of ours."""
+    """The cursor is not valid."""
 
-    kind, title = "bad-cursor", "The cursor is not known"
+    kind = "bad-cursor"
+    title = "Invalid cursor"
 
 
 class DigestMismatch(BadRequest):
-    """The bytes are not those that a digest header names."""
+    """The received bytes do not match the digest header."""
 
-    kind, title = "digest-mismatch", "The bytes are not those that were announced"
+    kind = "digest-mismatch"
+    title = "Digest mismatch"
 
 
 class NoBytes(BadRequest):
-    """An upload without bytes."""
+    """The upload has no bytes."""
 
-    kind, title = "no-bytes", "No bytes were sent"
+    kind = "no-bytes"
+    title = "Empty upload"
 
 
 class Unauthorised(ApiError):
-    """No key, or a key that is not known."""
+    """The key is missing, unknown, expired or revoked."""
 
-    status, kind, title = 401, "unauthorised", "A key is needed"
+    status = 401
+    kind = "unauthorised"
+    title = "A valid key is required"
 
     def __init__(self, detail: str, challenge: str = 'Bearer realm="distillery"'):
         super().__init__(detail, headers={"WWW-Authenticate": challenge})
 
 
 class Forbidden(ApiError):
-    """The key may not do this."""
+    """The key lacks a scope, or would grant more than it has."""
 
-    status, kind, title = 403, "forbidden", "The key may not do this"
+    status = 403
+    kind = "forbidden"
+    title = "The key does not allow this"
 
 
 class NotFound(ApiError):
-    """There is no such thing, or it belongs to another key."""
+    """The resource does not exist, or it belongs to another key."""
 
-    status, kind, title = 404, "not-found", "There is no such thing"
+    status = 404
+    kind = "not-found"
+    title = "Not found"
 
 
 class MethodNotAllowed(ApiError):
-    """The path knows other methods."""
+    """The path does not support this method."""
 
-    status, kind, title = 405, "method-not-allowed", "This method is not allowed here"
+    status = 405
+    kind = "method-not-allowed"
+    title = "Method not allowed"
 
 
 class Conflict(ApiError):
-    """The thing is not in a state that allows it."""
+    """The state of the resource does not allow this operation."""
 
-    status, kind, title = 409, "conflict", "Its state does not allow this"
+    status = 409
+    kind = "conflict"
+    title = "Conflict with the state of the resource"
 
 
 class InFlight(Conflict):
-    """The same Idempotency-Key is being served."""
+    """Another request with the same Idempotency-Key is in progress."""
 
-    kind, title = "in-flight", "The same request is being served"
+    kind = "in-flight"
+    title = "The same request is in progress"
 
 
 class Gone(ApiError):
-    """It was there, and its time is over."""
+    """The resource has expired and was removed."""
 
-    status, kind, title = 410, "gone", "It is no longer kept"
+    status = 410
+    kind = "gone"
+    title = "No longer available"
 
 
 class TooLarge(ApiError):
-    """More bytes than are allowed."""
+    """The body is larger than allowed."""
 
-    status, kind, title = 413, "too-large", "The body is too large"
+    status = 413
+    kind = "too-large"
+    title = "The body is too large"
 
 
 class QuotaExceeded(TooLarge):
-    """More bytes than the key may store."""
+    """The upload does not fit into the storage quota of the key."""
 
-    kind, title = "quota-exceeded", "The key's storage is full"
+    kind = "quota-exceeded"
+    title = "The storage quota of the key is used up"
 
 
 class UnsupportedMediaType(ApiError):
-    """The body is of a type that is not read here."""
+    """The media type of the body is not supported."""
 
-    status, kind, title = 415, "unsupported-media-type", "This type of body is not read here"
+    status = 415
+    kind = "unsupported-media-type"
+    title = "Unsupported media type"
 
 
 class RangeNotSatisfiable(ApiError):
-    """The range lies outside of the bytes."""
+    """The range starts after the end of the file."""
 
-    status, kind, title = 416, "range-not-satisfiable", "The range lies outside of the bytes"
+    status = 416
+    kind = "range-not-satisfiable"
+    title = "Range not satisfiable"
 
 
 class Invalid(ApiError):
-    """The request can be read, and is wrong."""
+    """At least one value in the request is not valid."""
 
-    status, kind, title = 422, "invalid", "The request is wrong"
+    status = 422
+    kind = "invalid"
+    title = "Invalid request"
 
     def __init__(self, errors: Sequence[tuple[str, str]], detail: str = "", hint: str | None = None):
         count = "One value is" if len(errors) == 1 else f"{len(errors)} values are"
-        sentences = (detail or f"{count} wrong.", hint)
+        sentences = (detail or f"{count} not valid.", hint)
         super().__init__(" ".join(filter(None, sentences)), errors=errors)
 
 
 class TooMany(ApiError):
-    """A limit of the key is reached."""
+    """A limit of the key or of the address is reached."""
 
-    status, kind, title = 429, "too-many", "A limit is reached"
+    status = 429
+    kind = "too-many"
+    title = "A limit is reached"
 
 
 class Internal(ApiError):
-    """A bug of ours."""
+    """A bug in the service."""
 
 
 class Unavailable(ApiError):
     """The database, the storage or the broker does not answer."""
 
-    status, kind, title = 503, "unavailable", "A part of the service does not answer"
+    status = 503
+    kind = "unavailable"
+    title = "A part of the service does not answer"
 
 
 class InsufficientStorage(ApiError):
-    """There is no room left in the service's storage; trying again does not help before the operator has made some."""
+    """The storage of the service is full. A retry fails too until the operator has freed some space."""
 
-    status, kind, title = 507, "insufficient-storage", "The storage is full"
+    status = 507
+    kind = "insufficient-storage"
+    title = "The storage is full"

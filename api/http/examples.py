@@ -1,17 +1,17 @@
-"""Examples of answers, by the name of their schema, where the body itself has none. A test holds them to the schemas."""
+"""Examples of response bodies by schema name, for bodies without an own example. A test validates them."""
 
 from typing import Any
 
 BASE = "http://127.0.0.1:8000/v1"
 JOB, KEY = "job_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b", "key_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-BEGUN, ENDED = "2026-11-21T09:00:00Z", "2026-11-21T09:02:10Z"
+STARTED, ENDED = "2026-11-21T09:00:00Z", "2026-11-21T09:02:10Z"
 
 SUMMARY: dict[str, Any] = {
     "id": JOB, "name": "half-lenet", "labels": {"team": "vision"}, "status": "succeeded", "phase": "exporting",
     "stage": "student", "reason": None, "attempt": 1, "priority": 0, "error": None, "retry_of": None, "version": 57,
     "progress": {"stage": "student", "step": 3000, "steps": 3000, "fraction": 1.0, "epoch": 30},
-    "cancel_requested_at": None, "created_at": BEGUN, "started_at": BEGUN, "finished_at": ENDED,
+    "cancel_requested_at": None, "created_at": STARTED, "started_at": STARTED, "finished_at": ENDED,
     "links": {"self": f"{BASE}/jobs/{JOB}", "artifacts": f"{BASE}/jobs/{JOB}/artifacts"},
 }  # fmt: skip
 EVENT: dict[str, Any] = {
@@ -28,15 +28,15 @@ PREVIEW = ARTIFACT | {
     "id": "prv_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b", "name": "samples.png", "content_type": "image/png", "step": 1200,
     "links": {"self": f"{BASE}/jobs/{JOB}/previews/samples.png"},
 }  # fmt: skip
-KEY_SHOWN: dict[str, Any] = {
-    "id": KEY, "name": "ci", "scopes": ["jobs:read", "jobs:write"], "created_at": BEGUN, "expires_at": None,
+KEY_EXAMPLE: dict[str, Any] = {
+    "id": KEY, "name": "ci", "scopes": ["jobs:read", "jobs:write"], "created_at": STARTED, "expires_at": None,
     "revoked_at": None, "last_used_at": ENDED, "previous_until": None, "links": {"self": f"{BASE}/keys/{KEY}"},
     "limits": {
         "upload_bytes": 2**32, "storage_bytes": 2**36, "queued_jobs": 1000, "running_jobs": 4, "job_minutes": 1440,
         "highest_priority": 0, "requests_a_minute": 600,
     },
 }  # fmt: skip
-USED = {"stored_bytes": 2**20, "queued_jobs": 1, "running_jobs": 1, "requests": 12}
+USAGE = {"stored_bytes": 2**20, "queued_jobs": 1, "running_jobs": 1, "requests": 12}
 CATALOGUE = {
     "objectives": {"kd": {"paper": "Hinton et al., 2015", "parameters": {"temperature": {"type": "number"}}}},
     "procedures": {"direct": {}}, "sources": {"dafl": {}}, "transforms": {}, "networks": {"lenet5_half": {}},
@@ -59,10 +59,10 @@ EXAMPLES: dict[str, Any] = {
     "CatalogueBody": CATALOGUE,
     "Alive": {"status": "alive"},
     "Ready": READY,
-    "SecretBody": {"created_at": BEGUN, "previous_until": None},
+    "SecretBody": {"created_at": STARTED, "previous_until": None},
     "UploadEdit": {"name": "digits, second try", "labels": {"team": "vision"}},
-    "KeyBody": KEY_SHOWN,
-    "KeyMade": KEY_SHOWN | {"key": "dsk_" + "x" * 43},
-    "KeyUse": KEY_SHOWN | {"used": USED},
+    "KeyBody": KEY_EXAMPLE,
+    "KeyMade": KEY_EXAMPLE | {"key": "dsk_" + "x" * 43},
+    "KeyUse": KEY_EXAMPLE | {"used": USAGE},
     "KeyEdit": {"name": "ci", "scopes": ["jobs:read"]},
 }

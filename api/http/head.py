@@ -1,11 +1,11 @@
-"""HEAD wherever GET is: the same answer without its body."""
+"""HEAD for every GET route: the same response without its body."""
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadAsGet:
-    """ASGI middleware: a HEAD that no route knows is served as a GET, of which only the head is sent."""
+    """ASGI middleware: handles a HEAD request without a route of its own as a GET, and sends only the headers."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -14,22 +14,22 @@ class HeadAsGet:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self.app(scope, receive, send)
             return
-        refused = False
+        not_allowed = False
 
-        async def unless_refused(message: Message) -> None:
-            nonlocal refused
-            refused = refused or (message["type"] == "http.response.start" and message["status"] == 405)
-            if not refused:
+        async def send_unless_405(message: Message) -> None:
+            nonlocal not_allowed
+            not_allowed = not_allowed or (message["type"] == "http.response.start" and message["status"] == 405)
+            if not not_allowed:
                 await send(message)
 
-        await self.app(scope, receive, unless_refused)
-        if refused:
-            await self._serve(scope, receive, send)
+        await self.app(scope, receive, send_unless_405)
+        if not_allowed:
+            await self._serve_as_get(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_as_get(self, scope: Scope, receive: Receive, send: Send) -> None:
         sent = False
 
-        async def head_alone(message: Message) -> None:
+        async def send_headers_only(message: Message) -> None:
             nonlocal sent
             if message["type"] == "http.response.start":
                 await send(message)
@@ -37,12 +37,12 @@ class HeadAsGet:
                 sent = True
                 await send({"type": "http.response.body", "body": b""})
             if sent and message.get("more_body"):
-                raise ClientDisconnect  # a stream would go on for hours
+                raise ClientDisconnect  # stops a stream, which could last for hours
 
-        asked = {**scope, "method": "GET"}  # the server looks at its own while it sends
+        as_get = {**scope, "method": "GET"}  # a copy: the server reads the method of its own scope while it sends
         try:
-            await self.app(asked, receive, head_alone)
+            await self.app(as_get, receive, send_headers_only)
         except ClientDisconnect:
             return
         finally:
-            scope.update({**asked, "method": "HEAD"})
+            scope.update({**as_get, "method": "HEAD"})

@@ -1,4 +1,4 @@
-"""Absolute addresses of what the API serves, as the client that asks reaches it."""
+"""Absolute URLs of the API, with the scheme and host that the client used."""
 
 from contextvars import ContextVar
 
@@ -7,15 +7,15 @@ _base: ContextVar[str] = ContextVar("base", default="")
 
 
 def set_base(url: str) -> None:
-    """Set the scheme and host of the request that is being served."""
+    """Set the scheme and host of the current request."""
     _base.set(url.rstrip("/"))
 
 
 def current_base() -> str:
-    """The scheme and host of the request that is being served."""
+    """The scheme and host of the current request."""
     return _base.get()
 
 
 def link(path: str) -> str:
-    """The address of a path under the prefix: `link("/jobs/job_…")`."""
+    """The URL of a path below the prefix: `link("/jobs/job_…")`."""
     return f"{_base.get()}{PREFIX}{path}"

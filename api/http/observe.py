@@ -1,4 +1,4 @@
-"""What is seen of every request from outside: an id, one line in the log, two figures, and no exception."""
+"""Middleware for observability: request ids, access log, request metrics and unhandled exceptions."""
 
 import re
 import time
@@ -13,8 +13,10 @@ from api.http.errors import Internal
 from api.http.links import PREFIX, set_base
 from api.http.problem_documents import respond
 
-REQUESTS = Counter("distillery_http_requests", "Requests answered.", ["method", "route", "status"])
-SECONDS = Histogram("distillery_http_request_seconds", "Seconds until the last byte of an answer.", ["method", "route"])
+REQUESTS = Counter("distillery_http_requests", "HTTP requests.", ["method", "route", "status"])
+SECONDS = Histogram(
+    "distillery_http_request_seconds", "Seconds until the last byte of a response.", ["method", "route"]
+)
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_CLOSED = 499
 
@@ -24,8 +26,8 @@ log = structlog.get_logger("api")
 class Observe:
     """ASGI middleware around the whole app.
 
-    A request id comes from `X-Request-ID` or is made; it is in the answer's header, in every problem and in every log
-    line. An exception that nobody handled becomes a 500 that tells nothing of the inside.
+    The request id comes from `X-Request-ID` or is generated. It is in the response header, in every problem document and
+    in every log line. An unhandled exception becomes a 500 without internal details.
     """
 
     def __init__(self, app: ASGIApp):
@@ -39,9 +41,11 @@ class Observe:
         request.state.request_id = request_id = _request_id(request)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         set_base(str(request.base_url))
-        started, status, streamed = time.perf_counter(), 0, False
+        started = time.perf_counter()
+        status = 0
+        streamed = False
 
-        async def watched(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status, streamed
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -55,27 +59,27 @@ class Observe:
             await send(message)
 
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
             status = status or CLIENT_CLOSED
         except Exception:
             log.exception("request_failed", path=scope["path"])
             if not status:
-                error = Internal("The service failed; the request id names this in its log.")
-                await respond(request, error)(scope, receive, watched)
+                error = Internal("The service failed. Report the request id to its operator, who finds it in the log.")
+                await respond(request, error)(scope, receive, send_with_headers)
         finally:
-            _note(scope, status or CLIENT_CLOSED, time.perf_counter() - started, streamed)
+            _record(scope, status or CLIENT_CLOSED, time.perf_counter() - started, streamed)
             structlog.contextvars.unbind_contextvars("request_id")
 
 
 def _rate_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """How the key stands, once the request was known to be its own."""
+    """Rate limit headers; empty until the request is authenticated."""
     found = scope.get("state", {}).get("rate") or {}
     return [(name.lower().encode(), value.encode()) for name, value in found.items()]
 
 
 def current_request_id() -> str | None:
-    """The id of the request that is being served."""
+    """The id of the current request."""
     found: str | None = structlog.contextvars.get_contextvars().get("request_id")
     return found
 
@@ -85,14 +89,14 @@ def _request_id(request: Request) -> str:
     return given if ACCEPTABLE_ID.fullmatch(given) else uuid6.uuid7().hex
 
 
-def _note(scope: Scope, status: int, seconds: float, streamed: bool) -> None:
-    # the template of the path, never the path: a label must have few values
+def _record(scope: Scope, status: int, seconds: float, streamed: bool) -> None:
+    # label with the route template, not the path, to keep the number of label values small
     route = getattr(scope.get("route"), "path", "none")
     if route != "none" and scope["path"].startswith(f"{PREFIX}/"):
-        route = f"{PREFIX}{route}"  # which the framework leaves out
+        route = f"{PREFIX}{route}"  # FastAPI's route path lacks the prefix
     method = scope["method"] if scope["method"] in _METHODS else "other"
     REQUESTS.labels(method, route, str(status)).inc()
-    if not streamed:  # how long somebody listens is no latency
+    if not streamed:  # the duration of an event stream is not a latency
         SECONDS.labels(method, route).observe(seconds)
     key = scope.get("state", {}).get("key_id")
     log.info(

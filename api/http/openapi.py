@@ -1,5 +1,4 @@
-"""The API's description of itself: what the framework makes, with errors under the type that they are sent with, and an
-example for every answer."""
+"""The OpenAPI document: FastAPI's own, with the media type of errors corrected and an example for every body."""
 
 from functools import lru_cache
 from typing import Any
@@ -7,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.http.bodies import Shown
+from api.http.bodies import ResponseBody
 from api.http.errors import ApiError, Internal, Invalid
 from api.http.examples import EXAMPLES
 from api.http.problem_documents import MEDIA_TYPE
@@ -16,7 +15,7 @@ REQUEST_ID = "0190f3a2b4c87d1e9f00a1b2c3d4e5f6"
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The document, made once."""
+    """The OpenAPI document, built once."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title,
@@ -30,8 +29,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for path in schema["paths"].values():
             for operation in path.values():
                 schemas = schema["components"]["schemas"]
-                for status, answer in operation["responses"].items():
-                    _complete(status, answer.get("content", {}), schemas)
+                for status, response in operation["responses"].items():
+                    _complete(status, response.get("content", {}), schemas)
                 _complete("", operation.get("requestBody", {}).get("content", {}), schemas)
         app.openapi_schema = schema
     return app.openapi_schema
@@ -51,7 +50,7 @@ def _complete(status: str, content: dict[str, Any], schemas: dict[str, Any]) -> 
 
 
 def example_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
-    """The example of a body: its own, or a page or list of those of its items; None if there is none."""
+    """The example of a schema: its own, or a page or list with the example of its items; None if there is none."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         schema = schemas[name]
@@ -70,8 +69,8 @@ def example_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
 
 @lru_cache(maxsize=1)
 def known_examples() -> dict[str, Any]:
-    """Examples by the name of their schema; the framework leaves out what is null in those of the models."""
-    found, bodies = dict(EXAMPLES), [Shown]
+    """Examples by schema name. Those of the models are read here because FastAPI drops their null values."""
+    found, bodies = dict(EXAMPLES), [ResponseBody]
     while bodies:
         body = bodies.pop()
         bodies += body.__subclasses__()
@@ -82,7 +81,7 @@ def known_examples() -> dict[str, Any]:
 
 
 def example_of_error(status: int) -> dict[str, Any]:
-    """A problem document of a status."""
+    """An example problem document for a status."""
     kind = next((one for one in ApiError.__subclasses__() if one.status == status), Internal)
     if kind is Invalid:
         errors = [("/objectives/1/temperature", "must be greater than 0, not -1")]

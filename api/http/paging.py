@@ -1,4 +1,4 @@
-"""Pages of a list, newest first, by an opaque cursor over the key of the last row (never an offset)."""
+"""Keyset pagination, newest first: an opaque cursor holds the id of the last row (no offsets)."""
 
 import base64
 import re
@@ -10,27 +10,28 @@ from pydantic import Field
 from sqlalchemy import ColumnElement, Select, exists, func
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from api.http.bodies import Shown
+from api.http.bodies import ResponseBody
 from api.http.errors import BadCursor, Invalid
 from models.database import Record
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 LABEL_NAME = re.compile(r"[^:\0]{1,63}")
-MOST = 200
+BAD_CURSOR = "The cursor is not valid. Send the 'next_cursor' of the previous page, or no cursor."
+MAX_LIMIT = 200
 """Largest page."""
 
 
-class Page(Shown, Generic[T]):
-    """Some of a list, newest first."""
+class Page(ResponseBody, Generic[T]):
+    """One page of a list."""
 
-    data: list[T] = Field(description="The newest first.")
-    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one.")
+    data: list[T] = Field(description="Entries of this page, in the order that the operation states.")
+    next_cursor: str | None = Field(description="Value of `cursor` for the next page; null on the last page.")
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which page is asked for, and of which rows."""
+    """The requested page and filters of a list."""
 
     limit: int
     cursor: str | None
@@ -45,7 +46,7 @@ class Window:
         id_of: InstrumentedAttribute[str],
         show: Callable[[R], T],
     ) -> Page[T]:
-        """The page of a query that this window shows."""
+        """The requested page of a query."""
         if self.cursor is not None:
             query = query.where(id_of < decode(self.cursor))
         rows = session.scalars(query.order_by(id_of.desc()).limit(self.limit + 1)).all()
@@ -55,12 +56,12 @@ class Window:
         return Page(data=[show(row) for row in shown], next_cursor=cursor)
 
     def within(self, created_at: InstrumentedAttribute[float]) -> list[ColumnElement[bool]]:
-        """The conditions that rows were created in the time asked for."""
+        """SQL conditions for the requested range of creation times."""
         after = [] if self.created_after is None else [created_at >= self.created_after]
         return after + ([] if self.created_before is None else [created_at < self.created_before])
 
     def labelled(self, session: Session, labels: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
-        """The conditions that rows carry the labels asked for."""
+        """SQL conditions for the requested labels."""
         each = func.jsonb_each_text if session.get_bind().dialect.name == "postgresql" else func.json_each
         conditions: list[ColumnElement[bool]] = []
         for name, value in self.labels:
@@ -70,42 +71,42 @@ class Window:
 
 
 def encode(last: str) -> str:
-    """The cursor after a row."""
+    """The cursor that continues after a row."""
     return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
 def decode_text(cursor: str) -> str:
-    """What `encode` was given.
+    """The text that `encode` was called with.
 
     Raises:
-        BadCursor: it was not made by `encode`.
+        BadCursor: the cursor does not come from `encode`.
     """
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except ValueError as error:
-        raise BadCursor("Send a cursor as 'next_cursor' gave it, or none.") from error
+        raise BadCursor(BAD_CURSOR) from error
 
 
 def decode(cursor: str) -> str:
-    """The id of the row that a cursor was made after.
+    """The row id that a cursor holds.
 
     Raises:
-        BadCursor: it is not one of ours.
+        BadCursor: the cursor does not hold an id.
     """
     last = decode_text(cursor)
     if not re.fullmatch(r"[a-z]+_[0-9a-f]{1,40}", last):
-        raise BadCursor("Send a cursor as 'next_cursor' gave it, or none.")
+        raise BadCursor(BAD_CURSOR)
     return last
 
 
 def parse_labels(given: list[str]) -> tuple[tuple[str, str], ...]:
-    """`name:value` texts as pairs.
+    """Parse `name:value` texts into pairs.
 
     Raises:
-        Invalid: one is not of that form.
+        Invalid: a text has another form.
     """
     pairs = [text.partition(":") for text in given]
     if not all(LABEL_NAME.fullmatch(name) and colon and "\0" not in value for name, colon, value in pairs):
-        raise Invalid([("label", "must be of the form name:value")])
+        raise Invalid([("label", "must have the form name:value")])
     return tuple((name, value) for name, _, value in pairs)

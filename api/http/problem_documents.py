@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): how they look, and how every error becomes one, the framework's own included."""
+"""Problem documents (RFC 9457): their schema, and exception handlers that turn every error into one."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,11 +36,11 @@ MEDIA_TYPE = "application/problem+json"
 EVERYWHERE = (401, 403, 429, 500, 503)
 
 
-class Pointed(BaseModel):
-    """One thing that is wrong with a request."""
+class PointedError(BaseModel):
+    """One value that is not valid."""
 
     pointer: str = Field(description="JSON pointer (RFC 6901) into the body, or the name of a parameter.")
-    message: str = Field(description="What is wrong with it.")
+    message: str = Field(description="What is wrong with the value.")
 
 
 class ProblemBody(BaseModel):
@@ -50,21 +50,21 @@ class ProblemBody(BaseModel):
         json_schema_extra={
             "example": {
                 "type": "urn:distillery:problem:invalid",
-                "title": "The request is wrong",
+                "title": "Invalid request",
                 "status": 422,
-                "detail": "One value is wrong.",
+                "detail": "One value is not valid.",
                 "request_id": "0190f3a2b4c87d1e9f00a1b2c3d4e5f6",
                 "errors": [{"pointer": "/objectives/1/temperature", "message": "Input should be greater than 0"}],
             }
         }
     )
 
-    type: str = Field(description="A URI that names this kind of problem.")
-    title: str = Field(description="What kind of problem this is.")
-    status: int = Field(description="The status of the answer.")
-    detail: str = Field(description="What is wrong this time, and what to do.")
-    request_id: str = Field(description="Names this request in the service's log.")
-    errors: list[Pointed] | None = Field(None, description="All that is wrong, where there is something to point at.")
+    type: str = Field(description="URI of the problem type.")
+    title: str = Field(description="Summary of the problem type.")
+    status: int = Field(description="HTTP status of the response.")
+    detail: str = Field(description="What is wrong with this request and what to do.")
+    request_id: str = Field(description="Id of this request in the service's log.")
+    errors: list[PointedError] | None = Field(None, description="Every value that is not valid, if there are any.")
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -84,7 +84,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of an operation, for its `responses`; 401, 403, 429, 500 and 503 belong to all of them."""
+    """The error responses of an operation, for its `responses`. 401, 403, 429, 500 and 503 are always included."""
     titles = {cls.status: cls.title for cls in ApiError.__subclasses__()} | {500: Internal.title}
     return {
         status: {"model": ProblemBody, "description": titles[status]} for status in sorted({*statuses, *EVERYWHERE})
@@ -92,7 +92,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def pointers(errors: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(pointer, message) of the framework's errors; a parameter is named, a place in the body has a JSON pointer."""
+    """(pointer, message) of FastAPI's validation errors: a JSON pointer into the body, or the name of a parameter."""
     found = []
     for error in errors:
         where, *path = error["loc"]
@@ -106,13 +106,13 @@ def pointers(errors: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def respond(request: Request, error: ApiError) -> JSONResponse:
-    """The answer that tells of an error."""
+    """The problem document of an error, as a response."""
     document = error.document(getattr(request.state, "request_id", ""))
     return JSONResponse(document, error.status, error.headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the app a problem document, the framework's own included."""
+    """Register exception handlers that turn every error into a problem document, FastAPI's own errors included."""
 
     def on_api_error(request: Request, error: ApiError) -> JSONResponse:
         return respond(request, error)
@@ -129,9 +129,8 @@ def install(app: FastAPI) -> None:
     def on_storage(request: Request, error: blobs.StorageError) -> JSONResponse:
         if isinstance(error, blobs.Full):
             structlog.get_logger(__name__).error("storage_full", key=error.key)
-            return respond(
-                request, InsufficientStorage("The service's storage is full. Tell its operator to make room.")
-            )
+            detail = "The storage of the service is full. Ask its operator to free some space."
+            return respond(request, InsufficientStorage(detail))
         return respond(request, unavailable("storage"))
 
     app.add_exception_handler(ApiError, on_api_error)  # type: ignore[arg-type]
@@ -139,13 +138,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http)  # type: ignore[arg-type]
     app.add_exception_handler(OperationalError, on_database)
     app.add_exception_handler(InterfaceError, on_database)
-    app.add_exception_handler(InternalError, on_database)  # Postgres has closed a transaction that was idle for long
+    app.add_exception_handler(InternalError, on_database)  # Postgres closed an idle transaction
     app.add_exception_handler(PoolTimeout, on_database)
     app.add_exception_handler(blobs.Unavailable, on_storage)  # type: ignore[arg-type]
 
 
 def unavailable(part: str) -> Unavailable:
-    """A part of the service does not answer; the client may try again."""
+    """The error for a database or storage that does not answer; the client may retry."""
     return Unavailable(f"The {part} does not answer. Try again in a few seconds.", headers={"Retry-After": "5"})
 
 
@@ -153,21 +152,21 @@ def _translated(request: Request, error: HTTPException) -> ApiError:
     headers = dict(error.headers or {})
     path = request.url.path
     if error.status_code == 404:
-        return NotFound(f"There is nothing at {path}.", headers=headers)
+        return NotFound(f"The path {path} does not exist.", headers=headers)
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_methods_of(request)) or headers.get("Allow", "")
-        detail = f"{request.method} is not allowed at {path}; allowed is {headers.get('Allow', 'another method')}."
+        detail = f"{path} does not support {request.method}. Use one of: {headers.get('Allow', 'another method')}."
         return MethodNotAllowed(detail, headers=headers)
     known = _BY_STATUS.get(error.status_code)
     if known is None or known is Unauthorised:
-        return Internal("The request could not be served.")
+        return Internal("The service could not handle the request.")
     return known(str(error.detail), headers=headers)
 
 
 def _methods_of(request: Request) -> list[str]:
-    """Every method that is known at the path of a request; the framework names those of one route alone.
+    """All methods of the request's path, for the Allow header; Starlette names only those of one route.
 
-    A path that is written out in the document is matched before those with parameters, as OpenAPI has it.
+    Paths without parameters are matched before those with parameters, as OpenAPI specifies.
     """
     documented = request.app.openapi()["paths"]
     path = request.url.path

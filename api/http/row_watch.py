@@ -1,4 +1,4 @@
-"""Waiting for rows to change: one poller a process feeds all who wait."""
+"""Waiting for rows to change: one poller per process wakes all waiting requests."""
 
 import asyncio
 from collections import defaultdict
@@ -14,18 +14,18 @@ from models.records import Dataset, File, Inspection, Job, Teacher
 
 Watched = type[Job] | type[Teacher] | type[Dataset] | type[File] | type[Inspection]
 Token = tuple[Any, ...]
-"""What of a row is compared: it differs whenever a reader could see a change."""
+"""Columns of a row that are compared. They differ whenever a reader can see a change."""
 
 log = structlog.get_logger("api")
 
 
 def token_of(record: Job | Teacher | Dataset | File | Inspection) -> Token:
-    """The token of a row as it was read."""
+    """The token of a row."""
     return (record.version, record.event_seq) if isinstance(record, Job) else (record.status,)
 
 
 class RowWatch:
-    """Wakes those who wait for a row, a quarter of a second after it changed at the latest."""
+    """Wakes the requests that wait for a row, at most `poll_seconds` after the row has changed."""
 
     def __init__(self, poll_seconds: float = 0.25):
         self._poll_seconds = poll_seconds
@@ -34,10 +34,11 @@ class RowWatch:
         self.closing = False
 
     async def changed(self, record: Watched, identifier: str, seen: Token, seconds: float) -> None:
-        """Return when the row's token is no longer `seen`, after so many seconds, or when the process is to end."""
+        """Return when the row's token is no longer `seen`, after `seconds`, or when the process shuts down."""
         if self.closing or seconds <= 0:
             return
-        row, future = (record, identifier), asyncio.get_running_loop().create_future()
+        row = (record, identifier)
+        future = asyncio.get_running_loop().create_future()
         self._waiting[row][future] = seen
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
@@ -52,7 +53,7 @@ class RowWatch:
                 del self._waiting[row]
 
     def close(self) -> None:
-        """Send everybody home, and let nobody wait any more."""
+        """Wake all waiting requests and let later calls of `changed` return at once."""
         self.closing = True
         for waiting in self._waiting.values():
             _wake(waiting)
@@ -63,7 +64,7 @@ class RowWatch:
             try:
                 tokens = await asyncio.to_thread(_tokens, list(self._waiting))
             except SQLAlchemyError as error:
-                log.warning("watch_failed", error=type(error).__name__)  # those who wait go on waiting
+                log.warning("watch_failed", error=type(error).__name__)  # try again at the next poll
                 continue
             for row, waiting in self._waiting.items():
                 token = tokens.get(row)

@@ -1,4 +1,4 @@
-"""The uploads that a spec names, and the jobs whose students are to teach."""
+"""Inputs of a job: the uploads that a spec names, and the jobs whose students it uses as teachers."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ Upload = Teacher | Dataset | File
 
 
 class Inputs:
-    """The uploads that a spec names, and the students of jobs that it does, as they are now.
+    """The current rows of the uploads and the students of jobs that a spec names.
 
-    With `lock`, they stay so until the transaction ends: an inspection that ends meanwhile waits, and then sees the job.
+    With `lock`, the rows are locked until the transaction ends: an inspection that ends meanwhile waits, then sees the job.
 
     Raises:
-        Invalid: one does not exist, belongs to another key, was rejected, or is of a job that has no student to teach.
+        Invalid: an input does not exist, belongs to another key or was rejected, or its job has no student to use.
     """
 
     def __init__(self, session: Session, key_id: str, spec: JobSpec, lock: bool = False):
@@ -38,7 +38,8 @@ class Inputs:
             *((one.pointer, File, one.id) for one in files),
         ]
         self.files = [one.pointer for one in files]
-        self.teachers, self.found = list(teachers), dict[str, Upload | Student]()
+        self.teachers = list(teachers)
+        self.found: dict[str, Upload | Student] = {}
         problems: list[tuple[str, str]] = []
         for pointer, record, identifier in wanted:
             if identifier is None:
@@ -49,24 +50,24 @@ class Inputs:
             found = session.scalar(query.with_for_update(read=True) if lock else query)
             known = Student.of(session, found) if isinstance(found, Job) else found
             if not isinstance(known, Upload | Student):
-                problems.append((pointer, f"there is no {record.__name__.lower()} {identifier}"))
-            elif refusal := _refusal(known):
-                problems.append((pointer, refusal))
+                problems.append((pointer, f"the {record.__name__.lower()} {identifier} does not exist"))
+            elif reason := _unusable_reason(known):
+                problems.append((pointer, reason))
             else:
                 self.found[pointer] = known
         if problems:
             raise Invalid(problems)
 
     def waits_for(self) -> str | None:
-        """A sentence on what a job with these inputs waits for; None if it may begin."""
-        waiting = [f"waits for {what}" for one in self.found.values() if (what := _awaited(one))]
+        """What a job with these inputs waits for, as text; None if all inputs are ready."""
+        waiting = [f"waits for {what}" for one in self.found.values() if (what := _waits_for(one))]
         return "; ".join(dict.fromkeys(waiting)) or None
 
     def resolved(self, spec: JobSpec) -> dict[str, Any]:
-        """The spec with every default written out, checked against what the inspections found.
+        """The spec with every default written out, checked against the findings of its inputs.
 
         Raises:
-            Invalid: with all that is wrong.
+            Invalid: the spec cannot work; lists every problem.
         """
         facts = self.facts()
         resolved = resolve(spec, facts)
@@ -76,7 +77,7 @@ class Inputs:
         return resolved
 
     def facts(self) -> Facts:
-        """What is known of the inputs."""
+        """The findings of the inputs."""
         dataset, evaluation = map(self.found.get, ("/dataset", "/evaluation/dataset"))
         return Facts.of(
             {pointer: one for pointer in self.teachers if isinstance(one := self.found[pointer], Teacher | Student)},
@@ -86,16 +87,16 @@ class Inputs:
         )
 
 
-def _refusal(one: Upload | Student) -> str | None:
+def _unusable_reason(one: Upload | Student) -> str | None:
     if isinstance(one, Student):
         return one.refusal()
     rejected = one.status == UploadStatus.REJECTED
-    return f"{one.id} was rejected by its inspection: upload it again" if rejected else None
+    return f"the inspection rejected {one.id}: upload other bytes" if rejected else None
 
 
-def _awaited(one: Upload | Student) -> str | None:
+def _waits_for(one: Upload | Student) -> str | None:
     if isinstance(one, Student):
         return f"the end of {one.id}" if one.waits else None
-    awaited = {UploadStatus.WAITING: "the bytes of", UploadStatus.INSPECTING: "the inspection of"}
-    what = awaited.get(UploadStatus(one.status))
+    open_states = {UploadStatus.WAITING: "the bytes of", UploadStatus.INSPECTING: "the inspection of"}
+    what = open_states.get(UploadStatus(one.status))
     return f"{what} {one.id}" if what else None

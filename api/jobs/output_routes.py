@@ -23,16 +23,16 @@ from models.records import Artifact, Preview
 
 router = APIRouter(prefix="/jobs/{identifier}", tags=["jobs"], route_class=StrictRoute)
 
-FileName = Annotated[str, Path(max_length=255, description="As the list names it.")]
-Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="The attempt's number.")]
+FileName = Annotated[str, Path(max_length=255, description="Name of the file, from the list.")]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="Number of the attempt.")]
 After = Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events with a number above this.")]
-Limit = Annotated[int, Query(ge=1, description="How many at most; more than 1000 are 1000.")]
-Cursor = Annotated[str | None, Query(max_length=400, description="`next_cursor` of the page before.")]
+Limit = Annotated[int, Query(ge=1, description="Largest number of entries; values above 1000 mean 1000.")]
+Cursor = Annotated[str | None, Query(max_length=400, description="`next_cursor` of the previous page.")]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"description": "The bytes.", "content": {"application/octet-stream": BINARY}},
-    206: {"description": "The range that was asked for.", "content": {"application/octet-stream": BINARY}},
-    307: {"description": "Where the storage serves the bytes itself."},
+    206: {"description": "The requested range.", "content": {"application/octet-stream": BINARY}},
+    307: {"description": "Redirect to the storage, if clients can reach it."},
     **NOT_MODIFIED,
     **problems(404, 410, 416, 422),
 }
@@ -40,13 +40,14 @@ RANGE_HEADERS = [
     {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": about}
     for name, about in (
         ("Range", "One range of bytes: `bytes=0-99`."),
-        ("If-Range", "The `ETag` that the range belongs to; other bytes are sent whole."),
+        ("If-Range", "`ETag` that the range applies to. If it does not match, the whole file is sent."),
     )
 ]
 STREAM = {
-    "description": "A page, or with `Accept: text/event-stream` a stream. Its messages are of the event's type with its "
-    "number as `id`; those of type `metrics` have no id and hold the newest figures. A comment every 15 seconds of "
-    "silence keeps it open, and it ends with the job.",
+    "description": "A page, or with `Accept: text/event-stream` a stream of server-sent events. The type of a message is "
+    "the type of the event, its `id` is the number of the event. Messages of type `metrics` have no id and hold the "
+    "newest value of every metric. After 15 seconds without a message a comment is sent to keep the connection open. "
+    "The stream ends with the job.",
     "content": {
         "text/event-stream": {
             "schema": {"type": "string"},
@@ -55,7 +56,7 @@ STREAM = {
         }
     },
 }
-SHAPE = {"parameters": RANGE_HEADERS}
+RANGE_PARAMETERS = {"parameters": RANGE_HEADERS}
 
 
 def current_feeds(request: Request) -> Feeds:
@@ -69,11 +70,11 @@ CurrentFeeds = Annotated[Feeds, Depends(current_feeds)]
 
 @router.get(
     "/events",
-    summary="List a job's events, or follow them",
+    summary="List or follow a job's events",
     operation_id="list_events",
     response_model=Page[EventBody],
     responses=problems(400, 404, 422)
-    | {200: STREAM, 204: {"description": "The job has ended, and has no event after that one: do not come again."}},
+    | {200: STREAM, 204: {"description": "The job has ended and has no later event: do not reconnect."}},
 )
 async def list_events(
     key: JobsRead,
@@ -83,25 +84,25 @@ async def list_events(
     limit: Limit = 200,
     cursor: Cursor = None,
     accept: Annotated[str, Header(description="`text/event-stream` follows the job until it has ended.")] = "",
-    last_event_id: Annotated[str | None, Header(description="Go on after this event.")] = None,
+    last_event_id: Annotated[str | None, Header(description="Number of the last event received.")] = None,
 ) -> Any:
-    """Oldest first. As server-sent events, `Last-Event-ID` goes on without gap or repeat; messages of type `metrics`
-    carry the newest figures."""
+    """Oldest first. As server-sent events, `Last-Event-ID` continues without gaps or repeats; messages of type `metrics`
+    hold the newest value of every metric."""
     if "text/event-stream" not in accept:
         return await run_in_threadpool(outputs.events, key, identifier, after, min(limit, 1000), cursor)
     if last_event_id is not None:
         if not re.fullmatch(r"\d{1,9}", last_event_id):
-            raise BadHeader("Last-Event-ID must be the number of an event.")
+            raise BadHeader("Last-Event-ID must be the number of an event: its 'seq'.")
         after = int(last_event_id)
-    if await run_in_threadpool(outputs.is_told, key, identifier, after):
-        return Response(status_code=204)  # which is how a browser's EventSource is told not to come again
+    if await run_in_threadpool(outputs.has_no_more, key, identifier, after):
+        return Response(status_code=204)  # stops a browser's EventSource from reconnecting
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return EventSourceResponse(stream(feeds, key, identifier, after), headers=headers)
 
 
 @router.get(
     "/metrics",
-    summary="List a job's figures",
+    summary="List a job's metrics",
     operation_id="list_metrics",
     response_model=Page[MetricBody],
     responses=problems(400, 404, 422),
@@ -111,13 +112,15 @@ def list_metrics(
     identifier: Identifier,
     name: Annotated[
         list[Annotated[str, Query(max_length=128, pattern=r"^[^\x00]*$")]] | None,
-        Query(max_length=100, description="Only these series; may be repeated."),
+        Query(max_length=100, description="Only metrics with this name. May be repeated."),
     ] = None,
     after: Annotated[int | None, Query(ge=-1, le=2**31 - 1, description="Only steps above this.")] = None,
-    limit: Annotated[int, Query(ge=1, description="How many at most; more than 10,000 are 10,000.")] = 1000,
+    limit: Annotated[
+        int, Query(ge=1, description="Largest number of entries; values above 10,000 mean 10,000.")
+    ] = 1000,
     cursor: Cursor = None,
 ) -> Page[MetricBody]:
-    """In order of name and step. A value that was infinite or not a number is null."""
+    """Ordered by name and step. Infinite values and NaN are null."""
     return outputs.metrics(key, identifier, name or [], after, min(limit, 10_000), cursor)
 
 
@@ -129,7 +132,7 @@ def list_metrics(
     responses=problems(404, 422),
 )
 def list_previews(key: JobsRead, identifier: Identifier) -> Page[PreviewBody]:
-    """Pictures of the newest attempt, visible while it runs and after it failed."""
+    """Preview images, newest step first. They are available while the job runs, and also if it fails."""
     return outputs.previews(key, identifier)
 
 
@@ -141,7 +144,7 @@ def list_previews(key: JobsRead, identifier: Identifier) -> Page[PreviewBody]:
     responses=problems(404, 422),
 )
 def list_artifacts(key: JobsRead, identifier: Identifier) -> Page[ArtifactBody]:
-    """By name; none before the job has succeeded, then all, until `artifacts_expire_at` if the job has one."""
+    """Ordered by name. Artifacts appear when the job has succeeded, and are removed at `artifacts_expire_at` if it is set."""
     return outputs.artifacts(key, identifier)
 
 
@@ -150,10 +153,11 @@ def list_artifacts(key: JobsRead, identifier: Identifier) -> Page[ArtifactBody]:
     summary="Download all artifacts",
     operation_id="download_artifacts",
     response_class=Response,
-    responses=problems(404, 409, 410, 422) | {200: {"description": "A zip.", "content": {"application/zip": BINARY}}},
+    responses=problems(404, 409, 410, 422)
+    | {200: {"description": "A zip file.", "content": {"application/zip": BINARY}}},
 )
 def download_all(key: JobsRead, identifier: Identifier) -> Response:
-    """One zip, uncompressed."""
+    """All artifacts in one uncompressed zip file."""
     job, blobs = outputs.all_artifacts(key, identifier)
     headers = {"Content-Disposition": disposition(f"{job.name}.zip"), "Cache-Control": "private, no-cache"}
     return StreamingResponse(zipped(blobs), headers=headers, media_type="application/zip")
@@ -172,12 +176,12 @@ def download_all(key: JobsRead, identifier: Identifier) -> Response:
     operation_id="download_artifact",
     response_class=Response,
     responses=DOWNLOAD,
-    openapi_extra=SHAPE,
+    openapi_extra=RANGE_PARAMETERS,
 )
 def download_artifact(
     key: JobsRead, identifier: Identifier, name: FileName, request: Request, if_none_match: IfNoneMatch = None
 ) -> Response:
-    """`ETag` is the SHA-256. One `Range` is served, `If-Range` and `If-None-Match` are honoured."""
+    """`ETag` is the SHA-256. Supports a single `Range`, `If-Range` and `If-None-Match`."""
     return serve(request, outputs.blob(Artifact, key, identifier, name))
 
 
@@ -194,12 +198,12 @@ def download_artifact(
     operation_id="download_log",
     response_class=Response,
     responses=DOWNLOAD,
-    openapi_extra=SHAPE,
+    openapi_extra=RANGE_PARAMETERS,
 )
 def download_log(
     key: JobsRead, identifier: Identifier, number: Number, request: Request, if_none_match: IfNoneMatch = None
 ) -> Response:
-    """What the engine wrote, once the attempt has ended, however it ended."""
+    """The engine's standard error. Available once the attempt has ended, with any outcome."""
     return serve(request, outputs.attempt_log(key, identifier, number))
 
 
@@ -216,10 +220,10 @@ def download_log(
     operation_id="download_preview",
     response_class=Response,
     responses=DOWNLOAD,
-    openapi_extra=SHAPE,
+    openapi_extra=RANGE_PARAMETERS,
 )
 def download_preview(
     key: JobsRead, identifier: Identifier, name: FileName, request: Request, if_none_match: IfNoneMatch = None
 ) -> Response:
-    """As an artifact is downloaded."""
+    """Like the download of an artifact."""
     return serve(request, outputs.blob(Preview, key, identifier, name))

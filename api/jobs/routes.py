@@ -5,13 +5,22 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import CurrentWatch, CurrentWindow, IdempotencyKey, Identifier, JobsRead, JobsWrite, Wait, Wish
+from api.dependencies import (
+    CurrentWatch,
+    CurrentWindow,
+    IdempotencyKey,
+    Identifier,
+    JobsRead,
+    JobsWrite,
+    RequestedWait,
+    Wait,
+)
 from api.http.bodies import StrictRoute
-from api.http.conditional import NOT_MODIFIED, IfNoneMatch, applied, conditional
+from api.http.conditional import NOT_MODIFIED, IfNoneMatch, conditional, confirm_wait
 from api.http.paging import Page
 from api.http.problem_documents import problems
 from api.jobs import service, submission, validation
-from api.jobs.news import fresh, tag_of
+from api.jobs.long_poll import tag_of, wait_for_change
 from api.jobs.schemas import JobBody, JobSummary, Validated
 from models.spec.job_spec import JobSpec
 from models.status import JobStatus
@@ -43,26 +52,30 @@ Spec = Annotated[JobSpec, Body(examples=EXAMPLES)]
     response_model=JobBody,
     responses=problems(400, 409, 413, 415, 422, 429),
 )
-async def submit(key: JobsWrite, spec: Spec, promised: IdempotencyKey, request: Request, response: Response) -> JobBody:
-    """Queue a distillation. What can be known to be wrong is a 422 at once; networks are built and checked seconds
-    later. With an `Idempotency-Key`, the same key and body give the same job, however often they are sent."""
-    asked = await request.json()
-    made = submission.promise(promised, asked)
-    return _accepted(response, *await run_in_threadpool(submission.submit, key, spec, asked, made))
+async def submit(
+    key: JobsWrite, spec: Spec, idempotency_key: IdempotencyKey, request: Request, response: Response
+) -> JobBody:
+    """Queue a distillation. Values that are not valid are a 422 at once; an inspect worker builds and checks the networks
+    seconds later. Repeated requests with the same `Idempotency-Key` and body return the same job."""
+    body = await request.json()
+    idempotent = submission.idempotent_request(idempotency_key, body)
+    return _accepted(response, *await run_in_threadpool(submission.submit, key, spec, body, idempotent))
 
 
 @dry_run.post(
     "/jobs:validate",
-    summary="Check a spec without making a job",
+    summary="Validate a spec without creating a job",
     operation_id="validate_job",
     response_model=Validated,
     responses=problems(400, 413, 415, 422),
 )
-async def validate(key: JobsWrite, watch: CurrentWatch, spec: Spec, wish: Wish, response: Response) -> Validated:
-    """The spec with every default written out, or all that is wrong with it. An inspect worker builds the networks,
-    which takes seconds; `checked` says how far that came. Waits 30 seconds at most, or as `Prefer: wait=N` says."""
-    applied(response, wish or 0)
-    return await validation.validate(watch, key, spec, VALIDATE_SECONDS if wish is None else wish)
+async def validate(
+    key: JobsWrite, watch: CurrentWatch, spec: Spec, requested: RequestedWait, response: Response
+) -> Validated:
+    """The spec with every default written out, or a 422 with every problem. An inspect worker builds the networks, which
+    takes seconds; `checked` lists what was checked. Waits at most 30 seconds, or N with `Prefer: wait=N`."""
+    confirm_wait(response, requested or 0)
+    return await validation.validate(watch, key, spec, VALIDATE_SECONDS if requested is None else requested)
 
 
 @router.get(
@@ -71,9 +84,9 @@ async def validate(key: JobsWrite, watch: CurrentWatch, spec: Spec, wish: Wish, 
 def list_jobs(
     key: JobsRead,
     window: CurrentWindow,
-    status: Annotated[list[JobStatus] | None, Query(description="Only those in this state; may be repeated.")] = None,
+    status: Annotated[list[JobStatus] | None, Query(description="Only jobs with this status. May be repeated.")] = None,
 ) -> Page[JobSummary]:
-    """The newest first."""
+    """Newest first."""
     return service.page(key, window, status or [])
 
 
@@ -92,9 +105,10 @@ async def show(
     response: Response,
     if_none_match: IfNoneMatch = None,
 ) -> Any:
-    """With `Prefer: wait=N`, as soon as it differs from what `If-None-Match` names (or from now), or has ended."""
-    job = await fresh(watch, key, identifier, wait, if_none_match)
-    applied(response, wait)
+    """With `Prefer: wait=N`, the response is delayed until the job has ended, or differs from the `ETag` in `If-None-Match`
+    (without that header: from its current state), or N seconds have passed."""
+    job = await wait_for_change(watch, key, identifier, wait, if_none_match)
+    confirm_wait(response, wait)
     if not job.status.final:
         response.headers["Retry-After"] = RETRY_SECONDS
     return conditional(response, job, tag_of(job), if_none_match)
@@ -109,33 +123,33 @@ async def show(
     responses=problems(404, 409, 422),
 )
 def cancel(key: JobsWrite, identifier: Identifier) -> JobBody:
-    """A queued job is cancelled at once, a running one within seconds. Asking again changes nothing."""
+    """A queued job is cancelled at once, a running one within seconds. Repeated requests change nothing."""
     return service.cancel(key, identifier)
 
 
 @router.post(
     "/{identifier}/retry",
-    summary="Repeat a job",
+    summary="Retry a job",
     operation_id="retry_job",
     status_code=202,
     response_model=JobBody,
     responses=problems(400, 404, 409, 422, 429),
 )
-async def retry(key: JobsWrite, identifier: Identifier, promised: IdempotencyKey, response: Response) -> JobBody:
-    """A new job with the spec of one that has ended; what is final stays final."""
-    made = submission.promise(promised, {"retry_of": identifier})
-    return _accepted(response, *await run_in_threadpool(submission.retry, key, identifier, made))
+async def retry(key: JobsWrite, identifier: Identifier, idempotency_key: IdempotencyKey, response: Response) -> JobBody:
+    """Submit the spec of a job that has ended as a new job. The old job does not change."""
+    idempotent = submission.idempotent_request(idempotency_key, {"retry_of": identifier})
+    return _accepted(response, *await run_in_threadpool(submission.retry, key, identifier, idempotent))
 
 
 @router.delete(
     "/{identifier}",
-    summary="Delete a job and what it made",
+    summary="Delete a job and its outputs",
     operation_id="delete_job",
     status_code=204,
     responses=problems(404, 409, 422),
 )
 def delete(key: JobsWrite, identifier: Identifier) -> None:
-    """Only a job that has ended can be deleted."""
+    """The job must have ended, and no unfinished job may use its student as a teacher."""
     service.remove(key, identifier)
 
 

@@ -1,76 +1,76 @@
-"""How jobs, and what comes of them, look over HTTP."""
+"""Response bodies of jobs and their outputs."""
 
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from api.http.bodies import Shown
-from api.http.problem_documents import Pointed
+from api.http.bodies import ResponseBody
+from api.http.problem_documents import PointedError
 from models.status import JobStatus, Phase
 
 JOB = "job_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"
 TEACHER = "tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"
 
 
-class JobError(Shown):
+class JobError(ResponseBody):
     """Why a job failed."""
 
-    code: str = Field(description="A word that names the kind of failure.")
+    code: str = Field(description="Error code, see docs/errors.md.")
     message: str = Field(description="What went wrong.")
     hint: str | None = Field(None, description="What to do about it.")
-    fault: str | None = Field(None, description="Whose it is: `user`, `job` or `service`.")
-    errors: list[Pointed] = Field(default_factory=list, description="What is wrong with the spec, each at its place.")
+    fault: str | None = Field(None, description="Cause of the failure: `user`, `job` or `service`.")
+    errors: list[PointedError] = Field(default_factory=list, description="Problems of the spec with their pointers.")
 
 
-class PhaseTimes(Shown):
-    """When a phase began and ended; null while it runs."""
+class PhaseTimes(ResponseBody):
+    """Start and end of a phase; the end is null while the phase runs."""
 
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
 
-class AttemptBody(Shown):
+class AttemptBody(ResponseBody):
     """One try at a job by one worker."""
 
     number: int
     outcome: str | None = Field(
-        description="`succeeded`, `failed`, `cancelled`, `drained` (its worker left) or `lost`; null while it runs."
+        description="`succeeded`, `failed`, `cancelled`, `drained` (its worker shut down) or `lost`; null while it runs."
     )
-    error: JobError | None = Field(description="Why it was lost or failed, and so why the job was queued again.")
+    error: JobError | None = Field(description="Why the attempt failed or was lost.")
     started_at: datetime
     ended_at: datetime | None
-    links: dict[str, str] = Field(description="`log` is what the engine wrote, once the attempt has ended.")
+    links: dict[str, str] = Field(description="`log` is the engine's log, once the attempt has ended.")
 
 
-class Figure(Shown):
+class MetricValue(ResponseBody):
     """The newest value of a metric."""
 
-    step: int = Field(description="Counted over the whole job.")
-    value: float | None = Field(description="Null where it was infinite or not a number.")
+    step: int = Field(description="Step, counted over the whole job.")
+    value: float | None = Field(description="Value; null if it was infinite or NaN.")
 
 
-class JobSummary(Shown):
+class JobSummary(ResponseBody):
     """A job in a list."""
 
     id: str
     name: str
     labels: dict[str, str]
     status: JobStatus
-    phase: Phase | None = Field(description="What the newest attempt is doing.")
-    stage: str | None = Field(description="Which stage of the procedure.")
-    reason: str | None = Field(description="Why it waits, or why it was queued again.")
+    phase: Phase | None = Field(description="Phase of the newest attempt.")
+    stage: str | None = Field(description="Current stage of the procedure.")
+    reason: str | None = Field(description="Why the job waits, or why it was queued again.")
     progress: dict[str, Any] | None = Field(
-        description="Step, steps of the stage, epoch, and fraction of the whole job."
+        description="Step, number of steps of the stage, epoch, and completed fraction of the whole job."
     )
-    attempt: int = Field(description="How often it was begun.")
+    attempt: int = Field(description="Number of the newest attempt; 0 before the first.")
     priority: int
     error: JobError | None
     stopped_early: Literal["time_limit"] | None = Field(
-        None, description="What stopped the training of a job that succeeded before its end; null if nothing did."
+        None, description="What stopped training before its last step in a succeeded job; null if nothing did."
     )
-    retry_of: str | None = Field(description="The job that this one repeats.")
-    version: int = Field(description="Rises at every change.")
+    retry_of: str | None = Field(description="Id of the job that this job retries.")
+    version: int = Field(description="Number that rises at every change.")
     cancel_requested_at: datetime | None
     created_at: datetime
     started_at: datetime | None
@@ -79,26 +79,31 @@ class JobSummary(Shown):
 
 
 class JobBody(JobSummary):
-    """A job, whole."""
+    """A job with all its fields."""
 
-    phases: dict[str, PhaseTimes] = Field(description="The phases that were entered, with times.")
-    attempts: list[AttemptBody] = Field(description="The newest tries, the newest first; 20 at most.")
+    phases: dict[str, PhaseTimes] = Field(description="Phases that were entered, with their times.")
+    attempts: list[AttemptBody] = Field(description="The 20 newest attempts, newest first.")
     expected_end_at: datetime | None = Field(
-        description="As the pace of the last minutes has it; null unless it runs and has a pace."
+        description="Expected end, estimated from the speed of the last minutes; null if the job does not run or its speed"
+        " is not known yet."
     )
-    request_id: str | None = Field(None, description="Names its submission in the service's logs.")
+    request_id: str | None = Field(
+        None, description="Id of the request that submitted the job, as in the service's log."
+    )
     queue_position: int | None = Field(
-        description="1 for the next one; null unless it is queued and ready, and where 100 or more are before it or its key runs as many as it may."
+        description="Position in the queue, 1 for the next job. Null if the job is not queued and ready, if at least 100"
+        " jobs are ahead of it, or if its key has reached its limit of running jobs."
     )
-    metrics: dict[str, Figure] = Field(description="The newest value of every metric.")
+    metrics: dict[str, MetricValue] = Field(description="Newest value of every metric.")
     artifacts_expire_at: datetime | None = Field(
-        None, description="When its artifacts are removed, or were; null if there are none, or they stay."
+        None, description="When the artifacts are or were removed; null if there are none or they do not expire."
     )
     history_expire_at: datetime | None = Field(
-        None, description="When its events and metrics are removed, or were; null if they stay, or it has not ended."
+        None,
+        description="When events and metrics are or were removed; null if they do not expire or the job has not ended.",
     )
-    spec: dict[str, Any] = Field(description="As it was sent.")
-    resolved: dict[str, Any] = Field(description="With every default written out.")
+    spec: dict[str, Any] = Field(description="The spec as sent.")
+    resolved: dict[str, Any] = Field(description="The spec with every default written out.")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -146,13 +151,16 @@ class JobBody(JobSummary):
     )
 
 
-class Validated(Shown):
-    """What a dry run found: nothing wrong, as far as was checked."""
+class Validated(ResponseBody):
+    """Result of a validation that found no problems."""
 
     resolved: dict[str, Any] = Field(description="The spec with every default written out.")
-    waits_for: str | None = Field(description="What such a job would wait for before it runs; null if nothing.")
+    waits_for: str | None = Field(
+        description="What a job with this spec would wait for before it runs; null if nothing."
+    )
     checked: list[Literal["spec", "networks"]] = Field(
-        description="`spec`: names, ranges, and what is known of the inputs. `networks`: an engine has built everything."
+        description="What was checked. `spec`: names, ranges and findings of the inputs. `networks`: an engine has built"
+        " all networks."
     )
     unchecked: str | None = Field(None, description="Why the networks were not built; null if they were.")
     facts: dict[str, Any] | None = Field(None, description="What the engine found when it built the networks.")
@@ -170,31 +178,31 @@ class Validated(Shown):
     )
 
 
-class EventBody(Shown):
-    """Something that happened to a job."""
+class EventBody(ResponseBody):
+    """One event of a job."""
 
-    seq: int = Field(description="Counts a job's events from 1, without gaps.")
+    seq: int = Field(description="Number of the event within the job, from 1 without gaps.")
     attempt: int
-    type: str = Field(description="status, phase, progress, log, checkpoint, preview or artifact.")
+    type: str = Field(description="`status`, `phase`, `progress`, `log`, `checkpoint`, `preview` or `artifact`.")
     level: Literal["info", "warning", "error"]
     message: str
     data: dict[str, Any] | None
-    links: dict[str, str] = Field(description="`self` is the picture or file that the event tells of, if it does.")
+    links: dict[str, str] = Field(description="`self` is the preview or artifact of an event of that type.")
     created_at: datetime
 
 
-class MetricBody(Shown):
-    """One figure of a series."""
+class MetricBody(ResponseBody):
+    """One value of a metric."""
 
     name: str
-    step: int = Field(description="Counted over the whole job.")
-    value: float | None = Field(description="Null where it was infinite or not a number.")
+    step: int = Field(description="Step, counted over the whole job.")
+    value: float | None = Field(description="Value; null if it was infinite or NaN.")
     attempt: int
     created_at: datetime
 
 
-class BlobBody(Shown):
-    """Bytes that a job made."""
+class BlobBody(ResponseBody):
+    """A file that a job made."""
 
     id: str
     name: str
@@ -203,7 +211,7 @@ class BlobBody(Shown):
     size: int
     sha256: str
     created_at: datetime
-    links: dict[str, str] = Field(description="`self` is where to GET the bytes.")
+    links: dict[str, str] = Field(description="`self` is the URL of the bytes.")
 
 
 class ArtifactBody(BlobBody):
@@ -211,6 +219,6 @@ class ArtifactBody(BlobBody):
 
 
 class PreviewBody(BlobBody):
-    """A picture of an attempt, visible while it runs."""
+    """A preview image of an attempt, available while it runs."""
 
     step: int

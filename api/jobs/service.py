@@ -1,4 +1,4 @@
-"""Jobs in the database: make, show, list, cancel, repeat, delete."""
+"""Jobs in the database: read, list, cancel and delete."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -9,11 +9,11 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from api.access import quota
-from api.health.workers import absence
+from api.health.workers import missing_worker
 from api.http.errors import Conflict, NotFound
 from api.http.links import link
 from api.http.paging import Page, Window
-from api.jobs.newest_metrics import newest_figures
+from api.jobs.newest_metrics import newest_metrics
 from api.jobs.schemas import AttemptBody, JobBody, JobError, JobSummary
 from models.database import now, reading, transaction
 from models.records import Attempt, Event, Idempotency, Inspection, Job, WebhookDelivery
@@ -26,34 +26,35 @@ from models.storage.blobs import StorageError, storage
 from models.webhooks import outbox
 
 log = structlog.get_logger("api")
-FARTHEST = 100
-"""A job that is farther back has no place in the queue yet: so many are looked at."""
-SHOWN_ATTEMPTS = 20
+MAX_POSITION = 100
+"""Largest queue position that is reported; later jobs have none."""
+MAX_ATTEMPTS = 20
+"""Number of attempts in a response."""
 COLLECTIONS = ("events", "metrics", "previews", "artifacts")
 
 
 def find(session: Session, key_id: str, job_id: str, lock: bool = False) -> Job:
-    """The row of an id.
+    """The row of a job.
 
     Raises:
-        NotFound: there is none that belongs to this key.
+        NotFound: the job does not exist or belongs to another key.
     """
     query = select(Job).where(Job.id == job_id.replace("\0", ""), Job.key_id == key_id, Job.deleted_at.is_(None))
     job = session.scalar(query.with_for_update() if lock else query)
     if job is None:
-        raise NotFound(f"There is no job {job_id}.")
+        raise NotFound(f"The job {job_id} does not exist.")
     return job
 
 
 def get(key_id: str, job_id: str) -> tuple[Job, JobBody]:
-    """The row and how it is shown."""
+    """A job's row and its response body."""
     with reading() as session:
         job = find(session, key_id, job_id)
-        return job, shown(session, job)
+        return job, job_body(session, job)
 
 
 def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[JobSummary]:
-    """Some of the key's jobs."""
+    """One page of the key's jobs."""
     query = select(Job).where(Job.key_id == key_id, Job.deleted_at.is_(None))
     if statuses:
         query = query.where(Job.status.in_(statuses))
@@ -62,20 +63,24 @@ def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[Job
         return window.page(session, query, Job.id, lambda job: JobSummary.model_validate(_columns(job)))
 
 
-def shown(session: Session, job: Job) -> JobBody:
-    """A row as an answer."""
-    figures, position = newest_figures(session, job.id), _queue_position(session, job)
-    found: dict[str, Any] = {"queue_position": position, "metrics": figures, "reason": _reason(session, job)}
-    found |= {"attempts": _attempts(session, job), "expected_end_at": _expected_end(job)}
+def job_body(session: Session, job: Job) -> JobBody:
+    """The response body of a job."""
+    found: dict[str, Any] = {
+        "queue_position": _queue_position(session, job),
+        "metrics": newest_metrics(session, job.id),
+        "reason": _reason(session, job),
+        "attempts": _attempts(session, job),
+        "expected_end_at": _expected_end(job),
+    }
     return JobBody.model_validate(_columns(job) | found | _expiries(job))
 
 
 def _expiries(job: Job) -> dict[str, float | None]:
-    config, ended = settings(), job.finished_at if JobStatus(job.status).final else None
-    made = ended if job.status == JobStatus.SUCCEEDED else None
+    ended = job.finished_at if JobStatus(job.status).final else None
+    succeeded = ended if job.status == JobStatus.SUCCEEDED else None
     return {
-        "artifacts_expire_at": job.artifacts_removed_at or _after(made, config.keep_artifacts_days),
-        "history_expire_at": job.history_removed_at or _after(ended, config.keep_history_days),
+        "artifacts_expire_at": job.artifacts_removed_at or _after(succeeded, settings().keep_artifacts_days),
+        "history_expire_at": job.history_removed_at or _after(ended, settings().keep_history_days),
     }
 
 
@@ -84,26 +89,27 @@ def _after(ended: float | None, days: float) -> float | None:
 
 
 def cancel(key_id: str, job_id: str) -> JobBody:
-    """End a queued job, or ask for the end of a running one; asking again changes nothing.
+    """Cancel a queued job, or request the cancellation of a running one. Repeated calls change nothing.
 
     Raises:
-        Conflict: it has succeeded or failed.
+        Conflict: the job has succeeded or failed.
     """
     with transaction() as session:
         job = find(session, key_id, job_id, lock=True)
         if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
-            raise Conflict(f"The job has {job.status} already: there is nothing to cancel.")
+            raise Conflict(f"The job {job_id} has already {job.status} and cannot be cancelled.")
         if job.status == JobStatus.QUEUED:
             _cancel_queued(session, job)
         elif job.status == JobStatus.RUNNING and job.cancel_requested_at is None:
-            note(session, job, "log", "cancel requested", cancel_requested_at=now())
+            update_job(session, job, "log", "cancel requested", cancel_requested_at=now())
         session.refresh(job)
-        return shown(session, job)
+        return job_body(session, job)
 
 
 def _cancel_queued(session: Session, job: Job) -> None:
     values = {"status": JobStatus.CANCELLED, "reason": None, "cancel_requested_at": now(), "finished_at": now()}
-    note(session, job, "status", "cancelled", {"status": JobStatus.CANCELLED}, phases=_closed(session, job), **values)
+    data = {"status": JobStatus.CANCELLED}
+    update_job(session, job, "status", "cancelled", data, phases=_closed_phases(session, job), **values)
     session.execute(
         update(Inspection)
         .where(Inspection.subject_id == job.id, Inspection.status == InspectionStatus.QUEUED)
@@ -111,13 +117,13 @@ def _cancel_queued(session: Session, job: Job) -> None:
     )
 
 
-def note(
+def update_job(
     session: Session, job: Job, kind: str, message: str, data: dict[str, Any] | None = None, **values: Any
 ) -> None:
-    """Change a job in one conditional UPDATE and tell of it in an event.
+    """Change a job in one conditional UPDATE and add an event about it.
 
     Raises:
-        Conflict: it is no longer in a state that allows it.
+        Conflict: the job's status no longer allows the change.
     """
     allowed = sources_of(values["status"]) if "status" in values else (JobStatus(job.status),)
     seq = session.scalar(
@@ -128,7 +134,7 @@ def note(
         .execution_options(synchronize_session=False)
     )
     if seq is None:
-        raise Conflict("The job has just changed: look at it again.")
+        raise Conflict(f"The status of job {job.id} has just changed. Read the job again.")
     session.add(Event(job_id=job.id, seq=seq, attempt=job.attempt, type=kind, level="info", message=message, data=data))
     if "status" in values:
         session.flush()
@@ -136,21 +142,23 @@ def note(
 
 
 def remove(key_id: str, job_id: str) -> None:
-    """Hide a final job, and remove its blobs; a sweep removes its rows, and blobs that are left.
+    """Hide a job that has ended and delete its blobs. A sweep deletes its rows and any remaining blobs later.
 
     Raises:
-        Conflict: it has not ended, or its student is to teach a job that has not.
+        Conflict: the job has not ended, or an unfinished job uses its student as a teacher.
     """
     with transaction() as session:
         job = find(session, key_id, job_id, lock=True)
         if not JobStatus(job.status).final:
-            raise Conflict("The job has not ended: cancel it first.")
-        pupil = session.scalar(select(Job.id).where(Job.key_id == key_id, pupils_of(job.id)).limit(1))
-        if pupil is not None:
-            raise Conflict(f"Its student teaches {pupil}, which has not ended: cancel that first, or wait for it.")
+            raise Conflict(f"The job {job_id} is {job.status}. Cancel it before you delete it.")
+        user = session.scalar(select(Job.id).where(Job.key_id == key_id, pupils_of(job.id)).limit(1))
+        if user is not None:
+            raise Conflict(
+                f"The unfinished job {user} uses the student of {job_id} as a teacher. Cancel {user} or wait until it ends."
+            )
         for table in (Idempotency, WebhookDelivery):
             session.execute(delete(table).where(table.job_id == job.id))
-        gone = {"deleted_at": now(), "history_removed_at": None}  # what retention has left is removed too
+        gone = {"deleted_at": now(), "history_removed_at": None}  # so that the sweep visits the job again
         session.execute(update(Job).where(Job.id == job.id).values(version=Job.version + 1, **gone))
     try:
         storage().delete_prefix(f"jobs/{job_id}")
@@ -159,7 +167,7 @@ def remove(key_id: str, job_id: str) -> None:
 
 
 def links_of(job: Job) -> dict[str, str]:
-    """Where to go on from a job."""
+    """The links of a job."""
     address = f"/jobs/{job.id}"
     links = {"self": link(address)} | {name: link(f"{address}/{name}") for name in COLLECTIONS}
     final = JobStatus(job.status).final
@@ -168,7 +176,7 @@ def links_of(job: Job) -> dict[str, str]:
 
 
 def _attempts(session: Session, job: Job) -> list[AttemptBody]:
-    newest = select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number.desc()).limit(SHOWN_ATTEMPTS)
+    newest = select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number.desc()).limit(MAX_ATTEMPTS)
     return [_attempt(row) for row in session.scalars(newest)]
 
 
@@ -195,18 +203,18 @@ def _reason(session: Session, job: Job) -> str | None:
     if job.status != JobStatus.QUEUED:
         return job.reason
     if not job.ready:
-        return "; ".join(filter(None, (job.reason, absence(session, "inspect"))))
-    missing = absence(session, "distill", ResourceNeeds.read(job.needs))
-    return "; ".join(filter(None, (job.reason, missing or quota.holds_back(session, job)))) or None
+        return "; ".join(filter(None, (job.reason, missing_worker(session, "inspect"))))
+    missing = missing_worker(session, "distill", ResourceNeeds.read(job.needs))
+    return "; ".join(filter(None, (job.reason, missing or quota.running_limit_reason(session, job)))) or None
 
 
 def _queue_position(session: Session, job: Job) -> int | None:
     if job.status != JobStatus.QUEUED or not job.ready:
         return None
-    line = (turn.id for turn in islice(turns(session, Job), FARTHEST))
-    return next((position for position, identifier in enumerate(line, start=1) if identifier == job.id), None)
+    queue = (turn.id for turn in islice(turns(session, Job), MAX_POSITION))
+    return next((position for position, identifier in enumerate(queue, start=1) if identifier == job.id), None)
 
 
-def _closed(session: Session, job: Job) -> dict[str, Any]:
+def _closed_phases(session: Session, job: Job) -> dict[str, Any]:
     at = session.scalar(select(now()))
     return {name: times | {"ended_at": times.get("ended_at") or at} for name, times in job.phases.items()}

@@ -1,8 +1,7 @@
-"""A job's events as they happen, as server-sent events.
+"""Event streams: a job's events as server-sent events.
 
-Every event has its number as `id`, so that `Last-Event-ID` goes on without gap or repeat. The newest figures come as
-messages of type `metrics` without an id: they are a state, not a thing that happened, and the newest of them is all
-that a late listener needs.
+The `id` of a message is the number of its event, so `Last-Event-ID` continues without gaps or repeats. Messages of type
+`metrics` hold the newest value of every metric and have no id: they are a state, so a client needs only the newest one.
 """
 
 import asyncio
@@ -16,54 +15,54 @@ from api.http.errors import NotFound
 from api.jobs import outputs
 from api.jobs.feed import BATCH, Feeds, Message, message_of
 
-SILENCE_SECONDS = 15.0
-"""A comment is sent so often while nothing happens, so that neither side takes the connection for dead."""
-LONGEST_SECONDS = 3600.0
-"""Then the client comes again by itself, and shows its key again."""
-RETRY_MILLISECONDS = 2000
+KEEPALIVE_SECONDS = 15.0
+"""Time without a message after which a comment is sent, so that neither side closes the connection as dead."""
+MAX_SECONDS = 3600.0
+"""Longest duration of one stream. Clients reconnect then, which checks their key again."""
+RECONNECT_MILLISECONDS = 2000
 CHUNK_BYTES = 2**15
 
 
 async def stream(feeds: Feeds, key_id: str, job_id: str, after: int) -> AsyncIterator[bytes]:
-    """The events with a number above `after`, and those to come, until the job has ended."""
-    until = time.monotonic() + LONGEST_SECONDS
-    shown = 0
-    yield format_sse_event(retry=RETRY_MILLISECONDS)
+    """Events with a number above `after`, past and future, until the job has ended."""
+    until = time.monotonic() + MAX_SECONDS
+    sent_metrics = 0
+    yield format_sse_event(retry=RECONNECT_MILLISECONDS)
     with feeds.joined(job_id) as feed:
         while time.monotonic() < until:
             changed = feed.changed
-            if feed.seq is None and not feed.over:
+            if feed.seq is None and not feed.ended:
                 await changed.wait()
                 continue
             while messages := await _following(feed.after(after), key_id, job_id, after):
                 for chunk in _chunks(messages):
                     yield chunk
                 after = messages[-1].seq
-            if feed.figures_number != shown:
-                shown = feed.figures_number
-                yield feed.figures
-            if feed.over and not feed.after(after):
+            if feed.metrics_version != sent_metrics:
+                sent_metrics = feed.metrics_version
+                yield feed.metrics
+            if feed.ended and not feed.after(after):
                 return
             if changed is feed.changed:
                 try:
-                    await asyncio.wait_for(changed.wait(), SILENCE_SECONDS)
+                    await asyncio.wait_for(changed.wait(), KEEPALIVE_SECONDS)
                 except TimeoutError:
                     yield KEEPALIVE_COMMENT
 
 
-async def _following(kept: list[Message] | None, key_id: str, job_id: str, after: int) -> Sequence[Message]:
-    """What comes after an event: as the feed keeps it, else from the database."""
-    if kept is not None:
-        return kept
+async def _following(buffered: list[Message] | None, key_id: str, job_id: str, after: int) -> Sequence[Message]:
+    """The messages after an event, from the feed's buffer or else from the database."""
+    if buffered is not None:
+        return buffered
     try:
         page = await run_in_threadpool(outputs.events, key_id, job_id, after, BATCH)
-    except NotFound:  # deleted meanwhile
+    except NotFound:  # the job was deleted meanwhile
         return []
     return [message_of(event) for event in page.data]
 
 
 def _chunks(messages: Sequence[Message]) -> Iterator[bytes]:
-    """Messages joined, so that a burst is not sent one by one."""
+    """Messages joined into chunks, so that a burst needs few writes."""
     joined: list[bytes] = []
     size = 0
     for message in messages:

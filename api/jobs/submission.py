@@ -1,4 +1,4 @@
-"""Making jobs: inputs, checks, idempotency, and the one transaction that holds it all."""
+"""Submitting jobs: inputs, checks and idempotency in one transaction."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from api.http.errors import Conflict, InFlight, Invalid
 from api.http.observe import current_request_id
 from api.jobs.job_inputs import Inputs
 from api.jobs.schemas import JobBody
-from api.jobs.service import find, shown
+from api.jobs.service import find, job_body
 from models.database import now, reading, transaction
 from models.idempotency import KEPT_SECONDS
 from models.queue.wake_up import ring
@@ -34,52 +34,56 @@ log = structlog.get_logger("api")
 
 
 @dataclass(frozen=True)
-class Promise:
-    """The `Idempotency-Key` of a request and the fingerprint of what it asks for."""
+class IdempotentRequest:
+    """The `Idempotency-Key` of a request and the fingerprint of its body."""
 
     key: str
     fingerprint: str
 
 
-def promise(key: str | None, asked: Any) -> Promise | None:
-    """The promise that a request makes, if it carries a key."""
+def idempotent_request(key: str | None, body: Any) -> IdempotentRequest | None:
+    """The key and fingerprint of a request; None without an `Idempotency-Key`."""
     if key is None:
         return None
-    return Promise(key, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest())
+    return IdempotentRequest(key, hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest())
 
 
-def submit(key_id: str, spec: JobSpec, asked: dict[str, Any], made: Promise | None) -> tuple[JobBody, bool]:
-    """A new job, or the one that the same promise made; says whether it was there already.
+def submit(
+    key_id: str, spec: JobSpec, body: dict[str, Any], idempotent: IdempotentRequest | None
+) -> tuple[JobBody, bool]:
+    """Create a job, or return the one of an earlier identical request; the flag is True in the second case.
 
     Raises:
-        Invalid: the spec cannot work, or the promise was made for another one.
-        InFlight: the same promise is being served.
-        TooMany: the key has as many queued jobs as it may have.
+        Invalid: the spec cannot work, or the `Idempotency-Key` was used with another body.
+        InFlight: another request with the same `Idempotency-Key` is in progress.
+        TooMany: the key's limit of queued jobs is reached.
     """
-    return _once(key_id, made, lambda session: _insert(session, key_id, spec, asked, made, None))
+    return _once(key_id, idempotent, lambda session: _insert(session, key_id, spec, body, idempotent, None))
 
 
-def retry(key_id: str, job_id: str, made: Promise | None) -> tuple[JobBody, bool]:
-    """A new job with the spec of a final one.
+def retry(key_id: str, job_id: str, idempotent: IdempotentRequest | None) -> tuple[JobBody, bool]:
+    """Create a job with the spec of a job that has ended; otherwise like `submit`.
 
     Raises:
-        Conflict: that one has not ended.
+        Conflict: the job has not ended.
     """
 
     def insert(session: Session) -> Job:
         old = find(session, key_id, job_id)
         if not JobStatus(old.status).final:
-            raise Conflict(f"The job is {old.status}: only a job that has ended can be repeated.")
-        return _insert(session, key_id, _reread(old.spec), old.spec, made, old.id)
+            raise Conflict(
+                f"The job {job_id} is {old.status}. Wait until it has ended, or cancel it, before you retry it."
+            )
+        return _insert(session, key_id, _revalidated(old.spec), old.spec, idempotent, old.id)
 
-    return _once(key_id, made, insert)
+    return _once(key_id, idempotent, insert)
 
 
-def _reread(spec: dict[str, Any]) -> JobSpec:
-    """A spec that was good once; methods may have changed since.
+def _revalidated(spec: dict[str, Any]) -> JobSpec:
+    """Validate a stored spec again, because methods may have changed since.
 
     Raises:
-        Invalid: it no longer is.
+        Invalid: the spec is no longer valid.
     """
     try:
         return JobSpec.model_validate(spec)
@@ -87,19 +91,19 @@ def _reread(spec: dict[str, Any]) -> JobSpec:
         raise Invalid([(problem.pointer, problem.message) for problem in problems_of(error)]) from error
 
 
-def _once(key_id: str, made: Promise | None, insert: Callable[[Session], Job]) -> tuple[JobBody, bool]:
-    with _serving(key_id, made):
+def _once(key_id: str, idempotent: IdempotentRequest | None, insert: Callable[[Session], Job]) -> tuple[JobBody, bool]:
+    with _in_flight_guard(key_id, idempotent):
         try:
             with transaction() as session:
-                known = _kept(session, key_id, made)
+                known = _earlier_job(session, key_id, idempotent)
                 if known is not None:
                     return known, True
                 job = insert(session)
                 session.flush()
-                body = shown(session, job)
-        except IntegrityError:  # another process kept the same promise first
+                body = job_body(session, job)
+        except IntegrityError:  # another process has inserted the same idempotency key
             with reading() as session:
-                known = _kept(session, key_id, made)
+                known = _earlier_job(session, key_id, idempotent)
             if known is None:
                 raise
             return known, True
@@ -109,16 +113,22 @@ def _once(key_id: str, made: Promise | None, insert: Callable[[Session], Job]) -
 
 
 def _insert(
-    session: Session, key_id: str, spec: JobSpec, asked: dict[str, Any], made: Promise | None, retry_of: str | None
+    session: Session,
+    key_id: str,
+    spec: JobSpec,
+    body: dict[str, Any],
+    idempotent: IdempotentRequest | None,
+    retry_of: str | None,
 ) -> Job:
     quota.lock(session, key_id)
     inputs = Inputs(session, key_id, spec, lock=True)
-    resolved, reason = inputs.resolved(spec), inputs.waits_for()
+    resolved = inputs.resolved(spec)
+    reason = inputs.waits_for()
     quota.require_room_for_job(session, key_id, resolved)
     job = Job(
         id=new_id("job"), key_id=key_id, name=resolved["name"], labels=resolved["labels"],
         status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(ResourceNeeds.of(resolved["resources"])), reason=reason or "its spec is being checked",
-        spec=asked, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
+        spec=body, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
         request_id=current_request_id(),
         teacher_id=alone(spec.teacher), dataset_id=spec.dataset,
         evaluation_id=(resolved["evaluation"] or {}).get("dataset"),
@@ -131,30 +141,32 @@ def _insert(
         check = Inspection(id=new_id("ins"), kind="job", subject_id=job.id, key_id=key_id, priority=job.priority)
         check.request_id = job.request_id
         session.add(check)
-    if made is not None:
-        session.execute(delete(Idempotency).where(*_promised(key_id, made), ~_holds()))
-        row = Idempotency(key_id=key_id, idempotency_key=made.key, fingerprint=made.fingerprint, job_id=job.id)
+    if idempotent is not None:
+        session.execute(delete(Idempotency).where(*_same_key(key_id, idempotent), ~_not_expired()))
+        row = Idempotency(
+            key_id=key_id, idempotency_key=idempotent.key, fingerprint=idempotent.fingerprint, job_id=job.id
+        )
         session.add(row)
     return job
 
 
-def _kept(session: Session, key_id: str, made: Promise | None) -> JobBody | None:
-    if made is None:
+def _earlier_job(session: Session, key_id: str, idempotent: IdempotentRequest | None) -> JobBody | None:
+    if idempotent is None:
         return None
-    promised = select(Idempotency.fingerprint, Idempotency.job_id).where(*_promised(key_id, made), _holds())
-    row = session.execute(promised).one_or_none()
+    earlier = select(Idempotency.fingerprint, Idempotency.job_id).where(*_same_key(key_id, idempotent), _not_expired())
+    row = session.execute(earlier).one_or_none()
     if row is None:
         return None
-    if row.fingerprint != made.fingerprint:
-        raise Invalid([("Idempotency-Key", "was used for another request: take a new one")])
-    return shown(session, find(session, key_id, row.job_id))
+    if row.fingerprint != idempotent.fingerprint:
+        raise Invalid([("Idempotency-Key", "was already used with another body: choose a new one")])
+    return job_body(session, find(session, key_id, row.job_id))
 
 
-def _promised(key_id: str, made: Promise) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return Idempotency.key_id == key_id, Idempotency.idempotency_key == made.key
+def _same_key(key_id: str, idempotent: IdempotentRequest) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return Idempotency.key_id == key_id, Idempotency.idempotency_key == idempotent.key
 
 
-def _holds() -> ColumnElement[bool]:
+def _not_expired() -> ColumnElement[bool]:
     return Idempotency.created_at > now() - KEPT_SECONDS
 
 
@@ -163,15 +175,16 @@ _in_flight_lock = threading.Lock()
 
 
 @contextmanager
-def _serving(key_id: str, made: Promise | None) -> Iterator[None]:
-    # in other processes the primary key of the idempotency row decides
-    if made is None:
+def _in_flight_guard(key_id: str, idempotent: IdempotentRequest | None) -> Iterator[None]:
+    # guards this process only; between processes the primary key of the idempotency row decides
+    if idempotent is None:
         yield
         return
-    mine = (key_id, made.key)
+    mine = (key_id, idempotent.key)
     with _in_flight_lock:
         if mine in _in_flight:
-            raise InFlight("A request with this Idempotency-Key is being served.", headers={"Retry-After": "1"})
+            detail = "Another request with this Idempotency-Key is in progress. Try again in a second."
+            raise InFlight(detail, headers={"Retry-After": "1"})
         _in_flight.add(mine)
     try:
         yield

@@ -1,7 +1,7 @@
-"""The dry run of a submission: what the catalogue knows at once, and what the engine finds when it builds the networks.
+"""Validation of a spec without a job: checks against the catalogue, then a check by an engine that builds the networks.
 
-The second takes an inspect worker some seconds. Its check is a row of its own, without a job: whoever asks waits for it
-and removes it. Where nobody answers in time, the answer says what was not checked.
+The second takes an inspect worker some seconds. It is an inspection row without a job, which the request inserts, waits
+for and deletes. If no worker finishes it in time, the response says what was not checked.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections import Counter
 from sqlalchemy import delete
 from starlette.concurrency import run_in_threadpool
 
-from api.health.workers import absence
+from api.health.workers import missing_worker
 from api.http.errors import Invalid
 from api.http.observe import current_request_id
 from api.http.row_watch import RowWatch, token_of
@@ -24,25 +24,25 @@ from models.spec.job_spec import JobSpec
 from models.status import InspectionStatus
 
 PRIORITY = 1000
-"""Above every job's: somebody waits."""
-MOST_AT_ONCE = 4
-"""Checks of one key that this process waits for; more of them are answered without."""
-OVER = (InspectionStatus.DONE, InspectionStatus.FAILED)
+"""Above the priority of every job, because a client waits."""
+MAX_CONCURRENT = 4
+"""Checks of one key that this process waits for at once. Further requests are answered without building networks."""
+FINISHED = (InspectionStatus.DONE, InspectionStatus.FAILED)
 
 _waiting: Counter[str] = Counter()
 
 
 async def validate(watch: RowWatch, key_id: str, spec: JobSpec, wait_seconds: int) -> Validated:
-    """The resolved spec, and what was checked of it.
+    """The resolved spec, and which parts were checked.
 
     Raises:
-        Invalid: with all that is wrong, be it known at once or found by the engine.
+        Invalid: the spec cannot work; lists every problem, found by the catalogue or by the engine.
     """
     first, obstacle = await run_in_threadpool(_check_spec, key_id, spec)
     if obstacle is None and wait_seconds <= 0:
-        obstacle = "the request did not want to wait: send 'Prefer: wait=30'"
-    if obstacle is None and _waiting[key_id] >= MOST_AT_ONCE:
-        obstacle = f"{MOST_AT_ONCE} checks of this key are on their way: ask again when they are answered"
+        obstacle = "the request did not wait. Send 'Prefer: wait=30'"
+    if obstacle is None and _waiting[key_id] >= MAX_CONCURRENT:
+        obstacle = f"{MAX_CONCURRENT} validations of this key are in progress. Try again when they have ended"
     if obstacle is not None:
         return first.model_copy(update={"unchecked": f"The networks were not built: {obstacle}."})
     _waiting[key_id] += 1
@@ -55,34 +55,32 @@ async def validate(watch: RowWatch, key_id: str, spec: JobSpec, wait_seconds: in
 
 
 def _check_spec(key_id: str, spec: JobSpec) -> tuple[Validated, str | None]:
-    """What is known at once, and why the networks cannot be built now."""
+    """The checks that need no engine, and why the networks cannot be built now (None if they can)."""
     with reading() as session:
         inputs = Inputs(session, key_id, spec)
         waits_for = inputs.waits_for()
         found = Validated(resolved=inputs.resolved(spec), waits_for=waits_for, checked=["spec"])
-        return found, f"such a job {waits_for}" if waits_for else absence(session, "inspect")
+        return found, f"a job with this spec {waits_for}" if waits_for else missing_worker(session, "inspect")
 
 
 async def _build_networks(watch: RowWatch, key_id: str, first: Validated, wait_seconds: int) -> Validated:
-    identifier = await run_in_threadpool(_ask, key_id, first)
+    identifier = await run_in_threadpool(_insert_check, key_id, first)
     try:
         deadline = time.monotonic() + wait_seconds
         while True:
-            row = await run_in_threadpool(_look, identifier)
-            if row is not None and row.status in OVER:
-                return _judged(first, row)
+            row = await run_in_threadpool(_read_check, identifier)
+            if row is not None and row.status in FINISHED:
+                return _result(first, row)
             left = deadline - time.monotonic()
             if row is None or left <= 0 or watch.closing:
-                why = (
-                    f"no inspect worker has answered within {wait_seconds} s: ask again, with a longer 'Prefer: wait=…'"
-                )
+                why = f"no inspect worker finished within {wait_seconds} s. Try again with a longer 'Prefer: wait=…'"
                 return first.model_copy(update={"unchecked": f"The networks were not built: {why}."})
             await watch.changed(Inspection, identifier, token_of(row), left)
     finally:
-        await run_in_threadpool(_forget, identifier)
+        await run_in_threadpool(_delete_check, identifier)
 
 
-def _ask(key_id: str, first: Validated) -> str:
+def _insert_check(key_id: str, first: Validated) -> str:
     identifier = new_id("ins")
     check = Inspection(
         id=identifier, kind="check", subject_id=identifier, key_id=key_id, priority=PRIORITY, resolved=first.resolved,
@@ -94,17 +92,17 @@ def _ask(key_id: str, first: Validated) -> str:
     return identifier
 
 
-def _look(identifier: str) -> Inspection | None:
+def _read_check(identifier: str) -> Inspection | None:
     with reading() as session:
         return session.get(Inspection, identifier)
 
 
-def _forget(identifier: str) -> None:
+def _delete_check(identifier: str) -> None:
     with transaction() as session:
         session.execute(delete(Inspection).where(Inspection.id == identifier))
 
 
-def _judged(first: Validated, row: Inspection) -> Validated:
+def _result(first: Validated, row: Inspection) -> Validated:
     error = row.error or {}
     if row.status == InspectionStatus.DONE:
         return first.model_copy(update={"checked": ["spec", "networks"], "facts": row.facts or {}})

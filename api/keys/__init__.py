@@ -1,5 +1,5 @@
-"""API keys over HTTP and, by `python -m api.keys`, on the command line.
+"""API keys over HTTP and, with `python -m api.keys`, on the command line.
 
-Belongs here: making, listing, rotating and revoking keys. Does not: checking a key that a request carries
+Belongs here: creating, listing, rotating and revoking keys. Does not: authenticating a request
 (`api/access`). May import `api/access`, `api/http`, `api/dependencies` and `models`.
 """

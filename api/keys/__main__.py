@@ -1,4 +1,4 @@
-"""`python -m api.keys`: keys without the API, for whoever reaches the database. Secrets go to standard output, alone."""
+"""`python -m api.keys`: manage keys with direct access to the database. Only secrets and lists go to standard output."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from api.access.auth import OPERATOR
 from api.access.scopes import SCOPES
 from api.http.errors import ApiError
-from api.http.paging import MOST, Window
+from api.http.paging import MAX_LIMIT, Window
 from api.keys import service
 from api.keys.schemas import KeyMade, KeySpec, Rotation
 from models import migrate
@@ -18,7 +18,7 @@ from models.spec.problems import problems_of
 
 
 def main() -> None:
-    """Carry out one command."""
+    """Run one command."""
     arguments = _parser().parse_args()
     migrate.prepare()
     try:
@@ -30,21 +30,31 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m api.keys", description="Keys of this database.")
+    parser = argparse.ArgumentParser(
+        prog="python -m api.keys", description="Manage the API keys in the database of the settings."
+    )
     commands = parser.add_subparsers(required=True)
-    create = commands.add_parser("create", help="make a key; its secret is printed once")
-    create.add_argument("--name", required=True, help="what it is for")
-    create.add_argument("--scopes", required=True, help=f"some of {','.join(SCOPES)}, or all")
-    create.add_argument("--expires-days", type=float, help="for ever if left out")
-    create.add_argument("--limit", action="append", default=[], metavar="NAME=NUMBER", help="such as running_jobs=2")
+    create = commands.add_parser("create", help="create a key; its secret is printed once")
+    create.add_argument("--name", required=True, help="purpose of the key")
+    create.add_argument("--scopes", required=True, help=f"comma-separated scopes out of {','.join(SCOPES)}, or 'all'")
+    create.add_argument("--expires-days", type=float, help="days until the key expires; default: never")
+    create.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="limit of the key, such as running_jobs=2; may be repeated",
+    )
     create.set_defaults(command=_create)
-    commands.add_parser("list", help="list all keys, the newest first").set_defaults(command=_list)
-    rotate = commands.add_parser("rotate", help="give a key a new secret, which is printed once")
-    rotate.add_argument("id")
-    rotate.add_argument("--grace-seconds", type=int, default=0, help="the old secret opens for so long")
+    commands.add_parser("list", help="list all keys, newest first").set_defaults(command=_list)
+    rotate = commands.add_parser("rotate", help="replace the secret of a key; the new one is printed once")
+    rotate.add_argument("id", help="id of the key")
+    rotate.add_argument(
+        "--grace-seconds", type=int, default=0, help="seconds for which the old secret stays valid; default: 0"
+    )
     rotate.set_defaults(command=_rotate)
-    revoke = commands.add_parser("revoke", help="end a key for good")
-    revoke.add_argument("id")
+    revoke = commands.add_parser("revoke", help="revoke a key permanently")
+    revoke.add_argument("id", help="id of the key")
     revoke.set_defaults(command=_revoke)
     return parser
 
@@ -52,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 def _create(arguments: argparse.Namespace) -> None:
     scopes = list(SCOPES) if arguments.scopes == "all" else arguments.scopes.split(",")
     limits = OwnLimits.model_validate({name: _number(value) for name, _, value in map(_parts, arguments.limit)})
-    _tell(
+    _print_secret(
         service.create(
             OPERATOR,
             KeySpec(name=arguments.name, scopes=scopes, expires_days=arguments.expires_days, limits=limits),
@@ -63,7 +73,7 @@ def _create(arguments: argparse.Namespace) -> None:
 def _list(arguments: argparse.Namespace) -> None:
     cursor: str | None = None
     while True:
-        page = service.page(Window(MOST, cursor))
+        page = service.page(Window(MAX_LIMIT, cursor))
         for key in page.data:
             print(key.id, key.name, ",".join(key.scopes), _state(key.revoked_at, key.expires_at), sep="\t")
         cursor = page.next_cursor
@@ -72,15 +82,17 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _rotate(arguments: argparse.Namespace) -> None:
-    _tell(service.rotate(OPERATOR, arguments.id, Rotation(grace_seconds=arguments.grace_seconds).grace_seconds))
+    rotation = Rotation(grace_seconds=arguments.grace_seconds)
+    _print_secret(service.rotate(OPERATOR, arguments.id, rotation.grace_seconds))
 
 
 def _revoke(arguments: argparse.Namespace) -> None:
-    print(f"{service.revoke(arguments.id).id} is revoked.", file=sys.stderr)
+    print(f"The key {service.revoke(arguments.id).id} is revoked.", file=sys.stderr)
 
 
-def _tell(made: KeyMade) -> None:
-    print(f"{made.id} ({made.name}) may {', '.join(made.scopes)}. Its secret is shown this once:", file=sys.stderr)
+def _print_secret(made: KeyMade) -> None:
+    scopes = ", ".join(made.scopes)
+    print(f"Key {made.id} ({made.name}) with the scopes {scopes}. The secret is shown only once:", file=sys.stderr)
     print(made.key)
 
 

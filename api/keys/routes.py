@@ -17,14 +17,14 @@ EXAMPLE = {"name": "ci", "scopes": ["jobs:read", "jobs:write", "uploads:read", "
 
 @router.post(
     "",
-    summary="Make a key",
+    summary="Create a key",
     operation_id="create_key",
     status_code=201,
     response_model=KeyMade,
     responses=problems(400, 413, 415, 422),
 )
 def create_key(caller: Admin, spec: Annotated[KeySpec, Body(examples=[EXAMPLE])], response: Response) -> KeyMade:
-    """Its secret is shown in this answer and never again."""
+    """The secret is in this response only and is never shown again."""
     made = service.create(caller, spec)
     response.headers["Location"] = made.links["self"]
     response.headers["Cache-Control"] = "no-store"
@@ -35,19 +35,19 @@ def create_key(caller: Admin, spec: Annotated[KeySpec, Body(examples=[EXAMPLE])]
     "", summary="List keys", operation_id="list_keys", response_model=Page[KeyBody], responses=problems(400, 422)
 )
 def list_keys(caller: Admin, window: PlainWindow) -> Page[KeyBody]:
-    """The newest first, those that were revoked too."""
+    """Newest first, including revoked keys."""
     return service.page(window)
 
 
 @router.get(
     "/me",
-    summary="Show the key that asks",
+    summary="Show the key of the request",
     operation_id="get_own_key",
     response_model=KeyUse,
     responses=problems(422),
 )
 def show_own(key: CurrentKey) -> KeyUse:
-    """What it may do and use, and what it uses. Every key may ask this."""
+    """Scopes, limits and current usage. Every key may call this."""
     return service.show(key)
 
 
@@ -59,7 +59,7 @@ def show_own(key: CurrentKey) -> KeyUse:
     responses=problems(404, 422),
 )
 def show_key(caller: Admin, identifier: Identifier) -> KeyUse:
-    """What it may do and use, and what it uses."""
+    """Scopes, limits and current usage."""
     return service.show(identifier)
 
 
@@ -71,13 +71,13 @@ def show_key(caller: Admin, identifier: Identifier) -> KeyUse:
     responses=problems(400, 404, 409, 413, 415, 422),
 )
 def edit_key(caller: Admin, identifier: Identifier, changes: KeyEdit) -> KeyBody:
-    """What is left out stays as it is."""
+    """Fields that are left out do not change."""
     return service.edit(caller, identifier, changes)
 
 
 @router.post(
     "/{identifier}/rotate",
-    summary="Give a key a new secret",
+    summary="Replace the secret of a key",
     operation_id="rotate_key",
     response_model=KeyMade,
     responses=problems(400, 404, 409, 413, 415, 422),
@@ -88,8 +88,8 @@ def rotate_key(
     response: Response,
     rotation: Annotated[Rotation | None, Body(examples=[{"grace_seconds": 3600}])] = None,
 ) -> KeyMade:
-    """The new secret is shown in this answer and never again; the old one opens for `grace_seconds` more. The key stays
-    the same, with all its jobs and uploads."""
+    """The new secret is in this response only and is never shown again. The old secret stays valid for `grace_seconds`.
+    The id of the key, its jobs and its uploads do not change."""
     response.headers["Cache-Control"] = "no-store"
     return service.rotate(caller, identifier, (rotation or Rotation()).grace_seconds)
 
@@ -102,5 +102,5 @@ def rotate_key(
     responses=problems(404, 409, 422),
 )
 def revoke_key(caller: Admin, identifier: Identifier) -> KeyBody:
-    """It opens no more, for good; its jobs go on. The last key with the scope `admin` cannot be revoked."""
+    """The key is permanently invalid; its jobs continue. The last key with the scope `admin` cannot be revoked."""
     return service.revoke(identifier)

@@ -1,4 +1,4 @@
-"""Keys in the database: make, show, change, rotate, revoke."""
+"""Keys in the database: create, read, change, rotate, revoke."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ from api.access.auth import Caller, hash_key, make_key, requests
 from api.http.errors import Conflict, Forbidden, Invalid, NotFound
 from api.http.links import link
 from api.http.paging import Page, Window
-from api.keys.schemas import KeyBody, KeyEdit, KeyMade, KeySpec, KeyUse, Used
+from api.keys.schemas import KeyBody, KeyEdit, KeyMade, KeySpec, KeyUsage, KeyUse
 from models.database import now, reading, transaction
 from models.records import Key
 from models.records.columns import new_id
@@ -22,16 +22,16 @@ DAY_SECONDS = 24 * 3600
 
 
 def create(caller: Caller, spec: KeySpec) -> KeyMade:
-    """A new key, with its secret.
+    """Create a key, and return it with its secret.
 
     Raises:
-        Forbidden, Invalid: it would be allowed more than the caller is.
+        Forbidden, Invalid: its scopes or limits would exceed those of the caller.
     """
     secret = make_key()
     with transaction() as session:
         inherited = _own_limits(session, caller.key_id)
         own = inherited | spec.limits.model_dump(exclude_none=True)
-        _require_reach(caller, spec.scopes, limits_of(own))
+        _require_within(caller, spec.scopes, limits_of(own))
         at = session.scalars(select(now())).one()
         expires_at = at + spec.expires_days * DAY_SECONDS if spec.expires_days else None
         key = Key(
@@ -44,17 +44,17 @@ def create(caller: Caller, spec: KeySpec) -> KeyMade:
 
 
 def page(window: Window) -> Page[KeyBody]:
-    """Some of all keys, those that were revoked too."""
+    """One page of all keys, including revoked ones."""
     with reading() as session:
         return window.page(session, select(Key), Key.id, lambda key: KeyBody.model_validate(_columns(key)))
 
 
 def show(key_id: str) -> KeyUse:
-    """A key, and what it uses."""
+    """A key and its current usage."""
     with reading() as session:
         key = _find(session, key_id)
         limits = limits_of(key.limits)
-        used = Used(
+        used = KeyUsage(
             stored_bytes=quota.used_bytes(session, key.id),
             queued_jobs=quota.jobs_of(session, key.id, JobStatus.QUEUED),
             running_jobs=quota.jobs_of(session, key.id, JobStatus.RUNNING),
@@ -67,19 +67,19 @@ def edit(caller: Caller, key_id: str, changes: KeyEdit) -> KeyBody:
     """Change a key's name, scopes or limits.
 
     Raises:
-        Forbidden, Invalid: it would be allowed more than the caller is.
-        Conflict: nobody could manage keys any more.
+        Forbidden, Invalid: its scopes or limits would exceed those of the caller.
+        Conflict: the change would remove the scope `admin` from the last key that has it.
     """
     given = changes.model_dump(exclude_unset=True)
     if "limits" in given:
         given["limits"] = changes.limits.model_dump(exclude_none=True) or None
     with transaction() as session:
         if "scopes" in given:
-            _lock_living(session)
+            _lock_active(session)
         key = _find(session, key_id, lock=True)
         if "scopes" in given or "limits" in given:
             scopes = given.get("scopes", key.scopes)
-            _require_reach(caller, scopes, limits_of(given.get("limits", key.limits)))
+            _require_within(caller, scopes, limits_of(given.get("limits", key.limits)))
             if "admin" not in scopes:
                 _require_another_admin(session, key)
         for name, value in given.items():
@@ -89,19 +89,19 @@ def edit(caller: Caller, key_id: str, changes: KeyEdit) -> KeyBody:
 
 
 def rotate(caller: Caller, key_id: str, grace_seconds: float) -> KeyMade:
-    """A new secret for a key; the old one opens for so long. Its id, and so all that belongs to it, stays.
+    """Replace the secret of a key; the old one stays valid for `grace_seconds`. Its id, jobs and uploads do not change.
 
     Raises:
-        Conflict: it was revoked or has expired.
-        Forbidden: it is allowed more than the caller, who would learn its secret.
+        Conflict: the key is revoked or expired.
+        Forbidden, Invalid: its scopes or limits exceed those of the caller, who would learn its secret.
     """
     secret = make_key()
     with transaction() as session:
         key = _find(session, key_id, lock=True)
         at = session.scalars(select(now())).one()
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= at):
-            raise Conflict("The key was revoked or has expired: make a new one.")
-        _require_reach(caller, key.scopes, limits_of(key.limits))
+            raise Conflict(f"The key {key_id} is revoked or expired. Create a new one.")
+        _require_within(caller, key.scopes, limits_of(key.limits))
         key.previous_hash = key.hash if grace_seconds else None
         key.previous_until = at + grace_seconds if grace_seconds else None
         key.hash = hash_key(secret)
@@ -110,13 +110,13 @@ def rotate(caller: Caller, key_id: str, grace_seconds: float) -> KeyMade:
 
 
 def revoke(key_id: str) -> KeyBody:
-    """End a key for good; its jobs go on. Asking again changes nothing.
+    """Revoke a key permanently; its jobs continue. Repeated calls change nothing.
 
     Raises:
-        Conflict: it is the last that may manage keys.
+        Conflict: it is the last key with the scope `admin`.
     """
     with transaction() as session:
-        _lock_living(session)
+        _lock_active(session)
         key = _find(session, key_id, lock=True)
         if key.revoked_at is None:
             _require_another_admin(session, key)
@@ -130,7 +130,7 @@ def _find(session: Session, key_id: str, lock: bool = False) -> Key:
     query = select(Key).where(Key.id == key_id.replace("\0", ""))
     key = session.scalar(query.with_for_update() if lock else query)
     if key is None:
-        raise NotFound(f"There is no key {key_id}.")
+        raise NotFound(f"The key {key_id} does not exist.")
     return key
 
 
@@ -138,14 +138,16 @@ def _own_limits(session: Session, key_id: str) -> dict[str, Any]:
     return dict(session.scalar(select(Key.limits).where(Key.id == key_id)) or {})
 
 
-def _require_reach(caller: Caller, scopes: Iterable[str], limits: KeyLimits) -> None:
-    """See that nobody gives, or takes by a rotation, what they have not."""
+def _require_within(caller: Caller, scopes: Iterable[str], limits: KeyLimits) -> None:
+    """Require that scopes and limits do not exceed those of the caller."""
     missing = sorted(set(scopes) - caller.scopes)
     if missing:
-        raise Forbidden(f"A key gives no more than it has, and this one has not {' and '.join(missing)}.")
+        raise Forbidden(
+            f"A key cannot grant scopes that it does not have, and the key of this request lacks {' and '.join(missing)}."
+        )
     own = caller.limits.model_dump() if caller.limits else {}
     over = [
-        (f"/limits/{name}", f"must be at most {most}, as for the key that asks")
+        (f"/limits/{name}", f"must be at most {most}, the limit of the key of this request")
         for name, most in own.items()
         if getattr(limits, name) > most
     ]
@@ -153,19 +155,22 @@ def _require_reach(caller: Caller, scopes: Iterable[str], limits: KeyLimits) -> 
         raise Invalid(over)
 
 
-def _lock_living(session: Session) -> None:
-    """Let two who would end each other come one after the other: all lock in one order, so none waits in a circle."""
+def _lock_active(session: Session) -> None:
+    """Lock all active keys, so that two transactions cannot revoke the last two admin keys at once.
+
+    All transactions lock in the same order, so they cannot deadlock.
+    """
     session.execute(select(Key.id).where(Key.revoked_at.is_(None)).order_by(Key.id).with_for_update())
 
 
 def _require_another_admin(session: Session, key: Key) -> None:
-    """See that a key is not the last that may manage keys, with the living ones locked."""
+    """Require that another active key has the scope `admin`; the active keys must be locked."""
     if "admin" not in key.scopes:
         return
-    alive = Key.revoked_at.is_(None), or_(Key.expires_at.is_(None), Key.expires_at > now())
-    others = session.scalars(select(Key.scopes).where(*alive, Key.id != key.id))
+    active = Key.revoked_at.is_(None), or_(Key.expires_at.is_(None), Key.expires_at > now())
+    others = session.scalars(select(Key.scopes).where(*active, Key.id != key.id))
     if not any("admin" in scopes for scopes in others):
-        raise Conflict("It is the last key with the scope admin: make another one first, or nobody can make keys.")
+        raise Conflict(f"{key.id} is the last key with the scope admin. Create another admin key first.")
 
 
 def _columns(key: Key) -> dict[str, Any]:

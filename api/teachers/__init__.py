@@ -1,5 +1,5 @@
 """Trained networks that users upload.
 
-Belongs here: what only teachers have. Does not: what all uploads share (`api/uploads`). May import `api/uploads`,
+Belongs here: what is specific to teachers. Does not: what all uploads share (`api/uploads`). May import `api/uploads`,
 `api/http`, `api/dependencies` and `models`.
 """

@@ -32,6 +32,6 @@ EXAMPLE: dict[str, Any] = {
 async def create_teacher(
     key: UploadsWrite, spec: Annotated[TeacherSpec, Body(examples=[EXAMPLE])], response: Response
 ) -> TeacherBody:
-    """Says which network the weights belong to and what it reads. PUT the checkpoint to the link in `upload` next:
-    safetensors, or a `.pt` file that holds a state dict."""
+    """Describe the network and its input. Then PUT the weights to the URL in `upload`: safetensors, or a `.pt` file that
+    holds a state dict."""
     return await created(TEACHERS, key, values_of(spec), response)

@@ -1,4 +1,4 @@
-"""How teachers look over HTTP."""
+"""Response body of teachers."""
 
 from typing import Any
 
@@ -10,11 +10,13 @@ from api.uploads.service import UploadBody
 class TeacherBody(UploadBody):
     """A trained network."""
 
-    network: str = Field(description="The named network that the weights belong to.")
-    options: dict[str, Any] = Field(description="The network's options.")
-    classes: int = Field(description="Classes that it tells apart.")
-    class_names: list[str] = Field(description="Their names, in order; empty if unknown.")
-    input: dict[str, Any] = Field(description="What it reads: channels, height, width, and mean and std a channel.")
+    network: str = Field(description="Name of the network in the catalogue.")
+    options: dict[str, Any] = Field(description="Options of the network.")
+    classes: int = Field(description="Number of classes.")
+    class_names: list[str] = Field(description="Names of the classes in order; empty if unknown.")
+    input: dict[str, Any] = Field(
+        description="Input contract: channels, height, width, and the mean and std of each channel."
+    )
 
     model_config = ConfigDict(
         json_schema_extra={

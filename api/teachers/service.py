@@ -11,5 +11,5 @@ TEACHERS = Uploads(Teacher, TeacherBody, "teacher", "tch", "/teachers")
 
 
 def values_of(spec: TeacherSpec) -> dict[str, Any]:
-    """A new teacher's columns."""
+    """Column values of a new teacher."""
     return spec.model_dump(mode="json") | {"name": spec.name or spec.network}

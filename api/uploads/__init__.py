@@ -1,5 +1,5 @@
-"""What teachers, datasets and files have in common: announced, sent by PUT, inspected.
+"""What teachers, datasets and files share: a record, then the bytes by PUT, then an inspection.
 
-Belongs here: the shared routes and service. Does not: what one of the three has of its own (`api/teachers`,
+Belongs here: the shared routes and service. Does not: what is specific to one of the three (`api/teachers`,
 `api/datasets`, `api/files`). May import `api/http`, `api/access`, `api/health` and `models`.
 """

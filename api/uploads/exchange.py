@@ -1,4 +1,4 @@
-"""What the three kinds of uploads have in common over HTTP: reading a PUT, and answering when there is news."""
+"""Receiving the bytes of a PUT, and long polling, for all kinds of uploads."""
 
 import time
 
@@ -17,23 +17,23 @@ async def receive(uploads: Uploads[R, B], key_id: str, identifier: str, request:
     """Stream the body of a PUT into an upload.
 
     Raises:
-        UnsupportedMediaType: the bytes are wrapped or compressed.
-        BadHeader: a digest header cannot be read.
+        UnsupportedMediaType: the body is a multipart form or has a content encoding.
+        BadHeader: a digest header is malformed, or there is a Content-Range header.
     """
     content_type = request.headers.get("content-type", "")
     if content_type.startswith("multipart/"):
-        raise UnsupportedMediaType("Send the raw bytes, not a form: curl -T FILE LINK.")
+        raise UnsupportedMediaType("The body is a multipart form. Send the raw bytes: curl -T FILE URL.")
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType("Send the bytes as they are, without a Content-Encoding.")
+        raise UnsupportedMediaType("The body has a Content-Encoding. Send the bytes without one.")
     if "content-range" in request.headers:
-        raise BadHeader("A PUT sends all bytes: leave Content-Range out.")
+        raise BadHeader("Content-Range is not supported. Send all bytes in one PUT, without this header.")
     expected = digests.announced(request.headers.get("content-digest"), request.headers.get("repr-digest"))
     length = request.headers.get("content-length")
     await uploads.receive(key_id, identifier, request.stream(), int(length) if length else None, expected)
 
 
-async def verdict(uploads: Uploads[R, B], watch: RowWatch, key_id: str, identifier: str, wait: int) -> B:
-    """The upload as soon as its inspection is over, or as it is after so many seconds."""
+async def wait_for_inspection(uploads: Uploads[R, B], watch: RowWatch, key_id: str, identifier: str, wait: int) -> B:
+    """The upload as soon as its inspection has ended, at the latest after `wait` seconds."""
     deadline = time.monotonic() + wait
     while True:
         record, body = await run_in_threadpool(uploads.get, key_id, identifier)
@@ -43,10 +43,10 @@ async def verdict(uploads: Uploads[R, B], watch: RowWatch, key_id: str, identifi
         await watch.changed(uploads.record, identifier, token_of(record), left)
 
 
-async def news(
+async def wait_for_change(
     uploads: Uploads[R, B], watch: RowWatch, key_id: str, identifier: str, wait: int, known: str | None
 ) -> B:
-    """The upload as soon as it differs from what the client knows, or as it is after so many seconds."""
+    """The upload as soon as its tag differs from `known` or it is ready or rejected, at the latest after `wait` seconds."""
     deadline = time.monotonic() + wait
     known = known or tag_of((await run_in_threadpool(uploads.get, key_id, identifier))[1])
     while True:

@@ -7,10 +7,10 @@ from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import CurrentWatch, CurrentWindow, Identifier, UploadsRead, UploadsWrite, Wait
 from api.http.bodies import StrictRoute
-from api.http.conditional import NOT_MODIFIED, IfNoneMatch, applied, conditional, tag_of
+from api.http.conditional import NOT_MODIFIED, IfNoneMatch, conditional, confirm_wait, tag_of
 from api.http.paging import Page
 from api.http.problem_documents import problems
-from api.uploads.exchange import news, receive, verdict
+from api.uploads.exchange import receive, wait_for_change, wait_for_inspection
 from api.uploads.service import B, R, UploadEdit, Uploads
 from models.status import UploadStatus
 
@@ -23,7 +23,7 @@ BYTES = {
 
 
 def upload_router(uploads: Uploads[R, B]) -> APIRouter:
-    """List, show, change, delete, and the PUT of the bytes."""
+    """A router with the routes to list, show, change and delete uploads of one kind, and to PUT their bytes."""
     kind = uploads.kind
     router = APIRouter(prefix=uploads.path, tags=[uploads.path.strip("/")], route_class=StrictRoute)
     body: Any = uploads.body
@@ -38,9 +38,9 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
     def list_uploads(
         key: UploadsRead,
         window: CurrentWindow,
-        status: Annotated[UploadStatus | None, Query(description="Only those in this state.")] = None,
+        status: Annotated[UploadStatus | None, Query(description="Only uploads with this status.")] = None,
     ) -> Any:
-        """The newest first."""
+        """Newest first."""
         return uploads.page(key, window, status)
 
     @router.get(
@@ -58,9 +58,10 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         response: Response,
         if_none_match: IfNoneMatch = None,
     ) -> Any:
-        """With `Prefer: wait=N`, as soon as it differs from what `If-None-Match` names, or is ready or rejected."""
-        found = await news(uploads, watch, key, identifier, wait, if_none_match)
-        applied(response, wait)
+        """With `Prefer: wait=N`, the response is delayed until the upload is ready or rejected, or differs from the `ETag` in
+        `If-None-Match` (without that header: from its current state), or N seconds have passed."""
+        found = await wait_for_change(uploads, watch, key, identifier, wait, if_none_match)
+        confirm_wait(response, wait)
         return conditional(response, found, tag_of(found), if_none_match)
 
     @router.patch(
@@ -71,7 +72,7 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         responses=problems(400, 404, 413, 415, 422),
     )
     def edit(key: UploadsWrite, identifier: Identifier, changes: UploadEdit) -> Any:
-        """What is left out stays as it is."""
+        """Fields that are left out do not change."""
         return uploads.edit(key, identifier, changes)
 
     @router.delete(
@@ -82,29 +83,29 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         responses=problems(404, 409, 422),
     )
     def delete(key: UploadsWrite, identifier: Identifier) -> None:
-        """Refused while a job that has not ended uses it."""
+        """Fails with 409 while an unfinished job uses the upload."""
         uploads.delete(key, identifier)
 
     @router.put(
         "/{identifier}/content",
-        summary=f"Send the bytes of a {kind}",
+        summary=f"Upload the bytes of a {kind}",
         operation_id=f"upload_{kind}",
         status_code=202,
         response_model=body,
         responses=problems(400, 404, 409, 413, 415, 422, 507)
-        | {200: {"model": body, "description": "The inspection is over."}},
+        | {200: {"model": body, "description": "The inspection has ended."}},
         openapi_extra=BYTES,
     )
     async def put(
         key: UploadsWrite, watch: CurrentWatch, identifier: Identifier, wait: Wait, request: Request, response: Response
     ) -> Any:
-        """The raw bytes, as `curl -T FILE LINK` sends them. `Content-Digest` or `Repr-Digest` with a SHA-256 is checked.
+        """Send the raw bytes, as `curl -T FILE URL` does. A SHA-256 in `Content-Digest` or `Repr-Digest` is checked.
 
-        With `Prefer: wait=N` the answer waits for the inspection: 200 with `ready` or `rejected`, else 202.
+        With `Prefer: wait=N` the response waits for the inspection: 200 with `ready` or `rejected`, or 202 after N seconds.
         """
         await receive(uploads, key, identifier, request)
-        found = await verdict(uploads, watch, key, identifier, wait)
-        applied(response, wait)
+        found = await wait_for_inspection(uploads, watch, key, identifier, wait)
+        confirm_wait(response, wait)
         response.status_code = 202 if found.status == UploadStatus.INSPECTING else 200
         return found
 
@@ -112,7 +113,7 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
 
 
 async def created(uploads: Uploads[R, B], key_id: str, values: dict[str, Any], response: Response) -> B:
-    """A new upload, with its address in `Location`."""
+    """Create an upload, and set `Location` to its URL."""
     body = await run_in_threadpool(uploads.create, key_id, values)
     response.headers["Location"] = body.links["self"]
     return body

@@ -1,4 +1,4 @@
-"""Teachers, datasets and files: a record first, then its bytes by PUT, then the inspection's verdict."""
+"""Teachers, datasets and files in the database: a record first, then its bytes by PUT, then an inspection."""
 
 import asyncio
 import secrets
@@ -13,14 +13,14 @@ from sqlalchemy import ColumnElement, String, cast, or_, select, update
 from sqlalchemy.orm import Session
 
 from api.access.quota import Room, lock, room_for_bytes
-from api.health.workers import absence
+from api.health.workers import missing_worker
 from api.http import digests
-from api.http.bodies import Asked, Shown
+from api.http.bodies import RequestBody, ResponseBody
 from api.http.errors import ApiError, Conflict, NoBytes, NotFound
 from api.http.links import link
 from api.http.observe import current_request_id
 from api.http.paging import Page, Window
-from api.http.problem_documents import Pointed
+from api.http.problem_documents import PointedError
 from models.database import now, reading, transaction
 from models.queue.wake_up import ring
 from models.records import Dataset, File, Inspection, Job, Teacher
@@ -32,54 +32,54 @@ from models.storage.blobs import storage
 
 UNFINISHED = tuple(status for status in JobStatus if not status.final)
 OPEN = (UploadStatus.WAITING, UploadStatus.REJECTED)
-"""States in which an upload takes bytes."""
+"""States in which an upload accepts bytes."""
 
 
-class Rejection(Shown):
-    """Why an upload was rejected: a problem document, as a PUT of these bytes would be answered if it could be at once."""
+class Rejection(ResponseBody):
+    """Why an upload was rejected, in the form of a problem document."""
 
-    type: str = Field("urn:distillery:problem:rejected", description="A URI that names this kind of problem.")
+    type: str = Field("urn:distillery:problem:rejected", description="URI of the problem type.")
     title: str = "The upload was rejected"
     status: int = 422
-    code: str = Field("rejected", description="A word that names the kind of problem.")
+    code: str = Field("rejected", description="Error code, see docs/errors.md.")
     detail: str = Field(description="What is wrong with the bytes.")
     hint: str | None = Field(None, description="What to do about it.")
-    errors: list[Pointed] = Field(default_factory=list)
+    errors: list[PointedError] = Field(default_factory=list)
 
     @classmethod
     def of(cls, problem: dict[str, Any]) -> "Rejection":
-        """From what the inspection recorded."""
+        """From the problem that the inspection recorded."""
         return cls(
             code=problem.get("code") or "rejected",
-            detail=problem.get("message") or problem.get("detail") or "The bytes were refused.",
+            detail=problem.get("message") or problem.get("detail") or "The inspection rejected the bytes.",
             hint=problem.get("hint") or None,
             errors=problem.get("errors") or [],
         )
 
 
-class UploadBody(Shown):
-    """What every upload shows."""
+class UploadBody(ResponseBody):
+    """The fields that all uploads share."""
 
     id: str
     name: str
-    labels: dict[str, str] = Field(description="Your own names and values; lists filter by them.")
+    labels: dict[str, str] = Field(description="Labels chosen by the user; lists can be filtered by them.")
     status: UploadStatus = Field(description="`waiting` for bytes, `inspecting`, then `ready` or `rejected`.")
-    reason: str | None = Field(None, description="What it waits for; null once it is ready or rejected.")
-    size: int | None = Field(description="Bytes as sent.")
+    reason: str | None = Field(None, description="What the upload waits for; null once it is ready or rejected.")
+    size: int | None = Field(description="Size of the bytes as sent.")
     sha256: str | None = Field(description="SHA-256 of the bytes as sent, in hex.")
-    findings: dict[str, Any] | None = Field(description="What the inspection found, once `ready`.")
-    problem: Rejection | None = Field(description="What is wrong with the bytes, once `rejected`.")
+    findings: dict[str, Any] | None = Field(description="Findings of the inspection, once `ready`.")
+    problem: Rejection | None = Field(description="Why the inspection rejected the bytes, once `rejected`.")
     created_at: datetime
     updated_at: datetime
-    upload: str = Field(description="PUT the raw bytes here: `curl -T FILE LINK`.")
+    upload: str = Field(description="URL to PUT the raw bytes to: `curl -T FILE URL`.")
     links: dict[str, str]
 
 
-class UploadEdit(Asked):
-    """What of an upload may be changed; what is left out stays."""
+class UploadEdit(RequestBody):
+    """Changes to an upload. Fields that are left out do not change."""
 
-    name: Name = Field(default="", description="A new name.")
-    labels: Labels = Field(default={}, description="All labels; those that are not named are removed.")
+    name: Name = Field(default="", description="New name.")
+    labels: Labels = Field(default={}, description="New labels; they replace all old ones.")
 
 
 log = structlog.get_logger("api")
@@ -89,7 +89,7 @@ B = TypeVar("B", bound=UploadBody)
 
 @dataclass(frozen=True)
 class Uploads(Generic[R, B]):
-    """The life of one kind of upload; every query is of one key's rows."""
+    """The operations on one kind of upload. Every query is restricted to the rows of one key."""
 
     record: type[R]
     body: type[B]
@@ -98,15 +98,15 @@ class Uploads(Generic[R, B]):
     path: str
 
     def create(self, key_id: str, values: dict[str, Any]) -> B:
-        """A record that waits for its bytes."""
+        """Create a record that waits for its bytes."""
         record = self.record(id=new_id(self.prefix), key_id=key_id, status=UploadStatus.WAITING, **values)
         with transaction() as session:
             session.add(record)
             session.flush()
-            return self.shown(session, record)
+            return self.to_body(session, record)
 
-    def shown(self, session: Session, record: R) -> B:
-        """A row as an answer."""
+    def to_body(self, session: Session, record: R) -> B:
+        """The response body of a row."""
         address = link(f"{self.path}/{record.id}")
         values = {column.key: getattr(record, column.key) for column in self.record.__table__.columns}
         values["problem"] = Rejection.of(record.problem) if record.problem else None
@@ -114,53 +114,55 @@ class Uploads(Generic[R, B]):
         return self.body.model_validate(values | {"upload": f"{address}/content", "links": {"self": address}})
 
     def find(self, session: Session, key_id: str, identifier: str, lock: bool = False) -> R:
-        """The row of an id.
+        """The row of an upload.
 
         Raises:
-            NotFound: there is none that belongs to this key.
+            NotFound: the upload does not exist or belongs to another key.
         """
-        query = select(self.record).where(*self._mine(key_id), self.record.id == _plain(identifier))
+        query = select(self.record).where(*self._of_key(key_id), self.record.id == _without_nul(identifier))
         record = session.scalar(query.with_for_update() if lock else query)
         if record is None:
-            raise NotFound(f"There is no {self.kind} {identifier}.")
+            raise NotFound(f"The {self.kind} {identifier} does not exist.")
         return record
 
     def get(self, key_id: str, identifier: str) -> tuple[R, B]:
-        """The row and how it is shown."""
+        """An upload's row and its response body."""
         with reading() as session:
             record = self.find(session, key_id, identifier)
-            return record, self.shown(session, record)
+            return record, self.to_body(session, record)
 
     def page(self, key_id: str, window: Window, status: UploadStatus | None) -> Page[B]:
-        """Some of the key's uploads."""
-        query = select(self.record).where(*self._mine(key_id))
+        """One page of the key's uploads."""
+        query = select(self.record).where(*self._of_key(key_id))
         if status is not None:
             query = query.where(self.record.status == status)
         with reading() as session:
             query = query.where(*window.labelled(session, self.record.labels), *window.within(self.record.created_at))
-            return window.page(session, query, self.record.id, lambda record: self.shown(session, record))
+            return window.page(session, query, self.record.id, lambda record: self.to_body(session, record))
 
     def edit(self, key_id: str, identifier: str, edit: UploadEdit) -> B:
-        """Change name or labels."""
+        """Change the name or the labels."""
         with transaction() as session:
             record = self.find(session, key_id, identifier, lock=True)
             for name, value in edit.model_dump(exclude_unset=True).items():
                 setattr(record, name, value)
             record.updated_at = session.scalars(select(now())).one()
             session.flush()
-            return self.shown(session, record)
+            return self.to_body(session, record)
 
     def delete(self, key_id: str, identifier: str) -> None:
-        """Hide the row and remove its bytes.
+        """Hide the row and delete its bytes.
 
         Raises:
-            Conflict: a job that is not finished uses it.
+            Conflict: an unfinished job uses the upload.
         """
         with transaction() as session:
             record = self.find(session, key_id, identifier, lock=True)
             user = session.scalar(select(Job.id).where(_uses(record.id, key_id)).limit(1))
             if user is not None:
-                raise Conflict(f"The job {user} uses this {self.kind}: cancel it first, or wait for its end.")
+                raise Conflict(
+                    f"The unfinished job {user} uses this {self.kind}. Cancel the job or wait until it ends."
+                )
             record.deleted_at = session.scalar(select(now()))
             keys = [key for key in (record.upload_key, record.blob_key) if key]
         try:
@@ -172,15 +174,15 @@ class Uploads(Generic[R, B]):
     async def receive(
         self, key_id: str, identifier: str, chunks: AsyncIterator[bytes], length: int | None, expected: set[str]
     ) -> None:
-        """Stream bytes to storage, record them, and ring the inspect bell.
+        """Stream bytes to storage, record them, and wake the inspect workers. If it raises, no bytes are kept.
 
         Raises:
-            Conflict: it has its bytes already.
-            TooLarge, QuotaExceeded: before the first byte where the length is known, else while they stream.
-            NoBytes, DigestMismatch: nothing is kept.
+            Conflict: the upload already has its bytes.
+            TooLarge, QuotaExceeded: there are too many bytes; raised before the first one if `length` is known.
+            NoBytes, DigestMismatch: the body is empty, or its SHA-256 is not one of `expected`.
         """
         room = await asyncio.to_thread(self._room, key_id, identifier, length)
-        # a name of its own for each PUT: of two at once, one becomes the upload, and cannot lose its bytes to the other
+        # every PUT has its own storage key, so that two concurrent ones cannot overwrite each other's bytes
         key = f"uploads/{identifier}/{secrets.token_hex(8)}"
         try:
             stored = await storage().put_stream(key, chunks, room.size)
@@ -188,7 +190,7 @@ class Uploads(Generic[R, B]):
             raise room.exceeded() from error
         try:
             if stored.size == 0:
-                raise NoBytes("Send the raw bytes as the body: curl -T FILE LINK.")
+                raise NoBytes("The body is empty. Send the raw bytes: curl -T FILE URL.")
             digests.require(expected, stored.sha256)
             await asyncio.to_thread(self._accept, key_id, identifier, key, stored)
         except ApiError:
@@ -207,7 +209,7 @@ class Uploads(Generic[R, B]):
             room_for_bytes(session, key_id, stored.size)
             changed = session.execute(
                 update(self.record)
-                .where(*self._mine(key_id), self.record.id == identifier, self.record.status.in_(OPEN))
+                .where(*self._of_key(key_id), self.record.id == identifier, self.record.status.in_(OPEN))
                 .values(
                     status=UploadStatus.INSPECTING,
                     upload_key=key,
@@ -226,26 +228,28 @@ class Uploads(Generic[R, B]):
 
     def _require_open(self, record: R) -> None:
         if record.status not in OPEN:
-            raise Conflict(f"This {self.kind} has its bytes already, and is {record.status}: make a new one.")
+            raise Conflict(
+                f"This {self.kind} already has its bytes and is {record.status}. Create a new one to send others."
+            )
 
-    def _mine(self, key_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    def _of_key(self, key_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
         return self.record.key_id == key_id, self.record.deleted_at.is_(None)
 
 
 def _reason(session: Session, record: Teacher | Dataset | File) -> str | None:
     if record.status == UploadStatus.WAITING:
-        return "waits for its bytes: PUT them to the link in 'upload'"
+        return "waits for its bytes: PUT them to the URL in 'upload'"
     if record.status == UploadStatus.INSPECTING:
-        return "; ".join(filter(None, ("waits for the end of its inspection", absence(session, "inspect"))))
+        return "; ".join(filter(None, ("waits for its inspection to end", missing_worker(session, "inspect"))))
     return None
 
 
 def _uses(identifier: str, key_id: str) -> ColumnElement[bool]:
-    # an id may stand anywhere in a spec (ensembles, weights, statistics), and is long enough to be found as text
+    # an id can be anywhere in a spec (ensembles, weights, statistics); it is long enough for a text search to be exact
     named = cast(Job.resolved, String).contains(identifier)
     columns = or_(Job.teacher_id == identifier, Job.dataset_id == identifier, Job.evaluation_id == identifier)
     return (Job.key_id == key_id) & Job.status.in_(UNFINISHED) & Job.deleted_at.is_(None) & (columns | named)
 
 
-def _plain(identifier: str) -> str:
-    return identifier.replace("\0", "")  # which Postgres refuses, and which no id contains
+def _without_nul(identifier: str) -> str:
+    return identifier.replace("\0", "")  # Postgres rejects NUL, and no id contains it

@@ -12,33 +12,33 @@ from api.webhooks import service
 from api.webhooks.schemas import DeliveryBody, NewSecretBody, SecretBody
 
 router = APIRouter(tags=["webhooks"], route_class=StrictRoute)
-Delivery = Annotated[str, Path(max_length=64, description="The `webhook-id`.")]
+Delivery = Annotated[str, Path(max_length=64, description="Id of the delivery: its `webhook-id`.")]
 
 
 @router.post(
     "/webhooks/secret",
-    summary="Make a webhook secret",
+    summary="Create a webhook secret",
     operation_id="make_webhook_secret",
     status_code=201,
     response_model=NewSecretBody,
     responses=problems(422),
 )
 def make_secret(key: JobsWrite, response: Response) -> NewSecretBody:
-    """The first, or a new one in the place of the one that is there, which signs too for a day, so that receivers can
-    change over. It is shown in this answer and never again."""
+    """Creates the key's first secret or replaces the current one. For one day after that, messages are signed with the old
+    secret too, so that receivers can switch. The secret is in this response only and is never shown again."""
     response.headers["Cache-Control"] = "no-store"
     return service.make_secret(key)
 
 
 @router.get(
     "/webhooks/secret",
-    summary="Show when the webhook secret was made",
+    summary="Show when the webhook secret was created",
     operation_id="get_webhook_secret",
     response_model=SecretBody,
     responses=problems(404, 422),
 )
 def show_secret(key: JobsRead) -> SecretBody:
-    """Each key has one. The secret itself is not shown again: make a new one if it is lost."""
+    """Each key has one. The secret itself is never shown again: create a new one if it is lost."""
     return service.show_secret(key)
 
 
@@ -50,7 +50,7 @@ def show_secret(key: JobsRead) -> SecretBody:
     responses=problems(400, 404, 422),
 )
 def list_deliveries(key: JobsRead, identifier: Identifier, window: CurrentWindow) -> Page[DeliveryBody]:
-    """The newest first, with every try. Of an answer, nothing but its status code is kept."""
+    """Newest first, with every try. Of a receiver's response, only the status code is stored."""
     return service.deliveries(key, identifier, window)
 
 
@@ -63,5 +63,5 @@ def list_deliveries(key: JobsRead, identifier: Identifier, window: CurrentWindow
     responses=problems(404, 409, 422),
 )
 def redeliver(key: JobsWrite, identifier: Identifier, delivery: Delivery) -> DeliveryBody:
-    """The same message under the same id, signed anew, once it is over: delivered, failed or disabled."""
+    """Sends the same message with the same id and a new signature. The delivery must be delivered, failed or disabled."""
     return service.redeliver(key, identifier, delivery)

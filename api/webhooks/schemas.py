@@ -1,28 +1,28 @@
-"""How webhooks look over HTTP."""
+"""Response bodies of webhooks."""
 
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from api.http.bodies import Shown
+from api.http.bodies import ResponseBody
 
 EXAMPLE_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw1Zx0yQ3Tg5c="
 
 
-class SecretBody(Shown):
-    """The secret that a key's webhooks are signed with, without the secret itself."""
+class SecretBody(ResponseBody):
+    """The signing secret of a key, without the secret itself."""
 
-    created_at: datetime = Field(description="When it was made.")
+    created_at: datetime = Field(description="When the secret was created.")
     previous_until: datetime | None = Field(
-        description="Until then the secret before it signs too; null if there is none that does."
+        description="Until when messages are signed with the previous secret too; null if they are not."
     )
 
 
 class NewSecretBody(SecretBody):
-    """A new secret, shown this once."""
+    """A new secret, shown only once."""
 
-    secret: str = Field(description="`whsec_` and 32 random bytes in base64. Keep it: it is not shown again.")
+    secret: str = Field(description="`whsec_` and 32 random bytes in base64. Store it: it is never shown again.")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -31,31 +31,31 @@ class NewSecretBody(SecretBody):
     )
 
 
-class TryBody(Shown):
+class TryBody(ResponseBody):
     """One try at a delivery."""
 
     at: datetime
-    status_code: int | None = Field(description="What the receiver answered; null if it did not.")
+    status_code: int | None = Field(description="Status code of the receiver's response; null without a response.")
     error: str | None = Field(
-        description="Why no answer came: `timeout`, `no_connection`, `connection_broken`, `certificate_refused`, or "
-        "`address_refused` where the name led to an address that is not outside."
+        description="Why there was no response: `timeout`, `no_connection`, `connection_broken`, `certificate_refused`, or "
+        "`address_refused` if the host name resolved to an address that is not public and not allowed."
     )
 
 
-class DeliveryBody(Shown):
+class DeliveryBody(ResponseBody):
     """A message to a receiver."""
 
     id: str = Field(description="The `webhook-id` of every try.")
     type: str = Field(description="`job.running`, `job.succeeded`, `job.failed` or `job.cancelled`.")
     url: str
     status: Literal["pending", "delivered", "failed", "disabled"] = Field(
-        description="`failed` after the last try of the schedule; `disabled` once the receiver has answered 410."
+        description="`failed` after the last scheduled try; `disabled` once the receiver has responded with 410."
     )
-    tries: list[TryBody] = Field(description="The oldest first.")
-    next_try_at: datetime | None = Field(description="Null once it is over.")
+    tries: list[TryBody] = Field(description="Tries, oldest first.")
+    next_try_at: datetime | None = Field(description="Time of the next try; null if the delivery is not `pending`.")
     created_at: datetime
     finished_at: datetime | None
-    body: dict[str, Any] = Field(description="What is sent.")
+    body: dict[str, Any] = Field(description="Body of the message.")
     links: dict[str, str]
 
     model_config = ConfigDict(

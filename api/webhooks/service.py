@@ -15,7 +15,7 @@ from models.webhooks import signing_secrets
 
 
 def make_secret(key_id: str) -> NewSecretBody:
-    """A new secret for a key; the one before signs too for a day."""
+    """Create a secret for a key; the previous one signs too for one day."""
     with transaction() as session:
         rotated = signing_secrets.rotate(session, key_id)
         made = rotated.record
@@ -24,50 +24,51 @@ def make_secret(key_id: str) -> NewSecretBody:
 
 
 def show_secret(key_id: str) -> SecretBody:
-    """When a key's secret was made.
+    """When a key's secret was created.
 
     Raises:
-        NotFound: it has none yet.
+        NotFound: the key has no secret.
     """
     with reading() as session:
-        alive = signing_secrets.current(session, key_id)
-    if not alive:
-        raise NotFound("This key has no webhook secret yet: POST here to make one.")
-    previous = alive[1].expires_at if len(alive) > 1 else None
-    return SecretBody.model_validate({"created_at": alive[0].created_at, "previous_until": previous})
+        active = signing_secrets.current(session, key_id)
+    if not active:
+        raise NotFound("This key has no webhook secret. Create one: POST /v1/webhooks/secret.")
+    previous = active[1].expires_at if len(active) > 1 else None
+    return SecretBody.model_validate({"created_at": active[0].created_at, "previous_until": previous})
 
 
 def deliveries(key_id: str, job_id: str, window: Window) -> Page[DeliveryBody]:
-    """What is, was and could not be delivered of a job."""
+    """One page of a job's deliveries."""
     with reading() as session:
         find(session, key_id, job_id)
         query = select(WebhookDelivery).where(WebhookDelivery.job_id == job_id)
-        return window.page(session, query, WebhookDelivery.id, shown)
+        return window.page(session, query, WebhookDelivery.id, delivery_body)
 
 
 def redeliver(key_id: str, job_id: str, delivery_id: str) -> DeliveryBody:
-    """Send a message again that is over, under its id, with a schedule from its beginning.
+    """Deliver a finished message again, with the same id and the whole schedule of tries.
 
     Raises:
-        Conflict: it is still being tried.
+        NotFound: the job has no such delivery.
+        Conflict: the delivery is still pending.
     """
     with transaction() as session:
         find(session, key_id, job_id)
         mine = WebhookDelivery.id == delivery_id.replace("\0", ""), WebhookDelivery.job_id == job_id
         if session.scalar(select(WebhookDelivery.id).where(*mine)) is None:
-            raise NotFound(f"The job has no webhook delivery {delivery_id}.")
-        again = {"status": "pending", "due_at": now(), "finished_at": None, "pauses": 0}
-        over = WebhookDelivery.status != "pending"
+            raise NotFound(f"The job {job_id} has no webhook delivery {delivery_id}.")
+        reset = {"status": "pending", "due_at": now(), "finished_at": None, "pauses": 0}
+        finished = WebhookDelivery.status != "pending"
         changed = session.scalar(
-            update(WebhookDelivery).where(*mine, over).values(**again).returning(WebhookDelivery.id)
+            update(WebhookDelivery).where(*mine, finished).values(**reset).returning(WebhookDelivery.id)
         )
         if changed is None:
-            raise Conflict("The delivery is still pending: it is tried again by itself.")
-        return shown(session.get_one(WebhookDelivery, changed, populate_existing=True))
+            raise Conflict("The delivery is still pending. It is retried automatically: see 'next_try_at'.")
+        return delivery_body(session.get_one(WebhookDelivery, changed, populate_existing=True))
 
 
-def shown(row: WebhookDelivery) -> DeliveryBody:
-    """A row as an answer."""
+def delivery_body(row: WebhookDelivery) -> DeliveryBody:
+    """The response body of a delivery."""
     values = {column.key: getattr(row, column.key) for column in WebhookDelivery.__table__.columns}
     pending = row.status == "pending"
     links = {} if pending else {"redeliver": link(f"/jobs/{row.job_id}/webhook-deliveries/{row.id}/redeliver")}

@@ -1,4 +1,4 @@
-"""The client: one object for everything the service offers."""
+"""The client of the service."""
 
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +17,8 @@ from distillery_client.uploads import Uploads
 class Client:
     """A connection to Distillery.
 
-    Without arguments it finds the service and its key by itself (see `discovery`). Records are the service's JSON, as
-    dictionaries; errors are those of `errors`. Use it in a `with` block, or call `close`.
+    Without arguments it discovers the service and its key (see `discovery`). Records are the service's JSON objects as
+    dictionaries. Errors are the classes of `errors`. Use the client in a `with` block, or call `close`.
 
         with Client() as client:
             teacher = client.teachers.send(Path("teacher.safetensors"), network="lenet5", classes=10, input={…})
@@ -49,7 +49,7 @@ class Client:
         self.previews = Downloads(self.connection, "previews")
 
     def catalogue(self) -> dict[str, Any]:
-        """Every objective, procedure, source, transform and network, with its parameters."""
+        """Every objective, procedure, source, transform, network and task, with its parameters."""
         return dict(self.connection.request("GET", "catalogue").json())
 
     def close(self) -> None:

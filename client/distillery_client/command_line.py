@@ -1,7 +1,7 @@
 """The command `distillery`.
 
-Exit codes: 0 it worked; 1 a job failed, an upload was rejected, or the service refused or did not answer; 2 the call has
-to change: an unknown option, no service or key, a spec that is wrong.
+Exit codes: 0 on success; 1 if a job failed, an upload was rejected, or the service refused the request or did not answer;
+2 if the call must change: an unknown option, no service or key, an invalid spec.
 """
 
 from pathlib import Path
@@ -27,12 +27,15 @@ app.command("catalogue")(catalogue.catalogue)
 @app.callback()
 def options(
     context: typer.Context,
-    url: Annotated[str | None, typer.Option(envvar="DISTILL_URL", help="Address of the service.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="DISTILL_KEY", help="Your key.", show_envvar=True)] = None,
+    url: Annotated[str | None, typer.Option(envvar="DISTILL_URL", help="URL of the service.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="DISTILL_KEY", help="API key.", show_envvar=True)] = None,
     data: Annotated[
-        Path | None, typer.Option(envvar="DISTILL_DATA", help="Data folder of an embedded service, to find both in.")
+        Path | None,
+        typer.Option(
+            envvar="DISTILL_DATA", help="Data folder of an embedded service, from which URL and key are read."
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     context.obj = Options(url, key, data, json)
 

@@ -1,8 +1,8 @@
-"""HTTP with retries: what may be repeated is repeated, everything else is not.
+"""HTTP with retries of idempotent requests.
 
-A request that may be repeated (GET, HEAD, PUT, DELETE, or a POST with an `Idempotency-Key`) is sent again after a
-broken connection and after 408, 429, 502, 503 and 504, with exponential back-off or as `Retry-After` says. Any other
-request is sent again only when it certainly did not arrive. 409 is an answer, never a reason to repeat.
+A request that is idempotent (GET, HEAD, PUT, DELETE, or a POST with an `Idempotency-Key`) is retried after a broken
+connection and after 408, 429, 502, 503 and 504, with exponential back-off or after the time in `Retry-After`. Any other
+request is retried only if it certainly did not reach the service. A 409 is never retried.
 """
 
 import time
@@ -16,11 +16,11 @@ import stamina
 
 from distillery_client.errors import DistilleryError, Unreachable, refused
 
-REPEATED_STATUSES = frozenset({408, 429, 502, 503, 504})
-REPEATABLE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-LONGEST_RETRY_AFTER_SECONDS = 60.0
+RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
+IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+MAX_RETRY_AFTER_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 8.0
+MAX_PAUSE_SECONDS = 8.0
 
 T = TypeVar("T")
 
@@ -42,31 +42,32 @@ class Connection:
             timeout=timeout_seconds,
             transport=transport,
         )
-        self.url, self.attempts = url, attempts
+        self.url = url
+        self.attempts = attempts
 
     def close(self) -> None:
         self.http.close()
 
     def request(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
-        """The answer to a request; `options` are those of `httpx.Client.request`.
+        """Send a request, with retries; `options` are those of `httpx.Client.request`.
 
         Raises:
             Refused: the status is neither a success nor one of `accept`.
-            Unreachable: there was no answer.
+            Unreachable: there was no response.
         """
-        return self.repeat(
-            lambda: self._send(method, path, accept, options), _repeatable(method, options.get("headers"))
+        return self.retry(
+            lambda: self._send(method, path, accept, options), _is_idempotent(method, options.get("headers"))
         )
 
-    def repeat(self, call: Callable[[], T], repeatable: bool = True) -> T:
-        """What `call` returns, called again as the module says; httpx's errors become this package's."""
+    def retry(self, call: Callable[[], T], idempotent: bool = True) -> T:
+        """Run `call` with the retries of this module; httpx's errors become those of this package."""
         try:
             for attempt in stamina.retry_context(
-                on=_pause(repeatable),
+                on=_pause(idempotent),
                 attempts=self.attempts,
                 timeout=None,
                 wait_initial=FIRST_PAUSE_SECONDS,
-                wait_max=LONGEST_PAUSE_SECONDS,
+                wait_max=MAX_PAUSE_SECONDS,
                 wait_jitter=FIRST_PAUSE_SECONDS,
             ):
                 with attempt:
@@ -79,7 +80,7 @@ class Connection:
 
     @contextmanager
     def stream(self, method: str, path: str, **options: Any) -> Iterator[httpx.Response]:
-        """One request whose body is read by the caller; no retries here, since the caller knows where to go on."""
+        """One request whose body the caller reads. It is not retried, because only the caller can resume the body."""
         with self.http.stream(method, path, **options) as response:
             if response.is_error:
                 response.read()
@@ -95,34 +96,34 @@ class Connection:
         return response
 
 
-def _repeatable(method: str, headers: dict[str, str] | None) -> bool:
-    return method in REPEATABLE_METHODS or "Idempotency-Key" in (headers or {})
+def _is_idempotent(method: str, headers: dict[str, str] | None) -> bool:
+    return method in IDEMPOTENT_METHODS or "Idempotency-Key" in (headers or {})
 
 
-def _pause(repeatable: bool) -> Callable[[Exception], bool | float]:
-    """For stamina: False to give up, True for its own back-off, or the seconds to wait."""
+def _pause(idempotent: bool) -> Callable[[Exception], bool | float]:
+    """A hook for stamina, which returns False to give up, True for stamina's back-off, or the seconds to wait."""
 
     def pause(error: Exception) -> bool | float:
         if isinstance(error, httpx.HTTPStatusError):
-            return repeatable and error.response.status_code in REPEATED_STATUSES and _wished(error.response)
+            return idempotent and error.response.status_code in RETRIED_STATUSES and _requested_pause(error.response)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
             return True
         return (
-            repeatable and isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
+            idempotent and isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
         )
 
     return pause
 
 
-def _wished(response: httpx.Response) -> bool | float:
+def _requested_pause(response: httpx.Response) -> bool | float:
     seconds = retry_after_seconds(response)
     if seconds is None:
         return True
-    return seconds if seconds <= LONGEST_RETRY_AFTER_SECONDS else False
+    return seconds if seconds <= MAX_RETRY_AFTER_SECONDS else False
 
 
 def retry_after_seconds(response: httpx.Response) -> float | None:
-    """What `Retry-After` asks for, in seconds from now; None where it is missing or makes no sense."""
+    """The time in `Retry-After`, in seconds from now; None if the header is missing or malformed."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdigit():
         return float(value)

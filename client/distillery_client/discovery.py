@@ -1,8 +1,8 @@
-"""Where the service is and which key opens it, when the caller does not say.
+"""Discovery of the service's URL and key.
 
 In this order: the caller's arguments; `DISTILL_URL` and `DISTILL_KEY`; the file `service.json` that an embedded service
-leaves in its data folder (`DISTILL_DATA`, else `.distillery` here or in a folder above) while it is up. The embedded
-key is sent to the embedded service only, never to an address from elsewhere.
+keeps in its data folder while it runs (`DISTILL_DATA`, else `.distillery` in the working folder or one of its parents).
+The key of an embedded service is sent only to that service, never to another URL.
 """
 
 import json
@@ -15,7 +15,7 @@ from distillery_client.errors import Misconfigured
 
 @dataclass(frozen=True)
 class Service:
-    """An address and a key; `repr` hides the key."""
+    """A URL and a key; `repr` hides the key."""
 
     url: str
     key: str
@@ -25,10 +25,10 @@ class Service:
 
 
 def find(url: str | None = None, key: str | None = None, data: Path | None = None) -> Service:
-    """The service to talk to.
+    """Find the URL and the key of the service.
 
     Raises:
-        Misconfigured: no address or no key was found; the message says what was looked at.
+        Misconfigured: no URL or no key was found; the message says what to set.
     """
     url = url or os.environ.get("DISTILL_URL")
     key = key or os.environ.get("DISTILL_KEY")
@@ -38,8 +38,8 @@ def find(url: str | None = None, key: str | None = None, data: Path | None = Non
     if embedded and (url is None or url.rstrip("/") == embedded.url):
         return Service(embedded.url, key or embedded.key)
     if url:
-        raise Misconfigured(f"no key for {url}: set DISTILL_KEY")
-    raise Misconfigured("no service was found: start one with `make up`, or set DISTILL_URL and DISTILL_KEY")
+        raise Misconfigured(f"No key was found for {url}. Set DISTILL_KEY.")
+    raise Misconfigured("No service was found. Start one with `make up`, or set DISTILL_URL and DISTILL_KEY.")
 
 
 def _embedded(data: Path | None) -> Service | None:
@@ -66,5 +66,5 @@ def _read(file: Path) -> Service:
         return Service(str(content["url"]).rstrip("/"), key)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Misconfigured(
-            f"{file} cannot be read ({error}): start the service again, or set DISTILL_URL and DISTILL_KEY"
+            f"{file} or its key file cannot be read ({error}). Restart the service, or set DISTILL_URL and DISTILL_KEY."
         ) from error

@@ -1,4 +1,4 @@
-"""What jobs made: listed, and downloaded whole and right."""
+"""Listing artifacts and previews, and downloading them with resumption and a check of the SHA-256."""
 
 import os
 from pathlib import Path
@@ -15,28 +15,29 @@ Record = dict[str, Any]
 
 
 class Downloads:
-    """`client.artifacts`, the files of a succeeded job, and `client.previews`, the pictures of any job."""
+    """`client.artifacts`, the files of a succeeded job, and `client.previews`, the images of any job."""
 
     def __init__(self, connection: Connection, kind: str):
-        self.connection, self.kind = connection, kind
+        self.connection = connection
+        self.kind = kind
 
     def list(self, job: str) -> list[Record]:
-        """What there is, each with `name`, `size` and `sha256`."""
+        """The files of a job, each with `name`, `size` and `sha256`."""
         return list(pages(self.connection, f"jobs/{job}/{self.kind}", {}))
 
     def download(self, job: str, name: str, target: Path, progress: Progress | None = None) -> Path:
-        """Fetch a file to `target`, or into it where it is a folder, and return its path.
+        """Download a file to `target`, or into `target` if it is a folder, and return its path.
 
-        Bytes go to a file beside it, whose name holds the SHA-256, and a download that broke off goes on there, also in
-        a later call. The name changes when all bytes are there and their SHA-256 is right.
+        The bytes are written to a part file in the same folder, whose name contains the SHA-256. An interrupted download is
+        resumed from it, also by a later call. When all bytes have arrived and their SHA-256 matches, it is renamed.
 
         Raises:
             NotFound: the job has no such file.
-            Corrupt: the bytes are not those that the service publishes.
+            Corrupt: the SHA-256 of the bytes is not the published one.
         """
         about = next((one for one in self.list(job) if one["name"] == name), None)
         if about is None:
-            raise NotFound(404, {"detail": f"{job} has nothing called {name} among its {self.kind}", "status": 404})
+            raise NotFound(404, {"detail": f"The {self.kind} of {job} contain no file named {name}.", "status": 404})
         file = target / Path(name).name if target.is_dir() else target
         if file.is_file() and file.stat().st_size == about["size"] and sha256_of(file) == about["sha256"]:
             return file
@@ -46,13 +47,13 @@ class Downloads:
         part = file.with_name(f".{file.name}.{about['sha256'][:16]}.part")
         while (have := _size(part)) < about["size"]:
             try:
-                self.connection.repeat(lambda: self._fetch_rest(path, part, about["size"], progress))
+                self.connection.retry(lambda: self._fetch_rest(path, part, about["size"], progress))
             except Unreachable:
                 if _size(part) == have:
                     raise
         if sha256_of(part) != about["sha256"]:
             part.unlink()
-            raise Corrupt(f"{file.name} arrived damaged and was deleted: download it again")
+            raise Corrupt(f"The SHA-256 of {file.name} does not match. The download was deleted: start it again.")
         part.replace(file)
         return file
 
@@ -71,5 +72,5 @@ class Downloads:
 
 
 def _size(part: Path) -> int:
-    """Bytes that are there; -1 where there is no file yet, so that an empty artifact is fetched too."""
+    """Size of the part file; -1 if it does not exist, so that an empty artifact is downloaded too."""
     return part.stat().st_size if part.exists() else -1

@@ -1,18 +1,18 @@
-"""What can go wrong, as one tree.
+"""All errors of the client, as one tree.
 
-DistilleryError           a failure that this package can explain
-├── Misconfigured         no address or no key was found
+DistilleryError           base class
+├── Misconfigured         no URL or no key was found
 ├── Unreachable           the service did not answer
-├── Refused               the service answered with a problem document (RFC 9457)
-│   ├── InvalidRequest    400, 411, 413, 415, 422: the request has to change
-│   ├── Unauthorised      401, 403: the key is missing, unknown or not allowed to
+├── Refused               the service responded with a problem document (RFC 9457)
+│   ├── InvalidRequest    400, 411, 413, 415, 422: the request must change
+│   ├── Unauthorised      401, 403: the key is missing, not valid or lacks a permission
 │   ├── NotFound          404
-│   ├── Conflict          409, 412: the record is in another state
+│   ├── Conflict          409, 412: the state of the record does not allow the operation
 │   └── Unavailable       408, 429 and 5xx, after all retries
-├── Rejected              the inspection of an upload refused its bytes
+├── Rejected              the inspection rejected the bytes of an upload
 ├── JobEnded              a job failed or was cancelled
-├── StillWaiting          a wait took longer than the caller allowed
-└── Corrupt               downloaded bytes do not have the published SHA-256
+├── StillWaiting          a timeout of the caller passed
+└── Corrupt               the SHA-256 of a download does not match
 """
 
 from typing import Any
@@ -21,11 +21,11 @@ import httpx
 
 
 class DistilleryError(Exception):
-    """A failure that this package can explain."""
+    """Base class of all errors of this package."""
 
 
 class Misconfigured(DistilleryError):
-    """No address or no key was found."""
+    """No URL or no key was found."""
 
 
 class Unreachable(DistilleryError):
@@ -33,15 +33,16 @@ class Unreachable(DistilleryError):
 
 
 class Refused(DistilleryError):
-    """The service answered with a problem document.
+    """The service responded with a problem document.
 
     `status` is the HTTP status, `problem` the whole document, `errors` its list of `pointer` and `message`, and
-    `request_id` names the request in the service's log.
+    `request_id` is the id of the request in the service's log.
     """
 
     def __init__(self, status: int, problem: dict[str, Any]):
-        super().__init__(sentence(problem) or f"the service answered with status {status}")
-        self.status, self.problem = status, problem
+        super().__init__(message_of(problem) or f"The service responded with status {status}.")
+        self.status = status
+        self.problem = problem
 
     @property
     def errors(self) -> list[dict[str, str]]:
@@ -53,31 +54,32 @@ class Refused(DistilleryError):
 
 
 class InvalidRequest(Refused):
-    """The request has to change before it can succeed."""
+    """The request must change before it can succeed."""
 
 
 class Unauthorised(Refused):
-    """The key is missing, unknown, or not allowed to do this."""
+    """The key is missing, not valid, or lacks a permission."""
 
 
 class NotFound(Refused):
-    """There is no such record, or it is another key's."""
+    """The record does not exist, or it belongs to another key."""
 
 
 class Conflict(Refused):
-    """The record is not in a state that allows this."""
+    """The state of the record does not allow this operation."""
 
 
 class Unavailable(Refused):
-    """The service could not answer, after all retries."""
+    """The service could not handle the request, after all retries."""
 
 
 class Rejected(DistilleryError):
-    """The inspection of an upload refused its bytes; `record` is the upload, `problem` says why."""
+    """The inspection rejected the bytes of an upload; `record` is the upload, `problem` says why."""
 
     def __init__(self, record: dict[str, Any]):
-        self.record, self.problem = record, record.get("problem") or {}
-        super().__init__(sentence(self.problem) or f"{record.get('id')} was rejected")
+        self.record = record
+        self.problem = record.get("problem") or {}
+        super().__init__(message_of(self.problem) or f"The inspection rejected {record.get('id')}.")
 
     @property
     def errors(self) -> list[dict[str, str]]:
@@ -85,11 +87,12 @@ class Rejected(DistilleryError):
 
 
 class JobEnded(DistilleryError):
-    """A job failed or was cancelled; `job` is its record, `problem` its error (empty when it was cancelled)."""
+    """A job failed or was cancelled; `job` is its record, `problem` its error (empty if it was cancelled)."""
 
     def __init__(self, job: dict[str, Any]):
-        self.job, self.problem = job, job.get("error") or {}
-        super().__init__(sentence(self.problem) or f"{job.get('id')} was {job.get('status')}")
+        self.job = job
+        self.problem = job.get("error") or {}
+        super().__init__(message_of(self.problem) or f"The job {job.get('id')} was {job.get('status')}.")
 
     @property
     def errors(self) -> list[dict[str, str]]:
@@ -97,15 +100,15 @@ class JobEnded(DistilleryError):
 
 
 class StillWaiting(DistilleryError):
-    """A wait took longer than the caller allowed; what was waited for goes on."""
+    """A timeout of the caller passed. The job or inspection continues."""
 
 
 class Corrupt(DistilleryError):
-    """Downloaded bytes do not have the SHA-256 that the service publishes."""
+    """The SHA-256 of downloaded bytes is not the one that the service publishes."""
 
 
 def refused(response: httpx.Response) -> Refused:
-    """The error for a response that is not a success; its body must have been read."""
+    """The error for an unsuccessful response, whose body must have been read."""
     kinds = {
         401: Unauthorised,
         403: Unauthorised,
@@ -119,10 +122,9 @@ def refused(response: httpx.Response) -> Refused:
     return kind(response.status_code, _document(response))
 
 
-def sentence(problem: dict[str, Any]) -> str:
-    """What a problem document says, in one sentence: its detail, else its message, else its title."""
-    words = problem.get("detail") or problem.get("message") or problem.get("title") or ""
-    return str(words)
+def message_of(problem: dict[str, Any]) -> str:
+    """The message of a problem document or of a job's error: its detail, else its message, else its title."""
+    return str(problem.get("detail") or problem.get("message") or problem.get("title") or "")
 
 
 def _document(response: httpx.Response) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Following a job: server-sent events where they come through, polling where they do not."""
+"""Following a job by server-sent events, or by polling if a proxy blocks them."""
 
 import json
 import time
@@ -12,18 +12,17 @@ from distillery_client.connection import Connection
 from distillery_client.paging import pages
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
-NOTHING_MORE = 204
-MOST_BROKEN_STREAMS = 3
+NO_MORE_EVENTS = 204
+MAX_BROKEN_STREAMS = 3
 POLL_SECONDS = 1.0
-SILENCE_SECONDS = 60.0
-"""A healthy stream says something, if only a comment, more often than this."""
+READ_TIMEOUT_SECONDS = 60.0
+"""Read timeout of a stream. The service sends a message or a comment more often than this."""
 
 
 def watch(connection: Connection, identifier: str, after: int) -> Iterator[dict[str, Any]]:
-    """Every event with a number above `after`, once and in order, until the one that ends the job; none if that was
-    told already.
+    """Every event with a number above `after`, once and in order, up to the last event of the job.
 
-    Between them, where streams come through, messages of type `metrics` hold the newest figures by name.
+    Between them, if streams work, messages of type `metrics` hold the newest value of every metric by name.
     """
     try:
         for event in _stream(connection, identifier, after):
@@ -31,24 +30,24 @@ def watch(connection: Connection, identifier: str, after: int) -> Iterator[dict[
             yield event
             if ends(event):
                 return
-    except _Told:
+    except _NoMoreEvents:
         return
     yield from _poll(connection, identifier, after)
 
 
-class _Told(Exception):
-    """The job has ended, and everything was told."""
+class _NoMoreEvents(Exception):
+    """The job has ended and has no further events."""
 
 
 def ends(event: dict[str, Any]) -> bool:
-    """Whether a job's last event is this one."""
+    """Whether an event is the last one of its job."""
     return event["type"] == "status" and (event.get("data") or {}).get("status") in FINAL
 
 
 def _stream(connection: Connection, identifier: str, after: int) -> Iterator[dict[str, Any]]:
-    """Events from streams, each begun where the one before it broke off; ends when streams do not work here."""
+    """Events from streams; a new stream continues where the last one broke. Returns if streams do not work."""
     broken = 0
-    while broken < MOST_BROKEN_STREAMS:
+    while broken < MAX_BROKEN_STREAMS:
         try:
             for event in _one_stream(connection, identifier, after):
                 after, broken = event["seq"], 0
@@ -63,10 +62,10 @@ def _stream(connection: Connection, identifier: str, after: int) -> Iterator[dic
 
 def _one_stream(connection: Connection, identifier: str, after: int) -> Iterator[dict[str, Any]]:
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": str(after)}
-    timeout = httpx.Timeout(30.0, read=SILENCE_SECONDS)
+    timeout = httpx.Timeout(30.0, read=READ_TIMEOUT_SECONDS)
     with connection.stream("GET", f"jobs/{identifier}/events", headers=headers, timeout=timeout) as response:
-        if response.status_code == NOTHING_MORE:
-            raise _Told
+        if response.status_code == NO_MORE_EVENTS:
+            raise _NoMoreEvents
         for message in EventSource(response).iter_sse():
             if message.data:
                 event = json.loads(message.data)

@@ -1,4 +1,4 @@
-"""Jobs: submit, look, wait, watch, cancel."""
+"""Jobs: submit, read, wait, follow, cancel, retry, delete."""
 
 import uuid
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ class Jobs:
         self.connection = connection
 
     def submit(self, spec: dict[str, Any], idempotency_key: str | None = None) -> Record:
-        """Queue a job. A fresh `Idempotency-Key` makes it safe to repeat the request when the answer is lost; pass your
-        own to be safe over several calls too: the same key and spec give the same job.
+        """Submit a job. By default a new `Idempotency-Key` makes retries of this call safe. Pass your own key to make several
+        calls safe too: the same key and spec return the same job.
 
         Raises:
             InvalidRequest: the spec cannot work; `errors` lists what is wrong with it.
@@ -30,13 +30,13 @@ class Jobs:
         return dict(self.connection.request("POST", "jobs", json=spec, headers=headers).json())
 
     def validate(self, spec: dict[str, Any], wait_seconds: int = 30) -> Record:
-        """The spec with every default written out (`resolved`), without making a job; `checked` says whether its
-        networks were built too, which takes seconds, and `unchecked` why not.
+        """Validate a spec without creating a job. In the result, `resolved` is the spec with every default written out,
+        `checked` says whether the networks were built too, which takes seconds, and `unchecked` why not.
 
         Raises:
             InvalidRequest: the spec cannot work; `errors` lists what is wrong with it.
         """
-        # changes nothing, so it may be repeated
+        # marks the POST as idempotent: validation changes nothing
         headers = {"Idempotency-Key": str(uuid.uuid4()), "Prefer": f"wait={wait_seconds}"}
         timeout = wait_seconds + 15
         return dict(
@@ -51,7 +51,7 @@ class Jobs:
         return pages(self.connection, "jobs", filters)
 
     def changes(self, identifier: str, timeout_seconds: float | None = None) -> Iterator[Record]:
-        """The job now, and again whenever it has changed, until it has ended."""
+        """The job now, and after every change, until it has ended."""
         for job in changes(self.connection, f"jobs/{identifier}", timeout_seconds):
             yield job
             if job["status"] in FINAL:
@@ -61,8 +61,8 @@ class Jobs:
         """The job once it has succeeded.
 
         Raises:
-            JobEnded: it failed or was cancelled.
-            StillWaiting: it took longer than `timeout_seconds`.
+            JobEnded: the job failed or was cancelled.
+            StillWaiting: the job has not ended after `timeout_seconds`.
         """
         job = until(self.connection, f"jobs/{identifier}", lambda it: it["status"] in FINAL, timeout_seconds)
         if job["status"] != "succeeded":
@@ -70,32 +70,32 @@ class Jobs:
         return job
 
     def events(self, identifier: str, **filters: Any) -> Iterator[Record]:
-        """What has happened so far, oldest first."""
+        """The events so far, oldest first."""
         return pages(self.connection, f"jobs/{identifier}/events", filters)
 
     def watch(self, identifier: str, after: int = 0) -> Iterator[Record]:
-        """What happens to a job, as it happens, from the event after number `after` until the job has ended: by
-        server-sent events, resumed where they break off, and by polling where a proxy does not let them through."""
+        """Follow a job: its events with a number above `after`, until the job has ended. Uses server-sent events, which are
+        resumed after a broken connection, or polling if a proxy blocks them."""
         return watch(self.connection, identifier, after)
 
     def metrics(self, identifier: str, **filters: Any) -> Iterator[Record]:
-        """The job's figures, in order of name and step; `name` filters."""
+        """The job's metrics, ordered by name and step; `name` filters."""
         return pages(self.connection, f"jobs/{identifier}/metrics", filters)
 
     def cancel(self, identifier: str) -> Record:
-        """End a queued job, or ask for the end of a running one; asking again changes nothing.
+        """Cancel a queued job, or request the cancellation of a running one. Repeated calls change nothing.
 
         Raises:
-            Conflict: it has succeeded or failed.
+            Conflict: the job has succeeded or failed.
         """
-        headers = {"Idempotency-Key": str(uuid.uuid4())}  # harmless to repeat
+        headers = {"Idempotency-Key": str(uuid.uuid4())}  # marks the POST as idempotent
         return dict(self.connection.request("POST", f"jobs/{identifier}/cancel", headers=headers).json())
 
     def retry(self, identifier: str, idempotency_key: str | None = None) -> Record:
-        """A new job with the spec of one that has ended; its `retry_of` names that one.
+        """Submit the spec of a job that has ended as a new job, whose `retry_of` is the id of the old one.
 
         Raises:
-            Conflict: that one has not ended.
+            Conflict: the job has not ended.
         """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return dict(self.connection.request("POST", f"jobs/{identifier}/retry", headers=headers).json())

@@ -1,4 +1,4 @@
-"""Keys: make, look, rotate, revoke. All but `me` need a key with the scope `admin`."""
+"""Keys: create, read, rotate, revoke. All methods except `me` need a key with the scope `admin`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,15 +15,15 @@ class Keys:
         self.connection = connection
 
     def me(self) -> Record:
-        """The key that this client sends: what it may do and use, and what it uses."""
+        """The key of this client: its scopes, limits and usage."""
         return self.get("me")
 
     def create(self, name: str, scopes: list[str], **values: Any) -> Record:
-        """A new key; `key` in the answer is its secret, which is never shown again. It is not sent twice by itself: if
-        the answer is lost, revoke the key and make another one.
+        """Create a key. `key` in the result is its secret, which is never shown again. The request is not retried: if the
+        response is lost, revoke the key and create another one.
 
         Args:
-            values: `expires_days`, and `limits` where they differ from the service's.
+            values: `expires_days`, and `limits` that differ from those of the key of this client.
         """
         spec = {"name": name, "scopes": scopes} | values
         return dict(self.connection.request("POST", "keys", json=spec).json())
@@ -32,19 +32,19 @@ class Keys:
         return dict(self.connection.request("GET", f"keys/{identifier}").json())
 
     def list(self) -> Iterator[Record]:
-        """All keys, newest first, those that were revoked too."""
+        """All keys, newest first, including revoked ones."""
         return pages(self.connection, "keys", {})
 
     def rotate(self, identifier: str, grace_seconds: int = 0) -> Record:
-        """The key with a new secret in `key`; the old one opens for so many seconds more."""
+        """Replace the secret of a key. The new one is in `key`; the old one stays valid for `grace_seconds`."""
         body = {"grace_seconds": grace_seconds}
         return dict(self.connection.request("POST", f"keys/{identifier}/rotate", json=body).json())
 
     def revoke(self, identifier: str) -> Record:
-        """End a key for good.
+        """Revoke a key permanently.
 
         Raises:
-            Conflict: it is the last that may manage keys.
+            Conflict: it is the last key with the scope `admin`.
         """
-        headers = {"Idempotency-Key": identifier}  # harmless to repeat
+        headers = {"Idempotency-Key": identifier}  # marks the POST as idempotent
         return dict(self.connection.request("POST", f"keys/{identifier}/revoke", headers=headers).json())

@@ -1,4 +1,4 @@
-"""What the command line says: tables and sentences for people, JSON for programs."""
+"""Output of the command line: tables and text, or JSON."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ errors = Console(stderr=True, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output, and nothing else there."""
+    """Print JSON to standard output."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
@@ -32,7 +32,7 @@ def print_table(records: Iterable[Record], columns: Sequence[str]) -> None:
 
 
 def print_record(record: Record) -> None:
-    """A record, one entry a line; nested ones as JSON."""
+    """Print a record, one field per line; nested values as JSON."""
     width = max(len(name) for name in record)
     for name, value in record.items():
         if value is not None:
@@ -41,7 +41,7 @@ def print_record(record: Record) -> None:
 
 
 def print_error(error: DistilleryError) -> None:
-    """A sentence, then a line for each thing that is wrong, then what may help."""
+    """Print the message, one line per problem, and the hint."""
     errors.print(f"[red]Error:[/] {_safe(str(error))}")
     if isinstance(error, Refused | Rejected | JobEnded):
         for problem in error.errors:
@@ -49,7 +49,7 @@ def print_error(error: DistilleryError) -> None:
         if hint := error.problem.get("hint"):
             errors.print(f"Hint: {_safe(str(hint))}")
     if isinstance(error, Refused) and error.status >= 500 and error.request_id:
-        errors.print(f"The service's log has more, under request {error.request_id}.")
+        errors.print(f"The service's log has details under the request id {error.request_id}.")
 
 
 def human_bytes(count: float | None) -> str:

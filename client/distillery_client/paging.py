@@ -1,4 +1,4 @@
-"""Lists that come page by page."""
+"""Paginated lists."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ from distillery_client.connection import Connection
 
 
 def pages(connection: Connection, path: str, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every entry of a list; the next page is fetched when it is reached. Filters that are None are left out."""
+    """Every entry of a list; pages are fetched lazily. Filters that are None are left out."""
     query = {name: value for name, value in filters.items() if value is not None}
     while True:
         page = connection.request("GET", path, params=query).json()

@@ -1,4 +1,4 @@
-"""What every command of the command line needs: its options, a client, and errors turned into sentences and exit codes."""
+"""What every command needs: global options, a client, and exit codes for errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ USAGE = 2
 
 @dataclass(frozen=True)
 class Options:
-    """The options before the command."""
+    """The global options, which come before the command."""
 
     url: str | None = None
     key: str | None = None
@@ -29,13 +29,12 @@ class Options:
 
 @contextmanager
 def session(context: typer.Context) -> Iterator[Client]:
-    """A client for one command; the package's errors end it with a sentence.
+    """A client for one command. Errors of this package are printed and end the command.
 
-    Exit code 2 says that the call has to change (no service or key was found, a spec is wrong), 1 that it was right
-    and did not work.
+    The exit code is 2 if the call must change (no service or key was found, the request is not valid), else 1.
     """
     options: Options = context.obj
-    stamina.instrumentation.set_on_retry_hooks([_say_again])
+    stamina.instrumentation.set_on_retry_hooks([_print_retry])
     try:
         with Client(options.url, options.key, data=options.data) as client:
             yield client
@@ -44,7 +43,7 @@ def session(context: typer.Context) -> Iterator[Client]:
         raise typer.Exit(USAGE if isinstance(error, Misconfigured | InvalidRequest) else FAILED) from error
 
 
-def _say_again(details: RetryDetails) -> None:
+def _print_retry(details: RetryDetails) -> None:
     output.errors.print(
-        f"[dim]No answer yet ({type(details.caused_by).__name__}); again in {details.wait_for:.1f} s.[/]"
+        f"[dim]The request failed ({type(details.caused_by).__name__}). Retrying in {details.wait_for:.1f} s.[/]"
     )

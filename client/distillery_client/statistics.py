@@ -1,7 +1,7 @@
-"""Statistics of a teacher's activations, collected where the real data is: what the source `metadata` works from.
+"""Statistics of a teacher's activations on real data, the input of the source `metadata`.
 
-The images never leave the user's machine: what is sent are, by class, the mean of the activations and the main directions
-in which they vary. It needs PyTorch and safetensors, which the client does not install.
+The images never leave the user's machine. The statistics hold, for each class, the mean and the principal directions of
+the activations. This module needs PyTorch and safetensors, which the client does not install.
 
     from distillery_client.statistics import collect, write
     write("statistics.safetensors", collect(network, loader, classes=10))
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-LEAST_A_CLASS = 2
-MOST_A_CLASS = 1000
+MIN_PER_CLASS = 2
+MAX_PER_CLASS = 1000
 RANK = 64
 
 
@@ -27,26 +27,27 @@ def collect(
     classes: int,
     taps: Sequence[str] | None = None,
     rank: int = RANK,
-    most_a_class: int = MOST_A_CLASS,
+    most_a_class: int = MAX_PER_CLASS,
 ) -> dict[str, Tensor]:
-    """Statistics of a network's activations on labelled images, by the names that the service reads.
+    """Compute statistics of a network's activations on labelled images, by the names that the service reads.
 
     Args:
-        network: the teacher; its modules are called as in the uploaded state dict.
-        batches: images as the network reads them (already normalised), and their labels (B,).
-        classes: how many there are.
-        taps: names of activations: `PATH`, the output of the module at that path, or `PATH:in`, its input. If None what the
-            last linear layer reads, which `match: top_layer` asks for.
-        rank: how many directions of a class's covariance are kept, of the most that vary. With several taps they are those
-            of all together, each weighed so that it counts as much as any other.
-        most_a_class: images of a class that are used, the first ones.
+        network: the teacher; its module names are those of the uploaded state dict.
+        batches: normalised images, as the network reads them, and their labels (B,).
+        classes: number of classes.
+        taps: names of activations: `PATH` is the output of the module at that path, `PATH:in` its input. If None: the input
+            of the last linear layer, which `match: top_layer` needs.
+        rank: number of principal directions of a class's covariance to keep, those with the largest variance. Several taps
+            are decomposed jointly, weighted so that each tap counts equally.
+        most_a_class: number of images per class to use, the first ones.
 
     Returns:
-        `TAP/mean` (classes, D), `TAP/factor` (classes, R, D) and `TAP/minimum` (), R being the rank or, where that is less,
-        one less than the images of the smallest class: then the factor gives the covariance exactly.
+        `TAP/mean` (classes, D), `TAP/factor` (classes, R, D) and `TAP/minimum` (). R is the smallest of `rank`, the total
+        size of the taps, and the number of images of the smallest class minus one. The factor gives the covariance of a
+        class exactly if R is the total size of the taps or the number of images of the class minus one.
 
     Raises:
-        ValueError: there is no such tap, or a class has fewer than two images.
+        ValueError: the network has no such tap or no linear layer, or a class has fewer than two images.
     """
     import torch
 
@@ -62,9 +63,9 @@ def collect(
             if len(chosen):
                 kept[number].append(chosen)
                 counts[number] += len(chosen)
-    few = [number for number, count in enumerate(counts) if count < LEAST_A_CLASS]
+    few = [number for number, count in enumerate(counts) if count < MIN_PER_CLASS]
     if few:
-        raise ValueError(f"classes {few} have fewer than {LEAST_A_CLASS} images each")
+        raise ValueError(f"classes {few} have fewer than {MIN_PER_CLASS} images each: add images of these classes")
     width = torch.cat([torch.full((size,), size**-0.5) for size in sizes.values()])
     rank = min(rank, min(counts) - 1, int(sum(sizes.values())))
     means, factors = zip(*(_mean_and_factor(torch.cat(rows), width, rank) for rows in kept), strict=True)
@@ -82,15 +83,17 @@ def collect(
 
 
 def write(path: str | Path, statistics: dict[str, Tensor]) -> None:
-    """Write them to a file that `distillery files upload --kind statistics` sends."""
+    """Write statistics to a file for `distillery files upload --kind statistics`."""
     from safetensors.torch import save_file
 
     save_file(statistics, path)
 
 
 def _mean_and_factor(rows_ND: Tensor, width_D: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The mean (D,), and a factor (rank, D) whose square is the covariance as nearly as can be: its first principal directions
-    where numbers are weighed by `width_D`."""
+    """The mean (D,), and a factor F (rank, D) such that F^T F approximates the covariance.
+
+    F holds the first principal directions of the activations after these are scaled by `width_D`.
+    """
     import torch
 
     mean_D = rows_ND.mean(dim=0)
@@ -101,7 +104,7 @@ def _mean_and_factor(rows_ND: Tensor, width_D: Tensor, rank: int) -> tuple[Tenso
 
 
 def _capture(network: nn.Module, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """The activations of one batch, in evaluation mode; the network is left in the mode that it had."""
+    """The activations of one batch in evaluation mode; restores the mode of every module."""
     import torch
 
     captured: dict[str, Tensor] = {}
@@ -123,9 +126,9 @@ def _hook(network: nn.Module, name: str, captured: dict[str, Tensor]) -> Any:
     path, colon, side = name.partition(":")
     modules = dict(network.named_modules())
     if path not in modules or (colon and side != "in"):
-        raise ValueError(f"the network has no activation {name!r}; modules are {', '.join(filter(None, modules))}")
+        raise ValueError(f"the network has no activation {name!r}; its modules are {', '.join(filter(None, modules))}")
 
-    # copies, since the next layer may write over what it is given
+    # clone, because the next layer may work in place
     def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         captured[name] = inputs[0].clone()
 
@@ -140,5 +143,5 @@ def _last_linear(network: nn.Module) -> str:
 
     linear: list[str] = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ValueError("the network has no linear layer: name the taps")
+        raise ValueError("the network has no linear layer: pass `taps`")
     return linear[-1]

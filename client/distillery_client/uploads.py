@@ -1,4 +1,4 @@
-"""Teachers, datasets and other files: a record first, then its bytes, then the verdict of the inspection."""
+"""Teachers, datasets and other files: create a record, upload its bytes, wait for the inspection."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -13,32 +13,33 @@ from distillery_client.waiting import Record, until
 CHUNK_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes so far and the bytes in all."""
+"""Called with the number of bytes so far and the total."""
 
 
 class Uploads:
     """The uploads of one kind: `client.teachers`, `client.datasets`, `client.files`."""
 
     def __init__(self, connection: Connection, kind: str):
-        self.connection, self.kind = connection, kind
+        self.connection = connection
+        self.kind = kind
 
     def create(self, **spec: Any) -> Record:
-        """A new record without bytes; `spec` is the body of the POST, entries that are None left out."""
+        """Create a record without bytes. `spec` is the body of the POST; entries that are None are left out."""
         body = {name: value for name, value in spec.items() if value is not None}
         return self._json("POST", self.kind, json=body)
 
     def upload(self, record: Record, file: Path, progress: Progress | None = None) -> Record:
-        """Send a file as the record's bytes, streamed, and return the record (usually `inspecting`).
+        """Stream a file to the record and return the record (usually `inspecting`).
 
         Raises:
-            Refused: the service does not take these bytes: too large, over quota, or already there.
+            Refused: the file is too large or exceeds the quota, or the record already has other bytes.
         """
         headers = {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
         link = self._link(record)
         try:
             response = self.connection.request("PUT", link, content=lambda: _chunks(file, progress), headers=headers)
         except Conflict:
-            known = self.get(record["id"])  # a repeated PUT meets the bytes of the first one, whose answer was lost
+            known = self.get(record["id"])  # a retried PUT conflicts with the first one if only its response was lost
             if known.get("sha256") != sha256_of(file):
                 raise
             return known
@@ -47,21 +48,22 @@ class Uploads:
     def send(
         self, file: Path, progress: Progress | None = None, timeout_seconds: float | None = None, **spec: Any
     ) -> Record:
-        """Create, upload and wait: the record once it is `ready`.
+        """Create a record, upload its bytes and wait until it is `ready`.
 
         Raises:
-            Rejected: the inspection refused the bytes.
+            Rejected: the inspection rejected the bytes.
+            StillWaiting: the inspection has not ended after `timeout_seconds`.
         """
         record = self.create(**({"name": file.stem} | spec))
         self.upload(record, file, progress)
         return self.wait(record["id"], timeout_seconds)
 
     def wait(self, identifier: str, timeout_seconds: float | None = None) -> Record:
-        """The record once its inspection is over.
+        """Wait until the inspection has ended and return the record.
 
         Raises:
-            Rejected: the inspection refused the bytes.
-            StillWaiting: it took longer than `timeout_seconds`.
+            Rejected: the inspection rejected the bytes.
+            StillWaiting: the inspection has not ended after `timeout_seconds`.
         """
         path = f"{self.kind}/{identifier}"
         record = until(self.connection, path, lambda it: it["status"] in ("ready", "rejected"), timeout_seconds)
@@ -77,7 +79,7 @@ class Uploads:
         return pages(self.connection, self.kind, filters)
 
     def update(self, identifier: str, **changes: Any) -> Record:
-        """Change a name or labels."""
+        """Change the name or the labels."""
         return self._json("PATCH", f"{self.kind}/{identifier}", json=changes)
 
     def delete(self, identifier: str) -> None:
@@ -87,7 +89,7 @@ class Uploads:
         return dict(self.connection.request(method, path, **options).json())
 
     def _link(self, record: Record) -> str:
-        """The upload link, at the address where this client reaches the service: the key is sent nowhere else."""
+        """The path of the upload URL. Its host is ignored, so that the key is sent only to the URL of this client."""
         return str(record["upload"]).partition("/v1/")[2]
 
 

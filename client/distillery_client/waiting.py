@@ -1,4 +1,4 @@
-"""Asking again until a record is settled."""
+"""Long polling until a record has reached a state."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,27 +9,27 @@ from distillery_client.errors import StillWaiting
 
 LONG_POLL_SECONDS = 20
 FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 2.0
+MAX_PAUSE_SECONDS = 2.0
 
 Record = dict[str, Any]
 
 
 def until(
-    connection: Connection, path: str, settled: Callable[[Record], bool], timeout_seconds: float | None
+    connection: Connection, path: str, finished: Callable[[Record], bool], timeout_seconds: float | None
 ) -> Record:
-    """The record at `path` as soon as it is settled.
+    """The record at `path` as soon as `finished` is true for it.
 
     Raises:
-        StillWaiting: it was not settled after `timeout_seconds`.
+        StillWaiting: it is not true after `timeout_seconds`.
     """
     for record in changes(connection, path, timeout_seconds):
-        if settled(record):
+        if finished(record):
             return record
-    raise StillWaiting(f"{path} is still unsettled after {timeout_seconds:g} s")
+    raise StillWaiting(f"{path} has not finished after {timeout_seconds:g} s. Wait for it again with a longer timeout.")
 
 
 def changes(connection: Connection, path: str, timeout_seconds: float | None) -> Iterator[Record]:
-    """The record now, and again whenever it has changed; the server is asked to hold an answer until then."""
+    """The record now, and after every change; uses `Prefer: wait`, so that the server delays responses until then."""
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     tag, pause = "", FIRST_PAUSE_SECONDS
     while deadline is None or time.monotonic() < deadline:
@@ -37,11 +37,11 @@ def changes(connection: Connection, path: str, timeout_seconds: float | None) ->
             LONG_POLL_SECONDS if deadline is None else min(LONG_POLL_SECONDS, max(1, int(deadline - time.monotonic())))
         )
         headers = {"Prefer": f"wait={left}"} | ({"If-None-Match": tag} if tag else {})
-        asked = time.monotonic()
+        started = time.monotonic()
         response = connection.request("GET", path, headers=headers if tag else {}, accept=(304,), timeout=left + 15)
         if response.status_code != 304:
             tag, pause = response.headers.get("ETag", ""), FIRST_PAUSE_SECONDS
             yield response.json()
-        if time.monotonic() - asked < FIRST_PAUSE_SECONDS:  # the server does not hold its answers
+        if time.monotonic() - started < FIRST_PAUSE_SECONDS:  # the server does not support `Prefer: wait`
             time.sleep(pause)
-            pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
+            pause = min(MAX_PAUSE_SECONDS, pause * 1.5)

@@ -1,4 +1,4 @@
-"""Indexes for what a deletion and every sweep look for.
+"""Indexes for deletions and sweeps.
 
 Revision: 0002
 Follows: 0001

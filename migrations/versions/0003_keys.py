@@ -1,4 +1,4 @@
-"""What a key may do and use, and whose turn it is.
+"""Scopes and limits of keys, and fair scheduling.
 
 Revision: 0003
 Follows: 0002
@@ -66,7 +66,7 @@ def downgrade() -> None:
 
 
 def _widen_keys() -> None:
-    """Every key that there is could do everything so far, so it goes on doing so."""
+    """Existing keys could do everything so far, so they get all scopes."""
     op.add_column("keys", sa.Column("previous_hash", sa.String(64)))
     op.add_column("keys", sa.Column("previous_until", sa.Double()))
     op.add_column("keys", sa.Column("limits", Json))

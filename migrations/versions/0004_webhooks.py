@@ -1,4 +1,4 @@
-"""Webhooks, and what is removed when.
+"""Webhooks and retention.
 
 Revision: 0004
 Follows: 0003

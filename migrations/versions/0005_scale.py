@@ -1,4 +1,4 @@
-"""Indexes and figures for a million jobs.
+"""Indexes and columns for a million jobs.
 
 Revision: 0005
 Follows: 0004

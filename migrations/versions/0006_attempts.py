@@ -1,4 +1,4 @@
-"""What an attempt used, and whether a training was stopped before its end.
+"""Duration of attempts, and what stopped a job's training early.
 
 Revision: 0006
 Follows: 0005

@@ -1,4 +1,4 @@
-"""What a job shipped, so that its student can teach.
+"""Description of a job's student, so that it can be a teacher.
 
 Revision: 0007
 Follows: 0006

@@ -1,4 +1,4 @@
-"""One file per table. Importing this package registers them all.
+"""One file per table. Importing this package registers all tables.
 
 Belongs here: columns, indexes and constraints. Does not: queries. May import `models/database`.
 """

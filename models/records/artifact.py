@@ -1,4 +1,4 @@
-"""What a job made."""
+"""Artifacts of jobs."""
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,7 +8,7 @@ from models.records.columns import CreatedAt, Identifier
 
 
 class Artifact(Record):
-    """A file of a finished job; all of them appear in the transaction that sets the job `succeeded`."""
+    """A file of a succeeded job. All its rows are inserted in the transaction that sets the job's status."""
 
     __tablename__ = "artifacts"
     __table_args__ = (UniqueConstraint("job_id", "name"), Index(None, "created_at"))

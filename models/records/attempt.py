@@ -1,4 +1,4 @@
-"""Tries at a job."""
+"""Attempts at jobs."""
 
 from typing import Any
 
@@ -8,17 +8,20 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.database import Record
 from models.records.columns import CreatedAt, Json
 
-LOGGED = text("log_key IS NOT NULL")
+HAS_LOG = text("log_key IS NOT NULL")
 
 
 class Attempt(Record):
-    """`outcome` is null while it runs, then succeeded, failed, cancelled, drained or lost. `seconds` is how long it held the
-    job: up to its end, or, where its worker was lost, up to the last beat."""
+    """One try at a job by one worker.
+
+    `outcome` is null while it runs, then succeeded, failed, cancelled, drained or lost. `seconds` is its duration: until
+    its end, or until the last heartbeat if its worker was lost.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (
         Index(None, "ended_at"),
-        Index("ix_attempts_logged", "ended_at", postgresql_where=LOGGED, sqlite_where=LOGGED),
+        Index("ix_attempts_logged", "ended_at", postgresql_where=HAS_LOG, sqlite_where=HAS_LOG),
     )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)

@@ -1,4 +1,4 @@
-"""Where a job can be resumed."""
+"""Checkpoints of jobs."""
 
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,8 +8,11 @@ from models.records.columns import CreatedAt, Identifier, JsonObject
 
 
 class Checkpoint(Record):
-    """`manifest` is the engine's: a step, and parts by name with SHA-256 and size. A part lies in storage at
-    `jobs/JOB/parts/SHA256`; the newest two checkpoints are kept."""
+    """A state from which a job can be resumed.
+
+    `manifest` comes from the engine: a step, and parts by name with SHA-256 and size. A part is stored at
+    `jobs/JOB/parts/SHA256`. The newest two checkpoints of a job are kept.
+    """
 
     __tablename__ = "checkpoints"
     __table_args__ = (Index(None, "job_id", "step"),)

@@ -27,22 +27,26 @@ def new_id(prefix: str) -> str:
 
 
 def partial_index(*columns: str, where: str) -> Index:
-    """An index of some rows alone. A query uses it where it states the same condition, with the same literals."""
+    """A partial index. Only queries that contain the same condition, with the same literals, use it."""
     return Index(None, *columns, postgresql_where=text(where), sqlite_where=text(where))
 
 
-def _turned_priority(context: Any) -> int:
+def _negated_priority(context: Any) -> int:
     return -(context.get_current_parameters().get("priority") or 0)
 
 
 class Leased:
-    """Work that one worker at a time may hold. `attempt` is the fencing token: it rises at every claim, and every
-    write of a worker names it. `losses` counts attempts in a row that were lost without progress. `needs` says which
-    workers can take it (`models.scheduling.resources`), `rank` is the priority with its sign turned: one index then gives the highest and oldest."""
+    """Work that at most one worker holds at a time.
+
+    `attempt` is the fencing token: it rises at every claim, and every write of a worker has it in its WHERE. `losses`
+    counts consecutive attempts that were lost without progress. `needs` describes the workers that can take the row
+    (`models.scheduling.resources`). `rank` is the negated priority, so that one ascending index yields the row with the
+    highest priority and, among these, the oldest. `rung_at` is when the last wake-up message was sent.
+    """
 
     needs: Mapped[str] = mapped_column(String(96), default="1 * 0", server_default="1 * 0")
     priority: Mapped[int] = mapped_column(default=0)
-    rank: Mapped[int] = mapped_column(default=_turned_priority, server_default="0")
+    rank: Mapped[int] = mapped_column(default=_negated_priority, server_default="0")
     attempt: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(64))
@@ -52,7 +56,7 @@ class Leased:
 
 
 class Uploaded:
-    """What teachers, datasets and files share: bytes that arrive by PUT and are inspected before anything uses them."""
+    """Columns of teachers, datasets and files: bytes that are sent by PUT and inspected before any job uses them."""
 
     id: Mapped[Identifier]
     name: Mapped[ShortText]

@@ -1,4 +1,4 @@
-"""What happened to a job, in order."""
+"""Events of jobs."""
 
 from typing import Any
 
@@ -10,8 +10,11 @@ from models.records.columns import CreatedAt, Json
 
 
 class Event(Record):
-    """`seq` counts a job's events from 1 without gaps; `type` is status, phase, progress, log, checkpoint, preview or
-    artifact; `level` is info, warning or error."""
+    """One event of a job.
+
+    `seq` numbers a job's events from 1 without gaps. `type` is status, phase, progress, log, checkpoint, preview or
+    artifact. `level` is info, warning or error.
+    """
 
     __tablename__ = "events"
 

@@ -1,4 +1,4 @@
-"""Requests that must not happen twice."""
+"""Idempotency keys of requests."""
 
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,7 +8,7 @@ from models.records.columns import CreatedAt
 
 
 class Idempotency(Record):
-    """The `Idempotency-Key` of a POST, the fingerprint of its body, and the job that it made in the same transaction."""
+    """The `Idempotency-Key` of a POST, the fingerprint of its body, and the job created in the same transaction."""
 
     __tablename__ = "idempotency"
     __table_args__ = (Index(None, "job_id"), Index(None, "created_at"))

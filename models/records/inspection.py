@@ -1,4 +1,4 @@
-"""Work of the inspect queue: reading an upload, or checking a spec by building its networks."""
+"""Work of inspect workers: reading an upload, or checking a spec by building its networks."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ from models.records.columns import CreatedAt, Identifier, Json, Leased, Time
 
 
 class Inspection(Leased, Record):
-    """`kind` is `teacher`, `dataset`, `file`, `job` or `check`; `subject_id` the record that is inspected.
+    """One inspection. `kind` is `teacher`, `dataset`, `file`, `job` or `check`; `subject_id` is the inspected record.
 
-    A `check` is of no record: somebody asks whether a spec would work. It carries the spec (`resolved`) and its answer
-    (`facts` or `error`) itself, its `subject_id` is its own, and it is removed once it was answered."""
+    A `check` has no other record: it validates a spec for a request. It holds the spec (`resolved`) and the result
+    (`facts` or `error`) itself, its `subject_id` is its own id, and the request deletes it afterwards.
+    """
 
     __tablename__ = "inspections"
     __table_args__ = (

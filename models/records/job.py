@@ -1,4 +1,4 @@
-"""Jobs: the spec, where it stands, and who holds it."""
+"""Jobs: spec, status and lease."""
 
 from typing import Any
 
@@ -10,12 +10,15 @@ from models.records.columns import CreatedAt, Identifier, Json, JsonObject, Leas
 
 
 class Job(Leased, Record):
-    """`spec` is what the user sent, `resolved` has every default written out. `ready` is set once all inputs are
+    """One distillation.
+
+    `spec` is the body that the user sent, `resolved` has every default written out. `ready` is set once all inputs are
     inspected and the check of the spec has passed; until then `reason` says what the job waits for. `event_seq` is the
-    number of the newest event; `student` says what shipped: network, options, classes, class_names, input, and the
-    objectives that it was `added_by`; `artifacts_removed_at` and `history_removed_at` are set when artifacts, and events and
-    metrics, are gone; `request_id` is that of its submission; `version` rises at every change that a reader
-    can see."""
+    number of the newest event. `student` describes the exported student: network, options, classes, class_names, input,
+    and in `added_by` the objectives that added modules to it. `artifacts_removed_at` is set when the artifacts are
+    removed, `history_removed_at` when events and metrics are. `request_id` is the id of the request that submitted the
+    job. `version` rises at every change that a reader can see.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (

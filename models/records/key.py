@@ -1,4 +1,4 @@
-"""API keys: only a hash is kept."""
+"""API keys, stored as hashes."""
 
 from typing import Any
 
@@ -10,8 +10,11 @@ from models.records.columns import CreatedAt, Identifier, Json, JsonList, ShortT
 
 
 class Key(Record):
-    """`hash` is the SHA-256 of the whole key, in hex; `previous_hash` that of the one before the last rotation, which opens
-    until `previous_until`. `limits` holds what differs from the settings."""
+    """One API key.
+
+    `hash` is the SHA-256 of the whole key, in hex. `previous_hash` is that of the secret before the last rotation, which is
+    valid until `previous_until`. `limits` holds only the limits that differ from the settings.
+    """
 
     __tablename__ = "keys"
 

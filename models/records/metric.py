@@ -1,4 +1,4 @@
-"""Series of figures."""
+"""Metrics of jobs."""
 
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,8 +8,11 @@ from models.records.columns import CreatedAt
 
 
 class Metric(Record):
-    """One figure. Unique by job, name and step: after a resume the newer attempt's value stands. `value` is null for
-    infinite or not a number."""
+    """One value of a metric.
+
+    Unique by job, name and step: after a resume, the value of the newer attempt replaces the old one. `value` is null if
+    it was infinite or NaN.
+    """
 
     __tablename__ = "metrics"
 

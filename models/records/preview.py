@@ -1,4 +1,4 @@
-"""Pictures and partial results of an attempt, visible at once."""
+"""Preview images of attempts."""
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,7 +8,7 @@ from models.records.columns import CreatedAt, Identifier
 
 
 class Preview(Record):
-    """A picture of a running attempt."""
+    """An image of an attempt, available while it runs."""
 
     __tablename__ = "previews"
     __table_args__ = (UniqueConstraint("job_id", "name"), Index(None, "created_at"))

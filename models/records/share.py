@@ -1,4 +1,4 @@
-"""When each key was last served, so that keys take turns."""
+"""When work of each key was last claimed, for fair scheduling between keys."""
 
 from sqlalchemy import Double, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,7 +7,7 @@ from models.database import Record
 
 
 class Share(Record):
-    """`line` is what the key waited in: `jobs` or `inspections`."""
+    """When work of one key in one queue was last claimed; `line` is the queue: `jobs` or `inspections`."""
 
     __tablename__ = "shares"
 

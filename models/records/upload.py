@@ -7,7 +7,7 @@ from models.records.columns import JsonList, JsonObject, ShortText, Uploaded
 
 
 class Teacher(Uploaded, Record):
-    """A trained network. `input` is its contract: channels, height, width, mean, std."""
+    """A trained network. `input` is its input contract: channels, height, width, mean, std."""
 
     __tablename__ = "teachers"
 
@@ -19,7 +19,7 @@ class Teacher(Uploaded, Record):
 
 
 class Dataset(Uploaded, Record):
-    """Images with labels. `options` are the user's wishes for the inspection, such as an image size."""
+    """Images with labels. `options` are the user's options for the inspection, such as an image size."""
 
     __tablename__ = "datasets"
 

@@ -1,4 +1,4 @@
-"""Telling a job's owner: secrets to sign with, and what is to be delivered."""
+"""Webhooks: signing secrets and deliveries."""
 
 from sqlalchemy import Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,8 +8,11 @@ from models.records.columns import CreatedAt, Identifier, JsonList, partial_inde
 
 
 class WebhookSecret(Record):
-    """What a key's deliveries are signed with. The newest is current; after a rotation the one before signs too, until
-    it expires. `number` counts from 1, so that two processes cannot both make a key's first."""
+    """A secret that signs the deliveries of a key.
+
+    The newest one is current. After a rotation the previous one signs too, until it expires. `number` counts from 1, so
+    that two processes cannot both insert the first secret of a key.
+    """
 
     __tablename__ = "webhook_secrets"
 
@@ -21,10 +24,13 @@ class WebhookSecret(Record):
 
 
 class WebhookDelivery(Record):
-    """One message to one receiver, written in the transaction that changed the job. `id` is the `webhook-id` and `body`
-    the bytes of every try. `status` is pending, delivered, failed, or disabled (the receiver said 410). Whoever claims
-    it moves `due_at` past the end of its try and raises `attempt`, which fences what it writes; `pauses` counts the
-    pauses of the schedule that are used up; `tries` holds the time, status code and kind of error of each."""
+    """One message to one receiver, inserted in the transaction that changed the job.
+
+    `id` is the `webhook-id` and `body` the bytes of every try. `status` is pending, delivered, failed, or disabled (the
+    receiver responded with 410). A claim moves `due_at` past the end of its try and raises `attempt`, which fences later
+    writes. `pauses` counts the used pauses of the retry schedule. `tries` holds the time, status code and kind of error of
+    each try.
+    """
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Worker processes that were seen."""
+"""Worker processes."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from models.records.columns import CreatedAt, Identifier, Json
 
 
 class Worker(Record):
-    """`kind` is `distill` or `inspect`; `busy_with` the job or inspection that it holds."""
+    """One worker process. `kind` is `distill` or `inspect`; `busy_with` is the id of the job or inspection that it holds."""
 
     __tablename__ = "workers"
 

@@ -1,6 +1,6 @@
-"""Which waiting work goes next, on which worker, and what a key may use.
+"""Scheduling: the order of waiting work, the resources it needs, and the limits of keys.
 
-Belongs here: the order of claims, fair share, resources, limits of keys. Does not: claiming
+Belongs here: the order of claims, fair sharing between keys, resources, limits of keys. Does not: claiming
 (`worker/ledger/claims.py`). May import `models/records`, `models/database`, `models/settings` and
 `models/spec/body.py`.
 """

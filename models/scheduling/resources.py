@@ -1,4 +1,4 @@
-"""What a job runs on, what a worker has, and whether the one fits the other."""
+"""Resources that a job needs, resources that a worker has, and whether they match."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ ANY = "*"
 
 
 def plain(name: str) -> str:
-    """A device's name without case, blanks and dashes, so that `H100` and `rtx-4090` are found in what drivers say."""
+    """A device name in lower case without spaces and dashes, so that `H100` and `rtx-4090` match the names of drivers."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -23,7 +23,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class ResourceNeeds:
-    """So many devices of whatever kind; GPUs where a part of their name or a least memory is asked for."""
+    """A number of devices of any kind; GPUs if a part of their name or a minimum memory is given."""
 
     devices: int = 1
     gpu: str | None = None
@@ -37,12 +37,12 @@ class ResourceNeeds:
 
     @classmethod
     def read(cls, text: str) -> "ResourceNeeds":
-        """From the text that `str` makes."""
+        """From the text of `str`."""
         devices, gpu, memory = text.split(" ")
         return cls(int(devices), None if gpu == ANY else gpu, int(memory))
 
     def __str__(self) -> str:
-        """As rows hold it, so that rows of equal needs lie together in an index."""
+        """The text stored in rows; rows with equal needs are adjacent in an index."""
         return f"{self.devices} {self.gpu or ANY} {self.memory_gb}"
 
     @property
@@ -56,26 +56,26 @@ class ResourceNeeds:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a worker has: how many devices one job may use, and its GPUs, in the order in which a job gets them."""
+    """The resources of a worker: the number of devices that one job may use, and its GPUs in the order of their use."""
 
     devices: int = 1
     gpus: tuple[Gpu, ...] = ()
 
     @classmethod
     def of(cls, about: Mapping[str, Any] | None) -> "Machine":
-        """From what a worker's row says about it."""
+        """From the `about` column of a worker's row."""
         gpus = (about or {}).get("gpus") or ()
         return cls((about or {}).get("devices") or 1, tuple(Gpu(gpu["name"], gpu["memory_gb"]) for gpu in gpus))
 
     def about(self) -> dict[str, Any]:
-        """As a worker's row says it."""
+        """For the `about` column of a worker's row."""
         return {
             "devices": self.devices,
             "gpus": [{"name": gpu.name, "memory_gb": gpu.memory_gb} for gpu in self.gpus],
         }
 
     def fits(self, needs: ResourceNeeds) -> bool:
-        """Whether a job with such needs may run here."""
+        """Whether a job with these needs can run on this worker."""
         if needs.devices > self.devices:
             return False
         if needs.gpu is None and not needs.memory_gb:
@@ -87,5 +87,5 @@ class Machine:
 
 
 def any_fits(machines: Iterable[Machine], needs: ResourceNeeds) -> bool:
-    """Whether one of these could run it."""
+    """Whether at least one machine fits the needs."""
     return any(machine.fits(needs) for machine in machines)

@@ -1,14 +1,14 @@
-"""Whose turn it is: the one order in which waiting work is claimed, rung for, and shown.
+"""The order of waiting work, used for claims, wake-up messages and queue positions.
 
-Among the rows that are due, that fit, and whose key runs fewer than it may:
+The rows must be due, fit the worker, and belong to a key below its limit of running jobs. They are ordered by:
 
-1. the highest priority;
-2. of these, the key that has the fewest running;
-3. of these, the key that was served the longest ago (never served goes first);
-4. of these, the oldest.
+1. highest priority;
+2. then the key with the fewest running;
+3. then the key whose work was claimed the longest ago (never claimed comes first);
+4. then the oldest row.
 
-A key with a million rows costs no more than one with a single row: of every key and kind of needs only the head is
-read, by jumps in an index.
+The cost does not depend on the number of rows of a key: for every key and kind of needs only the first row is read, by a
+loose index scan.
 """
 
 import heapq
@@ -27,12 +27,12 @@ from models.scheduling.resources import ResourceNeeds
 Line = type[Job] | type[Inspection]
 Served = tuple[int, float]
 C = TypeVar("C")
-AHEAD, MOST_AHEAD = 8, 128
-"""So many rows of a key are read at once after its head, then twice as many, up to so many."""
+FIRST_BATCH, LARGEST_BATCH = 8, 128
+"""Rows of a key that are read at once after its first one; every further batch is twice as large, up to the largest."""
 
 
 class Turn(NamedTuple):
-    """A row that waits."""
+    """A waiting row."""
 
     id: str
     key_id: str
@@ -43,17 +43,17 @@ class Turn(NamedTuple):
 def turns(
     session: Session, line: Line, fits: Callable[[ResourceNeeds], bool] = lambda needs: True, *more: ColumnElement[bool]
 ) -> Iterator[Turn]:
-    """The rows that would be claimed one after the other if nothing ended meanwhile.
+    """The rows in the order in which they would be claimed if no running work ended meanwhile.
 
     Args:
-        fits: whether a worker of those that are asked about could take work with such needs.
+        fits: whether a worker can take work with these needs.
         more: further conditions on the rows.
     """
     heads = _heads(session, line, [text for text in _needs(session, line) if fits(ResourceNeeds.read(text))], more)
     keys = {head.key_id for head in heads}
     running, most = _running(session, line), _most_running(session, line, keys)
     served: dict[str, Served] = dict.fromkeys(keys, (-1, 0.0)) | _served(session, line, keys)
-    behind: dict[tuple[str, str], Iterator[Turn]] = {}
+    followers: dict[tuple[str, str], Iterator[Turn]] = {}
     heap = [(_rank(head, running, served), head) for head in heads]
     heapq.heapify(heap)
     count = 0
@@ -61,7 +61,7 @@ def turns(
         rank, turn = heapq.heappop(heap)
         if running[turn.key_id] >= most.get(turn.key_id, running[turn.key_id] + 1):
             continue
-        if rank != (current := _rank(turn, running, served)):  # its key was served since
+        if rank != (current := _rank(turn, running, served)):  # work of its key was yielded since
             heapq.heappush(heap, (current, turn))
             continue
         yield turn
@@ -69,13 +69,13 @@ def turns(
         running[turn.key_id] += 1
         served[turn.key_id] = (1, count)
         group = (turn.needs, turn.key_id)
-        rest = behind.setdefault(group, _behind(session, line, turn, more))
+        rest = followers.setdefault(group, _followers(session, line, turn, more))
         if (following := next(rest, None)) is not None:
             heapq.heappush(heap, (_rank(following, running, served), following))
 
 
 def serve(session: Session, line: Line, key_id: str) -> None:
-    """Note that a key was served. Only claims write these rows, and they come one after the other."""
+    """Record that work of a key was claimed. Only claims write these rows, and claims are serialised."""
     share = session.get(Share, (key_id, line.__tablename__))
     at = session.scalars(select(now())).one()
     if share is None:
@@ -85,7 +85,7 @@ def serve(session: Session, line: Line, key_id: str) -> None:
 
 
 def due(line: Line) -> tuple[ColumnElement[bool], ...]:
-    """The conditions that a row may be claimed, those of the index first."""
+    """SQL conditions of claimable rows, those of the index first."""
     if line is Inspection:
         return (*_waiting(line), line.due_at <= now())
     return (*_waiting(line), line.due_at <= now(), Job.cancel_requested_at.is_(None), Job.deleted_at.is_(None))
@@ -101,7 +101,7 @@ def _rank(turn: Turn, running: Counter[str], served: dict[str, Served]) -> tuple
 
 
 def _needs(session: Session, line: Line) -> Sequence[str]:
-    """The kinds of needs among waiting rows, each found by a jump in the index."""
+    """The distinct needs of waiting rows, found by a loose index scan."""
     waiting = _waiting(line)
     first = _first(line.needs, *waiting).scalar_subquery()
     found = select(first.label("needs")).cte("found", recursive=True)
@@ -111,12 +111,12 @@ def _needs(session: Session, line: Line) -> Sequence[str]:
 
 
 def _heads(session: Session, line: Line, needs: Sequence[str], more: Sequence[ColumnElement[bool]]) -> list[Turn]:
-    """The best due row of every key and kind of needs."""
+    """The first due row of every key and kind of needs."""
     heads: list[Turn] = []
     for text in needs:
         waiting = (*_waiting(line), line.needs == text)
         first = _first(line.key_id, *waiting).scalar_subquery()
-        keys = select(first.label("key_id")).cte("keys_that_wait", recursive=True)
+        keys = select(first.label("key_id")).cte("waiting_keys", recursive=True)
         following = _first(line.key_id, *waiting, line.key_id > keys.c.key_id).correlate(keys).scalar_subquery()
         keys = keys.union_all(select(following).where(keys.c.key_id.is_not(None)))
         mine = (*due(line), line.needs == text, line.key_id == keys.c.key_id, *more)
@@ -135,17 +135,18 @@ def _first(column: Any, *conditions: ColumnElement[bool]) -> Select[Any]:
     return select(column).where(*conditions).order_by(column).limit(1)
 
 
-def _behind(session: Session, line: Line, head: Turn, more: Sequence[ColumnElement[bool]]) -> Iterator[Turn]:
-    """The due rows after a head, of the same key and needs, read when they are asked for."""
+def _followers(session: Session, line: Line, head: Turn, more: Sequence[ColumnElement[bool]]) -> Iterator[Turn]:
+    """The due rows after a first row, with the same key and needs, read lazily."""
     mine = (*due(line), line.needs == head.needs, line.key_id == head.key_id, *more)
-    passed, ahead = 1, AHEAD
+    skipped, batch = 1, FIRST_BATCH
     while True:
         query = _best(line.id, line, *mine).add_columns(line.key_id, line.needs, line.rank)
-        found = session.execute(query.offset(passed).limit(ahead)).all()
+        found = session.execute(query.offset(skipped).limit(batch)).all()
         yield from (Turn(*row) for row in found)
-        if len(found) < ahead:
+        if len(found) < batch:
             return
-        passed, ahead = passed + ahead, min(2 * ahead, MOST_AHEAD)
+        skipped += batch
+        batch = min(2 * batch, LARGEST_BATCH)
 
 
 def _running(session: Session, line: Line) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""One API for all tests of this folder, on each database; every test has keys of its own."""
+"""One API per database for all tests of this folder; every test has its own keys."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,23 +45,23 @@ def service(request: pytest.FixtureRequest) -> Service:
 
 @pytest.fixture
 def user(service: Service) -> Iterator[User]:
-    """Somebody with a fresh key, on each database in turn."""
-    with service.user() as somebody:
-        yield somebody
+    """A user with a new key, on each database in turn."""
+    with service.user() as new_user:
+        yield new_user
 
 
 @pytest.fixture
 def other(service: Service) -> Iterator[User]:
-    """Somebody else."""
-    with service.user() as somebody:
-        yield somebody
+    """A second user with a new key."""
+    with service.user() as new_user:
+        yield new_user
 
 
 @pytest.fixture
 def alone(embedded: Service) -> Iterator[User]:
-    """Somebody with a fresh key, on SQLite alone: for what no database has a part in."""
-    with embedded.user() as somebody:
-        yield somebody
+    """A user with a new key, on SQLite only, for tests that do not depend on the database."""
+    with embedded.user() as new_user:
+        yield new_user
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The API as a process of its own, and what tests put into its database and storage behind its back."""
+"""The API as a separate process, and helpers that write to its database and storage directly."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ from models.storage.blobs import Storage, open_storage
 from tests.servers import _free_ports
 
 PLAIN = ("jobs:read", "jobs:write", "uploads:read", "uploads:write")
-"""What most keys may do."""
+"""Scopes of most keys."""
 MANY = {"requests_a_minute": 1_000_000, "failures_a_minute": 1_000_000}
 INPUT = {"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]}
 TEACHER = {"name": "digits", "network": "lenet5", "classes": 10, "input": INPUT}
@@ -50,19 +50,19 @@ class Service:
             yield session
 
     def new_key(self, **values: Any) -> tuple[str, str]:
-        """A key that nobody else uses, and its id."""
+        """A new key and its id."""
         key, key_id = make_key(), new_id("key")
         with self.rows() as session:
             session.add(Key(id=key_id, name="test", hash=hash_key(key), **({"scopes": list(PLAIN)} | values)))
         return key, key_id
 
     def user(self, **values: Any) -> "User":
-        """Somebody with a key of their own."""
+        """A user with a new key."""
         return User(self, *self.new_key(**values))
 
     @property
     def peak_bytes(self) -> int:
-        """The most memory that the process has held so far."""
+        """Peak resident memory of the process."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -83,12 +83,12 @@ class User:
         self.http.close()
 
     def teacher(self, status: str = "ready", **values: Any) -> str:
-        """A teacher as an inspection has left it."""
+        """A teacher in the state after its inspection."""
         findings = FINDINGS if status == "ready" else None
         return self._add(Teacher, "tch", status=status, findings=findings, **(TEACHER | values))
 
     def dataset(self, status: str = "ready", found: dict[str, Any] | None = None, **values: Any) -> str:
-        """A dataset as an inspection has left it; `found` adds to its findings."""
+        """A dataset in the state after its inspection; `found` adds to its findings."""
         findings = {
             "classes": 10, "image": {"channels": 1, "height": 32, "width": 32}, "splits": {"train": 100, "test": 20},
         }  # fmt: skip
@@ -126,7 +126,7 @@ class User:
             job.version += 1
 
     def metrics(self, job_id: str, name: str, values: list[float | None]) -> None:
-        """A series from step 1 on."""
+        """Values of a metric from step 1 on."""
         with self.service.rows() as session:
             rows = [
                 Metric(job_id=job_id, name=name, step=1 + at, value=value, attempt=1) for at, value in enumerate(values)
@@ -146,7 +146,7 @@ class User:
 
 @contextmanager
 def running(folder: Path, **values: Any) -> Iterator[Service]:
-    """`python -m api` with its own data folder and these settings; it must not have failed at anything."""
+    """`python -m api` with its own data folder and these settings; requires a clean exit and no failed request."""
     [port] = _free_ports(1)
     settings = {"data": folder / "data", "port": port, "broker_url": "filesystem://"} | MANY | values
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DISTILL_")}
@@ -170,7 +170,7 @@ def running(folder: Path, **values: Any) -> Iterator[Service]:
             process.wait(20)
         finally:
             process.kill()
-    assert process.returncode == 0, "it did not end in good order"
+    assert process.returncode == 0, "the API did not exit cleanly"
     assert "request_failed" not in log.read_text(), log.read_text()
 
 
@@ -187,7 +187,7 @@ def _await(service: Service) -> None:
 
 
 def problem(response: httpx.Response, status: int, kind: str | None = None) -> dict[str, Any]:
-    """The problem document of an answer that must be one."""
+    """The problem document of an error response; checks its fields."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = response.json()
@@ -200,5 +200,5 @@ def problem(response: httpx.Response, status: int, kind: str | None = None) -> d
 
 
 def pointers(response: httpx.Response) -> list[str]:
-    """Where a 422 points to."""
+    """The pointers of a 422."""
     return [error["pointer"] for error in problem(response, 422)["errors"]]

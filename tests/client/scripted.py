@@ -1,4 +1,4 @@
-"""A real HTTP server on a real socket, whose answers a test writes out beforehand."""
+"""A real HTTP server on a real socket, whose responses are scripted by the test."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
-class Asked:
+class Request:
     """A request as it arrived."""
 
     method: str
@@ -17,8 +17,8 @@ class Asked:
 
 
 @dataclass
-class Answer:
-    """What to answer; `cut` sends only so many bytes of the body and breaks the connection."""
+class Response:
+    """A response; with `cut`, only that many bytes of the body are sent and the connection is broken."""
 
     status: int = 200
     body: bytes = b""
@@ -26,24 +26,24 @@ class Answer:
     cut: int | None = None
 
 
-Script = Callable[[Asked], Answer]
+Script = Callable[[Request], Response]
 
 
 class Scripted:
-    """A server that answers as its `script` says and remembers what it was asked."""
+    """A server that responds with its `script` and records the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[Asked] = []
-        self.script: Script = lambda asked: Answer(404)
+        self.requests: list[Request] = []
+        self.script: Script = lambda request: Response(404)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
 
-    def answers(self, *answers: Answer) -> None:
-        """Give these answers in turn, the last one for ever."""
-        left = list(answers)
-        self.script = lambda asked: left.pop(0) if len(left) > 1 else left[0]
+    def respond_with(self, *responses: Response) -> None:
+        """Send these responses in turn; the last one is repeated."""
+        left = list(responses)
+        self.script = lambda request: left.pop(0) if len(left) > 1 else left[0]
 
     def close(self) -> None:
         self.server.shutdown()
@@ -58,18 +58,18 @@ class Scripted:
 
             def do_GET(self) -> None:
                 length = int(self.headers.get("Content-Length", 0))
-                asked = Asked(self.command, self.path, dict(self.headers), self.rfile.read(length))
-                scripted.asked.append(asked)
-                answer = scripted.script(asked)
-                self.send_response(answer.status)
-                for name, value in ({"Content-Length": str(len(answer.body))} | answer.headers).items():
+                request = Request(self.command, self.path, dict(self.headers), self.rfile.read(length))
+                scripted.requests.append(request)
+                response = scripted.script(request)
+                self.send_response(response.status)
+                for name, value in ({"Content-Length": str(len(response.body))} | response.headers).items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(answer.body[: answer.cut])
-                if answer.cut is not None:
+                self.wfile.write(response.body[: response.cut])
+                if response.cut is not None:
                     self.close_connection = True
 
-            do_POST = do_PUT = do_DELETE = do_PATCH = do_GET  # noqa: N815 - the names that http.server looks for
+            do_POST = do_PUT = do_DELETE = do_PATCH = do_GET  # noqa: N815 - names required by http.server
 
             def log_message(self, *arguments: object) -> None:
                 pass

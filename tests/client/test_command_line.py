@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 from distillery_client.command_line import app
 from distillery_client.commands.jobs import parse_objective
 from distillery_client.commands.uploads import input_contract
-from tests.client.scripted import Answer, Asked, Scripted
+from tests.client.scripted import Request, Response, Scripted
 
 PROBLEM = {
-    "title": "The request is wrong",
+    "title": "Invalid request",
     "status": 422,
-    "detail": "One value is wrong.",
+    "detail": "One value is not valid.",
     "errors": [{"pointer": "/objectives/0/temperature", "message": "must be greater than 0"}],
 }
 
@@ -29,63 +29,65 @@ def job(status: str, **more: Any) -> dict[str, Any]:
 
 
 def ending(status: str, **more: Any) -> Any:
-    """A server on which a job is submitted and ends."""
+    """A script for a job that is submitted and ends with a status."""
     event = {"seq": 1, "type": "status", "level": "info", "message": status, "data": {"status": status}}
 
-    def script(asked: Asked) -> Answer:
-        if asked.path.endswith("/events"):
-            return Answer(body=f"data: {json.dumps(event)}\n\n".encode(), headers={"Content-Type": "text/event-stream"})
-        return Answer(202 if asked.method == "POST" else 200, json.dumps(job(status, **more)).encode())
+    def script(request: Request) -> Response:
+        if request.path.endswith("/events"):
+            return Response(
+                body=f"data: {json.dumps(event)}\n\n".encode(), headers={"Content-Type": "text/event-stream"}
+            )
+        return Response(202 if request.method == "POST" else 200, json.dumps(job(status, **more)).encode())
 
     return script
 
 
-def test_a_job_that_succeeds_is_0(server: Scripted) -> None:
+def test_the_exit_code_of_a_succeeded_job_is_0(server: Scripted) -> None:
     server.script = ending("succeeded")
     result = call(server, "--json", "jobs", "submit", "--teacher", "tch_1", "--student", "lenet5_half", "--watch")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["status"] == "succeeded"
-    assert json.loads(server.asked[0].body) == {"teacher": "tch_1", "student": {"network": "lenet5_half"}}
+    assert json.loads(server.requests[0].body) == {"teacher": "tch_1", "student": {"network": "lenet5_half"}}
 
 
-def test_a_job_that_fails_is_1_and_says_why(server: Scripted) -> None:
+def test_the_exit_code_of_a_failed_job_is_1_and_its_error_is_printed(server: Scripted) -> None:
     server.script = ending("failed", error={"code": "diverged", "message": "the loss is NaN", "hint": "Lower it."})
     result = call(server, "jobs", "watch", "job_1")
     assert result.exit_code == 1
     assert "the loss is NaN" in result.stderr and "Hint: Lower it." in result.stderr
 
 
-def test_a_wrong_spec_is_2_and_says_where(server: Scripted) -> None:
-    server.answers(Answer(422, json.dumps(PROBLEM).encode()))
+def test_the_exit_code_of_an_invalid_spec_is_2_and_its_problems_are_printed(server: Scripted) -> None:
+    server.respond_with(Response(422, json.dumps(PROBLEM).encode()))
     result = call(server, "jobs", "submit", "--spec", "-", text='{"teacher": "tch_1"}')
     assert result.exit_code == 2
     assert "/objectives/0/temperature: must be greater than 0" in result.stderr
 
 
-def test_an_upload_that_is_rejected_is_1_and_says_why(server: Scripted, tmp_path: Path) -> None:
+def test_the_exit_code_of_a_rejected_upload_is_1_and_its_problem_is_printed(server: Scripted, tmp_path: Path) -> None:
     (tmp_path / "digits.npz").write_bytes(b"bytes")
     record = {"id": "dts_1", "status": "waiting", "upload": "http://elsewhere/v1/datasets/dts_1/content"}
     rejected = record | {"status": "rejected", "problem": {"detail": "the file is cut short", "hint": "Send it again."}}
 
-    def script(asked: Asked) -> Answer:
-        if asked.method == "GET":
-            return Answer(body=json.dumps(rejected).encode())
-        return Answer(201, json.dumps(record).encode())
+    def script(request: Request) -> Response:
+        if request.method == "GET":
+            return Response(body=json.dumps(rejected).encode())
+        return Response(201, json.dumps(record).encode())
 
     server.script = script
     result = call(server, "datasets", "upload", str(tmp_path / "digits.npz"))
     assert result.exit_code == 1 and "the file is cut short" in result.stderr and "Send it again." in result.stderr
-    put = server.asked[1]
+    put = server.requests[1]
     assert (put.method, put.path, put.body) == ("PUT", "/v1/datasets/dts_1/content", b"bytes")
     assert put.headers["Content-Length"] == "5" and "Transfer-Encoding" not in put.headers
 
 
-def test_options_change_a_spec_from_a_file(server: Scripted, tmp_path: Path) -> None:
+def test_options_override_a_spec_from_a_file(server: Scripted, tmp_path: Path) -> None:
     server.script = ending("queued")
     spec = tmp_path / "job.json"
     spec.write_text('{"teacher": "tch_1", "student": {"network": "mlp"}, "training": {"batch_size": 32}}')
     call(server, "jobs", "submit", "--spec", str(spec), "--steps", "9", "--objective", "kd=0.9", "--objective", "nst")
-    assert json.loads(server.asked[0].body) == {
+    assert json.loads(server.requests[0].body) == {
         "teacher": "tch_1",
         "student": {"network": "mlp"},
         "objectives": [{"name": "kd", "weight": 0.9}, {"name": "nst"}],
@@ -93,22 +95,22 @@ def test_options_change_a_spec_from_a_file(server: Scripted, tmp_path: Path) -> 
     }
 
 
-def test_what_cannot_be_understood_is_2(server: Scripted) -> None:
+def test_the_exit_code_of_malformed_arguments_is_2(server: Scripted) -> None:
     assert call(server, "jobs", "submit", "--nonsense").exit_code == 2
     assert call(server, "jobs", "submit", "--objective", "kd=much").exit_code == 2
     assert call(server, "jobs", "submit", "--spec", "-", text="no json").exit_code == 2
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_lists_are_tables_or_json(server: Scripted) -> None:
+def test_lists_are_printed_as_tables_or_json(server: Scripted) -> None:
     record = {"id": "tch_1", "name": "t", "status": "ready", "size": 1536, "created_at": "2026-11-21T09:00:00Z"}
-    server.answers(Answer(body=json.dumps({"data": [record], "next_cursor": None}).encode()))
+    server.respond_with(Response(body=json.dumps({"data": [record], "next_cursor": None}).encode()))
     table = call(server, "teachers", "list")
     assert table.exit_code == 0 and "tch_1" in table.stdout and "1.5 KiB" in table.stdout
     assert json.loads(call(server, "--json", "teachers", "list").stdout) == [record]
 
 
-def test_no_service_is_2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_exit_code_without_a_service_is_2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(
         app, ["jobs", "list"], env=dict.fromkeys(("DISTILL_URL", "DISTILL_KEY", "DISTILL_DATA"))
@@ -116,7 +118,7 @@ def test_no_service_is_2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert result.exit_code == 2 and "make up" in result.stderr
 
 
-def test_input_contracts_and_objectives_are_read() -> None:
+def test_input_contracts_and_objectives_are_parsed() -> None:
     wanted = {"channels": 3, "height": 32, "width": 16, "mean": [0.1, 0.2, 0.3], "std": [1.0, 1.0, 1.0]}
     assert input_contract("3x32x16", "0.1,0.2,0.3", "1,1,1") == wanted
     for wrong in (("32x32", "0", "1"), ("1x32x32", "a", "1")):

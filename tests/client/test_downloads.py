@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distillery_client import Client, errors
-from tests.client.scripted import Answer, Asked, Scripted
+from tests.client.scripted import Request, Response, Scripted
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -14,23 +14,23 @@ LIST = {"data": [{"name": "student.onnx", "size": len(CONTENT), "sha256": SHA256
 
 
 def serve(server: Scripted, cuts: list[int], content: bytes = CONTENT) -> None:
-    """An artifact whose first downloads break off after so many bytes."""
+    """Script an artifact whose first downloads break after `cuts` bytes."""
     left = list(cuts)
 
-    def script(asked: Asked) -> Answer:
-        if asked.path.endswith("/artifacts"):
-            return Answer(body=json.dumps(LIST).encode())
-        start = int(asked.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in asked.headers else 0
-        return Answer(206 if start else 200, content[start:], cut=left.pop(0) if left else None)
+    def script(request: Request) -> Response:
+        if request.path.endswith("/artifacts"):
+            return Response(body=json.dumps(LIST).encode())
+        start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in request.headers else 0
+        return Response(206 if start else 200, content[start:], cut=left.pop(0) if left else None)
 
     server.script = script
 
 
 def ranges(server: Scripted) -> list[str | None]:
-    return [asked.headers.get("Range") for asked in server.asked if asked.path.endswith("student.onnx")]
+    return [request.headers.get("Range") for request in server.requests if request.path.endswith("student.onnx")]
 
 
-def test_a_download_arrives_whole(server: Scripted, client: Client, tmp_path: Path) -> None:
+def test_a_download_is_complete(server: Scripted, client: Client, tmp_path: Path) -> None:
     serve(server, [])
     seen: list[tuple[int, int]] = []
     file = client.artifacts.download("job_1", "student.onnx", tmp_path, lambda *now: seen.append(now))
@@ -39,7 +39,7 @@ def test_a_download_arrives_whole(server: Scripted, client: Client, tmp_path: Pa
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_broken_download_goes_on_where_it_stood(server: Scripted, client: Client, tmp_path: Path) -> None:
+def test_a_broken_download_is_resumed(server: Scripted, client: Client, tmp_path: Path) -> None:
     serve(server, [100_000, 50_000])
     file = client.artifacts.download("job_1", "student.onnx", tmp_path)
     assert file.read_bytes() == CONTENT
@@ -48,7 +48,7 @@ def test_a_broken_download_goes_on_where_it_stood(server: Scripted, client: Clie
     assert 0 < int(second[6:-1]) <= 100_000 < int(third[6:-1]) + 50_000
 
 
-def test_a_later_call_goes_on_too(server: Scripted, tmp_path: Path) -> None:
+def test_a_later_call_resumes_the_download(server: Scripted, tmp_path: Path) -> None:
     serve(server, [100_000] + [0] * 10)
     with Client(server.url, "dsk_test", attempts=1) as client, pytest.raises(errors.Unreachable):
         client.artifacts.download("job_1", "student.onnx", tmp_path)
@@ -60,21 +60,21 @@ def test_a_later_call_goes_on_too(server: Scripted, tmp_path: Path) -> None:
     assert ranges(server)[-1] is not None
 
 
-def test_what_is_there_is_not_fetched_again(server: Scripted, client: Client, tmp_path: Path) -> None:
+def test_a_complete_file_is_not_downloaded_again(server: Scripted, client: Client, tmp_path: Path) -> None:
     (tmp_path / "student.onnx").write_bytes(CONTENT)
     serve(server, [])
     client.artifacts.download("job_1", "student.onnx", tmp_path)
     assert ranges(server) == []
 
 
-def test_damaged_bytes_never_get_the_name(server: Scripted, client: Client, tmp_path: Path) -> None:
+def test_a_download_with_a_wrong_sha256_is_deleted(server: Scripted, client: Client, tmp_path: Path) -> None:
     serve(server, [], bytes(len(CONTENT)))
     with pytest.raises(errors.Corrupt):
         client.artifacts.download("job_1", "student.onnx", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_artifact(server: Scripted, client: Client, tmp_path: Path) -> None:
+def test_an_unknown_artifact_is_not_found(server: Scripted, client: Client, tmp_path: Path) -> None:
     serve(server, [])
-    with pytest.raises(errors.NotFound, match=r"nothing called teacher\.onnx"):
+    with pytest.raises(errors.NotFound, match=r"no file named teacher\.onnx"):
         client.artifacts.download("job_1", "teacher.onnx", tmp_path)

@@ -1,4 +1,4 @@
-"""Statistics of activations, as a user collects them."""
+"""Statistics of activations, collected by the client."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def rows(net: nn.Sequential, last: int, number: int) -> np.ndarray:
         return net[: last + 1].eval()(image[label == number].clone()).flatten(1).numpy()
 
 
-def test_by_default_they_are_mean_and_covariance_of_what_the_classifier_reads() -> None:
+def test_the_default_is_mean_and_covariance_of_the_penultimate_features() -> None:
     net = network().train()
     found = collect(net, batches(), CLASSES)
     assert set(found) == {"6:in/mean", "6:in/factor", "6:in/minimum"} and net.training
@@ -39,19 +39,19 @@ def test_by_default_they_are_mean_and_covariance_of_what_the_classifier_reads() 
     assert found["6:in/minimum"] == 0
 
 
-def test_several_taps_share_directions_that_hold_their_covariance_too() -> None:
+def test_several_taps_share_directions_that_give_their_cross_covariance() -> None:
     net = network()
     found = collect(net, batches(), CLASSES, taps=["0", "4"], rank=20)
     first, second = found["0/factor"], found["4/factor"]
-    assert first.shape == (3, 13, 8) and second.shape == (3, 13, 5)  # no more directions than numbers
+    assert first.shape == (3, 13, 8) and second.shape == (3, 13, 5)  # no more directions than dimensions
     for number in range(CLASSES):
-        # the convolution's output, copied before the ReLU writes over it
+        # the convolution's output, copied before the in-place ReLU
         both = np.concatenate([rows(net, 0, number), rows(net, 4, number)], axis=1)
         np.testing.assert_allclose(first[number].T @ second[number], np.cov(both.T)[:8, 8:], atol=1e-5)
     assert found["0/minimum"] < 0
 
 
-def test_a_lower_rank_keeps_the_directions_that_vary_most() -> None:
+def test_a_lower_rank_keeps_the_directions_of_largest_variance() -> None:
     net = network()
     whole, low = (collect(net, batches(), CLASSES, ["4"], rank)["4/factor"][0] for rank in (5, 2))
     torch.testing.assert_close(low, whole[:2])
@@ -59,14 +59,14 @@ def test_a_lower_rank_keeps_the_directions_that_vary_most() -> None:
     assert torch.equal(variance, variance.sort(descending=True).values)
 
 
-def test_no_more_images_of_a_class_are_used_than_asked() -> None:
+def test_the_images_per_class_are_limited() -> None:
     net = network()
     few = collect(net, batches(), CLASSES, most_a_class=4)
     np.testing.assert_allclose(few["6:in/mean"][1], rows(net, 5, 1)[:4].mean(0), atol=1e-5)
     assert few["6:in/factor"].shape == (3, 3, 5)
 
 
-def test_what_cannot_be_collected_is_refused() -> None:
+def test_unknown_taps_and_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="no activation 'layer9'"):
         collect(network(), batches(), CLASSES, ["layer9"])
     with pytest.raises(ValueError, match=r"classes \[3\] have fewer than 2"):

@@ -1,4 +1,4 @@
-"""The migrations and the records say the same, up and down, on both databases."""
+"""The migrations match the records, up and down, on both databases."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def test_a_missing_column_is_drift(database_url: str) -> None:
     assert [entry[0] for entry in drift()] == ["add_column"]
 
 
-def test_says_whether_the_schema_is_current(database_url: str) -> None:
+def test_is_current_compares_the_schema_with_the_code(database_url: str) -> None:
     assert not migrate.is_current()
     migrate.upgrade()
     assert migrate.is_current()
@@ -66,11 +66,11 @@ def test_an_upgrade_of_a_current_database_changes_nothing(migrated: str) -> None
         assert session.get(Event, ("job_1", 1)) is not None
 
 
-def test_several_processes_may_migrate_at_once(database_url: str) -> None:
+def test_several_processes_can_migrate_concurrently(database_url: str) -> None:
     command = [sys.executable, "-W", "error", "-m", "models.migrate"]
     processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(3)]
-    said = [process.communicate(timeout=60)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], said
+    stderr = [process.communicate(timeout=60)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], stderr
     assert migrate.is_current()
     assert drift() == []
 
@@ -81,7 +81,7 @@ def test_foreign_keys_are_enforced_after_a_migration(database_url: str) -> None:
         session.add(Event(job_id="job_missing", seq=1, attempt=0, type="status", message="queued"))
 
 
-def test_the_command_migrates(configure: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_alembic_command_migrates(configure: Callable[..., Any], tmp_path: Path) -> None:
     configure(database_url=f"sqlite:///{tmp_path / 'a folder with 100%' / 'x.db'}")
     command = [sys.executable, "-m", "alembic", "-c", "migrations/alembic.ini", "upgrade", "head"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=60, capture_output=True)

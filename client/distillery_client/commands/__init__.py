@@ -1,1 +1,1 @@
-"""Groups of the command line."""
+"""Command groups of the command line."""

@@ -10,7 +10,7 @@ from distillery_client.commands.uploads import Identifier
 from distillery_client.progress import transfer
 from distillery_client.session import session
 
-app = typer.Typer(no_args_is_help=True, help="What a job made: the student, its ONNX file, the report.")
+app = typer.Typer(no_args_is_help=True, help="Artifacts of a job: the student, its ONNX file, the report.")
 
 
 @app.command("list")
@@ -28,10 +28,12 @@ def list_(context: typer.Context, job: Identifier) -> None:
 def download(
     context: typer.Context,
     job: Identifier,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Left out: all of them.")] = None,
-    folder: Annotated[Path, typer.Option("--to", file_okay=False, help="Where to put them.")] = Path(),
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]…", help="Names of artifacts. Default: all.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--to", file_okay=False, help="Folder to write to.")] = Path(),
 ) -> None:
-    """Download artifacts; what broke off goes on where it stood, and every SHA-256 is checked."""
+    """Download artifacts. Interrupted downloads are resumed, and every SHA-256 is checked."""
     with session(context) as client:
         folder.mkdir(parents=True, exist_ok=True)
         files = []

@@ -10,7 +10,7 @@ from distillery_client.session import session
 
 
 class Kind(StrEnum):
-    """What the catalogue holds."""
+    """Sections of the catalogue."""
 
     OBJECTIVES = "objectives"
     PROCEDURES = "procedures"
@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 def catalogue(context: typer.Context, kind: Annotated[Kind | None, typer.Argument()] = None) -> None:
-    """List what can be named in a job spec."""
+    """List the methods and networks that a job spec can name."""
     with session(context) as client:
         entries = client.catalogue()
         if context.obj.json:

@@ -13,7 +13,7 @@ from distillery_client.errors import JobEnded
 from distillery_client.progress import follow
 from distillery_client.session import session
 
-app = typer.Typer(no_args_is_help=True, help="Distillations.")
+app = typer.Typer(no_args_is_help=True, help="Distillation jobs.")
 
 Watch = Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")]
 
@@ -22,31 +22,33 @@ Watch = Annotated[bool, typer.Option("--watch", help="Follow the job until it ha
 def submit(
     context: typer.Context,
     spec: Annotated[
-        typer.FileText | None, typer.Option(metavar="FILE", help="A job spec in JSON; - for standard input.")
+        typer.FileText | None, typer.Option(metavar="FILE", help="Job spec in JSON; - for standard input.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     teacher: Annotated[
-        str | None, typer.Option(metavar="ID", help="The teacher, or a finished job: its student.")
+        str | None, typer.Option(metavar="ID", help="Id of the teacher, or of a job whose student is the teacher.")
     ] = None,
     student: Annotated[
-        str | None, typer.Option(metavar="NETWORK", help="The student's network, such as lenet5_half.")
+        str | None, typer.Option(metavar="NETWORK", help="Network of the student, such as lenet5_half.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="ID", help="Left out, training images are synthesised.")
+        str | None, typer.Option(metavar="ID", help="Id of the dataset. Without one, training images are synthesised.")
     ] = None,
     objective: Annotated[
-        list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="May be given several times: kd=0.9.")
+        list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="Objective, such as kd=0.9. May be repeated.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where training batches come from, such as dafl.")
+        str | None, typer.Option(metavar="NAME", help="Source of training batches, such as dafl.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1)] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    training: Annotated[str, typer.Option(help="More of the spec's training, as a JSON object.")] = "{}",
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of training epochs.")] = None,
+    training: Annotated[str, typer.Option(help="Further fields of the spec's training, as a JSON object.")] = "{}",
     watch: Watch = False,
-    validate: Annotated[bool, typer.Option("--validate", help="Only check it, and print what it would be.")] = False,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Validate only: print the resolved spec and submit nothing.")
+    ] = False,
 ) -> None:
-    """Submit a job from a file, from options, or from a file that options change."""
+    """Submit a job from a file, from options, or from both; options override the file."""
     bounds = {key: value for key, value in (("steps", steps), ("epochs", epochs)) if value is not None}
     trained = json_object(training, "--training") | bounds
     chosen = {
@@ -73,7 +75,8 @@ def submit(
 
 @app.command("list")
 def list_(
-    context: typer.Context, status: Annotated[str | None, typer.Option(help="Only those: running, failed, …")] = None
+    context: typer.Context,
+    status: Annotated[str | None, typer.Option(help="Only jobs with this status: running, failed, …")] = None,
 ) -> None:
     """List jobs, newest first."""
     with session(context) as client:
@@ -93,7 +96,7 @@ def show(context: typer.Context, identifier: Identifier) -> None:
 
 @app.command()
 def watch(context: typer.Context, identifier: Identifier) -> None:
-    """Follow a job until it has ended; the exit code says whether it succeeded."""
+    """Follow a job until it has ended. The exit code is 0 if it succeeded, else 1."""
     with session(context) as client:
         _follow(context, client, identifier)
 
@@ -108,17 +111,17 @@ def cancel(context: typer.Context, identifier: Identifier) -> None:
 @app.command()
 def validate(
     context: typer.Context,
-    spec: Annotated[typer.FileText, typer.Argument(metavar="FILE", help="A job spec in JSON; - for standard input.")],
-    wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for the networks to be built.")] = 30,
+    spec: Annotated[typer.FileText, typer.Argument(metavar="FILE", help="Job spec in JSON; - for standard input.")],
+    wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait until the networks are built.")] = 30,
 ) -> None:
-    """Check a spec without making a job: print it with every default written out, or all that is wrong with it."""
+    """Validate a spec without creating a job: print it with every default written out, or list every problem."""
     with session(context) as client:
         _show(context, client.jobs.validate(_read(spec), wait))
 
 
 @app.command()
 def retry(context: typer.Context, identifier: Identifier, watch: Watch = False) -> None:
-    """Submit the spec of a job that has ended once more."""
+    """Submit the spec of a job that has ended as a new job."""
     with session(context) as client:
         job = client.jobs.retry(identifier)
         if watch:
@@ -129,7 +132,7 @@ def retry(context: typer.Context, identifier: Identifier, watch: Watch = False) 
 
 @app.command()
 def events(context: typer.Context, identifier: Identifier, watch: Watch = False) -> None:
-    """Print what happened, oldest first."""
+    """Print the events of a job, oldest first."""
     with session(context) as client:
         for event in client.jobs.watch(identifier) if watch else client.jobs.events(identifier):
             if context.obj.json:
@@ -141,7 +144,7 @@ def events(context: typer.Context, identifier: Identifier, watch: Watch = False)
 
 
 def parse_objective(text: str) -> dict[str, Any]:
-    """`kd=0.9` as `{"name": "kd", "weight": 0.9}`.
+    """Parse `kd=0.9` into `{"name": "kd", "weight": 0.9}`.
 
     Raises:
         typer.BadParameter: the weight is not a number.

@@ -8,12 +8,12 @@ from distillery_client import output
 from distillery_client.commands.uploads import Identifier
 from distillery_client.session import session
 
-app = typer.Typer(no_args_is_help=True, help="Keys of the service; all but `me` need the scope admin.")
+app = typer.Typer(no_args_is_help=True, help="API keys. All commands except `me` need a key with the scope admin.")
 
 
 @app.command()
 def me(context: typer.Context) -> None:
-    """Show what the key in use may do and use."""
+    """Show scopes, limits and usage of the key in use."""
     with session(context) as client:
         _show(context, client.keys.me())
 
@@ -21,14 +21,15 @@ def me(context: typer.Context) -> None:
 @app.command()
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Option(help="What it is for.")],
-    scopes: Annotated[str, typer.Option(help="With commas: jobs:read,jobs:write.")],
-    expires_days: Annotated[float | None, typer.Option(help="For ever if left out.")] = None,
+    name: Annotated[str, typer.Option(help="Purpose of the key.")],
+    scopes: Annotated[str, typer.Option(help="Comma-separated scopes: jobs:read,jobs:write.")],
+    expires_days: Annotated[float | None, typer.Option(help="Days until the key expires. Default: never.")] = None,
     limit: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Such as running_jobs=2; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="Limit of the key, such as running_jobs=2. May be repeated."),
     ] = None,
 ) -> None:
-    """Make a key; its secret is shown this once."""
+    """Create a key. Its secret is shown only once."""
     values: dict[str, Any] = {"expires_days": expires_days, "limits": dict(map(parse_limit, limit or ()))}
     with session(context) as client:
         _show(context, client.keys.create(name, scopes.split(","), **values))
@@ -47,7 +48,7 @@ def list_(context: typer.Context) -> None:
 
 @app.command()
 def show(context: typer.Context, identifier: Identifier) -> None:
-    """Show a key and what it uses."""
+    """Show a key and its usage."""
     with session(context) as client:
         _show(context, client.keys.get(identifier))
 
@@ -56,25 +57,25 @@ def show(context: typer.Context, identifier: Identifier) -> None:
 def rotate(
     context: typer.Context,
     identifier: Identifier,
-    grace_seconds: Annotated[int, typer.Option(min=0, help="The old secret opens for so long.")] = 0,
+    grace_seconds: Annotated[int, typer.Option(min=0, help="Seconds for which the old secret stays valid.")] = 0,
 ) -> None:
-    """Give a key a new secret, which is shown this once."""
+    """Replace the secret of a key. The new one is shown only once."""
     with session(context) as client:
         _show(context, client.keys.rotate(identifier, grace_seconds))
 
 
 @app.command()
 def revoke(context: typer.Context, identifier: Identifier) -> None:
-    """End a key for good."""
+    """Revoke a key permanently."""
     with session(context) as client:
         _show(context, client.keys.revoke(identifier))
 
 
 def parse_limit(text: str) -> tuple[str, int]:
-    """`running_jobs=2` as a pair.
+    """Parse `running_jobs=2` into a pair.
 
     Raises:
-        typer.BadParameter: it is of another form.
+        typer.BadParameter: the text has another form.
     """
     name, _, number = text.partition("=")
     try:

@@ -13,10 +13,10 @@ from distillery_client.uploads import Uploads
 
 teachers = typer.Typer(no_args_is_help=True, help="Trained networks to distil from.")
 datasets = typer.Typer(no_args_is_help=True, help="Images with labels.")
-files = typer.Typer(no_args_is_help=True, help="Other inputs of jobs: weights to begin with, statistics of a teacher.")
+files = typer.Typer(no_args_is_help=True, help="Other inputs of jobs: initial weights, statistics of a teacher.")
 
-Bytes = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The bytes to send.")]
-Name = Annotated[str | None, typer.Option(help="A name for people; the file's name where left out.")]
+Bytes = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="File to upload.")]
+Name = Annotated[str | None, typer.Option(help="Name of the upload. Default: the name of the file.")]
 JsonObject = Annotated[str, typer.Option(help="A JSON object.")]
 Identifier = Annotated[str, typer.Argument(metavar="ID")]
 
@@ -25,11 +25,11 @@ Identifier = Annotated[str, typer.Argument(metavar="ID")]
 def upload_teacher(
     context: typer.Context,
     file: Bytes,
-    network: Annotated[str, typer.Option(help="A network of the catalogue, such as lenet5.")],
-    classes: Annotated[int, typer.Option(min=1)],
-    size: Annotated[str, typer.Option("--input", help="Channels, height and width that it reads, such as 1x32x32.")],
-    mean: Annotated[str, typer.Option(help="Mean of each channel that it was trained with, such as 0.13.")],
-    std: Annotated[str, typer.Option(help="Standard deviation of each channel.")],
+    network: Annotated[str, typer.Option(help="Network of the catalogue, such as lenet5.")],
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")],
+    size: Annotated[str, typer.Option("--input", help="Channels, height and width of its input, such as 1x32x32.")],
+    mean: Annotated[str, typer.Option(help="Mean of each channel used in its training, such as 0.13.")],
+    std: Annotated[str, typer.Option(help="Standard deviation of each channel used in its training.")],
     name: Name = None,
     class_names: Annotated[str | None, typer.Option(help="Names of the classes, comma-separated.")] = None,
     options: JsonObject = "{}",
@@ -55,10 +55,10 @@ def upload_dataset(context: typer.Context, file: Bytes, name: Name = None, optio
 def upload_file(
     context: typer.Context,
     file: Bytes,
-    kind: Annotated[str, typer.Option(help="What it is: weights, statistics, …")],
+    kind: Annotated[str, typer.Option(help="Kind of the file: weights, statistics, …")],
     name: Name = None,
 ) -> None:
-    """Upload another input of a job, and wait for its inspection."""
+    """Upload another input of a job and wait for its inspection."""
     _send(context, "files", file, name, {"kind": kind})
 
 
@@ -81,11 +81,11 @@ def _show(context: typer.Context, record: dict[str, Any]) -> None:
 
 
 def _add_reading_commands(app: typer.Typer, kind: str) -> None:
-    """`list`, `show` and `delete`, which are the same for every kind of upload."""
+    """Add `list`, `show` and `delete`, which are the same for every kind of upload."""
 
     @app.command("list")
     def list_(context: typer.Context) -> None:
-        """List what is there, newest first."""
+        """List uploads, newest first."""
         with session(context) as client:
             records = getattr(client, kind).list()
             if context.obj.json:
@@ -95,13 +95,13 @@ def _add_reading_commands(app: typer.Typer, kind: str) -> None:
 
     @app.command("show")
     def show(context: typer.Context, identifier: Identifier) -> None:
-        """Show one, with what its inspection found."""
+        """Show an upload and the findings of its inspection."""
         with session(context) as client:
             _show(context, getattr(client, kind).get(identifier))
 
     @app.command("delete")
     def delete(context: typer.Context, identifier: Identifier) -> None:
-        """Delete one and its bytes."""
+        """Delete an upload and its bytes."""
         with session(context) as client:
             getattr(client, kind).delete(identifier)
 
@@ -112,24 +112,24 @@ _add_reading_commands(files, "files")
 
 
 def input_contract(size: str, mean: str, std: str) -> dict[str, Any]:
-    """`1x32x32`, `0.13` and `0.31` as an input contract.
+    """Parse `1x32x32`, `0.13` and `0.31` into an input contract.
 
     Raises:
-        typer.BadParameter: one of them is not of that form.
+        typer.BadParameter: a text has another form.
     """
     try:
         channels, height, width = (int(part) for part in size.lower().split("x"))
         numbers = {"mean": [float(part) for part in mean.split(",")], "std": [float(part) for part in std.split(",")]}
     except ValueError as error:
-        raise typer.BadParameter("write --input as 1x32x32, and --mean and --std as comma-separated numbers") from error
+        raise typer.BadParameter("write --input as 1x32x32 and --mean and --std as comma-separated numbers") from error
     return {"channels": channels, "height": height, "width": width, **numbers}
 
 
 def json_object(text: str, option: str) -> dict[str, Any]:
-    """A JSON object from an option.
+    """Parse the JSON object of an option.
 
     Raises:
-        typer.BadParameter: it is something else.
+        typer.BadParameter: the text is not JSON or not an object.
     """
     try:
         value = json.loads(text)

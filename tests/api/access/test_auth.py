@@ -1,4 +1,4 @@
-"""Keys: who gets in, and how the first one is made."""
+"""Authentication, and the first key of a new database."""
 
 import stat
 import threading
@@ -28,15 +28,15 @@ from tests.api.service import Service, User, problem
         "Bearer \xe9",
     ],
 )
-def test_without_a_known_key_everything_is_a_401(embedded: Service, header: str | None) -> None:
+def test_every_request_without_a_valid_key_is_a_401(embedded: Service, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
     for path in ("/v1/jobs", "/v1/teachers/x", "/v1/catalogue", "/v1/jobs/x/events"):
-        answer = httpx.get(embedded.url + path, headers=headers, trust_env=False)
-        problem(answer, 401, "unauthorised")
-        assert answer.headers["www-authenticate"].startswith("Bearer")
+        response = httpx.get(embedded.url + path, headers=headers, trust_env=False)
+        problem(response, 401, "unauthorised")
+        assert response.headers["www-authenticate"].startswith("Bearer")
 
 
-def test_expired_and_revoked_keys_are_not_known(service: Service) -> None:
+def test_expired_and_revoked_keys_are_rejected(service: Service) -> None:
     now = time.time()
     for values, status in (
         ({"expires_at": now - 5}, 401),
@@ -47,7 +47,7 @@ def test_expired_and_revoked_keys_are_not_known(service: Service) -> None:
             assert user.http.get("/jobs").status_code == status
 
 
-def test_the_scheme_is_read_in_any_case_and_the_use_is_noted(user: User) -> None:
+def test_the_scheme_is_case_insensitive_and_the_use_is_recorded(user: User) -> None:
     headers = {"Authorization": f"bearer  {user.key}"}
     assert user.http.get("/jobs", headers=headers).is_success
     with user.service.rows() as session:
@@ -55,14 +55,14 @@ def test_the_scheme_is_read_in_any_case_and_the_use_is_noted(user: User) -> None
     assert abs(used - time.time()) < 30
 
 
-def test_only_a_hash_of_a_key_is_kept(user: User) -> None:
+def test_only_the_hash_of_a_key_is_stored(user: User) -> None:
     with user.service.rows() as session:
         kept = session.get_one(Key, user.key_id)
         assert kept.hash == hash_key(user.key)
         assert user.key not in repr(vars(kept))
 
 
-def test_many_processes_at_once_make_one_first_key(migrated: str) -> None:
+def test_concurrent_starts_create_one_first_key(migrated: str) -> None:
     made: list[bool] = []
     threads = [threading.Thread(target=lambda: made.append(ensure_first_key())) for _ in range(8)]
     for thread in threads:
@@ -78,7 +78,7 @@ def test_many_processes_at_once_make_one_first_key(migrated: str) -> None:
     assert [one.name for one in file.parent.iterdir() if "key" in one.name] == ["key"]
 
 
-def test_no_first_key_is_made_where_there_is_a_key(migrated_sqlite: str) -> None:
+def test_no_first_key_is_created_if_there_is_a_key(migrated_sqlite: str) -> None:
     with transaction() as session:
         session.add(Key(id="key_1", name="mine", hash=hash_key(make_key()), scopes=[]))
     assert not ensure_first_key()
@@ -87,7 +87,7 @@ def test_no_first_key_is_made_where_there_is_a_key(migrated_sqlite: str) -> None
         authenticate(f"Bearer {make_key()}")
 
 
-def test_the_first_start_leaves_a_key_that_opens(embedded: Service) -> None:
+def test_the_first_start_writes_a_valid_key(embedded: Service) -> None:
     key = (embedded.data / "key").read_text().strip()
     headers = {"Authorization": f"Bearer {key}"}
     assert httpx.get(f"{embedded.url}/v1/jobs", headers=headers, trust_env=False).is_success

@@ -1,4 +1,4 @@
-"""Health, figures, the catalogue, and how the service starts and ends."""
+"""Health, metrics, the catalogue, and how the service starts and stops."""
 
 import os
 import signal
@@ -18,11 +18,11 @@ from tests.api.jobs.test_outputs import Stream
 from tests.api.service import Service, User, running
 
 
-def test_alive_and_ready_with_the_workers_that_were_seen(service: Service) -> None:
+def test_readiness_lists_the_running_workers(service: Service) -> None:
     now = time.time()
     about = {"sandbox": {"filesystem": "landlock-7", "network": "none", "why": []}}
     with service.rows() as session:
-        session.execute(update(Worker).values(left_at=now))  # whom other tests have left behind
+        session.execute(update(Worker).values(left_at=now))  # workers left by other tests
         session.add(
             Worker(id=f"w-{now}", kind="distill", host="here", process=1, about=about, busy_with="job_1", seen_at=now)
         )
@@ -39,22 +39,22 @@ def test_alive_and_ready_with_the_workers_that_were_seen(service: Service) -> No
     with service.rows() as session:
         session.execute(update(Worker).where(Worker.id == f"w-{now}").values(about=about))
     warnings = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
-    assert warnings == ["no sandbox confines the engines of the distill worker on here: this kernel has no Landlock"]
+    assert warnings == ["the engines of the distill worker on here run without a sandbox: this kernel has no Landlock"]
     with service.rows() as session:
         session.execute(update(Worker).values(left_at=now))
 
 
-def figures(service: Service) -> dict[tuple[str, ...], float]:
-    """What Prometheus reads: a value by name and labels in the order of their names."""
-    answer = httpx.get(f"{service.url}/metrics", trust_env=False)
+def scrape(service: Service) -> dict[tuple[str, ...], float]:
+    """The exported values by name and labels; labels are ordered by their names."""
+    response = httpx.get(f"{service.url}/metrics", trust_env=False)
     return {
         (sample.name, *(label for _, label in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(answer.text)
+        for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }
 
 
-def test_figures_tell_of_requests_jobs_queues_workers_and_failures(service: Service, user: User) -> None:
+def test_metrics_cover_requests_jobs_queues_workers_and_failures(service: Service, user: User) -> None:
     user.job("running")
     user.http.get(f"/jobs/{user.job(ready=True, created_at=time.time() - 500)}")
     failed = user.job("failed", error={"code": "poison", "fault": "service"}, finished_at=time.time() - 5)
@@ -67,10 +67,10 @@ def test_figures_tell_of_requests_jobs_queues_workers_and_failures(service: Serv
         session.add(Inspection(id=f"ins_{time.time()}", kind="teacher", subject_id="t", status="queued"))
         session.add(Worker(id=f"w-{time.time()}", kind="distill", host="here", process=1, busy_with="job_1"))
     found: dict[tuple[str, ...], float] = {}
-    deadline = time.monotonic() + 30  # what is counted is kept for some seconds
+    deadline = time.monotonic() + 30  # counts are cached for some seconds
     while ("distillery_attempts_last_hour", "worker_lost", "lost") not in found and time.monotonic() < deadline:
         time.sleep(0.5)
-        found = figures(service)
+        found = scrape(service)
     assert found["distillery_attempts_last_hour", "worker_lost", "lost"] == 1
     assert found["distillery_failures_last_hour", "poison", "service"] == 1
     assert ("distillery_failures_last_hour", "old", "job") not in found
@@ -85,13 +85,13 @@ def test_figures_tell_of_requests_jobs_queues_workers_and_failures(service: Serv
         session.execute(delete(Inspection).where(Inspection.subject_id == "t"))
 
 
-def test_the_catalogue_has_a_tag(alone: User) -> None:
-    answer = alone.http.get("/catalogue")
+def test_the_catalogue_has_an_etag(alone: User) -> None:
+    response = alone.http.get("/catalogue")
     assert (
-        answer.json()["objectives"] == catalogue()["objectives"]
-        and answer.json()["networks"] == catalogue()["networks"]
+        response.json()["objectives"] == catalogue()["objectives"]
+        and response.json()["networks"] == catalogue()["networks"]
     )
-    assert alone.http.get("/catalogue", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    assert alone.http.get("/catalogue", headers={"If-None-Match": response.headers["etag"]}).status_code == 304
 
 
 def test_the_api_imports_no_torch(repository: Path) -> None:
@@ -108,20 +108,20 @@ def _start(repository: Path, **values: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_does_not_start_on_another_schema_or_without_a_database(repository: Path, postgres_url: str) -> None:
+def test_it_does_not_start_with_another_schema_or_without_a_database(repository: Path, postgres_url: str) -> None:
     empty = _start(repository, database_url=postgres_url)
     assert empty.returncode == 1 and "make migrate" in empty.stderr and "Traceback" not in empty.stderr
     away = _start(repository, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
     assert away.returncode == 1 and "DISTILL_DATABASE_URL" in away.stderr and "Traceback" not in away.stderr
 
 
-def test_it_ends_at_once_though_somebody_waits(tmp_path: Path) -> None:
+def test_it_stops_at_once_despite_open_long_polls_and_streams(tmp_path: Path) -> None:
     with running(tmp_path) as service, service.user() as user:
         job, ended = user.job("running"), []
 
         def poll() -> None:
-            answer = user.http.get(f"/jobs/{job}", headers={"Prefer": "wait=30"})
-            ended.append(answer.status_code)
+            response = user.http.get(f"/jobs/{job}", headers={"Prefer": "wait=30"})
+            ended.append(response.status_code)
 
         poller = threading.Thread(target=poll)
         poller.start()

@@ -1,4 +1,4 @@
-"""Every error is a problem document, the framework's own included."""
+"""Every error is a problem document, including FastAPI's own errors."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def in_process(app: FastAPI, path: str, **options: object) -> httpx.Response:
     return asyncio.run(call())
 
 
-def test_every_error_has_a_status_a_kind_and_a_sentence() -> None:
+def test_every_error_has_a_status_a_kind_and_a_title() -> None:
     def tree(cls: type[ApiError]) -> list[type[ApiError]]:
         return [cls, *(one for child in cls.__subclasses__() for one in tree(child))]
 
@@ -38,9 +38,11 @@ def test_every_error_has_a_status_a_kind_and_a_sentence() -> None:
     assert all(one.title and 400 <= one.status < 600 for one in tree(ApiError))
 
 
-@pytest.mark.parametrize(("path", "said"), [("/nope", "/nope"), ("/v1/jobs/", "/v1/jobs/"), ("/v1/jobs/x/y", "x/y")])
-def test_an_unknown_path_is_a_404(alone: User, path: str, said: str) -> None:
-    assert said in problem(alone.http.get(f"{alone.service.url}{path}"), 404, "not-found")["detail"]
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/nope", "/nope"), ("/v1/jobs/", "/v1/jobs/"), ("/v1/jobs/x/y", "x/y")]
+)
+def test_an_unknown_path_is_a_404(alone: User, path: str, expected: str) -> None:
+    assert expected in problem(alone.http.get(f"{alone.service.url}{path}"), 404, "not-found")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -53,14 +55,14 @@ def test_an_unknown_path_is_a_404(alone: User, path: str, said: str) -> None:
         ("/metrics", "GET, HEAD"),
     ],
 )
-def test_an_unknown_method_is_a_405_that_names_all_known_ones(alone: User, path: str, allowed: str) -> None:
-    answer = alone.http.put(f"{alone.service.url}{path}")
-    problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == allowed
+def test_an_unsupported_method_is_a_405_that_lists_the_supported_ones(alone: User, path: str, allowed: str) -> None:
+    response = alone.http.put(f"{alone.service.url}{path}")
+    problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         (b"{", "line 1"),
         (b'{"a": NaN}', "NaN"),
@@ -75,12 +77,12 @@ def test_an_unknown_method_is_a_405_that_names_all_known_ones(alone: User, path:
         (b"1" * 5000, "4300"),
     ],
 )
-def test_what_is_not_json_is_a_400(alone: User, body: bytes, said: str) -> None:
+def test_malformed_json_is_a_400(alone: User, body: bytes, expected: str) -> None:
     for path in ("/jobs", "/jobs:validate", "/teachers", "/datasets", "/files"):
-        assert said in problem(alone.http.post(path, content=body, headers=JSON), 400, "malformed-json")["detail"]
+        assert expected in problem(alone.http.post(path, content=body, headers=JSON), 400, "malformed-json")["detail"]
 
 
-def test_a_json_body_is_bounded(alone: User) -> None:
+def test_the_size_of_a_json_body_is_limited(alone: User) -> None:
     large = json.dumps(TEACHER | {"name": "x" * 2**20}).encode()
     problem(alone.http.post("/teachers", content=large, headers=JSON), 413, "too-large")
     problem(alone.http.post("/teachers", content=iter([large]), headers=JSON), 413, "too-large")
@@ -93,11 +95,11 @@ def test_a_body_of_another_type_is_a_415(alone: User) -> None:
     assert alone.http.post("/teachers", content=body, headers={"Content-Type": "application/problem+json"}).is_success
 
 
-def test_a_missing_body_points_at_the_whole(alone: User) -> None:
+def test_a_missing_body_has_the_empty_pointer(alone: User) -> None:
     assert pointers(alone.http.post("/teachers")) == [""]
 
 
-def test_a_wrong_body_lists_all_that_is_wrong(alone: User) -> None:
+def test_an_invalid_body_lists_every_problem(alone: User) -> None:
     wrong = {
         "network": "lenet5",
         "classes": 0,
@@ -109,9 +111,11 @@ def test_a_wrong_body_lists_all_that_is_wrong(alone: User) -> None:
     }  # fmt: skip
 
 
-def test_wrong_parameters_are_named(alone: User) -> None:
+def test_invalid_parameters_are_named(alone: User) -> None:
     assert pointers(alone.http.get("/jobs", params={"limit": 0})) == ["limit"]
-    assert alone.http.get("/jobs", params={"limit": 10**30}).status_code == 200  # as many as there may be
+    assert (
+        alone.http.get("/jobs", params={"limit": 10**30}).status_code == 200
+    )  # values above the maximum mean the maximum
     assert pointers(alone.http.get("/jobs", params={"created_after": "yesterday"})) == ["created_after"]
     assert pointers(alone.http.get("/jobs", params={"status": "odd"})) == ["status.0"]
     assert pointers(alone.http.get("/jobs", params={"label": "team"})) == ["label"]
@@ -125,13 +129,13 @@ def test_an_unknown_cursor_is_a_400(alone: User, cursor: str) -> None:
     problem(alone.http.get(f"/jobs/{job}/events", params={"cursor": cursor}), 400, "bad-cursor")
 
 
-def test_ids_that_no_database_would_take_are_404s(user: User) -> None:
+def test_ids_with_special_characters_are_404s(user: User) -> None:
     for identifier in ("job_%00", "%00", "x" * 64, "..%2f..%2fx", "job_%F0%9F%98%80", "'"):
         problem(user.http.get(f"/jobs/{identifier}"), 404)
         problem(user.http.get(f"/teachers/{identifier}"), 404)
 
 
-def test_a_request_id_is_taken_over_or_made(alone: User) -> None:
+def test_a_request_id_is_adopted_or_generated(alone: User) -> None:
     assert alone.http.get("/jobs", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
     assert problem(alone.http.get("/jobs/x", headers={"X-Request-ID": "mine-2"}), 404)["request_id"] == "mine-2"
     made = {
@@ -140,7 +144,7 @@ def test_a_request_id_is_taken_over_or_made(alone: User) -> None:
     assert len(made) == 3 and not made & {"a b", "", "x" * 200}
 
 
-def test_an_exception_is_a_500_that_tells_nothing_of_the_inside() -> None:
+def test_an_exception_is_a_500_without_internal_details() -> None:
     app = FastAPI()
     problem_documents.install(app)
     app.add_middleware(Observe)
@@ -149,20 +153,20 @@ def test_an_exception_is_a_500_that_tells_nothing_of_the_inside() -> None:
     def fail() -> None:
         raise RuntimeError("the secret")
 
-    answer = in_process(app, "/")
-    problem(answer, 500, "internal")
-    assert "secret" not in answer.text
+    response = in_process(app, "/")
+    problem(response, 500, "internal")
+    assert "secret" not in response.text
 
 
-def test_a_database_that_is_away_is_a_503(configure: object) -> None:
+def test_an_unavailable_database_is_a_503(configure: object) -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listened to: connections are refused
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         url = f"postgresql+psycopg://nobody@127.0.0.1:{unused.getsockname()[1]}/none?connect_timeout=2"
         configure(database_url=url)  # type: ignore[operator]
         app = create_app()
-        answer = in_process(app, "/v1/jobs", headers={"Authorization": "Bearer dsk_" + "x" * 43})
-        assert "database" in problem(answer, 503, "unavailable")["detail"]
-        assert answer.headers["retry-after"] == "5"
+        response = in_process(app, "/v1/jobs", headers={"Authorization": "Bearer dsk_" + "x" * 43})
+        assert "database" in problem(response, 503, "unavailable")["detail"]
+        assert response.headers["retry-after"] == "5"
         assert problem(in_process(app, "/health/ready"), 503)["checks"] == {
             "database": "does not answer", "storage": "ok", "broker": "ok",
         }  # fmt: skip
@@ -170,7 +174,7 @@ def test_a_database_that_is_away_is_a_503(configure: object) -> None:
         assert "distillery_http_requests_total" in in_process(app, "/metrics").text
 
 
-def test_a_transaction_that_the_database_has_closed_is_a_503(configure: object, postgres_url: str) -> None:
+def test_a_transaction_closed_by_the_database_is_a_503(configure: object, postgres_url: str) -> None:
     configure(database_url=postgres_url, lease_seconds=0.4, beat_seconds=0.1)  # type: ignore[operator]
     app = FastAPI()
     problem_documents.install(app)
@@ -180,13 +184,13 @@ def test_a_transaction_that_the_database_has_closed_is_a_503(configure: object, 
     def dawdle() -> None:
         with reading() as session:
             session.execute(text("SELECT 1"))
-            time.sleep(0.5)  # a fourth of a lease is allowed
+            time.sleep(0.5)  # longer than the idle timeout, a quarter of the lease
             session.execute(text("SELECT 1"))
 
     assert "database" in problem(in_process(app, "/"), 503, "unavailable")["detail"]
 
 
-def test_a_store_that_is_away_is_a_503(configure: object, migrated_sqlite: str) -> None:
+def test_an_unavailable_storage_is_a_503(configure: object, migrated_sqlite: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"

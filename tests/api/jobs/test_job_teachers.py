@@ -1,4 +1,4 @@
-"""Who may teach a job: uploads, the students of other jobs, several of them, and networks that are trained first."""
+"""Teachers of a job: uploads, students of other jobs, ensembles, and networks that the job trains first."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def spec(teacher: Any, **more: Any) -> dict[str, Any]:
 
 
 def made(user: User, status: str = "succeeded", **values: Any) -> str:
-    """A job, with its student's weights where it has succeeded."""
+    """A job, with its student's weights if it has succeeded."""
     student = {"network": "lenet5_half", "options": {}, "classes": 10, "input": INPUT}
     resolved = {"teacher": None, "student": student, "exports": ["safetensors"]} | values.pop("resolved", {})
     card = {"student": CARD} if status == "succeeded" else {}
@@ -29,15 +29,17 @@ def made(user: User, status: str = "succeeded", **values: Any) -> str:
 
 
 def submitted(user: User, body: dict[str, Any]) -> dict[str, Any]:
-    answer = user.http.post("/jobs", json=body)
-    assert answer.status_code == 202, answer.text
-    return dict(answer.json())
+    response = user.http.post("/jobs", json=body)
+    assert response.status_code == 202, response.text
+    return dict(response.json())
 
 
 def refused(user: User, body: dict[str, Any]) -> dict[str, str]:
-    """Messages by pointer, which the dry run gives too."""
-    answers = [user.http.post(path, json=body) for path in ("/jobs", "/jobs:validate")]
-    first, second = ({one["pointer"]: one["message"] for one in problem(answer, 422)["errors"]} for answer in answers)
+    """Messages by pointer; those of the dry run must be the same."""
+    responses = [user.http.post(path, json=body) for path in ("/jobs", "/jobs:validate")]
+    first, second = (
+        {one["pointer"]: one["message"] for one in problem(response, 422)["errors"]} for response in responses
+    )
     assert first == second
     return first
 
@@ -55,7 +57,7 @@ def test_several_teachers_are_resolved_to_an_ensemble(user: User) -> None:
         assert job["id"] in problem(user.http.delete(f"/teachers/{teacher}"), 409)["detail"]
 
 
-def test_each_of_several_teachers_is_pointed_at(user: User, other: User) -> None:
+def test_an_invalid_teacher_of_an_ensemble_has_its_own_pointer(user: User, other: User) -> None:
     fine = user.teacher()
     assert list(refused(user, spec([fine, other.teacher()]))) == ["/teacher/1"]
     assert list(refused(user, spec({"members": [user.teacher("rejected"), fine]}))) == ["/teacher/members/0"]
@@ -74,7 +76,7 @@ def test_a_job_waits_for_each_of_its_teachers(user: User) -> None:
     assert job["reason"].startswith(f"waits for the inspection of {waiting}; waits for the end of {running}")
 
 
-def test_the_student_of_a_job_teaches(user: User) -> None:
+def test_the_student_of_a_job_can_be_a_teacher(user: User) -> None:
     teacher = made(user)
     job = submitted(user, spec(teacher))
     assert job["reason"].startswith("its spec is being checked") and job["name"] == "lenet5_half from lenet5_half"
@@ -103,30 +105,30 @@ def test_jobs_without_a_student_that_can_be_loaded_are_refused(
     )
 
 
-def test_a_student_whose_weights_were_removed_and_anothers_are_refused(user: User, other: User) -> None:
+def test_a_student_without_weights_or_of_another_key_is_refused(user: User, other: User) -> None:
     gone = user.job("succeeded", student=CARD, resolved={"student": {}, "exports": ["safetensors"]})
     assert "have been removed" in refused(user, spec(gone))["/teacher"]
     for job in (made(other), "job_" + "0" * 32):
-        assert refused(user, spec(job)) == {"/teacher": f"there is no job {job}"}
+        assert refused(user, spec(job)) == {"/teacher": f"the job {job} does not exist"}
     deleted = made(user)
     assert user.http.delete(f"/jobs/{deleted}").status_code == 204
-    assert refused(user, spec(deleted)) == {"/teacher": f"there is no job {deleted}"}
+    assert refused(user, spec(deleted)) == {"/teacher": f"the job {deleted} does not exist"}
 
 
-def test_a_job_is_not_deleted_while_its_student_is_to_teach(user: User) -> None:
+def test_a_job_cannot_be_deleted_while_an_unfinished_job_uses_its_student(user: User) -> None:
     teacher = made(user)
-    pupil = submitted(user, spec([teacher, user.teacher()]))["id"]
-    assert pupil in problem(user.http.delete(f"/jobs/{teacher}"), 409)["detail"]
-    user.http.post(f"/jobs/{pupil}/cancel")
+    student_job = submitted(user, spec([teacher, user.teacher()]))["id"]
+    assert student_job in problem(user.http.delete(f"/jobs/{teacher}"), 409)["detail"]
+    user.http.post(f"/jobs/{student_job}/cancel")
     assert user.http.delete(f"/jobs/{teacher}").status_code == 204
 
 
-def test_a_students_classes_are_compared(user: User) -> None:
+def test_the_classes_of_a_student_must_match_the_first_teacher(user: User) -> None:
     teacher = made(user, student=CARD | {"classes": 7})
     assert "tells 7 classes apart" in refused(user, spec([user.teacher(), teacher]))["/teacher/1"]
 
 
-def test_in_a_transfer_features_are_matched_and_logits_are_not(user: User) -> None:
+def test_a_transfer_can_compare_features_but_not_logits(user: User) -> None:
     findings = {"classes": 3, "image": {"channels": 1, "height": 32, "width": 32}, "splits": {"train": 100, "test": 9}}
     dataset = user.dataset("waiting")
     with user.service.rows() as session:
@@ -140,7 +142,7 @@ def test_in_a_transfer_features_are_matched_and_logits_are_not(user: User) -> No
     assert job["resolved"]["student"]["classes"] == 3
 
 
-def test_a_teacher_may_be_trained_first(user: User) -> None:
+def test_a_job_can_train_its_teacher_first(user: User) -> None:
     teacher = {"network": "lenet5", "training": {"epochs": 3}}
     student = {"network": "lenet5_half", "input": INPUT}
     body = {"teacher": teacher, "student": student, "dataset": user.dataset(), "training": {"batch_size": 32}}
@@ -162,5 +164,5 @@ def test_a_teacher_may_be_trained_first(user: User) -> None:
         ({"network": "lenet5", "training": {"seed": 1}}, "/teacher/training/seed"),
     ],
 )
-def test_what_is_no_teacher_is_pointed_at(user: User, teacher: Any, pointer: str) -> None:
+def test_an_invalid_teacher_is_a_422_with_its_pointer(user: User, teacher: Any, pointer: str) -> None:
     assert pointers(user.http.post("/jobs", json=spec(teacher))) == [pointer]

@@ -1,4 +1,4 @@
-"""Jobs: submitted, watched, cancelled, repeated, deleted."""
+"""Jobs: submit, follow, cancel, retry, delete."""
 
 import threading
 import time
@@ -22,10 +22,10 @@ def spec(teacher: str, **more: Any) -> dict[str, Any]:
 
 
 def submitted(user: User, body: dict[str, Any], **headers: str) -> dict[str, Any]:
-    answer = user.http.post("/jobs", json=body, headers=headers)
-    assert answer.status_code == 202, answer.text
-    assert answer.headers["location"] == answer.json()["links"]["self"]
-    return dict(answer.json())
+    response = user.http.post("/jobs", json=body, headers=headers)
+    assert response.status_code == 202, response.text
+    assert response.headers["location"] == response.json()["links"]["self"]
+    return dict(response.json())
 
 
 def inspections(user: User, job: str) -> list[Inspection]:
@@ -60,7 +60,7 @@ def test_a_job_waits_for_its_inputs(user: User, status: str, word: str) -> None:
     assert teacher in checked["waits_for"] and teacher in checked["unchecked"]
 
 
-def test_a_rejected_or_unknown_input_is_a_422_that_points_at_it(user: User, other: User) -> None:
+def test_a_rejected_or_unknown_input_is_a_422_with_its_pointer(user: User, other: User) -> None:
     wrong = "tch_" + "0" * 32
     for teacher in (user.teacher("rejected"), other.teacher(), wrong):
         for path in ("/jobs", "/jobs:validate"):
@@ -97,7 +97,7 @@ def test_a_wrong_spec_is_a_422_with_pointers(alone: User, change: dict[str, Any]
     assert alone.http.get("/jobs").json()["data"] == []
 
 
-def test_a_dry_run_makes_nothing(user: User) -> None:
+def test_a_dry_run_creates_no_job(user: User) -> None:
     body = spec(user.teacher())
     checked = user.http.post("/jobs:validate", json=body).json()
     assert (
@@ -108,8 +108,8 @@ def test_a_dry_run_makes_nothing(user: User) -> None:
 
 
 @contextmanager
-def an_inspect_worker(service: Service) -> Iterator[None]:
-    """The row of a worker, which is all that an API sees of one."""
+def inspect_worker_row(service: Service) -> Iterator[None]:
+    """A worker's row, which is all that the API sees of a worker."""
     with service.rows() as session:
         session.add(Worker(id=(identifier := new_id("wrk")), kind="inspect", host="here", process=1))
     yield
@@ -117,23 +117,23 @@ def an_inspect_worker(service: Service) -> Iterator[None]:
         session.execute(delete(Worker).where(Worker.id == identifier))
 
 
-def test_a_dry_run_that_no_worker_answers_says_so_and_leaves_nothing(user: User) -> None:
-    with an_inspect_worker(user.service):
-        for wait, said in (("1", "within 1 s"), ("0", "did not want to wait")):
-            answer = user.http.post("/jobs:validate", json=spec(user.teacher()), headers={"Prefer": f"wait={wait}"})
-            assert answer.json()["checked"] == ["spec"] and said in answer.json()["unchecked"]
+def test_a_dry_run_without_a_result_in_time_says_so_and_leaves_no_row(user: User) -> None:
+    with inspect_worker_row(user.service):
+        for wait, expected in (("1", "within 1 s"), ("0", "did not wait")):
+            response = user.http.post("/jobs:validate", json=spec(user.teacher()), headers={"Prefer": f"wait={wait}"})
+            assert response.json()["checked"] == ["spec"] and expected in response.json()["unchecked"]
     with user.service.rows() as session:
         assert session.scalars(select(Inspection.id).where(Inspection.kind == "check")).all() == []
 
 
 @pytest.mark.parametrize("fault", ["user", "service", None])
-def test_a_dry_run_answers_as_soon_as_the_check_is_over(user: User, fault: str | None) -> None:
+def test_a_dry_run_responds_as_soon_as_the_check_has_ended(user: User, fault: str | None) -> None:
     errors = [{"pointer": "/objectives/0/taps", "message": "no such layer"}]
     error = (
         {"fault": fault, "code": "c", "message": "it broke", "hint": "Do this.", "errors": errors} if fault else None
     )
 
-    def answer() -> None:
+    def finish_check() -> None:
         values = {"status": "failed" if error else "done", "error": error, "facts": None if error else {"a": 1}}
         for _ in range(200):
             time.sleep(0.05)
@@ -143,8 +143,8 @@ def test_a_dry_run_answers_as_soon_as_the_check_is_over(user: User, fault: str |
                     return
 
     teacher = user.teacher()
-    worker = threading.Thread(target=answer)
-    with an_inspect_worker(user.service):
+    worker = threading.Thread(target=finish_check)
+    with inspect_worker_row(user.service):
         worker.start()
         answered = user.http.post("/jobs:validate", json=spec(teacher))
         worker.join()
@@ -157,12 +157,12 @@ def test_a_dry_run_answers_as_soon_as_the_check_is_over(user: User, fault: str |
         assert answered.json()["checked"] == ["spec", "networks"] and answered.json()["facts"] == {"a": 1}
 
 
-def test_the_same_key_and_body_make_one_job(user: User, other: User) -> None:
+def test_the_same_idempotency_key_and_body_create_one_job(user: User, other: User) -> None:
     body = spec(user.teacher())
     first = submitted(user, body, **{"Idempotency-Key": "k1"})
-    answer = user.http.post("/jobs", json=dict(reversed(body.items())), headers={"Idempotency-Key": "k1"})
-    assert answer.status_code == 202 and answer.json()["id"] == first["id"]
-    assert answer.headers["idempotency-replayed"] == "true"
+    response = user.http.post("/jobs", json=dict(reversed(body.items())), headers={"Idempotency-Key": "k1"})
+    assert response.status_code == 202 and response.json()["id"] == first["id"]
+    assert response.headers["idempotency-replayed"] == "true"
     assert pointers(user.http.post("/jobs", json=body | {"priority": 1}, headers={"Idempotency-Key": "k1"})) == [
         "Idempotency-Key"
     ]
@@ -172,7 +172,7 @@ def test_the_same_key_and_body_make_one_job(user: User, other: User) -> None:
     assert pointers(user.http.post("/jobs", json=body, headers={"Idempotency-Key": ""}))
 
 
-def test_an_idempotency_key_holds_for_a_day(user: User) -> None:
+def test_an_idempotency_key_expires_after_a_day(user: User) -> None:
     body, key = spec(user.teacher()), {"Idempotency-Key": "daily"}
     first = submitted(user, body, **key)["id"]
     for age, same in ((KEPT_SECONDS - 60, True), (KEPT_SECONDS + 60, False)):
@@ -182,50 +182,50 @@ def test_an_idempotency_key_holds_for_a_day(user: User) -> None:
     assert submitted(user, body, **key)["id"] != first
 
 
-def test_many_at_once_with_the_same_key_make_one_job(user: User) -> None:
-    body, answers, gate = spec(user.teacher()), [], threading.Barrier(8)
+def test_concurrent_requests_with_the_same_idempotency_key_create_one_job(user: User) -> None:
+    body, responses, gate = spec(user.teacher()), [], threading.Barrier(8)
 
     def submit() -> None:
         with httpx.Client(base_url=user.http.base_url, headers=user.http.headers, trust_env=False, timeout=30) as http:
             gate.wait()
-            answers.append(http.post("/jobs", json=body, headers={"Idempotency-Key": "together"}))
+            responses.append(http.post("/jobs", json=body, headers={"Idempotency-Key": "together"}))
 
     threads = [threading.Thread(target=submit) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    accepted = [answer for answer in answers if answer.status_code == 202]
-    assert accepted and len({answer.json()["id"] for answer in accepted}) == 1
-    for answer in answers:
-        if answer.status_code != 202:
-            problem(answer, 409, "in-flight")
-            assert answer.headers["retry-after"] == "1"
+    accepted = [response for response in responses if response.status_code == 202]
+    assert accepted and len({response.json()["id"] for response in accepted}) == 1
+    for response in responses:
+        if response.status_code != 202:
+            problem(response, 409, "in-flight")
+            assert response.headers["retry-after"] == "1"
     with user.service.rows() as session:
         assert session.scalar(select(func.count()).select_from(Job).where(Job.key_id == user.key_id)) == 1
         kept = session.scalars(select(Idempotency).where(Idempotency.key_id == user.key_id)).one()
     assert kept.job_id == accepted[0].json()["id"]
 
 
-def test_a_refused_spec_keeps_no_promise(user: User) -> None:
+def test_an_invalid_spec_does_not_use_up_its_idempotency_key(user: User) -> None:
     headers = {"Idempotency-Key": "k"}
     body = spec(user.teacher("rejected"))
     assert pointers(user.http.post("/jobs", json=body, headers=headers)) == ["/teacher"]
     assert user.http.post("/jobs", json=spec(user.teacher()), headers=headers).status_code == 202
 
 
-def test_a_key_has_so_many_queued_jobs(narrow: Service) -> None:
+def test_the_queued_jobs_of_a_key_are_limited(narrow: Service) -> None:
     with narrow.user() as user:
         body = spec(user.teacher(), training={"epochs": 1}, dataset=user.dataset())
         jobs = [submitted(user, body) for _ in range(2)]
-        answer = user.http.post("/jobs", json=body)
-        problem(answer, 429, "too-many")
-        assert int(answer.headers["retry-after"]) > 0
+        response = user.http.post("/jobs", json=body)
+        problem(response, 429, "too-many")
+        assert int(response.headers["retry-after"]) > 0
         user.change(jobs[0]["id"], status="running")
         submitted(user, body)
 
 
-def test_a_job_shows_all_that_is_known(user: User) -> None:
+def test_a_job_shows_all_its_fields(user: User) -> None:
     job = user.job(
         "running", phase="distilling", stage="student", attempt=2, started_at=1_700_000_000.5,
         progress={"fraction": 0.5, "rate": 1.0}, created_at=1_700_000_000.0, cancel_requested_at=1_700_000_001.0,
@@ -233,20 +233,20 @@ def test_a_job_shows_all_that_is_known(user: User) -> None:
     )  # fmt: skip
     user.metrics(job, "loss", [3.0, 2.0, 1.0])
     user.metrics(job, "accuracy", [0.5, None])
-    answer = user.http.get(f"/jobs/{job}")
-    shown = answer.json()
+    response = user.http.get(f"/jobs/{job}")
+    shown = response.json()
     assert shown["created_at"] == "2023-11-14T22:13:20Z" and shown["started_at"] == "2023-11-14T22:13:20.500000Z"
     assert shown["phases"]["validating"]["ended_at"] == "2023-11-14T22:13:21Z"
     assert shown["phases"]["distilling"]["ended_at"] is None
     assert shown["metrics"] == {"loss": {"step": 3, "value": 1.0}, "accuracy": {"step": 2, "value": None}}
     assert shown["progress"]["fraction"] == 0.5
     assert shown["attempt"] == 2 and "cancel" in shown["links"] and "retry" not in shown["links"]
-    assert answer.headers["retry-after"]
+    assert response.headers["retry-after"]
     for link in ("events", "metrics", "previews", "artifacts"):
         assert user.http.get(shown["links"][link]).is_success
 
 
-def test_a_job_shows_its_attempts_and_when_it_is_expected_to_end(user: User) -> None:
+def test_a_job_shows_its_attempts_and_its_expected_end(user: User) -> None:
     lost = {"code": "worker_lost", "message": "the worker was lost", "hint": "", "fault": "service", "errors": []}
     job = user.job("running", attempt=25, progress={"fraction": 0.5, "at": 1_700_000_000.0, "seconds_left": 90.5})
     with user.service.rows() as session:
@@ -262,13 +262,13 @@ def test_a_job_shows_its_attempts_and_when_it_is_expected_to_end(user: User) -> 
     log = user.http.get(shown["attempts"][1]["links"]["log"])
     assert log.text == "what it wrote\n" and log.headers["content-type"].startswith("text/plain")
     assert user.http.head(shown["attempts"][1]["links"]["log"]).headers["content-length"] == "14"
-    for number, said in ((25, "once it has ended"), (23, "is not kept"), (26, "no attempt 26")):
-        assert said in problem(user.http.get(f"/jobs/{job}/attempts/{number}/log"), 404)["detail"]
+    for number, expected in ((25, "once it has ended"), (23, "Attempt 23 has no log"), (26, "no attempt 26")):
+        assert expected in problem(user.http.get(f"/jobs/{job}/attempts/{number}/log"), 404)["detail"]
     user.change(job, status="succeeded")
     assert user.http.get(f"/jobs/{job}").json()["expected_end_at"] is None
 
 
-def test_the_newest_figures_are_found_by_jumps_in_the_index(user: User) -> None:
+def test_a_job_shows_the_newest_value_of_every_metric(user: User) -> None:
     job = user.job("running")
     for name in ("a", "b/c", "ä"):
         user.metrics(job, name, [float(at) for at in range(40)])
@@ -277,16 +277,16 @@ def test_the_newest_figures_are_found_by_jumps_in_the_index(user: User) -> None:
     assert shown == {name: {"step": 40, "value": 39.0} for name in ("a", "b/c", "ä")}
 
 
-def test_a_failed_job_says_why(user: User) -> None:
+def test_a_failed_job_shows_its_error(user: User) -> None:
     error = {"code": "diverged", "message": "The loss became infinite.", "hint": "Lower it.", "fault": "job"}
     errors = [{"pointer": "/training/learning_rate", "message": "too high"}]
     job = user.job("failed", error=error | {"errors": errors}, finished_at=1_700_000_000.0)
-    answer = user.http.get(f"/jobs/{job}")
-    assert answer.json()["error"] == error | {"errors": errors}
-    assert "retry-after" not in answer.headers
+    response = user.http.get(f"/jobs/{job}")
+    assert response.json()["error"] == error | {"errors": errors}
+    assert "retry-after" not in response.headers
 
 
-def test_the_queue_goes_by_priority_and_age(user: User) -> None:
+def test_the_queue_is_ordered_by_priority_and_age(user: User) -> None:
     low = user.job(ready=True, priority=-100)
     first, second = user.job(ready=True, priority=90), user.job(ready=True, priority=90)
     unready = user.job(priority=100)
@@ -300,31 +300,31 @@ def test_an_unchanged_job_is_a_304(user: User) -> None:
     job = user.job("running")
     etag = user.http.get(f"/jobs/{job}").headers["etag"]
     for header in (etag, f'"x", W/{etag}', "*"):
-        answer = user.http.get(f"/jobs/{job}", headers={"If-None-Match": header})
-        assert answer.status_code == 304 and answer.content == b"" and answer.headers["etag"] == etag
+        response = user.http.get(f"/jobs/{job}", headers={"If-None-Match": header})
+        assert response.status_code == 304 and response.content == b"" and response.headers["etag"] == etag
     user.change(job, stage="b")
     assert user.http.get(f"/jobs/{job}", headers={"If-None-Match": etag}).json()["stage"] == "b"
 
 
-def test_prefer_wait_holds_the_answer_until_there_is_news(user: User) -> None:
+def test_prefer_wait_delays_the_response_until_the_job_changes(user: User) -> None:
     job = user.job("running")
     etag = user.http.get(f"/jobs/{job}").headers["etag"]
     for headers in ({"If-None-Match": etag}, {}):
         timer = threading.Timer(0.5, user.change, (job,), {"stage": str(time.time())})
         timer.start()
         started = time.monotonic()
-        answer = user.http.get(f"/jobs/{job}", headers=headers | {"Prefer": "wait=25"})
-        assert 0.3 < time.monotonic() - started < 15 and answer.status_code == 200
-        assert answer.headers["preference-applied"] == "wait=25" and answer.headers["etag"] != etag
+        response = user.http.get(f"/jobs/{job}", headers=headers | {"Prefer": "wait=25"})
+        assert 0.3 < time.monotonic() - started < 15 and response.status_code == 200
+        assert response.headers["preference-applied"] == "wait=25" and response.headers["etag"] != etag
         timer.join()
-    etag = answer.headers["etag"]
+    etag = response.headers["etag"]
     started = time.monotonic()
     waited = user.http.get(f"/jobs/{job}", headers={"If-None-Match": etag, "Prefer": "wait=1"})
     assert waited.status_code == 304 and time.monotonic() - started >= 1
     assert "preference-applied" not in user.http.get(f"/jobs/{job}", headers={"Prefer": "wait=x"}).headers
 
 
-def test_a_final_job_is_answered_at_once(user: User) -> None:
+def test_prefer_wait_does_not_delay_the_response_of_an_ended_job(user: User) -> None:
     job = user.job("succeeded")
     started = time.monotonic()
     assert user.http.get(f"/jobs/{job}", headers={"Prefer": "wait=30"}).json()["status"] == "succeeded"
@@ -334,15 +334,15 @@ def test_a_final_job_is_answered_at_once(user: User) -> None:
 def test_a_queued_job_is_cancelled_at_once(user: User) -> None:
     job = submitted(user, spec(user.teacher()))["id"]
     for _ in range(2):
-        answer = user.http.post(f"/jobs/{job}/cancel")
-        assert answer.status_code == 202 and answer.json()["status"] == "cancelled"
-    assert answer.json()["finished_at"] and answer.json()["reason"] is None
+        response = user.http.post(f"/jobs/{job}/cancel")
+        assert response.status_code == 202 and response.json()["status"] == "cancelled"
+    assert response.json()["finished_at"] and response.json()["reason"] is None
     assert [one.status for one in inspections(user, job)] == ["done"]
     events = user.http.get(f"/jobs/{job}/events").json()["data"]
     assert [(event["seq"], event["data"]["status"]) for event in events] == [(1, "queued"), (2, "cancelled")]
 
 
-def test_a_running_job_is_asked_to_end_once(user: User) -> None:
+def test_the_cancellation_of_a_running_job_is_requested_once(user: User) -> None:
     job = user.job("running")
     first = user.http.post(f"/jobs/{job}/cancel").json()
     second = user.http.post(f"/jobs/{job}/cancel").json()
@@ -355,7 +355,7 @@ def test_an_ended_job_cannot_be_cancelled(user: User, status: str) -> None:
     assert status in problem(user.http.post(f"/jobs/{user.job(status)}/cancel"), 409, "conflict")["detail"]
 
 
-def test_a_cancel_and_a_claim_at_once_leave_one_outcome(user: User) -> None:
+def test_a_concurrent_cancel_and_claim_have_one_outcome(user: User) -> None:
     for _ in range(5):
         job = user.job(ready=True)
         claimed: list[bool] = []
@@ -369,26 +369,26 @@ def test_a_cancel_and_a_claim_at_once_leave_one_outcome(user: User) -> None:
 
         worker = threading.Thread(target=claim)
         worker.start()
-        answer = user.http.post(f"/jobs/{job}/cancel").json()
+        response = user.http.post(f"/jobs/{job}/cancel").json()
         worker.join()
-        assert answer["cancel_requested_at"] is not None
+        assert response["cancel_requested_at"] is not None
         assert user.http.get(f"/jobs/{job}").json()["status"] == ("running" if claimed else "cancelled")
 
 
-def test_an_ended_job_can_be_repeated(user: User) -> None:
+def test_an_ended_job_can_be_retried(user: User) -> None:
     old = submitted(user, spec(user.teacher(), name="mine"))["id"]
     problem(user.http.post(f"/jobs/{old}/retry"), 409, "conflict")
     user.http.post(f"/jobs/{old}/cancel")
-    answer = user.http.post(f"/jobs/{old}/retry", headers={"Idempotency-Key": "again"})
-    assert answer.status_code == 202
-    new = answer.json()
+    response = user.http.post(f"/jobs/{old}/retry", headers={"Idempotency-Key": "again"})
+    assert response.status_code == 202
+    new = response.json()
     assert new["retry_of"] == old and new["status"] == "queued" and new["name"] == "mine"
     assert user.http.post(f"/jobs/{old}/retry", headers={"Idempotency-Key": "again"}).json()["id"] == new["id"]
     assert user.http.get(f"/jobs/{old}").json()["status"] == "cancelled"
     assert len(inspections(user, new["id"])) == 1
 
 
-def test_a_spec_that_no_longer_holds_cannot_be_repeated(alone: User) -> None:
+def test_a_spec_that_is_no_longer_valid_cannot_be_retried(alone: User) -> None:
     old = alone.job("failed", spec={"student": {"network": "gone"}})
     assert pointers(alone.http.post(f"/jobs/{old}/retry")) == ["/student/network"]
 
@@ -427,7 +427,7 @@ def test_lists_are_filtered_and_paged(user: User) -> None:
     assert ids(created_after="2023-11-14T22:13:20Z", status="running") == [made[3], made[1]]
 
 
-def test_head_is_a_get_without_its_body(user: User) -> None:
+def test_head_is_a_get_without_a_body(user: User) -> None:
     job = user.job("running")
     for path, status in ((f"/jobs/{job}", 200), ("/jobs", 200), ("/jobs/x", 404), ("/catalogue", 200)):
         got, head = user.http.get(path), user.http.head(path)

@@ -1,4 +1,4 @@
-"""Jobs whose methods name uploaded files."""
+"""Jobs whose methods refer to uploaded files."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ def spec(user: User, file: str) -> dict[str, Any]:
     return {"teacher": user.teacher(), "student": {"network": "lenet5_half"}, "source": source}
 
 
-def test_a_job_names_a_file_and_keeps_it_from_deletion(user: User) -> None:
+def test_a_file_of_a_queued_job_cannot_be_deleted(user: User) -> None:
     file = statistics(user)
-    answer = user.http.post("/jobs", json=spec(user, file))
-    assert answer.status_code == 202, answer.text
-    job = answer.json()
+    response = user.http.post("/jobs", json=spec(user, file))
+    assert response.status_code == 202, response.text
+    job = response.json()
     assert job["resolved"]["source"]["statistics"] == file
     assert job["reason"].startswith("its spec is being checked")
     assert job["id"] in problem(user.http.delete(f"/files/{file}"), 409, "conflict")["detail"]
@@ -34,9 +34,9 @@ def test_a_job_waits_for_its_file(user: User) -> None:
     assert file in job["reason"] and "inspection" in job["reason"]
 
 
-def test_a_file_that_is_not_there_or_not_of_the_kind_is_refused_at_its_place(user: User, service: Any) -> None:
-    with service.user() as stranger:
-        theirs = statistics(stranger)
+def test_a_file_that_does_not_exist_or_has_the_wrong_kind_is_a_422_with_its_pointer(user: User, service: Any) -> None:
+    with service.user() as other_user:
+        theirs = statistics(other_user)
     rejected, other = statistics(user, "rejected"), statistics(user, kind="weights")
     for file in ("fil_" + "0" * 32, theirs, rejected, other):
         assert pointers(user.http.post("/jobs", json=spec(user, file))) == ["/source/statistics"], file

@@ -1,4 +1,4 @@
-"""What a job leaves behind: events and their stream, metrics, previews, artifacts."""
+"""Outputs of a job: events and their stream, metrics, previews, artifacts."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ def artifact(user: User) -> tuple[str, str]:
     return f"/jobs/{job}/artifacts/student.safetensors", sha256
 
 
-def test_events_come_in_pages_oldest_first(user: User, job: str) -> None:
+def test_events_are_listed_in_pages_oldest_first(user: User, job: str) -> None:
     user.events(job, 7, data={"a": 1})
     page = user.http.get(f"/jobs/{job}/events", params={"limit": 3}).json()
     assert [event["seq"] for event in page["data"]] == [1, 2, 3]
@@ -52,7 +52,7 @@ def test_events_come_in_pages_oldest_first(user: User, job: str) -> None:
 
 
 class Stream:
-    """Server-sent events as a browser reads them."""
+    """A client of server-sent events."""
 
     def __init__(self, user: User, job: str, **headers: str):
         self.http = httpx.Client(trust_env=False, timeout=30, headers=user.http.headers)
@@ -81,7 +81,7 @@ class Stream:
                 message = {}
 
 
-def test_a_stream_tells_of_everything_once_and_ends_with_the_job(user: User, job: str) -> None:
+def test_a_stream_sends_every_event_once_and_ends_with_the_job(user: User, job: str) -> None:
     user.events(job, 3)
 
     def work() -> None:
@@ -105,7 +105,7 @@ def test_a_stream_tells_of_everything_once_and_ends_with_the_job(user: User, job
     assert newest["data"] == {"loss": {"step": 2, "value": 1.0}}
 
 
-def test_a_stream_goes_on_after_the_last_event_that_was_seen(user: User, job: str) -> None:
+def test_a_stream_continues_after_the_last_event_id(user: User, job: str) -> None:
     user.events(job, 6)
     seen: list[int] = []
     for _ in range(3):  # a connection that breaks after every two events
@@ -115,7 +115,7 @@ def test_a_stream_goes_on_after_the_last_event_that_was_seen(user: User, job: st
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_stream_that_has_told_all_is_not_begun_again(user: User, job: str) -> None:
+def test_a_stream_after_the_last_event_of_an_ended_job_is_a_204(user: User, job: str) -> None:
     user.events(job, 3)
     user.change(job, status="failed")
     with Stream(user, job) as messages:
@@ -125,35 +125,35 @@ def test_a_stream_that_has_told_all_is_not_begun_again(user: User, job: str) -> 
     assert user.http.get(f"/jobs/{job}/events", headers={"Last-Event-ID": seen[-1]}).status_code == 200
 
 
-def test_a_listener_that_reads_slowly_misses_nothing(alone: User) -> None:
+def test_a_slow_client_misses_no_event(alone: User) -> None:
     job = alone.job("running")
     with Stream(alone, job) as messages, Stream(alone, job) as quick:
-        heard = []
-        for number in range(1, 7):  # far more than a feed keeps, and than a socket holds
+        received = []
+        for number in range(1, 7):  # far more than the buffers of a feed and of a socket
             alone.events(job, 600, data={"filling": "x" * 2000})
-            while len(heard) < 600 * number:
-                heard += [int(message["id"]) for message in [next(quick)] if "id" in message]
+            while len(received) < 600 * number:
+                received += [int(message["id"]) for message in [next(quick)] if "id" in message]
         alone.change(job, status="succeeded")
-        assert heard == list(range(1, 3601))
-        assert [int(message["id"]) for message in messages if "id" in message] == heard
+        assert received == list(range(1, 3601))
+        assert [int(message["id"]) for message in messages if "id" in message] == received
 
 
-def test_an_event_of_a_picture_links_to_it(user: User, job: str) -> None:
-    user.blob(Preview, job, "a.png", b"picture", step=1, content_type="image/png")
+def test_a_preview_event_links_to_the_preview(user: User, job: str) -> None:
+    user.blob(Preview, job, "a.png", b"image", step=1, content_type="image/png")
     user.events(job, 1, "preview", {"name": "a.png", "step": 1})
     [event] = user.http.get(f"/jobs/{job}/events").json()["data"]
-    assert user.http.get(event["links"]["self"]).content == b"picture"
+    assert user.http.get(event["links"]["self"]).content == b"image"
     user.change(job, status="failed")
     with Stream(user, job) as messages:
         assert json.loads(next(messages)["data"])["links"] == event["links"]
 
 
-def test_many_listeners_hear_the_same(user: User, job: str) -> None:
-    heard: list[list[int]] = []
+def test_concurrent_streams_receive_the_same_events(user: User, job: str) -> None:
+    received: list[list[int]] = []
 
     def listen() -> None:
         with Stream(user, job) as messages:
-            heard.append([int(message["id"]) for message in messages if "id" in message])
+            received.append([int(message["id"]) for message in messages if "id" in message])
 
     listeners = [threading.Thread(target=listen) for _ in range(6)]
     for listener in listeners:
@@ -164,16 +164,16 @@ def test_many_listeners_hear_the_same(user: User, job: str) -> None:
     user.change(job, status="failed")
     for listener in listeners:
         listener.join()
-    assert heard == [list(range(1, 11))] * 6
+    assert received == [list(range(1, 11))] * 6
 
 
-def test_a_stream_that_cannot_begin_is_a_problem(user: User, other: User, job: str) -> None:
+def test_a_stream_that_cannot_start_is_a_problem_document(user: User, other: User, job: str) -> None:
     headers = {"Accept": "text/event-stream"}
     problem(user.http.get(f"/jobs/{job}/events", headers=headers | {"Last-Event-ID": "x"}), 400, "bad-header")
     problem(other.http.get(f"/jobs/{job}/events", headers=headers), 404)
 
 
-def test_metrics_are_series(user: User, job: str) -> None:
+def test_metrics_are_listed_by_name_and_step(user: User, job: str) -> None:
     user.metrics(job, "loss", [4.0, None, 2.0, 1.0])
     user.metrics(job, "accuracy", [0.5, 0.75])
 
@@ -193,14 +193,14 @@ def test_metrics_are_series(user: User, job: str) -> None:
 
 
 def test_numbers_that_are_not_finite_are_null(alone: User) -> None:
-    job = alone.job("running", progress={"fraction": float("nan")})  # SQLite takes it; no worker writes it
+    job = alone.job("running", progress={"fraction": float("nan")})  # SQLite accepts NaN, though no worker writes it
     assert alone.http.get(f"/jobs/{job}").json()["progress"] == {"fraction": None}
     alone.metrics(job, "loss", [float("inf")])
     assert alone.http.get(f"/jobs/{job}/metrics").json()["data"][0]["value"] is None
     assert alone.http.get(f"/jobs/{job}").json()["metrics"]["loss"]["value"] is None
 
 
-def test_previews_are_listed_and_shown_in_place(user: User, job: str) -> None:
+def test_previews_are_listed_and_images_are_sent_inline(user: User, job: str) -> None:
     user.blob(Preview, job, "samples/a.png", b"first", step=10, content_type="image/png")
     user.blob(Preview, job, "page.html", b"<script>", step=20, content_type="text/html")
     first, second = user.http.get(f"/jobs/{job}/previews").json()["data"]
@@ -222,18 +222,18 @@ def test_artifacts_are_listed_with_size_and_sha256(user: User, artifact: tuple[s
     assert one["links"]["self"].endswith(path) and page["next_cursor"] is None
 
 
-def test_an_artifact_is_downloaded_whole(user: User, artifact: tuple[str, str]) -> None:
+def test_an_artifact_is_downloaded_with_its_headers(user: User, artifact: tuple[str, str]) -> None:
     path, sha256 = artifact
-    answer = user.http.get(path)
-    assert answer.status_code == 200 and answer.content == DATA
-    assert answer.headers["etag"] == f'"{sha256}"' and answer.headers["accept-ranges"] == "bytes"
-    assert answer.headers["content-disposition"] == 'attachment; filename="student.safetensors"'
+    response = user.http.get(path)
+    assert response.status_code == 200 and response.content == DATA
+    assert response.headers["etag"] == f'"{sha256}"' and response.headers["accept-ranges"] == "bytes"
+    assert response.headers["content-disposition"] == 'attachment; filename="student.safetensors"'
     encoded = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
-    assert answer.headers["repr-digest"] == f"sha-256=:{encoded}:"
+    assert response.headers["repr-digest"] == f"sha-256=:{encoded}:"
     head = user.http.head(path)
     assert head.status_code == 200 and head.content == b""
     same = ("etag", "content-length", "content-type", "content-disposition", "accept-ranges", "repr-digest")
-    assert {name: head.headers[name] for name in same} == {name: answer.headers[name] for name in same}
+    assert {name: head.headers[name] for name in same} == {name: response.headers[name] for name in same}
     problem(user.http.get(f"{path}.none"), 404)
     assert user.http.head(f"{path}.none").status_code == 404
 
@@ -241,10 +241,10 @@ def test_an_artifact_is_downloaded_whole(user: User, artifact: tuple[str, str]) 
 def test_an_unchanged_artifact_is_a_304(user: User, artifact: tuple[str, str]) -> None:
     path, sha256 = artifact
     for method in ("GET", "HEAD"):
-        answer = user.http.request(method, path, headers={"If-None-Match": f'"a", "{sha256}"'})
-        assert answer.status_code == 304 and answer.content == b"" and answer.headers["etag"] == f'"{sha256}"'
+        response = user.http.request(method, path, headers={"If-None-Match": f'"a", "{sha256}"'})
+        assert response.status_code == 304 and response.content == b"" and response.headers["etag"] == f'"{sha256}"'
     assert user.http.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
-    # If-None-Match is looked at before Range (RFC 9110 section 13.2.2)
+    # If-None-Match is evaluated before Range (RFC 9110 section 13.2.2)
     both = {"If-None-Match": f'"{sha256}"', "Range": "bytes=0-1"}
     assert user.http.get(path, headers=both).status_code == 304
 
@@ -268,17 +268,17 @@ SIZE = len(DATA)
 def test_a_range_is_a_206(user: User, artifact: tuple[str, str], header: str, start: int, end: int) -> None:
     path, sha256 = artifact
     for more in ({}, {"If-Range": f'"{sha256}"'}):
-        answer = user.http.get(path, headers={"Range": header} | more)
-        assert answer.status_code == 206 and answer.content == DATA[start:end]
-        assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
-        assert answer.headers["content-length"] == str(end - start)
+        response = user.http.get(path, headers={"Range": header} | more)
+        assert response.status_code == 206 and response.content == DATA[start:end]
+        assert response.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
+        assert response.headers["content-length"] == str(end - start)
 
 
 @pytest.mark.parametrize("header", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}", "bytes=-0"])
 def test_a_range_past_the_end_is_a_416(user: User, artifact: tuple[str, str], header: str) -> None:
-    answer = user.http.get(artifact[0], headers={"Range": header})
-    problem(answer, 416, "range-not-satisfiable")
-    assert answer.headers["content-range"] == f"bytes */{SIZE}"
+    response = user.http.get(artifact[0], headers={"Range": header})
+    problem(response, 416, "range-not-satisfiable")
+    assert response.headers["content-range"] == f"bytes */{SIZE}"
 
 
 @pytest.mark.parametrize(
@@ -289,50 +289,50 @@ def test_a_range_past_the_end_is_a_416(user: User, artifact: tuple[str, str], he
         {"Range": "bytes=0-1", "If-Range": '"other"'}, {"Range": "bytes=0-1", "If-Range": "Sat, 21 Nov 2026 00:00:00 GMT"},
     ],
 )  # fmt: skip
-def test_a_range_that_does_not_hold_is_left_out(user: User, artifact: tuple[str, str], headers: dict[str, str]) -> None:
-    answer = user.http.get(artifact[0], headers=headers)
-    assert answer.status_code == 200 and answer.content == DATA
+def test_an_invalid_range_is_ignored(user: User, artifact: tuple[str, str], headers: dict[str, str]) -> None:
+    response = user.http.get(artifact[0], headers=headers)
+    assert response.status_code == 200 and response.content == DATA
 
 
-def test_a_weak_tag_is_not_good_enough_for_a_range(user: User, artifact: tuple[str, str]) -> None:
+def test_if_range_with_a_weak_tag_sends_the_whole_file(user: User, artifact: tuple[str, str]) -> None:
     headers = {"Range": "bytes=0-1", "If-Range": f'W/"{artifact[1]}"'}
     assert user.http.get(artifact[0], headers=headers).status_code == 200
 
 
-def test_an_empty_artifact_and_odd_names(user: User) -> None:
+def test_an_empty_artifact_with_special_characters_in_its_name(user: User) -> None:
     job = user.job("succeeded")
     user.blob(Artifact, job, 'leer/größe "1".txt', b"")
     [one] = user.http.get(f"/jobs/{job}/artifacts").json()["data"]
-    answer = user.http.get(f'/jobs/{job}/artifacts/leer/größe "1".txt')
-    assert answer.status_code == 200 and answer.content == b"" and one["size"] == 0
-    assert answer.headers["content-disposition"] == (
+    response = user.http.get(f'/jobs/{job}/artifacts/leer/größe "1".txt')
+    assert response.status_code == 200 and response.content == b"" and one["size"] == 0
+    assert response.headers["content-disposition"] == (
         "attachment; filename=\"gr__e _1_.txt\"; filename*=UTF-8''gr%C3%B6%C3%9Fe%20%221%22.txt"
     )
     assert user.http.get(one["links"]["self"]).status_code == 200
     problem(user.http.get(one["links"]["self"], headers={"Range": "bytes=0-"}), 416)
 
 
-def test_all_artifacts_come_as_one_zip(user: User) -> None:
+def test_all_artifacts_are_downloaded_as_one_zip(user: User) -> None:
     job = user.job("succeeded", name="half lenet")
     files = {"student.onnx": DATA, "report.json": b"{}", "empty": b""}
     for name, data in files.items():
         user.blob(Artifact, job, name, data)
-    answer = user.http.get(f"/jobs/{job}/artifacts.zip")
-    assert answer.headers["content-type"] == "application/zip"
-    assert answer.headers["content-disposition"] == 'attachment; filename="half lenet.zip"'
-    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+    response = user.http.get(f"/jobs/{job}/artifacts.zip")
+    assert response.headers["content-type"] == "application/zip"
+    assert response.headers["content-disposition"] == 'attachment; filename="half lenet.zip"'
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.testzip() is None
         assert {name: archive.read(name) for name in archive.namelist()} == files
     problem(user.http.get(f"/jobs/{user.job('running')}/artifacts.zip"), 409, "conflict")
 
 
-def test_bytes_that_are_gone_are_our_fault(user: User, artifact: tuple[str, str]) -> None:
+def test_missing_bytes_are_a_500(user: User, artifact: tuple[str, str]) -> None:
     user.service.storage.delete_prefix(artifact[0].split("/")[1] + "/" + artifact[0].split("/")[2])
-    answer = user.http.get(artifact[0])
-    problem(answer, 500, "internal")
+    response = user.http.get(artifact[0])
+    problem(response, 500, "internal")
 
 
-def test_s3_serves_clients_itself(s3: Any, configure: Callable[..., Any], tmp_path: Path) -> None:
+def test_downloads_are_redirected_to_a_public_s3(s3: Any, configure: Callable[..., Any], tmp_path: Path) -> None:
     configure(
         storage_url=f"s3://{s3.bucket}/api-{tmp_path.name}", storage_endpoint=s3.endpoint,
         storage_public_endpoint=s3.endpoint, storage_access_key=s3.access_key, storage_secret_key=s3.secret_key,
@@ -341,24 +341,24 @@ def test_s3_serves_clients_itself(s3: Any, configure: Callable[..., Any], tmp_pa
     sha256 = hashlib.sha256(DATA).hexdigest()
     blob = Blob("student.onnx", "jobs/job_1/1/student.onnx", "application/octet-stream", SIZE, sha256)
 
-    def asked(method: str, **headers: str) -> Any:
+    def respond(method: str, **headers: str) -> Any:
         raw = [(name.lower().replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         return serve(Request({"type": "http", "method": method, "headers": raw}), blob)
 
-    redirect = asked("GET")
+    redirect = respond("GET")
     assert redirect.status_code == 307 and redirect.headers["cache-control"] == "no-store"
     fetched = httpx.get(redirect.headers["location"], headers={"Range": "bytes=5-9"}, trust_env=False)
     assert fetched.status_code == 206 and fetched.content == DATA[5:10]
     assert "student.onnx" in fetched.headers["content-disposition"]
-    assert asked("GET", If_None_Match=f'"{sha256}"').status_code == 304
-    assert asked("HEAD").status_code == 200
+    assert respond("GET", If_None_Match=f'"{sha256}"').status_code == 304
+    assert respond("HEAD").status_code == 200
 
 
-def test_artifacts_whose_time_is_over_are_gone_and_the_job_says_so(user: User) -> None:
+def test_expired_artifacts_are_a_410_and_the_job_shows_when_they_were_removed(user: User) -> None:
     job = user.job("succeeded", finished_at=1.6e9)
     user.blob(Artifact, job, "student.onnx", b"bytes")
     shown = user.http.get(f"/jobs/{job}").json()
-    assert shown["artifacts_expire_at"] is None  # by default they stay
+    assert shown["artifacts_expire_at"] is None  # by default they do not expire
     assert shown["history_expire_at"].startswith("2020-12-12")  # 90 days after its end
     with user.service.rows() as session:
         session.execute(delete(Artifact).where(Artifact.job_id == job))

@@ -1,4 +1,4 @@
-"""Jobs of all tasks over HTTP: what the inspection found of a dataset decides which it suits."""
+"""Jobs of all tasks over HTTP: the findings of a dataset decide which tasks it suits."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ KINDS = {"multi_label": "multi_label", "regression": "target", "embedding": "cla
 def test_a_job_that_suits_its_task_is_accepted(user: User, task: str, labels: str) -> None:
     dataset = user.dataset(found={"labels": labels})
     body = spec(user.teacher(), dataset=dataset, task=task)
-    answer = user.http.post("/jobs", json=body)
-    assert answer.status_code == 202
-    assert answer.json()["spec"]["task"] == task
+    response = user.http.post("/jobs", json=body)
+    assert response.status_code == 202
+    assert response.json()["spec"]["task"] == task
 
 
 @pytest.mark.parametrize(("task", "labels"), KINDS.items())
-def test_what_does_not_suit_its_task_is_a_422_with_pointers(user: User, task: str, labels: str) -> None:
+def test_a_spec_that_does_not_suit_its_task_is_a_422_with_pointers(user: User, task: str, labels: str) -> None:
     dataset = user.dataset(found={"labels": labels})
     body: dict[str, Any] = spec(user.teacher(), dataset=dataset, task=task, objectives=["hint", "cross_entropy", "kd"])
     for path in ("/jobs", "/jobs:validate"):
@@ -30,7 +30,7 @@ def test_what_does_not_suit_its_task_is_a_422_with_pointers(user: User, task: st
     assert pointers(user.http.post("/jobs", json=wrong)) == ["/dataset"]
 
 
-def test_a_dataset_is_uploaded_with_the_kind_of_its_labels(user: User) -> None:
+def test_a_dataset_is_created_with_the_kind_of_its_labels(user: User) -> None:
     made = user.http.post("/datasets", json={"options": {"labels": "target"}}).json()
     assert made["options"]["labels"] == "target"
     assert pointers(user.http.post("/datasets", json={"options": {"labels": "boxes"}})) == ["/options/labels"]

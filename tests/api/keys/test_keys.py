@@ -1,4 +1,4 @@
-"""Keys over HTTP and on the command line: what they may do, how they change, how they end, what they may use."""
+"""Keys over HTTP and on the command line: scopes, changes, rotation, revocation, limits."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.access.rates import MOST_NAMES, Rates
+from api.access.rates import MAX_NAMES, Rates
 from api.access.scopes import SCOPES
 from api.main import app
 from models.records import Key
@@ -49,26 +49,26 @@ def manager(service: Service, **values: Any) -> User:
     return service.user(**({"scopes": list(SCOPES)} | values))
 
 
-def test_every_route_says_its_scope_and_refuses_a_key_without_it(embedded: Service) -> None:
+def test_every_route_declares_its_scope_and_refuses_a_key_without_it(embedded: Service) -> None:
     assert len(OPERATIONS) > 35
     for scope in SCOPES:
         with embedded.user(scopes=[other for other in SCOPES if other != scope]) as user:
             for method, path, operation in OPERATIONS:
                 name = operation["operationId"]
                 needed = scopes_of(operation)
-                assert (needed == []) == (name in FOR_EVERY_KEY), f"{method} {path} says no scope"
+                assert (needed == []) == (name in FOR_EVERY_KEY), f"{method} {path} declares no scope"
                 if scope not in needed:
                     continue
                 address = embedded.url + path.replace("{identifier}", "x").replace("{name}", "x")
                 body = {"json": BODIES[name]} if name in BODIES else {"json": {}} if method == "PATCH" else {}
-                answer = user.http.request(method, address.replace("{delivery}", "x"), **body)
-                assert answer.status_code == 403, f"{method} {path}: {answer.text}"
-                assert f'scope="{scope}"' in answer.headers["www-authenticate"]
+                response = user.http.request(method, address.replace("{delivery}", "x"), **body)
+                assert response.status_code == 403, f"{method} {path}: {response.text}"
+                assert f'scope="{scope}"' in response.headers["www-authenticate"]
                 if method != "HEAD":
-                    assert scope in problem(answer, 403, "forbidden")["detail"]
+                    assert scope in problem(response, 403, "forbidden")["detail"]
 
 
-def test_the_life_of_a_key(service: Service) -> None:
+def test_the_life_cycle_of_a_key(service: Service) -> None:
     with manager(service) as admin:
         asked = {"name": "ci", "scopes": ["jobs:read", "jobs:write"], "expires_days": 2, "limits": {"queued_jobs": 7}}
         made = admin.http.post("/keys", json=asked)
@@ -99,10 +99,10 @@ def test_the_life_of_a_key(service: Service) -> None:
         problem(admin.http.get("/keys/key_unknown"), 404)
 
 
-def test_a_key_gives_no_more_than_it_has(embedded: Service) -> None:
+def test_a_key_cannot_grant_more_than_it_has(embedded: Service) -> None:
     with (
         manager(embedded, scopes=["admin", "jobs:read"], limits={"running_jobs": 3}) as admin,
-        embedded.user() as greater,
+        embedded.user() as other,
     ):
         spec = {"name": "x", "scopes": ["jobs:read"]}
         problem(admin.http.post("/keys", json=spec | {"scopes": ["jobs:write"]}), 403)
@@ -113,12 +113,12 @@ def test_a_key_gives_no_more_than_it_has(embedded: Service) -> None:
         assert made["limits"]["running_jobs"] == 3
         assert pointers(admin.http.patch(f"/keys/{made['id']}", json={"limits": {}})) == ["/limits/running_jobs"]
         problem(admin.http.patch(f"/keys/{made['id']}", json={"scopes": ["uploads:read"]}), 403)
-        problem(admin.http.post(f"/keys/{greater.key_id}/rotate"), 403)
-        assert greater.http.get("/jobs").is_success
+        problem(admin.http.post(f"/keys/{other.key_id}/rotate"), 403)
+        assert other.http.get("/jobs").is_success
         assert pointers(admin.http.post("/keys", json=spec | {"scopes": ["jobs:all"]})) == ["/scopes/0"]
 
 
-def test_the_last_key_that_manages_keys_stays(migrated: str) -> None:
+def test_the_last_admin_key_cannot_be_revoked(migrated: str) -> None:
     from api.access.auth import OPERATOR
     from api.http.errors import Conflict
     from api.keys import service
@@ -148,7 +148,7 @@ def test_the_last_key_that_manages_keys_stays(migrated: str) -> None:
         service.edit(OPERATOR, left, KeyEdit(scopes=["jobs:read"]))
 
 
-def test_the_command_line_makes_and_ends_keys(embedded: Service, repository: Path) -> None:
+def test_the_command_line_creates_and_revokes_keys(embedded: Service, repository: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-W", "error", "-m", "api.keys", *arguments]
         environment = {"DISTILL_DATA": str(embedded.data), "PYTHONPATH": str(repository)}
@@ -166,13 +166,13 @@ def test_the_command_line_makes_and_ends_keys(embedded: Service, repository: Pat
     assert httpx.get(f"{embedded.url}/v1/keys/me", headers=headers, trust_env=False).status_code == 401
 
 
-def test_of_many_at_once_only_as_many_submit_as_may(service: Service) -> None:
+def test_concurrent_submissions_respect_the_limit_of_queued_jobs(service: Service) -> None:
     with service.user(limits={"queued_jobs": 3, "highest_priority": 0}) as user:
         spec = {"teacher": user.teacher(), "student": {"network": "lenet5_half"}}
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: user.http.post("/jobs", json=spec), range(8)))
-        assert sorted(answer.status_code for answer in answers) == [202] * 3 + [429] * 5
-        assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 429)
+            responses = list(pool.map(lambda _: user.http.post("/jobs", json=spec), range(8)))
+        assert sorted(response.status_code for response in responses) == [202] * 3 + [429] * 5
+        assert all(response.headers["retry-after"] for response in responses if response.status_code == 429)
         assert user.http.get("/keys/me").json()["used"]["queued_jobs"] == 3
         assert pointers(user.http.post("/jobs", json=spec | {"priority": 1})) == ["/priority"]
 
@@ -193,7 +193,8 @@ def test_a_job_says_what_it_waits_for(user: User) -> None:
     try:
         reason = user.http.get(f"/jobs/{job['id']}").json()["reason"]
         assert (
-            reason == "waits for a worker with 2 GPUs called 'h100' with at least 80 GB each: none that is up has that"
+            reason
+            == "waits for a worker with 2 GPUs called 'h100' with at least 80 GB each: no running worker has that"
         )
     finally:
         with user.service.rows() as session:
@@ -201,19 +202,19 @@ def test_a_job_says_what_it_waits_for(user: User) -> None:
     assert pointers(user.http.post("/jobs", json=spec | {"resources": {"gpus": 0}})) == ["/resources/gpus"]
 
 
-def test_a_key_that_asks_too_often_is_told_when_to_go_on(embedded: Service) -> None:
-    with embedded.user(limits={"requests_a_minute": 3}) as hasty, embedded.user() as other:
+def test_a_key_with_too_many_requests_is_told_when_to_retry(embedded: Service) -> None:
+    with embedded.user(limits={"requests_a_minute": 3}) as limited, embedded.user() as other:
         for left in (2, 1, 0):
-            answer = hasty.http.get("/jobs")
-            assert answer.is_success and answer.headers["ratelimit-policy"] == '"requests";q=3;w=60'
-            assert answer.headers["ratelimit"].startswith(f'"requests";r={left};t=')
-        refused = hasty.http.get("/jobs")
+            response = limited.http.get("/jobs")
+            assert response.is_success and response.headers["ratelimit-policy"] == '"requests";q=3;w=60'
+            assert response.headers["ratelimit"].startswith(f'"requests";r={left};t=')
+        refused = limited.http.get("/jobs")
         problem(refused, 429, "too-many")
         assert 1 <= int(refused.headers["retry-after"]) <= 60 and '"requests";r=0' in refused.headers["ratelimit"]
         assert other.http.get("/jobs").is_success
 
 
-def test_counts_begin_anew_and_are_bounded() -> None:
+def test_rate_windows_reset_and_their_number_is_limited() -> None:
     now = [0.0]
     rates = Rates(lambda: now[0])
     assert [rates.count("a", 2).exceeded for _ in range(3)] == [False, False, True]
@@ -221,12 +222,12 @@ def test_counts_begin_anew_and_are_bounded() -> None:
     assert rates.count("a", 2).exceeded and rates.count("a", 2, more=0).reset_seconds == 1
     now[0] = 60.0
     assert not rates.count("a", 2).exceeded
-    for name in range(MOST_NAMES + 10):
+    for name in range(MAX_NAMES + 10):
         rates.count(str(name), 1)
-    assert len(rates._windows) <= MOST_NAMES + 1
+    assert len(rates._windows) <= MAX_NAMES + 1
 
 
-def test_wrong_keys_from_one_address_are_limited_but_known_ones_open(
+def test_wrong_keys_of_an_address_are_limited_but_known_keys_are_accepted(
     migrated_sqlite: str, configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from api.access import auth

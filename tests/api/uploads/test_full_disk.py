@@ -1,4 +1,4 @@
-"""A disk that is full is told from one that does not answer, and nothing of what did not fit is left."""
+"""A full disk is a different error than an unavailable storage, and leaves no partial files."""
 
 import os
 import subprocess
@@ -24,13 +24,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_507_and_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_a_507_and_leaves_no_files(small_disk: Path, tmp_path: Path) -> None:
     with running(tmp_path, storage_url=small_disk.as_uri()) as service, service.user() as user:
         record = user.http.post("/teachers", json=TEACHER).json()
-        answer = user.http.put(record["upload"], content=bytes(3 << 20))
-        assert "operator" in problem(answer, 507, "insufficient-storage")["detail"]
+        response = user.http.put(record["upload"], content=bytes(3 << 20))
+        assert "operator" in problem(response, 507, "insufficient-storage")["detail"]
         assert [path for path in small_disk.rglob("*") if path.is_file()] == []
-        assert user.http.put(record["upload"], content=bytes(1 << 18)).status_code == 202  # what fits is taken
+        assert user.http.put(record["upload"], content=bytes(1 << 18)).status_code == 202  # a smaller upload fits
 
 
 def test_a_full_folder_raises_full(small_disk: Path) -> None:

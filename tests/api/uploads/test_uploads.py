@@ -1,4 +1,4 @@
-"""Teachers, datasets and files: created, sent, listed, changed, deleted."""
+"""Teachers, datasets and files: create, upload, list, change, delete."""
 
 import base64
 import hashlib
@@ -24,17 +24,17 @@ KINDS = pytest.mark.parametrize("kind", BODIES)
 
 
 def created(user: User, kind: str = "teachers", **values: Any) -> dict[str, Any]:
-    answer = user.http.post(f"/{kind}", json=BODIES[kind][0] | values)
-    assert answer.status_code == 201, answer.text
-    assert answer.headers["location"] == answer.json()["links"]["self"]
-    return dict(answer.json())
+    response = user.http.post(f"/{kind}", json=BODIES[kind][0] | values)
+    assert response.status_code == 201, response.text
+    assert response.headers["location"] == response.json()["links"]["self"]
+    return dict(response.json())
 
 
 def stored(service: Service, folder: str) -> list[str]:
     return [entry.key for entry in service.storage.list(folder)]
 
 
-def judge(user: User, kind: str, identifier: str, status: str, **values: Any) -> None:
+def set_status(user: User, kind: str, identifier: str, status: str, **values: Any) -> None:
     with user.service.rows() as session:
         row = session.get_one(BODIES[kind][1], identifier)
         row.status = status
@@ -43,12 +43,12 @@ def judge(user: User, kind: str, identifier: str, status: str, **values: Any) ->
 
 
 @KINDS
-def test_the_life_of_an_upload(user: User, kind: str) -> None:
+def test_the_life_cycle_of_an_upload(user: User, kind: str) -> None:
     record = created(user, kind, labels={"team": "vision"})
     assert record["status"] == "waiting" and record["labels"] == {"team": "vision"}
-    answer = user.http.put(record["upload"], content=BYTES)
-    assert answer.status_code == 202
-    sent = answer.json()
+    response = user.http.put(record["upload"], content=BYTES)
+    assert response.status_code == 202
+    sent = response.json()
     assert sent["status"] == "inspecting"
     assert (sent["size"], sent["sha256"]) == (len(BYTES), hashlib.sha256(BYTES).hexdigest())
     with user.service.rows() as session:
@@ -67,7 +67,7 @@ def test_the_life_of_an_upload(user: User, kind: str) -> None:
 
 
 @KINDS
-def test_names_and_labels_change_and_nothing_else(user: User, kind: str) -> None:
+def test_only_name_and_labels_can_be_changed(user: User, kind: str) -> None:
     record = created(user, kind, labels={"a": "1"})
     address = f"/{kind}/{record['id']}"
     assert user.http.patch(address, json={"name": "new"}).json()["labels"] == {"a": "1"}
@@ -78,13 +78,13 @@ def test_names_and_labels_change_and_nothing_else(user: User, kind: str) -> None
     assert user.http.get(address).json()["updated_at"] > record["updated_at"]
 
 
-def test_a_ready_upload_shows_what_was_found_and_takes_no_more_bytes(user: User) -> None:
+def test_a_ready_upload_shows_its_findings_and_accepts_no_more_bytes(user: User) -> None:
     teacher = user.teacher()
     assert user.http.get(f"/teachers/{teacher}").json()["findings"] == FINDINGS
     problem(user.http.put(f"/teachers/{teacher}/content", content=BYTES), 409, "conflict")
 
 
-def test_a_rejected_upload_says_why_and_takes_other_bytes(user: User) -> None:
+def test_a_rejected_upload_shows_its_problem_and_accepts_other_bytes(user: User) -> None:
     why = {"code": "rejected", "message": "It is a pickle.", "hint": "Save a state dict.", "fault": "user"}
     teacher = user.teacher("rejected", problem=why | {"errors": [{"pointer": "", "message": "It is a pickle."}]})
     shown = user.http.get(f"/teachers/{teacher}").json()["problem"]
@@ -94,35 +94,35 @@ def test_a_rejected_upload_says_why_and_takes_other_bytes(user: User) -> None:
     assert again.status_code == 202 and again.json()["problem"] is None
 
 
-def test_prefer_wait_answers_with_the_verdict(user: User) -> None:
+def test_prefer_wait_responds_with_the_result_of_the_inspection(user: User) -> None:
     record = created(user)
 
     def inspect() -> None:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             if user.http.get(f"/teachers/{record['id']}").json()["status"] == "inspecting":
-                return judge(user, "teachers", record["id"], "rejected", problem={"message": "No."})
+                return set_status(user, "teachers", record["id"], "rejected", problem={"message": "No."})
             time.sleep(0.1)
         return None
 
     inspector = threading.Thread(target=inspect)
     inspector.start()
-    answer = user.http.put(record["upload"], content=BYTES, headers={"Prefer": "respond-async, wait=25"})
+    response = user.http.put(record["upload"], content=BYTES, headers={"Prefer": "respond-async, wait=25"})
     inspector.join()
-    assert answer.status_code == 200 and answer.json()["status"] == "rejected"
-    assert answer.json()["problem"]["detail"] == "No."
-    assert answer.headers["preference-applied"] == "wait=25"
+    assert response.status_code == 200 and response.json()["status"] == "rejected"
+    assert response.json()["problem"]["detail"] == "No."
+    assert response.headers["preference-applied"] == "wait=25"
 
 
-def test_a_wait_that_is_over_answers_with_what_there_is(alone: User) -> None:
+def test_prefer_wait_responds_with_the_current_state_after_its_time(alone: User) -> None:
     record = created(alone)
     started = time.monotonic()
-    answer = alone.http.put(record["upload"], content=BYTES, headers={"Prefer": "wait=1"})
-    assert answer.status_code == 202 and time.monotonic() - started >= 1
+    response = alone.http.put(record["upload"], content=BYTES, headers={"Prefer": "wait=1"})
+    assert response.status_code == 202 and time.monotonic() - started >= 1
     etag = alone.http.get(f"/teachers/{record['id']}").headers["etag"]
     waited = alone.http.get(f"/teachers/{record['id']}", headers={"If-None-Match": etag, "Prefer": "wait=1"})
     assert waited.status_code == 304
-    judge(alone, "teachers", record["id"], "ready")
+    set_status(alone, "teachers", record["id"], "ready")
     started = time.monotonic()
     ready = alone.http.get(f"/teachers/{record['id']}", headers={"If-None-Match": etag, "Prefer": "wait=20"})
     assert ready.json()["status"] == "ready" and time.monotonic() - started < 10
@@ -133,7 +133,7 @@ def _digest(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("header", ["Content-Digest", "Repr-Digest"])
-def test_an_announced_digest_is_checked(alone: User, header: str) -> None:
+def test_a_digest_header_is_checked(alone: User, header: str) -> None:
     record = created(alone)
     link, wrong = record["upload"], _digest(b"other")
     problem(alone.http.put(link, content=BYTES, headers={header: wrong}), 400, "digest-mismatch")
@@ -145,7 +145,7 @@ def test_an_announced_digest_is_checked(alone: User, header: str) -> None:
     assert alone.http.put(link, content=BYTES, headers={header: both}).status_code == 202
 
 
-def test_wrapped_bytes_are_refused(alone: User) -> None:
+def test_encoded_partial_or_empty_bodies_are_refused(alone: User) -> None:
     link = created(alone)["upload"]
     problem(alone.http.put(link, files={"file": b"x"}), 415)
     problem(alone.http.put(link, content=b"x", headers={"Content-Encoding": "gzip"}), 415)
@@ -159,7 +159,7 @@ def _chunks(size: int, chunk: int = 2**16) -> Iterator[bytes]:
         yield b"\0" * chunk
 
 
-def test_a_too_large_upload_is_refused_before_its_bytes_or_while_they_come(narrow: Service) -> None:
+def test_a_too_large_upload_is_refused_before_or_while_it_is_received(narrow: Service) -> None:
     with narrow.user() as user:
         record = created(user)
         problem(user.http.put(record["upload"], content=bytes(100_001)), 413, "too-large")
@@ -179,7 +179,7 @@ def _raw(service: Service, text: str) -> bytes:
         return connection.recv(65536)
 
 
-def test_a_key_stores_no_more_than_its_quota(narrow: Service) -> None:
+def test_the_storage_of_a_key_is_limited_by_its_quota(narrow: Service) -> None:
     with narrow.user() as user, narrow.user() as other:
         first, second = created(user), created(user)
         assert user.http.put(first["upload"], content=bytes(90_000)).status_code == 202
@@ -191,16 +191,16 @@ def test_a_key_stores_no_more_than_its_quota(narrow: Service) -> None:
         assert user.http.put(second["upload"], content=bytes(70_000)).status_code == 202
 
 
-def test_a_large_announced_body_does_not_hide_the_answer(narrow: Service) -> None:
+def test_a_client_that_sends_a_large_body_receives_the_error(narrow: Service) -> None:
     with narrow.user() as user:
         problem(
             user.http.put(created(user)["upload"], content=_chunks(2**25), headers={"Content-Length": str(2**25)}), 413
         )
 
 
-def test_of_two_puts_at_once_one_wins_and_keeps_its_bytes(user: User) -> None:
+def test_of_two_concurrent_puts_one_succeeds_and_keeps_its_bytes(user: User) -> None:
     record, gate = created(user), threading.Barrier(2)
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
 
     def send(byte: bytes) -> None:
         def chunks() -> Iterator[bytes]:
@@ -209,20 +209,20 @@ def test_of_two_puts_at_once_one_wins_and_keeps_its_bytes(user: User) -> None:
             yield byte * 1000
 
         with httpx.Client(trust_env=False, timeout=30, headers=user.http.headers) as http:
-            answers.append(http.put(record["upload"], content=chunks()))
+            responses.append(http.put(record["upload"], content=chunks()))
 
     threads = [threading.Thread(target=send, args=(byte,)) for byte in (b"a", b"b")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answer.status_code for answer in answers) == [202, 409]
+    assert sorted(response.status_code for response in responses) == [202, 409]
     [key] = stored(user.service, f"uploads/{record['id']}")
     data = b"".join(user.service.storage.get(key))
     assert hashlib.sha256(data).hexdigest() == user.http.get(f"/teachers/{record['id']}").json()["sha256"]
 
 
-def test_a_sender_that_vanishes_leaves_nothing(alone: User) -> None:
+def test_an_interrupted_upload_leaves_no_bytes(alone: User) -> None:
     record = created(alone)
 
     def chunks() -> Iterator[bytes]:
@@ -237,7 +237,7 @@ def test_a_sender_that_vanishes_leaves_nothing(alone: User) -> None:
     assert alone.http.put(record["upload"], content=BYTES).status_code == 202
 
 
-def test_what_an_unfinished_job_uses_cannot_be_deleted(user: User) -> None:
+def test_inputs_of_an_unfinished_job_cannot_be_deleted(user: User) -> None:
     teacher, dataset, weights = user.teacher(), user.dataset(), created(user, "files")["id"]
     resolved = {"student": {"network": "lenet5_half", "initial_weights": weights}}
     job = user.job(teacher_id=teacher, dataset_id=dataset, resolved=resolved)
@@ -249,14 +249,14 @@ def test_what_an_unfinished_job_uses_cannot_be_deleted(user: User) -> None:
         problem(user.http.delete(path), 404)
 
 
-def test_lists_come_in_pages_without_gap_or_repeat(user: User) -> None:
+def test_pages_have_no_gaps_or_repeats(user: User) -> None:
     made = [created(user, name=f"n{at}", labels={"parity": str(at % 2)})["id"] for at in range(7)]
     seen: list[str] = []
     cursor: str | None = None
     while True:
         page = user.http.get("/teachers", params={"limit": 3} | ({"cursor": cursor} if cursor else {})).json()
         seen += [one["id"] for one in page["data"]]
-        created(user)  # a newcomer changes nothing of the pages to come
+        created(user)  # a new entry does not change the following pages
         cursor = page["next_cursor"]
         if cursor is None:
             break
@@ -277,11 +277,11 @@ def test_lists_are_filtered_by_status_and_label(user: User) -> None:
     assert ids(label="none:x") == []
 
 
-def test_an_upload_is_streamed_in_bounded_memory(embedded: Service) -> None:
+def test_an_upload_is_streamed_in_constant_memory(embedded: Service) -> None:
     with embedded.user() as user:
         size, before = 200 * 2**20, embedded.peak_bytes
         record = created(user)
-        answer = user.http.put(record["upload"], content=_chunks(size, 2**20), timeout=120)
-        assert answer.json()["size"] == size
+        response = user.http.put(record["upload"], content=_chunks(size, 2**20), timeout=120)
+        assert response.json()["size"] == size
         assert embedded.peak_bytes - before < size // 2
         assert user.http.delete(f"/teachers/{record['id']}").status_code == 204

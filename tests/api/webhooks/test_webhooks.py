@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: the secret, what was delivered, and delivering it again."""
+"""Webhooks over HTTP: the secret, the deliveries, and delivering a message again."""
 
 import base64
 from typing import Any
@@ -17,7 +17,7 @@ def spec(user: User, **more: Any) -> dict[str, Any]:
     return {"teacher": user.teacher(), "student": {"network": "lenet5_half"}, **more}
 
 
-def test_a_secret_is_made_shown_once_and_rotated(user: User, other: User) -> None:
+def test_a_secret_is_created_shown_once_and_rotated(user: User, other: User) -> None:
     problem(user.http.get("/webhooks/secret"), 404)
     first = user.http.post("/webhooks/secret")
     assert first.status_code == 201 and first.headers["cache-control"] == "no-store"
@@ -35,7 +35,7 @@ def test_a_secret_is_made_shown_once_and_rotated(user: User, other: User) -> Non
     assert sorted(mine) == sorted([secret, second["secret"]])
 
 
-def test_a_job_says_where_it_tells_of_itself(alone: User) -> None:
+def test_a_job_shows_its_webhook(alone: User) -> None:
     short = alone.http.post("/jobs", json=spec(alone, webhook=URL)).json()
     assert short["spec"]["webhook"] == URL
     assert short["resolved"]["webhook"] == {"url": URL, "events": ["job.succeeded", "job.failed", "job.cancelled"]}
@@ -45,7 +45,7 @@ def test_a_job_says_where_it_tells_of_itself(alone: User) -> None:
     assert pointers(alone.http.post("/jobs:validate", json=spec(alone, webhook={"url": 1}))) == ["/webhook/url"]
 
 
-def test_a_cancelled_job_tells_of_it_in_the_same_transaction(user: User, other: User) -> None:
+def test_a_cancelled_job_has_a_delivery_at_once(user: User, other: User) -> None:
     job = user.http.post("/jobs", json=spec(user, webhook=HOOK, labels={"team": "vision"})).json()["id"]
     assert user.http.get(f"/jobs/{job}/webhook-deliveries").json() == {"data": [], "next_cursor": None}
     ended = user.http.post(f"/jobs/{job}/cancel").json()
@@ -53,14 +53,14 @@ def test_a_cancelled_job_tells_of_it_in_the_same_transaction(user: User, other: 
     [shown] = user.http.get(f"/jobs/{job}/webhook-deliveries").json()["data"]
     assert (shown["type"], shown["url"], shown["status"], shown["tries"]) == ("job.cancelled", URL, "pending", [])
     assert shown["next_try_at"] is not None and shown["finished_at"] is None and shown["links"] == {}
-    told = shown["body"]["data"]
-    assert told == {name: ended[name] for name in told} and told["labels"] == {"team": "vision"}
-    assert {"id", "status", "version", "error", "finished_at"} <= set(told) and "spec" not in told
+    data = shown["body"]["data"]
+    assert data == {name: ended[name] for name in data} and data["labels"] == {"team": "vision"}
+    assert {"id", "status", "version", "error", "finished_at"} <= set(data) and "spec" not in data
     problem(other.http.get(f"/jobs/{job}/webhook-deliveries"), 404)
 
 
 @pytest.mark.parametrize("status", ["delivered", "failed", "disabled"])
-def test_what_is_over_can_be_delivered_again(user: User, status: str) -> None:
+def test_a_finished_delivery_can_be_delivered_again(user: User, status: str) -> None:
     job = user.http.post("/jobs", json=spec(user, webhook=HOOK)).json()["id"]
     user.http.post(f"/jobs/{job}/cancel")
     [pending] = user.http.get(f"/jobs/{job}/webhook-deliveries").json()["data"]
@@ -71,15 +71,18 @@ def test_what_is_over_can_be_delivered_again(user: User, status: str) -> None:
         row.status, row.finished_at, row.pauses = status, 1.0, 9
     [over] = user.http.get(f"/jobs/{job}/webhook-deliveries").json()["data"]
     assert over["next_try_at"] is None and over["links"]["redeliver"].endswith(again)
-    anew = user.http.post(again)
-    assert anew.status_code == 202 and (anew.json()["id"], anew.json()["status"]) == (pending["id"], "pending")
+    redelivered = user.http.post(again)
+    assert redelivered.status_code == 202 and (redelivered.json()["id"], redelivered.json()["status"]) == (
+        pending["id"],
+        "pending",
+    )
     with user.service.rows() as session:
         row = session.get_one(WebhookDelivery, pending["id"])
         assert (row.pauses, row.finished_at) == (0, None) and row.due_at > 1.0
     problem(user.http.post(f"/jobs/{job}/webhook-deliveries/msg_x/redeliver"), 404)
 
 
-def test_a_deleted_job_tells_nothing_more(alone: User) -> None:
+def test_a_deleted_job_has_no_deliveries(alone: User) -> None:
     job = alone.http.post("/jobs", json=spec(alone, webhook=HOOK)).json()["id"]
     alone.http.post(f"/jobs/{job}/cancel")
     assert alone.http.delete(f"/jobs/{job}").status_code == 204

@@ -1,4 +1,4 @@
-"""Answering when a job has changed."""
+"""Long polling: delay a response until a job has changed."""
 
 import time
 import zlib
@@ -13,14 +13,14 @@ from models.records import Job
 
 
 def tag_of(job: JobBody) -> str:
-    """The entity tag of a job: its version, and what may change without it: its reason, which also tells of workers that
-    come and go, and its place in the queue."""
-    beside = f"{job.reason} {job.queue_position}"
-    return f'"{job.id}-{job.version}-{zlib.crc32(beside.encode()):08x}"'
+    """The entity tag of a job: its version, and the fields that change without a new version: the reason (it depends on
+    the running workers) and the position in the queue."""
+    unversioned = f"{job.reason} {job.queue_position}"
+    return f'"{job.id}-{job.version}-{zlib.crc32(unversioned.encode()):08x}"'
 
 
-async def fresh(watch: RowWatch, key_id: str, job_id: str, wait: int, known: str | None) -> JobBody:
-    """The job as soon as it differs from what the client knows or has ended, or as it is after so many seconds."""
+async def wait_for_change(watch: RowWatch, key_id: str, job_id: str, wait: int, known: str | None) -> JobBody:
+    """The job as soon as it has ended or its tag differs from `known`, at the latest after `wait` seconds."""
     deadline = time.monotonic() + wait
     while True:
         row, job = await run_in_threadpool(service.get, key_id, job_id)
