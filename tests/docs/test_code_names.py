@@ -68,6 +68,13 @@ def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
     assert missing_modules(text) == []
 
 
+def test_pages_that_the_code_names_exist() -> None:
+    sources = [path for package in ("api", "benchmarks", "models", "worker") for path in (ROOT / package).rglob("*.py")]
+    named = {page for path in sources for page in re.findall(r"\bdocs/[\w./-]+\.md", path.read_text(encoding="utf-8"))}
+    assert len(named) > 5
+    assert [page for page in named if not (ROOT / page).exists()] == []
+
+
 def test_functions_that_the_architecture_names_exist() -> None:
     rows = FUNCTION_ROW.findall(ARCHITECTURE.read_text(encoding="utf-8"))
     named = {(path, name) for path, cell in rows for name in re.findall(r"`([\w.]+)`", cell)}
