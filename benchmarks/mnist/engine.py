@@ -1,10 +1,10 @@
-"""DAFL on MNIST by the bare engine: a LeNet-5 teacher, a randomly initialised LeNet-5-half, and no data.
+"""DAFL on MNIST with the bare engine: a LeNet-5 teacher, a randomly initialised LeNet-5-half, and no data.
 
     python -m benchmarks.mnist.engine --data PATH/mnist.npz
 
-Runs `python -m worker.distillation` once a seed with the service's own defaults. The student that counts is the last
-one; the test split only measures it. Demands a mean accuracy of 96 % and a worst seed of 95 %, each run within three
-minutes on two cores; the exit code says whether that holds. Writes `results/mnist_engine.json`.
+Runs `python -m worker.distillation` once per seed with the service's own defaults. The last student is measured; the test
+split only measures it. Requires a mean accuracy of 96 %, a worst seed of 95 %, and each run within three
+minutes on two cores; the exit code is 0 if all of these hold. Writes `results/mnist_engine.json`.
 """
 
 import argparse
@@ -42,8 +42,8 @@ def main() -> int:
 
 
 def run(seed: int, threads: int, dataset: Path, teacher: Path, folder: Path) -> dict[str, Any]:
-    """One job of the engine; gives the student's accuracy, its agreement with the teacher, and the seconds it took
-    (wall-clock time, which other work on the machine lengthens, and CPU time)."""
+    """One job of the engine; returns the student's accuracy, its agreement with the teacher, and the seconds it took
+    (wall-clock time, which other work on the machine increases, and CPU time)."""
     place = folder / f"seed{seed}"
     place.mkdir(parents=True, exist_ok=True)
     path = place / "job.json"
@@ -61,7 +61,7 @@ def run(seed: int, threads: int, dataset: Path, teacher: Path, folder: Path) -> 
 
 
 def job(seed: int, threads: int, dataset: Path, teacher: Path) -> dict[str, Any]:
-    """The job file, as a worker writes it for the smallest spec, with an evaluation added."""
+    """The job file that a worker writes for the smallest spec, plus an evaluation."""
     facts = Facts(teacher=TeacherFacts("lenet5", digits.CLASSES, digits.INPUT))
     smallest = {"teacher": "tch_" + "0" * 32, "student": {"network": "lenet5_half"}, "training": {"seed": seed}}
     spec = resolve(JobSpec.model_validate(smallest), facts) | {"evaluation": {"split": "test"}}
@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="where teacher and figures are kept")
+    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="folder for the teacher and the results")
     return parser.parse_args()
 
 

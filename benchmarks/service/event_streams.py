@@ -1,10 +1,10 @@
-"""Many event streams on one job's metrics while it runs.
+"""Many event streams on one running job.
 
     python -m benchmarks.service.event_streams [--clients 500] [--seconds 30] [--slow 5]
 
-Starts an API with a database of its own, opens the streams, and writes events and figures as a worker does. Demands that
-every client gets every event once and in order and the last figures, also the slow ones, which read nothing until the
-writing is over, and that the API grows by less than 64 MB. Writes `results/event_streams.json`.
+Starts an API with its own database, opens the streams, and writes events and metrics as a worker does. Requires that
+every client gets every event once, in order, and the last metrics, including slow clients, which read nothing until
+everything is written; and that the API grows by less than 64 MB. Writes `results/event_streams.json`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ READY_SECONDS = 60
 
 
 class Listener:
-    """One stream, read as bytes; `seen` are the numbers of its events, `delays` how old each was when it came."""
+    """One stream, read as bytes; `seen` holds the numbers of its events, `delays` the age of each when it arrived."""
 
     def __init__(self, slow: asyncio.Event | None):
         self.seen: list[int] = []
@@ -43,7 +43,7 @@ class Listener:
     async def listen(self, url: str, key: str, job: str) -> None:
         address = urlsplit(url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=2**20)
-        # HTTP/1.0, so that the body comes as it is, without chunks
+        # HTTP/1.0, so that the body is not chunked
         head = f"GET /v1/jobs/{job}/events HTTP/1.0\r\nAuthorization: Bearer {key}\r\nAccept: text/event-stream\r\n\r\n"
         writer.write(head.encode())
         status = await reader.readline()
@@ -90,7 +90,7 @@ def _measure(arguments: argparse.Namespace, process: int) -> dict[str, Any]:
     _await_ready(url)
     key = settings().key_file.read_text().strip()
     job = _make_job()
-    for _ in range(20):  # what an API needs for its first requests is not what streams cost
+    for _ in range(20):  # warm up, so that the cost of the first requests is not counted
         _get(f"{url}/v1/jobs/{job}", key)
     before = Usage.of(process, url)
     listeners, open_, written = asyncio.run(_run(arguments, url, key, job, process))
@@ -150,7 +150,7 @@ def _make_job() -> str:
 
 
 def _write(job: str, seconds: int) -> int:
-    """Write as a worker does, and end the job; returns how many events there are."""
+    """Write as a worker does, and end the job; returns the number of events."""
     from worker.ledger.attempts import AttemptLedger, EventBatch
     from worker.ledger.changes import Note
 
@@ -164,7 +164,7 @@ def _write(job: str, seconds: int) -> int:
 
 
 class Usage:
-    """What a process uses, and what it has asked of its database."""
+    """Memory and CPU time of a process, and the number of its database statements."""
 
     rss: int
     peak: int
@@ -220,7 +220,9 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks.service.event_streams", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--clients", type=int, default=500)
-    parser.add_argument("--slow", type=int, default=5, help="how many of them read nothing until the writing is over")
+    parser.add_argument(
+        "--slow", type=int, default=5, help="number of clients that read nothing until everything is written"
+    )
     parser.add_argument("--seconds", type=int, default=30)
     return parser.parse_args()
 

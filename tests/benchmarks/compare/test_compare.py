@@ -11,9 +11,9 @@ import torch
 
 from benchmarks.compare import __main__ as compare
 from benchmarks.compare import page as compare_page
-from benchmarks.compare.figures import Difference, Measured, Store, accuracy_of, paired, read
-from benchmarks.compare.plot import picture
+from benchmarks.compare.plot import plot
 from benchmarks.compare.protocols import MNIST, PROTOCOLS, Files, drawn, images
+from benchmarks.compare.results import Difference, Measured, Store, accuracy_of, paired, read
 from benchmarks.compare.rows import LISTS, NOT_COMPARED, Row, named
 from benchmarks.compare.runs import find, measure, order
 from worker.distillation import networks, registry
@@ -224,9 +224,9 @@ def test_the_picture_has_a_line_for_each_row_but_plain_training():
         Measured(plain, {0: {"accuracy": 0.9}, 1: {"accuracy": 0.91}}),
         Measured(better, {0: {"accuracy": 0.93}, 1: {"accuracy": 0.95}}),
     ]
-    drawing = picture(measured, measured[0])
+    drawing = plot(measured, measured[0])
     assert drawing.count("<circle") == 1 and "KD &amp; more" in drawing
-    assert picture([], None).startswith("<svg")
+    assert plot([], None).startswith("<svg")
 
 
 def _npz(path):

@@ -103,7 +103,7 @@ def test_looking_costs_nothing(monkeypatch):
     began = time.process_time()
     before = curve.seconds()
     for step in range(10):
-        curve.look(student, step, surely=True)
+        curve.look(student, step, force=True)
     assert time.process_time() - began > 5 * (curve.seconds() - before)
     assert student.training
 
@@ -138,4 +138,4 @@ def test_the_table_tells_firsts_marks_and_ends():
         "98.50% (70 s, 7 steps)",
         "70 s",
     ]
-    assert told[1][2:7] == ["–", "–", "–", "20.00%", "20.00%"] and told[1][-1] == "projected: 20.0 h (3.00 s a step)"
+    assert told[1][2:7] == ["–", "–", "–", "20.00%", "20.00%"] and told[1][-1] == "projected: 20.0 h (3.00 s per step)"

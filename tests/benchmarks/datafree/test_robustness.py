@@ -54,7 +54,7 @@ def test_a_run_that_failed_stands_in_the_table():
         "row": CONSTANT, "asked": "auto", "steps": 24, "seed": 0, "teacher_accuracy": 0.1, "source": "dafl",
         "initial_weights": "teacher", "cpu_seconds": 7.2, "error": "collapsed",
     }  # fmt: skip
-    line = "| one answer | 10.0% | dafl (chosen) | teacher | 24 | 0 | collapsed | – | 7 |"
+    line = "| constant output | 10.0% | dafl (chosen) | teacher | 24 | 0 | collapsed | – | 7 |"
     assert table([row]).splitlines()[-1] == line
 
 
