@@ -92,8 +92,8 @@ def wanted_orders(protocol: Protocol, files: Files, arguments: argparse.Namespac
     rows = [row for row in LISTS[protocol.name]() if not named or row.name in named]
     orders: dict[str, Order] = {}
     for row in rows:
-        if "refused" in (told := kept(row, protocol, files, store)):
-            print(f"{row.name}: {told['refused']}", flush=True)
+        if "refused" in (found := kept(row, protocol, files, store)):
+            print(f"{row.name}: {found['refused']}", flush=True)
     for seed in protocol.seeds[: arguments.seeds]:
         for row in rows:
             try:

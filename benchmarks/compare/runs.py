@@ -139,22 +139,22 @@ def measure(given: Order) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     meter = Meter(given.job["device"])
-    told = {"row": given.row, "seed": given.seed, "key": given.key, "spec": given.spec}
+    found = {"row": given.row, "seed": given.seed, "key": given.key, "spec": given.spec}
     with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
         run = Run(Job(given.job, Path(folder)), meter)
         try:
             run.execute()
         except EngineError as error:
-            return {**told, "refused": str(error)}
+            return {**found, "refused": str(error)}
         report = json.loads((Path(folder) / "output" / "report.json").read_text())
     stages = planned_stages(run.lineage.procedure, run.lineage.plan, run.lineage.history)
     steps = sum(done.steps * len(stage.members) for done, stage in zip(run.lineage.history, stages, strict=True))
-    figures = report["evaluation"]["student"]
+    metrics = report["evaluation"]["student"]
     return {
-        **told, **{name: figures[name] for name in ("accuracy", "cross_entropy", "agreement") if name in figures},
+        **found, **{name: metrics[name] for name in ("accuracy", "cross_entropy", "agreement") if name in metrics},
         "kept": {each["name"]: each["evaluation"]["accuracy"] for each in report["kept"]},
         "terms": {name: value for name, value in report["stages"][-1]["metrics"].items() if "/" in name},
-        "parameters": report["student"]["parameters"], "steps": steps, **meter.figures(),
+        "parameters": report["student"]["parameters"], "steps": steps, **meter.measured(),
     }  # fmt: skip
 
 
@@ -190,7 +190,7 @@ class Meter(Channel):
                 self._spent = (now[0] - self._began[0], now[1] - self._began[1])
                 self._most = self._peak()
 
-    def figures(self) -> dict[str, float]:
+    def measured(self) -> dict[str, float]:
         processor, wall = self._spent
         memory = (self._most - self._memory) / 1e6
         return {"processor_seconds": round(processor, 3), "seconds": round(wall, 3), "memory_mb": round(memory, 1)}

@@ -114,9 +114,9 @@ def run(name: str, teacher: str, seed: int, dataset: Path, results: Path) -> dic
         raise SystemExit(f"{name}, {teacher}, seed {seed}: {json.dumps(last, indent=2)}")
     report = json.loads((place / "output" / "report.json").read_text())
     average = report["not_shipped"]["evaluation"]["student"]["accuracy"]
-    figures = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
+    metrics = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
     balance = report["stages"][-1]["metrics"].get("generator/class_balance")
-    return found | figures | {"average": average, "class_balance": balance, "steps": report["stages"][-1]["steps"]}
+    return found | metrics | {"average": average, "class_balance": balance, "steps": report["stages"][-1]["steps"]}
 
 
 def job(row: Row, teacher: str, seed: int, dataset: Path, weights: Path) -> dict[str, Any]:

@@ -92,11 +92,11 @@ def student(
     found, report = _run(place, job, arguments.minutes, arguments.pilot, arguments.steps)
     if report is None:
         return found
-    figures = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
+    metrics = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
     best = json.loads(weights.with_suffix(".json").read_text())["accuracy"]
     average = report["not_shipped"]["evaluation"]["student"]["accuracy"]
-    relative = round(figures["accuracy"] / best, 4)
-    return found | figures | {"average": average, "teacher_accuracy": best, "relative": relative}
+    relative = round(metrics["accuracy"] / best, 4)
+    return found | metrics | {"average": average, "teacher_accuracy": best, "relative": relative}
 
 
 def student_job(row: Mapping[str, Any], protocol: Protocol, files: Files, weights: Path) -> dict[str, Any]:
@@ -141,15 +141,15 @@ def _run(
         ran = _engine(place / "pilot", job, ENDLESS, pilot)
         tried, report = ran.seconds, _report(place / "pilot", ran)
         if report is None:
-            return _told(ran, 0.0), None
+            return _cost(ran, 0.0), None
         beside = tried - 60 * pilot  # to load, to evaluate, to export
         steps = max(1, int(report["stages"][-1]["steps"] * (60 * minutes - tried - beside) / (60 * pilot)))
     ran = _engine(place / "run", job, steps, None)
     report = _report(place / "run", ran)
     if report is None:
-        return _told(ran, tried), None
+        return _cost(ran, tried), None
     further = {"steps": report["stages"][-1]["steps"], "device": report["environment"]["device_name"]}
-    return _told(ran, tried) | further, report
+    return _cost(ran, tried) | further, report
 
 
 def _engine(place: Path, job: dict[str, Any], steps: int, minutes: float | None) -> Ran:
@@ -165,12 +165,12 @@ def _report(place: Path, ran: Ran) -> dict[str, Any] | None:
     return json.loads((place / "output" / "report.json").read_text()) if ran.last["event"] == "done" else None
 
 
-def _told(ran: Ran, tried: float) -> dict[str, Any]:
+def _cost(ran: Ran, tried: float) -> dict[str, Any]:
     """The cost of a run and, if it failed, its error."""
-    told = {"seconds": ran.seconds, "cpu_seconds": ran.cpu_seconds, "pilot_seconds": tried}
+    cost = {"seconds": ran.seconds, "cpu_seconds": ran.cpu_seconds, "pilot_seconds": tried}
     if ran.last["event"] != "done":
-        told |= {"error": ran.last.get("code", ran.last["event"]), "message": ran.last["message"]}
-    return told
+        cost |= {"error": ran.last.get("code", ran.last["event"]), "message": ran.last["message"]}
+    return cost
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -180,13 +180,13 @@ def table(found: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for each in sorted(found, key=lambda row: -row.get("relative", 0.0)):
-        figures = [each.get("error", "–"), "–", "–", "–"]
+        cells = [each.get("error", "–"), "–", "–", "–"]
         if "accuracy" in each:
-            figures = [f"{each['accuracy']:.2%} ({each['average']:.2%})", f"{each['relative']:.1%}"]
-            figures += [f"{each['agreement']:.2%}", str(each["steps"])]
+            cells = [f"{each['accuracy']:.2%} ({each['average']:.2%})", f"{each['relative']:.1%}"]
+            cells += [f"{each['agreement']:.2%}", str(each["steps"])]
         names = [f"{each['teacher']}, {each.get('teacher_accuracy', 0):.2%}"]
         names += [str(each[name]) for name in ("student", "source", "recipe", "seed")]
-        lines.append(f"| {' | '.join(names + figures)} | {each['seconds']:.0f} |")
+        lines.append(f"| {' | '.join(names + cells)} | {each['seconds']:.0f} |")
     return "\n".join(lines)
 
 

@@ -217,10 +217,10 @@ def table(found: list[dict[str, Any]]) -> str:
     ]
     for each in sorted(found, key=lambda one: (list(ROWS).index(one["row"]), one["asked"], one["steps"], one["seed"])):
         source = f"{each['source']} (chosen)" if each["asked"] == "auto" else each["asked"]
-        figures = f"{each['agreement']:.1%} | {each['accuracy']:.1%}" if "agreement" in each else f"{each['error']} | –"
+        cells = f"{each['agreement']:.1%} | {each['accuracy']:.1%}" if "agreement" in each else f"{each['error']} | –"
         lines.append(
             f"| {each['row']} | {each['teacher_accuracy']:.1%} | {source} | {each['initial_weights']} | {each['steps']} | "
-            f"{each['seed']} | {figures} | {each['cpu_seconds']:.0f} |"
+            f"{each['seed']} | {cells} | {each['cpu_seconds']:.0f} |"
         )
     return "\n".join(lines)
 

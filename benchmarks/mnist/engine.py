@@ -36,8 +36,8 @@ def main() -> int:
     holds = mean >= MEAN and worst >= WORST and slowest <= SECONDS
     print(f"mean {mean:.2%} (at least {MEAN:.0%}), worst {worst:.2%} (at least {WORST:.0%}), slowest {slowest:.0f} s")
     print("holds" if holds else "does NOT hold", flush=True)
-    figures = {"teacher": teacher_accuracy, "mean": mean, "worst": worst, "slowest_seconds": slowest, "runs": runs}
-    (folder / "mnist_engine.json").write_text(json.dumps(figures, indent=2) + "\n")
+    metrics = {"teacher": teacher_accuracy, "mean": mean, "worst": worst, "slowest_seconds": slowest, "runs": runs}
+    (folder / "mnist_engine.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return 0 if holds else 1
 
 
@@ -55,9 +55,9 @@ def run(seed: int, threads: int, dataset: Path, teacher: Path, folder: Path) -> 
     if events[-1]["event"] != "done":
         raise SystemExit(f"seed {seed}: {json.dumps(events[-1], indent=2)}")
     student = json.loads((place / "output" / "report.json").read_text())["evaluation"]["student"]
-    figures = {"seed": seed, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), **student}
+    metrics = {"seed": seed, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), **student}
     print(f"seed {seed}: {student['accuracy']:.2%} in {seconds:.0f} s ({cpu_seconds:.0f} s of CPU)", flush=True)
-    return figures
+    return metrics
 
 
 def job(seed: int, threads: int, dataset: Path, teacher: Path) -> dict[str, Any]:

@@ -76,14 +76,14 @@ class Uploaded:
             raise JobEnded(ended)
         report = self.client.artifacts.download(ended["id"], "report.json", Path(tempfile.mkdtemp()))
         summary = json.loads(report.read_text())["summary"]
-        figures = {"accuracy": summary["accuracy"], "agreement": summary["agreement"], "seconds": summary["seconds"]}
-        print(f"{name}: {figures['accuracy']:.2%} in {figures['seconds']:.0f} s", flush=True)
-        return figures
+        metrics = {"accuracy": summary["accuracy"], "agreement": summary["agreement"], "seconds": summary["seconds"]}
+        print(f"{name}: {metrics['accuracy']:.2%} in {metrics['seconds']:.0f} s", flush=True)
+        return metrics
 
 
 def full(uploaded: Uploaded) -> dict[str, Any]:
-    figures = uploaded.job("KD with all images", dataset=uploaded.dataset, objectives=KD, training=FULL_TRAINING)
-    return {**figures, "holds": figures["accuracy"] >= FULL_LEAST}
+    metrics = uploaded.job("KD with all images", dataset=uploaded.dataset, objectives=KD, training=FULL_TRAINING)
+    return {**metrics, "holds": metrics["accuracy"] >= FULL_LEAST}
 
 
 def small(uploaded: Uploaded) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def main() -> int:
             runs.append(_run(name, first, seed, folder))
             print(name, first, seed, runs[-1], flush=True)
     named = {f"{name} after {first}": runs for (name, first), runs in rows.items()}
-    figures = {"teacher_accuracy": known, "seeds": arguments.seeds, "rows": named}
-    (arguments.results / "label_transfer.json").write_text(json.dumps(figures, indent=1) + "\n")
+    metrics = {"teacher_accuracy": known, "seeds": arguments.seeds, "rows": named}
+    (arguments.results / "label_transfer.json").write_text(json.dumps(metrics, indent=1) + "\n")
     print(f"teacher {known:.4f} on its own digits")
     for (name, first), runs in rows.items():
         print(f"{name:8} {_summary(runs, first)}")

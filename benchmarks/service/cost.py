@@ -86,10 +86,10 @@ class Bench:
 
     def through_service(self, steps: int) -> dict[str, float]:
         """Seconds of training and in total, and the CPU seconds of the API and the workers."""
-        begun, used = time.monotonic(), sets.processor_seconds(self._supervisor)
+        started_at, used = time.monotonic(), sets.processor_seconds(self._supervisor)
         job = self.submit(steps)
         self.client.jobs.wait(job["id"])
-        whole = time.monotonic() - begun
+        whole = time.monotonic() - started_at
         with tempfile.TemporaryDirectory() as folder:
             report = self.client.artifacts.download(job["id"], "report.json", Path(folder))
             self.resolved = json.loads(report.read_text())["spec"]
@@ -101,12 +101,12 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self._results) as name:
             folder = Path(name)
             _lay_out(folder, self.resolved, steps, self._images, self._teacher)
-            begun = time.monotonic()
+            started_at = time.monotonic()
             command = [sys.executable, "-P", "-m", "worker.distillation", "job.json"]
             environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
             pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             subprocess.run(command, cwd=folder, env=environment, check=True, **pipes)
-            return {"training": _training(folder / "output" / "report.json"), "whole": time.monotonic() - begun}
+            return {"training": _training(folder / "output" / "report.json"), "whole": time.monotonic() - started_at}
 
     def kept(self) -> list[dict[str, Any]]:
         """The pairs measured earlier on this kind of service."""
@@ -136,15 +136,15 @@ def starts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _start(bench: Bench) -> dict[str, float]:
-    sent, begun = time.time(), time.monotonic()
+    sent, started_at = time.time(), time.monotonic()
     job = bench.submit(SHORT_STEPS)
-    row = {"accepted_seen": time.monotonic() - begun}
+    row = {"accepted_seen": time.monotonic() - started_at}
     for shown in bench.client.jobs.changes(job["id"]):
         if shown["status"] == "running":
-            row.setdefault("running_seen", time.monotonic() - begun)
+            row.setdefault("running_seen", time.monotonic() - started_at)
         if shown["progress"]:
-            row.setdefault("first_step_seen", time.monotonic() - begun)
-    row["succeeded_seen"] = time.monotonic() - begun
+            row.setdefault("first_step_seen", time.monotonic() - started_at)
+    row["succeeded_seen"] = time.monotonic() - started_at
     events = list(bench.client.jobs.events(job["id"]))
     for mark, known in MARKS.items():
         event = next(event for event in events if known(event))

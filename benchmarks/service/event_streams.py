@@ -37,7 +37,7 @@ class Listener:
     def __init__(self, slow: asyncio.Event | None):
         self.seen: list[int] = []
         self.delays: list[float] = []
-        self.figures: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
         self._slow = slow
 
     async def listen(self, url: str, key: str, job: str) -> None:
@@ -63,7 +63,7 @@ class Listener:
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:
         if kind == "metrics":
-            self.figures = event["data"]
+            self.metrics = event["data"]
         elif "sent" in (event["data"] or {}):
             self.delays.append(time.time() - event["data"]["sent"])
 
@@ -106,7 +106,7 @@ def _measure(arguments: argparse.Namespace, process: int) -> dict[str, Any]:
         "slow_clients": arguments.slow,
         "events": written,
         "clients_with_every_event_once_in_order": exact,
-        "clients_with_the_last_figures": sum(listener.figures == last for listener in listeners),
+        "clients_with_the_last_metrics": sum(listener.metrics == last for listener in listeners),
         "api_growth_mb": round(growth / 2**20, 1),
         "api_growth_of_open_streams_mb": round((open_.rss - before.rss) / 2**20, 1),
         "api_cpu_share": round((after.cpu - open_.cpu) / (after.at - open_.at), 2),
@@ -154,11 +154,11 @@ def _write(job: str, seconds: int) -> int:
     from worker.ledger.attempts import AttemptLedger, EventBatch
     from worker.ledger.changes import Note
 
-    ledger, begun = AttemptLedger(job, 1), time.monotonic()
+    ledger, started_at = AttemptLedger(job, 1), time.monotonic()
     for step in range(1, seconds * WRITES_A_SECOND + 1):
         notes = [Note("log", f"line {step}.{at}", data={"sent": time.time()}) for at in range(EVENTS_A_WRITE)]
         ledger.write(EventBatch(notes=notes, metrics={(name, step): 1.0 for name in NAMES}))
-        time.sleep(max(0.0, begun + step / WRITES_A_SECOND - time.monotonic()))
+        time.sleep(max(0.0, started_at + step / WRITES_A_SECOND - time.monotonic()))
     ledger.cancel(None)
     return seconds * WRITES_A_SECOND * EVENTS_A_WRITE + 1
 
@@ -182,9 +182,9 @@ class Usage:
         )
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         usage.cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        figures = _get(f"{url}/metrics").decode()
+        exposition = _get(f"{url}/metrics").decode()
         usage.queries, usage.streams = (
-            float(re.search(rf"^distillery_{name} ([0-9.e+]+)$", figures, re.MULTILINE)[1])  # type: ignore[index]
+            float(re.search(rf"^distillery_{name} ([0-9.e+]+)$", exposition, re.MULTILINE)[1])  # type: ignore[index]
             for name in ("database_queries_total", "event_streams")
         )
         usage.at = time.monotonic()

@@ -76,10 +76,10 @@ def measure(folder: Path, ranks: int) -> dict[str, float]:
 
 def nanoseconds(call: Callable[[], object]) -> float:
     """CPU nanoseconds of one call."""
-    begun = time.process_time_ns()
+    started_at = time.process_time_ns()
     for _ in range(CALLS):
         call()
-    return (time.process_time_ns() - begun) / CALLS
+    return (time.process_time_ns() - started_at) / CALLS
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Campaign:
 
     def run(self) -> dict[str, Any]:
         """Run the campaign; returns the report, whose `guarantees` is `kept` or `broken`."""
-        begun = time.monotonic()
+        started_at = time.monotonic()
         with ExitStack() as stack:
             stack.callback(self.history.close)
             parts = stack.enter_context(self.parts)
@@ -78,8 +78,8 @@ class Campaign:
             broken = self._broken_rules(users, fleet)
             fleet.end()
             broken |= self._leftovers([*servers, *parts.pids])
-            broken |= {"the_harness_saw": self.history.violations} if self.history.violations else {}
-            return self._report(done, users, broken, time.monotonic() - begun)
+            broken |= {"seen_during_the_campaign": self.history.violations} if self.history.violations else {}
+            return self._report(done, users, broken, time.monotonic() - started_at)
 
     @property
     def _url(self) -> str:

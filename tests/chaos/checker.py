@@ -106,7 +106,7 @@ class World:
 Rule = Callable[[World], Iterator[str]]
 
 
-def none_is_lost(world: World) -> Iterator[str]:
+def no_job_is_lost(world: World) -> Iterator[str]:
     """Every accepted job reaches a final state."""
     for order in world.wanted:
         if not order.answers:
@@ -119,14 +119,14 @@ def none_is_lost(world: World) -> Iterator[str]:
                 yield f"{job} was accepted, but is still {shown['status']}: {shown.get('reason')}"
 
 
-def final_in_time(world: World) -> Iterator[str]:
+def jobs_end_in_time(world: World) -> Iterator[str]:
     """Every job ends within a bound."""
     for job in world.job_rows.values():
         if job.finished_at is not None and job.finished_at - job.created_at > world.final_seconds:
             yield f"{job.id} took {job.finished_at - job.created_at:.0f} s to its final state"
 
 
-def none_is_doubled(world: World) -> Iterator[str]:
+def no_job_is_duplicated(world: World) -> Iterator[str]:
     """Each order has one job, however often its POST was sent."""
     for order in world.wanted:
         if len(order.answers) > 1:
@@ -140,7 +140,7 @@ def none_is_doubled(world: World) -> Iterator[str]:
             yield f"order {label} has {count} jobs"
 
 
-def histories_are_legal(world: World) -> Iterator[str]:
+def event_histories_are_legal(world: World) -> Iterator[str]:
     """Events are numbered without gaps and report legal transitions only; the last one leads to the job's status."""
     for id, job in world.job_rows.items():
         events = list(world.pages(f"jobs/{id}/events"))
@@ -155,7 +155,7 @@ def histories_are_legal(world: World) -> Iterator[str]:
                 yield f"{id} went from {before} to {after}"
 
 
-def attempts_add_up(world: World) -> Iterator[str]:
+def attempts_are_consistent(world: World) -> Iterator[str]:
     """Attempts are numbered without gaps and closed; at most one has succeeded, and it is the last."""
     attempts = world.by_job(Attempt)
     for id, job in world.job_rows.items():
@@ -170,7 +170,7 @@ def attempts_add_up(world: World) -> Iterator[str]:
             yield f"{id} is {job.status}, and its attempts ended {outcomes}"
 
 
-def ends_are_explained(world: World) -> Iterator[str]:
+def ends_have_a_cause(world: World) -> Iterator[str]:
     """No job fails, since no spec here can fail; and only jobs that a user cancelled are cancelled."""
     asked = {job for order in world.wanted if order.cancel_accepted for job in order.answers}
     for id, job in world.job_rows.items():
@@ -182,7 +182,7 @@ def ends_are_explained(world: World) -> Iterator[str]:
             yield f"{id} succeeded, but has the error {job.error}"
 
 
-def artifacts_are_whole(world: World) -> Iterator[str]:
+def artifacts_are_complete(world: World) -> Iterator[str]:
     """A succeeded job has all its artifacts, with the bytes that their rows describe; any other job has none."""
     rows = world.by_job(Artifact)
     for id, job in world.job_rows.items():
@@ -231,7 +231,7 @@ def metrics_are_unique(world: World) -> Iterator[str]:
             yield f"{id} succeeded, but has no metrics"
 
 
-def students_are_the_same(world: World) -> Iterator[str]:
+def students_are_bit_equal(world: World) -> Iterator[str]:
     """A student is bit-equal to that of an undisturbed run."""
     students = [row for row in world.rows(Artifact) if row.name == STUDENT]
     for row in students:
@@ -244,7 +244,7 @@ def students_are_the_same(world: World) -> Iterator[str]:
             yield f"the downloaded student of {row.job_id} differs from the stored one ({answer.status_code})"
 
 
-def nothing_is_held(world: World) -> Iterator[str]:
+def no_lease_is_left(world: World) -> Iterator[str]:
     """No lease, open inspection, waiting upload or busy worker is left."""
     for job in world.job_rows.values():
         if job.lease_owner is not None or job.lease_expires_at is not None:
@@ -263,7 +263,7 @@ def nothing_is_held(world: World) -> Iterator[str]:
             yield f"the worker {worker.id} reports that it is busy with {worker.busy_with}"
 
 
-def nothing_is_orphaned(world: World) -> Iterator[str]:
+def no_blob_is_orphaned(world: World) -> Iterator[str]:
     """Every blob has a row, and every row's blob exists."""
     named = {row.key for table in (Artifact, Preview) for row in world.rows(table)}
     named |= {row.log_key for row in world.rows(Attempt) if row.log_key}
@@ -281,10 +281,10 @@ def nothing_is_orphaned(world: World) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    none_is_lost, final_in_time, none_is_doubled, histories_are_legal, attempts_add_up, ends_are_explained,
-    artifacts_are_whole, metrics_are_unique, students_are_the_same,
+    no_job_is_lost, jobs_end_in_time, no_job_is_duplicated, event_histories_are_legal, attempts_are_consistent, ends_have_a_cause,
+    artifacts_are_complete, metrics_are_unique, students_are_bit_equal,
 )  # fmt: skip
-IN_THE_END: tuple[Rule, ...] = (nothing_is_held, nothing_is_orphaned)
+IN_THE_END: tuple[Rule, ...] = (no_lease_is_left, no_blob_is_orphaned)
 """Rules that hold once the sweeps have removed everything."""
 
 

@@ -112,12 +112,12 @@ class Faults:
                 self._history.violation(f"the harness could not inject {fault.kind}: {error!r}")
 
     def _commit(self, fault: Fault) -> None:
-        told = getattr(self, f"_{fault.kind}", self._outage)(fault)
-        if told is None:
+        detail = getattr(self, f"_{fault.kind}", self._outage)(fault)
+        if detail is None:
             self._history.note("skipped", kind=fault.kind)
             return
         self.done[fault.kind] += 1
-        self._history.note("fault", kind=fault.kind, told=told, seconds=fault.seconds or None)
+        self._history.note("fault", kind=fault.kind, detail=detail, seconds=fault.seconds or None)
 
     def _finish(self, name: str) -> None:
         _, undo = self._undo.pop(name)
@@ -156,7 +156,7 @@ class Faults:
 
     def _kill_api(self, fault: Fault) -> str | None:
         member = self._victim(fault, "api")
-        if member is not None and self._answered_at() < member.begun:
+        if member is not None and self._answered_at() < member.started_at:
             return None  # an API that is killed before its first answer would never serve a request
         if member is not None:
             self._fleet.kill(member, 0.2 + (fault.chance * 7 % 1))

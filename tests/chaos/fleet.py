@@ -29,7 +29,7 @@ class Member:
         self.expected = False
         self.stopped = False
         self.draining_since: float | None = None
-        self.begun = self.due = 0.0
+        self.started_at = self.due = 0.0
 
     @property
     def lives(self) -> bool:
@@ -38,7 +38,7 @@ class Member:
         return alive and not self.stopped and not self.expected
 
     def start(self) -> None:
-        self.expected, self.stopped, self.draining_since, self.begun = False, False, None, time.monotonic()
+        self.expected, self.stopped, self.draining_since, self.started_at = False, False, None, time.monotonic()
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *self._arguments],
@@ -175,7 +175,7 @@ class Fleet:
             self._history.violation(f"{member.name} ended with {code} after SIGTERM: {member.last_words()}")
 
     def _report_death(self, member: Member, code: int) -> None:
-        excused = self._excused(member.begun)
+        excused = self._excused(member.started_at)
         self._history.note("death", member=member.name, code=code, excused=excused)
         if not excused:
             self._history.violation(f"{member.name} ended on its own with {code}: {member.last_words()}")

@@ -12,14 +12,14 @@ class History:
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.begun = path, time.monotonic()
+        self.path, self.started_at = path, time.monotonic()
         self.violations: list[str] = []
         self._file = path.open("w", encoding="utf-8")
         self._lock = threading.Lock()
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.begun
+        return time.monotonic() - self.started_at
 
     def note(self, what: str, **fields: Any) -> None:
         """Write one line."""

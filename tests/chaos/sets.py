@@ -75,9 +75,9 @@ class Parts(ABC):
         others = {key: value for key, value in os.environ.items() if not key.startswith("DISTILL_")}
         return others | {f"DISTILL_{key.upper()}": str(value) for key, value in chosen.items()}
 
-    def database_was_unavailable_since(self, begun: float) -> bool:
+    def database_was_unavailable_since(self, started_at: float) -> bool:
         """Whether a process that started at that time may have found the database unavailable."""
-        return self._database_up_at < self._database_down_at or self._database_up_at > begun - AFTERMATH_SECONDS
+        return self._database_up_at < self._database_down_at or self._database_up_at > started_at - AFTERMATH_SECONDS
 
     def stop_database(self) -> None:
         raise NotImplementedError

@@ -79,6 +79,6 @@ def test_silent_connections_hang_and_continue_afterwards(proxy: Proxy) -> None:
 def test_slow_is_slow(proxy: Proxy) -> None:
     proxy.set("slow")
     with connect(proxy) as connection:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         assert echoed(connection) == b"hello"
-        assert time.monotonic() - begun >= 2 * LATENCY_SECONDS
+        assert time.monotonic() - started_at >= 2 * LATENCY_SECONDS
