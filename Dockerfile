@@ -1,4 +1,4 @@
-# Two images from one file: `api` without torch, `worker` with it. Both run as a user without rights.
+# Two images from one file: `api` without torch, `worker` with it. Both run as an unprivileged user.
 #   docker build --target api .        docker build --target worker .
 
 FROM python:3.12-slim AS base
@@ -8,7 +8,7 @@ RUN useradd --create-home --uid 10001 distillery && install -d -o distillery -g 
 WORKDIR /srv/distillery
 COPY pyproject.toml constraints.txt README.md ./
 RUN pip install -c constraints.txt .
-# settings and secrets come as a file, not as variables that every child process can read
+# settings and secrets are a file, not environment variables, which every child process could read
 RUN ln -s /run/secrets/settings .env
 COPY models models
 COPY migrations migrations
@@ -23,7 +23,7 @@ ENV DISTILL_HOST=0.0.0.0
 CMD ["python", "-m", "api"]
 
 FROM base AS worker
-# an index with another build of torch, such as a CPU-only one
+# index of another build of torch, such as a CPU-only one
 ARG TORCH_INDEX=""
 RUN test -z "$TORCH_INDEX" || pip install --no-deps --index-url "$TORCH_INDEX" -c constraints.txt torch torchvision
 RUN pip install -c constraints.txt '.[worker]'

@@ -1,4 +1,4 @@
-# Plain make (3.81 will do); what needs more than a line of shell is Python.
+# Works with make 3.81. Anything longer than one line of shell is a Python script.
 # Variables: PYTHON, VENV, PIP_ARGS, TORCH_INDEX (see README.md), KEEP (demo), TESTS and PYTEST_ARGS (test, test-slow),
 # TEST_PROCESSES (test), SEED and CHAOS_ARGS (chaos), MNIST (bench, compare), COMPARE_ARGS (compare).
 
@@ -21,10 +21,10 @@ NEEDS = $(STAMP)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-slow chaos lint catalogue migrate bench compare
 
-help: ## say what there is
+help: ## list all targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
-setup: $(NEEDS) ## make .venv and install everything, once
+setup: $(NEEDS) ## create .venv and install everything, once
 
 $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Distillery needs Python 3.11 or newer: make setup PYTHON=python3.12')"
@@ -33,22 +33,22 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[worker,dev]' -e ./client
 	@touch $(STAMP)
 
-demo: $(NEEDS) ## train a small teacher and distil it with data and without, through the service (KEEP=1 leaves it running)
+demo: $(NEEDS) ## train a small teacher and distil it with data and without, through the service (KEEP=1 leaves the service running)
 	KEEP="$(KEEP)" $(BIN)/python -m docs.demo.digits
 
 up: $(NEEDS) ## start the embedded service: the API, one worker that distils and one that inspects
 	$(BIN)/python -m worker.supervisor
 
-test: $(NEEDS) ## run all tests but the slow ones
+test: $(NEEDS) ## run all tests except the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS) $(TESTS)
 
 test-slow: $(NEEDS) ## run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS) $(TESTS)
 
-chaos: $(NEEDS) ## break whole services on purpose, as SEED says, and see whether every promise is kept (20 minutes)
+chaos: $(NEEDS) ## break whole services on purpose, according to SEED, and check all guarantees (20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --seed $(SEED) $(CHAOS_ARGS)
 
-lint: $(NEEDS) ## check format, style, types and who imports whom
+lint: $(NEEDS) ## check format, style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -57,11 +57,11 @@ lint: $(NEEDS) ## check format, style, types and who imports whom
 catalogue: $(NEEDS) ## write models/spec/catalogue.json and docs/methods.md from the engine's methods
 	$(BIN)/python -m worker.distillation.catalogue
 
-migrate: $(NEEDS) ## bring the database to the newest schema
+migrate: $(NEEDS) ## migrate the database to the newest schema
 	$(BIN)/python -m models.migrate
 
-bench: $(NEEDS) ## run the scripts behind most of the documentation's figures
+bench: $(NEEDS) ## run the scripts behind most of the documentation's measurements
 	$(BIN)/python -m benchmarks
 
-compare: $(NEEDS) ## run every method under one protocol and write docs/comparison.md (MNIST=PATH/mnist.npz; goes on where it was stopped)
+compare: $(NEEDS) ## run every method under one protocol and write docs/comparison.md (MNIST=PATH/mnist.npz; resumes where it was stopped)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compare $(COMPARE_ARGS)

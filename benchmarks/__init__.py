@@ -1,5 +1,5 @@
-"""Scripts behind every figure in the documentation.
+"""Scripts behind the measurements in the documentation.
 
-Belongs here: one script a question, each a command of its own. Does not: tests; nothing here decides whether the code
-is right. May import everything.
+Belongs here: one script per question, each a command of its own. Does not: tests; no script here decides whether the code
+is correct. May import everything.
 """

@@ -1,7 +1,8 @@
-"""The scripts behind the documentation's figures, one after the other: `python -m benchmarks --data PATH/mnist.npz`.
+"""Runs the scripts behind the documentation's measurements, one after the other: `python -m benchmarks --data PATH/mnist.npz`.
 
-The path may also stand in `MNIST`, as for `make bench MNIST=PATH/mnist.npz`. Not among them are `compare` (`make compare`),
-and `datafree.robustness` and `datafree.cifar`, of which one wants rows and lengths and the other images and a GPU: see docs/datafree.md.
+The path may also be given in `MNIST`, as in `make bench MNIST=PATH/mnist.npz`. Three scripts are not included: `compare`
+(`make compare`), `datafree.robustness`, which needs rows and lengths, and `datafree.cifar`, which needs CIFAR-10 and a GPU
+(docs/datafree.md).
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("MNIST"), help="mnist.npz")
     arguments = parser.parse_args()
     if arguments.data is None:
-        parser.error("say where mnist.npz lies: --data PATH, or make bench MNIST=PATH")
+        parser.error("mnist.npz is missing: pass --data PATH, or run make bench MNIST=PATH")
     codes = []
     for name in SCRIPTS:
         data = ["--data", str(arguments.data)] if name in WITH_MNIST else []

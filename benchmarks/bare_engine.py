@@ -1,5 +1,6 @@
-"""One run of the bare engine on one thread: its job file and how a source is asked for; and a file of what was measured, so that a
-script can be stopped and goes on."""
+"""Running the bare engine on one thread: its job file, methods given on the command line, and a file of results, so that a
+script can be stopped and resumed.
+"""
 
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ran:
-    """The engine's last event, and the seconds that the run took, on the clock and of the processor."""
+    """The engine's last event, and the run's wall-clock and CPU seconds."""
 
     last: dict[str, Any]
     seconds: float
@@ -24,7 +25,7 @@ class Ran:
 def job_file(
     spec: dict[str, Any], teacher: dict[str, Any] | None, evaluation: Path, dataset: Path | None = None, **other: Any
 ) -> dict[str, Any]:
-    """What a worker writes for a resolved spec, with an evaluation; `other` values replace those of a CPU and one thread."""
+    """The job file that a worker writes for a resolved spec, with an evaluation; `other` overrides the values for a CPU and one thread."""
     return {
         "kind": "distill", "job": "job_benchmark", "attempt": 1, "spec": spec, "teacher": teacher,
         "dataset": str(dataset) if dataset else None, "evaluation": str(evaluation), "resume": None,
@@ -33,7 +34,7 @@ def job_file(
 
 
 def run_engine(job: Path) -> Ran:
-    """Run a job file; the engine's events and its log are left beside it, and its input stays open until it ends."""
+    """Run a job file. The engine's events and log are left in the same folder, and its input stays open until it ends."""
     command = [sys.executable, "-m", "worker.distillation", str(job)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     began, used = time.monotonic(), os.times()
@@ -54,24 +55,24 @@ def run_engine(job: Path) -> Ran:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """What was measured so far."""
+    """The results so far."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def keep_row(path: Path, row: dict[str, Any]) -> None:
-    """Show a row and append it to the file."""
+    """Print a row and append it to the file."""
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row), flush=True)
 
 
 def method_asked(words: str) -> dict[str, Any]:
-    """A method as a user of the scripts writes it: `NAME`, or `NAME PARAMETER=VALUE …` with values in JSON."""
+    """A method as given on the command line: `NAME`, or `NAME PARAMETER=VALUE …` with values in JSON."""
     name, *given = words.split()
     pairs = (each.split("=", 1) for each in given)
     return {"name": name} | {parameter: json.loads(value) for parameter, value in pairs}
 
 
 def slug(words: str) -> str:
-    """Words as the name of a file."""
+    """A text as a file name."""
     return re.sub(r"[^\w-]+", "_", words)

@@ -1,4 +1,4 @@
-"""Writes docs/errors.md, every error code there is: `python -m docs.errors_page`."""
+"""Writes docs/errors.md, the list of all error codes: `python -m docs.errors_page`."""
 
 import ast
 from collections.abc import Iterator
@@ -14,27 +14,27 @@ INTRODUCTION = """# Errors
 
 Written by `python -m docs.errors_page` from the sources; a test fails when it is stale.
 
-An error is somebody's: **yours** (change what you sent), **the job's** (what was asked for did not work out; the hint says
-what to try), or **the service's** (it is tried again by itself where that can help). Each has a code for programs, a sentence
-for people, and mostly a hint.
+Every error has a fault: **yours** (change what you sent), **the job's** (it did not work with its settings; the hint says what to try),
+or **the service's** (the service tries again if that can help). Each error has a code for programs, a message
+for people, and in most cases a hint.
 """
 
 
 def page() -> str:
-    """The page."""
+    """The text of the page."""
     answers = _table(("type", "status", "title", "when"), _answers(ApiError))
     worker = ((f"`{code}`", FAULTS[one.fault], one.meaning, one.hint) for code, one in sorted(FAILURES.items()))
     return "\n".join(
         [
             INTRODUCTION,
-            "## Of a request\n\nThe `type` of a problem document is `urn:distillery:problem:` and one of these.\n",
+            "## Errors of a request\n\nThe `type` of a problem document is `urn:distillery:problem:` followed by one of these.\n",
             answers,
-            "\n## Of a job or an upload, found by the worker\n\nThe `code` of a job's `error`, of an attempt's, or of an "
+            "\n## Errors of a job or an upload, reported by the worker\n\nThe `code` of a job's or an attempt's `error`, or of an "
             "upload's `problem`.\n",
-            _table(("code", "whose", "meaning", "what to do"), worker),
-            "\n## Of a job or an upload, found by the engine\n\nIn the same places. The message names the place, the "
-            "figure or the layer.\n",
-            _table(("code", "whose", "meaning"), _engine()),
+            _table(("code", "fault", "meaning", "what to do"), worker),
+            "\n## Errors of a job or an upload, reported by the engine\n\nIn the same fields. The message names the place, the "
+            "value or the layer.\n",
+            _table(("code", "fault", "meaning"), _engine()),
             "",
         ]
     )
@@ -47,7 +47,7 @@ def _answers(kind: type[ApiError]) -> Iterator[tuple[str, ...]]:
 
 
 def _engine() -> list[tuple[str, ...]]:
-    """From the sources, since importing the engine takes seconds."""
+    """Read from the source files, since importing the engine takes seconds."""
     classes = [
         node for path in ENGINE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef)
@@ -62,7 +62,7 @@ def _engine() -> list[tuple[str, ...]]:
 
 
 def _constants(node: ast.ClassDef) -> dict[str, str]:
-    """The texts that a class sets `fault` and `code` to."""
+    """The strings that a class assigns to `fault` and `code`."""
     found: dict[str, str] = {}
     for line in node.body:
         if not isinstance(line, ast.Assign):

@@ -11,9 +11,9 @@ BEGIN, END = "<!-- settings: python -m docs.settings_table -->", "<!-- end of se
 
 
 def table() -> str:
-    """A row for every setting: its variable, its default, and what it is."""
+    """The table: variable, default and meaning of every setting."""
     prefix = Settings.model_config["env_prefix"]
-    rows = ["| variable | default | what it is |", "|---|---|---|"]
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         unset = field.default in (None, "", PydanticUndefined)
         default = "" if unset else f"`{field.default}`"
@@ -22,7 +22,7 @@ def table() -> str:
 
 
 def renewed(page: str) -> str:
-    """The page with the table between its marks."""
+    """`page` with a new table between its marks."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"

@@ -1,4 +1,4 @@
 """Every method under one protocol: `python -m benchmarks.compare`, which writes docs/comparison.md.
 
-Belongs here: rows, protocols, and the page. Does not: single figures (`benchmarks/mnist`). May import everything.
+Belongs here: rows, protocols, and the page. Does not: single accuracies (`benchmarks/mnist`). May import everything.
 """

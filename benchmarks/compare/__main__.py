@@ -1,13 +1,13 @@
-"""The fair comparison: every method with the same teacher, student, images, steps and seeds.
+"""The comparison of all methods: the same teacher, student, images, steps and seeds for each.
 
     python -m benchmarks.compare --data PATH/mnist.npz
 
-Runs each row of `benchmarks/compare/rows.py` once a seed by the bare engine, in a process of its own with one thread, and
-writes `docs/comparison.md` and its picture. What was measured is kept in `results/comparison`, one line a run, under
-a digest of the images, the teacher and the whole spec: a run that was stopped goes on where it was, and a row whose
-defaults change is measured again. Code that changes is not seen: `--again NAME` measures a row anew.
+Runs each row of `benchmarks/compare/rows.py` once per seed with the bare engine, in its own process with one thread, and
+writes `docs/comparison.md` and its plot. Results are stored in `results/comparison`, one line per run, under
+a digest of the images, the teacher and the whole spec. A stopped comparison resumes where it was, and a row whose
+defaults change is measured again. Changes of the code are not detected: `--again NAME` measures a row again.
 
-With a GPU and `--cifar PATH/cifar10.npz` (arrays as in MNIST's file, images of 32x32x3) it also runs a few rows there.
+With a GPU and `--cifar PATH/cifar10.npz` (the arrays of MNIST's file, with images of 32x32x3) it also runs some rows there.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.compare.figures import Store
 from benchmarks.compare.page import write
 from benchmarks.compare.protocols import CIFAR10, MNIST, PROTOCOLS, RESIDUAL, Files, Protocol, images
+from benchmarks.compare.results import Store
 from benchmarks.compare.rows import LISTS, Row
 from benchmarks.compare.runs import Order, find, measure, order, train_teacher
 from benchmarks.mnist import digits
@@ -48,13 +48,13 @@ def main() -> int:
             orders = wanted_orders(protocol, files, arguments, store)
             print(f"{protocol.title}: {len(orders)} runs to go", flush=True)
             failed += run(orders, store, arguments.at_once)
-        tell(protocol, files, store)
+        write_facts(protocol, files, store)
     write(PAGE, arguments.results)
     return 1 if failed else 0
 
 
 def prepare(protocol: Protocol, npz: Path | None, folder: Path) -> Files:
-    """The protocol's images and teachers, made once."""
+    """The protocol's images and teachers, created once."""
     files = images(protocol, npz, folder)
     teachers = []
     for seed in range(protocol.teachers):
@@ -69,8 +69,8 @@ def prepare(protocol: Protocol, npz: Path | None, folder: Path) -> Files:
     return replace(files, teachers=tuple(teachers))
 
 
-def tell(protocol: Protocol, files: Files, store: Store) -> None:
-    """Leave `facts.json` for the page: the teachers' accuracy, and of each row the keys of what is kept, or why not."""
+def write_facts(protocol: Protocol, files: Files, store: Store) -> None:
+    """Write `facts.json` for the page: the teachers' accuracy, and for each row the keys of its results, or why it has none."""
     accuracies = [json.loads(path.with_suffix(".json").read_text())["accuracy"] for path in files.teachers]
     rows = {row.name: kept(row, protocol, files, store) for row in LISTS[protocol.name]()}
     facts = {"teachers": accuracies, "rows": rows, "torch": torch.__version__}
@@ -78,7 +78,7 @@ def tell(protocol: Protocol, files: Files, store: Store) -> None:
 
 
 def kept(row: Row, protocol: Protocol, files: Files, store: Store) -> dict[str, Any]:
-    """Under which keys a row's runs are found, by seed, or why the engine cannot run it."""
+    """The keys of a row's stored runs by seed, or the engine's error if it cannot run it."""
     try:
         orders = [order(row, seed, protocol, files) for seed in protocol.seeds]
     except SpecError as error:
@@ -87,13 +87,13 @@ def kept(row: Row, protocol: Protocol, files: Files, store: Store) -> dict[str, 
 
 
 def wanted_orders(protocol: Protocol, files: Files, arguments: argparse.Namespace, store: Store) -> list[Order]:
-    """The runs that are not kept yet, a seed after the other, so that all rows have as many seeds; each job once."""
+    """The runs that are not stored yet, one seed after the other, so that all rows have equally many seeds; each job once."""
     named = {*arguments.only, *arguments.again}
     rows = [row for row in LISTS[protocol.name]() if not named or row.name in named]
     orders: dict[str, Order] = {}
     for row in rows:
-        if "refused" in (told := kept(row, protocol, files, store)):
-            print(f"{row.name}: {told['refused']}", flush=True)
+        if "refused" in (found := kept(row, protocol, files, store)):
+            print(f"{row.name}: {found['refused']}", flush=True)
     for seed in protocol.seeds[: arguments.seeds]:
         for row in rows:
             try:
@@ -106,21 +106,21 @@ def wanted_orders(protocol: Protocol, files: Files, arguments: argparse.Namespac
 
 
 def run(orders: Iterable[Order], store: Store, at_once: int) -> int:
-    """Run and keep; gives how many broke."""
-    broken = 0
+    """Run the orders and store the results; returns the number of runs that failed."""
+    failures = 0
     with _processes(at_once) as pool:
         futures: dict[Future[dict[str, Any]], Order] = {pool.submit(measure, each): each for each in orders}
         for number, future in enumerate(as_completed(futures), 1):
             given = futures[future]
             if (error := future.exception()) is not None:
-                broken += 1
-                print(f"{given.row}, seed {given.seed}: BROKE: {error!r}", flush=True)
+                failures += 1
+                print(f"{given.row}, seed {given.seed}: FAILED: {error!r}", flush=True)
                 continue
             row = future.result()
             store.add(row)
-            words = row.get("refused") or f"{row['accuracy']:.2%} in {row['processor_seconds']:.1f} s of processor"
+            words = row.get("refused") or f"{row['accuracy']:.2%} in {row['processor_seconds']:.1f} CPU s"
             print(f"{number}/{len(futures)} {given.row}, seed {given.seed}: {words}", flush=True)
-    return broken
+    return failures
 
 
 def in_own_process(function: Any, *arguments: Any) -> Any:
@@ -129,14 +129,14 @@ def in_own_process(function: Any, *arguments: Any) -> Any:
 
 
 def _processes(at_once: int) -> ProcessPoolExecutor:
-    """Processes that run one job each; they are forked from one that has imported torch and done nothing else."""
+    """Processes that run one job each, forked from one that has imported torch and done nothing else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.compare.runs", "torch._dynamo"])  # an optimiser imports the latter
     return ProcessPoolExecutor(at_once, context, max_tasks_per_child=1)
 
 
 def _wanted(arguments: argparse.Namespace) -> Iterable[tuple[Protocol, Path | None]]:
-    """The protocols to run, with their data; for the page alone, those that were begun."""
+    """The protocols to run, with their data; with `--page`, those that have results."""
     for protocol in (PROTOCOLS[name] for name in arguments.protocols):
         npz = arguments.cifar if protocol is CIFAR10 else arguments.data
         if arguments.page:
@@ -154,15 +154,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cifar", type=Path, default=os.environ.get("CIFAR") or None, help="cifar10.npz")
     names = [MNIST.name, RESIDUAL.name, CIFAR10.name]
     parser.add_argument("--protocols", nargs="+", choices=names, default=names)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these rows")
-    parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="these rows, kept or not")
-    parser.add_argument("--seeds", type=int, metavar="COUNT", help="no more than so many; all if left out")
-    parser.add_argument("--at-once", type=int, default=2, help="runs at once, of one thread each")
-    parser.add_argument("--page", action="store_true", help="write the page of what is kept, and run nothing")
-    parser.add_argument("--results", type=Path, default=digits.RESULTS / "comparison", help="where figures are kept")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="measure only these rows")
+    parser.add_argument(
+        "--again", nargs="+", default=[], metavar="NAME", help="measure these rows even if they have results"
+    )
+    parser.add_argument("--seeds", type=int, metavar="COUNT", help="at most this many seeds; default: all")
+    parser.add_argument("--at-once", type=int, default=2, help="parallel runs, with one thread each")
+    parser.add_argument("--page", action="store_true", help="write the page from stored results and run nothing")
+    parser.add_argument("--results", type=Path, default=digits.RESULTS / "comparison", help="folder for the results")
     arguments = parser.parse_args()
     if arguments.data is None and not arguments.page:
-        parser.error("say where mnist.npz lies: --data PATH, or make compare MNIST=PATH")
+        parser.error("mnist.npz is missing: pass --data PATH, or run make compare MNIST=PATH")
     return arguments
 
 

@@ -1,12 +1,12 @@
-"""The page of the comparison: tables between two marks of `docs/comparison.md`; what stands outside them is written by hand."""
+"""Writes the tables of `docs/comparison.md`, between its two marks; the rest of the page is written by hand."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare.figures import Difference, Measured, paired, read
-from benchmarks.compare.plot import picture
+from benchmarks.compare.plot import plot
 from benchmarks.compare.protocols import CIFAR10, MNIST, RESIDUAL, Protocol
+from benchmarks.compare.results import Difference, Measured, paired, read
 from benchmarks.compare.rows import LISTS, NOT_COMPARED, objectives
 from worker.distillation import registry
 
@@ -30,7 +30,7 @@ SOURCES = (
 
 
 def write(page: Path, results: Path) -> None:
-    """Renew what stands between the marks, and the picture beside the page."""
+    """Renew the text between the marks, and the plot next to the page."""
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     facts, rows = read(results / MNIST.name, LISTS[MNIST.name]())
@@ -38,7 +38,7 @@ def write(page: Path, results: Path) -> None:
     cifar10 = _losses_alone(CIFAR10, CIFAR10.title, results, _without_gpu())
     parts = [*_mnist(facts, rows), *residual, *cifar10, *_published(rows)]
     page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}")
-    page.with_suffix(".svg").write_text(picture([each for each in rows.values() if each.runs], rows.get("plain")))
+    page.with_suffix(".svg").write_text(plot([each for each in rows.values() if each.runs], rows.get("plain")))
 
 
 def _mnist(facts: Mapping[str, Any], rows: Mapping[str, Measured]) -> Iterator[str]:
@@ -47,7 +47,7 @@ def _mnist(facts: Mapping[str, Any], rows: Mapping[str, Measured]) -> Iterator[s
     yield from _losses([each for name, each in rows.items() if name in one_stage], rows, len(MNIST.seeds))
     yield from ("", "## Schedules and cohorts", "")
     yield from _schedules([each for name, each in rows.items() if name not in one_stage], rows, len(MNIST.seeds))
-    yield from ("", "## Not run", "", "| row | why |", "|---|---|")
+    yield from ("", "## Not run", "", "| row | reason |", "|---|---|")
     for each in rows.values():
         if not each.runs:
             yield f"| {each.row.title} | {_escaped(each.refused or 'not yet run')} |"
@@ -55,7 +55,7 @@ def _mnist(facts: Mapping[str, Any], rows: Mapping[str, Measured]) -> Iterator[s
 
 
 def without_row() -> dict[str, str]:
-    """The engine's losses and schedules that no row has, and why."""
+    """The engine's objectives and procedures without a row, and the reason."""
     rows = [row for name in LISTS for row in LISTS[name]()]
     used = {each["name"] for row in rows for each in row.objectives} | {row.procedure["name"] for row in rows}
     found = {}
@@ -68,7 +68,7 @@ def without_row() -> dict[str, str]:
 
 
 def _losses_alone(protocol: Protocol, title: str, results: Path, absent: str) -> Iterator[str]:
-    """A protocol of losses alone; `absent` says why where none was run."""
+    """The section of a protocol that has losses only; `absent` is its text if no row was run."""
     facts, rows = read(results / protocol.name, LISTS[protocol.name]())
     yield from ("", f"## {title}", "")
     if not any(each.runs for each in rows.values()):
@@ -83,10 +83,10 @@ def _without_gpu() -> str:
 
 
 def _published(rows: Mapping[str, Measured]) -> Iterator[str]:
-    yield from ("", "## Published figures, for orientation", "")
-    yield "CIFAR-100, resnet32x4 (79.42 %) to resnet8x4 (72.50 % by plain training), top-1 in %, and the gain in points there and here."
-    yield f"They are other networks, images and a training of 240 epochs by SGD. {SOURCES}"
-    yield from ("", "| method | published | gain there | gain here |", "|---|---|---|---|")
+    yield from ("", "## Published results, for orientation", "")
+    yield "CIFAR-100, resnet32x4 (79.42 %) to resnet8x4 (72.50 % by plain training), top-1 in %, and the gain in percentage points as published and here."
+    yield f"Networks and images differ, and the published training is 240 epochs of SGD. {SOURCES}"
+    yield from ("", "| method | published | published gain | our gain |", "|---|---|---|---|")
     plain = rows.get("plain")
     for name, value in PUBLISHED.items():
         row = rows.get(OF_PUBLISHED[name])
@@ -99,48 +99,48 @@ def _setting(protocol: Protocol, facts: Mapping[str, Any]) -> list[str]:
         return ["Not run."]
     given = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in protocol.training.items())
     count = (
-        f"{protocol.images:,} training images, drawn anew for each seed" if protocol.images else "all training images"
+        f"{protocol.images:,} training images, drawn again for each seed" if protocol.images else "all training images"
     )
     teachers = ", ".join(f"{100 * accuracy:.2f} %" for accuracy in facts["teachers"])
     return [
         f"{protocol.title}: {count}; {given}; {len(protocol.seeds)} seeds; the last student, on all test images.",
-        f"The given teacher had all training images: {teachers}. torch {facts['torch']}, {protocol.device}, one thread.",
+        f"The given teacher was trained on all training images: {teachers}. torch {facts['torch']}, {protocol.device}, one thread.",
     ]
 
 
 def _losses(measured: Sequence[Measured], rows: Mapping[str, Measured], seeds: int) -> Iterator[str]:
-    yield "| method | weight | accuracy | spread | beside plain | beside KD | beside | | ms a step | MB |"
+    yield "| method | weight | accuracy | spread | vs. plain | vs. KD | vs. | | ms per step | MB |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for group, each in _grouped(measured):
         if group:
             yield f"| **{group}** | | | | | | | | | |"
         cost = f"{each.step_milliseconds:.1f} | {each.typical('memory_mb'):.0f}"
-        yield f"| {each.row.title} | {each.row.why} | {_figures(each, rows, seeds)} | {cost} |"
+        yield f"| {each.row.title} | {each.row.why} | {_cells(each, rows, seeds)} | {cost} |"
 
 
 def _schedules(measured: Sequence[Measured], rows: Mapping[str, Measured], seeds: int) -> Iterator[str]:
-    yield "| schedule | accuracy | spread | beside plain | beside KD | beside | | steps | processor s |"
+    yield "| schedule | accuracy | spread | vs. plain | vs. KD | vs. | | steps | CPU s |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for group, each in _grouped(measured):
         if group:
             yield f"| **{group}** | | | | | | | | |"
         cost = f"{each.typical('steps'):,.0f} | {each.typical('processor_seconds'):.0f}"
-        yield f"| {each.row.title} | {_figures(each, rows, seeds)} | {cost} |"
+        yield f"| {each.row.title} | {_cells(each, rows, seeds)} | {cost} |"
 
 
 def _grouped(measured: Sequence[Measured]) -> Iterator[tuple[str, Measured]]:
-    """The rows that were run, each with the name of the group that it begins, if it begins one."""
+    """The rows that were run, each with the name of its group if it is the first of the group."""
     before = ""
     for each in (each for each in measured if each.runs):
         yield each.row.group if each.row.group != before else "", each
         before = each.row.group
 
 
-def _figures(each: Measured, rows: Mapping[str, Measured], seeds: int) -> str:
-    """Accuracy, spread, and the differences from plain training, from KD and from the row that it names."""
+def _cells(each: Measured, rows: Mapping[str, Measured], seeds: int) -> str:
+    """Accuracy, spread, and the differences from plain training, from KD and from the row named by `over`."""
     over = "" if each.row.over == "kd" else each.row.over
-    third = f"{rows[over].row.title} | {_beside(each, rows, over)}" if over in rows else " | "
-    return f"{_accuracy(each, seeds)} | {_beside(each, rows, 'plain', 'kd')} | {third}"
+    third = f"{rows[over].row.title} | {_differences(each, rows, over)}" if over in rows else " | "
+    return f"{_accuracy(each, seeds)} | {_differences(each, rows, 'plain', 'kd')} | {third}"
 
 
 def _accuracy(each: Measured, full: int) -> str:
@@ -149,7 +149,7 @@ def _accuracy(each: Measured, full: int) -> str:
     return f"{100 * each.mean:.2f} %{few} | {spread}"
 
 
-def _beside(each: Measured, rows: Mapping[str, Measured], *names: str) -> str:
+def _differences(each: Measured, rows: Mapping[str, Measured], *names: str) -> str:
     cells = []
     for name in names:
         other = rows.get(name)
@@ -159,7 +159,7 @@ def _beside(each: Measured, rows: Mapping[str, Measured], *names: str) -> str:
 
 
 def _points(difference: Difference | None) -> str:
-    """In points, bold where its interval does not hold zero."""
+    """A difference in percentage points, bold if its interval excludes zero."""
     if difference is None:
         return ""
     half = "" if difference.half is None else f" ± {100 * difference.half:.2f}"

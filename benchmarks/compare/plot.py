@@ -1,16 +1,16 @@
-"""The picture of the comparison: each row's difference from plain training with its interval, as plain SVG."""
+"""The plot of the comparison: each row's difference from plain training with its interval, as plain SVG."""
 
 from collections.abc import Sequence
 from html import escape
 
-from benchmarks.compare.figures import Difference, Measured, paired
+from benchmarks.compare.results import Difference, Measured, paired
 
 LINE, LEFT, WIDTH, TOP, RIGHT = 16, 270, 560, 40, 20
 COLOURS = {1: "#1a7f37", 0: "#57606a", -1: "#cf222e"}
 
 
-def picture(measured: Sequence[Measured], plain: Measured | None) -> str:
-    """A line a row, from the largest difference to the smallest; KD's own is a line from top to bottom."""
+def plot(measured: Sequence[Measured], plain: Measured | None) -> str:
+    """One line per row, from the largest difference to the smallest; a vertical line marks KD."""
     pairs = [(each, paired(each.accuracies, plain.accuracies)) for each in measured if plain and each is not plain]
     rows = sorted(((each, gain) for each, gain in pairs if gain), key=lambda pair: -pair[1].mean)
     if not rows:
@@ -26,7 +26,7 @@ def picture(measured: Sequence[Measured], plain: Measured | None) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{LEFT}" y="14">points beside plain training, 95 % intervals over paired seeds; dashed: KD</text>',
+        f'<text x="{LEFT}" y="14">percentage points relative to plain training, 95 % intervals over paired seeds; dashed: KD</text>',
     ]
     for points in range(round(100 * low), round(100 * high) + 1):
         place = x(points / 100)

@@ -1,4 +1,4 @@
-"""What every method of the comparison is run on: networks, images, training, seeds; and the files that this needs."""
+"""The protocols of the comparison: networks, images, training and seeds, and the files that they need."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from worker.distillation.randomness import seed_for
 
 @dataclass(frozen=True)
 class Protocol:
-    """One setting. `images` of the training split are drawn anew for each seed, as many of each class; None takes all."""
+    """One setting. For each seed, `images` training images are drawn again, equally many of each class; None uses all."""
 
     name: str
     title: str
@@ -46,7 +46,7 @@ MNIST = Protocol(
     teacher_training={"epochs": 9, "batch_size": 256, "optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0},
     teachers=3,
 )
-"""LeNet-5 of all 60,000 images teaches its half on 1,000 of them."""
+"""A LeNet-5 trained on all 60,000 images teaches LeNet-5-half on 1,000 of them."""
 
 RESIDUAL = Protocol(
     name="residual",
@@ -59,7 +59,7 @@ RESIDUAL = Protocol(
     teacher_training={"epochs": 2, "batch_size": 128, "optimizer": "adam", "learning_rate": 2e-3, "weight_decay": 0.0},
     seeds=(0, 1, 2),
 )
-"""For methods that refuse LeNets: equal channels in both networks, and BatchNorm before every ReLU."""
+"""For methods that refuse LeNets: both networks have equal channels, and BatchNorm before every ReLU."""
 
 CIFAR10 = Protocol(
     name="cifar10",
@@ -83,14 +83,14 @@ CIFAR10 = Protocol(
     device="cuda",
     augmentation="standard",
 )  # fmt: skip
-"""With a GPU only."""
+"""Needs a GPU."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (MNIST, RESIDUAL, CIFAR10)}
 
 
 @dataclass(frozen=True)
 class Files:
-    """A protocol's files, with a digest of each: a row is measured again when one of them changes."""
+    """A protocol's files and their digests: a row is measured again if one of them changes."""
 
     train: dict[int, Path]
     whole: Path
@@ -106,7 +106,7 @@ class Files:
 
 
 def images(protocol: Protocol, npz: Path | None, folder: Path) -> Files:
-    """The protocol's images in the engine's canonical form, brought to the size that is read; written once, from `npz`."""
+    """The protocol's images in the engine's canonical form, resized to the networks' input; written once, from `npz`."""
     folder.mkdir(parents=True, exist_ok=True)
     test, whole = folder / "test.safetensors", folder / "train.safetensors"
     train = {seed: folder / f"train_seed{seed}.safetensors" if protocol.images else whole for seed in protocol.seeds}
@@ -124,7 +124,7 @@ def images(protocol: Protocol, npz: Path | None, folder: Path) -> Files:
 
 
 def drawn(label: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """Positions of `count` samples drawn for a seed, as many of each class, in the order of the whole."""
+    """Indices of `count` samples drawn with a seed, equally many of each class, sorted."""
     draw = torch.Generator().manual_seed(seed_for("comparison", seed))
     classes = label.unique()
     each = count // len(classes)

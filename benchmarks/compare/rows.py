@@ -1,6 +1,6 @@
-"""The rows of the comparison: which losses and schedules, with which weights, and why those.
+"""The rows of the comparison: which losses and schedules, with which weights, and the source of the weights.
 
-Weights are the paper's or its authors' code's, else the default, else ours; none was chosen by what comes out here.
+Weights are those of the paper or of its authors' code, else the default, else ours. None was chosen by the results here.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ Spec = dict[str, Any]
 class Row:
     """One line of a table.
 
-    `teachers` counts the given teachers that the job has, and `taught` says how several answer as one. `reads` is what counts as the row's accuracy: the student
-    that ships, another network that the run keeps, by its name, or `cohort`, the mean of them all. `over` names the row that
-    it is compared with beside plain training, if not `kd`.
+    `teachers` is the number of given teachers, and `taught` how several are combined. `reads` is the network whose accuracy
+    the row shows: `student` (the one that ships), the name of another network that the run keeps, or `cohort` (the mean of
+    all). `over` names the row that it is compared with, besides plain training and `kd`.
     """
 
     name: str
@@ -40,15 +40,15 @@ def named(name: str, weight: Any = 1.0, **parameters: Any) -> Spec:
 CE = named("cross_entropy")
 KD = (named("cross_entropy", 0.1), named("kd", 0.9, temperature=4.0))
 WARM_UP = 20 / 240
-"""DKD's and ReviewKD's authors raise the weight over the first 20 of 240 epochs."""
+"""The authors of DKD and ReviewKD raise the weight over the first 20 of 240 epochs."""
 
 
 def rising(weight: float) -> Spec:
     return {"schedule": "linear", "start": 0.0, "end": weight, "until": WARM_UP}
 
 
-LOGITS, FEATURES, RELATIONS, ALONE, ADVERSARY, TOGETHER, LOOKED_INTO = (
-    "Logits", "Features", "Relations between samples", "Without a teacher", "Adversary", "Together with KD", "Looked into",
+LOGITS, FEATURES, RELATIONS, ALONE, ADVERSARY, TOGETHER, INVESTIGATED = (
+    "Logits", "Features", "Relations between samples", "Without a teacher", "Adversary", "Together with KD", "Investigated",
 )  # fmt: skip
 
 
@@ -71,10 +71,10 @@ def objectives() -> Iterator[Row]:
         "multi_level",
         "MLLD, corrected",
         LOGITS,
-        "1, both views on the labels (authors); the views are alike here",
+        "1, both views on the labels (authors); the views are identical here",
         (named("cross_entropy", second_view=True), named("multi_level")),
     )
-    yield one("logit_l2", "squares of logits", LOGITS, "1 (default)", named("logit_distance", norm="l2"))
+    yield one("logit_l2", "squared distance of logits", LOGITS, "1 (default)", named("logit_distance", norm="l2"))
     for form, title in (("soft", "born-again, soft"), ("cwtm", "CWTM"), ("dkpp", "DKPP")):
         yield one(f"born_again_{form}", title, LOGITS, "1, T = 1 (paper)", named("born_again", form=form))
 
@@ -131,8 +131,8 @@ def objectives() -> Iterator[Row]:
         ("ab", "AB, one stage", named("activation_boundary", 0.1)),
         ("review", "ReviewKD", named("review", rising(0.1))),
     ):
-        why = f"{spec['weight'] if name != 'review' else 0.1:g}: begins at about the size of the cross-entropy"
-        yield one(f"{name}_light", f"{title}, lighter", LOOKED_INTO, why, spec)
+        why = f"{spec['weight'] if name != 'review' else 0.1:g}: starts at about the size of the cross-entropy"
+        yield one(f"{name}_light", f"{title}, lighter", INVESTIGATED, why, spec)
 
     added = (
         ("at", "AT", named("attention_transfer", 1000.0)),
@@ -244,7 +244,7 @@ def procedures() -> Iterator[Row]:
 
     for size in (2, 3, 4, 5):
         yield cohort(f"dml_{size}", f"DML, {size} networks", [HALF] * (size - 1), "each")
-    # with peers as constants its gradient is DML's, p_k - mean of p_l: one row shows it, and of two networks it is the same loss
+    # with constant peers its gradient is that of DML, p_k - mean of p_l, so one row is enough; for two networks the losses are equal
     yield cohort("dml_3_average", "DML_e, 3 networks", [HALF] * 2, "average")
     yield cohort("dml_simultaneous", "DML, 2 networks, simultaneous", [HALF], "each", update="simultaneous")
     yield cohort("dml_lenet5", "DML with a LeNet-5", [FULL], "each", reads="student")
@@ -257,8 +257,8 @@ def cohort(name: str, title: str, peers: list[Spec], target: str, reads: str = "
 
 
 def residual() -> Iterator[Row]:
-    """For networks with BatchNorm and equal channels: the methods that refuse LeNets, and those whose published weights or
-    forms are made for such networks, beside what they are compared with."""
+    """For networks with BatchNorm and equal channels: the methods that refuse LeNets, those whose published weights or
+    forms are made for such networks, and the rows that they are compared with."""
     wanted = ("hint", "nst_polynomial", "review")
     yield Row("plain", "plain training", "", "", (CE,), teachers=0)
     yield Row("kd", "KD", "", "CE 0.1, KD 0.9, T = 4 (RepDistiller)", KD)
@@ -268,13 +268,13 @@ def residual() -> Iterator[Row]:
     yield from (row for row in objectives() if row.name in wanted)
     yield Row("simkd", "SimKD (ships more)", FEATURES, "1 alone, on maps (authors)", (named("similarity_head"),))
     lighter = (CE, named("attention_transfer", 100.0))
-    yield Row("at_light", "AT, sum of squares, lighter", LOOKED_INTO, "100", lighter)
+    yield Row("at_light", "AT, sum of squares, lighter", INVESTIGATED, "100", lighter)
     schedule = {"name": "two_stage", "first": [named("fsp")], "fraction": 0.125}
     yield Row("fsp_then_plain", "FSP, then labels", STAGES, "1/8 of the steps", (CE,), schedule)
 
 
 def cifar10() -> Iterator[Row]:
-    """On a GPU: plain training and eight methods."""
+    """For a GPU: plain training and eight methods."""
     wanted = ("plain", "kd", "kd_standardised", "dkd", "dist", "at_sum_power", "nst_polynomial")
     yield from (row for row in objectives() if row.name in wanted)
     yield Row("crd", "CRD", RELATIONS, "0.8 (authors)", (CE, named("crd", 0.8)))
@@ -293,7 +293,7 @@ LISTS = {
     "cifar10": lambda: [*cifar10()],
 }
 NOT_COMPARED = {
-    "privileged": "its teacher reads another input than the student; with the same input it is KD",
+    "privileged": "its teacher reads another image than the student; with the same image it is KD",
     "architecture_search": "its student is another network, chosen by its latency too",
 }
-"""Methods for classification without a row, and why."""
+"""Methods for classification without a row, and the reason."""

@@ -1,4 +1,4 @@
-"""One run of the comparison: a row and a seed as a job of the bare engine, measured in a process of its own."""
+"""One run of the comparison: a row and a seed as a job of the bare engine, measured in its own process."""
 
 import hashlib
 import io
@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.compare.figures import Store
 from benchmarks.compare.protocols import Files, Protocol
+from benchmarks.compare.results import Store
 from benchmarks.compare.rows import CE, Row
 from worker.distillation import registry
 from worker.distillation.errors import EngineError
@@ -27,12 +27,12 @@ from worker.distillation.trainer.lineage import planned_stages
 from worker.distillation.training import Training
 
 MEASURED_AS = 1
-"""Changes whenever something else is measured, so that no older figure is taken for it."""
+"""Raise this whenever the measurement changes, so that older results are not reused."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """A job for the engine. Its figures are kept under `key`, and count as long as `spec` has what it had then."""
+    """A job for the engine. Its results are stored under `key`, and are valid as long as `spec` has all values that it had then."""
 
     row: str
     seed: int
@@ -44,11 +44,11 @@ class Order:
 def order(row: Row, seed: int, protocol: Protocol, files: Files) -> Order:
     """The job of a row and a seed.
 
-    The key is a digest of the files and of the spec as the row writes it; defaults are looked at when figures are
-    found (`still_holds`), so that a new parameter, whose default leaves a method what it was, costs no new run.
+    The key is a digest of the files and of the spec as the row writes it. Defaults are compared when results are looked
+    up (`still_holds`), so a new parameter whose default does not change a method needs no new run.
 
     Raises:
-        SpecError: the engine has no such method, or it has no such parameter.
+        SpecError: the engine has no such method, or the method has no such parameter.
     """
     teachers = files.teachers[: row.teachers]
     spec = spec_of(row, seed, protocol)
@@ -70,7 +70,7 @@ def order(row: Row, seed: int, protocol: Protocol, files: Files) -> Order:
 
 
 def spec_of(row: Row, seed: int, protocol: Protocol) -> dict[str, Any]:
-    """A row's job spec, with no other defaults than the row's own."""
+    """A row's job spec, without the methods' defaults."""
     student: dict[str, Any] = {"network": protocol.student, "options": {}, "initial_weights": None}
     if not row.teachers:
         student |= {"classes": protocol.classes, "input": protocol.input}
@@ -96,7 +96,7 @@ def with_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def still_holds(then: Any, now: Any) -> bool:
-    """Whether a spec says all that it said then; it may say more."""
+    """Whether a spec still has all earlier values; it may have more."""
     if isinstance(then, dict) and isinstance(now, dict):
         return all(name in now and still_holds(value, now[name]) for name, value in then.items())
     if isinstance(then, list) and isinstance(now, list):
@@ -105,13 +105,13 @@ def still_holds(then: Any, now: Any) -> bool:
 
 
 def find(given: Order, store: Store) -> dict[str, Any] | None:
-    """What is kept of an order, if its methods' defaults are still those."""
+    """The stored result of an order, if its methods' defaults have not changed."""
     row = store.rows.get(given.key)
     return row if row and still_holds(row["spec"], given.spec) else None
 
 
 def written_out(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A method as a spec names it, with its defaults, and with those of the objectives that its parameters name."""
+    """A method's part of a spec, with its defaults, and with those of the objectives that its parameters name."""
     found = registry.find(kind, values["name"])
     given = {name: value for name, value in values.items() if name not in ("name", "weight")}
     full = {name: _plain(value) for name, value in vars(parse(found.Parameters, given, f"/{kind}")).items()}
@@ -130,37 +130,38 @@ def _plain(value: Any) -> Any:
 
 
 def measure(given: Order) -> dict[str, Any]:
-    """Run it, in this process; gives its figures, or with `refused` the engine's reason for not running it.
+    """Run an order in this process; returns its results, or `refused` with the engine's error.
 
-    `accuracy` and the rest are the student's on the test split; `kept` has the accuracy of the other networks; `terms` are
-    what the last stage's unweighted losses came to, averaged over its last steps; `steps` counts steps of every network trained; processor seconds are those of the training alone, of all threads; memory
-    is what the process took at most beyond what it held before the first stage was built, in MB of 10^6 bytes.
+    `accuracy` and the other metrics are the student's on the test split. `kept` has the accuracy of the other networks. `terms`
+    are the last stage's unweighted losses, averaged over its last steps. `steps` counts the steps of every network.
+    `processor_seconds` is the CPU time of the training alone, over all threads. `memory_mb` is the peak of the process above
+    what it held before the first stage was built, in MB of 10^6 bytes.
     """
     torch.set_num_threads(1)
     meter = Meter(given.job["device"])
-    told = {"row": given.row, "seed": given.seed, "key": given.key, "spec": given.spec}
+    found = {"row": given.row, "seed": given.seed, "key": given.key, "spec": given.spec}
     with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
         run = Run(Job(given.job, Path(folder)), meter)
         try:
             run.execute()
         except EngineError as error:
-            return {**told, "refused": str(error)}
+            return {**found, "refused": str(error)}
         report = json.loads((Path(folder) / "output" / "report.json").read_text())
     stages = planned_stages(run.lineage.procedure, run.lineage.plan, run.lineage.history)
     steps = sum(done.steps * len(stage.members) for done, stage in zip(run.lineage.history, stages, strict=True))
-    figures = report["evaluation"]["student"]
+    metrics = report["evaluation"]["student"]
     return {
-        **told, **{name: figures[name] for name in ("accuracy", "cross_entropy", "agreement") if name in figures},
+        **found, **{name: metrics[name] for name in ("accuracy", "cross_entropy", "agreement") if name in metrics},
         "kept": {each["name"]: each["evaluation"]["accuracy"] for each in report["kept"]},
         "terms": {name: value for name, value in report["stages"][-1]["metrics"].items() if "/" in name},
-        "parameters": report["student"]["parameters"], "steps": steps, **meter.figures(),
+        "parameters": report["student"]["parameters"], "steps": steps, **meter.measured(),
     }  # fmt: skip
 
 
 def train_teacher(protocol: Protocol, files: Files, seed: int, folder: Path) -> float:
-    """Train the protocol's teacher on the whole training split, by the engine; leaves `output/student.safetensors`.
+    """Train the protocol's teacher on the whole training split with the engine; writes `output/student.safetensors`.
 
-    Gives its accuracy on the test split.
+    Returns its accuracy on the test split.
     """
     row = Row("teacher", "teacher", "", "", (CE,), teachers=0)
     alike = replace(protocol, student=protocol.teacher, training=protocol.teacher_training)
@@ -170,7 +171,7 @@ def train_teacher(protocol: Protocol, files: Files, seed: int, folder: Path) -> 
 
 
 class Meter(Channel):
-    """Hears a run's events, and measures its training by them."""
+    """Measures a run's training by its events."""
 
     def __init__(self, device: str):
         super().__init__(io.StringIO())
@@ -189,7 +190,7 @@ class Meter(Channel):
                 self._spent = (now[0] - self._began[0], now[1] - self._began[1])
                 self._most = self._peak()
 
-    def figures(self) -> dict[str, float]:
+    def measured(self) -> dict[str, float]:
         processor, wall = self._spent
         memory = (self._most - self._memory) / 1e6
         return {"processor_seconds": round(processor, 3), "seconds": round(wall, 3), "memory_mb": round(memory, 1)}
@@ -200,7 +201,7 @@ class Meter(Channel):
         return time.process_time(), time.monotonic()
 
     def _reset_peak(self) -> int:
-        """Forget the highest use of memory; gives the present one, in bytes."""
+        """Reset the peak memory; returns the present use, in bytes."""
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
             return torch.cuda.memory_allocated()
@@ -209,7 +210,7 @@ class Meter(Channel):
         return self._peak()
 
     def _peak(self) -> int:
-        """The highest use of memory, in bytes."""
+        """The peak memory, in bytes."""
         if self._cuda:
             return torch.cuda.max_memory_allocated()
         if sys.platform == "linux":

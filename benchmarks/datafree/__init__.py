@@ -1,5 +1,5 @@
-"""Distillation without data: `python -m benchmarks.datafree` and its siblings, behind docs/datafree.md.
+"""Distillation without data: `python -m benchmarks.datafree` and related scripts, behind docs/datafree.md.
 
-Belongs here: sources side by side, their cost and how robust they are. Does not: methods that use data
+Belongs here: comparisons of sources, their cost and their robustness. Does not: methods that use data
 (`benchmarks/compare`). May import everything.
 """

@@ -1,10 +1,10 @@
-"""MNIST without data: DAFL from both initial weights, its ablation, and what it is to be compared with.
+"""MNIST without data: DAFL from both kinds of initial weights, its ablation, and its baselines.
 
     python -m benchmarks.datafree --data PATH/mnist.npz [--rows slices random ...] [--seeds 0 1 2 3 4]
 
-Every row is one job of the bare engine on one thread. Nothing is chosen by the test split: it measures the last student and,
-where a row has one, the running average of its weights. Rows that were measured stand in `results/datafree.jsonl` and are
-not run again, so that the script can be stopped and goes on; `--list` only prints what is there.
+Every row is one job of the bare engine on one thread. Nothing is chosen on the test split: it only measures the last student
+and, if a row has one, the running average of its weights. Results are stored in `results/datafree.jsonl` and not measured
+again, so the script can be stopped and resumed; `--list` only prints the stored results.
 """
 
 import argparse
@@ -29,24 +29,24 @@ TEACHERS: dict[str, dict[str, Any]] = {
     "sgd": {"network_name": "lenet5", "optimizer": "sgd", "seed": 1},
     "mlp": {"network_name": "mlp", "optimizer": "sgd", "seed": 0},
 }
-"""How each teacher is trained; see `benchmarks.mnist.digits.teacher`."""
+"""The training of each teacher; see `benchmarks.mnist.digits.teacher`."""
 HALF: dict[str, Any] = {"network": "lenet5_half", "options": {}}
 HINTON: dict[str, Any] = {"network": "mlp", "options": {"hidden": [800, 800]}}
 AVERAGE = 0.999
 LONG: dict[str, Any] = {"name": "dafl", "adversarial_weight": 2.0}
 FOUR_TIMES: dict[str, Any] = {"steps": 9_600, "learning_rate": 4e-3}
-"""The source and the training of long runs from random weights; weight and rate were the defaults when they were measured."""
+"""Source and training of long runs from random weights; weight and rate were the defaults when they were measured."""
 LIKE_NOISE: dict[str, Any] = {
     "steps": 2_400, "batch_size": 256, "optimizer": "adam", "learning_rate": 4e-3, "weight_decay": 0.0,
     "final_learning_rate_fraction": 0.005, "warm_up_steps": 100,
 }  # fmt: skip
-"""The training of sources that synthesise, for a source that has none of its own."""
+"""Training settings of the synthesisers, for a source without its own."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One experiment: what the job is, beside its seed. `dataset`: it reads the handwritten digits of scikit-learn, 1,797
-    of 8 x 8 pixels, which are brought to the teacher's size."""
+    """One experiment: its job without the seed. With `dataset`, it reads scikit-learn's handwritten digits, 1,797
+    of 8 x 8 pixels, resized to the teacher's input."""
 
     initial: str
     teachers: tuple[str, ...] = ("adam",)
@@ -57,7 +57,7 @@ class Row:
 
 
 def _without(*terms: str) -> dict[str, Any]:
-    """DAFL without some of its terms, and without the adversarial one, which is not of its paper."""
+    """DAFL without some of its terms, and without the adversarial term, which is not in its paper."""
     return {"name": "dafl", "adversarial_weight": 0.0} | {f"{term}_weight": 0.0 for term in terms}
 
 
@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def run(name: str, teacher: str, seed: int, dataset: Path, results: Path) -> dict[str, Any]:
-    """One job of the engine; gives the student's accuracy and the seconds that it took, on the clock and of the processor."""
+    """One job of the engine; returns the student's accuracy, and wall-clock and CPU seconds."""
     row, (weights, accuracy) = ROWS[name], digits.teacher(dataset, results, **TEACHERS[teacher])
     place = results / "datafree" / f"{name}_{teacher}_{seed}"
     place.mkdir(parents=True, exist_ok=True)
@@ -108,19 +108,19 @@ def run(name: str, teacher: str, seed: int, dataset: Path, results: Path) -> dic
     last = ran.last
     found = {"row": name, "teacher": teacher, "seed": seed, "initial": row.initial, "teacher_accuracy": accuracy}
     found |= {"seconds": ran.seconds, "cpu_seconds": ran.cpu_seconds}
-    if last.get("fault") == "job":  # such as a collapse: a result like others
+    if last.get("fault") == "job":  # such as a collapse, which is a result too
         return found | {"error": last["message"]}
     if last["event"] != "done":
         raise SystemExit(f"{name}, {teacher}, seed {seed}: {json.dumps(last, indent=2)}")
     report = json.loads((place / "output" / "report.json").read_text())
     average = report["not_shipped"]["evaluation"]["student"]["accuracy"]
-    figures = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
+    metrics = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
     balance = report["stages"][-1]["metrics"].get("generator/class_balance")
-    return found | figures | {"average": average, "class_balance": balance, "steps": report["stages"][-1]["steps"]}
+    return found | metrics | {"average": average, "class_balance": balance, "steps": report["stages"][-1]["steps"]}
 
 
 def job(row: Row, teacher: str, seed: int, dataset: Path, weights: Path) -> dict[str, Any]:
-    """The job file, as a worker writes it for the spec of a row, with an evaluation added."""
+    """The job file that a worker writes for the spec of a row, plus an evaluation."""
     network = TEACHERS[teacher]["network_name"]
     facts = Facts(teacher=TeacherFacts(network, digits.CLASSES, digits.INPUT))
     student = {**row.student, "initial_weights": row.initial}
@@ -140,7 +140,7 @@ def job(row: Row, teacher: str, seed: int, dataset: Path, weights: Path) -> dict
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Rows of a table in Markdown, one for each row and teacher."""
+    """The results as a Markdown table, one line for each row and teacher."""
     head = ("row", "teacher", "initial weights", "seeds", "mean", "worst", "mean of the average", "CPU seconds")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, row in ROWS.items():
@@ -152,7 +152,7 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def _cells(name: str, row: Row, runs: list[dict[str, Any]]) -> list[str]:
-    """Of one row of the table; runs that failed are counted and said, and are in no mean."""
+    """Cells of one line of the table; failed runs are counted but not averaged."""
     good = [run for run in runs if "accuracy" in run]
     failed = f", {len(runs) - len(good)} failed" if len(good) < len(runs) else ""
     average = [run["average"] for run in good if run.get("average") is not None]
@@ -176,7 +176,7 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
 
 
 def _digits(folder: Path) -> Path:
-    """scikit-learn's digits as a canonical dataset, which are no part of MNIST (Alpaydin, Kaynak, 1998)."""
+    """scikit-learn's digits (Alpaydin, Kaynak, 1998) as a canonical dataset; they are not part of MNIST."""
     path = folder / "digits.safetensors"
     if not path.exists():
         from sklearn.datasets import load_digits
@@ -194,8 +194,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--list", action="store_true", help="print what was measured, and run nothing")
-    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="where teachers and figures are kept")
+    parser.add_argument("--list", action="store_true", help="print the stored results and run nothing")
+    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="folder for teachers and results")
     return parser.parse_args()
 
 

@@ -1,17 +1,18 @@
-"""CIFAR-10 without data, relative to the teacher: ResNet-34 to ResNet-18 on a GPU, or smaller networks on a processor.
+"""CIFAR-10 without data, relative to the teacher: ResNet-34 to ResNet-18 on a GPU, or smaller networks on a CPU.
 
     python -m benchmarks.datafree.cifar --npz PATH/cifar10.npz                     # the teacher, once
-    python -m benchmarks.datafree.cifar --sources dafl fast_meta --minutes 7       # students of it
+    python -m benchmarks.datafree.cifar --sources dafl fast_meta --minutes 7       # its students
     python -m benchmarks.datafree.cifar --device cpu --npz … --teacher resnet14_cifar --student resnet8_cifar --steps 480 …
 
-Needs nothing but the engine and what the engine needs. `cifar10.npz` has arrays as MNIST's file, images of 32x32x3. The
-teacher learns the training split; students begin at random and read no image; the test split measures both, and nothing
-is chosen by it. A run is given minutes: for some of them (`--pilot`) it is tried how many steps this machine takes, and the
-run then has as many as fit into the rest, so that its learning rate falls to its end. `--steps` says how many instead, of the
-students. A source may have parameters, as `'dafl preset="paper_cifar10"'`; students train as the source says, or
-by `--recipe papers` as those of its papers do: SGD at 0.1 (momentum 0.9, weight decay 5e-4, a cosine), kd at temperature 20.
+Needs only the engine and its dependencies. `cifar10.npz` has the arrays of MNIST's file, with images of 32x32x3. The
+teacher trains on the training split; students start from random weights and read no image; the test split measures both, and
+nothing is chosen on it. A run has a number of minutes. A pilot run (`--pilot` minutes) measures the speed of this machine;
+the run then has as many steps as fit into the remaining time, so that its learning-rate schedule is complete. `--steps`
+sets the students' steps instead. A source may have parameters, as in `'dafl preset="paper_cifar10"'`. Students train with the
+source's defaults, or with `--recipe papers` as in its papers: SGD at 0.1 (momentum 0.9, weight decay 5e-4, a cosine
+schedule), kd at temperature 20.
 
-The teacher and what was measured are kept in `--results`; a row that is there is not run again.
+The teacher and the results are stored in `--results`; a stored row is not run again.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from worker.distillation.training import Training
 
 RESULTS = Path(__file__).parents[2] / "results" / "datafree_cifar"
 ENDLESS = 10_000_000
-"""More steps than any pilot takes."""
+"""More steps than any pilot can take."""
 TEACHING = {"batch_size": 128, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "warm_up_steps": 200}
 PAPERS = {
     "batch_size": 256, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "warm_up_steps": 0,
@@ -47,7 +48,7 @@ def main() -> int:
     protocol = replace(CIFAR10, teacher=arguments.teacher, student=arguments.student, device=arguments.device)
     files = images(protocol, arguments.npz, arguments.results)
     if not files.test.exists():
-        print("Give --npz once, with CIFAR-10's images.", file=sys.stderr)
+        print("There is no teacher yet: pass --npz with CIFAR-10's images once.", file=sys.stderr)
         return 2
     weights = teacher(protocol, files, arguments)
     kept = arguments.results / "rows.jsonl"
@@ -64,7 +65,7 @@ def main() -> int:
 
 
 def teacher(protocol: Protocol, files: Files, arguments: argparse.Namespace) -> Path:
-    """The teacher's weights, trained once; what came of it stands beside them."""
+    """The teacher's weights, trained once; its results are stored next to them."""
     path = arguments.results / f"{protocol.teacher}.safetensors"
     if not path.exists():
         spec = {
@@ -85,21 +86,21 @@ def teacher(protocol: Protocol, files: Files, arguments: argparse.Namespace) -> 
 def student(
     row: Mapping[str, Any], protocol: Protocol, files: Files, weights: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """One student's accuracy, on its own and of its teacher's, how often the two agree, and what it took."""
+    """One student's accuracy, absolute and relative to its teacher's, their agreement, and the cost."""
     place = arguments.results / slug(" ".join(str(value) for value in row.values()))
     job = student_job(row, protocol, files, weights)
     found, report = _run(place, job, arguments.minutes, arguments.pilot, arguments.steps)
     if report is None:
         return found
-    figures = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
+    metrics = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
     best = json.loads(weights.with_suffix(".json").read_text())["accuracy"]
     average = report["not_shipped"]["evaluation"]["student"]["accuracy"]
-    relative = round(figures["accuracy"] / best, 4)
-    return found | figures | {"average": average, "teacher_accuracy": best, "relative": relative}
+    relative = round(metrics["accuracy"] / best, 4)
+    return found | metrics | {"average": average, "teacher_accuracy": best, "relative": relative}
 
 
 def student_job(row: Mapping[str, Any], protocol: Protocol, files: Files, weights: Path) -> dict[str, Any]:
-    """The job file of a student, but for its length."""
+    """The job file of a student, without its length."""
     asked = method_asked(row["source"])
     source = registry.find("sources", asked["name"])
     training = {**source.training_defaults, "average_weights": 0.999, "seed": row["seed"]}
@@ -113,7 +114,7 @@ def student_job(row: Mapping[str, Any], protocol: Protocol, files: Files, weight
 def _spec(
     network: str, source: Mapping[str, Any], objectives: list[Mapping[str, Any]], training: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A resolved spec without its length; see DESIGN.md. It is made here, since the service's own code may be missing."""
+    """A resolved spec without its length, made here since the service's code may not be installed."""
     return with_defaults(
         {
             "task": "classification", "teacher": "tch_benchmark", "dataset": None, "source": source,
@@ -134,21 +135,21 @@ def _job(protocol: Protocol, files: Files, spec: dict[str, Any], weights: Path |
 def _run(
     place: Path, job: dict[str, Any], minutes: float, pilot: float, steps: int | None
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Run a job of so many steps, or of as many as a pilot finds room for; what it took, and its report if it has one."""
+    """Run a job of `steps` steps, or of as many as the pilot allows; returns its cost, and its report if there is one."""
     tried = 0.0
     if steps is None:
         ran = _engine(place / "pilot", job, ENDLESS, pilot)
         tried, report = ran.seconds, _report(place / "pilot", ran)
         if report is None:
-            return _told(ran, 0.0), None
+            return _cost(ran, 0.0), None
         beside = tried - 60 * pilot  # to load, to evaluate, to export
         steps = max(1, int(report["stages"][-1]["steps"] * (60 * minutes - tried - beside) / (60 * pilot)))
     ran = _engine(place / "run", job, steps, None)
     report = _report(place / "run", ran)
     if report is None:
-        return _told(ran, tried), None
+        return _cost(ran, tried), None
     further = {"steps": report["stages"][-1]["steps"], "device": report["environment"]["device_name"]}
-    return _told(ran, tried) | further, report
+    return _cost(ran, tried) | further, report
 
 
 def _engine(place: Path, job: dict[str, Any], steps: int, minutes: float | None) -> Ran:
@@ -164,47 +165,56 @@ def _report(place: Path, ran: Ran) -> dict[str, Any] | None:
     return json.loads((place / "output" / "report.json").read_text()) if ran.last["event"] == "done" else None
 
 
-def _told(ran: Ran, tried: float) -> dict[str, Any]:
-    """What a run took, and where it failed, how."""
-    told = {"seconds": ran.seconds, "cpu_seconds": ran.cpu_seconds, "pilot_seconds": tried}
+def _cost(ran: Ran, tried: float) -> dict[str, Any]:
+    """The cost of a run and, if it failed, its error."""
+    cost = {"seconds": ran.seconds, "cpu_seconds": ran.cpu_seconds, "pilot_seconds": tried}
     if ran.last["event"] != "done":
-        told |= {"error": ran.last.get("code", ran.last["event"]), "message": ran.last["message"]}
-    return told
+        cost |= {"error": ran.last.get("code", ran.last["event"]), "message": ran.last["message"]}
+    return cost
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Rows of a table in Markdown, the best first."""
+    """The results as a Markdown table, the best first."""
     lines = [
         "| teacher | student | source | recipe | seed | accuracy (average) | of the teacher's | agreement | steps | seconds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for each in sorted(found, key=lambda row: -row.get("relative", 0.0)):
-        figures = [each.get("error", "–"), "–", "–", "–"]
+        cells = [each.get("error", "–"), "–", "–", "–"]
         if "accuracy" in each:
-            figures = [f"{each['accuracy']:.2%} ({each['average']:.2%})", f"{each['relative']:.1%}"]
-            figures += [f"{each['agreement']:.2%}", str(each["steps"])]
+            cells = [f"{each['accuracy']:.2%} ({each['average']:.2%})", f"{each['relative']:.1%}"]
+            cells += [f"{each['agreement']:.2%}", str(each["steps"])]
         names = [f"{each['teacher']}, {each.get('teacher_accuracy', 0):.2%}"]
         names += [str(each[name]) for name in ("student", "source", "recipe", "seed")]
-        lines.append(f"| {' | '.join(names + figures)} | {each['seconds']:.0f} |")
+        lines.append(f"| {' | '.join(names + cells)} | {each['seconds']:.0f} |")
     return "\n".join(lines)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.datafree.cifar", description=__doc__.splitlines()[0])
-    parser.add_argument("--npz", type=Path, help="CIFAR-10, needed once")
+    parser.add_argument("--npz", type=Path, help="CIFAR-10; needed once")
     parser.add_argument(
-        "--sources", nargs="*", default=[], help="perhaps with parameters; none trains the teacher alone"
+        "--sources",
+        nargs="*",
+        default=[],
+        help="sources, with or without parameters; if empty, only trains the teacher",
     )
-    parser.add_argument("--recipe", choices=RECIPES, default="own", help="how students train")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the students; the teacher has one")
-    parser.add_argument("--minutes", type=float, default=7.0, help="for each student, its pilot included")
-    parser.add_argument("--teacher-minutes", type=float, default=8.0, help="for the teacher, its pilot included")
-    parser.add_argument("--pilot", type=float, default=0.7, help="minutes of a run that finds how many steps fit")
-    parser.add_argument("--steps", type=int, help="of each student, whatever time they take")
+    parser.add_argument("--recipe", choices=RECIPES, default="own", help="training recipe of the students")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="seeds of the students; the teacher has one seed"
+    )
+    parser.add_argument("--minutes", type=float, default=7.0, help="minutes for each student, including its pilot")
+    parser.add_argument(
+        "--teacher-minutes", type=float, default=8.0, help="minutes for the teacher, including its pilot"
+    )
+    parser.add_argument(
+        "--pilot", type=float, default=0.7, help="minutes of the pilot run that measures how many steps fit"
+    )
+    parser.add_argument("--steps", type=int, help="steps of each student, regardless of time")
     parser.add_argument("--teacher", default="resnet34_cifar", help="a network's name")
     parser.add_argument("--student", default="resnet18_cifar", help="a network's name")
     parser.add_argument("--device", default="cuda", help="cuda or cpu")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the teacher and figures are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the teacher and the results")
     return parser.parse_args()
 
 

@@ -1,14 +1,14 @@
-"""What MNIST without data costs: accuracy against seconds of a processor, of our default and of DAFL as published.
+"""The cost of MNIST without data: accuracy against CPU seconds, for our default and for DAFL as published.
 
     python -m benchmarks.datafree.cost --data PATH/mnist.npz [--seeds 0 ...] [--seconds 150]
 
 Three processes of one thread each distil the same LeNet-5 into its half: the engine's default from slices of the teacher, the
 same from random weights, both to their end, and a plain transcription of the published algorithm at its own settings
-(`benchmarks.datafree.published_dafl`) for `--seconds`. They run in turns of five seconds, each while the others are stopped, so that
-all meet the same machine and none the others. Seconds are those that the processor spent on a process, without imports, the
-reading of the test images, and every look at the student. The looks see the real test images, and choose nothing; the first
-look above an accuracy is told for orientation only. Seeds that were measured stand in `results/datafree_cost.jsonl` and are
-not run again; `--list` only prints them.
+(`benchmarks.datafree.published_dafl`) for `--seconds`. They run in turns of five seconds, each while the others are stopped,
+so that all run under the same conditions and do not disturb each other. Seconds are CPU seconds of a process, without
+imports, reading the test images, and measuring the student. The measurements use the real test images and choose nothing;
+the first time above an accuracy is for orientation only. Results are stored in `results/datafree_cost.jsonl` and not
+measured again; `--list` only prints them.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from benchmarks.compare.figures import Store
+from benchmarks.compare.results import Store
 from benchmarks.datafree import __main__ as datafree
 from benchmarks.datafree import published_dafl
 from benchmarks.mnist import digits
@@ -51,11 +51,11 @@ PUBLISHED = "as published"
 TURN = 5.0
 LEVELS, MARKS = (0.95, 0.97, 0.98), (20.0, 60.0, 150.0)
 LOOKS = sorted({*MARKS, *(1.15**n for n in range(80))})
-"""Seconds at which a student is looked at, each once they have passed."""
+"""Seconds after which a student is measured, each once."""
 
 
 class Curve:
-    """How right a student is after so many seconds of this process, the looks themselves not counted."""
+    """A student's accuracy over this process's CPU seconds, without the measurements themselves."""
 
     def __init__(self, test: Images):
         self.points: list[tuple[float, int, float]] = []
@@ -66,10 +66,10 @@ class Curve:
     def seconds(self) -> float:
         return time.process_time() - self._not_counted
 
-    def look(self, network: nn.Module, step: int, surely: bool = False) -> None:
-        """Measure the network if that is due, or `surely`."""
+    def look(self, network: nn.Module, step: int, force: bool = False) -> None:
+        """Measure the network if a measurement is due, or if `force`."""
         now = self.seconds()
-        if not surely and now < self._due[0]:
+        if not force and now < self._due[0]:
             return
         while self._due[0] <= now:
             self._due.pop(0)
@@ -80,7 +80,7 @@ class Curve:
 
 
 class WatchedRun(Run):
-    """The engine's run as it is, with a look at its only student after a step."""
+    """The engine's run, with a measurement of its only student after a step."""
 
     def __init__(self, job: Job, channel: Channel, curve: Curve):
         super().__init__(job, channel)
@@ -109,7 +109,7 @@ def main() -> int:
 
 
 def side_by_side(seed: int, seconds: float, dataset: Path, weights: Path, folder: Path) -> dict[str, Any]:
-    """Run all sides of a seed in turns; gives what each has found."""
+    """Run all sides of a seed in turns; returns the result of each."""
     files = {side: folder / f"{side}, {seed}.json" for side in (*OURS, PUBLISHED)}
     context = multiprocessing.get_context("spawn")
     of_all = (seed, seconds, dataset, weights)
@@ -118,7 +118,7 @@ def side_by_side(seed: int, seconds: float, dataset: Path, weights: Path, folder
 
 
 def take_turns(processes: Sequence[BaseProcess], seconds: float = TURN) -> None:
-    """Let each process run for so long while the others are stopped, until all have ended.
+    """Run the processes in turns, each for `seconds` while the others are stopped, until all have ended.
 
     Raises:
         RuntimeError: one failed.
@@ -142,10 +142,10 @@ def take_turns(processes: Sequence[BaseProcess], seconds: float = TURN) -> None:
 
 
 def measure(side: str, seed: int, seconds: float, dataset: Path, weights: Path, path: Path) -> None:
-    """Be the process of one side; writes its curve, its steps and its seconds."""
+    """The process of one side; writes its curve, its steps and its seconds."""
     die_with_parent()
     torch.set_num_threads(1)
-    torch.optim.Adam(nn.Linear(1, 1).parameters())  # the first one imports much
+    torch.optim.Adam(nn.Linear(1, 1).parameters())  # the first measurement imports much
     curve = Curve(Images.load(dataset, "test", read_contract(digits.INPUT), "cpu"))
     found = (
         run_published(seed, seconds, weights, curve)
@@ -156,7 +156,7 @@ def measure(side: str, seed: int, seconds: float, dataset: Path, weights: Path, 
 
 
 def run_ours(row: datafree.Row, seed: int, dataset: Path, weights: Path, curve: Curve, folder: Path) -> dict[str, Any]:
-    """One job of the engine in this process, whole; the curve ends with the last step."""
+    """One whole job of the engine in this process; the curve ends with the last step."""
     values = datafree.job(row, TEACHER, seed, dataset, weights)
     spec = {key: value for key, value in values["spec"].items() if key != "evaluation"}
     with Path(os.devnull).open("w") as nowhere:
@@ -167,7 +167,7 @@ def run_ours(row: datafree.Row, seed: int, dataset: Path, weights: Path, curve: 
 
 
 def run_published(seed: int, seconds: float, weights: Path, curve: Curve) -> dict[str, Any]:
-    """The published algorithm for so many seconds; `end` is projected from the median iteration."""
+    """The published algorithm for `seconds`; `end` is projected from the median iteration."""
     torch.manual_seed(seed)
     contract = read_contract(digits.INPUT)
     teacher, student = (networks.build(name, digits.CLASSES, contract, {}) for name in ("lenet5", "lenet5_half"))
@@ -178,16 +178,16 @@ def run_published(seed: int, seconds: float, weights: Path, curve: Curve) -> dic
         next(training)
         each.append(curve.seconds() - before)
         curve.look(student, len(each))
-    curve.look(student, len(each), surely=True)
+    curve.look(student, len(each), force=True)
     iteration = statistics.median(each)
     return {"steps": len(each), "iteration": iteration, "end": iteration * published_dafl.ITERATIONS}
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Rows of a table in Markdown, one for each seed and side."""
-    firsts = [f"first at {level:.0%}" for level in LEVELS]
+    """The results as a Markdown table, one line for each seed and side."""
+    firsts = [f"first {level:.0%}" for level in LEVELS]
     marks = [f"at {mark:.0f} s" for mark in MARKS]
-    head = ("DAFL", "seed", *firsts, *marks, "last look", "end")
+    head = ("DAFL", "seed", *firsts, *marks, "last measurement", "end")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for seed, row in rows.items():
         lines += [f"| {' | '.join(_cells(side, seed, found))} |" for side, found in row["sides"].items()]
@@ -200,7 +200,9 @@ def _cells(side: str, seed: str, found: Mapping[str, Any]) -> Iterable[str]:
     marks = (next((f"{right:.2%}" for at, _, right in curve if at >= mark), "–") for mark in MARKS)
     last = f"{curve[-1][2]:.2%} ({curve[-1][0]:.0f} s, {found['steps']} steps)"
     ends = (
-        f"projected: {end / 3600:.1f} h ({found['iteration']:.2f} s a step)" if "iteration" in found else f"{end:.0f} s"
+        f"projected: {end / 3600:.1f} h ({found['iteration']:.2f} s per step)"
+        if "iteration" in found
+        else f"{end:.0f} s"
     )
     return side, seed, *firsts, *marks, last, ends
 
@@ -209,9 +211,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.datafree.cost", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--seconds", type=float, default=150.0, help="of a processor, for the published settings")
-    parser.add_argument("--list", action="store_true", help="print what was measured, and run nothing")
-    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="where the teacher and figures are kept")
+    parser.add_argument("--seconds", type=float, default=150.0, help="CPU seconds for the published settings")
+    parser.add_argument("--list", action="store_true", help="print the stored results and run nothing")
+    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="folder for the teacher and the results")
     return parser.parse_args()
 
 

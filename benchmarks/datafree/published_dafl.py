@@ -1,9 +1,9 @@
-"""DAFL on MNIST as its authors run it, transcribed plainly: what the cost of the engine's is set beside.
+"""DAFL on MNIST as its authors run it, transcribed plainly: the baseline for the cost of the engine's DAFL.
 
-Chen et al., "Data-Free Learning of Student Networks", ICCV 2019, arXiv:1904.01186; settings and the order of an iteration are
-those of the authors' program (huawei-noah/Efficient-Computing, `DAFL-train.py`), told here in our own words. Nothing is
-saved: all is float32, the generator is as wide as published, every image is used once, and gradients of the teacher's
-weights are computed though nobody reads them.
+Chen et al., "Data-Free Learning of Student Networks", ICCV 2019, arXiv:1904.01186. Settings and the order of an iteration
+follow the authors' program (huawei-noah/Efficient-Computing, `DAFL-train.py`), in our own words. Nothing is optimised:
+everything is float32, the generator is as wide as published, every image is used once, and gradients of the teacher's
+weights are computed although nothing reads them.
 
 Shapes: B batch, Z latent size, K classes, D features, H and W of 32 pixels.
 """
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 BATCH, LATENT, WIDTH, SIZE = 512, 100, 128, 32
 ITERATIONS = 200 * 120
-"""Epochs times iterations in each."""
+"""Epochs times iterations per epoch."""
 ONE_HOT, ENTROPY, ACTIVATION = 1.0, 5.0, 0.1
 """Weights of the generator's losses."""
 GENERATOR_RATE, STUDENT_RATE = 0.2, 2e-3
-"""Learning rates of Adam, both constant."""
+"""Learning rates of Adam; both are constant."""
 
 
 def generator(width: int = WIDTH, latent: int = LATENT) -> nn.Sequential:
@@ -37,7 +37,7 @@ def generator(width: int = WIDTH, latent: int = LATENT) -> nn.Sequential:
 
 
 def generator_loss(teacher_BK: Tensor, features_BD: Tensor) -> Tensor:
-    """The teacher's certainty, the balance of its classes (decimal logarithm) and the size of its features, weighted."""
+    """Weighted sum of the teacher's confidence, the balance of its classes (decimal logarithm) and the magnitude of its features."""
     one_hot = F.cross_entropy(teacher_BK, teacher_BK.argmax(dim=1))
     mean_K = teacher_BK.softmax(dim=1).mean(dim=0)
     return ONE_HOT * one_hot + ENTROPY * (mean_K * mean_K.log10()).sum() - ACTIVATION * features_BD.abs().mean()
@@ -50,7 +50,7 @@ def distillation_loss(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
 
 
 def iterations(teacher: nn.Module, student: nn.Module, batch: int = BATCH, width: int = WIDTH) -> Iterator[float]:
-    """Train a student by a teacher, both LeNets, without end; gives the joint loss after each iteration.
+    """Train a student with a teacher, both LeNets, without end; yields the total loss after each iteration.
 
     The teacher's features are those of its third convolution, after the ReLU.
     """

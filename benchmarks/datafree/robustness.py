@@ -1,11 +1,11 @@
-"""Twelve teachers, all trained here on real images, and one that answers everything alike: does distilling without data work?
+"""Distillation without data from twelve teachers, trained here on real images, and from one with a constant output.
 
     python -m benchmarks.datafree.robustness [--rows NAME …] [--sources auto dafl 'dafl entropy_weight=20' …] [--steps 1200] [--seeds 0 …]
 
 The images are scikit-learn's digits (1,797 of 8 x 8 pixels), scaled, coloured, or two side by side. Every row is one job of
-the bare engine on one thread whose spec leaves all but the student and the length to the service: source and initial
-weights are what it chooses. Nothing is chosen by real images; they measure how often student and teacher agree on those
-that the teacher was not trained on. Rows that were measured stand in `results/robustness.jsonl` and are not run again.
+the bare engine on one thread. Its spec sets only the student and the length; the service chooses source and initial
+weights. Nothing is chosen on real images: they measure the agreement of student and teacher on those
+that the teacher was not trained on. Results are stored in `results/robustness.jsonl` and not measured again.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from worker.distillation.introspection.gradients import gives_gradient
 RESULTS = Path(__file__).parents[2] / "results" / "robustness"
 TRAINED_ON = 1347
 PAIRS = (6000, 1000)
-CONSTANT = "one answer"
+CONSTANT = "constant output"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A teacher, what it was trained on, and a student."""
+    """A teacher, its training data, and a student."""
 
     network: str
     student: str
@@ -96,7 +96,7 @@ def main() -> int:
 
 
 def run(name: str, source: str, steps: int, seed: int, results: Path) -> dict[str, Any]:
-    """One job; gives what was chosen, how often student and teacher agree, and the seconds that it took."""
+    """One job; returns the choices, the agreement of student and teacher, and the seconds."""
     row, (dataset, classes) = ROWS[name], write_images(ROWS[name], results)
     weights, accuracy = teacher(name, row, dataset, classes, results)
     place = results / slug(f"{name}, {source}, {steps}, {seed}")
@@ -117,7 +117,7 @@ def run(name: str, source: str, steps: int, seed: int, results: Path) -> dict[st
 
 
 def job(row: Row, source: str, steps: int, seed: int, classes: int, dataset: Path, weights: Path) -> dict[str, Any]:
-    """The job file, as a worker writes it, with an evaluation added."""
+    """The job file that a worker writes, plus an evaluation."""
     network = _load(row, classes, weights)
     example = row.contract.blank(torch.device("cpu"))
     batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
@@ -139,7 +139,7 @@ def job(row: Row, source: str, steps: int, seed: int, classes: int, dataset: Pat
 
 
 def write_images(row: Row, folder: Path) -> tuple[Path, int]:
-    """A canonical dataset of the row's images at the row's size; gives its path and the number of classes."""
+    """A canonical dataset of the row's images at the row's size; returns its path and the number of classes."""
     digits = load_digits()
     image = torch.from_numpy(digits.images).float() / 16
     label = torch.from_numpy(digits.target.astype(np.int64))
@@ -165,7 +165,7 @@ def write_images(row: Row, folder: Path) -> tuple[Path, int]:
 
 
 def teacher(name: str, row: Row, dataset: Path, classes: int, folder: Path) -> tuple[Path, float]:
-    """Train the row's teacher, once; gives the path of its weights, and its accuracy on images that it has not seen."""
+    """Train the row's teacher, once; returns the path of its weights, and its accuracy on images that it has not seen."""
     path = folder / f"teacher_{slug(name)}.safetensors"
     torch.manual_seed(0)
     if not path.exists():
@@ -210,17 +210,17 @@ def _split(dataset: Path, split: str) -> tuple[Tensor, Tensor]:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Rows of a table in Markdown."""
+    """The results as a Markdown table."""
     lines = [
-        "| teacher | its accuracy | source | initial weights | steps | seed | agreement | accuracy | CPU seconds |",
+        "| teacher | teacher's accuracy | source | initial weights | steps | seed | agreement | accuracy | CPU seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in sorted(found, key=lambda one: (list(ROWS).index(one["row"]), one["asked"], one["steps"], one["seed"])):
         source = f"{each['source']} (chosen)" if each["asked"] == "auto" else each["asked"]
-        figures = f"{each['agreement']:.1%} | {each['accuracy']:.1%}" if "agreement" in each else f"{each['error']} | –"
+        cells = f"{each['agreement']:.1%} | {each['accuracy']:.1%}" if "agreement" in each else f"{each['error']} | –"
         lines.append(
             f"| {each['row']} | {each['teacher_accuracy']:.1%} | {source} | {each['initial_weights']} | {each['steps']} | "
-            f"{each['seed']} | {figures} | {each['cpu_seconds']:.0f} |"
+            f"{each['seed']} | {cells} | {each['cpu_seconds']:.0f} |"
         )
     return "\n".join(lines)
 
@@ -230,11 +230,13 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks.datafree.robustness", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--sources", nargs="+", default=["auto"], help="`auto`, or sources, perhaps with parameters")
-    parser.add_argument("--steps", type=int, default=1200, help="of the student")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the students; a teacher has one")
-    parser.add_argument("--list", action="store_true", help="print what was measured, and run nothing")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where teachers and figures are kept")
+    parser.add_argument("--sources", nargs="+", default=["auto"], help="`auto`, or sources with or without parameters")
+    parser.add_argument("--steps", type=int, default=1200, help="steps of the student")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], help="seeds of the students; a teacher has one seed"
+    )
+    parser.add_argument("--list", action="store_true", help="print the stored results and run nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for teachers and results")
     return parser.parse_args()
 
 

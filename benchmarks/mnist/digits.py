@@ -1,7 +1,7 @@
 """MNIST for the benchmarks: its canonical form, and a LeNet-5 teacher trained on it.
 
-`mnist.npz` holds `x_train`, `y_train`, `x_test` and `y_test`, as Keras ships it. The engine brings the images of 28
-pixels to the 32 that LeNet-5 reads.
+`mnist.npz` holds `x_train`, `y_train`, `x_test` and `y_test`, as distributed by Keras. The engine resizes the images from
+28 pixels to the 32 that LeNet-5 reads.
 """
 
 import json
@@ -23,12 +23,12 @@ RESULTS = Path(__file__).parents[2] / "results"
 INPUT: dict[str, Any] = {"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]}
 CLASSES = 10
 EPOCHS, LEARNING_RATE, BATCH = 9, 1e-3, 256
-"""As the authors of DAFL train their teacher (huawei-noah/Efficient-Computing, `teacher-train.py`)."""
+"""The training of DAFL's authors for their teacher (huawei-noah/Efficient-Computing, `teacher-train.py`)."""
 Optimizers = Literal["adam", "sgd"]
 
 
 def canonical(npz: Path, folder: Path) -> Path:
-    """Write `mnist.safetensors` into the folder, once; gives its path."""
+    """Write `mnist.safetensors` into the folder, unless it exists; returns its path."""
     path = folder / "mnist.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,9 +44,9 @@ def canonical(npz: Path, folder: Path) -> Path:
 def teacher(
     dataset: Path, folder: Path, seed: int = 0, network_name: str = "lenet5", optimizer: Optimizers = "adam"
 ) -> tuple[Path, float]:
-    """Train a network on the training split and keep it in the folder; gives its path and its accuracy on the test split.
+    """Train a network on the training split and save it in the folder; returns its path and its accuracy on the test split.
 
-    By Adam as DAFL's authors do, or by SGD with Nesterov's momentum, weight decay and a cosine.
+    With Adam as DAFL's authors do, or with SGD with Nesterov momentum, weight decay and a cosine schedule.
     """
     path = folder / (f"{network_name}_seed{seed}" + ("" if optimizer == "adam" else f"_{optimizer}") + ".safetensors")
     torch.manual_seed(seed)

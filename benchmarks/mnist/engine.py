@@ -1,10 +1,10 @@
-"""DAFL on MNIST by the bare engine: a LeNet-5 teacher, a randomly initialised LeNet-5-half, and no data.
+"""DAFL on MNIST with the bare engine: a LeNet-5 teacher, a randomly initialised LeNet-5-half, and no data.
 
     python -m benchmarks.mnist.engine --data PATH/mnist.npz
 
-Runs `python -m worker.distillation` once a seed with the service's own defaults. The student that counts is the last
-one; the test split only measures it. Demands a mean accuracy of 96 % and a worst seed of 95 %, each run within three
-minutes on two cores; the exit code says whether that holds. Writes `results/mnist_engine.json`.
+Runs `python -m worker.distillation` once per seed with the service's own defaults. The last student is measured; the test
+split only measures it. Requires a mean accuracy of 96 %, a worst seed of 95 %, and each run within three
+minutes on two cores; the exit code is 0 if all of these hold. Writes `results/mnist_engine.json`.
 """
 
 import argparse
@@ -36,14 +36,14 @@ def main() -> int:
     holds = mean >= MEAN and worst >= WORST and slowest <= SECONDS
     print(f"mean {mean:.2%} (at least {MEAN:.0%}), worst {worst:.2%} (at least {WORST:.0%}), slowest {slowest:.0f} s")
     print("holds" if holds else "does NOT hold", flush=True)
-    figures = {"teacher": teacher_accuracy, "mean": mean, "worst": worst, "slowest_seconds": slowest, "runs": runs}
-    (folder / "mnist_engine.json").write_text(json.dumps(figures, indent=2) + "\n")
+    metrics = {"teacher": teacher_accuracy, "mean": mean, "worst": worst, "slowest_seconds": slowest, "runs": runs}
+    (folder / "mnist_engine.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return 0 if holds else 1
 
 
 def run(seed: int, threads: int, dataset: Path, teacher: Path, folder: Path) -> dict[str, Any]:
-    """One job of the engine; gives the student's accuracy, its agreement with the teacher, and the seconds it took
-    (wall-clock time, which other work on the machine lengthens, and CPU time)."""
+    """One job of the engine; returns the student's accuracy, its agreement with the teacher, and the seconds it took
+    (wall-clock time, which other work on the machine increases, and CPU time)."""
     place = folder / f"seed{seed}"
     place.mkdir(parents=True, exist_ok=True)
     path = place / "job.json"
@@ -55,13 +55,13 @@ def run(seed: int, threads: int, dataset: Path, teacher: Path, folder: Path) -> 
     if events[-1]["event"] != "done":
         raise SystemExit(f"seed {seed}: {json.dumps(events[-1], indent=2)}")
     student = json.loads((place / "output" / "report.json").read_text())["evaluation"]["student"]
-    figures = {"seed": seed, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), **student}
+    metrics = {"seed": seed, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), **student}
     print(f"seed {seed}: {student['accuracy']:.2%} in {seconds:.0f} s ({cpu_seconds:.0f} s of CPU)", flush=True)
-    return figures
+    return metrics
 
 
 def job(seed: int, threads: int, dataset: Path, teacher: Path) -> dict[str, Any]:
-    """The job file, as a worker writes it for the smallest spec, with an evaluation added."""
+    """The job file that a worker writes for the smallest spec, plus an evaluation."""
     facts = Facts(teacher=TeacherFacts("lenet5", digits.CLASSES, digits.INPUT))
     smallest = {"teacher": "tch_" + "0" * 32, "student": {"network": "lenet5_half"}, "training": {"seed": seed}}
     spec = resolve(JobSpec.model_validate(smallest), facts) | {"evaluation": {"split": "test"}}
@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="where teacher and figures are kept")
+    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="folder for the teacher and the results")
     return parser.parse_args()
 
 

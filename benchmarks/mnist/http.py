@@ -2,15 +2,15 @@
 
     python -m benchmarks.mnist.http --data PATH/mnist.npz [--parts full small start dafl]
 
-Starts an embedded service with a data folder of its own and talks to it as any user does. Demands, with the last
-student of each job and the test split for measuring alone:
+Starts an embedded service with its own data folder and uses it as any client does. The last student of each job is
+measured, and the test split only measures it. Requirements:
 
     full   KD with all 60,000 images reaches 98.6 %
-    small  1,000 images and 600 steps: KD beats plain training by 1.5 points in each of 3 paired seeds
-    start  the same, no word on the optimiser: KD with the defaults gets further than with sgd's, in each of 3 seeds
+    small  1,000 images and 600 steps: KD beats plain training by 1.5 points with each of 3 paired seeds
+    start  the same without an optimiser in the spec: KD with the defaults beats KD with sgd's, with each of 3 seeds
     dafl   no data, random student, the service's defaults: mean of 3 seeds 96 %, worst 95 %, each within three minutes
 
-The exit code says whether all that was run holds. Writes `results/mnist_http.json`.
+The exit code is 0 if all requirements of the parts that ran hold. Writes `results/mnist_http.json`.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 class Uploaded:
-    """The teacher and the two datasets at the service, and jobs on them."""
+    """A service with the teacher and both datasets uploaded, and jobs on them."""
 
     def __init__(self, client: Client, npz: Path, weights: Path, folder: Path):
         self.client = client
@@ -64,7 +64,7 @@ class Uploaded:
         self.small = client.datasets.send(_first_images(npz, folder / "mnist_1000.npz"))["id"]
 
     def job(self, name: str, **spec: Any) -> dict[str, Any]:
-        """Run one job to its end; its summary, with the seconds from submission to the end.
+        """Run one job to its end; returns its summary, with the seconds from submission to the end.
 
         Raises:
             JobEnded: it did not succeed.
@@ -76,14 +76,14 @@ class Uploaded:
             raise JobEnded(ended)
         report = self.client.artifacts.download(ended["id"], "report.json", Path(tempfile.mkdtemp()))
         summary = json.loads(report.read_text())["summary"]
-        figures = {"accuracy": summary["accuracy"], "agreement": summary["agreement"], "seconds": summary["seconds"]}
-        print(f"{name}: {figures['accuracy']:.2%} in {figures['seconds']:.0f} s", flush=True)
-        return figures
+        metrics = {"accuracy": summary["accuracy"], "agreement": summary["agreement"], "seconds": summary["seconds"]}
+        print(f"{name}: {metrics['accuracy']:.2%} in {metrics['seconds']:.0f} s", flush=True)
+        return metrics
 
 
 def full(uploaded: Uploaded) -> dict[str, Any]:
-    figures = uploaded.job("KD with all images", dataset=uploaded.dataset, objectives=KD, training=FULL_TRAINING)
-    return {**figures, "holds": figures["accuracy"] >= FULL_LEAST}
+    metrics = uploaded.job("KD with all images", dataset=uploaded.dataset, objectives=KD, training=FULL_TRAINING)
+    return {**metrics, "holds": metrics["accuracy"] >= FULL_LEAST}
 
 
 def small(uploaded: Uploaded) -> dict[str, Any]:
@@ -128,7 +128,7 @@ PARTS = {"full": full, "small": small, "start": start, "dafl": dafl}
 
 
 def _first_images(npz: Path, path: Path) -> Path:
-    """The first 100 training images of each class, as a dataset of its own."""
+    """The first 100 training images of each class, as a separate dataset."""
     with np.load(npz, allow_pickle=False) as arrays:
         image, label = arrays["x_train"], arrays["y_train"]
     chosen = np.concatenate(
@@ -143,7 +143,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="where teacher and figures are kept")
+    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="folder for the teacher and the results")
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
-"""FSP's claim of transfer: a student whose features a teacher of other classes has begun reaches a loss in fewer steps.
+"""FSP's claim on transfer: if a student's features are first trained with a teacher of other classes, it reaches a loss in fewer steps.
 
-The teacher is a LeNet-5 that knows the digits 0 to 6; the student, a LeNet-5 too since FSP wants equal channels, learns
-7, 8 and 9 from a few images of each. Its features are matched first (FSP, or a hint), without labels; then it learns by
-cross-entropy alone, as the one that begins from its seed does from the first step on.
+The teacher is a LeNet-5 that classifies the digits 0 to 6. The student, a LeNet-5 too since FSP needs equal channels, learns
+7, 8 and 9 from a few images of each. Its features are first matched to the teacher's (FSP, or a hint), without labels. Then
+it trains with cross-entropy alone, as the baseline, which starts from random weights, does from its first step.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from worker.distillation.run import Run
 KNOWN, NEW = range(7), range(7, 10)
 IMAGES_A_CLASS, TEACHER_IMAGES, TEACHER_STEPS = 100, 20_000, 400
 FIRST, SECOND = (25, 100), 300
-"""Steps on features, and on labels."""
+"""Steps on features, and steps on labels."""
 LOSSES = (0.5, 0.2, 0.1)
 SMOOTHED = 10
-"""Figures of a run, each the mean of some steps, whose mean must be below a loss."""
+"""Number of logged losses, each a mean over some steps, whose mean must be below the threshold."""
 TRAINING = {
     "batch_size": 50, "optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.0,
     "schedule": "constant", "epochs": None,
@@ -57,16 +57,16 @@ def main() -> int:
             runs.append(_run(name, first, seed, folder))
             print(name, first, seed, runs[-1], flush=True)
     named = {f"{name} after {first}": runs for (name, first), runs in rows.items()}
-    figures = {"teacher_accuracy": known, "seeds": arguments.seeds, "rows": named}
-    (arguments.results / "label_transfer.json").write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"teacher {known:.4f} on the digits that it knows")
+    metrics = {"teacher_accuracy": known, "seeds": arguments.seeds, "rows": named}
+    (arguments.results / "label_transfer.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    print(f"teacher {known:.4f} on its own digits")
     for (name, first), runs in rows.items():
         print(f"{name:8} {_summary(runs, first)}")
     return 0
 
 
 def _summary(runs: list[dict[str, Any]], before: int) -> str:
-    """Median steps on labels until each loss is reached, those on features, and in how many runs it was."""
+    """Median steps on labels until each loss is reached, steps on features, and the number of runs that reached it."""
     words = []
     for loss in LOSSES:
         steps = [run["steps_to"][str(loss)] for run in runs]
@@ -77,7 +77,7 @@ def _summary(runs: list[dict[str, Any]], before: int) -> str:
 
 
 def _run(name: str, first: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Steps of cross-entropy until each loss is reached, None where it never is, and the accuracy at the end."""
+    """Steps of cross-entropy until each loss is reached (None if it never is), and the accuracy at the end."""
     student = {"network": "lenet5", "options": {}, "classes": len(NEW)}
     two = {"name": "two_stage", "fraction": first / (first + SECOND), "first": FEATURES.get(name)}
     spec = {
@@ -105,7 +105,7 @@ def _run(name: str, first: int, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def _first_below(losses: list[tuple[int, float]], wanted: float) -> int | None:
-    """The step at which the mean of the last few losses is first below `wanted`."""
+    """The first step at which the mean of the last few losses is below `wanted`."""
     for end in range(SMOOTHED, len(losses) + 1):
         if statistics.mean(value for _, value in losses[end - SMOOTHED : end]) < wanted:
             return losses[end - 1][0]
@@ -113,7 +113,7 @@ def _first_below(losses: list[tuple[int, float]], wanted: float) -> int | None:
 
 
 def _teacher(held: dict[str, torch.Tensor], path: Path) -> float:
-    """Train the teacher and keep it; its accuracy on test images of the digits that it knows."""
+    """Train and save the teacher; returns its accuracy on test images of its own digits."""
     torch.manual_seed(0)
     network = networks.build("lenet5", len(KNOWN), read_contract(digits.INPUT), {})
     mine = torch.nonzero(held["y_train"] < len(KNOWN)).flatten()[:TEACHER_IMAGES]
@@ -140,7 +140,7 @@ def _normalised(image: torch.Tensor) -> torch.Tensor:
 
 
 def _write_new(held: dict[str, torch.Tensor], path: Path, seed: int) -> None:
-    """The student's dataset: of each new digit a few images drawn by the seed, and all test images."""
+    """The student's dataset: a few images of each new digit, drawn with the seed, and all their test images."""
     draw = torch.Generator().manual_seed(seed)
     tensors = {}
     for split in ("train", "test"):
@@ -161,7 +161,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="where teacher and figures are kept")
+    parser.add_argument("--results", type=Path, default=digits.RESULTS, help="folder for the teacher and the results")
     return parser.parse_args()
 
 

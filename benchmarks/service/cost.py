@@ -1,24 +1,24 @@
-"""What the service costs: how soon a job trains, and how much slower it trains than with the bare engine.
+"""The overhead of the service: how soon a job trains, and how much slower it trains than with the bare engine.
 
     python -m benchmarks.service.cost [--sets embedded servers] [--parts starts pairs] [--starts 7] [--pairs 7] [--seconds 60]
 
-Starts a service of each set (SQLite, a folder and a queue of files; Postgres, Redis and an S3 server) with a data folder of
-its own, uploads a LeNet-5 and 2,000 images of 32 × 32, and distils LeNet-5-half by KD at batch 128.
+Starts a service of each kind (SQLite, a folder and a queue of files; Postgres, Redis and an S3 server) with its own data
+folder, uploads a LeNet-5 and 2,000 images of 32 × 32, and distils LeNet-5-half by KD at batch 128.
 
-    starts  short jobs, one after the other, on an idle service: seconds from the sending of `POST /v1/jobs` to each event of
-            the job, by the database's clock, and to when a client that long-polls has seen it. Demands of the medians, as the
-            client sees them: `running` under 2 s, the first training step under 8 s.
-    pairs   the same job file run by the command `python -m worker.distillation` and as a job, in turn, with the same spec,
+    starts  short jobs, one after the other, on an idle service: seconds from sending `POST /v1/jobs` to each event of
+            the job, by the database's clock, and until a client that long-polls has seen it. Requires of the medians, as
+            seen by the client: `running` under 2 s, the first training step under 8 s.
+    pairs   the same job file run with the command `python -m worker.distillation` and as a job, in turn, with the same spec,
             seed and threads; which goes first alternates. *Training* is the phase `distilling` of the engine's report: from
             before the first step until the evaluation, by the engine's own clock. *Whole* is from the start of the command
-            to its exit, and from the sending of the job to the client's sight of `succeeded`; *processor* is what the API and
-            the workers, without engines, used of one meanwhile (Linux). Demands that the median of the paired differences
-            of training, as a share of the bare engine's, is under 3 %.
+            to its exit, and from sending the job until the client sees `succeeded`. *Processor* is the CPU time of the API
+            and the workers, without engines, in that time (Linux). Requires that the median of the paired differences
+            of training, relative to the bare engine's, is under 3 %.
 
 The engine has one thread, so that on two cores the service and its client have the other; nothing is pinned. A client
-long-polls the job meanwhile, as users do. Each row is appended to `results/service_cost.jsonl` as it is measured, and pairs
-of as many `--seconds` that lie there already count: remove the file to begin anew. Writes `results/service_cost.json`. The
-exit code says whether all that was run holds.
+long-polls the job meanwhile, as users do. Each row is appended to `results/service_cost.jsonl` as it is measured. Earlier
+pairs in that file with the same `--seconds` count: remove the file to start over. Writes `results/service_cost.json`. The
+exit code is 0 if all requirements of the parts that ran hold.
 """
 
 import argparse
@@ -48,7 +48,7 @@ MARKS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "training": lambda event: event["type"] == "phase" and (event["data"] or {}).get("phase") == "distilling",
     "first_step": lambda event: event["type"] == "progress",
 }
-"""By what event of a job each mark is known."""
+"""The event of a job that gives each mark."""
 
 
 def main() -> int:
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 class Bench:
-    """A service with the inputs uploaded, and the same job by the bare engine."""
+    """A service with the inputs uploaded, and the same job with the bare engine."""
 
     def __init__(self, name: str, client: Client, supervisor: int, images: Path, teacher: Path, results: Path):
         self.name, self.client, self._supervisor = name, client, supervisor
@@ -85,11 +85,11 @@ class Bench:
         return self.client.jobs.submit(spec | self._ids)
 
     def through_service(self, steps: int) -> dict[str, float]:
-        """Seconds of training and of the whole, and those of the processor that went to the API and the workers."""
-        begun, used = time.monotonic(), sets.processor_seconds(self._supervisor)
+        """Seconds of training and in total, and the CPU seconds of the API and the workers."""
+        started_at, used = time.monotonic(), sets.processor_seconds(self._supervisor)
         job = self.submit(steps)
         self.client.jobs.wait(job["id"])
-        whole = time.monotonic() - begun
+        whole = time.monotonic() - started_at
         with tempfile.TemporaryDirectory() as folder:
             report = self.client.artifacts.download(job["id"], "report.json", Path(folder))
             self.resolved = json.loads(report.read_text())["spec"]
@@ -97,25 +97,25 @@ class Bench:
             return {"training": _training(report), "whole": whole, "processor": used}
 
     def bare(self, steps: int) -> dict[str, float]:
-        """The same of the engine's command, on the spec of a job that the service has run."""
+        """The same for the engine's command, with the spec of a job that the service has run."""
         with tempfile.TemporaryDirectory(dir=self._results) as name:
             folder = Path(name)
             _lay_out(folder, self.resolved, steps, self._images, self._teacher)
-            begun = time.monotonic()
+            started_at = time.monotonic()
             command = [sys.executable, "-P", "-m", "worker.distillation", "job.json"]
             environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
             pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             subprocess.run(command, cwd=folder, env=environment, check=True, **pipes)
-            return {"training": _training(folder / "output" / "report.json"), "whole": time.monotonic() - begun}
+            return {"training": _training(folder / "output" / "report.json"), "whole": time.monotonic() - started_at}
 
     def kept(self) -> list[dict[str, Any]]:
-        """The pairs that were measured on such a service before."""
+        """The pairs measured earlier on this kind of service."""
         path = self._results / "service_cost.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [row for row in rows if row["set"] == self.name and "pair" in row]
 
     def keep(self, row: Mapping[str, Any]) -> None:
-        """Show a row and append it to the file, so that an end before time loses none."""
+        """Print a row and append it to the file, so that no row is lost if the script is stopped."""
         line = json.dumps({"set": self.name, **row})
         print(line, flush=True)
         with (self._results / "service_cost.jsonl").open("a") as file:
@@ -123,7 +123,7 @@ class Bench:
 
 
 def starts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
-    bench.client.jobs.wait(bench.submit(SHORT_STEPS)["id"])  # so that the service is warm
+    bench.client.jobs.wait(bench.submit(SHORT_STEPS)["id"])  # warms the service up
     rows = []
     for _ in range(arguments.starts):
         time.sleep(1.0)
@@ -136,15 +136,15 @@ def starts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _start(bench: Bench) -> dict[str, float]:
-    sent, begun = time.time(), time.monotonic()
+    sent, started_at = time.time(), time.monotonic()
     job = bench.submit(SHORT_STEPS)
-    row = {"accepted_seen": time.monotonic() - begun}
+    row = {"accepted_seen": time.monotonic() - started_at}
     for shown in bench.client.jobs.changes(job["id"]):
         if shown["status"] == "running":
-            row.setdefault("running_seen", time.monotonic() - begun)
+            row.setdefault("running_seen", time.monotonic() - started_at)
         if shown["progress"]:
-            row.setdefault("first_step_seen", time.monotonic() - begun)
-    row["succeeded_seen"] = time.monotonic() - begun
+            row.setdefault("first_step_seen", time.monotonic() - started_at)
+    row["succeeded_seen"] = time.monotonic() - started_at
     events = list(bench.client.jobs.events(job["id"]))
     for mark, known in MARKS.items():
         event = next(event for event in events if known(event))
@@ -173,7 +173,7 @@ def pairs(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     median, used = statistics.median(shares), statistics.median(row["service"]["processor"] for row in rows)
     print(
         f"{bench.name}, {len(rows)} pairs of {steps} steps: training {median:+.2%} ({min(shares):+.2%} to {max(shares):+.2%}),"
-        f" whole {whole:+.2f} s; API and workers used {used:.2f} s of a processor",
+        f" whole {whole:+.2f} s; API and workers used {used:.2f} s of CPU time",
         flush=True,
     )
     found = {"rows": rows, "training_share": median, "whole_seconds": whole, "processor_seconds": used}
@@ -188,7 +188,7 @@ def _training(report: Path) -> float:
 
 
 def _lay_out(folder: Path, spec: Mapping[str, Any], steps: int, images: Path, teacher: Path) -> None:
-    """A job file as the service writes it, but for the sandbox, and its inputs."""
+    """A job file as the service writes it, without the sandbox, and its inputs."""
     from worker.distillation.uploads.inspect_upload import inspect
 
     (folder / "inputs").mkdir()
@@ -207,9 +207,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service.cost", description=__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="+", choices=sets.SETS, default=list(sets.SETS))
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
-    parser.add_argument("--starts", type=int, default=7, help="how many short jobs")
+    parser.add_argument("--starts", type=int, default=7, help="number of short jobs")
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of training by the bare engine, about")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="approximate seconds of training with the bare engine"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 

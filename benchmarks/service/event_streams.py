@@ -1,10 +1,10 @@
-"""Many event streams on one job's metrics while it runs.
+"""Many event streams on one running job.
 
     python -m benchmarks.service.event_streams [--clients 500] [--seconds 30] [--slow 5]
 
-Starts an API with a database of its own, opens the streams, and writes events and figures as a worker does. Demands that
-every client gets every event once and in order and the last figures, also the slow ones, which read nothing until the
-writing is over, and that the API grows by less than 64 MB. Writes `results/event_streams.json`.
+Starts an API with its own database, opens the streams, and writes events and metrics as a worker does. Requires that
+every client gets every event once, in order, and the last metrics, including slow clients, which read nothing until
+everything is written; and that the API grows by less than 64 MB. Writes `results/event_streams.json`.
 """
 
 import argparse
@@ -32,18 +32,18 @@ READY_SECONDS = 60
 
 
 class Listener:
-    """One stream, read as bytes; `seen` are the numbers of its events, `delays` how old each was when it came."""
+    """One stream, read as bytes; `seen` holds the numbers of its events, `delays` the age of each when it arrived."""
 
     def __init__(self, slow: asyncio.Event | None):
         self.seen: list[int] = []
         self.delays: list[float] = []
-        self.figures: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
         self._slow = slow
 
     async def listen(self, url: str, key: str, job: str) -> None:
         address = urlsplit(url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=2**20)
-        # HTTP/1.0, so that the body comes as it is, without chunks
+        # HTTP/1.0, so that the body is not chunked
         head = f"GET /v1/jobs/{job}/events HTTP/1.0\r\nAuthorization: Bearer {key}\r\nAccept: text/event-stream\r\n\r\n"
         writer.write(head.encode())
         status = await reader.readline()
@@ -63,7 +63,7 @@ class Listener:
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:
         if kind == "metrics":
-            self.figures = event["data"]
+            self.metrics = event["data"]
         elif "sent" in (event["data"] or {}):
             self.delays.append(time.time() - event["data"]["sent"])
 
@@ -90,7 +90,7 @@ def _measure(arguments: argparse.Namespace, process: int) -> dict[str, Any]:
     _await_ready(url)
     key = settings().key_file.read_text().strip()
     job = _make_job()
-    for _ in range(20):  # what an API needs for its first requests is not what streams cost
+    for _ in range(20):  # warm up, so that the cost of the first requests is not counted
         _get(f"{url}/v1/jobs/{job}", key)
     before = Usage.of(process, url)
     listeners, open_, written = asyncio.run(_run(arguments, url, key, job, process))
@@ -106,7 +106,7 @@ def _measure(arguments: argparse.Namespace, process: int) -> dict[str, Any]:
         "slow_clients": arguments.slow,
         "events": written,
         "clients_with_every_event_once_in_order": exact,
-        "clients_with_the_last_figures": sum(listener.figures == last for listener in listeners),
+        "clients_with_the_last_metrics": sum(listener.metrics == last for listener in listeners),
         "api_growth_mb": round(growth / 2**20, 1),
         "api_growth_of_open_streams_mb": round((open_.rss - before.rss) / 2**20, 1),
         "api_cpu_share": round((after.cpu - open_.cpu) / (after.at - open_.at), 2),
@@ -150,21 +150,21 @@ def _make_job() -> str:
 
 
 def _write(job: str, seconds: int) -> int:
-    """Write as a worker does, and end the job; returns how many events there are."""
+    """Write as a worker does, and end the job; returns the number of events."""
     from worker.ledger.attempts import AttemptLedger, EventBatch
     from worker.ledger.changes import Note
 
-    ledger, begun = AttemptLedger(job, 1), time.monotonic()
+    ledger, started_at = AttemptLedger(job, 1), time.monotonic()
     for step in range(1, seconds * WRITES_A_SECOND + 1):
         notes = [Note("log", f"line {step}.{at}", data={"sent": time.time()}) for at in range(EVENTS_A_WRITE)]
         ledger.write(EventBatch(notes=notes, metrics={(name, step): 1.0 for name in NAMES}))
-        time.sleep(max(0.0, begun + step / WRITES_A_SECOND - time.monotonic()))
+        time.sleep(max(0.0, started_at + step / WRITES_A_SECOND - time.monotonic()))
     ledger.cancel(None)
     return seconds * WRITES_A_SECOND * EVENTS_A_WRITE + 1
 
 
 class Usage:
-    """What a process uses, and what it has asked of its database."""
+    """Memory and CPU time of a process, and the number of its database statements."""
 
     rss: int
     peak: int
@@ -182,9 +182,9 @@ class Usage:
         )
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         usage.cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        figures = _get(f"{url}/metrics").decode()
+        exposition = _get(f"{url}/metrics").decode()
         usage.queries, usage.streams = (
-            float(re.search(rf"^distillery_{name} ([0-9.e+]+)$", figures, re.MULTILINE)[1])  # type: ignore[index]
+            float(re.search(rf"^distillery_{name} ([0-9.e+]+)$", exposition, re.MULTILINE)[1])  # type: ignore[index]
             for name in ("database_queries_total", "event_streams")
         )
         usage.at = time.monotonic()
@@ -220,7 +220,9 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks.service.event_streams", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--clients", type=int, default=500)
-    parser.add_argument("--slow", type=int, default=5, help="how many of them read nothing until the writing is over")
+    parser.add_argument(
+        "--slow", type=int, default=5, help="number of clients that read nothing until everything is written"
+    )
     parser.add_argument("--seconds", type=int, default=30)
     return parser.parse_args()
 

@@ -3,13 +3,13 @@
     python -m benchmarks.service.million_jobs [--rows 1000000] [--database sqlite|postgres|both] [--times 100]
 
 Fills two databases of each kind, one with a thousand jobs and one with `--rows`, half of them of one key, each job with an
-attempt and an event, and all that have ended but a hundred; then, in a second round, with all of them waiting. In both it
-times what the API and the workers do, in turn, and asks the database how it runs every statement. Demands:
+attempt and an event. In a first round, all jobs but a hundred have ended; in a second round, all are waiting. In both rounds
+it times the actions of the API and the workers, in turn, and asks the database for its plan of every statement. Requirements:
 
     plans    no statement reads a whole table of jobs, attempts, events, metrics or inspections
     growth   the median of each action with a million rows is within 1.3 times that with a thousand
 
-The exit code says whether both hold. Writes `results/million_jobs.json`. Postgres is the one of the tests (`TEST_POSTGRES_URL`).
+The exit code is 0 if both hold. Writes `results/million_jobs.json`. Postgres is the one of the tests (`TEST_POSTGRES_URL`).
 """
 
 import argparse
@@ -64,10 +64,10 @@ def _compare(kind: str, backlog: str, arguments: argparse.Namespace) -> dict[str
             for name in random.Random(turn).sample(sorted(ACTIONS), len(ACTIONS)):
                 for at, place in enumerate((few, many)):
                     times[name][at].append(place.ask("time", name))
-    return {name: _verdict(name, *times[name], plans[name]) for name in ACTIONS}
+    return {name: _report(name, *times[name], plans[name]) for name in ACTIONS}
 
 
-def _verdict(name: str, few: list[float], many: list[float], whole: list[str]) -> dict[str, Any]:
+def _report(name: str, few: list[float], many: list[float], whole: list[str]) -> dict[str, Any]:
     medians = statistics.median(few) * 1000, statistics.median(many) * 1000
     holds = not whole and medians[1] <= GROWTH * medians[0]
     print(
@@ -85,7 +85,7 @@ def _verdict(name: str, few: list[float], many: list[float], whole: list[str]) -
 
 
 class Place:
-    """A process that works on one database, and answers what it is asked."""
+    """A process that works on one database and answers requests."""
 
     def __init__(self, url: str, rows: int, waiting: int):
         self._here, there = multiprocessing.Pipe()
@@ -141,7 +141,7 @@ def _seconds(action: "Callable[[Scene], object]", scene: "Scene") -> float:
 
 
 def fill(rows: int, waiting: int) -> None:
-    """Rows of jobs, the newest `waiting` of them queued and the others ended, half of them the first key's."""
+    """Insert rows of jobs; the newest `waiting` are queued, the others have ended, and half belong to the first key."""
     from models.database import transaction
     from models.records import Attempt, Event, Inspection, Job, Key, Metric
     from models.status import JobStatus
@@ -204,7 +204,7 @@ def _multiply(session: Any, table: Any, rows: int, changed: dict[str, str]) -> N
 
 
 def _text(session: Any, number: str) -> str:
-    """SQL for a number as 32 hexadecimal digits."""
+    """SQL for a number with 32 hexadecimal digits."""
     if session.get_bind().dialect.name == "postgresql":
         return f"lpad(to_hex({number}), 32, '0')"
     return f"printf('%032x', {number})"
@@ -223,13 +223,13 @@ def _analyse() -> None:
 
     from models.database import engine
 
-    vacuum = engine().dialect.name == "postgresql"  # what autovacuum does in a while: index-only scans want it
+    vacuum = engine().dialect.name == "postgresql"  # as autovacuum does after a while; index-only scans need it
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE" if vacuum else "ANALYZE"))
 
 
 class Scene:
-    """A filled database: a worker, and jobs to look at, the same shares of them whatever the number of rows."""
+    """A filled database: a worker, and jobs to read, in the same proportions for any number of rows."""
 
     def __init__(self, rows: int):
         from worker.ledger import presence
@@ -238,7 +238,7 @@ class Scene:
         self.worker = presence.register("distill")
 
     def job(self) -> str:
-        """A job of the first key, anywhere."""
+        """A random job of the first key."""
         return f"job_{2 * self._draw.randint(1, self._rows // 2):032x}"
 
 
@@ -292,7 +292,7 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
 
 
 def whole_tables(action: Callable[[], object]) -> list[str]:
-    """The statements of an action that read one of the big tables from end to end, as the database says."""
+    """The statements of an action whose plan scans one of the big tables completely."""
     from sqlalchemy import event
 
     from models.database import engine

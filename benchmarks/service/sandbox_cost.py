@@ -1,8 +1,8 @@
-"""What the engine's sandbox costs: `python -m benchmarks.service.sandbox_cost [--times 30]`; Linux only.
+"""The cost of the engine's sandbox: `python -m benchmarks.service.sandbox_cost [--times 30]`; Linux only.
 
-    confine   milliseconds, by the clock and of the processor, until a process has locked itself in: once for an engine
+    confine   milliseconds, wall-clock and CPU, until a process has confined itself: once per engine
     call      nanoseconds of a system call that does next to nothing, with the filter and without
-    open      nanoseconds to open and close a file of one's own, with Landlock and without
+    open      nanoseconds to open and close a file in the own folder, with Landlock and without
 
 Each is a median over fresh processes. Writes `results/sandbox_cost.json`.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.mnist.digits import RESULTS
-from worker.distillation.sandbox import confine, linux  # its modules are imported once, by whoever starts engines
+from worker.distillation.sandbox import confine, linux  # the process that starts engines imports its modules once
 
 CALLS = 20_000
 
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def in_a_child(work: Callable[[Path], dict[str, float]]) -> dict[str, float]:
-    """What it measures in a process of its own, which ends then."""
+    """The result of a measurement in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = os.pipe()
         if (child := os.fork()) == 0:
@@ -59,7 +59,7 @@ def in_a_child(work: Callable[[Path], dict[str, float]]) -> dict[str, float]:
 
 
 def measure(folder: Path, ranks: int) -> dict[str, float]:
-    """Confine this process, unless there are no ranks, and measure."""
+    """Confine this process, unless `ranks` is 0, and measure."""
     clock, processor = time.perf_counter(), time.process_time()
     if ranks:
         assert confine(folder, ranks, gpu=False).filesystem != "open"
@@ -75,11 +75,11 @@ def measure(folder: Path, ranks: int) -> dict[str, float]:
 
 
 def nanoseconds(call: Callable[[], object]) -> float:
-    """Of the processor, for one call."""
-    begun = time.process_time_ns()
+    """CPU nanoseconds of one call."""
+    started_at = time.process_time_ns()
     for _ in range(CALLS):
         call()
-    return (time.process_time_ns() - begun) / CALLS
+    return (time.process_time_ns() - started_at) / CALLS
 
 
 if __name__ == "__main__":

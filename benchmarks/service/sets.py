@@ -1,4 +1,4 @@
-"""Whole services to measure: the embedded set, and Postgres, Redis and S3, with what a small job reads."""
+"""Whole services to measure: embedded, or with Postgres, Redis and S3; and the inputs of a small job."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ IMAGES = 2000
 
 @contextmanager
 def running(name: str, folder: Path, threads: int) -> Iterator[tuple[Client, int]]:
-    """A service of this kind with a data folder of its own, until the block ends; its supervisor's process id."""
+    """A service of this kind with its own data folder, until the block ends; yields its supervisor's process id."""
     data = Path(tempfile.mkdtemp(prefix=f"service-{name}-", dir=folder))
     with ExitStack() as stack:
         variables = _servers(stack) if name == "servers" else {}
@@ -52,7 +52,7 @@ def _servers(stack: ExitStack) -> dict[str, str]:
 
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
-    """A dataset of ten classes that can be told apart, as an upload, and a teacher that has learnt it."""
+    """An upload with a dataset of ten separable classes, and a teacher trained on it."""
     draw = np.random.default_rng(7)
     label = np.arange(IMAGES) % 10
     image = draw.integers(0, 120, (IMAGES, 32, 32), dtype=np.uint8)
@@ -72,7 +72,7 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
 
 
 def processor_seconds(supervisor: int) -> float:
-    """What the API and the workers have used so far, engines and servers left out."""
+    """CPU seconds of the API and the workers so far, without engines and servers."""
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
     ticks = 0
     for process in [supervisor, *children]:

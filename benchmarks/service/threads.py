@@ -1,9 +1,9 @@
-"""What waiting threads cost: training steps with OpenMP's threads spinning or sleeping, alone and beside a busy process.
+"""The cost of waiting threads: training steps with OpenMP threads that spin or sleep, alone and next to a busy process.
 
     python -m benchmarks.service.threads
 
-LeNet-5, batch 128, as many threads as cores. The variants run in turn, several times over; medians and their ratio are
-printed and written to `results/threads.json`.
+LeNet-5, batch 128, as many threads as cores. The variants run in turn, several times. Prints medians and their ratio, and
+writes them to `results/threads.json`.
 """
 
 import json
@@ -36,7 +36,7 @@ print((time.perf_counter() - began) / {STEPS} * 1000)
 
 
 def main() -> int:
-    results = {name: measure(busy) for name, busy in (("alone", False), ("beside a busy process", True))}
+    results = {name: measure(busy) for name, busy in (("alone", False), ("next to a busy process", True))}
     for name, row in results.items():
         print(f"{name}: {row}")
     digits.RESULTS.mkdir(exist_ok=True)
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def measure(busy: bool) -> dict[str, float]:
-    """Median milliseconds a step by policy, and spinning over sleeping."""
+    """Median milliseconds per step by policy, and the ratio of spinning to sleeping."""
     times: dict[str, list[float]] = {policy: [] for policy in POLICIES}
     with ExitStack() as stack:
         if busy:

@@ -1,17 +1,17 @@
-"""Two gigabytes up and down through the API, beside a plain copy of the same file.
+"""Uploading and downloading 2 GiB through the API, compared with a plain copy of the same file.
 
     python -m benchmarks.service.transfer [--bytes 2147483648] [--pairs 5] [--storage folder|s3]
 
-Starts an API alone, uploads with `curl -T` and downloads with `curl -o`, each time beside a plain copy: for a folder the same
-client from file to file on the same disk (`curl -o TO file://FROM`), for a bucket one streamed PUT or GET straight at the S3
-server (SeaweedFS, packaged). Both sides end with a `sync` of the disk, so that what is compared is on it. For a folder `cp`,
-whose bytes never leave the kernel, is timed too, as the most that the disk gives. Demands:
+Starts an API alone, uploads with `curl -T` and downloads with `curl -o`, each time next to a plain copy: for a folder the same
+client from file to file on the same disk (`curl -o TO file://FROM`), for a bucket one streamed PUT or GET straight to the S3
+server (SeaweedFS, packaged). Both sides end with a `sync`, so that all bytes are on the disk. For a folder, `cp`,
+whose bytes never leave the kernel, is timed too, as the upper bound of the disk. Requirements:
 
     memory   the API's resident memory grows by less than 64 MB
     once     the API process writes the bytes once (its own count of bytes written, folder only)
     speed    the median ratio of the API's MB/s to the plain copy's is at least 0.6, both ways
 
-The exit code says whether all of it holds. Writes `results/transfer_STORAGE.json`.
+The exit code is 0 if all of these hold. Writes `results/transfer_STORAGE.json`.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def _measure(
 ) -> dict[str, Any]:
     client = Client(f"http://127.0.0.1:{os.environ['DISTILL_PORT']}", (folder / "data" / "key").read_text().strip())
     copies = _S3Copies(file) if arguments.storage == "s3" else _DiskCopies(file, folder)
-    _upload(client, file)  # what is loaded at the first request is not counted as growth
+    _upload(client, file)  # warm up: what the first request loads is not growth
     before = _status(process.pid, "VmRSS")
     up, down, written, kernel = [], [], [], []
     with Watched(process.pid) as watched:
@@ -110,7 +110,7 @@ def _measure(
 
 
 def _both(pair: int, plain: Callable[[], Any], ours: Callable[[], Any]) -> list[tuple[float, Any]]:
-    """Time both, the one first and then the other in turn; gives seconds and result of each."""
+    """Time both, in alternating order; returns seconds and result of each."""
     order = [plain, ours] if pair % 2 == 0 else [ours, plain]
     timed = {action: _timed(action) for action in order}
     return [timed[plain], timed[ours]]
@@ -142,9 +142,9 @@ def _curl(*options: str) -> None:
 
 
 def _as_artifact(made: dict[str, Any], file: Path) -> str:
-    """Show an upload's bytes as the artifact of a job, which is what is downloaded; gives its link.
+    """Register an upload's bytes as an artifact of a job, which is then downloaded; returns its link.
 
-    A job that really makes two gigabytes would measure the job.
+    Running a job that produces 2 GiB would measure the job.
     """
     from models.database import transaction
     from models.records import Artifact, Job, Teacher
@@ -162,7 +162,7 @@ def _as_artifact(made: dict[str, Any], file: Path) -> str:
 
 
 class _DiskCopies:
-    """The client from file to file, and away with the copy before the next one."""
+    """`curl` from file to file; each copy is deleted before the next."""
 
     def __init__(self, file: Path, folder: Path):
         self._file, self._copy = file, folder / "copy"
@@ -204,7 +204,7 @@ class _S3Copies:
 
 
 class Watched:
-    """The most memory that a process held, looked at twenty times a second."""
+    """The peak memory of a process, sampled twenty times a second."""
 
     def __init__(self, pid: int):
         self._pid, self._over, self.most = pid, threading.Event(), 0
@@ -230,7 +230,7 @@ def _status(pid: int, field: str) -> int:
 
 
 def _written(pid: int) -> int:
-    """Bytes that a process has handed to files, sockets left out by the kernel's count of pages made dirty."""
+    """Bytes that a process has written to files; the kernel's count of dirtied pages excludes sockets."""
     lines = Path(f"/proc/{pid}/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes:"))
 
@@ -248,9 +248,9 @@ def _same(one: Path, other: Path) -> None:
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     if digests[0] != digests[1]:
-        raise RuntimeError("what came down is not what went up")
+        raise RuntimeError("the downloaded file differs from the uploaded one")
     other.unlink()
-    shutil.rmtree(other.parent / "data" / "blobs" / "uploads", ignore_errors=True)  # or they fill the disk
+    shutil.rmtree(other.parent / "data" / "blobs" / "uploads", ignore_errors=True)  # otherwise they fill the disk
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The demo: a teacher of handwritten digits, distilled with its data and without, through the service. Run by `make demo`.
 
-It talks to the service as any user does: over HTTP, with the client of this repository. `KEEP=1` leaves the service up.
+It uses the service as any user does: over HTTP, with this repository's client. `KEEP=1` leaves the service running.
 """
 
 import os
@@ -48,13 +48,13 @@ console = Console()
 
 
 def main() -> None:
-    """Train a teacher, upload it, distil it twice, and show what came out."""
+    """Train a teacher, upload it, distil it twice, and print the results."""
     Path(".distillery").mkdir(exist_ok=True)
     folder, keep = Path(tempfile.mkdtemp(prefix="demo-", dir=".distillery")), bool(os.environ.get("KEEP"))
     data = digits()
     files = make_teacher(data, folder)
     with service(folder / "service", keep) as process, Client(data=folder / "service") as client:
-        console.print(f"The service is up at {client.url}; its log is {folder / 'service' / 'service.log'}.")
+        console.print(f"The service is running at {client.url}; its log is {folder / 'service' / 'service.log'}.")
         teacher, dataset = upload(client, data, files)
         jobs = {
             "with data": distil(client, WITH_DATA | {"teacher": teacher["id"], "dataset": dataset["id"]}),
@@ -64,12 +64,12 @@ def main() -> None:
         report(data, files, folders)
         show_curl(client, teacher["id"], jobs["without data"]["id"], folder)
         if keep:
-            console.print(f"\nThe service stays up at {client.url}; [bold]kill {process}[/] ends it.")
+            console.print(f"\nThe service is still running at {client.url}. To stop it: [bold]kill {process}[/].")
 
 
 def make_teacher(data: Digits, folder: Path) -> Path:
-    """Train the teacher and write `teacher.safetensors`, `teacher.onnx` and `digits.npz`; the folder that holds them."""
-    torch.set_num_threads(1)  # so small a network gains nothing from more
+    """Train the teacher and write `teacher.safetensors`, `teacher.onnx` and `digits.npz`; returns their folder."""
+    torch.set_num_threads(1)  # more threads do not speed up such a small network
     reads = contract(data)
     with console.status("Training a LeNet-5 on 1,437 handwritten digits …"):
         network = train(data, reads)
@@ -79,7 +79,7 @@ def make_teacher(data: Digits, folder: Path) -> Path:
 
 
 def upload(client: Client, data: Digits, files: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Send the teacher and the dataset; both records once their inspection has found them good."""
+    """Upload the teacher and the dataset; returns both records once they are ready."""
     with transfer(console, "teacher.safetensors") as moved:
         spec = {"network": "lenet5", "classes": 10, "class_names": NAMES, "input": asdict(contract(data))}
         teacher = client.teachers.send(files / "teacher.safetensors", moved, **spec)
@@ -102,7 +102,7 @@ def distil(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def download(client: Client, job: str, folder: Path) -> Path:
-    """Fetch all that a job made, and its pictures, into a folder."""
+    """Download a job's artifacts and previews into a folder."""
     folder.mkdir()
     for artifact in client.artifacts.list(job):
         client.artifacts.download(job, artifact["name"], folder)
@@ -112,40 +112,40 @@ def download(client: Client, job: str, folder: Path) -> Path:
 
 
 def report(data: Digits, files: Path, folders: dict[str, Path]) -> None:
-    """Run the three ONNX files on the held-out digits, and print what they are worth."""
+    """Run the three ONNX files on the test digits, and print a table of their metrics."""
     images = normalised(data.x_test, contract(data)).numpy()
     taught = predictions(files / "teacher.onnx", images)
     stems = {"teacher": files / "teacher"} | {name: folder / "student" for name, folder in folders.items()}
-    table = Table(title=f"{len(images)} held-out digits, ONNX files on one thread")
-    for heading in ("", "accuracy", "agreement", "parameters", "bytes", "ms an image"):
+    table = Table(title=f"{len(images)} test digits, ONNX files on one thread")
+    for heading in ("", "accuracy", "agreement", "parameters", "bytes", "ms per image"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, stem in stems.items():
-        figures = measure(stem.with_suffix(".onnx"), stem.with_suffix(".safetensors"), images, data.y_test, taught)
-        table.add_row(name, *cells(figures))
+        measured = measure(stem.with_suffix(".onnx"), stem.with_suffix(".safetensors"), images, data.y_test, taught)
+        table.add_row(name, *cells(measured))
     console.print()
     console.print(table)
     for name, folder in folders.items():
-        pictures = sorted(folder.glob("*.png"))
-        made = f", and pictures of what it was taught with, the last is {pictures[-1]}" if pictures else ""
-        console.print(f"The student {name} lies in {folder}{made}.", soft_wrap=True, highlight=False)
+        previews = sorted(folder.glob("*.png"))
+        images_made = f" The last image that it was trained on: {previews[-1]}." if previews else ""
+        console.print(f"The student {name} is in {folder}.{images_made}", soft_wrap=True, highlight=False)
 
 
-def cells(figures: Measured) -> tuple[str, ...]:
-    """A row of the table."""
+def cells(measured: Measured) -> tuple[str, ...]:
+    """Cells of a row of the table."""
     return (
-        f"{figures.accuracy:.1%}",
-        f"{figures.agreement:.1%}",
-        f"{figures.parameters:,}",
-        f"{figures.bytes:,}",
-        f"{figures.latency_ms:.3f}",
+        f"{measured.accuracy:.1%}",
+        f"{measured.agreement:.1%}",
+        f"{measured.parameters:,}",
+        f"{measured.bytes:,}",
+        f"{measured.latency_ms:.3f}",
     )
 
 
 def show_curl(client: Client, teacher: str, job: str, folder: Path) -> None:
-    """The same by hand, against this very service while it is up (`make demo KEEP=1`)."""
+    """Print the same calls for curl, for this service while it is running (`make demo KEEP=1`)."""
     body = f'{{"teacher": "{teacher}", "student": {{"network": "lenet5_half"}}, "training": {{"steps": 1200}}}}'
     lines = f"""
-The same by hand (with KEEP=1 the service is still there):
+The same with curl (while the service is running, with KEEP=1):
 
   URL={client.url}/v1 KEY=$(cat {folder}/service/key)
   curl -H "Authorization: Bearer $KEY" $URL/jobs -H 'Content-Type: application/json' -d '{body}'
@@ -155,5 +155,5 @@ The same by hand (with KEEP=1 the service is still there):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the service is stopped too
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # stops the service too
     main()

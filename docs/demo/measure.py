@@ -1,4 +1,4 @@
-"""What the demo's table says of a network: measured on its ONNX file, on digits that no training has seen."""
+"""Metrics in the demo's table: measured on a network's ONNX file, with digits that were not used for training."""
 
 import time
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def predictions(onnx: Path, images: np.ndarray) -> np.ndarray:
 
 
 def measure(onnx: Path, weights: Path, images: np.ndarray, labels: np.ndarray, teacher: np.ndarray) -> Measured:
-    """Measure a network; `teacher` (N,) are the teacher's predictions for the same images."""
+    """Measure a network; `teacher` (N,) holds the teacher's predictions for the same images."""
     predicted = predictions(onnx, images)
     return Measured(
         accuracy=float((predicted == labels).mean()),
@@ -43,17 +43,17 @@ def measure(onnx: Path, weights: Path, images: np.ndarray, labels: np.ndarray, t
 
 def _parameters(weights: Path) -> int:
     with safe_open(weights, "numpy") as file:
-        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118 - no mapping
+        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118 - not a mapping
 
 
 def _latency_ms(onnx: Path, image: np.ndarray) -> float:
-    """The median over many runs."""
+    """The median over `LATENCY_RUNS` runs."""
     session = _session(onnx)
     name, seconds = session.get_inputs()[0].name, []
     for _ in range(LATENCY_RUNS):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         session.run(None, {name: image})
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return 1000 * float(np.median(seconds))
 
 

@@ -1,4 +1,4 @@
-"""An embedded service for as long as a block runs: what `make up` starts, on a free port, with a data folder of its own."""
+"""An embedded service for the length of a `with` block: what `make up` starts, on a free port, with its own data folder."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ STOP_SECONDS = 30
 
 @contextmanager
 def service(data: Path, keep: bool = False, variables: Mapping[str, str] | None = None) -> Iterator[int]:
-    """Start the service, wait until it serves, and stop it at the end unless it is to be kept; yields its process id.
+    """Start the service, wait until it serves, and stop it at the end unless `keep`; yields its process id.
 
-    `variables` (`DISTILL_…`) replace those of the embedded set.
+    `variables` (`DISTILL_…`) override the embedded defaults.
 
     Raises:
         RuntimeError: it did not start; the message ends with its log.
@@ -46,7 +46,7 @@ def _start(data: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
             | os.environ
             | embedded
             | chosen
-            | dict(variables),  # small networks gain little from more
+            | dict(variables),  # more threads speed up small networks little
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

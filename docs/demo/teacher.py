@@ -1,4 +1,4 @@
-"""The demo's teacher: a LeNet-5 that has seen scikit-learn's handwritten digits.
+"""The demo's teacher: a LeNet-5 trained on scikit-learn's handwritten digits.
 
 `python -m docs.demo.teacher FOLDER` writes `teacher.safetensors` and `digits.npz` there.
 """
@@ -20,7 +20,7 @@ from worker.distillation.contract import InputContract
 
 SIDE = 32
 MARGIN = 6
-"""Black pixels on each side, as LeNet-5's digits had: 20x20 in the middle of 32x32."""
+"""Black pixels on each side, as in LeNet-5's data: 20x20 in the middle of 32x32."""
 EPOCHS = 30
 BATCH = 64
 SEED = 0
@@ -28,7 +28,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Digits:
-    """Images (N, 32, 32) uint8 and labels (N,) int64; the held-out fifth is seen by no training."""
+    """Images (N, 32, 32) uint8 and labels (N,) int64; the held-out fifth (`x_test`, `y_test`) is not used for training."""
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -37,7 +37,7 @@ class Digits:
 
 
 def digits() -> Digits:
-    """1,797 digits that 43 people wrote (Alpaydin and Kaynak, UCI 1998), enlarged from 8x8 pixels, split by a fixed seed."""
+    """1,797 digits written by 43 people (Alpaydin and Kaynak, UCI 1998), enlarged from 8x8 pixels, split by a fixed seed."""
     images, labels = load_digits(return_X_y=True)
     small = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
     large = np.stack([np.pad(_enlarged(one), MARGIN) for one in small])
@@ -51,7 +51,7 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
 
 
 def contract(data: Digits) -> InputContract:
-    """What the teacher reads: one channel, normalised by the training images' own mean and deviation."""
+    """The teacher's input contract: one channel, normalised by the mean and standard deviation of the training images."""
     pixels = data.x_train / 255
     return InputContract(1, SIDE, SIDE, (round(float(pixels.mean()), 4),), (round(float(pixels.std()), 4),))
 
@@ -62,7 +62,7 @@ def normalised(images: np.ndarray, reads: InputContract) -> Tensor:
 
 
 def train(data: Digits, reads: InputContract) -> nn.Module:
-    """A LeNet-5 after 30 epochs of cross-entropy, each image moved by up to two pixels."""
+    """A LeNet-5 after 30 epochs of cross-entropy, each batch shifted by up to two pixels."""
     torch.manual_seed(SEED)
     network = networks.build("lenet5", 10, reads)
     image, label = normalised(data.x_train, reads), torch.from_numpy(data.y_train)

@@ -1,7 +1,6 @@
-"""Makes the passwords of a deployment with docker-compose.yml: `python docs/deploy/make_secrets.py`, once.
+"""Creates the passwords for a deployment with docker-compose.yml: `python docs/deploy/make_secrets.py`, once.
 
-Writes into `.secrets` (readable by its owner alone, and never part of an image or a commit) and changes nothing that is
-there already.
+Writes into `.secrets` (readable by its owner only, and never part of an image or a commit). Existing files are not changed.
 """
 
 import json
@@ -14,7 +13,7 @@ BUCKET = "distillery"
 
 
 def make(folder: Path) -> None:
-    """Write the database's password, the object store's keys, and the settings that hold them both."""
+    """Write the database's password, the object store's keys, and the settings with both."""
     folder.mkdir(mode=0o700)
     password, access, secret = secrets.token_urlsafe(24), secrets.token_hex(10), secrets.token_urlsafe(30)
     settings = {
@@ -37,10 +36,12 @@ def make(folder: Path) -> None:
     }
     for name, content in files.items():
         (folder / name).write_text(content)
-        (folder / name).chmod(0o644)  # a container reads it as another user; the folder keeps others out
+        (folder / name).chmod(0o644)  # containers read it as another user; the folder's mode excludes other users
 
 
 if __name__ == "__main__":
     if FOLDER.exists():
-        sys.exit(f"{FOLDER} is there already; delete it to make new passwords, which the old data will not open with")
+        sys.exit(
+            f"{FOLDER} exists already. To create new passwords, delete it; data of the old deployment cannot be opened with new passwords"
+        )
     make(FOLDER)

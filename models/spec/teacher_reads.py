@@ -1,6 +1,6 @@
 """What cannot work in a job whose teacher reads another picture of each sample than the student.
 
-See docs/decisions/two-pictures.md.
+See docs/decisions/two-images.md.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

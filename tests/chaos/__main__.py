@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --seed N --set production --jobs 200`: break a service on purpose, and see what it loses."""
+"""`python -m tests.chaos --seed N --set production --jobs 200`: break a service on purpose, and check its guarantees."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ JOBS = {"production": 200, "embedded": 100}
 
 
 def main() -> int:
-    """Run campaigns; the exit code is 0 if every promise was kept."""
+    """Run campaigns; the exit code is 0 if every guarantee held."""
     arguments = _arguments()
     become_subreaper()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -27,23 +27,29 @@ def main() -> int:
     for report in reports:
         for rule, sentences in report["broken"].items():
             print(f"\n{report['set']}: {rule}", *(f"  {sentence}" for sentence in sentences[:20]), sep="\n")
-    return 0 if all(report["verdict"] == "kept" for report in reports) else 1
+    return 0 if all(report["guarantees"] == "kept" for report in reports) else 1
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="of faults and jobs; the same seed gives the same plan")
-    parser.add_argument("--set", action="append", choices=sorted(SETS), help="may be repeated; both if left out")
-    parser.add_argument("--jobs", type=int, help="200 on the production set and 100 on the embedded one if left out")
-    parser.add_argument("--distill", type=int, default=3, help="workers that distil")
-    parser.add_argument("--inspect", type=int, default=1, help="workers that inspect")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of faults and jobs; the same seed gives the same plan"
+    )
+    parser.add_argument("--set", action="append", choices=sorted(SETS), help="may be repeated; default: both")
+    parser.add_argument(
+        "--jobs", type=int, help="number of jobs; default: 200 on the production set, 100 on the embedded one"
+    )
+    parser.add_argument("--distill", type=int, default=3, help="number of workers that distil")
+    parser.add_argument("--inspect", type=int, default=1, help="number of workers that inspect")
     parser.add_argument("--gap", type=float, default=4.0, help="mean seconds between two faults")
-    parser.add_argument("--faults", type=int, help="so many at most; until all jobs have ended if left out")
-    parser.add_argument("--minutes", type=float, default=8, help="so long at most are there faults in each set")
-    parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="may be repeated; all if left out")
-    parser.add_argument("--hasty", action="store_true", help="do not wait for what is cleared long after a job's end")
-    parser.add_argument("--out", type=Path, default=Path(".chaos"), help="folder of the reports and histories")
-    parser.add_argument("--keep", action="store_true", help="keep logs, data and all")
+    parser.add_argument("--faults", type=int, help="maximum number of faults; default: until all jobs have ended")
+    parser.add_argument("--minutes", type=float, default=8, help="maximum seconds with faults in each set")
+    parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="may be repeated; default: all")
+    parser.add_argument(
+        "--hasty", action="store_true", help="do not wait for data that is removed long after a job's end"
+    )
+    parser.add_argument("--out", type=Path, default=Path(".chaos"), help="folder for reports and histories")
+    parser.add_argument("--keep", action="store_true", help="keep logs and data")
     return parser.parse_args()
 
 
@@ -58,13 +64,13 @@ def _run(name: str, arguments: argparse.Namespace, twins: dict[str, str]) -> dic
     wanted_later = True
     try:
         report = Campaign(SETS[name](folder), arguments.seed, size, twins).run()
-        wanted_later = report["verdict"] != "kept"
+        wanted_later = report["guarantees"] != "kept"
         (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
         return report
     finally:
         shutil.copyfile(folder / "history.jsonl", arguments.out / f"{name}-history.jsonl")
         if wanted_later or arguments.keep:
-            print(f"everything of it lies in {folder}", file=sys.stderr)
+            print(f"logs and data are in {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
 

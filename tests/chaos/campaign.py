@@ -1,4 +1,4 @@
-"""One campaign: a whole service on one set of parts, users, faults from a seed, and the verdict."""
+"""One campaign: a whole service on one set of parts, its users, faults from a seed, and the result."""
 
 import math
 import random
@@ -30,15 +30,15 @@ from tests.servers import _free_ports
 START_SECONDS = 120.0
 DRAIN_SECONDS = 30.0
 SETTLE_SECONDS = 180.0
-"""After the last fault, all jobs must have ended in so long."""
+"""Seconds after the last fault within which all jobs must end."""
 SWEEP_SECONDS = 120.0
-"""And the sweeps must have cleared everything in so long again."""
+"""Further seconds within which the sweeps must remove everything."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of it: jobs, workers that distil, workers that inspect, the mean seconds between two faults, how many
-    faults at most and for how long, and which jobs. A `hasty` campaign does not wait for what is cleared ten leases after a job's end."""
+    """The size of a campaign: jobs, workers that distil, workers that inspect, mean seconds between two faults, maximum number
+    and duration of faults, and variants of jobs. A `hasty` campaign does not wait for data that is removed ten leases after a job's end."""
 
     jobs: int
     distill: int = 3
@@ -52,8 +52,8 @@ class Size:
 
 
 class Campaign:
-    """Carries out one campaign on its parts, and tells of it in a report. `twins` are the students of undisturbed runs
-    by variant; those that are missing are made and added."""
+    """Runs one campaign on its parts, and reports on it. `twins` holds the students of undisturbed runs
+    by variant; missing ones are made and added."""
 
     def __init__(self, parts: Parts, seed: int, size: Size, twins: dict[str, str]):
         self.parts, self.seed, self.size, self._twins = parts, seed, size, twins
@@ -61,8 +61,8 @@ class Campaign:
         self._orders = orders(random.Random(f"orders {seed}"), size.jobs, size.variants)
 
     def run(self) -> dict[str, Any]:
-        """The report; its `verdict` is `kept` or `broken`."""
-        begun = time.monotonic()
+        """Run the campaign; returns the report, whose `guarantees` is `kept` or `broken`."""
+        started_at = time.monotonic()
         with ExitStack() as stack:
             stack.callback(self.history.close)
             parts = stack.enter_context(self.parts)
@@ -75,11 +75,11 @@ class Campaign:
             users = Users(self._url, (parts.data("api") / "key").read_text().strip(), inputs, self.history)
             stack.callback(users.close)
             done = self._disturb(users, fleet)
-            broken = self._judge(users, fleet)
+            broken = self._broken_rules(users, fleet)
             fleet.end()
-            broken |= self._look_around([*servers, *parts.pids])
-            broken |= {"the_harness_saw": self.history.violations} if self.history.violations else {}
-            return self._report(done, users, broken, time.monotonic() - begun)
+            broken |= self._leftovers([*servers, *parts.pids])
+            broken |= {"seen_during_the_campaign": self.history.violations} if self.history.violations else {}
+            return self._report(done, users, broken, time.monotonic() - started_at)
 
     @property
     def _url(self) -> str:
@@ -88,7 +88,7 @@ class Campaign:
     @contextmanager
     def _fleet(self) -> Iterator[Fleet]:
         [self._port] = _free_ports(1)
-        fleet = Fleet(self.history, DRAIN_SECONDS, self.parts.database_was_away_since)
+        fleet = Fleet(self.history, DRAIN_SECONDS, self.parts.database_was_unavailable_since)
         try:
             self._migrate()
             fleet.add(api := self.parts.member("api", self._port))
@@ -106,7 +106,7 @@ class Campaign:
                 fleet.end()
 
     def _migrate(self) -> None:
-        """What an operator does once for every version."""
+        """Migrate the database, as an operator does once for every version."""
         member = Member(
             "migrate", ("-m", "models.migrate"), self.parts.environment("api", 0), self.parts.folder / "log"
         )
@@ -116,7 +116,7 @@ class Campaign:
             raise RuntimeError(f"the database cannot be migrated: {member.last_words()}")
 
     def _disturb(self, users: Users, fleet: Fleet) -> Counter[str]:
-        """Jobs and faults, then no more faults, then no more open jobs."""
+        """Submit jobs and inject faults, stop the faults, and wait until no job is open."""
         inputs = users.inputs()
         eventually(lambda: users.ready({kind: inputs[kind] for kind in inputs}), "the inputs are inspected")
         self._twins |= self._undisturbed(users, inputs)
@@ -138,7 +138,7 @@ class Campaign:
         return faults.done
 
     def _await_most(self, submitting: threading.Thread, users: Users, faults: Faults) -> None:
-        """Until all is submitted and all but the last few jobs have ended; or until all faults or their time are over."""
+        """Wait until all jobs are submitted and nearly all have ended, or until the faults or their time are used up."""
         over = time.monotonic() + self.size.fault_seconds
         while submitting.is_alive() or users.count_open() > self.size.distill:
             if time.monotonic() > over or (faults.spent and not submitting.is_alive()):
@@ -167,9 +167,9 @@ class Campaign:
             time.time() - 11 * float(QUICK["lease_seconds"]) if self.size.hasty else math.inf,
         )  # fmt: skip
 
-    def _judge(self, users: Users, fleet: Fleet) -> dict[str, list[str]]:
-        """What is broken. The sweeps get their time; if it is not enough, every worker gets a new life, which begins
-        with a look through all of storage."""
+    def _broken_rules(self, users: Users, fleet: Fleet) -> dict[str, list[str]]:
+        """The broken rules. The sweeps get their time first; if that is not enough, every worker is restarted, since a worker
+        scans all of storage at startup."""
         broken = checker.broken(self._world(users), checker.RULES)
         grace_seconds = float(QUICK["keep_orphans_hours"]) * 3600 + 10 * float(QUICK["lease_seconds"]) + 5
         if not self._clears(users, grace_seconds):
@@ -186,12 +186,12 @@ class Campaign:
             time.sleep(2)
         return True
 
-    def _look_around(self, spared: list[int]) -> dict[str, list[str]]:
-        """What is left on this machine: processes, folders of attempts, half-written blobs."""
-        found = [f"a process is left: {process}" for process in left_over(spared)]
+    def _leftovers(self, spared: list[int]) -> dict[str, list[str]]:
+        """Leftovers on this machine: processes, folders of attempts, half-written blobs."""
+        found = [f"a process is left over: {process}" for process in left_over(spared)]
         for work in self.parts.folder.rglob("work"):
-            found += [f"a folder of an attempt is left: {path}" for path in work.glob("*/*")]
-        found += [f"a half-written blob is left: {path}" for path in self._half_written()]
+            found += [f"a folder of an attempt is left over: {path}" for path in work.glob("*/*")]
+        found += [f"a half-written blob is left over: {path}" for path in self._half_written()]
         return {"nothing_is_left": found} if found else {}
 
     def _half_written(self) -> list[Path]:
@@ -209,7 +209,7 @@ class Campaign:
         return {
             "set": self.parts.name,
             "seed": self.seed,
-            "verdict": "broken" if broken else "kept",
+            "guarantees": "broken" if broken else "kept",
             "seconds": round(seconds),
             "jobs": dict(Counter(row.status for row in rows)),
             "posts": users.posts,
@@ -235,7 +235,7 @@ class Campaign:
 
 
 def _others() -> list[int]:
-    """Processes below this one that were there before the service: S3 among them."""
+    """Descendants of this process that were started before the service, such as S3."""
     import psutil
 
     return [process.pid for process in psutil.Process().children(recursive=True)]

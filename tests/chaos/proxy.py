@@ -1,20 +1,20 @@
-"""A TCP proxy that can refuse connections, fall silent, or be slow."""
+"""A TCP proxy that can refuse connections, hang, or be slow."""
 
 import asyncio
 import threading
 from collections.abc import Coroutine
 from typing import Any, Literal
 
-Mood = Literal["open", "refusing", "silent", "slow"]
+Mode = Literal["open", "refusing", "silent", "slow"]
 LATENCY_SECONDS = 0.2
 CHUNK_BYTES = 1 << 16
 
 
 class Proxy:
-    """Passes bytes between `port`, its own, and a server. `set` changes its mood for old and new connections."""
+    """Forwards bytes between its own `port` and a server. `set` changes the mode for old and new connections."""
 
     def __init__(self, host: str, port: int):
-        self._target, self._mood = (host, port), "open"
+        self._target, self._mode = (host, port), "open"
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._open = asyncio.Event()
@@ -34,20 +34,20 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    def set(self, mood: Mood) -> None:
-        """Be in this mood; returns when it is so."""
-        self._do(self._change(mood))
+    def set(self, mode: Mode) -> None:
+        """Switch to this mode; returns when it is in effect."""
+        self._do(self._change(mode))
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    async def _change(self, mood: Mood) -> None:
-        self._mood = mood
-        if mood == "silent":
+    async def _change(self, mode: Mode) -> None:
+        self._mode = mode
+        if mode == "silent":
             self._open.clear()
         else:
             self._open.set()
-        if mood == "refusing":
+        if mode == "refusing":
             if self._server is not None:
                 self._server.close()
                 self._server = None
@@ -82,7 +82,7 @@ class Proxy:
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(CHUNK_BYTES):
             await self._open.wait()
-            if self._mood == "slow":
+            if self._mode == "slow":
                 await asyncio.sleep(LATENCY_SECONDS)
             sink.write(data)
             await sink.drain()

@@ -9,29 +9,29 @@ from typing import Any
 
 BEGIN, END = "<!-- chaos: python -m tests.chaos.report -->", "<!-- end of chaos -->"
 LINES = (
-    ("verdict", "promises"),
+    ("guarantees", "guarantees"),
     ("seed", "seed"),
-    ("seconds", "seconds in all"),
+    ("seconds", "total seconds"),
     ("jobs", "jobs"),
-    ("posts", "POSTs that asked for them"),
+    ("posts", "POSTs sent for them"),
     ("faults", "faults"),
     ("attempts", "attempts by outcome"),
-    ("leases_taken_back", "leases taken back"),
+    ("leases_taken_back", "expired leases taken back"),
     ("resumes", "runs resumed from a checkpoint"),
-    ("longest_drain_seconds", "longest seconds from SIGTERM to a worker's end"),
-    ("most_attempts_of_a_job", "most attempts of one job"),
-    ("longest_seconds_to_final", "longest seconds from POST to final"),
+    ("longest_drain_seconds", "maximum seconds from SIGTERM to a worker's end"),
+    ("most_attempts_of_a_job", "maximum attempts of one job"),
+    ("longest_seconds_to_final", "maximum seconds from POST to a final state"),
     ("poison", "failed as poison"),
-    ("cancels_that_came_too_late", "cancels that met a finished engine"),
+    ("cancels_that_came_too_late", "cancels after the engine had finished"),
     ("students_compared", "students bit-equal to an undisturbed run"),
 )
 
 
 def table(reports: Sequence[Mapping[str, Any]]) -> str:
-    """A table in Markdown, one column a report."""
+    """A Markdown table with one column per report."""
     head = ["", *(report["set"] for report in reports)]
     rows = [[title, *(_cell(report[name]) for report in reports)] for name, title in LINES]
-    rows.append(["faults in all", *(str(sum(report["faults"].values())) for report in reports)])
+    rows.append(["total faults", *(str(sum(report["faults"].values())) for report in reports)])
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -43,11 +43,11 @@ def _cell(value: Any) -> str:
 
 
 def write_into(page: Path, reports: Sequence[Mapping[str, Any]]) -> None:
-    """Replace what stands between the two marks of a page."""
+    """Replace the text between the two marks of a page."""
     text = page.read_text()
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"{page} has no place for a table: it needs the lines\n{BEGIN}\n{END}")
+        raise SystemExit(f"{page} has no marks for the table; add the lines\n{BEGIN}\n{END}")
     page.write_text(pattern.sub(lambda _: f"{BEGIN}\n{table(reports)}\n{END}", text))
 
 

@@ -18,7 +18,7 @@ from models.queue.wake_up import KINDS
 from tests import servers
 from tests.chaos.fleet import Member
 from tests.chaos.own_servers import Postgres, Redis
-from tests.chaos.proxy import Mood, Proxy
+from tests.chaos.proxy import Mode, Proxy
 
 QUICK = {
     "lease_seconds": 4,
@@ -32,7 +32,7 @@ QUICK = {
     "requests_a_minute": 100_000,
     "queued_jobs": 100_000,
 }
-"""Lease and beat of seconds; and no job may be given up, so that a single failure is a violation."""
+"""Lease and heartbeat of seconds; and no job may be given up, so that a single failure is a violation."""
 AFTERMATH_SECONDS = 8.0
 
 
@@ -41,7 +41,7 @@ class Parts(ABC):
 
     name: str
     kinds: Sequence[str]
-    """The outages that it can have, beside those of processes."""
+    """Its outages, in addition to those of processes."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -64,20 +64,20 @@ class Parts(ABC):
         return []
 
     def member(self, name: str, port: int) -> Member:
-        """A process of the service on these parts."""
+        """Start a process of the service on these parts."""
         kind = name.partition("-")[0]
         arguments = ("-m", "api") if kind == "api" else ("-m", "worker", "--kind", kind)
         return Member(name, arguments, self.environment(name, port), self.folder / f"{name}.log")
 
     def environment(self, member: str, port: int) -> dict[str, str]:
-        """What a process of the service is told."""
+        """Environment variables of a process of the service."""
         chosen = self.settings | {"data": self.data(member), "port": port}
         others = {key: value for key, value in os.environ.items() if not key.startswith("DISTILL_")}
         return others | {f"DISTILL_{key.upper()}": str(value) for key, value in chosen.items()}
 
-    def database_was_away_since(self, begun: float) -> bool:
-        """Whether a process that began then may not have found the database."""
-        return self._database_up_at < self._database_down_at or self._database_up_at > begun - AFTERMATH_SECONDS
+    def database_was_unavailable_since(self, started_at: float) -> bool:
+        """Whether a process that started at that time may have found the database unavailable."""
+        return self._database_up_at < self._database_down_at or self._database_up_at > started_at - AFTERMATH_SECONDS
 
     def stop_database(self) -> None:
         raise NotImplementedError
@@ -91,16 +91,16 @@ class Parts(ABC):
     def start_broker(self) -> None:
         raise NotImplementedError
 
-    def set_storage(self, mood: Mood) -> None:
+    def set_storage(self, mode: Mode) -> None:
         raise NotImplementedError
 
     @abstractmethod
     def triple_messages(self) -> int:
-        """Send every message that waits two more times; says how many waited."""
+        """Send every waiting message two more times; returns how many waited."""
 
     @abstractmethod
     def delete_messages(self) -> int:
-        """Delete every message that waits; says how many."""
+        """Delete every waiting message; returns how many."""
 
 
 class Embedded(Parts):
@@ -142,18 +142,18 @@ class Embedded(Parts):
             message.unlink(missing_ok=True)
         return len(waiting)
 
-    def set_storage(self, mood: Mood) -> None:
-        """The folder of blobs changes places with a file, so that whatever reads or writes in it fails."""
+    def set_storage(self, mode: Mode) -> None:
+        """Exchange the folder of blobs with a file, so that every read or write in it fails."""
         blobs, hidden = self.folder / "data" / "blobs", self.folder / "data" / "no-blobs"
         if not hidden.exists():
             hidden.write_bytes(b"")
-        if blobs.is_dir() == (mood != "open"):
+        if blobs.is_dir() == (mode != "open"):
             exchange(blobs, hidden)
 
 
 class Production(Parts):
-    """Postgres, Redis and S3, servers of this campaign alone; S3 behind a proxy. Each process has a data folder of its
-    own, as if on a machine of its own."""
+    """Postgres, Redis and S3 servers of this campaign; S3 is behind a proxy. Each process has its own data folder,
+    as on separate machines."""
 
     name = "production"
     kinds = (
@@ -207,8 +207,8 @@ class Production(Parts):
     def start_broker(self) -> None:
         self._redis.start()
 
-    def set_storage(self, mood: Mood) -> None:
-        self._proxy.set(mood)
+    def set_storage(self, mode: Mode) -> None:
+        self._proxy.set(mode)
 
     def triple_messages(self) -> int:
         waiting = 0
@@ -233,15 +233,15 @@ class Production(Parts):
             with redis.Redis.from_url(self._redis.url) as client:
                 yield client
         except redis.ConnectionError:
-            return  # it is killed just now, and has no messages
+            return  # it has just been killed and has no messages
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Have two names change places, with no moment at which either is missing."""
+    """Exchange two names atomically."""
     here, rename_exchange = -100, 2
     done = ctypes.CDLL(None, use_errno=True).renameat2(here, bytes(one), here, bytes(other), rename_exchange)
     if done != 0:
-        raise OSError(ctypes.get_errno(), f"{one} and {other} cannot change places")
+        raise OSError(ctypes.get_errno(), f"{one} and {other} cannot be exchanged")
 
 
 SETS = {parts.name: parts for parts in (Production, Embedded)}

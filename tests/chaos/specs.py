@@ -1,4 +1,4 @@
-"""The jobs of a campaign: small, of several methods, some longer than a lease; each has one right student."""
+"""The jobs of a campaign: small, with several methods, some longer than a lease; each has one correct student."""
 
 import random
 from collections.abc import Sequence
@@ -41,18 +41,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "longer than a lease": _with_data(900, 9, "shift"),
     "two long stages": _with_data(800, 10, "shift", procedure=FITNETS),
 }
-"""Ten jobs by name; every job of a campaign is one of them, so that every student has an undisturbed twin."""
+"""Ten jobs by name; every job of a campaign is one of them, so that every student can be compared with that of an undisturbed run."""
 LONG = ("longer than a lease", "two long stages")
 LONG_SHARE = 0.12
 
 
 def draw(dice: random.Random, variants: Sequence[str]) -> str:
-    """The name of one of these variants, mostly a short one."""
+    """The name of a random variant, usually a short one."""
     wants_long = dice.random() < LONG_SHARE
     names = [name for name in variants if (name in LONG) == wants_long] or list(variants)
     return dice.choice(names)
 
 
 def needs_data(variant: str) -> bool:
-    """Whether a job of this variant names a dataset."""
+    """Whether a job of this variant has a dataset."""
     return VARIANTS[variant]["source"]["name"] == "dataset"

@@ -1,4 +1,4 @@
-"""Short campaigns against whole services: whatever happens to them, every promise is kept."""
+"""Short campaigns against whole services: every guarantee holds under faults."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.chaos.fleet import ROOT
 
 
 def campaign(out: Path, *arguments: str) -> dict[str, Any]:
-    """The report of one, run as the command that it is: it takes every process below it for its own."""
+    """The report of a campaign, run as a command, since it treats all its descendants as its own."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--out", str(out), *arguments],
         cwd=ROOT, env=os.environ, capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""Each rule of the checker fails on a violation that was planted for it, and says nothing of a world in order."""
+"""Each rule of the checker reports a planted violation, and nothing in an undamaged world."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def app() -> FastAPI:
 
 @pytest.fixture
 def world(migrated_sqlite: str, app: FastAPI) -> Iterator[World]:
-    """An API over a succeeded job, which had lost an attempt, and a cancelled one."""
+    """An API with a succeeded job, which had lost an attempt, and a cancelled one."""
     ensure_first_key()
     with transaction() as session:
         (owner,) = session.query(Key.id).one()
@@ -76,8 +76,8 @@ def _job(session: Any, owner: str, id: str, order: str, status: str, outcomes: l
         )
     )  # fmt: skip
     session.flush()
-    for seq, told in enumerate(path, 1):
-        session.add(Event(job_id=id, seq=seq, attempt=1, type="status", message=told, data={"status": told}))
+    for seq, reached in enumerate(path, 1):
+        session.add(Event(job_id=id, seq=seq, attempt=1, type="status", message=reached, data={"status": reached}))
     for number, outcome in enumerate(outcomes, 1):
         session.add(Attempt(job_id=id, number=number, worker_id="wrk_1", outcome=outcome, ended_at=150.0))
 
@@ -137,41 +137,41 @@ def _second_job_of_an_order() -> None:
 
 
 PLANTS: list[tuple[str, str, Callable[[], None]]] = [
-    ("none_is_lost", "a running job", _change(DONE, status="running")),
-    ("none_is_lost", "a deleted job", _change(DONE, deleted_at=1.0)),
-    ("final_in_time", "a late end", _change(DONE, finished_at=300.0)),
-    ("none_is_doubled", "two jobs of one order", _second_job_of_an_order),
-    ("histories_are_legal", "a gap", _run(delete(Event).where(Event.job_id == DONE, Event.seq == 3))),
-    ("histories_are_legal", "an end before the end", _event(3, data={"status": "succeeded"})),
-    ("histories_are_legal", "another end", _event(5, data={"status": "failed"})),
-    ("histories_are_legal", "an attempt out of nothing", _event(3, data={"status": "running"})),
-    ("attempts_add_up", "two successes", _attempt(1, outcome="succeeded")),
-    ("attempts_add_up", "an open attempt", _attempt(1, outcome=None)),
-    ("attempts_add_up", "a missing attempt", _run(delete(Attempt).where(Attempt.number == 1))),
-    ("attempts_add_up", "no success", _attempt(2, outcome="lost")),
-    ("ends_are_explained", "a failure", _change(DONE, status="failed", error={"code": "poison", "message": "x"})),
-    ("ends_are_explained", "a cancel that nobody asked for", _change(DONE, status="cancelled")),
-    ("artifacts_are_whole", "a missing artifact", _run(delete(Artifact).where(Artifact.name == "report.json"))),
-    ("artifacts_are_whole", "a missing blob", lambda: storage().delete(f"jobs/{DONE}/2/{STUDENT}")),
-    ("artifacts_are_whole", "other bytes", _put(f"jobs/{DONE}/2/{STUDENT}", b"x" * len(BYTES[STUDENT]))),
-    ("artifacts_are_whole", "no safetensors", _not_safetensors),
-    ("artifacts_are_whole", "an artifact of a cancelled job", _artifact_of_the_cancelled),
-    ("artifacts_are_whole", "of another attempt", _run(update(Artifact).values(attempt=1))),
-    ("metrics_are_unique", "no figures", _run(delete(Metric))),
-    ("students_are_the_same", "another student", _another_bytes),
-    ("nothing_is_held", "a lease", _change(DONE, lease_owner="wrk_1", lease_expires_at=1.0)),
-    ("nothing_is_held", "a busy worker", _run(update(Worker).values(busy_with=DONE))),
-    ("nothing_is_held", "an upload that waits", _run(update(Teacher).values(status="inspecting"))),
-    ("nothing_is_held", "an inspection that was lost",
+    ("no_job_is_lost", "a running job", _change(DONE, status="running")),
+    ("no_job_is_lost", "a deleted job", _change(DONE, deleted_at=1.0)),
+    ("jobs_end_in_time", "a late end", _change(DONE, finished_at=300.0)),
+    ("no_job_is_duplicated", "two jobs of one order", _second_job_of_an_order),
+    ("event_histories_are_legal", "a gap", _run(delete(Event).where(Event.job_id == DONE, Event.seq == 3))),
+    ("event_histories_are_legal", "an end before the end", _event(3, data={"status": "succeeded"})),
+    ("event_histories_are_legal", "another end", _event(5, data={"status": "failed"})),
+    ("event_histories_are_legal", "an attempt without a claim", _event(3, data={"status": "running"})),
+    ("attempts_are_consistent", "two successes", _attempt(1, outcome="succeeded")),
+    ("attempts_are_consistent", "an open attempt", _attempt(1, outcome=None)),
+    ("attempts_are_consistent", "a missing attempt", _run(delete(Attempt).where(Attempt.number == 1))),
+    ("attempts_are_consistent", "no success", _attempt(2, outcome="lost")),
+    ("ends_have_a_cause", "a failure", _change(DONE, status="failed", error={"code": "poison", "message": "x"})),
+    ("ends_have_a_cause", "a cancel without a request", _change(DONE, status="cancelled")),
+    ("artifacts_are_complete", "a missing artifact", _run(delete(Artifact).where(Artifact.name == "report.json"))),
+    ("artifacts_are_complete", "a missing blob", lambda: storage().delete(f"jobs/{DONE}/2/{STUDENT}")),
+    ("artifacts_are_complete", "other bytes", _put(f"jobs/{DONE}/2/{STUDENT}", b"x" * len(BYTES[STUDENT]))),
+    ("artifacts_are_complete", "no safetensors", _not_safetensors),
+    ("artifacts_are_complete", "an artifact of a cancelled job", _artifact_of_the_cancelled),
+    ("artifacts_are_complete", "of another attempt", _run(update(Artifact).values(attempt=1))),
+    ("metrics_are_unique", "no metrics", _run(delete(Metric))),
+    ("students_are_bit_equal", "another student", _another_bytes),
+    ("no_lease_is_left", "a lease", _change(DONE, lease_owner="wrk_1", lease_expires_at=1.0)),
+    ("no_lease_is_left", "a busy worker", _run(update(Worker).values(busy_with=DONE))),
+    ("no_lease_is_left", "an upload that waits", _run(update(Teacher).values(status="inspecting"))),
+    ("no_lease_is_left", "an inspection that was lost",
      _run(insert(Inspection).values(id="ins_1", kind="job", subject_id=DONE, status="queued"))),
-    ("nothing_is_orphaned", "a blob without a row", _put(f"jobs/{DONE}/1/{STUDENT}", b"zombie")),
-    ("nothing_is_orphaned", "a row without a blob", lambda: storage().delete("blobs/tch_1.safetensors")),
-    ("nothing_is_orphaned", "a checkpoint",
+    ("no_blob_is_orphaned", "a blob without a row", _put(f"jobs/{DONE}/1/{STUDENT}", b"zombie")),
+    ("no_blob_is_orphaned", "a row without a blob", lambda: storage().delete("blobs/tch_1.safetensors")),
+    ("no_blob_is_orphaned", "a checkpoint",
      _run(insert(Checkpoint).values(id="chk_1", job_id=DONE, attempt=2, step=1, manifest={}))),
 ]  # fmt: skip
 
 
-def test_a_world_in_order_breaks_nothing(world: World) -> None:
+def test_an_undamaged_world_breaks_no_rule(world: World) -> None:
     assert broken(world) == {}
 
 
@@ -181,17 +181,17 @@ def test_a_planted_violation_breaks_its_rule(world: World, rule: str, plant: Cal
     assert rule in broken(world)
 
 
-def test_a_post_that_was_answered_with_two_jobs_is_seen(world: World) -> None:
+def test_a_post_answered_with_two_jobs_is_reported(world: World) -> None:
     world.wanted = [Wanted(0, "kd", frozenset({DONE, CANCELLED}))]
-    assert "none_is_doubled" in broken(world)
+    assert "no_job_is_duplicated" in broken(world)
 
 
-def test_a_job_that_nobody_was_told_of_is_seen(world: World) -> None:
+def test_a_job_in_no_answer_is_reported(world: World) -> None:
     world.wanted = world.wanted[:1]
-    assert "none_is_doubled" in broken(world)
+    assert "no_job_is_duplicated" in broken(world)
 
 
-def test_figures_shown_twice_are_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_shown_twice_are_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = world.pages
     monkeypatch.setattr(world, "pages", lambda path: list(pages(path)) * (2 if path.endswith("metrics") else 1))
     assert list(broken(world)) == ["metrics_are_unique"]

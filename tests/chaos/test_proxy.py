@@ -1,4 +1,4 @@
-"""The proxy passes bytes, refuses, falls silent and is slow, to old connections and new."""
+"""The proxy forwards bytes, refuses, hangs and is slow, for old and new connections."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ from tests.chaos.proxy import LATENCY_SECONDS, Proxy
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    """A proxy before a server that sends back what it gets."""
+    """A proxy in front of an echo server."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_echo, args=(server,), daemon=True).start()
         with Proxy("127.0.0.1", server.getsockname()[1]) as proxy:
@@ -39,19 +39,19 @@ def connect(proxy: Proxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
 
 
-def said_back(connection: socket.socket, data: bytes = b"hello") -> bytes:
+def echoed(connection: socket.socket, data: bytes = b"hello") -> bytes:
     connection.sendall(data)
     return connection.recv(100)
 
 
 def test_bytes_pass(proxy: Proxy) -> None:
     with connect(proxy) as connection:
-        assert said_back(connection) == b"hello"
+        assert echoed(connection) == b"hello"
 
 
-def test_refusing_ends_old_connections_and_takes_no_new_ones_until_it_is_over(proxy: Proxy) -> None:
+def test_refusing_closes_old_connections_and_refuses_new_ones_until_it_ends(proxy: Proxy) -> None:
     with connect(proxy) as connection:
-        said_back(connection)
+        echoed(connection)
         proxy.set("refusing")
         with suppress(ConnectionResetError):
             assert connection.recv(1) == b""
@@ -59,18 +59,18 @@ def test_refusing_ends_old_connections_and_takes_no_new_ones_until_it_is_over(pr
         connect(proxy)
     proxy.set("open")
     with connect(proxy) as connection:
-        assert said_back(connection) == b"hello"
+        assert echoed(connection) == b"hello"
 
 
-def test_in_silence_connections_hang_and_go_on_afterwards(proxy: Proxy) -> None:
+def test_silent_connections_hang_and_continue_afterwards(proxy: Proxy) -> None:
     with connect(proxy) as old:
-        said_back(old)
+        echoed(old)
         proxy.set("silent")
         with connect(proxy) as new:
             for connection in (old, new):
                 connection.settimeout(0.3)
                 with pytest.raises(TimeoutError):
-                    said_back(connection)
+                    echoed(connection)
                 connection.settimeout(5)
             proxy.set("open")
             assert [connection.recv(100) for connection in (old, new)] == [b"hello", b"hello"]
@@ -79,6 +79,6 @@ def test_in_silence_connections_hang_and_go_on_afterwards(proxy: Proxy) -> None:
 def test_slow_is_slow(proxy: Proxy) -> None:
     proxy.set("slow")
     with connect(proxy) as connection:
-        begun = time.monotonic()
-        assert said_back(connection) == b"hello"
-        assert time.monotonic() - begun >= 2 * LATENCY_SECONDS
+        started_at = time.monotonic()
+        assert echoed(connection) == b"hello"
+        assert time.monotonic() - started_at >= 2 * LATENCY_SECONDS

@@ -1,4 +1,4 @@
-"""The outages of the embedded set are what they say."""
+"""The outages of the embedded set have the effects that they claim."""
 
 import sys
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from models.storage.blobs import Storage, Unavailable, open_storage
 from tests.chaos.sets import Embedded
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere two names cannot change places at once")
-def test_a_folder_that_refuses_is_away_and_not_empty(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can exchange two names atomically")
+def test_a_folder_that_refuses_is_unavailable_not_empty(tmp_path: Path) -> None:
     parts = Embedded(tmp_path)
     with parts:
         settings = Settings(_env_file=None, data=parts.data("api"))

@@ -48,7 +48,7 @@ def _run(variant: str, spec: dict[str, Any], teacher: Mapping[str, Any], folder:
         "evaluation": dataset, "device": "cpu", "threads": 1, "checkpoint_seconds": 3600,
     }  # fmt: skip
     (own / "job.json").write_text(json.dumps(content))
-    heard, spoken = os.pipe()  # an input that stays open and says nothing
+    heard, spoken = os.pipe()  # an input that stays open and silent
     try:
         done = subprocess.run(
             [sys.executable, "-m", "worker.distillation", str(own / "job.json")],

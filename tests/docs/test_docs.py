@@ -1,4 +1,4 @@
-"""The documentation says nothing that is not so."""
+"""The documentation agrees with the code: links, make targets, settings, error codes, dependencies."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ TARGET = re.compile(r"(?:`|^    )make ([a-z-]+)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_point_to_files(page: Path) -> None:
     links = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
 
@@ -53,11 +53,11 @@ def test_settings_that_pages_name_exist() -> None:
 def test_make_help_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE).group(1).split())
-    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"^  make ([a-z-]+)", said, re.MULTILINE)) == targets
+    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^  make ([a-z-]+)", printed, re.MULTILINE)) == targets
 
 
-def test_the_extra_client_asks_for_what_the_client_asks_for() -> None:
+def test_the_extra_client_repeats_the_clients_dependencies() -> None:
     service = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert sorted(service["optional-dependencies"]["client"]) == sorted(client["dependencies"])

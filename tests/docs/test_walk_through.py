@@ -1,4 +1,4 @@
-"""The README's walk-through does what it says, as it is printed."""
+"""The shell commands of the README work as printed."""
 
 import json
 import os
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def script(data: Path) -> str:
-    """The README's lines for a shell, with another address, another folder and fewer steps."""
+    """The README's shell commands with another address, another folder and fewer steps."""
     (printed,) = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert "http://127.0.0.1:8000/v1" in printed and '"steps": 1200' in printed
     url = json.loads((data / "service.json").read_text())["url"]
@@ -26,7 +26,7 @@ def script(data: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.skipif(not (ROOT / ".venv/bin/python").exists(), reason="the walk-through uses the .venv of make setup")
-def test_the_walk_through_works_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_readme_work_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DISTILL_ENGINE_THREADS", "1")
     with service(tmp_path):

@@ -1,4 +1,4 @@
-"""What docs/api.md tells receivers to do with a webhook works."""
+"""The example in docs/api.md verifies webhooks."""
 
 import re
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from api.webhooks.schemas import EXAMPLE_SECRET
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
 
-def test_the_example_takes_a_signed_message_and_no_other() -> None:
+def test_the_example_accepts_a_signed_message_and_rejects_others() -> None:
     [example] = [
         block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "Webhook" in block
     ]

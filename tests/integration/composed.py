@@ -1,8 +1,8 @@
 """The service as `docker-compose.yml` starts it, without containers.
 
 The commands, the variables, the secrets and the files of each image are those of the compose file, the Dockerfile and
-`docs/deploy/make_secrets.py`; addresses, ports and folders are this machine's. Postgres, which needs its own image's
-entry point, is any real one.
+`docs/deploy/make_secrets.py`; addresses, ports and folders are this machine's. Any real Postgres replaces the Postgres
+container, which needs its own image's entry point.
 """
 
 import json
@@ -33,7 +33,7 @@ STOP_SECONDS = 30.0
 
 
 def dockerfile() -> dict[str, dict[str, list[str]]]:
-    """The instructions of each target, those of its bases first: target → instruction → arguments."""
+    """The instructions of each target, those of its base stages first: target → instruction → arguments."""
     lines = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text()).splitlines()
     targets: dict[str, dict[str, list[str]]] = {}
     current: dict[str, list[str]] = {}
@@ -49,13 +49,13 @@ def dockerfile() -> dict[str, dict[str, list[str]]]:
 
 
 def variables(target: str) -> dict[str, str]:
-    """The environment that an image sets."""
+    """The environment variables that an image sets."""
     pairs = [pair.split("=", 1) for line in dockerfile()[target]["ENV"] for pair in shlex.split(line)]
-    return {name: value for name, value in pairs}  # noqa: C416 - a list of two strings is no pair for mypy
+    return {name: value for name, value in pairs}  # noqa: C416 - a list of two strings is not a pair for mypy
 
 
 class Composed:
-    """The services of the compose file as processes, in a folder of their own."""
+    """The services of the compose file as processes, in their own folder."""
 
     def __init__(self, folder: Path, postgres: servers.Postgres, **settings: str):
         self.folder, self.postgres = folder, postgres
@@ -65,7 +65,7 @@ class Composed:
 
     @contextmanager
     def running(self) -> Iterator["Composed"]:
-        """Start everything in the order of `depends_on`, wait until it is healthy, and end it."""
+        """Start everything in the order of `depends_on`, wait until it is healthy, and stop it at the end."""
         with ExitStack() as stack:
             subprocess.run([sys.executable, str(ROOT / "docs/deploy/make_secrets.py")], cwd=self.folder, check=True)
             self._address_secrets(stack)
@@ -86,7 +86,7 @@ class Composed:
         return Client(f"http://127.0.0.1:{self.port}", key)
 
     def healthy(self, name: str) -> bool:
-        """What the health check of a service's container says."""
+        """The result of the health check of a service's container."""
         assert name not in self.processes or self.processes[name].poll() is None, self.log()
         if name == "api":
             (check,) = dockerfile()["api"]["HEALTHCHECK"]
@@ -99,7 +99,7 @@ class Composed:
         return done.returncode == 0
 
     def stop(self) -> dict[str, int]:
-        """Stop the processes as `docker compose stop` does; gives their exit codes."""
+        """Stop the processes as `docker compose stop` does; returns their exit codes."""
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
         codes = {}
@@ -154,7 +154,7 @@ class Composed:
         return self.folder / name
 
     def _address_secrets(self, stack: ExitStack) -> None:
-        """Put this machine's addresses in the place of the services' names, and make the role and its database."""
+        """Replace the services' names by this machine's addresses, and create the role and its database."""
         path = self.folder / ".secrets" / "distillery.env"
         lines = dict(line.split("=", 1) for line in path.read_text().splitlines())
         database = self.postgres.create()
@@ -191,7 +191,7 @@ class Composed:
         return [str(servers.weed_program()), *shlex.split(said), *ports, *spared, "-master.volumeSizeLimitMB=64"]
 
     def _weed_answers(self) -> bool:
-        """The health check of the compose file, and the S3 gateway's own answer."""
+        """The health check of the compose file, and the S3 gateway's answer."""
         check = str(COMPOSE["services"]["s3"]["healthcheck"]["test"]).split()[-1]
         master = self.weed_ports[servers.WEED_PORTS.index("master.port")]
         try:

@@ -1,4 +1,4 @@
-"""What hostile code in an engine's process would try. Each attempt returns what it found, or fails with an OSError."""
+"""Attacks that hostile code in an engine's process would try. Each returns what it found, or fails with an OSError."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ CLONE_NEWUSER = 0x10000000
 
 
 def attack(targets: Mapping[str, Any]) -> dict[str, str | None]:
-    """What each attempt found, or None where it was refused."""
+    """The result of each attack, or None if it was refused."""
     found: dict[str, str | None] = {}
     for name, attempt in attempts(targets):
         try:
@@ -28,7 +28,7 @@ def attack(targets: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def attempts(targets: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """All that is tried: of processes, of files, of the network and of the kernel."""
+    """All attacks: on processes, files, the network and the kernel."""
     mark, parent = targets["mark"].encode(), os.getppid()
     yield "environments", lambda: search(Path("/proc").glob("[0-9]*/environ"), mark)
     yield "parent's environment", lambda: Path(f"/proc/{parent}/environ").read_bytes()[:10]
@@ -55,7 +55,7 @@ def attempts(targets: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Any
         yield f"list {folder}", lambda folder=folder: os.listdir(folder)  # noqa: PTH208
     yield "walk", lambda: search((path for path in Path(targets["data"]).rglob("*") if path.is_file()), mark)
     yield "addresses", lambda: search([Path("/proc/net/tcp"), Path(f"/proc/{parent}/net/tcp")], b"local_address")
-    yield "a pipe that holds up the worker", lambda: os.mkfifo("pipe")
+    yield "a pipe that blocks the worker", lambda: os.mkfifo("pipe")
     for name, address in targets["tcp"].items():
         yield f"connect to {name}", lambda address=address: connect(socket.AF_INET, tuple(address))
     for name, address in targets["unix"].items():
@@ -75,7 +75,7 @@ def attempts(targets: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Any
 
 
 def search(files: Any, mark: bytes, *more: Any) -> str:
-    """The first file that holds the mark."""
+    """The first file that contains the mark."""
     for file in files:
         try:
             if mark in file.read_bytes():
@@ -88,7 +88,7 @@ def search(files: Any, mark: bytes, *more: Any) -> str:
 
 
 def read_memory(process: int) -> bytes:
-    """Some bytes of another process's memory."""
+    """Read some bytes of another process's memory."""
     start = int(Path(f"/proc/{process}/maps").read_text().partition("-")[0], 16)
     with Path(f"/proc/{process}/mem").open("rb") as memory:
         memory.seek(start)
@@ -96,7 +96,7 @@ def read_memory(process: int) -> bytes:
 
 
 def read_by_call(process: int) -> int:
-    """Read as process_vm_readv(2) does; an address that is no address is an answer too, where reading is allowed."""
+    """Read with process_vm_readv(2); an error about the address counts as success, since reading was allowed."""
     here = ctypes.create_string_buffer(8)
     local = (ctypes.c_uint64 * 2)(ctypes.addressof(here), 8)
     if LIBC.process_vm_readv(process, local, 1, local, 1, 0) < 0 and ctypes.get_errno() != 14:
@@ -116,7 +116,7 @@ def trace(process: int) -> str:
 
 
 def odd_descriptors() -> list[str]:
-    """Descriptors that are neither pipes nor files of this engine's."""
+    """Descriptors that are neither pipes nor files of this engine."""
     ends = {number: os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}  # noqa: PTH208, PTH115
     odd = [end for end in ends.values() if not end.startswith(("pipe:", "/proc/", str(Path.cwd())))]
     if not odd:
@@ -151,7 +151,7 @@ def call(number: int, *values: Any) -> int:
 
 
 def other_namespaces() -> str:
-    """Try it in a child: who is in a namespace of users has all powers there."""
+    """Try it in a child process, since a process has all capabilities in its own user namespace."""
     child = os.fork()
     if child == 0:
         os._exit(0 if LIBC.unshare(CLONE_NEWUSER) == 0 else 1)

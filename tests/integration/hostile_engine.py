@@ -1,6 +1,6 @@
-"""The engine, with hostile code in its process that begins as soon as the engine has confined itself.
+"""The engine with hostile code in its process, which starts as soon as the engine has confined itself.
 
-It stands for an upload that has taken the process over. It says what it found as the message of an error, and ends.
+It simulates an upload that has taken over the process. It reports its findings as the message of an error, and ends.
 """
 
 import json

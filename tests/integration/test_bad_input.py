@@ -1,4 +1,4 @@
-"""Bad input is refused at once, or its upload `rejected`, with a problem of one shape that says what to do."""
+"""Bad input is refused at once, or its upload is `rejected`, with a problem in a common format that says what to do."""
 
 import io
 import os
@@ -30,7 +30,7 @@ from worker.distillation.networks.ensemble import Ensemble
 
 
 class Payload:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, target: Path):
         self.target = target
@@ -82,7 +82,7 @@ def parametrised() -> bytes:
 
 
 BAD_FILES = {
-    # name: (bytes from the good weights and a folder, words that the answer must hold)
+    # name: (bytes made from valid weights and a folder, strings that the answer must contain)
     "a pickled module": (lambda weights, folder: saved(nn.Linear(2, 2)), ["state_dict"]),
     "a pickle with a payload": (lambda weights, folder: saved({"w": Payload(folder / "executed")}), ["state_dict"]),
     "a bare pickle with a payload": (lambda weights, folder: pickle.dumps(Payload(folder / "executed")), ["safetensors"]),
@@ -106,8 +106,8 @@ def test_bad_teachers_are_rejected(client: Client, inputs: Path, tmp_path: Path,
     problem = caught.value.record["problem"]
     assert {"title", "status", "detail", "errors"} <= set(problem)
     assert problem["errors"]
-    told = str(problem)
-    assert all(word in told for word in words), told
+    text = str(problem)
+    assert all(word in text for word in words), text
     assert len(problem["detail"]) > 20
 
 
@@ -118,7 +118,7 @@ def teacher(whole: Whole, inputs: Path) -> str:
 
 
 BAD_SPECS = {
-    # name: (what is added to a good spec, pointer, a word of the message)
+    # name: (what is added to a valid spec, pointer, a word of the message)
     "an unknown objective": ({"objectives": [{"name": "kdd"}]}, "/objectives/0/name", "kd"),
     "a temperature of -1": ({"objectives": [{"name": "kd", "temperature": -1}]}, "/objectives/0/temperature", "0"),
     "labels without a dataset": ({"objectives": ["cross_entropy", "kd"]}, "/objectives/0", "labels"),
@@ -139,7 +139,7 @@ def test_bad_specs_are_refused_at_once(client: Client, teacher: str, bad: str):
     )
 
 
-def test_what_only_a_built_network_shows_fails_the_job_with_the_same_pointers(client: Client, teacher: str):
+def test_errors_found_by_building_networks_fail_the_job_with_the_same_pointers(client: Client, teacher: str):
     taps = {"name": "attention_transfer", "taps": [["conv7", "conv1"]]}
     job = client.jobs.submit({"teacher": teacher, "student": {"network": "lenet5_half"}, "objectives": [taps]})
     with pytest.raises(JobEnded) as caught:
@@ -162,7 +162,7 @@ def test_a_dry_run_builds_the_networks(client: Client, teacher: str):
     assert list(client.jobs.list()) == before
 
 
-def test_a_dry_run_is_answered_though_its_worker_is_killed(whole: Whole, client: Client, teacher: str):
+def test_a_dry_run_is_answered_even_if_its_worker_is_killed(whole: Whole, client: Client, teacher: str):
     killed = threading.Event()
 
     def kill() -> None:
@@ -192,10 +192,8 @@ def running_checks(whole: Whole) -> bool:
     return "running" in rows_of_checks(whole)
 
 
-def test_a_dataset_that_turns_out_not_to_fit_fails_the_job_that_waits_for_it(
-    client: Client, teacher: str, tmp_path: Path
-):
-    """Nothing is known of the dataset at submission; its inspection finds seven classes for a teacher of four."""
+def test_a_dataset_that_does_not_fit_fails_the_job_that_waits_for_it(client: Client, teacher: str, tmp_path: Path):
+    """The dataset is unknown at submission; its inspection finds seven classes for a teacher of four."""
     np.savez(tmp_path / "seven.npz", x_train=np.zeros((14, 16, 16), np.uint8), y_train=np.arange(14) % 7)
     dataset = client.datasets.create(name="seven")
     job = client.jobs.submit({"teacher": teacher, "student": {"network": "lenet5_half"}, "dataset": dataset["id"]})
@@ -207,7 +205,7 @@ def test_a_dataset_that_turns_out_not_to_fit_fails_the_job_that_waits_for_it(
     assert "4 classes apart and the student 7" in str(caught.value.errors)
 
 
-def test_anothers_ids_are_not_found(whole: Whole, client: Client, teacher: str):
+def test_ids_of_other_keys_are_not_found(whole: Whole, client: Client, teacher: str):
     key = make_key()
     engine = make_engine(f"sqlite:///{whole.data / 'distillery.db'}")
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""What docker-compose.yml promises, read from the file; that its commands work is in test_walk.py."""
+"""Properties of docker-compose.yml, read from the file; test_walk.py runs its commands."""
 
 import shutil
 import subprocess
@@ -14,19 +14,19 @@ ONCE = {name for name, service in COMPOSE["services"].items() if service.get("re
 OURS = {"api", "distill", "inspect", "migrate"}
 
 
-def test_every_service_that_stays_has_a_health_check():
+def test_every_long_running_service_has_a_health_check():
     checked = {name for name, service in COMPOSE["services"].items() if "healthcheck" in service}
     assert {"migrate", "bucket"} == ONCE
     assert set(COMPOSE["services"]) - ONCE - checked == {"api"}
     assert "HEALTHCHECK" in dockerfile()["api"]
 
 
-def test_ports_are_open_to_this_machine_alone():
+def test_ports_are_open_to_this_machine_only():
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
     assert ports and all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_our_containers_have_no_rights_and_no_secret_in_a_variable():
+def test_our_containers_are_unprivileged_and_have_no_secret_in_a_variable():
     for name in OURS:
         service = COMPOSE["services"][name]
         assert service["cap_drop"] == ["ALL"] and service["read_only"] is True, name
@@ -42,7 +42,7 @@ def test_the_api_image_has_no_torch():
     assert any("[worker]" in line for line in dockerfile()["worker"]["RUN"])
 
 
-def test_a_worker_has_longer_to_stop_than_its_engine():
+def test_a_worker_has_more_time_to_stop_than_its_engine():
     from models.settings import Settings
 
     seconds = int(COMPOSE["services"]["distill"]["stop_grace_period"].removesuffix("s"))
@@ -57,10 +57,10 @@ def test_what_a_gpu_changes():
 
 
 @pytest.mark.parametrize("files", [["docker-compose.yml"], ["docker-compose.yml", "docker-compose.gpu.yml"]])
-def test_the_client_accepts_the_files(files: list[str], tmp_path: Path):
+def test_docker_compose_accepts_the_files(files: list[str], tmp_path: Path):
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
-        pytest.skip("there is no docker compose here")
+        pytest.skip("needs docker compose")
     for name in ("Dockerfile", *files):
         shutil.copyfile(ROOT / name, tmp_path / name)
     subprocess.run([sys.executable, str(ROOT / "docs/deploy/make_secrets.py")], cwd=tmp_path, check=True)

@@ -1,4 +1,4 @@
-"""Every name of the catalogue, in a job of its own that succeeds through the whole service."""
+"""Every name of the catalogue, in its own job, which succeeds through the whole service."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ SMALL = {
     "generator_batch": 16, "generator_width": 8, "latent": 8, "pool_images": 64, "iterations": 2, "rounds": 2,
     "warm_up_rounds": 1, "generator_warm_up_steps": 2,
 }  # fmt: skip
-"""What a source does with less of everything, where it has such a parameter."""
+"""Parameters that make a source cheap, used if a source has them."""
 
 ALONE = {"teacher": None, "student": {"network": STUDENT, "input": INPUT}}
 OF_OBJECTIVE: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ OF_PROCEDURE: dict[str, dict[str, Any]] = {
     "route": {"procedure": {"anchors": 2}, **ALONE, "training": {"epochs": 2, "batch_size": 32}},
     "two_stage": {"procedure": {"preset": "fitnets"}},
 }
-"""What a name needs beside itself. Jobs are otherwise made by what the catalogue says."""
+"""Extra parts of the spec that a name needs. Otherwise jobs are built from the catalogue."""
 
 
 class Scene:
@@ -95,7 +95,7 @@ class Scene:
 
 
 def jobs(scene: Scene) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One job a name, and one a task where an objective suits several."""
+    """One job per name, and one per task if an objective suits several."""
     for name, entry in known("objectives").items():
         for task in entry["needs"]["tasks"]:
             yield f"{name}, {task}", scene.job(task, **{"objectives": [name], **OF_OBJECTIVE.get(name, {})})

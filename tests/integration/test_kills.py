@@ -1,4 +1,4 @@
-"""Kill -9 of the engine, of the worker and of the API in the middle of a job: its student has the same bits."""
+"""Kill -9 of the engine, the worker and the API in the middle of a job: the student is bit-equal."""
 
 import shutil
 from pathlib import Path
@@ -44,18 +44,18 @@ def student_of(client: Client, job: str) -> str:
     return files["student.safetensors"]
 
 
-def test_killed_everywhere_the_student_is_the_same(whole: Whole, inputs: Path):
+def test_the_student_is_the_same_after_every_process_was_killed(whole: Whole, inputs: Path):
     with whole.client() as client:
         ids = upload(client, inputs)
         undisturbed = student_of(client, client.jobs.submit(SPEC | ids)["id"])
 
         job = client.jobs.submit(SPEC | ids)["id"]
-        eventually(lambda: step_of(client, job) >= 100, "a good part is trained")
+        eventually(lambda: step_of(client, job) >= 100, "a good part of the training is done")
         whole.kill_engine()
-        eventually(lambda: client.jobs.get(job)["attempt"] == 2 and step_of(client, job) >= 250, "it goes on")
+        eventually(lambda: client.jobs.get(job)["attempt"] == 2 and step_of(client, job) >= 250, "it continues")
         whole.kill("distill")
         whole.start("distill")
-        eventually(lambda: client.jobs.get(job)["attempt"] == 3 and step_of(client, job) >= 400, "it goes on")
+        eventually(lambda: client.jobs.get(job)["attempt"] == 3 and step_of(client, job) >= 400, "it continues")
         whole.kill("api")
         whole.start("api")
         assert student_of(client, job) == undisturbed
@@ -65,7 +65,7 @@ def test_killed_everywhere_the_student_is_the_same(whole: Whole, inputs: Path):
         assert len(resumed) == 2, [event["message"] for event in events]
 
 
-def test_all_messages_deleted_every_job_still_runs_once(whole: Whole, inputs: Path):
+def test_every_job_runs_once_even_if_all_messages_are_deleted(whole: Whole, inputs: Path):
     short = SPEC | {"training": {"steps": 5}}
     with whole.client() as client:
         ids = upload(client, inputs)

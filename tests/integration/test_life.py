@@ -1,4 +1,4 @@
-"""The life of a job in whole services of real processes and the real engine: cancels, drains, poison, uploads meanwhile."""
+"""The life of a job in whole services of real processes and the real engine: cancels, drains, poison jobs, uploads meanwhile."""
 
 import json
 import os
@@ -24,17 +24,17 @@ LARGE = {
 
 
 def is_clear(whole: Whole) -> bool:
-    """No engine lives, and nothing is left of what it worked on, some of which may be going just now."""
+    """No engine runs, and its working folder is empty; parts of it may be disappearing while this reads it."""
     return not engines(whole.data) and not any(files for _, _, files in os.walk(whole.data / "work"))
 
 
 def cancel_in_time(whole: Whole, client: Client, job: str) -> None:
-    """Cancel, and see that it is final and its engine dead in five seconds, and the working folder clear soon after."""
+    """Cancel; check that the job is final and its engine dead in five seconds, and the working folder empty soon after."""
     asked = time.monotonic()
     client.jobs.cancel(job)
     eventually(lambda: client.jobs.get(job)["status"] == "cancelled" and not engines(whole.data), "it is cancelled")
     took = time.monotonic() - asked
-    eventually(lambda: is_clear(whole), "nothing is left", 10)
+    eventually(lambda: is_clear(whole), "nothing is left over", 10)
     assert took < CANCEL_SECONDS, f"it took {took:.1f} s"
     assert not list(client.artifacts.list(job))
 
@@ -45,17 +45,17 @@ def resumed_from(client: Client, job: str) -> list[int | None]:
     ]
 
 
-def test_while_a_job_runs_for_hours_uploads_are_inspected_and_it_is_drained_and_cancelled(tmp_path: Path, inputs: Path):
+def test_uploads_are_inspected_while_a_long_job_runs_and_it_is_drained_and_cancelled(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data", lease_seconds="10", checkpoint_seconds="3600") as whole, whole.client() as client:
         ids = upload(client, inputs)
         job = client.jobs.submit(HOURS | ids)["id"]
         eventually(lambda: step_of(client, job) >= 50, "it trains")
 
-        begun = time.monotonic()
+        started_at = time.monotonic()
         assert client.datasets.send(inputs / "images.npz")["status"] == "ready"
-        assert time.monotonic() - begun < 30  # a queue behind the job would take hours
+        assert time.monotonic() - started_at < 30  # a queue behind the job would take hours
 
-        at, begun = step_of(client, job), time.monotonic()
+        at, started_at = step_of(client, job), time.monotonic()
         worker = whole.processes["distill"]
         worker.send_signal(signal.SIGTERM)
         worker.send_signal(signal.SIGTERM)  # a second one changes nothing
@@ -63,28 +63,30 @@ def test_while_a_job_runs_for_hours_uploads_are_inspected_and_it_is_drained_and_
         shown = client.jobs.get(job)
         assert shown["status"] == "queued" and "the worker was drained" in shown["reason"], shown
         whole.start("distill")
-        eventually(lambda: len(resumed_from(client, job)) == 2, "it goes on")
-        assert resumed_from(client, job)[1] >= at  # though no checkpoint was due for an hour
-        eventually(lambda: client.jobs.get(job)["attempt"] == 2 and step_of(client, job) > at + 50, "it trains on")
+        eventually(lambda: len(resumed_from(client, job)) == 2, "it continues")
+        assert resumed_from(client, job)[1] >= at  # although no checkpoint was due for an hour
+        eventually(
+            lambda: client.jobs.get(job)["attempt"] == 2 and step_of(client, job) > at + 50, "it continues to train"
+        )
         cancel_in_time(whole, client, job)
 
 
 @pytest.mark.slow
-def test_a_cancel_is_final_and_nothing_is_left_though_the_worker_is_killed(tmp_path: Path, inputs: Path):
+def test_a_cancel_is_final_and_nothing_is_left_even_if_the_worker_is_killed(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data", lease_seconds="30") as whole, whole.client() as client:
         ids = upload(client, inputs)
         job = client.jobs.submit(HOURS | ids)["id"]
         eventually(lambda: step_of(client, job) >= 50, "it trains")
         asked = time.monotonic()
         client.jobs.cancel(job)
-        whole.kill("distill")  # nobody is left to do it but the sweep of the other worker
+        whole.kill("distill")  # only the sweep of the other worker can do it
         eventually(lambda: client.jobs.get(job)["status"] == "cancelled" and is_clear(whole), "it is cancelled")
         assert time.monotonic() - asked < CANCEL_SECONDS + 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["queued", "claimed", "checkpointing", "evaluating", "exporting"])
-def test_a_cancel_is_final_in_five_seconds_whatever_the_job_does(tmp_path: Path, inputs: Path, when: str):
+def test_a_cancel_is_final_in_five_seconds_in_every_phase(tmp_path: Path, inputs: Path, when: str):
     every = "0" if when == "checkpointing" else "30"
     with Whole(tmp_path / "data", checkpoint_seconds=every) as whole, whole.client() as client:
         ids = upload(client, inputs)
@@ -103,23 +105,26 @@ def test_a_cancel_is_final_in_five_seconds_whatever_the_job_does(tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_a_drain_while_it_exports_is_short_and_repeats_no_training(tmp_path: Path, inputs: Path):
+def test_a_drain_during_the_export_is_short_and_repeats_no_training(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data", drain_grace_seconds="2") as whole, whole.client() as client:
         spec = LARGE | {"training": {"steps": 12, "batch_size": 8}}
         job = client.jobs.submit(spec | upload(client, inputs))["id"]
         eventually(lambda: client.jobs.get(job)["phase"] == "exporting", "it exports")
-        begun = time.monotonic()
+        started_at = time.monotonic()
         worker = whole.processes["distill"]
         worker.terminate()
         assert worker.wait(DRAIN_SECONDS) == 0
-        assert time.monotonic() - begun < DRAIN_SECONDS
+        assert time.monotonic() - started_at < DRAIN_SECONDS
         whole.start("distill")
         assert client.jobs.wait(job, 240)["status"] == "succeeded"
-        assert resumed_from(client, job) in ([None], [None, 12])  # it was done within the grace, or nothing is repeated
+        assert resumed_from(client, job) in (
+            [None],
+            [None, 12],
+        )  # it finished within the grace period, or no training is repeated
 
 
 @pytest.mark.slow
-def test_poison_fails_after_three_attempts_and_the_queue_flows_on(tmp_path: Path, inputs: Path):
+def test_a_poison_job_fails_after_three_attempts_and_the_queue_continues(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data", checkpoint_seconds="3600") as whole, whole.client() as client:
         ids = upload(client, inputs)
         poison = client.jobs.submit(HOURS | ids | {"priority": 5})["id"]
@@ -153,7 +158,7 @@ def test_ten_kills_with_progress_leave_the_student_bit_equal(tmp_path: Path, inp
 
             eventually(goes_on, f"attempt {attempt} makes progress")
             seen = checkpoints(client, job)
-            eventually(lambda seen=seen: checkpoints(client, job) > seen, "a checkpoint more")
+            eventually(lambda seen=seen: checkpoints(client, job) > seen, "there is another checkpoint")
             whole.kill_engine()
         assert student_of(client, job) == undisturbed
         assert client.jobs.get(job)["attempt"] == 11

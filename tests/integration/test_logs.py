@@ -1,4 +1,4 @@
-"""One job is followed by its ids through every log: the API's, the workers' and the engine's."""
+"""The ids of a job appear in every log: the API's, the workers' and the engine's."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ REQUEST = "trace-me-1"
 
 
 def lines(whole: Whole, **wanted: Any) -> list[dict[str, Any]]:
-    """The lines of the service's log that hold all of this; every line of it is JSON."""
+    """The lines of the service's log that contain all of these values; every line must be JSON."""
     found = [json.loads(line) for line in whole.log.read_text().splitlines()]
     return [line for line in found if wanted.items() <= line.items()]
 
@@ -29,7 +29,8 @@ def test_a_job_leaves_its_ids_in_every_log(tmp_path: Path, inputs: Path) -> None
         assert lines(whole, request_id=REQUEST, event="job_submitted", job=job)
         assert lines(whole, request_id=REQUEST, event="inspection_begins", subject=job)
         assert lines(whole, request_id=REQUEST, event="attempt_begins", job=job, attempt=1)
-        assert lines(whole, request_id=REQUEST, event="attempt_succeeded", job=job, attempt=1)
+        succeeded = {"event": "attempt_succeeded", "job": job, "attempt": 1}  # logged after the job's end is visible
+        eventually(lambda: lines(whole, request_id=REQUEST, **succeeded), "the worker logs the success")
         log = eventually(lambda: ended["attempts"][0]["links"].get("log"), "the attempt's log is kept")
         first = client.connection.request("GET", log).text.splitlines()[0]
         assert json.loads(first) == {

@@ -1,4 +1,4 @@
-"""A job on two devices through the whole service: two CPU processes, one of which is killed on the way."""
+"""A job on two devices through the whole service: two CPU processes, one of which is killed during the training."""
 
 import os
 import signal
@@ -26,27 +26,27 @@ def ranks(data: Path, job: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_job_on_two_devices_survives_the_death_of_a_rank_and_is_cancelled_whole(tmp_path: Path, inputs: Path):
+def test_a_job_on_two_devices_survives_the_death_of_a_rank_and_is_cancelled_completely(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data", devices="2", engine_threads="2") as whole, whole.client() as client:
         ids = upload(client, inputs)
         undisturbed = student_of(client, client.jobs.submit(SPEC | ids)["id"])
 
         job = client.jobs.submit(SPEC | ids)["id"]
-        eventually(lambda: step_of(client, job) >= 60, "a part is trained")
+        eventually(lambda: step_of(client, job) >= 60, "a part of the training is done")
         assert len(ranks(whole.data, job)) == 2
         os.kill(ranks(whole.data, job)[1], signal.SIGKILL)
-        eventually(lambda: client.jobs.get(job)["attempt"] == 2 and step_of(client, job) >= 150, "it goes on")
+        eventually(lambda: client.jobs.get(job)["attempt"] == 2 and step_of(client, job) >= 150, "it continues")
         assert student_of(client, job) == undisturbed
 
         job = client.jobs.submit(SPEC | ids)["id"]
         eventually(lambda: step_of(client, job) >= 10, "it trains")
         client.jobs.cancel(job)
         eventually(lambda: client.jobs.get(job)["status"] == "cancelled", "it is cancelled")
-        eventually(lambda: not ranks(whole.data, job), "no process of it is left")
+        eventually(lambda: not ranks(whole.data, job), "no process of the job is left")
 
 
 @pytest.mark.slow
-def test_a_job_that_asks_for_more_devices_than_there_are_waits(tmp_path: Path, inputs: Path):
+def test_a_job_that_requests_more_devices_than_exist_waits(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data") as whole, whole.client() as client:
         job = client.jobs.submit(SPEC | upload(client, inputs))["id"]
         eventually(lambda: "2 devices" in (client.jobs.get(job)["reason"] or ""), "it says what it waits for")

@@ -1,4 +1,4 @@
-"""Hostile code in the engine's process reaches nothing, and without the sandbox it does: so the attempts are real ones."""
+"""Hostile code in the engine's process reaches nothing. Without the sandbox it does, which shows that the attacks work."""
 
 import json
 import os
@@ -27,14 +27,14 @@ ROOT = Path(__file__).parents[2]
 HOSTILE = (sys.executable, "-P", "-m", "tests.integration.hostile_engine")
 MARK = "a-secret-that-only-the-service-knows"
 NEVER = {"own environment", "own descriptors"}
-"""Not there to be found even by an engine that nothing confines."""
+"""Not reachable even for an unconfined engine."""
 ONLY_BY_ROOT = {
     "environments", "parent's environment", "parent's memory", "parent's memory by a call", "parent's descriptors",
     "a descriptor of the parent", "trace the parent",
 }  # fmt: skip
-"""Without a sandbox these are open to root alone, since the worker hides its memory."""
+"""Without a sandbox only root can reach these, since the worker hides its memory."""
 UNCERTAIN = {"list /root", "list /home", "IPv6", "io_uring", "other namespaces", "a name server"}
-"""Whether these can be had without a sandbox depends on the machine."""
+"""Whether these can be reached without a sandbox depends on the machine."""
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or landlock.version() < 6,
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def targets(tmp_path: Path, migrated_postgres: str, redis_url: str, s3: Any, configure: Any) -> Iterator[str]:
-    """What there is to find, as JSON: secrets in files and in the worker's environment, and servers that listen."""
+    """The targets, as JSON: secrets in files and in the worker's environment, and listening servers."""
     configure(broker_url=redis_url, storage_secret_key=MARK, sweep_seconds=0.2)
     data = settings().data
     secret = {
@@ -96,7 +96,7 @@ def address(url: str) -> tuple[str | None, int]:
 
 
 def postgres_socket(url: str) -> dict[str, str]:
-    """Postgres's Unix socket, where it has one: a packaged Postgres has no other address."""
+    """Postgres's Unix socket, if it has one; a packaged Postgres has no other address."""
     folders = ["/var/run/postgresql", *parse_qs(urlsplit(url).query).get("host", [])]
     sockets = [str(socket) for folder in folders for socket in Path(folder).glob(".s.PGSQL.*") if socket.is_socket()]
     return {"Postgres's socket": sockets[-1]} if sockets else {}
@@ -120,7 +120,7 @@ def found_by(error: dict[str, Any]) -> dict[str, str | None]:
     return json.loads(error["message"])
 
 
-def test_hostile_code_finds_nothing_that_it_would_find_without_the_sandbox(targets: str) -> None:
+def test_hostile_code_reaches_nothing_that_it_reaches_without_the_sandbox(targets: str) -> None:
     job, upload = make_job(**json.loads(targets)), make_upload(b"images", targets=targets)
     with worker("distill", DISTILL_SANDBOX="required"), worker("inspect", DISTILL_SANDBOX="off"):
         eventually(lambda: get(Job, job).status == "failed", 60.0)
@@ -136,7 +136,7 @@ def test_hostile_code_finds_nothing_that_it_would_find_without_the_sandbox(targe
     assert confined.keys() == free.keys()
 
 
-def test_an_engine_that_inspects_and_was_forked_is_confined_as_well(targets: str, configure: Any) -> None:
+def test_a_forked_engine_that_inspects_is_confined_too(targets: str, configure: Any) -> None:
     configure(engine_start="fork")
     subject = make_upload(b"images", targets=targets)
     with forks.open(HOSTILE, training=False):
@@ -145,10 +145,10 @@ def test_an_engine_that_inspects_and_was_forked_is_confined_as_well(targets: str
     assert {name: found for name, found in confined.items() if found is not None} == {}
 
 
-def test_in_production_no_worker_starts_whose_engines_are_not_confined(
+def test_in_production_a_worker_with_unconfined_engines_does_not_start(
     configure: Callable[..., Any], migrated_sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the trial finds counts, not what the kernel can do: here the service's files lie where engines find libraries."""
+    """The result of the test at startup counts, not the kernel's features: here the service's files are in a library folder, which engines can read."""
     configure(environment="production")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(settings().data))
     command = [sys.executable, "-W", "ignore", "-m", "worker", "--kind", "inspect"]

@@ -26,7 +26,7 @@ def report_of(client: Client, job: str, folder: Path) -> dict[str, Any]:
 
 
 def second_teacher(inputs: Path, folder: Path) -> Path:
-    """The same network, for images that are normalised otherwise: its first layer undoes the difference."""
+    """The same network for images with another normalisation, which its first layer undoes."""
     state = load_file(inputs / "teacher.safetensors")
     # ours reads (x - 0.5) / 0.25, this one x / 0.5: ours is twice this one, less 2
     state["conv1.bias"] = state["conv1.bias"] - 2 * state["conv1.weight"].sum((1, 2, 3))
@@ -67,7 +67,7 @@ def test_who_may_teach(tmp_path: Path, inputs: Path):
 
 
 @pytest.mark.slow
-def test_students_that_ship_more_than_themselves_do_not_teach(tmp_path: Path, inputs: Path):
+def test_a_student_that_ships_more_than_a_network_cannot_teach(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data") as whole, whole.client() as client:
         one = client.teachers.send(inputs / "teacher.safetensors", **TEACHER)["id"]
         spec = SPEC | {"dataset": client.datasets.send(inputs / "images.npz")["id"]}

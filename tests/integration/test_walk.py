@@ -1,4 +1,4 @@
-"""Upload a teacher, distil it with data and without, download the students: over Postgres, Redis and S3."""
+"""Upload a teacher, distil it with data and without, download the students: on Postgres, Redis and S3."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ WITHOUT_DATA: dict[str, Any] = {"student": STUDENT, "source": DAFL, "training": 
 
 @pytest.fixture
 def production(tmp_path: Path, postgres: servers.Postgres) -> Iterator[Composed]:
-    """What docker-compose.yml starts: Postgres, Redis, an S3 server, the API and two workers, in production."""
+    """The services of docker-compose.yml in production: Postgres, Redis, an S3 server, the API and two workers."""
     try:
         with Composed(tmp_path, postgres).running() as services:
             yield services
@@ -33,7 +33,7 @@ def production(tmp_path: Path, postgres: servers.Postgres) -> Iterator[Composed]
         pytest.skip(str(missing))
 
 
-def test_the_whole_walk_on_servers(production: Composed, inputs: Path, tmp_path: Path):
+def test_upload_distil_and_download_on_servers(production: Composed, inputs: Path, tmp_path: Path):
     with production.client() as client:
         teacher = client.teachers.send(inputs / "teacher.safetensors", **TEACHER)
         dataset = client.datasets.send(inputs / "images.npz")

@@ -1,4 +1,4 @@
-"""A whole service tells a real receiver of jobs' lives, as they went."""
+"""A whole service sends webhooks about jobs to a real receiver."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ EVENTS = ["job.running", "job.succeeded", "job.failed", "job.cancelled"]
 
 
 @pytest.mark.slow
-def test_every_end_of_a_job_is_told_and_verifies(tmp_path: Path, inputs: Path) -> None:
+def test_every_end_of_a_job_is_delivered_and_verifies(tmp_path: Path, inputs: Path) -> None:
     authority = Authority(tmp_path)
     with authority.receiver() as receiver:
         settings = {
@@ -32,9 +32,9 @@ def test_every_end_of_a_job_is_told_and_verifies(tmp_path: Path, inputs: Path) -
             client.jobs.wait(succeeds, 120)
             eventually(lambda: client.jobs.get(cancelled)["status"] == "cancelled", "the second job is cancelled")
             jobs = {name: client.jobs.get(name) for name in (succeeds, cancelled)}
-            eventually(lambda: told(client, jobs, "delivered") == 4, "all is delivered")
+            eventually(lambda: deliveries(client, jobs, "delivered") == 4, "everything is delivered")
         messages: dict[str, Any] = {one.id: one.verified(secret) for one in receiver.received}
-        assert len(receiver.received) == 5 and len(messages) == 4  # the first was refused once
+        assert len(receiver.received) == 5 and len(messages) == 4  # the receiver refused the first one once
         for job_id, end in ((succeeds, "succeeded"), (cancelled, "cancelled")):
             of_job = [message for message in messages.values() if message["data"]["id"] == job_id]
             assert sorted(message["type"] for message in of_job) == sorted(["job.running", f"job.{end}"])
@@ -42,6 +42,6 @@ def test_every_end_of_a_job_is_told_and_verifies(tmp_path: Path, inputs: Path) -
             assert last == {name: jobs[job_id][name] for name in last}, json.dumps(last)
 
 
-def told(client: Any, jobs: dict[str, Any], status: str) -> int:
+def deliveries(client: Any, jobs: dict[str, Any], status: str) -> int:
     pages = [client.connection.request("GET", f"jobs/{job}/webhook-deliveries").json()["data"] for job in jobs]
     return sum(one["status"] == status for page in pages for one in page)

@@ -1,4 +1,4 @@
-"""A whole service out of real processes: an API, a distill worker and an inspect worker, that can be killed."""
+"""A whole service of real processes that can be killed: an API, a distill worker and an inspect worker."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ PATIENCE_SECONDS = 90.0
 
 
 class Whole:
-    """The processes of a service. `settings` go to all of them as `DISTILL_…`."""
+    """The processes of a service. All get `settings` as `DISTILL_…` variables."""
 
     def __init__(self, data: Path, **settings: str):
         (port,) = _free_ports(1)
@@ -49,7 +49,7 @@ class Whole:
 
     def __enter__(self) -> "Whole":
         self.start("api")
-        eventually(lambda: (self.data / "key").exists(), "the API makes its key")
+        eventually(lambda: (self.data / "key").exists(), "the API has created its key")
         self.start("distill")
         self.start("inspect")
         return self
@@ -65,7 +65,7 @@ class Whole:
                 process.wait()
 
     def start(self, name: str) -> None:
-        """Start a process, perhaps in the place of one that was killed."""
+        """Start a process, also to replace one that was killed."""
         with self.log.open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, *COMMANDS[name]],
@@ -93,7 +93,7 @@ class Whole:
 
 
 def engines(data: Path) -> dict[int, str]:
-    """The engines of a service's workers, forked or not, and the folders that they work in (which engines alone do)."""
+    """The engines of a service's workers, forked or not, and their working folders; only engines work there."""
     if sys.platform == "linux":
         places = {int(place.parent.name): _target(place) for place in Path("/proc").glob("[0-9]*/cwd")}
     else:
@@ -107,23 +107,23 @@ def engines(data: Path) -> dict[int, str]:
 def _target(link: Path) -> str:
     try:
         return str(link.readlink())
-    except OSError:  # gone, or another user's
+    except OSError:  # it has ended, or belongs to another user
         return ""
 
 
 def eventually(true: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Wait until something is so; gives what `true` gave."""
+    """Wait until `true()` is true; returns its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = true()
         if found:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"never came to pass: {what}")
+    raise AssertionError(f"timed out waiting until {what}")
 
 
 def write_inputs(folder: Path) -> Path:
-    """`images.npz` of four classes that can be told apart, and `teacher.safetensors`, which has learnt them."""
+    """Write `images.npz` with four separable classes, and `teacher.safetensors`, trained on them."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(7)
     label = np.arange(256) % 4

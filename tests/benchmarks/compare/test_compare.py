@@ -1,4 +1,4 @@
-"""The fair comparison: rows that the engine can run, keys that follow what matters, intervals by the formula."""
+"""The comparison: rows that the engine accepts, keys that depend on what matters, intervals by the formula."""
 
 import argparse
 import dataclasses
@@ -11,9 +11,9 @@ import torch
 
 from benchmarks.compare import __main__ as compare
 from benchmarks.compare import page as compare_page
-from benchmarks.compare.figures import Difference, Measured, Store, accuracy_of, paired, read
-from benchmarks.compare.plot import picture
+from benchmarks.compare.plot import plot
 from benchmarks.compare.protocols import MNIST, PROTOCOLS, Files, drawn, images
+from benchmarks.compare.results import Difference, Measured, Store, accuracy_of, paired, read
 from benchmarks.compare.rows import LISTS, NOT_COMPARED, Row, named
 from benchmarks.compare.runs import find, measure, order
 from worker.distillation import networks, registry
@@ -24,11 +24,11 @@ from worker.distillation.job import Job
 
 ROWS = [(protocol, row) for protocol in PROTOCOLS.values() for row in LISTS[protocol.name]()]
 REFUSED = {("mnist", name) for name in ("fsp", "fsp_then_plain", "fsp_then_kd", "overhaul")}
-"""The rows that LeNets cannot have: they stand in the table with the engine's reason."""
+"""Rows that the engine refuses for LeNets; the page lists them with the engine's error."""
 
 
 def files_of(protocol, folder, content=b"weights"):
-    """Files that are enough to be named and digested."""
+    """Files with arbitrary content, for names and digests only."""
     folder.mkdir(exist_ok=True)
     paths = {name: folder / name for name in ("train", "whole", "test", "teacher_0", "teacher_1", "teacher_2")}
     for name, path in paths.items():
@@ -38,7 +38,7 @@ def files_of(protocol, folder, content=b"weights"):
 
 
 @pytest.mark.parametrize(("protocol", "row"), ROWS, ids=[f"{protocol.name}-{row.name}" for protocol, row in ROWS])
-def test_the_engine_takes_every_row(protocol, row, tmp_path):
+def test_the_engine_accepts_every_row(protocol, row, tmp_path):
     job = order(row, protocol.seeds[0], protocol, files_of(protocol, tmp_path)).job
     if (protocol.name, row.name) in REFUSED:
         with pytest.raises(SpecError):
@@ -47,7 +47,7 @@ def test_the_engine_takes_every_row(protocol, row, tmp_path):
         check(Job(job, tmp_path))
 
 
-def test_a_method_without_a_row_stands_on_the_page():
+def test_the_page_lists_methods_without_a_row():
     rows = [row for name in LISTS for row in LISTS[name]()]
     used = {each["name"] for row in rows for each in row.objectives} | {row.procedure["name"] for row in rows}
     known = {*registry.names("objectives"), *registry.names("procedures")}
@@ -57,14 +57,14 @@ def test_a_method_without_a_row_stands_on_the_page():
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_rows_have_names_of_their_own_and_are_compared_with_rows_that_there_are(name):
+def test_row_names_are_unique_and_comparisons_refer_to_rows(name):
     rows = LISTS[name]()
     names = [row.name for row in rows]
     assert len(set(names)) == len(names)
     assert {"plain", "kd"} <= set(names) and {row.over for row in rows if name == "mnist"} <= set(names)
 
 
-def test_the_key_follows_what_matters_and_nothing_else(tmp_path):
+def test_the_key_depends_on_files_spec_and_seed_only(tmp_path):
     row = next(row for row in LISTS["mnist"]() if row.name == "nst_linear")
     files = files_of(MNIST, tmp_path / "one")
 
@@ -82,7 +82,7 @@ def test_the_key_follows_what_matters_and_nothing_else(tmp_path):
     assert len({*same, *others}) == 1 + len(others)
 
 
-def test_figures_hold_as_long_as_no_default_of_their_methods_changes(tmp_path):
+def test_results_are_valid_until_a_default_of_their_methods_changes(tmp_path):
     schedule = {"name": "two_stage", "first": [named("hint")], "fraction": 0.2}
     row = Row("x", "x", "", "", (named("kd"),), schedule)
     given = order(row, 0, MNIST, files_of(MNIST, tmp_path / "files"))
@@ -91,7 +91,7 @@ def test_figures_hold_as_long_as_no_default_of_their_methods_changes(tmp_path):
     store = Store(tmp_path / "rows.jsonl")
     for change, holds in (
         (lambda spec: None, True),
-        (lambda spec: spec["objectives"][0].pop("standardise"), True),  # a parameter that there was not
+        (lambda spec: spec["objectives"][0].pop("standardise"), True),  # a parameter that did not exist then
         (lambda spec: spec["objectives"][0].update(temperature=3.0), False),
         (lambda spec: spec["procedure"]["first"][0].update(form="paper"), False),
         (lambda spec: spec["objectives"].append(named("cross_entropy")), False),
@@ -103,7 +103,7 @@ def test_figures_hold_as_long_as_no_default_of_their_methods_changes(tmp_path):
         assert (find(given, store) is not None) == holds
 
 
-def test_what_is_kept_is_not_run_again_unless_that_is_asked_for(tmp_path):
+def test_stored_runs_are_repeated_only_on_request(tmp_path):
     files, store = files_of(MNIST, tmp_path / "files"), Store(tmp_path / "rows.jsonl")
 
     def wanted(only=("plain", "kd"), again=(), seeds=2):
@@ -116,16 +116,16 @@ def test_what_is_kept_is_not_run_again_unless_that_is_asked_for(tmp_path):
     store.add({"key": given.key, "spec": given.spec})
     assert wanted() == [(0, "kd"), (1, "plain"), (1, "kd")]
     assert wanted(only=(), again=("plain",)) == [(0, "plain"), (1, "plain")]
-    assert wanted(only=("ban_1", "ban_2", "ban_3"), seeds=1) == [(0, "ban_1")]  # generations of one job
+    assert wanted(only=("ban_1", "ban_2", "ban_3"), seeds=1) == [(0, "ban_1")]  # the generations belong to one job
 
 
-def test_a_row_of_a_method_that_there_is_not_is_refused_with_a_reason(tmp_path):
+def test_a_row_with_an_unknown_method_is_refused_with_a_reason(tmp_path):
     row = Row("x", "x", "", "", (named("no_such_method"),))
-    told = compare.kept(row, MNIST, files_of(MNIST, tmp_path / "files"), Store(tmp_path / "rows.jsonl"))
-    assert "no_such_method" in told["refused"]
+    found = compare.kept(row, MNIST, files_of(MNIST, tmp_path / "files"), Store(tmp_path / "rows.jsonl"))
+    assert "no_such_method" in found["refused"]
 
 
-def test_a_draw_has_as_many_of_each_class_and_depends_on_the_seed_alone():
+def test_a_sample_is_balanced_and_depends_on_the_seed_only():
     label = torch.randint(10, (3000,), generator=torch.Generator().manual_seed(1))
     one, again, other = (drawn(label, 200, seed) for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
@@ -133,7 +133,7 @@ def test_a_draw_has_as_many_of_each_class_and_depends_on_the_seed_alone():
 
 
 def quantile_of_t(degrees):
-    """The 0.975 quantile by halving, with the density integrated by trapezia."""
+    """The 0.975 quantile by bisection, with the density integrated by the trapezoidal rule."""
     scale = math.gamma((degrees + 1) / 2) / (math.sqrt(degrees * math.pi) * math.gamma(degrees / 2))
 
     def above_zero(t, parts=4000):
@@ -148,7 +148,7 @@ def quantile_of_t(degrees):
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10])
-def test_the_interval_is_that_of_the_formula(count):
+def test_the_interval_equals_the_formula(count):
     draw = random.Random(count)
     ours, theirs = ({seed: draw.gauss(0.95, 0.01) for seed in range(count)} for _ in range(2))
     found = paired({**ours, 98: 0.1}, {**theirs, 99: 0.9})
@@ -158,19 +158,19 @@ def test_the_interval_is_that_of_the_formula(count):
     assert found.mean == pytest.approx(mean) and found.half == pytest.approx(quantile_of_t(count - 1) * error, rel=1e-3)
 
 
-def test_an_interval_tells_a_side_only_where_it_leaves_zero_out():
+def test_a_difference_has_a_sign_only_if_its_interval_excludes_zero():
     assert [Difference(0.02, 0.01).sign, Difference(-0.02, 0.01).sign] == [1, -1]
     assert [Difference(0.01, 0.02).sign, Difference(0.01, None).sign] == [0, 0]
     assert paired({1: 0.5}, {2: 0.5}) is None and paired({1: 0.75}, {1: 0.5}) == Difference(0.25, None)
 
 
-def test_a_row_reads_the_network_that_it_names():
+def test_a_row_uses_the_accuracy_of_the_network_that_it_names():
     run = {"accuracy": 0.9, "kept": {"peer_1": 0.7, "peer_2": 0.8}}
     rows = [Row("x", "x", "", "", (), reads=reads) for reads in ("student", "peer_2", "cohort")]
     assert [accuracy_of(row, run) for row in rows] == [0.9, 0.8, pytest.approx(0.8)]
 
 
-def test_the_last_whole_line_of_a_key_counts(tmp_path):
+def test_the_last_complete_line_of_a_key_counts(tmp_path):
     store = Store(tmp_path / "rows.jsonl")
     store.add({"key": "a", "accuracy": 1})
     store.add({"key": "a", "accuracy": 2})
@@ -182,8 +182,8 @@ def test_the_last_whole_line_of_a_key_counts(tmp_path):
     assert Store(store.path).rows.keys() == {"a", "c"}
 
 
-def test_a_run_is_measured_kept_and_put_on_the_page(tmp_path):
-    """Whole, at a small scale: images, a teacher, three rows of two seeds, the page and its picture."""
+def test_a_run_is_measured_stored_and_written_to_the_page(tmp_path):
+    """End to end at a small scale: images, a teacher, three rows with two seeds, the page and its plot."""
     protocol = dataclasses.replace(
         MNIST, input={**MNIST.input, "height": 16, "width": 16}, images=40, teachers=1, seeds=(0, 1),
         training={**MNIST.training, "steps": 3, "batch_size": 8}, teacher_training={**MNIST.training, "steps": 3},
@@ -196,13 +196,13 @@ def test_a_run_is_measured_kept_and_put_on_the_page(tmp_path):
     rows = {row.name: row for row in LISTS["mnist"]() if row.name in ("plain", "kd", "fsp")}
     with compare._processes(
         1
-    ) as pool:  # of their own, as in the script: memory grows from what a process holds already
+    ) as pool:  # separate processes, as in the script, since memory is measured from what a process holds already
         for found in pool.map(
             measure, [order(row, seed, protocol, files) for row in rows.values() for seed in protocol.seeds]
         ):
             store.add(found)
-    told = {name: compare.kept(row, protocol, files, store) for name, row in rows.items()}
-    facts = {"teachers": [0.9], "rows": told, "torch": "2"}
+    found = {name: compare.kept(row, protocol, files, store) for name, row in rows.items()}
+    facts = {"teachers": [0.9], "rows": found, "torch": "2"}
     (tmp_path / "mnist" / "facts.json").write_text(json.dumps(facts))
 
     _, found = read(tmp_path / "mnist", list(rows.values()))
@@ -218,15 +218,15 @@ def test_a_run_is_measured_kept_and_put_on_the_page(tmp_path):
     assert page.with_suffix(".svg").read_text().count("<circle") == 1
 
 
-def test_the_picture_has_a_line_for_each_row_but_plain_training():
+def test_the_plot_has_a_line_for_each_row_except_plain_training():
     plain, better = Row("plain", "plain", "", "", ()), Row("kd", "KD & more", "", "", ())
     measured = [
         Measured(plain, {0: {"accuracy": 0.9}, 1: {"accuracy": 0.91}}),
         Measured(better, {0: {"accuracy": 0.93}, 1: {"accuracy": 0.95}}),
     ]
-    drawing = picture(measured, measured[0])
+    drawing = plot(measured, measured[0])
     assert drawing.count("<circle") == 1 and "KD &amp; more" in drawing
-    assert picture([], None).startswith("<svg")
+    assert plot([], None).startswith("<svg")
 
 
 def _npz(path):

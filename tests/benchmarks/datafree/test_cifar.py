@@ -1,4 +1,4 @@
-"""CIFAR-10 without data: that the engine takes its jobs, and once the whole script, on a few small images."""
+"""CIFAR-10 without data: the engine accepts its jobs, and the whole script runs once on a few small images."""
 
 import json
 import os
@@ -27,7 +27,7 @@ SOURCES = (
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_engine_takes_every_source(source, recipe, tmp_path):
+def test_the_engine_accepts_every_source(source, recipe, tmp_path):
     weights = tmp_path / "teacher.safetensors"
     save_file(networks.build(SMALL.teacher, 10, read_contract(SMALL.input), {}).state_dict(), weights)
     files = Files({}, tmp_path / "train", tmp_path / "test")
@@ -41,7 +41,7 @@ def test_the_engine_takes_every_source(source, recipe, tmp_path):
     check(Job(job | {"spec": spec | {"training": spec["training"] | {"steps": 24}}}, tmp_path))
 
 
-def test_a_run_that_failed_stands_in_the_table():
+def test_the_table_lists_failed_runs():
     row = {
         "teacher": "resnet8_cifar", "student": "resnet8_cifar", "source": "dafl", "recipe": "own", "seed": 0,
         "seconds": 7.2, "error": "collapsed",
@@ -50,7 +50,7 @@ def test_a_run_that_failed_stands_in_the_table():
 
 
 @pytest.mark.slow
-def test_the_script_trains_a_teacher_once_and_keeps_what_it_measured(tmp_path):
+def test_the_script_trains_a_teacher_once_and_stores_its_results(tmp_path):
     draw = np.random.default_rng(0)
     arrays = {}
     for split, count in (("train", 256), ("test", 60)):
@@ -71,8 +71,8 @@ def test_the_script_trains_a_teacher_once_and_keeps_what_it_measured(tmp_path):
         return ran.stdout
 
     run("--npz", str(tmp_path / "cifar10.npz"))
-    told = json.loads((results / "resnet8_cifar.json").read_text())
-    assert told["steps"] > 1 and told["seconds"] + told["pilot_seconds"] < 120
+    teacher = json.loads((results / "resnet8_cifar.json").read_text())
+    assert teacher["steps"] > 1 and teacher["seconds"] + teacher["pilot_seconds"] < 120
     trained = (results / "resnet8_cifar.safetensors").stat().st_mtime_ns
     source = "dafl generator_batch=16 generator_width=4 pool_images=64"
     run("--sources", source, "--minutes", "1", "--recipe", "papers")
@@ -82,7 +82,7 @@ def test_the_script_trains_a_teacher_once_and_keeps_what_it_measured(tmp_path):
     assert [(row["recipe"], row["length"]) for row in rows] == [("papers", "1 minutes"), ("own", "3 steps")]
     assert rows[0]["steps"] > 1 and rows[0]["seconds"] + rows[0]["pilot_seconds"] < 120 and rows[1]["steps"] == 3
     assert all(
-        0 <= row["agreement"] <= 1 and row["relative"] == pytest.approx(row["accuracy"] / told["accuracy"], abs=1e-4)
+        0 <= row["agreement"] <= 1 and row["relative"] == pytest.approx(row["accuracy"] / teacher["accuracy"], abs=1e-4)
         for row in rows
     )
     assert (results / "resnet8_cifar.safetensors").stat().st_mtime_ns == trained

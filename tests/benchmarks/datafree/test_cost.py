@@ -1,4 +1,4 @@
-"""What data-free distillation costs: the transcription of the published algorithm, looks that change nothing, turns, the table."""
+"""The cost of data-free distillation: the transcription of the published algorithm, measurements without side effects, turns, the table."""
 
 import io
 import math
@@ -29,7 +29,7 @@ def lenet(name, seed):
     return networks.build(name, digits.CLASSES, CONTRACT, {})
 
 
-def test_the_published_generator_is_that_of_the_paper_preset():
+def test_the_published_generator_equals_the_paper_preset():
     torch.manual_seed(0)
     ours = Generator(CONTRACT, published_dafl.LATENT, published_dafl.WIDTH, "full")
     published = published_dafl.generator()
@@ -39,7 +39,7 @@ def test_the_published_generator_is_that_of_the_paper_preset():
     torch.testing.assert_close(published(noise), ours(noise), rtol=1e-4, atol=1e-4)
 
 
-def test_the_losses_are_the_formulas_written_slowly():
+def test_the_losses_equal_the_formulas_written_slowly():
     torch.manual_seed(0)
     teacher, student, features = torch.randn(5, 3) * 2, torch.randn(5, 3), torch.randn(5, 7)
     rows = [[math.exp(value) for value in row] for row in teacher.tolist()]
@@ -56,8 +56,8 @@ def test_the_losses_are_the_formulas_written_slowly():
     assert published_dafl.distillation_loss(student, teacher).item() == pytest.approx(kl / 5, rel=1e-5)
 
 
-def test_the_published_generator_does_not_see_the_student():
-    """The weights of its teacher are not frozen, so that what reaches them tells which losses reach the images."""
+def test_the_published_generators_loss_does_not_depend_on_the_student():
+    """The teacher's weights are not frozen, so their gradients show which losses reach the images."""
     gradients = []
     for seed in (1, 2):
         teacher, student = lenet("lenet5", 0), lenet("lenet5_half", seed)
@@ -69,7 +69,7 @@ def test_the_published_generator_does_not_see_the_student():
     assert gradients[0].abs().sum() > 0 and torch.equal(*gradients)
 
 
-def test_looks_change_nothing_of_the_engines_run(tmp_path, monkeypatch):
+def test_measurements_do_not_change_the_engines_run(tmp_path, monkeypatch):
     weights = tmp_path / "teacher.safetensors"
     save_file(lenet("lenet5", 0).state_dict(), weights)
     source = {
@@ -96,19 +96,19 @@ def test_looks_change_nothing_of_the_engines_run(tmp_path, monkeypatch):
     assert [each[0] for each in curve.points] == sorted(each[0] for each in curve.points)
 
 
-def test_looking_costs_nothing(monkeypatch):
+def test_the_time_of_a_measurement_is_not_counted(monkeypatch):
     image = torch.zeros(2000, 1, 32, 32, dtype=torch.uint8)
     curve = cost.Curve(Images.of(image, torch.arange(2000) % 10, tuple("0123456789"), CONTRACT))
     student = lenet("lenet5_half", 0)
     began = time.process_time()
     before = curve.seconds()
     for step in range(10):
-        curve.look(student, step, surely=True)
+        curve.look(student, step, force=True)
     assert time.process_time() - began > 5 * (curve.seconds() - before)
     assert student.training
 
 
-def test_processes_take_turns_and_none_is_left():
+def test_processes_take_turns_and_none_is_left_over():
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=time.sleep, args=(seconds,)) for seconds in (0.01, 0.2)]
     cost.take_turns(processes, seconds=0.1)
@@ -120,13 +120,13 @@ def test_processes_take_turns_and_none_is_left():
     assert failing[0].exitcode == -9
 
 
-def test_the_table_tells_firsts_marks_and_ends():
+def test_the_table_shows_first_times_marks_and_ends():
     ours = {"curve": [[19.0, 5, 0.94], [21.0, 6, 0.961], [70.0, 7, 0.985]], "steps": 7, "end": 70.0}
     published = {"curve": [[60.5, 2, 0.2], [151.0, 3, 0.3]], "steps": 3, "iteration": 3.0, "end": 72_000.0}
     lines = cost.table({"4": {"sides": {"ours, slices": ours, "as published": published}}}).splitlines()
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == lines[3].count("|")
-    told = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
-    assert told[0] == [
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    assert cells[0] == [
         "ours, slices",
         "4",
         "21 s",
@@ -138,4 +138,6 @@ def test_the_table_tells_firsts_marks_and_ends():
         "98.50% (70 s, 7 steps)",
         "70 s",
     ]
-    assert told[1][2:7] == ["–", "–", "–", "20.00%", "20.00%"] and told[1][-1] == "projected: 20.0 h (3.00 s a step)"
+    assert (
+        cells[1][2:7] == ["–", "–", "–", "20.00%", "20.00%"] and cells[1][-1] == "projected: 20.0 h (3.00 s per step)"
+    )

@@ -1,4 +1,4 @@
-"""The twelve teachers: what they are to cover, and that the engine takes every row's job."""
+"""The twelve teachers: what they cover, and that the engine accepts every row's job."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ STATISTICS = {
 }
 
 
-def test_there_are_twelve_teachers_and_one_that_answers_alike():
+def test_there_are_twelve_teachers_and_one_with_a_constant_output():
     assert len(ROWS.keys() - {CONSTANT}) == 12
     rows = [row for name, row in ROWS.items() if name != CONSTANT]
     assert {row.channels for row in rows} == {1, 3}
@@ -30,7 +30,7 @@ def test_there_are_twelve_teachers_and_one_that_answers_alike():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_the_engine_takes_every_row(name, tmp_path):
+def test_the_engine_accepts_every_row(name, tmp_path):
     row, classes = ROWS[name], CLASSES[ROWS[name].images]
     weights = tmp_path / "teacher.safetensors"
     save_file(networks.build(row.network, classes, row.contract, dict(row.options)).state_dict(), weights)
@@ -41,7 +41,7 @@ def test_the_engine_takes_every_row(name, tmp_path):
 
 
 @pytest.mark.parametrize("images", CLASSES)
-def test_images_are_of_the_rows_size_and_classes(images, tmp_path):
+def test_images_have_the_rows_size_and_classes(images, tmp_path):
     row = replace(ROWS["LeNet-5"], images=images, channels=3, height=8, width=12)
     path, classes = write_images(row, tmp_path)
     tensors = load_file(path)
@@ -49,16 +49,16 @@ def test_images_are_of_the_rows_size_and_classes(images, tmp_path):
     assert tensors["train.image"].shape[1:] == (3, 8, 12) and tensors["train.image"].dtype == torch.uint8
 
 
-def test_a_run_that_failed_stands_in_the_table():
+def test_the_table_lists_failed_runs():
     row = {
         "row": CONSTANT, "asked": "auto", "steps": 24, "seed": 0, "teacher_accuracy": 0.1, "source": "dafl",
         "initial_weights": "teacher", "cpu_seconds": 7.2, "error": "collapsed",
     }  # fmt: skip
-    line = "| one answer | 10.0% | dafl (chosen) | teacher | 24 | 0 | collapsed | – | 7 |"
+    line = "| constant output | 10.0% | dafl (chosen) | teacher | 24 | 0 | collapsed | – | 7 |"
     assert table([row]).splitlines()[-1] == line
 
 
-def test_a_source_may_be_asked_for_with_parameters(tmp_path):
+def test_a_source_may_have_parameters(tmp_path):
     row, weights = ROWS["MLP"], tmp_path / "teacher.safetensors"
     save_file(networks.build(row.network, 10, row.contract, dict(row.options)).state_dict(), weights)
     asked = 'dafl entropy_weight=20 labels="teacher"'

@@ -23,7 +23,7 @@ SPEC = {
 
 
 def write_two(inputs: Path, folder: Path) -> None:
-    """The service's images beside tinted ones, and a teacher that has learnt those."""
+    """The service's images with tinted second images, and a teacher trained on the tinted ones."""
     data = dict(np.load(inputs / "images.npz"))
     tint = np.array([[90, 0, 0], [0, 90, 0], [0, 0, 90], [60, 60, 0]], dtype=np.uint8)
     for split, name in (("train", "privileged"), ("test", "privileged_test")):
@@ -48,7 +48,7 @@ def refusal(client: Client, spec: dict) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_student_of_grey_learns_from_a_teacher_of_colour(tmp_path: Path, inputs: Path):
+def test_a_grey_student_learns_from_a_colour_teacher(tmp_path: Path, inputs: Path):
     write_two(inputs, tmp_path)
     with Whole(tmp_path / "data") as whole, whole.client() as client:
         teacher = client.teachers.send(tmp_path / "teacher.safetensors", **(TEACHER | {"input": COLOUR}))["id"]

@@ -1,4 +1,4 @@
-"""What a page says of a row: means over seeds, and differences from another row that had the same seeds."""
+"""The results of a row: means over seeds, and paired differences from another row with the same seeds."""
 
 import json
 import math
@@ -15,12 +15,12 @@ T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 class Store:
-    """Figures of finished runs, one JSON line each, by their keys; of several lines with a key the last counts."""
+    """Results of finished runs by key, one JSON line each; if a key has several lines, the last one counts."""
 
     def __init__(self, path: Path):
         self.path = path
         text = path.read_text() if path.exists() else ""
-        self._torn = bool(text) and not text.endswith("\n")  # a line was being written when the process was stopped
+        self._torn = bool(text) and not text.endswith("\n")  # the process was stopped while it wrote a line
         whole = [line for line in text.splitlines() if line.endswith("}")]
         self.rows: dict[str, dict[str, Any]] = {row["key"]: row for row in map(json.loads, whole)}
 
@@ -40,14 +40,14 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval lies on one side of zero, else 0."""
+        """1 or -1 if the interval excludes zero, else 0."""
         if self.half is None or abs(self.mean) <= self.half:
             return 0
         return 1 if self.mean > 0 else -1
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
-    """Over the seeds that both have; None where there is none."""
+    """The mean difference over the seeds that both have; None if there is none."""
     differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if not differences:
         return None
@@ -59,7 +59,7 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference
 
 @dataclass(frozen=True)
 class Measured:
-    """A row's runs by seed; `refused` is the engine's reason where it would not run them."""
+    """A row's runs by seed; `refused` is the engine's error if it refused them."""
 
     row: Row
     runs: dict[int, dict[str, Any]]
@@ -79,7 +79,7 @@ class Measured:
         return stdev(self.accuracies.values()) if len(self.runs) > 1 else None
 
     def typical(self, name: str) -> float:
-        """The median over seeds of a figure, as a busy machine lengthens some runs."""
+        """The median of a metric over seeds, since a busy machine slows some runs down."""
         return median(run[name] for run in self.runs.values())
 
     @property
@@ -88,7 +88,7 @@ class Measured:
 
 
 def accuracy_of(row: Row, run: Mapping[str, Any]) -> float:
-    """A run's accuracy, as the row wants it read."""
+    """A run's accuracy, according to the row's `reads`."""
     if row.reads == "student":
         return float(run["accuracy"])
     if row.reads == "cohort":
@@ -97,7 +97,7 @@ def accuracy_of(row: Row, run: Mapping[str, Any]) -> float:
 
 
 def read(folder: Path, rows: Sequence[Row]) -> tuple[dict[str, Any], dict[str, Measured]]:
-    """A protocol's facts, and its rows with what is kept of them; both empty where it was never prepared."""
+    """A protocol's facts, and its rows with their stored results; both are empty if it was never prepared."""
     if not (folder / "facts.json").exists():
         return {}, {}
     facts = json.loads((folder / "facts.json").read_text())
