@@ -222,7 +222,7 @@ def test_defaults_are_found_in_the_first_member():
         ("crd", "/objectives/0/tap", ["fc2:in", "0.fc2:in"]),
     ],
 )
-def test_features_of_several_teachers_require_explicit_taps(two_teachers, action, name, pointer, of_the_first):
+def test_features_of_several_teachers_require_named_taps(two_teachers, action, name, pointer, of_the_first):
     """The order of the teachers does not decide whose features are compared."""
     with pytest.raises(SpecError, match="each of several teachers has features of its own") as caught:
         action(ensemble_job(two_teachers, objectives=[{"name": name}]))
