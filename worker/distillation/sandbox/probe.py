@@ -1,7 +1,7 @@
-"""Tries the sandbox out: `python -P -m worker.distillation.sandbox.probe` locks itself in, and tries to get out.
+"""Tests the sandbox: `python -P -m worker.distillation.sandbox.probe` confines itself, then tries to escape.
 
-Its input is a JSON object: `files` to read, a folder `outside` to write to, a `port` and a Unix `socket` on which somebody
-listens, and a `process`. It says what is in force, and an attempt that succeeds shows that something is not.
+Its input is a JSON object: `files` to read, a folder `outside` to write to, a `port` and a Unix `socket` with listeners,
+and a `process`. It prints the report of what is in force, without the parts that an attempt has escaped.
 """
 
 import ctypes
@@ -29,12 +29,12 @@ def main() -> None:
         if getattr(report, part) != OPEN[part] and _succeeds(attempt):
             report = replace(report, **{part: OPEN[part]}, why=(*report.why, f"the engine {what}"))
     if asked["gpu"] and (error := driver_error()):
-        report = replace(report, why=(*report.why, f"CUDA's driver does not start in it: error {error}"))
+        report = replace(report, why=(*report.why, f"CUDA's driver does not start in the sandbox: error {error}"))
     print(json.dumps(asdict(report)))
 
 
 def driver_error() -> int:
-    """What CUDA's driver answers to its first call where there is a GPU of Nvidia's; 0 if all is well, or nothing is there."""
+    """The error code of CUDA's driver at initialisation; 0 if it succeeds, or if there is no Nvidia GPU or driver."""
     if not Path("/dev/nvidiactl").exists() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return 0
     try:
@@ -44,7 +44,7 @@ def driver_error() -> int:
 
 
 def attempts(asked: Mapping[str, Any]) -> list[tuple[str, str, Callable[[], object]]]:
-    """What to try: the part of the report that it shows false, what it would mean, and how."""
+    """Attempts to escape: the part of the report that a success disproves, a description, and a function."""
     return [
         *[("filesystem", f"can read {file}", lambda file=file: _read(file)) for file in asked["files"]],
         ("filesystem", f"can write to {asked['outside']}", lambda: _write(Path(asked["outside"]))),
