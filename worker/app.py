@@ -28,7 +28,7 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
 
     The signal starts a drain: a running engine saves a checkpoint and ends, its job is queued again, and the process ends.
     """
-    early_signals.hear()
+    early_signals.install()
     hide_memory()
     with forks.open(command, training=kind == "distill"):
         return _serve(kind, command)
@@ -36,7 +36,7 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
 
 def _serve(kind: Kind, command: Sequence[str]) -> int:
     migrate.prepare()
-    if early_signals.asked():
+    if early_signals.received():
         return 0  # before any slow work
     try:
         confined_by = sandbox_probe.establish(kind)
@@ -55,7 +55,7 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     setup_logging.connect(configure_celery_logging, weak=False)
     log.info("worker_started")
     code = 0
-    if not early_signals.asked():
+    if not early_signals.received():
         with Sweep(post.worker_id), Courier():
             code = _listen(kind)
     try:

@@ -41,10 +41,10 @@ def gpus_here() -> tuple[Gpu, ...]:
     return read_gpus(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def read_gpus(said: str, visible: str | None) -> tuple[Gpu, ...]:
+def read_gpus(output: str, visible: str | None) -> tuple[Gpu, ...]:
     """The GPUs in nvidia-smi's output that `CUDA_VISIBLE_DEVICES` (indices, or prefixes of UUIDs) selects, in its order."""
     found: dict[str, tuple[str, Gpu]] = {}
-    for line in said.splitlines():
+    for line in output.splitlines():
         parts = [part.strip() for part in line.split(",")]
         if len(parts) == 4 and parts[3].isdecimal():
             found[parts[0]] = parts[1], Gpu(parts[2], round(int(parts[3]) * GB_IN_A_MIB, 1))

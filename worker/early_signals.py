@@ -10,13 +10,13 @@ LOOK_SECONDS = 0.02
 _waiting: list[int] = []
 
 
-def hear() -> None:
+def install() -> None:
     """Start keeping SIGTERM and SIGINT; call it in the main thread."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _keep)
 
 
-def asked() -> bool:
+def received() -> bool:
     """Whether a signal has arrived."""
     return bool(_waiting)
 

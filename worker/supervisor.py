@@ -202,7 +202,7 @@ def choose_port(host: str, port: int) -> int:
 
 
 @contextmanager
-def alone(data: Path) -> Iterator[None]:
+def locked(data: Path) -> Iterator[None]:
     """A context that locks a data folder for this supervisor.
 
     Raises:
@@ -225,7 +225,7 @@ def main() -> int:
     arguments = parser.parse_args()
     hide_memory()
     configure_logging()
-    with alone(config.data):
+    with locked(config.data):
         migrate.prepare()
         supervisor = Supervisor(config, choose_port(config.host, arguments.port))
         for number in (signal.SIGINT, signal.SIGTERM):

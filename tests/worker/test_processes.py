@@ -71,7 +71,7 @@ def test_wake_up_messages_start_work_and_a_drain_hands_it_to_another_worker(serv
 
 
 def test_a_worker_that_is_stopped_while_it_starts_does_not_register(embedded: None) -> None:
-    told = "early_signals.hear(); os.kill(os.getpid(), signal.SIGTERM)"
+    told = "early_signals.install(); os.kill(os.getpid(), signal.SIGTERM)"
     code = f"import os, signal; from worker import app, early_signals; {told}; exit(app.serve('distill', {SCRIPTED!r}))"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT).returncode == 0
     assert rows(Worker) == []

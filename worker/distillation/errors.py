@@ -67,13 +67,16 @@ class UploadError(EngineError):
 
 
 class Diverged(EngineError):
-    """The training diverged."""
+    """The training diverged: a loss became infinite or NaN."""
 
     code = "diverged"
 
 
 class Collapsed(EngineError):
-    """The synthesiser collapsed; `mendable`: other loss weights may prevent it."""
+    """The synthesiser collapsed: it makes only one kind of image.
+
+    `mendable`: other loss weights may prevent it.
+    """
 
     code = "collapsed"
 

@@ -61,14 +61,14 @@ def holds(found: Mapping[str, Any]) -> bool:
 def _probe(kind: Kind) -> dict[str, Any]:
     """The report of a process that has confined itself, as an engine does, and has tried to escape."""
     name = f"probe-{kind}-{os.getpid()}"
-    with Folder(name, 1) as folder, Folder(name, 2) as another, _targets(another.path) as asked:
-        asked |= {"gpu": kind == "distill", "outside": str(another.path), "process": os.getpid()}
+    with Folder(name, 1) as folder, Folder(name, 2) as another, _targets(another.path) as targets:
+        targets |= {"gpu": kind == "distill", "outside": str(another.path), "process": os.getpid()}
         try:
             done = subprocess.run(
                 PROBE,
                 cwd=folder.path,
                 env=environment(folder.path, 1, gpu=kind == "distill"),
-                input=json.dumps(asked) + "\n",
+                input=json.dumps(targets) + "\n",
                 capture_output=True,
                 text=True,
                 timeout=PROBE_SECONDS,

@@ -145,9 +145,9 @@ def warnings(truth: Tensor, labels: Labels, names: tuple[str, ...]) -> list[str]
         if labels == "multi_label":
             found["labels"]["apply to all training images"] = (count == len(truth)).nonzero()[:, 0].tolist()
     return [
-        f"{len(numbers)} {what} ({_listed([names[number] for number in numbers])}) {words}"
+        f"{len(numbers)} {what} ({_listed([names[number] for number in numbers])}) {finding}"
         for what, each in found.items()
-        for words, numbers in each.items()
+        for finding, numbers in each.items()
         if numbers
     ]
 
@@ -166,8 +166,8 @@ def check_retrieval(fields: Mapping[str, Mapping[str, Tensor]], splits: Mapping[
                 )
         query = named.get("query")
         if query is not None and len(query.unique()) != 2:
-            words = f"`query` of the split {split} does not mark both queries and gallery images"
-            raise UploadError(words, "Mark queries with 1 and gallery images with 0, or leave `query` out.")
+            message = f"`query` of the split {split} does not mark both queries and gallery images"
+            raise UploadError(message, "Mark queries with 1 and gallery images with 0, or leave `query` out.")
 
 
 def _listed(names: list[str]) -> str:

@@ -32,29 +32,29 @@ def distances(weight_ND: Tensor) -> Tensor:
 
 
 def merge(weight_ND: Tensor, out_MN: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Merge neurons until `count` are left; returns their positions (sorted, int64) and the next layer's weights on them.
+    """Merge neurons until `count` remain; returns their positions (sorted, int64) and the next layer's weights on them.
 
     `weight_ND` holds each neuron's weights and bias, `out_MN` the next layer's weights. Each step merges the pair with the
     smallest saliency: the cost of replacing neuron j by i is mean(a_j^2) ||w_i - w_j||^2.
     """
     out = out_MN.clone()
     distance = distances(weight_ND)
-    left = torch.ones(len(weight_ND), dtype=torch.bool)
+    remaining = torch.ones(len(weight_ND), dtype=torch.bool)
     apart, nearest = distance.min(0)
     weight = out.square().mean(0)
     for _ in range(len(weight_ND) - count):
         pulse()
-        cost = (weight * apart).masked_fill(~left, torch.inf)
-        cheapest = (cost == cost.min()).nonzero().flatten()
-        gone = int(cheapest[nearest[cheapest].argmin()])
-        kept = int(nearest[gone])
-        out[:, kept] += out[:, gone]
+        cost = (weight * apart).masked_fill(~remaining, torch.inf)
+        candidates = (cost == cost.min()).nonzero().flatten()
+        removed = int(candidates[nearest[candidates].argmin()])
+        kept = int(nearest[removed])
+        out[:, kept] += out[:, removed]
         weight[kept] = out[:, kept].square().mean()
-        left[gone] = False
-        distance[gone] = torch.inf
-        orphans = (nearest == gone).nonzero().flatten()
-        apart[orphans], nearest[orphans] = distance[:, orphans].min(0)
-    return left.nonzero().flatten(), out[:, left]
+        remaining[removed] = False
+        distance[removed] = torch.inf
+        affected = (nearest == removed).nonzero().flatten()
+        apart[affected], nearest[affected] = distance[:, affected].min(0)
+    return remaining.nonzero().flatten(), out[:, remaining]
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def mergeable(found: Fit, teacher: Mapping[str, Tensor]) -> dict[Group, Layer]:
         if plain and dense and group.size < size and not group.whole:
             layers[group] = Layer(weights[0], biases[0] if biases else None, readers)
     if not layers:
-        words = "requires a hidden fully connected layer that is wider in the teacher, and there is none"
-        raise SpecError([Problem(POINTER, f"`neuron_merging` {words}")], "Use `teacher` or `random`.")
+        reason = "requires a hidden fully connected layer that is wider in the teacher, and there is none"
+        raise SpecError([Problem(POINTER, f"`neuron_merging` {reason}")], "Use `teacher` or `random`.")
     return layers
 
 

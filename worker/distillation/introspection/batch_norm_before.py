@@ -28,8 +28,8 @@ def normalisation_before(network: nn.Module, tap: str, order: Sequence[str]) -> 
     if isinstance(holder, nn.BatchNorm2d):
         return holder
     for name in reversed(names[: names.index(activation)]):
-        beside = ":" not in name and name.rpartition(".")[0] == parent
-        module = network.get_submodule(name) if beside else None
+        is_sibling = ":" not in name and name.rpartition(".")[0] == parent
+        module = network.get_submodule(name) if is_sibling else None
         if isinstance(module, nn.BatchNorm2d):
             return module
         if isinstance(module, LINEAR):

@@ -19,7 +19,7 @@ def gives_gradient(network: nn.Module, image_BCHW: Tensor) -> bool:
             logits = network(image)
             (gradient,) = torch.autograd.grad(logits.sum(), image, allow_unused=True)
         except RuntimeError as error:
-            if any(words in str(error) for words in NOT_DIFFERENTIABLE):
+            if any(part in str(error) for part in NOT_DIFFERENTIABLE):
                 return False
             raise
     return gradient is not None and (gradient.is_meta or bool(torch.isfinite(gradient).all()))
@@ -41,6 +41,6 @@ def require_gradient(teacher: nn.Module, image_BCHW: Tensor) -> None:
         SpecError: it is not.
     """
     if not gives_gradient(teacher, image_BCHW):
-        words = "is not differentiable, but the source needs gradients through the teacher"
+        message = "is not differentiable, but the source needs gradients through the teacher"
         hint = "Choose the source `noise`, or `substitute` with any images as the dataset."
-        raise SpecError([Problem("/teacher", words)], hint)
+        raise SpecError([Problem("/teacher", message)], hint)

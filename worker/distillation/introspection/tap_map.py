@@ -55,5 +55,5 @@ def refuse_default_tap(teacher: TapMap, found: Any, pointer: str) -> None:
         SpecError: it is an ensemble; the message contains `found`, the default for its first member, as JSON.
     """
     if teacher.leading:
-        words = "is required: each of several teachers has features of its own; for the first teacher, send"
-        raise SpecError([Problem(pointer, f"{words} {json.dumps(found)}")])
+        message = "is required: each of several teachers has features of its own; for the first teacher, send"
+        raise SpecError([Problem(pointer, f"{message} {json.dumps(found)}")])

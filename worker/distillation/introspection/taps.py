@@ -196,8 +196,8 @@ def pair_stages(student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
     stages = [[tap for tap in map_.stages if map_.shapes[tap][1:] != (1, 1)] for map_ in (student, teacher)]
     count = min(map(len, stages))
     if count == 0:
-        whose = "student" if not stages[0] else "teacher"
-        raise SpecError([Problem("/taps", f"the {whose} has no feature maps to compare; choose another objective")])
+        role = "student" if not stages[0] else "teacher"
+        raise SpecError([Problem("/taps", f"the {role} has no feature maps to compare; choose another objective")])
     return tuple(zip(stages[0][-count:], stages[1][-count:], strict=True))
 
 
@@ -210,9 +210,9 @@ def resolve_pairs(pairs: tuple[TapPair, ...] | None, student: TapMap, teacher: T
     if pairs is None:
         return pair_stages(student, teacher)
     problems = [
-        Problem(f"/taps/{index}/{side}", f"the {whose} has no tap {pair[side]!r}; {map_.nearest(pair[side])}")
+        Problem(f"/taps/{index}/{side}", f"the {role} has no tap {pair[side]!r}; {map_.nearest(pair[side])}")
         for index, pair in enumerate(pairs)
-        for side, (whose, map_) in enumerate((("student", student), ("teacher", teacher)))
+        for side, (role, map_) in enumerate((("student", student), ("teacher", teacher)))
         if map_.shape(pair[side]) is None
     ]
     twice = [index for index, pair in enumerate(pairs) if pair in pairs[:index]]

@@ -61,7 +61,7 @@ class EmbeddingObjective(Objective):
         return embedding_of(step.student, self.tap[0]), embedding_of(step.need_teacher(), self.tap[1])
 
 
-def embedding_tap(wanted: str | None, map_: TapMap, whose: str, pointer: str) -> str:
+def embedding_tap(wanted: str | None, map_: TapMap, role: str, pointer: str) -> str:
     """The tap that a job names, checked, or by default the input of the network's classifier.
 
     Raises:
@@ -70,14 +70,14 @@ def embedding_tap(wanted: str | None, map_: TapMap, whose: str, pointer: str) ->
     tap = wanted or map_.classifier
     if tap is None:
         raise SpecError(
-            [Problem("/tap", f"is required: the {whose} has no linear classifier whose input could be the default")]
+            [Problem("/tap", f"is required: the {role} has no linear classifier whose input could be the default")]
         )
     shape = map_.shape(tap)
     if shape is None:
-        raise SpecError([Problem(pointer, f"the {whose} has no tap {tap!r}; {map_.nearest(tap)}")])
+        raise SpecError([Problem(pointer, f"the {role} has no tap {tap!r}; {map_.nearest(tap)}")])
     if len(shape) + 1 not in DIMENSIONS:
-        words = f"the {whose}'s tap has {len(shape) + 1} dimensions, including the batch"
-        raise SpecError([Problem(pointer, f"{words}; choose a tap with {' or '.join(map(str, DIMENSIONS))}")])
+        message = f"the {role}'s tap has {len(shape) + 1} dimensions, including the batch"
+        raise SpecError([Problem(pointer, f"{message}; choose a tap with {' or '.join(map(str, DIMENSIONS))}")])
     return tap
 
 
@@ -94,9 +94,9 @@ def check_batch(samples: int, least: int) -> None:
         SpecError: it has too few.
     """
     if samples < least:
-        words = f"a batch of {samples} is too small: the objectives need at least {least} images in every batch"
+        message = f"a batch of {samples} is too small: the objectives need at least {least} images in every batch"
         hint = "Raise the batch size, or let the source drop the last batch."
-        raise SpecError([Problem("/training/batch_size", words)], hint)
+        raise SpecError([Problem("/training/batch_size", message)], hint)
 
 
 def distances(x_BD: Tensor) -> Tensor:

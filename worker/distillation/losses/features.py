@@ -37,9 +37,11 @@ class FeatureObjective(Objective):
         if self.parameters_.taps is None:
             refuse_default_tap(teacher, self.pairs, "/taps")
         problems = [
-            Problem(f"/taps/{index}", f"{words}; choose taps with {' or '.join(map(str, self.dimensions))} dimensions")
+            Problem(
+                f"/taps/{index}", f"{mismatch}; choose taps with {' or '.join(map(str, self.dimensions))} dimensions"
+            )
             for index, (mine, theirs) in enumerate(self.pairs)
-            if (words := self._mismatch(student.shape(mine) or (), teacher.shape(theirs) or ()))
+            if (mismatch := self._mismatch(student.shape(mine) or (), teacher.shape(theirs) or ()))
         ]
         if problems:
             raise SpecError(problems)

@@ -70,7 +70,7 @@ def projector(channels: int, inner: int, features: int, maps: bool, rectified: b
     return layers if rectified else layers[:-1]
 
 
-def classifier_of(map_: TapMap, whose: str) -> str:
+def classifier_of(map_: TapMap, role: str) -> str:
     """The path of the last module that maps a vector to one of another length.
 
     Raises:
@@ -85,7 +85,7 @@ def classifier_of(map_: TapMap, whose: str) -> str:
             and map_.shapes[path] != shape
         ):
             return path
-    raise SpecError([Problem("/name", f"the {whose} does not end in a linear classifier")], "Choose another objective.")
+    raise SpecError([Problem("/name", f"the {role} does not end in a linear classifier")], "Choose another objective.")
 
 
 def deepest_map(map_: TapMap, channels: int | None = None) -> str | None:

@@ -97,7 +97,7 @@ class Server:
 
     def run(self) -> None:
         """Answer requests until the worker closes its end."""
-        asked = False
+        answered = False
         while True:
             idle = bool(self._later) and not self._engines
             ready = self._poll.poll(IDLE_SECONDS * 1000 if idle else None)
@@ -108,8 +108,8 @@ class Server:
                     self._reap(descriptor)
                 elif not self._answer():
                     return
-                elif not asked:
-                    asked, self._later = True, list(LATER)
+                elif not answered:
+                    answered, self._later = True, list(LATER)
 
     def _import_one(self) -> None:
         name = self._later.pop(0)

@@ -30,12 +30,12 @@ def enter(job_file: Path, channel: Channel) -> bool:
 
     The key `sandbox` is `required`, `preferred` or absent. If `ranks` is above 1, the ranks can communicate with each other.
     """
-    asked = _read(job_file)
-    if asked.get("sandbox") not in ("required", "preferred"):
+    job = _read(job_file)
+    if job.get("sandbox") not in ("required", "preferred"):
         return True
-    report = confine(job_file.absolute().parent, asked.get("ranks") or 1, asked.get("device") != "cpu")
+    report = confine(job_file.absolute().parent, job.get("ranks") or 1, job.get("device") != "cpu")
     channel.say("sandbox", **asdict(report))
-    if report.holds or asked["sandbox"] == "preferred":
+    if report.holds or job["sandbox"] == "preferred":
         return True
     message = f"the required sandbox is not available: {'; '.join(report.why)}"
     hint = "Enable what is missing, or set DISTILL_SANDBOX=preferred (docs/operations.md)."

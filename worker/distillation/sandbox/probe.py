@@ -23,12 +23,12 @@ SECONDS = 2.0
 
 def main() -> None:
     """Confine this process to its working folder, try everything, and print the report."""
-    asked = json.loads(sys.stdin.readline())
-    report = confine(Path.cwd(), gpu=asked["gpu"])
-    for part, what, attempt in attempts(asked):
+    targets = json.loads(sys.stdin.readline())
+    report = confine(Path.cwd(), gpu=targets["gpu"])
+    for part, what, attempt in attempts(targets):
         if getattr(report, part) != OPEN[part] and _succeeds(attempt):
             report = replace(report, **{part: OPEN[part]}, why=(*report.why, f"the engine {what}"))
-    if asked["gpu"] and (error := driver_error()):
+    if targets["gpu"] and (error := driver_error()):
         report = replace(report, why=(*report.why, f"CUDA's driver does not start in the sandbox: error {error}"))
     print(json.dumps(asdict(report)))
 
@@ -43,16 +43,16 @@ def driver_error() -> int:
         return 0
 
 
-def attempts(asked: Mapping[str, Any]) -> list[tuple[str, str, Callable[[], object]]]:
+def attempts(targets: Mapping[str, Any]) -> list[tuple[str, str, Callable[[], object]]]:
     """Attempts to escape: the part of the report that a success disproves, a description, and a function."""
     return [
-        *[("filesystem", f"can read {file}", lambda file=file: _read(file)) for file in asked["files"]],
-        ("filesystem", f"can write to {asked['outside']}", lambda: _write(Path(asked["outside"]))),
-        ("network", "can connect to a port", lambda: _connect(socket.AF_INET, ("127.0.0.1", asked["port"]))),
-        ("network", "can send a datagram", lambda: _send(("127.0.0.1", asked["port"]))),
-        ("network", "can connect to a Unix socket", lambda: _connect(socket.AF_UNIX, asked["socket"])),
-        ("memory", "can read the worker's environment", lambda: _read(f"/proc/{asked['process']}/environ")),
-        ("signals", "can signal the worker", lambda: os.kill(asked["process"], 0)),
+        *[("filesystem", f"can read {file}", lambda file=file: _read(file)) for file in targets["files"]],
+        ("filesystem", f"can write to {targets['outside']}", lambda: _write(Path(targets["outside"]))),
+        ("network", "can connect to a port", lambda: _connect(socket.AF_INET, ("127.0.0.1", targets["port"]))),
+        ("network", "can send a datagram", lambda: _send(("127.0.0.1", targets["port"]))),
+        ("network", "can connect to a Unix socket", lambda: _connect(socket.AF_UNIX, targets["socket"])),
+        ("memory", "can read the worker's environment", lambda: _read(f"/proc/{targets['process']}/environ")),
+        ("signals", "can signal the worker", lambda: os.kill(targets["process"], 0)),
     ]
 
 
