@@ -8,7 +8,7 @@ from worker import early_signals
 
 def main() -> int:
     """Start a worker; returns its exit code."""
-    early_signals.hear()  # before the imports that take a second
+    early_signals.install()  # before the imports that take a second
     from models.queue.wake_up import KINDS
     from worker.app import configure_logging, serve
 

@@ -1,4 +1,4 @@
-"""One worker process: a Celery worker with one thread that answers bells, and a sweep beside it."""
+"""One worker process: a Celery worker with one thread that reacts to wake-up messages, and a sweep in another thread."""
 
 import uuid
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ log = structlog.get_logger(__name__)
 def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
     """Work until SIGTERM or SIGINT; returns the exit code.
 
-    The signal drains: a running engine is asked to checkpoint and end, its job is queued again, and the process ends.
+    The signal starts a drain: a running engine saves a checkpoint and ends, its job is queued again, and the process ends.
     """
-    early_signals.hear()
+    early_signals.install()
     hide_memory()
     with forks.open(command, training=kind == "distill"):
         return _serve(kind, command)
@@ -36,8 +36,8 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
 
 def _serve(kind: Kind, command: Sequence[str]) -> int:
     migrate.prepare()
-    if early_signals.asked():
-        return 0  # before anything slow: nobody waits for this worker
+    if early_signals.received():
+        return 0  # before any slow work
     try:
         confined_by = sandbox_probe.establish(kind)
     except sandbox_probe.NoSandbox as error:
@@ -53,17 +53,17 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
 
     worker_shutting_down.connect(drain, weak=False)
     setup_logging.connect(configure_celery_logging, weak=False)
-    log.info("worker_begins")
+    log.info("worker_started")
     code = 0
-    if not early_signals.asked():
+    if not early_signals.received():
         with Sweep(post.worker_id), Courier():
             code = _listen(kind)
     try:
         presence.leave(post.worker_id)
     except AWAY as error:
         log.warning("worker_row_not_closed", error=str(error).partition("\n")[0])
-    ring(kind)  # for what this worker has put back
-    log.info("worker_ends", code=code)
+    ring(kind)  # for the job that this worker has put back
+    log.info("worker_stopped", code=code)
     return code
 
 
@@ -85,9 +85,9 @@ def _listen(kind: Kind) -> int:
 
 
 def configure_logging() -> None:
-    """Structured lines on standard error: coloured on a terminal, else JSON."""
+    """Log structured lines to standard error: coloured on a terminal, else JSON."""
     logs.configure()
 
 
 def configure_celery_logging(**_: Any) -> None:
-    """Leave Celery's own warnings to the root logger, which is configured already."""
+    """Keep Celery from configuring logging; its warnings go to the root logger."""

@@ -1,4 +1,4 @@
-"""What this worker has: GPUs as the driver names them, or processors. Without torch, which would cost seconds."""
+"""The devices of this worker: GPUs as reported by the driver, or CPUs. It does not import torch, which takes seconds."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 def machine() -> Machine:
-    """The devices that one job may use here: `DISTILL_DEVICES`, else all GPUs that are seen, else one process."""
+    """The devices that one job may use here: `DISTILL_DEVICES` of them, by default all visible GPUs, or one CPU process."""
     wished, gpus = settings().devices, gpus_here()
     if gpus:
         kept = gpus[: wished or len(gpus)]
@@ -27,7 +27,7 @@ def machine() -> Machine:
 
 
 def gpus_here() -> tuple[Gpu, ...]:
-    """The GPUs that an engine started here may use, in the order of their numbers."""
+    """The GPUs that an engine on this machine may use, in the order of their indices."""
     if settings().device == "cpu" or not _torch_can():
         return ()
     program = shutil.which("nvidia-smi")
@@ -41,10 +41,10 @@ def gpus_here() -> tuple[Gpu, ...]:
     return read_gpus(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def read_gpus(said: str, visible: str | None) -> tuple[Gpu, ...]:
-    """The GPUs in nvidia-smi's answer that `CUDA_VISIBLE_DEVICES` (numbers, or beginnings of UUIDs) leaves, in its order."""
+def read_gpus(output: str, visible: str | None) -> tuple[Gpu, ...]:
+    """The GPUs in nvidia-smi's output that `CUDA_VISIBLE_DEVICES` (indices, or prefixes of UUIDs) selects, in its order."""
     found: dict[str, tuple[str, Gpu]] = {}
-    for line in said.splitlines():
+    for line in output.splitlines():
         parts = [part.strip() for part in line.split(",")]
         if len(parts) == 4 and parts[3].isdecimal():
             found[parts[0]] = parts[1], Gpu(parts[2], round(int(parts[3]) * GB_IN_A_MIB, 1))
@@ -54,14 +54,14 @@ def read_gpus(said: str, visible: str | None) -> tuple[Gpu, ...]:
     for wanted in map(str.strip, visible.split(",")):
         named = [gpu for uuid, gpu in found.values() if wanted and uuid.startswith(wanted)]
         match = [found[wanted][1]] if wanted in found else named[:1]
-        if not match:  # CUDA, too, sees none from the first that it does not know
+        if not match:  # CUDA also ignores everything from the first invalid entry on
             break
         chosen += match
     return tuple(chosen)
 
 
 def _torch_can() -> bool:
-    """Whether the installed torch was built for GPUs; a build for processors says so in its version."""
+    """Whether the installed torch supports GPUs; the version of a CPU build ends in `+cpu`."""
     try:
         return not version("torch").endswith("+cpu")
     except PackageNotFoundError:

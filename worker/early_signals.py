@@ -1,4 +1,4 @@
-"""Signals to leave that come before Celery listens for them: they wait until it does, so that the worker leaves in good order."""
+"""Keeps termination signals that arrive before Celery handles them, so that the worker still shuts down gracefully."""
 
 import os
 import signal
@@ -10,19 +10,19 @@ LOOK_SECONDS = 0.02
 _waiting: list[int] = []
 
 
-def hear() -> None:
-    """Keep SIGTERM and SIGINT from now on; to be called by the main thread."""
+def install() -> None:
+    """Start keeping SIGTERM and SIGINT; call it in the main thread."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _keep)
 
 
-def asked() -> bool:
-    """Whether one has come."""
+def received() -> bool:
+    """Whether a signal has arrived."""
     return bool(_waiting)
 
 
 def hand_over() -> None:
-    """Pass on what comes before Celery has set handlers of its own."""
+    """Pass kept signals on when Celery has installed its own handlers."""
     threading.Thread(target=_pass_on, name="early-signals", daemon=True).start()
 
 

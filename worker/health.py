@@ -1,4 +1,4 @@
-"""Whether a worker of this machine is at work: `python -m worker.health --kind distill`, for a container's health check."""
+"""Health check of a worker's container: `python -m worker.health --kind distill`."""
 
 import argparse
 import sys
@@ -8,13 +8,13 @@ from worker.ledger import presence
 
 
 def main() -> int:
-    """0 if the database has lately heard of a worker of the kind on this host, else 1."""
+    """Check for a recent heartbeat of a worker of the kind on this host; exits with 0 if there is one, else with 1."""
     parser = argparse.ArgumentParser(prog="python -m worker.health", description=main.__doc__)
     parser.add_argument("--kind", choices=KINDS, required=True)
     kind = parser.parse_args().kind
     if presence.alive_here(kind):
         return 0
-    print(f"no {kind} worker of the host {presence.host()} has been heard of lately", file=sys.stderr)
+    print(f"no recent heartbeat of a {kind} worker on the host {presence.host()}", file=sys.stderr)
     return 1
 
 

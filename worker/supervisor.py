@@ -1,7 +1,7 @@
 """The embedded service as one command: `python -m worker.supervisor` starts the API and a worker of each kind.
 
-A child that dies is started again, later each time; one that keeps dying ends them all. SIGINT and SIGTERM end them in
-good order: a running job leaves a checkpoint.
+A child that exits is restarted, after a longer pause each time; if it keeps exiting, the service stops. SIGINT and SIGTERM
+stop the service gracefully: a running job saves a checkpoint.
 """
 
 import argparse
@@ -35,39 +35,45 @@ CHILDREN = {
     "inspect": ("-m", "worker", "--kind", "inspect"),
 }
 LOOK_SECONDS = 0.2
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+FIRST_PAUSE_SECONDS = 0.5
+"""Pause before the first restart of a child; doubled for each further restart."""
+LONGEST_PAUSE_SECONDS = 30.0
+"""Longest pause before a restart."""
 STEADY_SECONDS = 30.0
-"""A child that has lived so long is steady: if it dies, it is started again at once."""
+"""Running time after which a child's exit counts as its first again."""
 MOST_DEATHS = 6
-"""A child that dies so often in a row is not started again."""
+"""Number of exits in a row after which the service stops."""
 EXIT_SECONDS = 15.0
-"""Beyond the grace of a drain, children have so long to end."""
+"""Time for children to exit, in addition to the grace period of a drain, before they are killed."""
 READY_SECONDS = 60.0
+"""Time for the service to become ready, before it stops."""
 
 log = structlog.get_logger(__name__)
 
 
 class Child:
-    """One process of the service, and when to start it again."""
+    """One process of the service, and the time of its next restart."""
 
     def __init__(self, name: str, environment: dict[str, str]):
-        self.name, self._environment = name, environment
+        self.name = name
+        self._environment = environment
         self.deaths = 0
         self.process: subprocess.Popen[bytes] | None = None
-        self._begun = self._due = 0.0
+        self._started = 0.0
+        self._due = 0.0
 
     def start(self) -> None:
-        """Start it, tied to this process."""
-        self._begun = time.monotonic()
+        """Start the process; it ends with this process."""
+        self._started = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "worker.tether", str(os.getpid()), sys.executable, *CHILDREN[self.name]],
             env=self._environment,
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is for the supervisor, which tells its children in good order
+            start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops its children gracefully
         )
 
-    def tend(self) -> bool:
-        """Start it again if it has died and its pause is over; false if it has died too often."""
+    def restart_if_due(self) -> bool:
+        """Restart the process if it has exited and the pause is over; false if it has exited too often."""
         now = time.monotonic()
         if self.process is None:
             if now >= self._due:
@@ -77,19 +83,19 @@ class Child:
         if code is None:
             return True
         self.process = None
-        self.deaths = 1 if now - self._begun >= STEADY_SECONDS else self.deaths + 1
+        self.deaths = 1 if now - self._started >= STEADY_SECONDS else self.deaths + 1
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (self.deaths - 1))
         self._due = now + pause
-        log.warning("child_died", child=self.name, code=code, again_in_seconds=pause, deaths=self.deaths)
+        log.warning("child_exited", child=self.name, code=code, restart_in_seconds=pause, exits=self.deaths)
         return self.deaths < MOST_DEATHS
 
-    def ask_to_end(self) -> None:
-        """Send SIGTERM, if it lives."""
+    def terminate(self) -> None:
+        """Send SIGTERM, if the process is running."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 
     def end(self, deadline: float) -> None:
-        """Wait for its end, and kill it when time is up."""
+        """Wait for the process to exit, and kill it at the deadline."""
         if self.process is None:
             return
         try:
@@ -101,7 +107,7 @@ class Child:
 
 
 class Supervisor:
-    """The children of one data folder. `run` returns an exit code once they have all ended."""
+    """The processes of one data folder. `run` returns an exit code when all of them have ended."""
 
     def __init__(self, config: Settings, port: int):
         self.url = f"http://{_reachable(config.host)}:{port}"
@@ -115,25 +121,26 @@ class Supervisor:
         self._stopping = threading.Event()
 
     def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """End the service; also a signal's handler."""
+        """Stop the service; also used as a signal handler."""
         self._stopping.set()
 
     def run(self) -> int:
-        """Start the children and keep them until told to stop."""
+        """Start the children, and keep them running until `stop` is called."""
         for child in self.children:
             child.start()
-        announced, begun = False, time.monotonic()
+        announced = False
+        started = time.monotonic()
         try:
             while not self._stopping.wait(LOOK_SECONDS):
-                tended = [child.tend() for child in self.children]
-                if not all(tended):
-                    log.error("child_keeps_dying")
+                kept = [child.restart_if_due() for child in self.children]
+                if not all(kept):
+                    log.error("child_keeps_exiting")
                     return 1
                 if not announced and (warnings := self._readiness()) is not None:
                     announced = True
                     self._announce(warnings)
-                if not announced and time.monotonic() - begun > READY_SECONDS:
-                    log.error("service_does_not_become_ready", url=self.url, seconds=READY_SECONDS)
+                if not announced and time.monotonic() - started > READY_SECONDS:
+                    log.error("service_not_ready", url=self.url, seconds=READY_SECONDS)
                     return 1
             return 0
         finally:
@@ -145,27 +152,27 @@ class Supervisor:
         return self._config.data / "service.json"
 
     def _readiness(self) -> list[str] | None:
-        """What the service warns of; None while it is not ready."""
+        """The service's warnings; None while it is not ready."""
         try:
-            with urllib.request.urlopen(f"{self.url}/health/ready", timeout=2) as answer:
-                said = json.load(answer)
+            with urllib.request.urlopen(f"{self.url}/health/ready", timeout=2) as response:
+                health = json.load(response)
         except (urllib.error.URLError, OSError, ValueError):
             return None
-        there = {worker["kind"] for worker in said["workers"]}
-        return said["warnings"] if set(CHILDREN) - {"api"} <= there else None
+        running = {worker["kind"] for worker in health["workers"]}
+        return health["warnings"] if set(CHILDREN) - {"api"} <= running else None
 
     def _announce(self, warnings: Sequence[str]) -> None:
-        """Say where the service is, to people and, by `service.json`, to the client."""
+        """Print the service's address, and write it to `service.json` for the client."""
         content = {"url": self.url, "key_file": self._config.key_file.name, "process": os.getpid()}
         partial = self._file.with_suffix(".part")
         partial.write_text(json.dumps(content))
         partial.replace(self._file)
-        said = [f"Distillery is at {self.url}", f"The key lies in {self._config.key_file}"]
-        print(*said, *(f"WARNING: {warning}" for warning in warnings), sep="\n", flush=True)
+        lines = [f"Distillery is running at {self.url}", f"The API key is in {self._config.key_file}"]
+        print(*lines, *(f"WARNING: {warning}" for warning in warnings), sep="\n", flush=True)
 
     def _end_all(self) -> None:
         for child in self.children:
-            child.ask_to_end()
+            child.terminate()
         deadline = time.monotonic() + self._config.drain_grace_seconds + EXIT_SECONDS
         for child in self.children:
             child.end(deadline)
@@ -180,7 +187,7 @@ def choose_port(host: str, port: int) -> int:
     """The port itself, or a free one for 0.
 
     Raises:
-        SystemExit: it is taken.
+        SystemExit: the port cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
@@ -188,35 +195,37 @@ def choose_port(host: str, port: int) -> int:
         try:
             listener.bind((host, port))
         except OSError as error:
-            sys.exit(f"Port {port} of {host} cannot be used ({error.strerror}): choose another with --port, 0 for any.")
+            sys.exit(
+                f"Port {port} on {host} cannot be used ({error.strerror}). Choose another with --port, or 0 for any."
+            )
         return int(listener.getsockname()[1])
 
 
 @contextmanager
-def alone(data: Path) -> Iterator[None]:
-    """Hold a data folder for this supervisor.
+def locked(data: Path) -> Iterator[None]:
+    """A context that locks a data folder for this supervisor.
 
     Raises:
-        SystemExit: another one has it.
+        SystemExit: another supervisor holds the lock.
     """
     data.mkdir(parents=True, exist_ok=True)
     with (data / "supervisor.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit(f"A service is running on {data} already.")
+            sys.exit(f"A service is already running on {data}. Stop it first, or set DISTILL_DATA to another folder.")
         yield
 
 
 def main() -> int:
-    """Serve until a signal; returns the exit code."""
+    """Run the service until a signal arrives; returns the exit code."""
     config = settings()
     parser = argparse.ArgumentParser(prog="python -m worker.supervisor", description="Start the embedded service.")
-    parser.add_argument("--port", type=int, default=config.port, help="port of the API; 0 for a free one")
+    parser.add_argument("--port", type=int, default=config.port, help="port of the API, or 0 for a free port")
     arguments = parser.parse_args()
     hide_memory()
     configure_logging()
-    with alone(config.data):
+    with locked(config.data):
         migrate.prepare()
         supervisor = Supervisor(config, choose_port(config.host, arguments.port))
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""What a worker finds that it has, from a driver's program that says what a real one says."""
+"""The devices that a worker detects, with a program that prints the output of a real nvidia-smi."""
 
 import sys
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_the_gpus_that_are_visible(visible: str | None, found: tuple[Gpu, ...]) 
     assert devices.read_gpus(SAID, visible) == found
 
 
-def test_what_one_job_may_use_here(
+def test_devices_that_one_job_may_use(
     configure: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -1,4 +1,4 @@
-"""Workers as processes of their own, over each broker: bells, drains, kills, and bells that were lost."""
+"""Workers as real processes, with each broker: wake-up messages, also lost ones, drains and kills."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def worker(kind: str = "distill") -> Iterator[subprocess.Popen[bytes]]:
                 process.kill()
 
 
-def test_bells_bring_work_and_a_drain_hands_it_to_another_worker(servers: None) -> None:
+def test_wake_up_messages_start_work_and_a_drain_hands_it_to_another_worker(servers: None) -> None:
     quick, subject = make_job(steps=3), make_upload(b"images")
     with worker() as first, worker("inspect"):
         wake_up.ring("distill")
@@ -70,14 +70,14 @@ def test_bells_bring_work_and_a_drain_hands_it_to_another_worker(servers: None) 
     ]
 
 
-def test_a_worker_that_is_told_to_leave_while_it_starts_takes_no_place(embedded: None) -> None:
-    told = "early_signals.hear(); os.kill(os.getpid(), signal.SIGTERM)"
+def test_a_worker_that_is_stopped_while_it_starts_does_not_register(embedded: None) -> None:
+    told = "early_signals.install(); os.kill(os.getpid(), signal.SIGTERM)"
     code = f"import os, signal; from worker import app, early_signals; {told}; exit(app.serve('distill', {SCRIPTED!r}))"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT).returncode == 0
     assert rows(Worker) == []
 
 
-def test_jobs_run_though_no_bell_was_rung_and_messages_are_deleted(embedded: None) -> None:
+def test_jobs_run_without_wake_up_messages(embedded: None) -> None:
     jobs = [make_job(steps=2) for _ in range(3)]
     with worker():
         eventually(lambda: all(get(Job, job).status == "succeeded" for job in jobs), 15.0)
@@ -88,7 +88,7 @@ def test_jobs_run_though_no_bell_was_rung_and_messages_are_deleted(embedded: Non
     assert [get(Job, job).attempt for job in jobs + more] == [1] * 5
 
 
-def test_bells_too_many_do_no_harm(embedded: None) -> None:
+def test_surplus_wake_up_messages_do_no_harm(embedded: None) -> None:
     job = make_job(steps=30, pause=0.02)
     wake_up.ring("distill", 30)
     with worker() as process:
@@ -97,7 +97,7 @@ def test_bells_too_many_do_no_harm(embedded: None) -> None:
     assert process.returncode == 0 and all(row.left_at is not None for row in rows(Worker))
 
 
-def test_a_killed_worker_takes_its_engine_along_and_another_resumes(
+def test_the_engine_of_a_killed_worker_ends_and_another_worker_resumes(
     embedded: None, configure: Callable[..., Any]
 ) -> None:
     configure(lease_seconds=3)
@@ -116,7 +116,7 @@ def test_a_killed_worker_takes_its_engine_along_and_another_resumes(
     assert not any(settings().work_folder.glob("*/*"))
 
 
-def test_a_stopped_worker_that_wakes_finds_its_job_gone_and_changes_nothing(
+def test_a_paused_worker_that_has_lost_its_job_changes_nothing(
     configure: Callable[..., Any], migrated_postgres: str
 ) -> None:
     configure(**QUICK | {"lease_seconds": 5})
@@ -132,9 +132,9 @@ def test_a_stopped_worker_that_wakes_finds_its_job_gone_and_changes_nothing(
     assert get(Job, job).attempt == 2
 
 
-POWERLESS = """
+UNPRIVILEGED = """
 import sys
-if sys.platform == "linux":  # without root's powers, if it has them: what is hidden from others is hidden from root's too
+if sys.platform == "linux":  # drop root's capabilities, which could read hidden memory
     from worker.distillation.sandbox import kernel
     kernel.drop_capabilities()
 from worker.supervisor import main
@@ -145,7 +145,7 @@ sys.exit(main())
 @contextmanager
 def supervisor() -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
     file = settings().data / "service.json"
-    command = [sys.executable, "-W", "ignore", "-c", POWERLESS, "--port", "0"]
+    command = [sys.executable, "-W", "ignore", "-c", UNPRIVILEGED, "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
             eventually(lambda: file.exists() or process.poll() is not None, 40.0)
@@ -156,12 +156,12 @@ def supervisor() -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
 
 
 def children_of(process: int) -> list[int]:
-    """Processes whose parent this is."""
+    """The child processes of a process."""
     return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
-def test_the_supervisor_keeps_the_service_up_and_takes_it_down(configure: Callable[..., Any]) -> None:
+def test_the_supervisor_restarts_children_and_stops_the_service(configure: Callable[..., Any]) -> None:
     configure(**QUICK)
     with supervisor() as (process, where):
         with urllib.request.urlopen(f"{where['url']}/health/live", timeout=5) as answer:
@@ -180,7 +180,7 @@ def test_the_supervisor_keeps_the_service_up_and_takes_it_down(configure: Callab
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children that their parent has died")
-def test_nothing_outlives_a_killed_supervisor(configure: Callable[..., Any]) -> None:
+def test_all_children_end_with_a_killed_supervisor(configure: Callable[..., Any]) -> None:
     configure(**QUICK)
     with supervisor() as (process, _):
         children = children_of(process.pid)

@@ -1,4 +1,4 @@
-"""Answering bells, and putting back what a worker cannot carry out."""
+"""Reacting to wake-up messages, and putting back work that a worker cannot do."""
 
 import time
 from typing import Any
@@ -29,7 +29,7 @@ def post(kind: Any) -> Post:
     return Post(kind, presence.register(kind), SCRIPTED)
 
 
-def test_a_worker_with_a_full_disk_puts_its_job_back_uncounted_and_leaves_the_others(
+def test_a_worker_with_a_full_disk_puts_its_job_back_without_counting_it_and_claims_no_others(
     both: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [make_job() for _ in range(3)]
@@ -49,7 +49,7 @@ def test_a_worker_with_a_full_disk_puts_its_job_back_uncounted_and_leaves_the_ot
     assert get(Worker, worker.worker_id).busy_with is None
 
 
-def test_a_job_that_breaks_every_worker_fails_as_poison_with_what_broke_them(
+def test_a_job_that_breaks_every_worker_fails_as_poison_with_the_error(
     embedded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = make_job()
@@ -71,14 +71,14 @@ def test_an_inspection_is_put_back_too(embedded: None, monkeypatch: pytest.Monke
     assert get(Dataset, subject).status == "inspecting"
 
 
-def test_a_crashed_engines_log_may_hold_nul_characters(both: None) -> None:
+def test_a_crashed_engines_log_may_contain_nul_characters(both: None) -> None:
     job_id = make_job(stderr="before\0after", kill_at=0)
     post("distill").answer()
     (attempt,) = rows(Attempt, job_id=job_id, number=1)
     assert attempt.error["code"] == "engine_crashed" and attempt.error["hint"] == "beforeafter"
 
 
-def test_bells_are_rung_for_a_worker_whose_word_that_it_is_idle_was_lost(
+def test_wake_up_messages_are_sent_for_a_worker_whose_idle_report_was_lost(
     both: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, waiting = make_job(), make_job()
@@ -88,7 +88,7 @@ def test_bells_are_rung_for_a_worker_whose_word_that_it_is_idle_was_lost(
     change(Job, held, status="running", attempt=1, lease_owner=worker, lease_expires_at=now() + 60)
     change(Worker, worker, busy_with=held)
     upkeep.ring_bells()
-    assert rung == []  # it is busy indeed
+    assert rung == []  # it is really busy
     change(Job, held, status="succeeded", lease_owner=None, lease_expires_at=None)
     time.sleep(settings().sweep_seconds)
     upkeep.ring_bells()

@@ -1,4 +1,4 @@
-"""The input contract: what a network reads."""
+"""The input contract: shape and normalisation of the images that a network reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class InputContract:
-    """What a network reads: float images (B, channels, height, width), `(pixel / 255 - mean) / std` per channel."""
+    """The input of a network: float images (B, channels, height, width), `(pixel / 255 - mean) / std` per channel."""
 
     channels: int
     height: int
@@ -19,7 +19,7 @@ class InputContract:
     std: tuple[float, ...]
 
     def blank(self, device: torch.device) -> Tensor:
-        """Two blank images (2, channels, height, width), to find shapes with."""
+        """Two images of zeros (2, channels, height, width), to find the shapes of activations with."""
         return torch.zeros(2, self.channels, self.height, self.width, device=device)
 
 

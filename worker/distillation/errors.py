@@ -1,12 +1,12 @@
-"""What can go wrong in a run, told apart by whose it is.
+"""The engine's errors, by who can fix them.
 
-EngineError                 fault: "user" | "job" | "service"; code, sentence, hint
-├── SpecError               user     the spec cannot work; lists every problem with its pointer
-├── UploadError             user     an upload is not what it should be; lists problems like SpecError
-├── Diverged                job      a loss became infinite or not a number
-├── Collapsed               job      a synthesiser makes only one kind of picture
+EngineError                 fault: "user" | "job" | "service"; code, message, hint
+├── SpecError               user     the spec is invalid; lists every problem with its pointer
+├── UploadError             user     an upload is invalid; lists problems like SpecError
+├── Diverged                job      a loss became infinite or NaN
+├── Collapsed               job      a synthesiser makes only one kind of image
 ├── OutOfMemory             job      the device has too little memory
-└── CheckpointError         service  a checkpoint cannot be read back
+└── CheckpointError         service  a checkpoint cannot be read
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,26 @@ Fault = Literal["user", "job", "service"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a spec or an upload; `pointer` is a JSON pointer (RFC 6901) into it."""
+    """One problem of a spec or an upload; `pointer` is a JSON pointer (RFC 6901) into it."""
 
     pointer: str
     message: str
 
 
 class EngineError(Exception):
-    """An end of a run that somebody can act on."""
+    """A failed run; the hint says what to do."""
 
     fault: ClassVar[Fault] = "job"
     code: ClassVar[str] = "failed"
 
     def __init__(self, message: str, hint: str = "", problems: Sequence[Problem] = ()):
         super().__init__(message)
-        self.message, self.hint, self.problems = message, hint, tuple(problems)
+        self.message = message
+        self.hint = hint
+        self.problems = tuple(problems)
 
     def as_event(self) -> dict[str, Any]:
+        """The event `error` (docs/architecture.md)."""
         return {
             "event": "error",
             "fault": self.fault,
@@ -46,7 +49,7 @@ class EngineError(Exception):
 
 
 class SpecError(EngineError):
-    """The job's spec cannot work."""
+    """The job's spec is invalid."""
 
     fault, code = "user", "invalid_spec"
 
@@ -55,7 +58,7 @@ class SpecError(EngineError):
 
 
 class UploadError(EngineError):
-    """An uploaded file is refused."""
+    """An uploaded file is invalid."""
 
     fault, code = "user", "rejected"
 
@@ -64,13 +67,16 @@ class UploadError(EngineError):
 
 
 class Diverged(EngineError):
-    """The training diverged."""
+    """The training diverged: a loss became infinite or NaN."""
 
     code = "diverged"
 
 
 class Collapsed(EngineError):
-    """The synthesiser collapsed; `mendable`: with other weights it may not."""
+    """The synthesiser collapsed: it makes only one kind of image.
+
+    `mendable`: other loss weights may prevent it.
+    """
 
     code = "collapsed"
 
@@ -86,6 +92,6 @@ class OutOfMemory(EngineError):
 
 
 class CheckpointError(EngineError):
-    """A checkpoint cannot be read back."""
+    """A checkpoint cannot be read."""
 
     fault, code = "service", "checkpoint_unreadable"

@@ -1,4 +1,4 @@
-"""What an upload may cost at most."""
+"""Limits on the size of uploads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,28 +7,28 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """Caps on what a stranger's file may hold; sizes in bytes."""
+    """Maximum sizes of an untrusted file; in bytes unless stated otherwise."""
 
     parameters: int = 2 * 10**9
-    """Numbers in a network's weights."""
+    """Number of values in a network's weights."""
     tensors: int = 100_000
     pickle_bytes: int = 64 * 2**20
     header_bytes: int = 64 * 2**20
     entries: int = 2_000_000
-    """Files in an archive."""
+    """Number of entries in an archive."""
     entry_bytes: int = 256 * 2**20
-    """One picture of an archive, inflated."""
+    """One image file of an archive, uncompressed."""
     inflated_bytes: int = 16 * 2**30
-    """A whole archive, inflated."""
+    """A whole archive, uncompressed."""
     ratio: int = 200
-    """Inflated bytes for each stored byte of an archive's entry."""
+    """Compression ratio of an archive entry: uncompressed bytes per stored byte."""
     pixels: int = 50_000_000
-    """Pixels of one picture before it is scaled."""
+    """Pixels of one image before it is resized."""
     dataset_bytes: int = 16 * 2**30
-    """A dataset's pictures, packed."""
+    """All images of a dataset, decoded and resized."""
     classes: int = 100_000
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | None) -> Self:
-        """The defaults with these replaced."""
+        """The defaults, with `values` replaced."""
         return cls(**(values or {}))

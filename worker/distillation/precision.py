@@ -1,4 +1,4 @@
-"""In which precision a network is computed: single precision where maths needs it, bfloat16 where hardware has it."""
+"""The precision of a forward pass: bfloat16 autocast where the hardware supports it, float32 where maths needs it."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def resolve(precision: Precision, device: torch.device) -> torch.dtype:
-    """The autocast type: `auto` is bfloat16 where the hardware multiplies in it, float32 elsewhere."""
+    """The autocast dtype: `auto` is bfloat16 on hardware with native bfloat16, float32 elsewhere."""
     if precision == "auto":
         return torch.bfloat16 if has_fast_bf16(device) else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
@@ -27,10 +27,10 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def fp32(device: torch.device) -> torch.autocast:
-    """A context in which autocast is off, for maths that needs single precision; cast inputs with `.float()` inside."""
+    """A context without autocast, for maths that needs float32; cast inputs with `.float()` inside."""
     return torch.autocast(device.type, enabled=False)
 
 
 def single(x: Tensor) -> Tensor:
-    """`x` in single precision, or as it is where it has better."""
+    """`x` as float32; float64 is kept."""
     return x if x.dtype == torch.float64 else x.float()

@@ -1,4 +1,4 @@
-"""Random generators: stable seeds, and the state of all of them."""
+"""Random generators: stable seeds, and saving and restoring their state."""
 
 import hashlib
 import random
@@ -9,13 +9,13 @@ import torch
 
 
 def seed_for(*parts: int | str) -> int:
-    """A seed of 63 bits that depends on nothing but `parts`; equal on every machine."""
+    """A 63-bit seed from a hash of `parts`; the same on every machine."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python's, numpy's (if it is there) and torch's global generators."""
+    """Seed the global generators of Python, torch and, if it is installed, numpy."""
     random.seed(seed)
     torch.manual_seed(seed)
     numpy = _numpy()
@@ -24,9 +24,9 @@ def seed_all(seed: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The state of all global generators, of torch's those of the CPU and of `device`, as plain data and tensors.
+    """The state of the global generators of Python, numpy, and torch on the CPU and on `device`, as plain data and tensors.
 
-    Other GPUs are left alone: to ask for their generators takes memory there, and the next attempt may have none.
+    Other GPUs are excluded: reading their generators would allocate memory there, and the next attempt may not have them.
     """
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     if device.type == "cuda":
@@ -39,7 +39,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Undo `random_state`."""
+    """Restore a state from `random_state`."""
     random.setstate(state["python"])
     torch.set_rng_state(state["torch"])
     if "cuda" in state and device.type == "cuda":

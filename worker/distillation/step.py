@@ -1,4 +1,4 @@
-"""What an objective may read of one training step.
+"""The inputs of an objective in one training step.
 
 Shapes: B batch, C channels, K classes, H height, W width.
 """
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from worker.distillation.distributed.division import UNDIVIDED, Division
 
-PICTURES = ("second_view", "privileged")
-"""Fields that networks read and no objective does, so that they need not be gathered."""
+IMAGE_FIELDS = ("second_view", "privileged")
+"""Fields that only networks read; since no objective does, they are not gathered."""
 
 
 @dataclass
 class Outputs:
-    """What one forward pass of one network gave.
+    """The results of one forward pass of one network.
 
     `logits` (B, K); `taps`: activations by tap name, of any shape that begins with B.
     """
@@ -25,16 +25,17 @@ class Outputs:
     taps: dict[str, Tensor] = field(default_factory=dict)
 
     def parts(self, count: int) -> list["Outputs"]:
-        """The samples in so many parts of one size, in their order."""
+        """Split the batch into `count` parts of equal size, in order."""
         logits = self.logits.chunk(count)
         taps = {name: tap.chunk(count) for name, tap in self.taps.items()}
         return [Outputs(part, {name: tap[i] for name, tap in taps.items()}) for i, part in enumerate(logits)]
 
     def detached(self) -> "Outputs":
+        """The same outputs without their graph."""
         return Outputs(self.logits.detach(), {name: tap.detach() for name, tap in self.taps.items()})
 
     def gathered(self, division: Division, taps: Iterable[str]) -> "Outputs":
-        """The logits and some of the taps of the whole batch, of which this is one rank's part."""
+        """The logits and the named taps of the whole batch, gathered from all ranks."""
         return Outputs(division.gather(self.logits), {tap: division.gather(self.taps[tap]) for tap in taps})
 
 
@@ -42,11 +43,11 @@ class Outputs:
 class Batch:
     """Samples from a source.
 
-    `image` (B, C, H, W), float, normalised as the student's input contract says. `fields` holds what else the source
-    provides: `label` (B,) int64, `index` (B,) int64 (stable over epochs), `second_view` (another augmentation of
-    `image`), `privileged` (B, C', H', W') as the teacher's contract says, where it reads that and not the image, ...
-    `teacher` is set where the source has already computed the teacher's outputs on these very images. `division` says
-    which part of a batch these samples are, where several ranks share it.
+    `image` (B, C, H, W), float, normalised by the student's input contract. `fields` holds the source's other values:
+    `label` (B,) int64, `index` (B,) int64 (the same in every epoch), `second_view` (another augmentation of `image`),
+    `privileged` (B, C', H', W') normalised by the teacher's contract, for a teacher that reads it instead of `image`, ...
+    `teacher` is set if the source has already computed the teacher's outputs for these images. `division` says which part
+    of a batch these samples are, if several ranks share it.
     """
 
     image: Tensor
@@ -55,18 +56,18 @@ class Batch:
     division: Division = UNDIVIDED
 
     def read(self, name: str) -> Tensor:
-        """What a network is given: `image`, or the field of that name."""
+        """The input of a network: `image`, or the field with this name."""
         return self.image if name == "image" else self.fields[name]
 
 
 @dataclass
 class Step:
-    """Everything an objective may read in one step.
+    """The inputs of an objective in one step.
 
     `teacher` is None for jobs without a teacher; `peers` are the detached outputs of the other members of a cohort;
     `progress` runs from 0 to 1 over the stage; `number` counts the stage's steps from 0; `mirrored` are the student's
-    outputs for the images flipped left to right, from the same forward pass, where an objective needs them; `second` and
-    `second_teacher` are both networks' outputs for the batch's second views, where one needs the field `second_view`.
+    outputs for the images flipped left to right, from the same forward pass, if an objective needs them; `second` and
+    `second_teacher` are the student's and the teacher's outputs for the second views, if an objective needs `second_view`.
     """
 
     batch: Batch
@@ -81,32 +82,45 @@ class Step:
 
     @property
     def label(self) -> Tensor:
+        """The batch's field `label`."""
         return self.batch.fields["label"]
 
     def need_teacher(self) -> Outputs:
-        """The teacher's outputs, for objectives that have declared that they need them."""
+        """The teacher's outputs, for objectives that declare that they need them.
+
+        Raises:
+            RuntimeError: the step has none.
+        """
         if self.teacher is None:
-            raise RuntimeError("an objective that needs a teacher was given none")
+            raise RuntimeError("the step has no teacher outputs, but an objective needs them")
         return self.teacher
 
     def need_second(self) -> Outputs:
-        """The student's outputs for the second views, for objectives that have declared that they need them."""
+        """The student's outputs for the second views, for objectives that declare that they need them.
+
+        Raises:
+            RuntimeError: the step has none.
+        """
         if self.second is None:
-            raise RuntimeError("an objective that needs second views was given none")
+            raise RuntimeError("the step has no student outputs for second views, but an objective needs them")
         return self.second
 
     def need_second_teacher(self) -> Outputs:
-        """The teacher's outputs for the second views, likewise."""
+        """The teacher's outputs for the second views, for objectives that declare that they need them.
+
+        Raises:
+            RuntimeError: the step has none.
+        """
         if self.second_teacher is None:
-            raise RuntimeError("an objective that needs a teacher's outputs for second views was given none")
+            raise RuntimeError("the step has no teacher outputs for second views, but an objective needs them")
         return self.second_teacher
 
     def gathered(self, student: Iterable[str], teacher: Iterable[str]) -> "Step":
-        """The same step with all ranks' samples: fields, outputs, and the taps that are named; not images and second views."""
+        """The step with the samples of all ranks: fields, logits and the named taps, but not the images that networks read."""
         division = self.batch.division
         if not division.sizes:
             return self
-        fields = {name: division.gather(value) for name, value in self.batch.fields.items() if name not in PICTURES}
+        fields = {name: division.gather(value) for name, value in self.batch.fields.items() if name not in IMAGE_FIELDS}
         return replace(
             self,
             batch=Batch(self.batch.image, fields, division=Division(division.ranks)),

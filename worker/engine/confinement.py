@@ -1,4 +1,4 @@
-"""What an engine may see and use: its environment and its resource limits."""
+"""The environment variables and resource limits of an engine."""
 
 import os
 import resource
@@ -15,14 +15,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """Resource limits of an engine, in the units of setrlimit(2); None sets none."""
+    """Resource limits of an engine, in the units of setrlimit(2); None means no limit."""
 
     cpu_seconds: int | None = None
     address_bytes: int | None = None
     file_bytes: int | None = None
 
     def impose(self, pid: int) -> None:
-        """Set them, and forbid core dumps, on a process that has just been started; Linux only."""
+        """Set the limits of a newly started process, and forbid core dumps; does nothing except on Linux."""
         if not hasattr(resource, "prlimit"):
             return
         wanted = {
@@ -38,7 +38,7 @@ class EngineLimits:
                 resource.prlimit(pid, kind, (limit, limit))
 
     def try_to_impose(self, pid: int) -> None:
-        """The same, on a process that may be gone already."""
+        """`impose` for a process that may have ended already; a failure is logged."""
         try:
             self.impose(pid)
         except (ProcessLookupError, PermissionError, ValueError) as error:
@@ -46,7 +46,7 @@ class EngineLimits:
 
 
 def environment(folder: Path, threads: int | None, gpu: bool) -> dict[str, str]:
-    """The engine's whole environment."""
+    """All environment variables of an engine."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     own = {
         "HOME": str(folder),

@@ -1,7 +1,7 @@
 """Engines forked from a process that has imported torch (worker/distillation/process/fork_server.py); Linux only.
 
-The server is this process's child, and the engines are the server's. So an engine is killed by its process descriptor,
-never by a number that may have become another's, and it is the server that says how it ended.
+The server is a child of this process, and the engines are children of the server. So an engine is killed through its pidfd,
+since its pid could have been reused, and the server reports its exit code.
 """
 
 import json
@@ -22,27 +22,27 @@ from worker.engine.confinement import EngineLimits, environment
 
 COMMAND = (sys.executable, "-P", "-m", "worker.distillation.process.fork_server")
 START_SECONDS = 60.0
-"""A server has so long to start an engine; the first one waits until torch is imported."""
+"""Time limit for starting an engine; the first start waits until the server has imported torch."""
 REPORT_SECONDS = 10.0
-"""An engine that has ended is heard of within so long, or its server is hung."""
+"""Time limit for the server's report after an engine has ended; without it, the server is considered hung."""
 MESSAGE_BYTES = 4096
 LOST = -signal.SIGKILL
-"""The exit code of an engine that was lost with its server."""
+"""The exit code of an engine whose server has died."""
 PIDFD_SIGNAL_PROCESS_GROUP = 4
 
 log = structlog.get_logger(__name__)
 
 
 class Unforkable(Exception):
-    """The fork server cannot be asked; nothing was started."""
+    """The fork server cannot be reached; no engine was started."""
 
 
 class ServerLost(Exception):
-    """The fork server has died, or is silent for too long."""
+    """The fork server has died, or has not answered in time."""
 
 
 def can_fork() -> bool:
-    """Whether this system has what it takes."""
+    """Whether this system supports pidfds, which the fork server needs: Linux 5.3 or later."""
     if sys.platform != "linux":
         return False
     try:
@@ -53,13 +53,15 @@ def can_fork() -> bool:
 
 
 class ForkServer:
-    """A fork server, from its start to its end. Linux takes it down with the thread that has made this.
+    """A fork server process. Linux kills it when the thread that created this object ends.
 
-    `proven` says that it has started an engine, `broken` that it will start no more, `failed` that it never could.
+    `proven`: it has started an engine; `broken`: it cannot start any more; `failed`: it never started one.
     """
 
     def __init__(self, training: bool = False) -> None:
-        self.proven = self.failed = self._given_up = False
+        self.proven = False
+        self.failed = False
+        self._given_up = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -86,31 +88,31 @@ class ForkServer:
     def start(
         self, command: Sequence[str], folder: Path, environment: Mapping[str, str], limits: EngineLimits
     ) -> "Forked":
-        """Ask for an engine; it comes to life in its `await_end`. `command` is a module's name and its arguments.
+        """Request an engine, which starts in its `await_end`. `command` is a module's name and its arguments.
 
         Raises:
-            Unforkable: the server is gone.
+            Unforkable: the server cannot be reached.
         """
         module, *arguments = command
         request = {"module": module, "arguments": arguments, "folder": str(folder), "environment": dict(environment)}
         return Forked(self, json.dumps(request).encode(), limits)
 
     def ask(self, request: bytes, descriptors: Sequence[int]) -> None:
-        """Send a request.
+        """Send a request with file descriptors.
 
         Raises:
-            Unforkable: the server is gone.
+            Unforkable: the server cannot be reached.
         """
         try:
             socket.send_fds(self._control, [request], descriptors, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         except OSError as error:
-            raise Unforkable(f"the fork server does not listen: {error}") from error
+            raise Unforkable(f"the fork server cannot be reached: {error}") from error
 
     def end(self, silent: bool = False) -> None:
-        """Kill it, and so every engine of its; reap it. `silent` says that it did not do what it was asked."""
+        """Kill and reap the server; its engines end with it. `silent`: it has not answered a request."""
         with self._lock:
-            ended_by_itself = not self._given_up and self._process.poll() is not None
-            self.failed |= not self.proven and (silent or ended_by_itself)
+            exited = not self._given_up and self._process.poll() is not None
+            self.failed |= not self.proven and (silent or exited)
             self._given_up = True
             self._process.kill()
             self._process.wait()
@@ -118,13 +120,15 @@ class ForkServer:
 
 
 class Forked:
-    """An engine that a fork server starts."""
+    """An engine started by a fork server."""
 
     def __init__(self, server: ForkServer, request: bytes, limits: EngineLimits):
-        self._server, self._limits = server, limits
+        self._server = server
+        self._limits = limits
         self._lock = threading.Lock()
         self._process: int | None = None
-        self._killed = self._over = False
+        self._killed = False
+        self._ended = False
         self._code = LOST
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pipes = os.pipe(), os.pipe(), os.pipe()
@@ -143,10 +147,10 @@ class Forked:
                 os.close(descriptor)
 
     def kill(self) -> None:
-        """Kill it and its process group, now; one that is not born yet never will be."""
+        """Kill the engine and its process group immediately; an engine that has not started yet never starts."""
         with self._lock:
             self._killed = True
-            if self._over:
+            if self._ended:
                 return
             if self._process is not None:
                 _kill_group(self._process)
@@ -154,10 +158,10 @@ class Forked:
         self._server.end()
 
     def await_end(self) -> None:
-        """Bring it to life, and wait until it and its process group are dead."""
+        """Let the engine start, and wait until it and its process group are dead."""
         try:
-            self._meet()
-            self._code = self._hear_end()
+            self._receive_process()
+            self._code = self._receive_code()
         except (ServerLost, OSError) as error:
             if not self._killed:
                 log.warning("fork_server_lost", error=str(error))
@@ -166,10 +170,10 @@ class Forked:
                 _kill_group(self._process)
                 _until_ready(self._process)
         with self._lock:
-            self._over = True
+            self._ended = True
 
     def exit_code(self) -> int:
-        """Its exit code; minus SIGKILL if its server was lost."""
+        """The engine's exit code; -SIGKILL if its server died."""
         with self._lock:
             self._line.close()
             if self._process is not None:
@@ -177,26 +181,26 @@ class Forked:
                 self._process = None
         return self._code
 
-    def _meet(self) -> None:
+    def _receive_process(self) -> None:
         self._line.settimeout(START_SECONDS)
         message, descriptors, _, _ = socket.recv_fds(self._line, MESSAGE_BYTES, 1)
         if not descriptors:
-            raise ServerLost("no engine was forked")
+            raise ServerLost("the fork server did not start an engine")
         with self._lock:
             [self._process] = descriptors
             self._server.proven = True
             if self._killed:
-                raise ServerLost("the engine was killed before it began")
+                raise ServerLost("the engine was killed before it started")
         self._limits.try_to_impose(json.loads(message)["pid"])
         self._line.send(b"go")
 
-    def _hear_end(self) -> int:
+    def _receive_code(self) -> int:
         assert self._process is not None
         _until_ready(self._line.fileno(), self._process)
         self._line.settimeout(REPORT_SECONDS)
         message = self._line.recv(MESSAGE_BYTES)
         if not message:
-            raise ServerLost("it ended, and its engine with it")
+            raise ServerLost("the fork server died, and its engine with it")
         return int(json.loads(message)["code"])
 
     def _close(self) -> None:
@@ -213,9 +217,9 @@ def _until_ready(*descriptors: int) -> None:
 
 
 def _kill_group(process: int) -> None:
-    """Kill a process and its group by its descriptor; before Linux 6.9 the server kills the group once it is dead."""
+    """Kill a process and its group through its pidfd; before Linux 6.9, the server kills the group when the process is dead."""
     for flags in (PIDFD_SIGNAL_PROCESS_GROUP, 0):
         try:
             signal.pidfd_send_signal(process, signal.SIGKILL, None, flags)
-        except OSError as error:  # it is gone, has no group yet, or the system knows no such flag
+        except OSError as error:  # it has ended, has no group yet, or the kernel does not support the flag
             log.debug("engine_not_signalled", flags=flags, error=str(error))

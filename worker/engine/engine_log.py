@@ -1,4 +1,4 @@
-"""What an engine wrote to its standard error: the attempt's log, bounded."""
+"""The engine's standard error: the attempt's log, of limited size."""
 
 import threading
 from collections import deque
@@ -8,25 +8,26 @@ from typing import IO
 import structlog
 
 HEAD_BYTES = 4 << 20
-"""The beginning of the log that is kept."""
+"""Bytes kept from the beginning of the log."""
 TAIL_BYTES = 1 << 20
-"""The end of the log that is kept."""
+"""Bytes kept from the end of the log."""
 CHUNK_BYTES = 1 << 16
 
 log = structlog.get_logger(__name__)
 
 
 class EngineLog:
-    """The first 4 MiB and the last MiB of what was written; the file is whole once `copy` has returned."""
+    """The first 4 MiB and the last MiB of an engine's output; the file is complete when `copy` has returned."""
 
     def __init__(self, path: Path):
         self.path = path
         self._tail: deque[bytes] = deque()
-        self._tail_size = self._left_out = 0
+        self._tail_size = 0
+        self._omitted = 0
         self._lock = threading.Lock()
 
     def copy(self, pipe: IO[bytes]) -> None:
-        """Read to the end of the pipe."""
+        """Copy the pipe to the file until its end."""
         room = HEAD_BYTES
         with self.path.open("wb", buffering=0) as file:
             while chunk := pipe.read1(CHUNK_BYTES):  # type: ignore[attr-defined]  # Popen's pipes are buffered readers
@@ -38,7 +39,7 @@ class EngineLog:
     def _write(self, file: IO[bytes], chunk: bytes) -> int:
         try:
             return file.write(chunk)
-        except OSError as error:  # a full disk: the engine must not be held up by its log
+        except OSError as error:  # such as a full disk, which must not block the engine
             log.warning("engine_log_not_written", error=str(error))
             return len(chunk)
 
@@ -52,14 +53,14 @@ class EngineLog:
         with self._lock:
             self._tail.append(chunk)
             self._tail_size += len(chunk)
-            self._left_out += beyond_head
+            self._omitted += beyond_head
             while self._tail_size - len(self._tail[0]) >= TAIL_BYTES:
                 self._tail_size -= len(self._tail.popleft())
 
     def _finish(self, file: IO[bytes]) -> None:
-        if self._left_out == 0:
+        if self._omitted == 0:
             return
-        tail = b"".join(self._tail)[-min(self._left_out, TAIL_BYTES) :]
-        if self._left_out > len(tail):
-            self._write(file, b"\n... %d bytes are left out ...\n" % (self._left_out - len(tail)))
+        tail = b"".join(self._tail)[-min(self._omitted, TAIL_BYTES) :]
+        if self._omitted > len(tail):
+            self._write(file, b"\n... %d bytes omitted ...\n" % (self._omitted - len(tail)))
         self._write(file, tail)

@@ -1,8 +1,8 @@
-"""The engine as a child process: started, heard, spoken to, stopped, and always reaped.
+"""The engine as a child process: start it, read its events, send commands, stop it, and always reap it.
 
-It runs in a session of its own, with an environment that names no database, no storage and no secret, and begins as a fresh
-interpreter or as good as one (engine_start.py). Whatever it starts itself goes with it: its process group is killed before
-it is reaped.
+It runs in a session of its own. Its environment contains no address of a database or storage, and no secret. It starts in a
+fresh interpreter or is forked (engine_start.py). Its process group is killed before it is reaped, so that its own children
+end with it.
 """
 
 import json
@@ -24,14 +24,14 @@ from worker.engine.engine_log import EngineLog
 from worker.engine.engine_start import Started, forks
 
 ENGINE = (sys.executable, "-P", "-m", "worker.distillation")
-"""The engine's command; the job file's name follows."""
+"""The engine's command, without the job file's name."""
 LINE_BYTES = 1 << 20
-"""Longest line that is read; a longer one is dropped."""
+"""Maximum length of a line; longer lines are dropped."""
 WAITING_EVENTS = 1000
-"""So many events wait to be turned into rows before the engine's pipe is left to fill."""
+"""Maximum number of events in the queue; when it is full, the engine's pipe is not read."""
 LINGER_SECONDS = 10.0
-"""An engine that has said its last word has so long to exit."""
-LAST_WORDS = frozenset({"done", "checked", "findings", "stopped", "error"})
+"""Time for an engine to exit after its final event, before it is killed."""
+FINAL_EVENTS = frozenset({"done", "checked", "findings", "stopped", "error"})
 
 Event = dict[str, Any]
 log = structlog.get_logger(__name__)
@@ -45,17 +45,17 @@ class Exit:
 
     def __str__(self) -> str:
         if self.code >= 0:
-            return f"the engine ended with exit code {self.code} and without a last word"
+            return f"the engine ended with exit code {self.code} without a final event"
         name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else "unknown"
-        hint = ", perhaps out of memory" if -self.code == signal.SIGKILL else ""
+        hint = ", possibly out of memory" if -self.code == signal.SIGKILL else ""
         return f"the engine was killed by signal {-self.code} ({name}){hint}"
 
 
 @dataclass
 class EngineProcess:
-    """One engine. `folder` holds `job.json`, and everything that the engine reads and writes.
+    """One engine. `folder` contains `job.json` and all files that the engine reads and writes.
 
-    Start it from a thread that outlives it: Linux takes the engine down with the thread that started it.
+    Start it from a thread that outlives it: Linux kills the engine when the thread that started it ends.
     """
 
     folder: Path
@@ -70,16 +70,17 @@ class EngineProcess:
         self._events: queue.Queue[Event | None] = queue.Queue(WAITING_EVENTS)
         self._process: Started | None = None
         self._listeners: list[threading.Thread] = []
-        self._ended, self._abandoned = threading.Event(), threading.Event()
+        self._ended = threading.Event()
+        self._abandoned = threading.Event()
         self._lock = threading.Lock()
 
     def __enter__(self) -> "EngineProcess":
         (self.folder / "tmp").mkdir(exist_ok=True)
         seen = environment(self.folder, self.threads, self.gpu)
         self._process = process = forks.start([*self.command, "job.json"], self.folder, seen, self.limits)
-        os.set_blocking(process.stdin.fileno(), False)  # an engine that reads nothing must not hold us up
+        os.set_blocking(process.stdin.fileno(), False)  # an engine that does not read must not block the worker
         self._listeners = [
-            threading.Thread(target=self._hear, args=(process.stdout,), name="engine-events", daemon=True),
+            threading.Thread(target=self._read_events, args=(process.stdout,), name="engine-events", daemon=True),
             threading.Thread(target=self.log.copy, args=(process.stderr,), name="engine-log", daemon=True),
             threading.Thread(target=process.await_end, name="engine-end", daemon=True),
         ]
@@ -93,7 +94,7 @@ class EngineProcess:
         self.exit()
 
     def events(self, patience_seconds: float) -> Iterator[Event | None]:
-        """What the engine says, until its end; None whenever it has said nothing for `patience_seconds`."""
+        """The engine's events until its end; None each time it has sent nothing for `patience_seconds`."""
         while True:
             try:
                 event = self._events.get(timeout=patience_seconds)
@@ -105,22 +106,22 @@ class EngineProcess:
             yield event
 
     def send(self, command: str) -> None:
-        """Write a command to the engine's input; one that does not listen, or is gone, is left alone."""
+        """Write a command to the engine's input; does nothing if the engine does not read it or has ended."""
         assert self._process
         with self._lock:
             try:
                 self._process.stdin.write(json.dumps({"command": command}).encode() + b"\n")
                 self._process.stdin.flush()
             except (BlockingIOError, BrokenPipeError, ValueError):
-                log.debug("engine_does_not_listen", command=command)
+                log.debug("engine_does_not_read_commands", command=command)
 
     def kill(self) -> None:
-        """Kill the engine and everything in its process group, now; nothing happens to one that was reaped."""
+        """Kill the engine and its process group immediately; does nothing if it has been reaped."""
         assert self._process
         self._process.kill()
 
     def exit(self) -> Exit:
-        """How it ended; waits for the end."""
+        """Wait for the engine's end, and return how it ended."""
         assert self._process
         for listener in self._listeners:
             listener.join()
@@ -129,17 +130,17 @@ class EngineProcess:
             try:
                 self._process.stdin.close()
             except (BrokenPipeError, BlockingIOError):
-                log.debug("engine_left_input_unread")
+                log.debug("engine_did_not_read_all_commands")
         return Exit(code)
 
-    def _hear(self, pipe: IO[bytes]) -> None:
+    def _read_events(self, pipe: IO[bytes]) -> None:
         for line in _lines(pipe):
             event = _parse(line)
             if event is None:
                 log.warning("engine_line_dropped", size=len(line), begins=line[:200].decode(errors="replace"))
                 continue
             self._pass_on(event)
-            if event["event"] in LAST_WORDS and self.last_word is None:
+            if event["event"] in FINAL_EVENTS and self.last_word is None:
                 self.last_word = event
                 threading.Thread(target=self._end_lingering, name="engine-linger", daemon=True).start()
         pipe.close()
@@ -156,7 +157,7 @@ class EngineProcess:
 
     def _end_lingering(self) -> None:
         if not self._ended.wait(LINGER_SECONDS):
-            log.warning("engine_lingers", seconds=LINGER_SECONDS)
+            log.warning("engine_did_not_exit", seconds=LINGER_SECONDS)
             self.kill()
 
 
@@ -180,7 +181,7 @@ def _parse(line: bytes) -> Event | None:
 
 
 def clean(value: Any) -> Any:
-    """JSON that every database takes: no infinite numbers, no NUL characters, no halves of surrogate pairs."""
+    """JSON that every database accepts: no infinite numbers or NaN, no NUL characters, no unpaired surrogates."""
     if isinstance(value, dict):
         return {clean(name): clean(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""How an engine comes to be a process: in a fresh interpreter, or forked from one that has imported torch already."""
+"""Starting an engine: in a fresh interpreter, or forked from a process that has imported torch."""
 
 import math
 import os
@@ -19,11 +19,11 @@ from worker.engine.confinement import EngineLimits
 from worker.engine.engine_fork import ForkServer, Unforkable, can_fork
 
 MODULE = (sys.executable, "-P", "-m")
-"""What a command begins with that can be forked; a module's name and its arguments follow."""
+"""Beginning of a command that can be forked; a module's name and its arguments follow."""
 GPU_FILES = ("nvidia[0-9]*", "nvidiactl", "kfd", "dxg")
-"""What lies in /dev where a GPU is."""
+"""Names of device files of GPUs in /dev."""
 RETRY_SECONDS = 300.0
-"""After a fork server that did not start, engines start in fresh interpreters for so long."""
+"""Time before another attempt after a fork server has failed to start; until then, engines start in fresh interpreters."""
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +31,8 @@ log = structlog.get_logger(__name__)
 class Started(Protocol):
     """A process in a session of its own, with pipes to it.
 
-    `await_end` returns when it has ended and everything in its process group is dead; call it once, from a thread that
-    outlives the process.
+    `await_end` returns when the process and its process group are dead. Call it once, from a thread that outlives the
+    process.
     """
 
     stdin: IO[bytes]
@@ -40,16 +40,16 @@ class Started(Protocol):
     stderr: IO[bytes]
 
     def kill(self) -> None:
-        """Kill it and its process group, now; nothing happens to one that is gone."""
+        """Kill the process and its group immediately; does nothing if it has ended."""
 
     def await_end(self) -> None: ...
 
     def exit_code(self) -> int:
-        """Its exit code, or minus the number of the signal that killed it; only after `await_end`."""
+        """The exit code, or the negative number of the signal that killed the process; call it after `await_end`."""
 
 
 class Fresh:
-    """A process in a fresh interpreter. Linux takes it down with the thread that has started it."""
+    """A process in a fresh interpreter. Linux kills it when the thread that started it ends."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str], limits: EngineLimits):
         self._process = subprocess.Popen(
@@ -62,7 +62,9 @@ class Fresh:
             start_new_session=True,
         )
         assert self._process.stdin and self._process.stdout and self._process.stderr
-        self.stdin, self.stdout, self.stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        self.stdin = self._process.stdin
+        self.stdout = self._process.stdout
+        self.stderr = self._process.stderr
         self._lock = threading.Lock()
         limits.try_to_impose(self._process.pid)
 
@@ -77,14 +79,14 @@ class Fresh:
     def await_end(self) -> None:
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-            self.kill()  # not reaped yet, so that its number is still its own: what it started goes with it
+            self.kill()  # kills the group before it is reaped, so that the pid cannot have been reused
             return
         while self._process.poll() is None:
             time.sleep(0.05)
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)  # else a survivor would hold the pipes open
+            os.killpg(self._process.pid, signal.SIGKILL)  # else a surviving child would hold the pipes open
         except (ProcessLookupError, PermissionError):
-            log.debug("engine_left_nobody_behind")
+            log.debug("engine_has_no_children_left")
 
     def exit_code(self) -> int:
         with self._lock:
@@ -92,21 +94,23 @@ class Fresh:
 
 
 class Forks:
-    """The fork server of this process: made when it is first wanted, and again when it has died."""
+    """The fork server of this process: started at the first use, and again after it has died."""
 
     def __init__(self) -> None:
         self._server: ForkServer | None = None
         self._lock = threading.Lock()
-        self._wanted = self._training = False
+        self._wanted = False
+        self._training = False
         self._not_before = -math.inf
 
     @contextmanager
     def open(self, command: Sequence[str], training: bool = False) -> Iterator[None]:
-        """Fork this process's engines from now on, where the setting and the machine allow that.
+        """A context in which engines are forked, if the setting and the machine allow that.
 
-        A server is made at once. `training` says that its engines will train, and not inspect alone.
+        The server starts immediately. `training`: its engines train, instead of only inspecting.
         """
-        self._training, self._not_before = training, -math.inf
+        self._training = training
+        self._not_before = -math.inf
         self._wanted = tuple(command[:3]) == MODULE and forking()
         try:
             self._ready()
@@ -120,7 +124,7 @@ class Forks:
     def start(
         self, command: Sequence[str], folder: Path, environment: Mapping[str, str], limits: EngineLimits
     ) -> Started:
-        """Start a command."""
+        """Start a command: forked if possible, else in a fresh interpreter."""
         server = self._ready() if tuple(command[:3]) == MODULE else None
         if server is not None:
             try:
@@ -134,7 +138,8 @@ class Forks:
             if self._server is not None and self._server.broken:
                 self._server.end()
                 if self._server.failed:
-                    log.warning("engines_start_afresh", reason="the fork server did not start", seconds=RETRY_SECONDS)
+                    reason = "the fork server did not start"
+                    log.warning("engines_not_forked", reason=reason, seconds=RETRY_SECONDS)
                     self._not_before = time.monotonic() + RETRY_SECONDS
                 self._server = None
             if self._wanted and self._server is None and time.monotonic() >= self._not_before:
@@ -146,14 +151,14 @@ forks = Forks()
 
 
 def forking() -> bool:
-    """Whether engines are to be forked here."""
+    """Whether engines are forked on this machine."""
     wanted = settings().engine_start
     if wanted == "fork" and not can_fork():
-        log.warning("engines_start_afresh", reason="engines can be forked on Linux alone, from 5.3 on")
+        log.warning("engines_not_forked", reason="forking engines requires Linux 5.3 or later")
     return can_fork() and (wanted == "fork" or (wanted == "auto" and not sees_gpu()))
 
 
 def sees_gpu() -> bool:
-    """Whether an engine may find a GPU here."""
+    """Whether an engine may see a GPU on this machine."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
     return not hidden and any(found for name in GPU_FILES for found in Path("/dev").glob(name))

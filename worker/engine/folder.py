@@ -1,7 +1,7 @@
-"""The folder of one attempt, and the end of those whose owner has died.
+"""The folder of one attempt, and removing folders whose owner has died.
 
-Beside each folder lies a file that its owner keeps locked for as long as it lives; the kernel lets go of the lock when
-the owner dies, however it dies.
+Next to each folder is a lock file. Its owner holds the lock while it lives; the kernel releases the lock when the owner
+dies.
 """
 
 import fcntl
@@ -19,12 +19,12 @@ log = structlog.get_logger(__name__)
 
 
 def work_folder() -> Path:
-    """Where attempts have their folders on this host."""
+    """The parent of all attempts' folders on this host."""
     return settings().work_folder.absolute()
 
 
 class Folder:
-    """An attempt's own folder, `NAME/ATTEMPT`, empty at first and gone at the end."""
+    """The folder of an attempt, `NAME/ATTEMPT`; empty at first, removed at the end."""
 
     def __init__(self, name: str, attempt: int):
         self.path = work_folder() / name / str(attempt)
@@ -45,14 +45,14 @@ class Folder:
         os.close(self._descriptor)
 
     def inside(self, name: str) -> Path:
-        """A file that the engine names, which must be a plain file within the folder.
+        """The path of a file that the engine names, which must be a regular file inside the folder.
 
         Raises:
             ValueError: it is not.
         """
         path = (self.path / name).resolve()
         if not path.is_relative_to(self.path.resolve()) or not path.is_file():
-            raise ValueError(f"the engine names {name!r}, which is no file in its folder")
+            raise ValueError(f"the engine names {name!r}, which is not a file in its folder")
         return path
 
 
@@ -64,11 +64,11 @@ def _take(lock: Path) -> int:
         except (FileNotFoundError, FileExistsError):
             if lock.parent.is_file():
                 raise
-            continue  # a sweep has just removed the empty folder around it
+            continue  # a sweep has just removed the empty parent folder
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return descriptor
-        os.close(descriptor)  # a sweep was quicker and has removed it
+        os.close(descriptor)  # a sweep has removed the lock file first
 
 
 def _remove(folder: Path, lock: Path) -> bool:
@@ -80,12 +80,12 @@ def _remove(folder: Path, lock: Path) -> bool:
     try:
         folder.parent.rmdir()
     except OSError:
-        return True  # other attempts' folders are in it
+        return True  # it contains folders of other attempts
     return True
 
 
 def sweep_folders() -> int:
-    """Remove the folders of attempts whose owner has died; says how many."""
+    """Remove the folders of attempts whose owner has died; returns their number."""
     removed = 0
     for lock in work_folder().glob(f"*/*{LOCK}"):
         try:
@@ -96,7 +96,7 @@ def sweep_folders() -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             removed += _remove(lock.with_name(lock.name.removesuffix(LOCK)), lock)
         except BlockingIOError:
-            continue  # its owner lives
+            continue  # its owner is alive
         finally:
             os.close(descriptor)
     return removed

@@ -1,4 +1,4 @@
-"""Which sandbox engines have on this machine: tried out when a worker starts, and demanded where it must be had."""
+"""The sandbox that engines have on this machine: tested when a worker starts, and enforced if the settings require it."""
 
 import json
 import os
@@ -27,49 +27,48 @@ log = structlog.get_logger(__name__)
 
 
 class NoSandbox(Exception):
-    """Engines must be confined, and cannot be."""
+    """The settings require a sandbox, and this machine does not provide it."""
 
 
 def establish(kind: Kind) -> dict[str, Any]:
-    """Find out what engines of this worker are confined by, for its row; say it loudly if that is too little.
+    """Test the sandbox of this worker's engines, for the worker's row; log a warning if it is insufficient.
 
     Raises:
-        NoSandbox: it is too little, and the settings demand more.
+        NoSandbox: it is insufficient, and the settings require it.
     """
     wanted = settings().sandboxing
-    found = NOTHING | {"why": ["DISTILL_SANDBOX is off"]} if wanted == "off" else _try_out(kind)
+    found = NOTHING | {"why": ["DISTILL_SANDBOX is off"]} if wanted == "off" else _probe(kind)
     if holds(found):
         if found["why"]:
-            log.warning("sandbox", message="engines are confined, but not all is well", **found)
+            log.warning("sandbox", message="engines are confined, but with problems", **found)
         else:
             log.info("sandbox", **found)
         return found
     if wanted == "required":
         raise NoSandbox(
-            f"This worker does not start, since engines cannot be confined here: {'; '.join(found['why'])}. Strangers' files"
-            " would be read without a sandbox: see docs/operations.md for what it needs, or allow it with"
-            " DISTILL_SANDBOX=preferred."
+            f"This worker cannot start: the sandbox for engines is not available ({'; '.join(found['why'])}). Provide what"
+            " docs/operations.md lists, or set DISTILL_SANDBOX=preferred to read untrusted files without a sandbox."
         )
-    log.warning("NO_SANDBOX", message="strangers' files are read by engines that nothing confines", **found)
+    log.warning("NO_SANDBOX", message="engines read untrusted files without a sandbox", **found)
     return found
 
 
 def holds(found: Mapping[str, Any]) -> bool:
-    """Whether engines reach neither the files of others nor any network."""
+    """Whether both files and network of engines are restricted."""
     return bool(found["filesystem"] != "open" and found["network"] != "shared")
 
 
-def _try_out(kind: Kind) -> dict[str, Any]:
-    """What is in force in a process that has confined itself, as an engine does, and has tried to get out."""
+def _probe(kind: Kind) -> dict[str, Any]:
+    """The report of a process that has confined itself, as an engine does, and has tried to escape."""
     name = f"probe-{kind}-{os.getpid()}"
-    with Folder(name, 1) as folder, Folder(name, 2) as another, _temptations(another.path) as asked:
-        asked |= {"gpu": kind == "distill", "outside": str(another.path), "process": os.getpid()}
+    with Folder(name, 1) as folder, Folder(name, 2) as another, _targets(another.path) as targets:
+        targets |= {"gpu": kind == "distill", "outside": str(another.path), "process": os.getpid()}
         try:
             done = subprocess.run(
                 PROBE,
                 cwd=folder.path,
                 env=environment(folder.path, 1, gpu=kind == "distill"),
-                input=json.dumps(asked) + "\n",
+                input=json.dumps(targets) + "\n",
                 capture_output=True,
                 text=True,
                 timeout=PROBE_SECONDS,
@@ -78,12 +77,12 @@ def _try_out(kind: Kind) -> dict[str, Any]:
             return dict(json.loads(done.stdout))
         except (subprocess.SubprocessError, ValueError) as error:
             last = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
-            return NOTHING | {"why": [f"the trial of the sandbox failed: {' '.join(last)}"]}
+            return NOTHING | {"why": [f"the test of the sandbox failed: {' '.join(last)}"]}
 
 
 @contextmanager
-def _temptations(another: Path) -> Iterator[dict[str, Any]]:
-    """What a process that is not confined can reach: files that are none of its business, a port, a Unix socket.
+def _targets(another: Path) -> Iterator[dict[str, Any]]:
+    """Targets that an unconfined process can access and an engine must not: files, a port, a Unix socket.
 
     Args:
         another: the folder of another attempt.

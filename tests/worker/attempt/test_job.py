@@ -61,7 +61,7 @@ def test_a_killed_engine_is_resumed_from_its_checkpoint_and_ends_the_same(both: 
     job_id = make_job(steps=12, checkpoint_every=5, kill_at=8, kill_attempts=[1])
     job = run_next_of(job_id)
     assert (job.status, job.losses) == ("queued", 1)
-    assert "signal 9 (SIGKILL), perhaps out of memory" in job.reason
+    assert "signal 9 (SIGKILL), possibly out of memory" in job.reason
     job = run_next_of(job_id)
     assert (job.status, job.attempt, job.losses) == ("succeeded", 2, 0)
     assert artifact(job_id) == chain(12)

@@ -13,7 +13,7 @@ def draws():
     return [random.random(), float(numpy.random.rand()), float(torch.rand(()))]
 
 
-def test_all_generators_go_on_where_they_were():
+def test_all_generators_continue_from_the_restored_state():
     seed_all(5)
     state = random_state(CPU)
     drawn = draws()
@@ -22,7 +22,7 @@ def test_all_generators_go_on_where_they_were():
     assert draws() == drawn
 
 
-def test_only_the_runs_own_gpu_is_asked(monkeypatch):
+def test_only_the_generator_of_the_runs_gpu_is_read(monkeypatch):
     gpu, asked = torch.device("cuda:1"), []
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: asked.append(device) or torch.ones(3))
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: asked.append((device, state.tolist())))
@@ -34,6 +34,6 @@ def test_only_the_runs_own_gpu_is_asked(monkeypatch):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_state_holds_no_gpu_that_is_not_the_runs(monkeypatch, device):
+def test_a_state_contains_no_other_gpu(monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.ones(3))
     assert ("cuda" in random_state(torch.device(device))) == (device == "cuda")

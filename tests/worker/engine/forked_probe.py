@@ -1,4 +1,4 @@
-"""A command that says what it finds itself in, in a fresh interpreter and forked; `job.json` says what it does then."""
+"""A command that prints its environment, in a fresh interpreter or forked; then it does what `job.json` says."""
 
 import json
 import os

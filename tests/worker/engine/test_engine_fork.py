@@ -1,4 +1,4 @@
-"""Engines that are forked: as good as fresh ones, and gone with whatever has to do with them."""
+"""Forked engines: they behave like fresh ones, and end with their server and worker."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def light(configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process forks its engines, from a server that has not imported torch."""
+    """Fork this process's engines from a server without torch."""
     configure(engine_start="fork")
     monkeypatch.setattr(engine_fork, "COMMAND", (sys.executable, "-P", "-c", LIGHT))
     with forks.open(PROBE):
@@ -58,7 +58,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-def test_a_forked_engine_finds_what_a_fresh_one_does(light: None, tmp_path: Path) -> None:
+def test_a_forked_engine_has_the_same_environment_as_a_fresh_one(light: None, tmp_path: Path) -> None:
     said = {}
     for way in ("fork", "fresh"):
         if way == "fresh":
@@ -73,7 +73,7 @@ def test_a_forked_engine_finds_what_a_fresh_one_does(light: None, tmp_path: Path
     assert said["fork"]["file_bytes"] == 1 << 20 and said["fork"]["descriptors"] == [0, 1, 2]
 
 
-def test_forked_engines_draw_numbers_of_their_own_and_end_as_interpreters_do(light: None, tmp_path: Path) -> None:
+def test_forked_engines_have_their_own_random_numbers_and_exit_like_interpreters(light: None, tmp_path: Path) -> None:
     drawn = set()
     for _ in range(2):
         with probe(tmp_path, **{"raise": True}) as engine:
@@ -82,7 +82,7 @@ def test_forked_engines_draw_numbers_of_their_own_and_end_as_interpreters_do(lig
     assert len(drawn) == 2
 
 
-def test_a_killed_engine_takes_along_what_it_has_started_and_leaves_the_server(light: None, tmp_path: Path) -> None:
+def test_killing_an_engine_kills_its_children_and_not_the_server(light: None, tmp_path: Path) -> None:
     before, begun = server(), time.monotonic()
     with probe(tmp_path, child=True, hang=True) as engine:
         word = first_word(engine)
@@ -96,11 +96,11 @@ def test_a_killed_engine_takes_along_what_it_has_started_and_leaves_the_server(l
         assert not lives(word["pid"])
         eventually(lambda: not lives(word["child"]), 5.0)
     assert server() == before and lives(before)
-    assert time.monotonic() - begun < 30  # nobody waited for the child's own end
+    assert time.monotonic() - begun < 30  # shorter than the child would run
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_an_engine_ends_with_its_server_and_the_next_gets_another(
+def test_an_engine_ends_with_its_server_and_the_next_one_gets_a_new_server(
     light: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setattr(engine_fork, "REPORT_SECONDS", 0.5)
@@ -118,7 +118,7 @@ def test_an_engine_ends_with_its_server_and_the_next_gets_another(
     assert server() != before
 
 
-def test_an_engine_that_is_killed_before_it_is_born_never_is(light: None, tmp_path: Path) -> None:
+def test_an_engine_that_is_killed_before_it_starts_never_starts(light: None, tmp_path: Path) -> None:
     os.kill(server(), signal.SIGSTOP)
     begun = time.monotonic()
     with probe(tmp_path, hang=True) as engine:
@@ -127,10 +127,10 @@ def test_an_engine_that_is_killed_before_it_is_born_never_is(light: None, tmp_pa
     assert time.monotonic() - begun < 10 and engine.log.last_lines() == ""
     with probe(tmp_path) as engine:
         assert engine.exit() == Exit(0)
-    assert forks._server is not None and forks._server.proven  # the one that was killed for it is not to blame
+    assert forks._server is not None and forks._server.proven  # the server that was killed with it counts as proven
 
 
-def test_a_server_that_cannot_start_leaves_fresh_engines(
+def test_engines_start_in_fresh_interpreters_if_the_server_cannot_start(
     configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     configure(engine_start="fork")
@@ -143,7 +143,7 @@ def test_a_server_that_cannot_start_leaves_fresh_engines(
         assert forks._server is None
 
 
-def test_a_killed_worker_takes_server_and_engine_along(tmp_path: Path) -> None:
+def test_server_and_engine_end_with_a_killed_worker(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path
@@ -166,7 +166,7 @@ with forks.open({PROBE!r}), EngineProcess(Path(sys.argv[1]), {PROBE!r}) as engin
     try:
         eventually(lambda: not lives(server) and not lives(engine), 5.0)
     finally:
-        os.kill(child, signal.SIGKILL)  # whatever the engine starts has to watch for its end by itself
+        os.kill(child, signal.SIGKILL)  # the engine's own children do not end with it
 
 
 def test_a_student_has_the_same_bits_forked_and_fresh(configure: Callable[..., Any], tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_student_has_the_same_bits_forked_and_fresh(configure: Callable[..., A
 
 
 def student(folder: Path, command: Sequence[str], threads: int = 2) -> bytes:
-    """What the real engine trains, in a few steps."""
+    """The student of a real engine after a few steps."""
     write_inputs(folder)
     source = {"name": "dataset", "augmentation": "shift"}
     job = job_of(folder, objectives=[{"name": "kd"}], training={"steps": 10, "batch_size": 32}, source=source)

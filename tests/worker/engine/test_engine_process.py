@@ -17,7 +17,7 @@ def start(folder: Path, code: str, **more: object) -> EngineProcess:
     return EngineProcess(folder, (sys.executable, "-c", code), **more)  # type: ignore[arg-type]
 
 
-def test_an_engine_is_heard_to_its_end(tmp_path: Path) -> None:
+def test_all_events_of_an_engine_are_read(tmp_path: Path) -> None:
     code = "import sys, json; [print(json.dumps({'event': 'log', 'message': str(n)})) for n in range(3)]; print('{\"event\": \"done\"}'); sys.exit(0)"
     with start(tmp_path, code) as engine:
         heard = [event["event"] for event in engine.events(5.0) if event]
@@ -25,7 +25,7 @@ def test_an_engine_is_heard_to_its_end(tmp_path: Path) -> None:
         assert engine.exit() == Exit(0) and engine.last_word == {"event": "done"}
 
 
-def test_an_engine_that_says_its_last_word_and_lingers_is_killed(
+def test_an_engine_that_does_not_exit_after_its_final_event_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.engine.engine_process.LINGER_SECONDS", 0.2)
@@ -37,13 +37,13 @@ def test_an_engine_that_says_its_last_word_and_lingers_is_killed(
     assert time.monotonic() - begun < 10
 
 
-def test_an_engine_that_reads_nothing_holds_up_no_command(tmp_path: Path) -> None:
+def test_an_engine_that_does_not_read_does_not_block_commands(tmp_path: Path) -> None:
     with start(tmp_path, "import time; time.sleep(60)") as engine:
         begun = time.monotonic()
         for _ in range(10_000):
             engine.send("beat")
         assert time.monotonic() - begun < 5
-    assert str(engine.exit()) == "the engine was killed by signal 9 (SIGKILL), perhaps out of memory"
+    assert str(engine.exit()) == "the engine was killed by signal 9 (SIGKILL), possibly out of memory"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
@@ -68,11 +68,11 @@ def test_a_log_keeps_its_beginning_and_its_end(tmp_path: Path, monkeypatch: pyte
         if lines < 150:
             assert kept == written
         else:
-            head, _, tail = kept.partition(b"\n... %d bytes are left out ...\n" % (len(written) - 1500))
+            head, _, tail = kept.partition(b"\n... %d bytes omitted ...\n" % (len(written) - 1500))
             assert head == written[:1000] and tail == written[-500:]
         assert log.last_lines(2) == f"line {lines - 2:05d}\nline {lines - 1:05d}"
 
 
-def test_what_an_engine_says_is_made_fit_for_every_database() -> None:
+def test_events_are_cleaned_for_every_database() -> None:
     said = {"a\0": [1e999, float("nan"), -0.5, True, None], "b": {"c": "\ud800 \0x"}}
     assert clean(said) == {"a": [None, None, -0.5, True, None], "b": {"c": "? x"}}

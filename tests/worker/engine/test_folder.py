@@ -1,4 +1,4 @@
-"""Attempts' folders: their owner's while it lives, swept when it is dead."""
+"""Attempts' folders: locked while their owner lives, swept when it has died."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from worker.engine.folder import Folder, sweep_folders, work_folder
 ROOT = Path(__file__).parents[3]
 
 
-def test_a_folder_is_empty_at_first_and_gone_at_the_end(embedded: None) -> None:
+def test_a_folder_is_empty_at_first_and_removed_at_the_end(embedded: None) -> None:
     left = work_folder() / "job_1" / "1" / "inputs" / "old"
     left.parent.mkdir(parents=True)
     left.touch()
@@ -21,7 +21,7 @@ def test_a_folder_is_empty_at_first_and_gone_at_the_end(embedded: None) -> None:
     assert list(work_folder().iterdir()) == []
 
 
-def test_a_sweep_spares_the_living_and_removes_the_dead(embedded: None) -> None:
+def test_a_sweep_removes_only_folders_of_dead_owners(embedded: None) -> None:
     code = "import os; from worker.engine.folder import Folder; Folder('job_1', 1).__enter__(); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 9
     assert (work_folder() / "job_1" / "1").is_dir()
@@ -31,12 +31,12 @@ def test_a_sweep_spares_the_living_and_removes_the_dead(embedded: None) -> None:
         assert sweep_folders() == 0
 
 
-def test_only_plain_files_within_are_taken_from_an_engine(embedded: None, tmp_path: Path) -> None:
+def test_only_regular_files_inside_the_folder_are_accepted(embedded: None, tmp_path: Path) -> None:
     (tmp_path / "secret").touch()
     with Folder("job_1", 1) as folder:
         (folder.path / "output" / "student").touch()
         (folder.path / "output" / "link").symlink_to(tmp_path / "secret")
         assert folder.inside("output/student").name == "student"
         for name in ("output/link", "../../../../secret", str(tmp_path / "secret"), "output", "output/none"):
-            with pytest.raises(ValueError, match="no file in its folder"):
+            with pytest.raises(ValueError, match="not a file in its folder"):
                 folder.inside(name)

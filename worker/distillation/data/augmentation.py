@@ -12,8 +12,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Views:
-    """How each sample of an epoch is moved: `shift` (N, 2) int64, rows and columns from 0 to twice the padding;
-    `flip` (N,) bool. Drawn on the CPU, so that a run's pictures are the same on every device."""
+    """The random crop and flip of each sample of an epoch: `shift` (N, 2) int64, rows and columns from 0 to twice the
+    padding; `flip` (N,) bool. Drawn on the CPU, so that a run sees the same images on every device."""
 
     shift: Tensor
     flip: Tensor
@@ -21,20 +21,20 @@ class Views:
 
     @classmethod
     def draw(cls, size: int, padding: int, flips: bool, generator: torch.Generator, device: torch.device) -> "Views":
-        """Shifts uniform over all positions of the padded image; each image mirrored with probability 1/2 if `flips`."""
+        """Draw shifts uniformly over all positions of the padded image. If `flips`, mirror each image with probability 1/2."""
         shift = torch.randint(2 * padding + 1, (size, 2), generator=generator)
         flip = torch.randint(2, (size,), generator=generator).bool() if flips else torch.zeros(size, dtype=torch.bool)
         return cls(shift.to(device), flip.to(device), padding)
 
     def apply(self, image_BCHW: Tensor, chosen: Tensor) -> Tensor:
-        """The images, of which `chosen` (B,) gives the rows of `shift` and `flip`, cropped and mirrored."""
+        """Crop and mirror the images; `chosen` (B,) gives their rows of `shift` and `flip`."""
         return crop_and_flip(image_BCHW, self.shift[chosen], self.flip[chosen], self.padding)
 
 
 def crop_and_flip(image_BCHW: Tensor, shift_B2: Tensor, flip_B: Tensor, padding: int) -> Tensor:
-    """Crops of the zero-padded images at their own size, mirrored left to right where asked: one gather for the batch.
+    """Crop the zero-padded images to their original size and mirror those with `flip` left to right, in one gather.
 
-    Zero is black in pixel space, as in the usual random crop with padding (He et al., arXiv:1512.03385, section 4.2).
+    The padding is black in pixel space, as in the usual random crop with padding (He et al., arXiv:1512.03385, section 4.2).
     """
     batch, _, height, width = image_BCHW.shape
     device = image_BCHW.device

@@ -1,6 +1,6 @@
-"""Datasets as a zip of class folders: `class/picture.png`, or `train/class/picture.png` beside `test/` or `val/`.
+"""Datasets as a zip of class folders: `class/image.png`, or `train/class/image.png` and the same in `test/` or `val/`.
 
-Pictures are decoded by Pillow, one format at a time from an allowed list and under a cap on pixels.
+Pillow decodes the images, restricted to a list of formats and a maximum number of pixels.
 """
 
 import io
@@ -34,12 +34,14 @@ SPLITS = {
 }
 GREY = frozenset({"1", "L", "LA"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-LAYOUT = "Put pictures into one folder for each class: class/picture.png, or train/class/picture.png and test/class/picture.png."
+LAYOUT = (
+    "Put images into one folder for each class: class/image.png, or train/class/image.png and test/class/image.png."
+)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of the archive: where it is, and what its header says."""
+class ImageFile:
+    """An image file of the archive: its path, its class, and the size and mode from its header."""
 
     path: PurePosixPath
     label: str
@@ -49,43 +51,41 @@ class Picture:
 
 
 def read(path: Path, options: Options, limits: UploadLimits) -> Packed:
-    """The dataset in a zip of class folders; classes are in the order of their names as text.
+    """The dataset in a zip of class folders; classes are sorted by name, as text.
 
     Raises:
-        UploadError: the layout is another, or a picture cannot be read.
+        UploadError: the layout is different, or an image cannot be read.
     """
     if options.labels != "class":
-        raise UploadError("class folders name one class for each picture", "Send an npz file for other labels.")
+        raise UploadError("class folders support one class per image only", "Send an npz file for other labels.")
     notes: list[str] = []
     with open_archive(path, limits) as archive:
         found = {
             split: [_measure(archive, file, label, limits) for file, label in files]
             for split, files in _layout(archive, notes).items()
         }
-        pictures = [picture for each in found.values() for picture in each]
-        names = sorted({picture.label for picture in pictures})
-        shape = _shape(pictures, options, notes)
-        check_size(len(pictures), shape, limits)
+        images = [image for each in found.values() for image in each]
+        names = sorted({image.label for image in images})
+        shape = _shape(images, options, notes)
+        check_size(len(images), shape, limits)
         splits = {split: _pack(archive, each, names, shape) for split, each in found.items()}
     truth.check(splits, "class", limits, len(names))
     if all(name.isdecimal() for name in names) and names != sorted(names, key=int):
-        notes.append(
-            "class folders with numbers as names are in the order of text (0, 1, 10, 2), as torchvision's ImageFolder has them"
-        )
+        notes.append("class folders named by numbers are sorted as text (0, 1, 10, 2), as in torchvision's ImageFolder")
     return Packed("folders", splits, tuple(names), notes)
 
 
 def _layout(archive: Archive, notes: list[str]) -> dict[str, list[tuple[PurePosixPath, str]]]:
-    """Pictures and their class by split, in the order of their paths; a folder around everything is looked through."""
-    pictures = sorted(file for file in archive.files if file.suffix.lower() in SUFFIXES)
+    """Images and their classes by split, sorted by path; a top-level folder around everything is skipped."""
+    images = sorted(file for file in archive.files if file.suffix.lower() in SUFFIXES)
     others = [file for file in archive.files if file.suffix.lower() not in SUFFIXES]
     if others:
         notes.append(
-            f"{len(others)} files are no pictures and were left out ({', '.join(str(file)[:80] for file in others[:5])})"
+            f"{len(others)} files are not images and were ignored ({', '.join(str(file)[:80] for file in others[:5])})"
         )
-    if not pictures:
-        raise UploadError("the archive holds no pictures (png, jpg, bmp, webp) and no NumPy arrays", LAYOUT)
-    parts = [file.parts for file in pictures]
+    if not images:
+        raise UploadError("the archive contains no images (png, jpg, bmp, webp) and no NumPy arrays", LAYOUT)
+    parts = [file.parts for file in images]
     if all(len(each) >= 3 and each[0] == parts[0][0] and each[0].lower() not in SPLITS for each in parts):
         parts = [each[1:] for each in parts]
     splits = [SPLITS.get(each[0].lower()) for each in parts]
@@ -93,32 +93,32 @@ def _layout(archive: Archive, notes: list[str]) -> dict[str, list[tuple[PurePosi
         parts = [each[1:] for each in parts]
     else:
         splits = ["train"] * len(parts)
-    loose = next((file for file, each in zip(pictures, parts, strict=True) if len(each) < 2), None)
-    if loose is not None:
-        raise UploadError(f"{str(loose)[:120]!r} is in no class folder", LAYOUT)
+    outside = next((file for file, each in zip(images, parts, strict=True) if len(each) < 2), None)
+    if outside is not None:
+        raise UploadError(f"{str(outside)[:120]!r} is not in a class folder", LAYOUT)
     found: dict[str, list[tuple[PurePosixPath, str]]] = {}
-    for file, split, each in zip(pictures, splits, parts, strict=True):
+    for file, split, each in zip(images, splits, parts, strict=True):
         found.setdefault(str(split), []).append((file, each[0]))
     return _two_splits(found, notes)
 
 
 def _two_splits(found: dict[str, list[Any]], notes: list[str]) -> dict[str, list[Any]]:
-    """`train` and, where there is one, `test`; `val` stands in for a `test` that is not there."""
+    """`train` and, if there is one, `test`; without a `test` folder, `val` becomes `test`."""
     if "train" not in found:
-        raise UploadError("the archive has no training pictures", LAYOUT)
+        raise UploadError("the archive has no training images", LAYOUT)
     if "val" in found and "test" in found:
         notes.append(
-            f"the {len(found.pop('val'))} pictures in the validation folder were left out, since there is a test folder"
+            f"the {len(found.pop('val'))} images in the validation folder were ignored because there is a test folder"
         )
     elif "val" in found:
         found["test"] = found.pop("val")
-        notes.append("the validation folder is the split `test`")
+        notes.append("the validation folder is used as the split `test`")
     return found
 
 
 @contextmanager
 def _opened(archive: Archive, path: PurePosixPath) -> Iterator[Any]:
-    """A picture whose header has been read; what Pillow says against it becomes an UploadError."""
+    """Open an image and read its header; Pillow's errors become UploadErrors."""
     from PIL import Image, UnidentifiedImageError
 
     shown = repr(str(path)[:120])
@@ -126,68 +126,67 @@ def _opened(archive: Archive, path: PurePosixPath) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(archive.read(path)), formats=FORMATS) as picture:
-                yield picture
+            with Image.open(io.BytesIO(archive.read(path)), formats=FORMATS) as image:
+                yield image
     except UnidentifiedImageError as error:
-        raise UploadError(f"{shown} is not a {', '.join(FORMATS)} picture", "Convert it, or leave it out.") from error
+        raise UploadError(f"{shown} is not a {', '.join(FORMATS)} image", "Convert it, or remove it.") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UploadError(f"{shown} has too many pixels", "Scale it down.") from error
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
-        raise UploadError(f"{shown} is damaged: {str(error)[:200]}", "Replace it, or leave it out.") from error
+        raise UploadError(f"{shown} is damaged: {str(error)[:200]}", "Replace it, or remove it.") from error
 
 
-def _measure(archive: Archive, path: PurePosixPath, label: str, limits: UploadLimits) -> Picture:
+def _measure(archive: Archive, path: PurePosixPath, label: str, limits: UploadLimits) -> ImageFile:
     shown = repr(str(path)[:120])
-    with _opened(archive, path) as picture:
-        width, height = picture.size
-        mode, frames = picture.mode, getattr(picture, "n_frames", 1)
+    with _opened(archive, path) as image:
+        width, height = image.size
+        mode, frames = image.mode, getattr(image, "n_frames", 1)
     if not 0 < width * height <= limits.pixels:
-        raise UploadError(f"{shown} has {width * height} pixels; at most {limits.pixels} are read", "Scale it down.")
+        raise UploadError(f"{shown} has {width * height} pixels; the maximum is {limits.pixels}", "Scale it down.")
     if frames != 1:
-        raise UploadError(f"{shown} is an animation", "Send single pictures.")
+        raise UploadError(f"{shown} is an animation", "Send images with a single frame.")
     if mode not in GREY | COLOUR:
-        raise UploadError(
-            f"{shown} has pixels of the kind {mode}, which is not read", "Convert it to 8 bits, grey or RGB."
-        )
-    return Picture(path, label, (height, width), mode in GREY)
+        raise UploadError(f"{shown} has the unsupported pixel mode {mode}", "Convert it to 8-bit greyscale or RGB.")
+    return ImageFile(path, label, (height, width), mode in GREY)
 
 
-def _shape(pictures: Sequence[Picture], options: Options, notes: list[str]) -> tuple[int, int, int]:
-    """Channels, height and width of the packed images: as asked, else grey if all are, and the commonest size."""
-    sizes = Counter(picture.size for picture in pictures)
-    commonest = max(sizes, key=lambda size: (sizes[size], size))
-    height, width = options.height or commonest[0], options.width or commonest[1]
-    moved = sum(count for size, count in sizes.items() if size != (height, width))
-    if moved:
+def _shape(images: Sequence[ImageFile], options: Options, notes: list[str]) -> tuple[int, int, int]:
+    """Channels, height and width of the packed images: from the options, else greyscale if all images are, and the most
+    common size."""
+    sizes = Counter(image.size for image in images)
+    most_common = max(sizes, key=lambda size: (sizes[size], size))
+    height, width = options.height or most_common[0], options.width or most_common[1]
+    resized = sum(count for size, count in sizes.items() if size != (height, width))
+    if resized:
         notes.append(
-            f"{moved} of {len(pictures)} pictures were brought to {height}x{width} (shorter side scaled, centre cropped)"
+            f"{resized} of {len(images)} images were resized to {height}x{width} (shorter side scaled, centre cropped)"
         )
-    channels = options.channels or (1 if all(picture.grey for picture in pictures) else 3)
-    turned = sum(picture.grey != (channels == 1) for picture in pictures)
-    if turned:
-        notes.append(f"{turned} of {len(pictures)} pictures were turned into {'grey' if channels == 1 else 'RGB'}")
+    channels = options.channels or (1 if all(image.grey for image in images) else 3)
+    converted = sum(image.grey != (channels == 1) for image in images)
+    if converted:
+        notes.append(f"{converted} of {len(images)} images were converted to {'greyscale' if channels == 1 else 'RGB'}")
     return channels, height, width
 
 
 def _pack(
-    archive: Archive, pictures: Sequence[Picture], names: Sequence[str], shape: tuple[int, int, int]
+    archive: Archive, images: Sequence[ImageFile], names: Sequence[str], shape: tuple[int, int, int]
 ) -> tuple[Tensor, Tensor]:
     number = {name: position for position, name in enumerate(names)}
-    image = torch.empty((len(pictures), *shape), dtype=torch.uint8)
-    for target, picture in zip(image, pictures, strict=True):
-        target.copy_(_decode(archive, picture, shape))
-    return image, torch.tensor([number[picture.label] for picture in pictures], dtype=torch.int64)
+    packed = torch.empty((len(images), *shape), dtype=torch.uint8)
+    for target, image in zip(packed, images, strict=True):
+        target.copy_(_decode(archive, image, shape))
+    return packed, torch.tensor([number[image.label] for image in images], dtype=torch.int64)
 
 
-def _decode(archive: Archive, picture: Picture, shape: tuple[int, int, int]) -> Tensor:
-    """Bytes (C, H, W) of one picture."""
+def _decode(archive: Archive, image: ImageFile, shape: tuple[int, int, int]) -> Tensor:
+    """Pixels (C, H, W) uint8 of one image."""
     import numpy as np
     from PIL import Image, ImageOps
 
     channels, height, width = shape
-    with _opened(archive, picture.path) as opened:
+    with _opened(archive, image.path) as opened:
         converted = opened.convert("L" if channels == 1 else "RGB")
-        if picture.size != (height, width):
+        if image.size != (height, width):
             converted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(converted))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)

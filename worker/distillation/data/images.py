@@ -22,15 +22,17 @@ from worker.distillation.errors import UploadError
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""
 
-PICTURES = ("image", "privileged")
-"""What networks may read of a sample; `privileged` is there for a teacher that reads another picture than the student."""
+IMAGE_FIELDS = ("image", "privileged")
+"""Fields that networks read; a teacher may read `privileged`, a second image of the sample that the student does not see."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """`image` (N, C, H, W) uint8; `fields`: what else is known of each sample, by name, of any shape that begins with N;
-    `index` (N,) int64: each sample's place in the whole split, which a part of it keeps; `examples` is the size of that
-    whole, so that `index < examples`.
+    """A split, or a part of one.
+
+    `image` (N, C, H, W) uint8; `fields`: other values of each sample by name, of any shape that begins with N; `index`
+    (N,) int64: each sample's position in the whole split, also if these are only a part of it; `examples`: the size of the
+    whole split, so that `index < examples`.
 
     Fields are named as in a canonical dataset: `label` (N,) int64, or (N, K) of 0 and 1 for several labels a sample;
     `target` (N, D) float32; `camera` (N,) and `query` (N,) int64.
@@ -43,7 +45,7 @@ class Images:
     class_names: tuple[str, ...]
     contract: InputContract
     privileged: "Images | None" = None
-    """The same samples as the job's teacher reads them, where that is not as `image`."""
+    """The same samples as the job's teacher reads them, if it does not read `image`."""
 
     @classmethod
     def of(
@@ -53,8 +55,7 @@ class Images:
         class_names: tuple[str, ...],
         contract: InputContract,
     ) -> "Images":
-        """A whole split from its tensors: uint8 images that already have the contract's shape, and their fields, or their
-        labels alone."""
+        """A whole split from uint8 images that already have the contract's shape, and their fields or only their labels."""
         index = torch.arange(len(image), device=image.device)
         named = fields if isinstance(fields, Mapping) else {"label": fields}
         held = {name: value.to(image.device) for name, value in named.items()}
@@ -64,12 +65,12 @@ class Images:
     def load(
         cls, path: Path, split: str, contract: InputContract, device: torch.device | str, read: str = "image"
     ) -> "Images":
-        """Read `train` or `test` of a canonical dataset; its images are brought to the contract's channels and size.
+        """Read `train` or `test` of a canonical dataset, and convert its images to the contract's channels and size.
 
-        `read` says which images of each sample: `image`, or `privileged`.
+        `read` selects the image of each sample: `image` or `privileged`.
 
         Raises:
-            UploadError: the file has no such split, or cannot be brought to the contract.
+            UploadError: the file has no such split, or its images cannot be converted.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -79,9 +80,9 @@ class Images:
         except SafetensorError as error:
             raise UploadError(f"the dataset cannot be read: {error}", "Upload the dataset again.") from error
         if "image" not in fields or not {"label", "target"} & fields.keys():
-            raise UploadError(f"the dataset has no split called {split!r}", "Upload a dataset that has it.")
-        pictures = {name: fields.pop(name) for name in PICTURES if name in fields}
-        image = fit(pictures[read], contract).to(device)
+            raise UploadError(f"the dataset has no split {split!r}", "Upload a dataset with this split.")
+        by_field = {name: fields.pop(name) for name in IMAGE_FIELDS if name in fields}
+        image = fit(by_field[read], contract).to(device)
         return cls.of(image, fields, class_names or _numbered(fields), contract)
 
     def __len__(self) -> int:
@@ -89,12 +90,12 @@ class Images:
 
     @property
     def label(self) -> Tensor:
-        """The field `label`; datasets of targets have none."""
+        """The field `label`; datasets with targets have none."""
         return self.fields["label"]
 
     @property
     def classes(self) -> int:
-        """How many classes, labels or targets there are."""
+        """Number of classes, labels or targets."""
         return len(self.class_names)
 
     @property
@@ -103,31 +104,31 @@ class Images:
         return self if self.privileged is None else self.privileged
 
     def batch_fields(self, chosen: Tensor | slice) -> dict[str, Tensor]:
-        """The fields of a batch of these samples: their own, with labels of 0 and 1 as floats, and `index`."""
+        """The fields of a batch of these samples, with multi-label labels as floats, and `index`."""
         held = {name: value[chosen] for name, value in self.fields.items()}
         if "label" in held and held["label"].ndim == 2:
             held["label"] = held["label"].float()
         return {**held, "index": self.index[chosen]}
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
-        """Bytes to what the network reads: `(pixel / 255 - mean) / std` per channel, float32."""
+        """The input of the network from uint8 images: `(pixel / 255 - mean) / std` per channel, float32."""
         scale, offset = _affine(self.contract, image_BCHW.device)
         return torch.addcmul(offset, image_BCHW.float(), scale)
 
     def at(self, chosen: Tensor) -> "Images":
-        """The samples at these positions, with their indices."""
+        """The samples at these positions; they keep their `index`."""
         fields = {name: value[chosen] for name, value in self.fields.items()}
         privileged = self.privileged.at(chosen) if self.privileged is not None else None
         return replace(self, image=self.image[chosen], fields=fields, index=self.index[chosen], privileged=privileged)
 
     def split(self, fraction: float, seed: int) -> tuple["Images", "Images"]:
-        """`(train, held_out)`: of each class about `fraction` is held out, the same samples for the same seed.
+        """`(train, held_out)`: about `fraction` of each class is held out, the same samples for the same seed.
 
-        Samples that have no single label count as one class. A class with a single sample keeps it in `train`; both parts
-        keep the order and the indices of the whole.
+        Samples without a single label count as one class. The only sample of a class stays in `train`. Both parts keep the
+        order and the indices of the whole.
         """
         if not 0 <= fraction < 1:
-            raise ValueError(f"the fraction to hold out must be from 0 to less than 1, not {fraction}")
+            raise ValueError(f"fraction must be at least 0 and less than 1, not {fraction}")
         label, draw = self.fields.get("label", self.index).cpu(), generator(seed, "split")
         if "label" not in self.fields or label.ndim != 1:
             label = torch.zeros(len(self), dtype=torch.int64)
@@ -141,13 +142,13 @@ class Images:
 
 
 def _numbered(fields: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Numbers as the names of classes, labels or targets."""
+    """Default names of classes, labels or targets: their numbers."""
     truth = fields["label"] if "label" in fields else fields["target"]
     return tuple(map(str, range(truth.shape[1] if truth.ndim == 2 else int(truth.max()) + 1)))
 
 
 def class_names_of(path: Path) -> tuple[str, ...]:
-    """The names of a canonical dataset's classes; none where it does not tell."""
+    """The class names in a canonical dataset; empty if it has none."""
     with safe_open(path, framework="pt") as file:
         return _class_names(file)
 
@@ -157,21 +158,21 @@ def _class_names(file: Any) -> tuple[str, ...]:
 
 
 def has_split(path: Path, split: str) -> bool:
-    """Whether a canonical dataset holds this split."""
+    """Whether a canonical dataset contains this split."""
     return has_field(path, split, "image")
 
 
 def has_field(path: Path, split: str, name: str) -> bool:
-    """Whether a canonical dataset holds this field of a split, such as `privileged`."""
+    """Whether a canonical dataset contains this field of a split, such as `privileged`."""
     with safe_open(path, framework="pt") as file:
         return f"{split}.{name}" in set(file.keys())
 
 
 def fit(image: Tensor, contract: InputContract) -> Tensor:
-    """Bytes (N, C, H, W) brought to a contract's channels, then its size (bilinear with antialiasing); unchanged if they fit.
+    """Convert uint8 images (N, C, H, W) to a contract's channels, then to its size (bilinear, antialiased), where they differ.
 
     Raises:
-        UploadError: the channels differ and neither side is grey.
+        UploadError: the channels differ, and the images are not greyscale to expand or RGB to convert to greyscale.
     """
     image = _with_channels(image, contract.channels)
     size = (contract.height, contract.width)
@@ -187,8 +188,8 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
         return image.expand(-1, channels, -1, -1).contiguous()
     if (image.shape[1], channels) != (3, 1):
         raise UploadError(
-            f"the images have {image.shape[1]} channels and the network reads {channels}",
-            "Only grey images and RGB images are turned into each other; upload a dataset with the network's channels.",
+            f"the images have {image.shape[1]} channels, but the network reads {channels}",
+            f"Upload a dataset with {channels} channels; only greyscale and RGB are converted into each other.",
         )
     grey = image.new_empty(len(image), 1, *image.shape[2:])
     weight = torch.tensor(LUMA, device=image.device).view(1, 3, 1, 1)
@@ -199,7 +200,7 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _affine(contract: InputContract, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and offset (C, 1, 1); kept, since a copy to a GPU waits for it, and this is asked for in every step."""
+    """Scale and offset (C, 1, 1); cached, since every step needs them and a copy to the GPU synchronises with it."""
     mean, std = torch.tensor(contract.mean, dtype=torch.float64), torch.tensor(contract.std, dtype=torch.float64)
     scale, offset = (1 / (255 * std)).float(), (-mean / std).float()
     return scale.view(-1, 1, 1).to(device), offset.view(-1, 1, 1).to(device)

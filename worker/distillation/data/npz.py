@@ -1,4 +1,4 @@
-"""Datasets as NumPy archives: arrays of images and labels, read without pickles.
+"""Datasets as NumPy archives: arrays of images and labels, read without unpickling.
 
 Shapes: N samples, C channels, H height, W width.
 """
@@ -23,11 +23,11 @@ NAMES = {
     "train": (("x_train", "y_train"), ("images", "labels"), ("train_images", "train_labels")),
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
 }
-"""Names of images and labels by split; the first pair that is there is read."""
+"""Array names of images and labels by split; the first pair in the file is read."""
 PRIVILEGED = {"train": ("privileged", "privileged_train"), "test": ("privileged_test",)}
-"""Names of the second pictures of the samples, which are brought to no size: a teacher's input decides on that."""
+"""Array names of the samples' second images. They are not resized here, but later to the teacher's input size."""
 RETRIEVAL = ("camera", "query")
-"""With `_train` or `_test` after them: numbers of each sample by which embeddings are evaluated."""
+"""Array names, followed by `_train` or `_test`, of the integers for the evaluation of embeddings."""
 EXPECTED = "Send x_train and y_train (and x_test, y_test), or images and labels."
 HEADER_BYTES = 65536
 
@@ -36,7 +36,7 @@ def read(path: Path, options: Options, limits: UploadLimits) -> Packed:
     """The dataset in an npz file.
 
     Raises:
-        UploadError: arrays are missing, too large, damaged, or not images and labels.
+        UploadError: arrays are missing, too large or damaged, or are not images and labels.
     """
     with open_archive(path, limits) as archive:
         arrays = {file.stem: file for file in archive.files if file.suffix == ".npy" and len(file.parts) == 1}
@@ -66,7 +66,8 @@ def read(path: Path, options: Options, limits: UploadLimits) -> Packed:
     truth.check_retrieval(retrieval, splits)
     if len({image.shape[1:] for image, _ in splits.values()}) > 1:
         raise UploadError(
-            "training and test images differ in size or channels", "Send both alike, or set options height and width."
+            "training and test images differ in size or channels",
+            "Send both with the same channels and size, or set the options height and width.",
         )
     return Packed(
         "npz", splits, names or tuple(map(str, range(classes))), warnings, privileged, options.labels, retrieval
@@ -86,20 +87,20 @@ def _read_pair(
     if size != tuple(images.shape[2:]):
         check_size(len(images), (images.shape[1], *size), limits)
         warnings.append(
-            f"{pair[0]}: scaled from {images.shape[2]}x{images.shape[3]} to {size[0]}x{size[1]} (shorter side scaled, centre cropped)"
+            f"{pair[0]}: resized from {images.shape[2]}x{images.shape[3]} to {size[0]}x{size[1]} (shorter side scaled, centre cropped)"
         )
         images = fill(images, *size)
     return images, truth.from_array(pair[1], _read_array(archive, arrays[pair[1]], limits), options.labels)
 
 
 def _numbers(name: str, archive: Archive, arrays: dict[str, PurePosixPath], limits: UploadLimits) -> Tensor:
-    """Cameras or queries (N,) int64; the latter may be true and false."""
+    """Cameras or queries (N,) int64; booleans are accepted."""
     array = _read_array(archive, arrays[name], limits)
     return truth.from_array(name, array.astype("uint8") if array.dtype.kind == "b" else array, "class")
 
 
 def _read_array(archive: Archive, file: PurePosixPath, limits: UploadLimits) -> Any:
-    """One array of numbers or text; its header's claim is compared with its bytes before any memory is taken for it."""
+    """One array of numbers or text; the shape in its header is compared with its size before memory is allocated."""
     import numpy as np
 
     data = archive.read(file, limits.inflated_bytes)
@@ -108,21 +109,21 @@ def _read_array(archive: Archive, file: PurePosixPath, limits: UploadLimits) -> 
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
-            raise ValueError(f"version {version} is not read")
+            raise ValueError(f"format version {version} is not supported")
         shape, fortran, kind = readers[version](stream, max_header_size=HEADER_BYTES)
     except (ValueError, TypeError, SyntaxError, EOFError, struct.error, RecursionError, MemoryError) as error:
         raise UploadError(
-            f"{file} is not a NumPy array: {str(error)[:200]}", "Write the file again with `numpy.savez`."
+            f"{file} is not a NumPy array: {str(error)[:200]}", "Save the file again with `numpy.savez`."
         ) from error
     if kind.hasobject or kind.kind not in "buifU":
         raise UploadError(
-            f"{file} holds Python objects or other things that are no numbers ({kind})",
+            f"{file} has the unsupported type {kind}; Python objects are not read",
             "Save arrays of uint8 or float32.",
         )
     if any(length < 0 for length in shape) or math.prod(shape) * kind.itemsize != len(data) - stream.tell():
         raise UploadError(
-            f"{file} claims the shape {shape}, which is not what its bytes hold",
-            "Write the file again with `numpy.savez`.",
+            f"the shape {shape} in the header of {file} does not match the size of its data",
+            "Save the file again with `numpy.savez`.",
         )
     flat = (
         np.frombuffer(data, dtype=kind, offset=stream.tell())
@@ -133,7 +134,7 @@ def _read_array(archive: Archive, file: PurePosixPath, limits: UploadLimits) -> 
 
 
 def _pixels(name: str, array: Any, limits: UploadLimits) -> Tensor:
-    """Bytes (N, C, H, W) from uint8 or floats in [0, 1], of (N, H, W), (N, H, W, C) or (N, C, H, W)."""
+    """uint8 images (N, C, H, W) from uint8 or floats in [0, 1] of shape (N, H, W), (N, H, W, C) or (N, C, H, W)."""
     import numpy as np
 
     if array.ndim == 3:
@@ -141,22 +142,26 @@ def _pixels(name: str, array: Any, limits: UploadLimits) -> Tensor:
     elif array.ndim == 4:
         array = array if _channel_axis(name, array.shape) == 1 else array.transpose(0, 3, 1, 2)
     else:
-        raise UploadError(f"{name} has the shape {array.shape}", "Images are (N, H, W), (N, H, W, C) or (N, C, H, W).")
+        raise UploadError(
+            f"{name} has the unsupported shape {array.shape}", "Send images as (N, H, W), (N, H, W, C) or (N, C, H, W)."
+        )
     if not all(array.shape):
         raise UploadError(f"{name} is empty", "Send at least one image.")
     check_size(len(array), array.shape[1:], limits)
     if array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(array))
     if array.dtype.kind != "f":
-        raise UploadError(f"{name} is of type {array.dtype}", "Images are uint8, or floats from 0 to 1.")
+        raise UploadError(
+            f"{name} has the unsupported type {array.dtype}", "Send images as uint8, or as floats from 0 to 1."
+        )
     packed = torch.empty(array.shape, dtype=torch.uint8)
     count = at_once(packed)
     for start in range(0, len(array), count):
         part = torch.from_numpy(array[start : start + count].astype(np.float32))
         if not bool(((part >= 0) & (part <= 1)).all()):
             raise UploadError(
-                f"{name} has values that are not from 0 to 1 (or NaN)",
-                "Send uint8, or floats from 0 to 1, not normalised.",
+                f"{name} has values outside 0 to 1, or NaN",
+                "Send uint8, or floats from 0 to 1 that are not normalised.",
             )
         packed[start : start + count] = (part * 255).round_()
     return packed
@@ -168,7 +173,7 @@ def _channel_axis(name: str, shape: tuple[int, ...]) -> int:
         if len(axes) == 1:
             return axes[0]
     raise UploadError(
-        f"which axis of {name} {shape} holds the channels cannot be told",
+        f"the channel axis of {name} with shape {shape} is ambiguous",
         "Send (N, H, W, C) or (N, C, H, W) with 1 or 3 channels.",
     )
 
@@ -178,5 +183,8 @@ def _class_names(archive: Archive, arrays: dict[str, PurePosixPath], limits: Upl
         return ()
     array = _read_array(archive, arrays["class_names"], limits)
     if array.ndim != 1 or array.dtype.kind != "U":
-        raise UploadError("class_names is not a list of text", "Send `numpy.array(names)`.")
+        raise UploadError(
+            "class_names is not a one-dimensional array of strings",
+            "Save it as `numpy.array(names)` of Python strings.",
+        )
     return tuple(map(str, array.tolist()))

@@ -1,4 +1,4 @@
-"""Packed: a dataset as it was read from an upload, before it is written in the canonical form.
+"""Packed: a dataset read from an upload, before it is written in the canonical form.
 
 Shapes: N samples, C channels, H height, W width.
 """
@@ -22,31 +22,40 @@ from worker.distillation.parameters import Range
 
 @dataclass(frozen=True)
 class Options:
-    """A user's wishes for a dataset."""
+    """Options of a dataset upload."""
 
-    height: Annotated[int | None, Range(ge=1, le=4096), "Height of all images; by default the commonest."] = None
-    width: Annotated[int | None, Range(ge=1, le=4096), "Width of all images; by default the commonest."] = None
-    channels: Annotated[Literal[1, 3] | None, "1 for grey, 3 for RGB; by default what the images are."] = None
-    labels: Annotated[Labels, "What is said of each image: its class, 0 or 1 of each label, or real numbers."] = "class"
+    height: Annotated[
+        int | None, Range(ge=1, le=4096), "Height of all images in pixels. If null: that of the most common size."
+    ] = None
+    width: Annotated[
+        int | None, Range(ge=1, le=4096), "Width of all images in pixels. If null: that of the most common size."
+    ] = None
+    channels: Annotated[
+        Literal[1, 3] | None, "1 for greyscale, 3 for RGB. If null: 1 if all images are greyscale, else 3."
+    ] = None
+    labels: Annotated[
+        Labels, "Kind of label: one class per image, 0 or 1 for each of several labels, or real-valued targets."
+    ] = "class"
 
 
 @dataclass
 class Packed:
-    """`splits`: by name (`train`, `test`) images (N, C, H, W) uint8, all of one size, and what `labels` says is known of
-    them: classes (N,) int64, labels (N, K) uint8 or targets (N, D) float32; `class_names` are the names of any of these."""
+    """`splits`: by name (`train`, `test`) images (N, C, H, W) uint8, all of one size, and, depending on `labels`, classes
+    (N,) int64, labels (N, K) uint8 or targets (N, D) float32; `class_names` are the names of the classes, labels or
+    targets."""
 
     format: str
     splits: dict[str, tuple[Tensor, Tensor]]
     class_names: tuple[str, ...]
     warnings: list[str] = field(default_factory=list)
     privileged: dict[str, Tensor] = field(default_factory=dict)
-    """Of some splits, a second picture of each sample (N, C', H', W') uint8, for a teacher that reads another."""
+    """A second image of each sample (N, C', H', W') uint8, by split, for a teacher that reads other images than the student."""
     labels: Labels = "class"
     retrieval: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """Of some splits, `camera` and `query` (N,) int64, for the evaluation of embeddings."""
+    """`camera` and `query` (N,) int64 by split, for the evaluation of embeddings."""
 
     def write(self, path: Path) -> None:
-        """The canonical form (docs/architecture.md)."""
+        """Write the canonical form (docs/architecture.md)."""
         tensors = {
             f"{split}.{name}": tensor.contiguous()
             for split, pair in self.splits.items()
@@ -59,7 +68,7 @@ class Packed:
         save_file(tensors, path, metadata={"class_names": json.dumps(self.class_names)})
 
     def findings(self) -> dict[str, Any]:
-        """What a user wants to see of it; mean and standard deviation are of `train`, in units of 1 (white)."""
+        """The findings that a user sees; mean and standard deviation are of `train`, with white = 1."""
         image, _ = self.splits["train"]
         mean, std = statistics(image)
         return {
@@ -78,7 +87,7 @@ class Packed:
         }
 
     def _privileged(self) -> dict[str, Any] | None:
-        """Shape and statistics of the second pictures, and in which splits they are."""
+        """Shape and statistics of the second images, and the splits that have them."""
         if not self.privileged:
             return None
         mean, std = statistics(self.privileged["train"])
@@ -90,13 +99,13 @@ class Packed:
 
 
 def check_privileged(splits: Mapping[str, tuple[Tensor, Tensor]], privileged: Mapping[str, Tensor]) -> None:
-    """See that second pictures are all alike, and one for each sample.
+    """Check that the second images have one shape, and that there is one for each sample.
 
     Raises:
-        UploadError: they are not, or there are none of the training samples.
+        UploadError: they do not, or the training samples have none.
     """
     if privileged and "train" not in privileged:
-        raise UploadError("the training samples have no privileged images", "Send them as `privileged`.")
+        raise UploadError("the training samples have no privileged images", "Send them as the array `privileged`.")
     for split, other in privileged.items():
         if split not in splits or len(other) != len(splits[split][0]):
             raise UploadError(
@@ -104,21 +113,28 @@ def check_privileged(splits: Mapping[str, tuple[Tensor, Tensor]], privileged: Ma
                 "Send one privileged image for each image.",
             )
     if len({other.shape[1:] for other in privileged.values()}) > 1:
-        raise UploadError("the privileged images differ in size or channels", "Send all of them alike.")
+        raise UploadError(
+            "the privileged images differ in size or channels", "Send all of them with the same size and channels."
+        )
 
 
 def check_size(count: int, shape: tuple[int, ...], limits: UploadLimits) -> None:
-    """See that so many images (C, H, W) of bytes may be held in memory."""
+    """Check that `count` uint8 images of `shape` (C, H, W) are within the limit.
+
+    Raises:
+        UploadError: they are not.
+    """
     size = count * shape[0] * shape[1] * shape[2]
     if size > limits.dataset_bytes:
         raise UploadError(
-            f"the images have {size} bytes when packed; at most {limits.dataset_bytes} are read",
-            "Set options height and width to a smaller size.",
+            f"the images take {size} bytes uncompressed; the maximum is {limits.dataset_bytes}",
+            "Set the options height and width to a smaller size.",
         )
 
 
 def statistics(image: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation by channel of bytes (N, C, H, W), in units of 255, over all pixels (by a histogram)."""
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), divided by 255, over all pixels (computed
+    from a histogram)."""
     value = torch.arange(256, dtype=torch.float64)
     mean, std = [], []
     for channel in image.unbind(1):

@@ -1,8 +1,8 @@
-"""Strong views: random operations of RandAugment, batched on the device that holds the images.
+"""Strong views: the random operations of RandAugment, batched on the device that holds the images.
 
 Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", arXiv:1909.13719. Images are
-(B, C, H, W) with values from 0 to 255; a magnitude (B, 1, 1, 1) is from -1 to 1, its sign being that of the change where
-there are two ways. What a magnitude of 1 means is ours, after common implementations.
+(B, C, H, W) with values from 0 to 255. A magnitude (B, 1, 1, 1) is from -1 to 1; its sign is the direction, if an operation
+has two. The paper does not define a magnitude of 1; the values here follow common implementations.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,24 @@ from worker.distillation.data.images import LUMA
 
 STRONGEST = 30
 ROUNDS = 2
-MOST_BLEND, MOST_SHEAR, MOST_TURN, MOST_SHIFT = 0.9, 0.3, torch.pi / 6, 0.45
-"""At a magnitude of 1: how far an image is blended, its shear, the angle it is turned by, its shift as a share of its side."""
+MOST_BLEND = 0.9
+"""Blending factor at a magnitude of 1."""
+MOST_SHEAR = 0.3
+"""Shear at a magnitude of 1."""
+MOST_TURN = torch.pi / 6
+"""Angle of rotation at a magnitude of 1, in radians."""
+MOST_SHIFT = 0.45
+"""Translation at a magnitude of 1, as a share of the image's side."""
 
 
 def autocontrast(x: Tensor, magnitude: Tensor) -> Tensor:
-    """Each channel stretched from its darkest and lightest values to 0 and 255."""
+    """Stretch each channel linearly, so that its values reach from 0 to 255."""
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
     return torch.where(high > low, (x - low) * 255 / (high - low).clamp_min(1), x)
 
 
 def equalise(x: Tensor, magnitude: Tensor) -> Tensor:
-    """Each value replaced by how many of its channel are smaller, scaled to 255: a flat histogram."""
+    """Flatten the histogram: replace each value by the number of smaller values in its channel, scaled to 255."""
     value = x.long().flatten(2)
     count = torch.zeros(*value.shape[:2], 256, dtype=torch.long, device=x.device)
     count = count.scatter_add(2, value, torch.ones_like(value))
@@ -37,12 +43,12 @@ def equalise(x: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def solarise(x: Tensor, magnitude: Tensor) -> Tensor:
-    """Values above a threshold inverted."""
+    """Invert values above a threshold."""
     return torch.where(x <= 255 * (1 - magnitude.abs()), x, 255 - x)
 
 
 def posterise(x: Tensor, magnitude: Tensor) -> Tensor:
-    """Up to four of the eight bits cleared."""
+    """Clear up to four of the eight bits."""
     unit = 2 ** (4 * magnitude.abs()).round()
     return (x / unit).floor() * unit
 
@@ -60,7 +66,7 @@ def colour(x: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def sharpness(x: Tensor, magnitude: Tensor) -> Tensor:
-    """Blended with a smoothed image, whose border is the image's own."""
+    """Blend with a smoothed image; the border pixels are not smoothed."""
     if min(x.shape[2:]) < 3:
         return x
     kernel = torch.full((3, 3), 1 / 13, dtype=x.dtype, device=x.device)
@@ -95,26 +101,26 @@ OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor] | None, ...] = (
     None, autocontrast, equalise, rotate, solarise, colour, posterise, contrast, brightness, sharpness,
     shear_x, shear_y, translate_x, translate_y,
 )  # fmt: skip
-"""The paper's fourteen; the first leaves an image as it is."""
+"""The paper's fourteen operations; the first is the identity."""
 
 
 @dataclass(frozen=True)
 class StrongViews:
-    """Which operations each sample of an epoch goes through, in order: `operation` (N, 2) int64 and `magnitude` (N, 2), on
-    the CPU, so that a run's pictures are the same on every device."""
+    """The operations applied to each sample of an epoch, in order: `operation` (N, 2) int64 and `magnitude` (N, 2), on the
+    CPU, so that a run sees the same images on every device."""
 
     operation: Tensor
     magnitude: Tensor
 
     @classmethod
     def draw(cls, size: int, strength: int, generator: torch.Generator) -> "StrongViews":
-        """All operations and both signs alike probable; `strength` from 0 to 30."""
+        """Draw operations and signs uniformly; `strength` is from 0 to 30."""
         operation = torch.randint(len(OPERATIONS), (size, ROUNDS), generator=generator)
         sign = torch.randint(2, (size, ROUNDS), generator=generator) * 2 - 1
         return cls(operation, sign * strength / STRONGEST)
 
     def apply(self, image_BCHW: Tensor, chosen: Tensor) -> Tensor:
-        """The images (bytes), of which `chosen` (B,), on the CPU, gives the rows of `operation` and `magnitude`, changed."""
+        """Transform uint8 images; `chosen` (B,), on the CPU, gives their rows of `operation` and `magnitude`."""
         x = image_BCHW.float()
         for number in range(ROUNDS):
             operation, magnitude = self.operation[chosen, number], self.magnitude[chosen, number]
@@ -128,7 +134,7 @@ class StrongViews:
 
 
 def _blend(other: Tensor, x: Tensor, magnitude: Tensor) -> Tensor:
-    """Away from `other` for a positive magnitude, towards it for a negative one; clamping is the caller's."""
+    """Move away from `other` for a positive magnitude, towards it for a negative one; the caller clamps."""
     return other + (x - other) * (1 + MOST_BLEND * magnitude)
 
 
@@ -147,7 +153,7 @@ def _moved(
     shift_x: Tensor | float = 0.0,
     shift_y: Tensor | float = 0.0,
 ) -> Tensor:
-    """The images read at `(wide x + across y + shift_x, down x + high y + shift_y)`, black outside; x and y in pixels from
+    """Sample the images at `(wide x + across y + shift_x, down x + high y + shift_y)`, black outside; x and y in pixels from
     the centre, shifts in half sides."""
     ratio = x.shape[2] / x.shape[3]
     ones = torch.ones(len(x), dtype=x.dtype, device=x.device)

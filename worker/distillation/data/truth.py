@@ -1,4 +1,4 @@
-"""What a dataset says of its samples: one class each, several labels of 0 or 1, or a vector of real numbers.
+"""The labels of a dataset: one class per sample, several labels of 0 or 1, or a vector of real-valued targets.
 
 Shapes: N samples, K labels, D targets.
 """
@@ -16,14 +16,14 @@ Labels = Literal["class", "multi_label", "target"]
 LISTED_AT_MOST = 1000
 LARGEST_CLASS = 2**31
 EXPECTED = {
-    "class": "Labels are one whole number for each image, from 0; set options labels to multi_label or target for others.",
-    "multi_label": "Labels are 0 or 1 for each image and label, (N, K).",
-    "target": "Targets are real numbers for each image, (N,) or (N, D).",
+    "class": "Send one integer per image, (N,), counted from 0, or set the option labels to multi_label or target.",
+    "multi_label": "Send 0 or 1 for each image and label, (N, K).",
+    "target": "Send real numbers for each image, (N,) or (N, D).",
 }
 
 
 def field_of(labels: Labels) -> str:
-    """The field of a canonical dataset that holds them."""
+    """The name of the labels' field in a canonical dataset."""
     return "target" if labels == "target" else "label"
 
 
@@ -31,7 +31,7 @@ def from_array(name: str, array: Any, labels: Labels) -> Tensor:
     """(N,) int64, (N, K) uint8 or (N, D) float32 from a NumPy array.
 
     Raises:
-        UploadError: the array is of another shape or type, or holds what it should not.
+        UploadError: the array has another shape or type, or invalid values.
     """
     import numpy as np
 
@@ -39,29 +39,32 @@ def from_array(name: str, array: Any, labels: Labels) -> Tensor:
     array = array[:, None] if labels == "target" and array.ndim == 1 else array
     dimensions, kinds = (1, "ui") if labels == "class" else (2, "buif")
     if array.ndim != dimensions or array.dtype.kind not in kinds or not all(array.shape[1:]):
-        raise UploadError(f"{name} has the shape {array.shape} and the type {array.dtype}", EXPECTED[labels])
+        raise UploadError(f"{name} has the unsupported shape {array.shape} or type {array.dtype}", EXPECTED[labels])
     if labels == "class":
         if len(array) and int(array.max()) >= LARGEST_CLASS:
-            raise UploadError(f"{name} holds a label of {int(array.max())}", "Number the classes from 0 without gaps.")
+            raise UploadError(
+                f"{name} contains the label {int(array.max())}, which is too large",
+                "Number the classes from 0 without gaps.",
+            )
         return torch.from_numpy(array.astype(np.int64))
     if labels == "multi_label":
         if not bool(((array == 0) | (array == 1)).all()):
-            raise UploadError(f"{name} holds values that are neither 0 nor 1", EXPECTED[labels])
+            raise UploadError(f"{name} contains values other than 0 and 1", EXPECTED[labels])
         return torch.from_numpy(array.astype(np.uint8))
     with np.errstate(over="ignore"):
         target = torch.from_numpy(array.astype(np.float32))
     if not bool(target.isfinite().all()):
-        raise UploadError(f"{name} holds NaN, or numbers too large for single precision", EXPECTED[labels])
+        raise UploadError(f"{name} contains NaN, or numbers too large for float32", EXPECTED[labels])
     return target
 
 
 def check(
     splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, limits: UploadLimits, named: int | None = None
 ) -> int:
-    """How many classes, labels or targets there are: `named`, else as many as are held.
+    """The number of classes, labels or targets: `named` if given, else the number found.
 
     Raises:
-        UploadError: a split is empty, its images and labels differ in number, or the labels cannot be.
+        UploadError: a split is empty, its images and labels differ in number, or the labels are invalid.
     """
     for split, (image, truth) in splits.items():
         if len(image) != len(truth):
@@ -80,34 +83,40 @@ def _check_classes(splits: Mapping[str, tuple[Tensor, Tensor]], limits: UploadLi
     classes = 1 + max(int(label.max()) for _, label in splits.values())
     if named is not None and classes > named:
         raise UploadError(
-            f"a label is {classes - 1}, and there are {named} class names", "Number the classes from 0 and name each."
+            f"the largest label is {classes - 1}, but there are {named} class names",
+            "Number the classes from 0 and name each of them.",
         )
     classes = named or classes
     if classes > limits.classes:
         raise UploadError(
-            f"the labels ask for {classes} classes; at most {limits.classes} are read",
+            f"the labels imply {classes} classes; the maximum is {limits.classes}",
             "Number the classes from 0 without gaps.",
         )
     if classes < 2:
-        raise UploadError("all images are of one class", "Send images of at least two classes.")
+        raise UploadError("all images have the same class", "Send images of at least two classes.")
     return classes
 
 
 def _check_columns(splits: Mapping[str, tuple[Tensor, Tensor]], limits: UploadLimits, named: int | None) -> int:
     widths = {truth.shape[1] for _, truth in splits.values()}
     if len(widths) > 1:
-        raise UploadError("training and test labels differ in number", "Send the same labels or targets for both.")
+        raise UploadError(
+            "training and test images differ in the number of labels or targets",
+            "Send the same labels or targets for both.",
+        )
     width = widths.pop()
     if named not in (None, width):
-        raise UploadError(f"there are {width} labels or targets, and {named} class names", "Name each of them.")
+        raise UploadError(
+            f"there are {width} labels or targets, but {named} class names", "Send one name for each of them."
+        )
     if width > limits.classes:
-        raise UploadError(f"there are {width} labels or targets; at most {limits.classes} are read", "Send fewer.")
+        raise UploadError(f"there are {width} labels or targets; the maximum is {limits.classes}", "Send fewer.")
     return width
 
 
 def describe(splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, classes: int) -> dict[str, Any]:
-    """What findings say of it: `per_class`, how many samples of each split have each class or label, or `targets`, the mean
-    and standard deviation of each target over `train`; the first 1000 of them."""
+    """The findings on labels: `per_class`, the number of samples with each class or label by split, or `targets`, the mean
+    and standard deviation of each target over `train`; for the first 1000 classes, labels or targets."""
     if labels == "target":
         target = splits["train"][1][:, :LISTED_AT_MOST].double()
         return {"targets": {"mean": target.mean(0).tolist(), "std": target.std(0, correction=0).tolist()}}
@@ -117,44 +126,48 @@ def describe(splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, classe
 
 
 def counts(truth: Tensor, classes: int) -> Tensor:
-    """How many samples have each class or label (K,)."""
+    """Number of samples with each class or label (K,)."""
     return truth.long().sum(0) if truth.ndim == 2 else torch.bincount(truth, minlength=classes)
 
 
 def warnings(truth: Tensor, labels: Labels, names: tuple[str, ...]) -> list[str]:
-    """What a user should know of the training samples' classes, labels or targets (N, ...)."""
+    """Warnings to the user about the training samples' classes, labels or targets (N, ...)."""
     if labels == "target":
         constant = (truth.amax(0) == truth.amin(0)).nonzero()[:, 0].tolist()
-        said = {"targets": {"are the same for all training images": constant}}
+        found = {"targets": {"are the same for all training images": constant}}
     else:
         count = counts(truth, len(names))
-        lone, none = (count == 1).nonzero()[:, 0].tolist(), (count == 0).nonzero()[:, 0].tolist()
-        told = {"have no training image": none, "have a single training image": lone}
-        said = {"classes" if labels == "class" else "labels": told}
+        by_finding = {
+            "have no training image": (count == 0).nonzero()[:, 0].tolist(),
+            "have a single training image": (count == 1).nonzero()[:, 0].tolist(),
+        }
+        found = {"classes" if labels == "class" else "labels": by_finding}
         if labels == "multi_label":
-            said["labels"]["are those of all training images"] = (count == len(truth)).nonzero()[:, 0].tolist()
+            found["labels"]["apply to all training images"] = (count == len(truth)).nonzero()[:, 0].tolist()
     return [
-        f"{len(found)} {what} ({_listed([names[number] for number in found])}) {words}"
-        for what, each in said.items()
-        for words, found in each.items()
-        if found
+        f"{len(numbers)} {what} ({_listed([names[number] for number in numbers])}) {finding}"
+        for what, each in found.items()
+        for finding, numbers in each.items()
+        if numbers
     ]
 
 
 def check_retrieval(fields: Mapping[str, Mapping[str, Tensor]], splits: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """See that cameras and queries are whole numbers, one for each sample, and that queries have a gallery.
+    """Check that there is one camera and query number for each sample, and that there are queries and a gallery.
 
     Raises:
-        UploadError: they are not, or have none.
+        UploadError: a number is missing, or all samples are queries, or none.
     """
     for split, named in fields.items():
         for name, value in named.items():
             if split not in splits or len(value) != len(splits[split][0]):
-                raise UploadError(f"{name} of the split {split} is not one number for each image", "Send one for each.")
+                raise UploadError(
+                    f"{name} of the split {split} does not have one number per image", "Send one number per image."
+                )
         query = named.get("query")
         if query is not None and len(query.unique()) != 2:
-            words = f"the split {split} has only queries, or none"
-            raise UploadError(words, "Mark queries with 1 and the gallery with 0, or leave `query` out.")
+            message = f"`query` of the split {split} does not mark both queries and gallery images"
+            raise UploadError(message, "Mark queries with 1 and gallery images with 0, or leave `query` out.")
 
 
 def _listed(names: list[str]) -> str:

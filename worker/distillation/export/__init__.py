@@ -1,6 +1,6 @@
-"""Exports: a student as files that somebody can use without this project, each checked before it is published.
+"""Exports: a student as files that can be used without this project, each checked before it is published.
 
-Belongs here: one file for each format, and what measures the exported file. Does not: the report (`reporting/`). May
+Belongs here: one file for each format, and measuring the exported network. Does not: the report (`reporting/`). May
 import `contract.py` and `errors.py`.
 """
 
@@ -27,19 +27,19 @@ def export(
     meta: Mapping[str, Any],
     stem: str = "student",
 ) -> list[dict[str, Any]]:
-    """Write `STEM.FORMAT` to the folder for each format; the student is left as it was found.
+    """Write `STEM.FORMAT` to the folder for each format; the student is not changed.
 
-    `meta` holds `network` and `options`, by which the student is built, and perhaps `added_by`: the objectives that added
-    to it what ships with it; `initial_weights` in words; and, of another task than classification, `task` and `output`.
-    Gives `name`, `path` and `content_type` of each file.
+    `meta` contains `network` and `options`, from which the student can be built; optional are `added_by` (the objectives
+    that added modules to it), `initial_weights` (a description) and, for tasks other than classification, `task` and
+    `output`. Returns `name`, `path` and `content_type` of each file.
 
     Raises:
         SpecError: there is no such format.
-        EngineError: the student cannot be written so, or the file does not compute what the student does.
+        EngineError: the student cannot be exported, or the file computes something else than the student.
     """
     unknown = [index for index, name in enumerate(formats) if name not in WRITERS]
     if unknown:
-        message = f"no such format; there are {', '.join(WRITERS)}"
+        message = f"is not a supported format; choose from {', '.join(WRITERS)}"
         raise SpecError([Problem(f"/exports/{index}", message) for index in unknown])
     card = Card(
         meta["network"],

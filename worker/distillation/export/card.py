@@ -1,4 +1,4 @@
-"""Card: what a file of weights must say of itself so that it can be used years later."""
+"""Card: the metadata of an exported file that are needed to use it without the service."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,8 +9,8 @@ from worker.distillation.contract import InputContract
 
 @dataclass(frozen=True)
 class Card:
-    """The network's name and options, the names of its outputs, the images that it reads, the objectives that added to it,
-    its task, what its answer is called, and what its training began with, in words, where that is known."""
+    """The network's name and options, the class names, the input contract, the objectives that added modules to it, its
+    task, the name of its output, and, if known, a description of its initial weights."""
 
     network: str
     options: dict[str, Any]
@@ -22,7 +22,7 @@ class Card:
     initial_weights: str = ""
 
     def texts(self) -> dict[str, str]:
-        """Everything as JSON texts by name, for formats whose metadata are texts; `network` is plain."""
+        """All metadata as strings by name, for formats with string metadata: JSON, except for plain text such as `network`."""
         added = {"added_by": json.dumps(self.added_by)} if self.added_by else {}
         added |= {"initial_weights": self.initial_weights} if self.initial_weights else {}
         return added | {

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds, and the time for one image."""
+"""The cost of a network: parameters, multiply-adds and latency."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ WARM_UP_RUNS, RUNS_AT_MOST, SECONDS_AT_MOST = 3, 100, 2.0
 
 
 def cost(network: nn.Module, contract: InputContract) -> dict[str, Any]:
-    """Parameters, their bytes, multiply-adds and latency of a network, which is left as it is."""
+    """Number of parameters, their bytes, multiply-adds and latency of a network; the network is not changed."""
     copied = portable(network)
     return {
         "parameters": sum(parameter.numel() for parameter in copied.parameters()),
@@ -28,16 +28,16 @@ def cost(network: nn.Module, contract: InputContract) -> dict[str, Any]:
 
 
 def multiply_adds(network: nn.Module, contract: InputContract) -> int:
-    """Multiply-adds for one image in convolutions, matrix products and attention, which torch counts as two operations each."""
+    """Multiply-adds for one image in convolutions, matrix products and attention: half of the operations that torch counts."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(random_images(contract, 1))
     return counter.get_total_flops() // 2
 
 
 def latency(network: nn.Module, contract: InputContract, threads: int | None = None) -> dict[str, Any]:
-    """Median time of a network, where its parameters are, for one image in milliseconds, over at most 100 runs or 2 seconds.
+    """Median latency in milliseconds for one image, on the parameters' device, over at most 100 runs or 2 seconds.
 
-    On the CPU it computes with so many `threads`, where they are given.
+    `threads`: number of CPU threads; by default torch's current number.
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     image = random_images(contract, 1).to(device)

@@ -1,4 +1,4 @@
-"""The student as an ONNX graph, published only once onnxruntime computes with it what the student does."""
+"""The student as an ONNX graph, published only if onnxruntime computes the same outputs with it."""
 
 import contextlib
 import logging
@@ -20,8 +20,8 @@ RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
 """An output may differ by `ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * (the largest output of the batch)`."""
 CHECKED_BATCHES = (1, 3)
 LARGEST_BYTES = 2**31 - 2**20
-"""Protocol buffers, of which ONNX files are made, cannot be larger than 2 GiB."""
-HINT = "Leave `onnx` out of `exports`, or choose another student."
+"""An ONNX file is a protocol buffer, which cannot be larger than 2 GiB."""
+HINT = "Remove `onnx` from `exports`, or choose another student."
 
 
 class ExportFailed(EngineError):
@@ -31,28 +31,28 @@ class ExportFailed(EngineError):
 
 
 def write(student: nn.Module, card: Card, path: Path) -> None:
-    """Write the graph: input `image` (batch, C, H, W), output (batch, classes) as the card calls it, any batch.
+    """Write the graph: input `image` (batch, C, H, W), output (batch, classes) with the card's name, any batch size.
 
     Raises:
-        ExportFailed: the exporter cannot translate the network, or `verify` finds a difference.
+        ExportFailed: the network cannot be converted, or `verify` finds a difference.
     """
     import onnx
 
     network = portable(student)
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > LARGEST_BYTES:
         raise ExportFailed("the student is too large for one ONNX file (2 GiB)", HINT)
-    graph = _translate(network, card)
-    _forget_sources(graph)
+    graph = _convert(network, card)
+    _remove_source_paths(graph)
     onnx.helper.set_model_props(graph, card.texts())
     onnx.save(graph, path)
     verify(path, network, card.contract)
 
 
 def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
-    """See that a file computes what a network (on the CPU, in eval mode) does, for random images in batches of 1 and 3.
+    """Check that a file computes the same as a network (on the CPU, in eval mode), for random images in batches of 1 and 3.
 
     Raises:
-        ExportFailed: the file is no valid graph, or its answers differ by more than the tolerance.
+        ExportFailed: the file is no valid graph, or its outputs differ by more than the tolerance.
     """
     import onnx
     import onnxruntime
@@ -65,29 +65,31 @@ def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for count in CHECKED_BATCHES:
             image = random_images(contract, count, seed=count)
-            (answer,) = session.run(None, {"image": image.numpy()})
-            _compare(torch.from_numpy(answer), _answer(network, image))
-    except _refusals() as error:
+            (output,) = session.run(None, {"image": image.numpy()})
+            _compare(torch.from_numpy(output), _output(network, image))
+    except _invalid_file_errors() as error:
         raise ExportFailed(f"the ONNX file cannot be run: {_first_line(error)}", HINT) from error
 
 
 def _compare(given: torch.Tensor, expected: torch.Tensor) -> None:
     if given.shape != expected.shape:
-        raise ExportFailed(f"the ONNX file gives the shape {tuple(given.shape)}, not {tuple(expected.shape)}", HINT)
+        raise ExportFailed(
+            f"the ONNX file's outputs have the shape {tuple(given.shape)}, not {tuple(expected.shape)}", HINT
+        )
     allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(expected.abs().max())
     difference = float((given - expected).abs().max())
     if not difference <= allowed:
         raise ExportFailed(
-            f"the ONNX file's answers differ from the student's by {difference:.2g}, more than {allowed:.2g}", HINT
+            f"the ONNX file's outputs differ from the student's by {difference:.2g}, more than {allowed:.2g}", HINT
         )
 
 
-def _answer(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+def _output(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return network(image)
 
 
-def _translate(network: nn.Module, card: Card) -> Any:
+def _convert(network: nn.Module, card: Card) -> Any:
     """The graph as an ONNX ModelProto."""
     try:
         with _quiet(), torch.no_grad():
@@ -108,11 +110,11 @@ def _translate(network: nn.Module, card: Card) -> Any:
         ValueError,
         TypeError,
     ) as error:
-        raise ExportFailed(f"the student cannot be translated to ONNX: {_first_line(error)}", HINT) from error
+        raise ExportFailed(f"the student cannot be converted to ONNX: {_first_line(error)}", HINT) from error
 
 
-def _forget_sources(graph: Any) -> None:
-    """Take out the exporter's notes of where in which file of this machine each operation was written."""
+def _remove_source_paths(graph: Any) -> None:
+    """Remove the exporter's metadata with the source file and line of each operation."""
     for part in (graph, graph.graph, *graph.functions):
         del part.metadata_props[:]
         for node in getattr(part, "node", ()):
@@ -126,7 +128,7 @@ def _forget_sources(graph: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """A context in which the exporter's chatter goes to standard error, and its advice nowhere."""
+    """A context in which the exporter's prints go to standard error and its warnings are dropped."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -137,8 +139,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _refusals() -> tuple[type[Exception], ...]:
-    """What onnx and onnxruntime raise on files that they do not accept."""
+def _invalid_file_errors() -> tuple[type[Exception], ...]:
+    """The exceptions of onnx and onnxruntime on invalid files."""
     from onnx.checker import ValidationError
     from onnx.shape_inference import InferenceError
     from onnxruntime.capi import onnxruntime_pybind11_state as states

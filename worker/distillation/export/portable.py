@@ -1,4 +1,4 @@
-"""A copy of a network to measure or export: on the CPU, in eval mode, single precision and the default layout."""
+"""A copy of a network for measuring or exporting: on the CPU, in eval mode, float32 and the default memory format."""
 
 import copy
 
@@ -9,12 +9,12 @@ from worker.distillation.contract import InputContract
 
 
 def portable(network: nn.Module) -> nn.Module:
-    """The copy; the network itself is left as it is."""
+    """The copy; the network itself is not changed."""
     copied = copy.deepcopy(network).to("cpu", torch.float32)
     return copied.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
 def random_images(contract: InputContract, count: int, seed: int = 0) -> Tensor:
-    """Normal noise (count, C, H, W) in single precision, the same for the same seed, without touching torch's global generator."""
+    """Normal noise (count, C, H, W) in float32, a function of the seed; torch's global generator is not used."""
     shape = (count, contract.channels, contract.height, contract.width)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The student's state dict as safetensors, with the metadata by which it is built and fed."""
+"""The student's state dict as safetensors, with the metadata needed to build it and to preprocess its inputs."""
 
 import json
 from collections.abc import Mapping
@@ -24,15 +24,15 @@ def write(student: nn.Module, card: Card, path: Path) -> None:
     }
     bad = next((name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())), None)
     if bad is not None:
-        raise EngineError(f"the student's `{bad}` holds NaN or infinite values", "Lower the learning rate.")
+        raise EngineError(f"the student's `{bad}` contains NaN or infinite values", "Lower the learning rate.")
     path.write_bytes(serialise(state, {"format": "pt", **card.texts()}))
 
 
 def serialise(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """A safetensors file whose bytes depend on its content alone.
 
-    The library writes metadata in an order that changes from call to call, so the header is written again, sorted and
-    padded with spaces to a multiple of 8 bytes as the format asks.
+    The library writes metadata in an order that varies between calls. So the header is written again, with sorted metadata
+    and padded with spaces to a multiple of 8 bytes as the format requires.
     """
     written = save(dict(state), dict(metadata))
     start = 8 + int.from_bytes(written[:8], "little")

@@ -1,8 +1,9 @@
-"""Initial weights from neurons merged pair by pair, without data and without training.
+"""Initial weights by merging similar neurons, without data and without training.
 
 Srinivas, Babu, "Data-free parameter pruning for deep neural networks", BMVC 2015, arXiv:1507.06149. Two neurons of a fully
-connected layer that have the same weights always say the same: one of them can go, and what read it reads the other. Where
-no two are the same, those go first whose loss changes the next layer least. Shapes: N neurons, D inputs, M outputs.
+connected layer with equal weights have equal outputs: one can be removed if its outgoing weights are added to the other's.
+If no two are equal, the neurons whose removal changes the next layer least are removed first. Shapes: N neurons, D inputs,
+M outputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,10 @@ from worker.distillation.process.heartbeat import pulse
 
 
 def distances(weight_ND: Tensor) -> Tensor:
-    """(N, N): squared distances between neurons, infinite between one and itself.
+    """(N, N): squared distances between neurons; infinity on the diagonal.
 
-    By products of matrices, since the sums of differences take minutes for thousands of neurons; those that are the same
-    are found apart, so that nothing is lost to rounding where nothing is lost.
+    Computed with matrix products, because sums of differences take minutes for thousands of neurons. Distances of equal
+    neurons are set to exactly 0, without rounding errors.
     """
     size = weight_ND.square().sum(1)
     found = (size[:, None] + size - 2 * weight_ND @ weight_ND.T).clamp_min(0)
@@ -31,33 +32,34 @@ def distances(weight_ND: Tensor) -> Tensor:
 
 
 def merge(weight_ND: Tensor, out_MN: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Merge neurons until `count` are left; gives those (in their order, int64) and the next layer's new `out_MN` on them.
+    """Merge neurons until `count` remain; returns their positions (sorted, int64) and the next layer's weights on them.
 
-    `weight_ND` holds each neuron's weights and its bias, `out_MN` what the next layer reads it with. Of all pairs that one is
-    merged next whose saliency is least: to remove neuron j in favour of i costs mean(a_j^2) ||w_i - w_j||^2.
+    `weight_ND` holds each neuron's weights and bias, `out_MN` the next layer's weights. Each step merges the pair with the
+    smallest saliency: the cost of replacing neuron j by i is mean(a_j^2) ||w_i - w_j||^2.
     """
-    out, distance = out_MN.clone(), distances(weight_ND)
-    left = torch.ones(len(weight_ND), dtype=torch.bool)
+    out = out_MN.clone()
+    distance = distances(weight_ND)
+    remaining = torch.ones(len(weight_ND), dtype=torch.bool)
     apart, nearest = distance.min(0)
     weight = out.square().mean(0)
     for _ in range(len(weight_ND) - count):
         pulse()
-        cost = (weight * apart).masked_fill(~left, torch.inf)
-        cheapest = (cost == cost.min()).nonzero().flatten()
-        gone = int(cheapest[nearest[cheapest].argmin()])
-        kept = int(nearest[gone])
-        out[:, kept] += out[:, gone]
+        cost = (weight * apart).masked_fill(~remaining, torch.inf)
+        candidates = (cost == cost.min()).nonzero().flatten()
+        removed = int(candidates[nearest[candidates].argmin()])
+        kept = int(nearest[removed])
+        out[:, kept] += out[:, removed]
         weight[kept] = out[:, kept].square().mean()
-        left[gone] = False
-        distance[gone] = torch.inf
-        orphans = (nearest == gone).nonzero().flatten()
-        apart[orphans], nearest[orphans] = distance[:, orphans].min(0)
-    return left.nonzero().flatten(), out[:, left]
+        remaining[removed] = False
+        distance[removed] = torch.inf
+        affected = (nearest == removed).nonzero().flatten()
+        apart[affected], nearest[affected] = distance[:, affected].min(0)
+    return remaining.nonzero().flatten(), out[:, remaining]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A fully connected layer whose neurons can be merged: the names of its weight and bias, and of what reads it."""
+    """A fully connected layer whose neurons can be merged: the names of its weight and bias, and of its readers' weights."""
 
     weight: str
     bias: str | None
@@ -65,11 +67,11 @@ class Layer:
 
 
 def merged(student: nn.Module, example: Tensor, teacher: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict for the student, on the CPU: the teacher's with the neurons of its hidden fully connected layers merged
-    down to the student's widths. Layers of other kinds that are narrower too begin as slices, without noise.
+    """A state dict for the student, on the CPU: the teacher's, with the neurons of its hidden fully connected layers merged
+    to the student's widths. Other layers that are narrower are sliced, without noise.
 
     Raises:
-        SpecError: the student is no slice of this teacher, or no layer of it has neurons to merge.
+        SpecError: the student is no slice of this teacher, or no layer has neurons to merge.
     """
     found = fit(student, example, teacher)
     state = {name: tensor.detach().cpu() for name, tensor in teacher.items()}
@@ -85,7 +87,7 @@ def merged(student: nn.Module, example: Tensor, teacher: Mapping[str, Tensor]) -
 
 
 def mergeable(found: Fit, teacher: Mapping[str, Tensor]) -> dict[Group, Layer]:
-    """The layers that can be merged and are wider in the teacher, by their group of channels.
+    """The layers whose neurons can be merged and that are wider in the teacher, by their group of channels.
 
     Raises:
         SpecError: there is none.
@@ -105,8 +107,8 @@ def mergeable(found: Fit, teacher: Mapping[str, Tensor]) -> dict[Group, Layer]:
         if plain and dense and group.size < size and not group.whole:
             layers[group] = Layer(weights[0], biases[0] if biases else None, readers)
     if not layers:
-        words = "no hidden fully connected layer of the teacher is wider than the student's"
-        raise SpecError([Problem(POINTER, f"says `neuron_merging`, and {words}")], "Say `teacher` or `random`.")
+        reason = "requires a hidden fully connected layer that is wider in the teacher, and there is none"
+        raise SpecError([Problem(POINTER, f"`neuron_merging` {reason}")], "Use `teacher` or `random`.")
     return layers
 
 

@@ -1,6 +1,6 @@
-"""Initial weights from slices of a teacher: of every layer the channels of largest norm, and a little noise.
+"""Initial weights by slicing a teacher: the channels of largest norm in every layer, plus a little noise.
 
-The recipe is ours. It takes networks of one topology, found by the names of their parameters: the student may be
+This method has no paper. Student and teacher must have the same topology, recognised by parameter names: the student may be
 narrower, and may lack blocks of the teacher.
 """
 
@@ -15,19 +15,19 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.channel_groups import Axis, Followed, Group, follow
 
 NOISE = 0.1
-"""Of a weight's standard deviation."""
+"""Standard deviation of the noise, as a share of the weight's standard deviation."""
 POINTER = "/student/initial_weights"
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a student's parameters lie in its teacher's: `axes` by name, and how many channels the teacher's groups have."""
+    """How a student's parameters map to its teacher's: `axes` by parameter, and the teacher's number of channels per group."""
 
     axes: Mapping[str, tuple[Axis | None, ...]]
     teacher_sizes: Mapping[Group, int]
 
     def selected(self, axis: Axis, kept: Mapping[Group, Tensor]) -> Tensor:
-        """Positions along the teacher's axis that the student keeps, where `kept` are those of every group."""
+        """Positions along the teacher's axis that the student keeps; `kept` are the kept channels of every group."""
         found, start = [], 0
         for group, repeats in axis:
             within = torch.arange(repeats)
@@ -37,16 +37,16 @@ class Fit:
 
 
 def fit(student: nn.Module, example: Tensor, teacher: Mapping[str, Tensor]) -> Fit:
-    """Find where a student's channels lie in a teacher's state dict; both may be on the meta device.
+    """Map a student's channels to those in a teacher's state dict; both may be on the meta device.
 
     Raises:
-        SpecError: the student is no slice of this teacher; it names the first layer that does not fit.
+        SpecError: the student is no slice of this teacher; the message names the first layer that does not fit.
     """
     return fit_followed(follow(student, example), student.state_dict(), teacher)
 
 
 def fit_followed(followed: Followed, state: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Fit:
-    """The same for a student whose channels are known already; see `fit`."""
+    """`fit` for a student whose channels have already been followed."""
     axes = {name: followed.axes_of(name, tensor) for name, tensor in state.items()}
     sizes: dict[Group, int] = {}
     for name, along in axes.items():
@@ -59,57 +59,57 @@ def fit_followed(followed: Followed, state: Mapping[str, Tensor], teacher: Mappi
         if name not in teacher:
             raise _misfit(name, "the teacher has no layer of this name")
         if tensor.ndim != teacher[name].ndim:
-            raise _misfit(name, f"it has {tensor.ndim} dimensions and the teacher's {teacher[name].ndim}")
+            raise _misfit(name, f"it has {tensor.ndim} dimensions and the teacher's has {teacher[name].ndim}")
         for number, (axis, own, count) in enumerate(zip(axes[name], tensor.shape, teacher[name].shape, strict=True)):
             _check_axis(name, number, axis, own, count, found, followed.why.get(name, ""))
     return found
 
 
 def given_teacher(teacher: nn.Module | None) -> nn.Module:
-    """The teacher to take slices of.
+    """The teacher, for initial weights that are derived from it.
 
     Raises:
         SpecError: the job has none.
     """
     if teacher is None:
-        raise SpecError([Problem(POINTER, "says `teacher`, and the job has none")], "Say `random`.")
+        raise SpecError([Problem(POINTER, "needs a teacher, and the job has none")], "Use `random`.")
     return teacher
 
 
 def _check_axis(name: str, number: int, axis: Axis | None, own: int, count: int, found: Fit, why: str) -> None:
     if axis is None:
         if own != count:
-            raise _misfit(name, f"it has {own} along dimension {number} and the teacher's {count}{why}")
+            raise _misfit(name, f"it has size {own} along dimension {number} and the teacher's has {count}{why}")
         return
     known = all(group.root in found.teacher_sizes for group, _ in axis)
     expected = sum(found.teacher_sizes[group.root] * repeats for group, repeats in axis) if known else None
     if expected != count:
-        words = f"the teacher has {count} channels there" + (f" where it should have {expected}" if known else "")
-        raise _misfit(name, words)
+        reason = f"the teacher has {count} channels there" + (f" instead of {expected}" if known else "")
+        raise _misfit(name, reason)
     for group, _ in axis:
         size = found.teacher_sizes[group.root]
         if group.root.size > size:
-            raise _misfit(name, f"it has {group.root.size} channels and the teacher's only {size}")
+            raise _misfit(name, f"it has {group.root.size} channels and the teacher's has only {size}")
         if group.root.whole and group.root.size != size:
-            raise _misfit(name, f"all {size} channels of the teacher's would be needed, not {group.root.size}")
+            raise _misfit(name, f"it has {group.root.size} channels and must have all {size} of the teacher's")
 
 
-def _misfit(parameter: str, words: str) -> SpecError:
+def _misfit(parameter: str, reason: str) -> SpecError:
     layer = parameter.rpartition(".")[0] or parameter
-    message = f"the student is no slice of the teacher: its layer {layer!r} does not fit, since {words}"
-    return SpecError([Problem(POINTER, message)], "Say `random`, or choose a narrower network of the teacher's family.")
+    message = f"the student is not a slice of the teacher: its layer {layer!r} does not fit, because {reason}"
+    return SpecError([Problem(POINTER, message)], "Use `random`, or choose a narrower network of the teacher's family.")
 
 
 @torch.no_grad()
 def sliced(
     student: nn.Module, example: Tensor, teacher: Mapping[str, Tensor], noise: float = NOISE
 ) -> dict[str, Tensor]:
-    """A state dict for the student, on the CPU, drawn from a teacher's.
+    """A state dict for the student, on the CPU, sliced from a teacher's.
 
-    Kept are, of each group of channels that are added to one another, those whose weights in the teacher have the
-    largest L2 norm, in the teacher's order. Weights are multiplied by the square root of the ratio of the channels that
-    they read, so that sums keep their size, and get `noise` of so much of their standard deviation from torch's global
-    generator; biases, scales and statistics are copied.
+    Of each group of tied channels, those whose weights in the teacher have the largest L2 norm are kept, in the teacher's
+    order. Weights are multiplied by the square root of the ratio of input channels, so that sums keep their scale, and get
+    Gaussian noise of `noise` times their standard deviation, from torch's global generator. Biases, scales and statistics
+    are copied.
 
     Raises:
         SpecError: the student is no slice of this teacher.
@@ -131,7 +131,7 @@ def sliced(
 
 
 def _kept(found: Fit, teacher: Mapping[str, Tensor]) -> dict[Group, Tensor]:
-    """The teacher's channels of every group that the student has, in the teacher's order."""
+    """The teacher's channels in every group that the student keeps, in the teacher's order."""
     strength = {group: torch.zeros(size, dtype=torch.float64) for group, size in found.teacher_sizes.items()}
     for name, axes in found.axes.items():
         if len(axes) > 1 and axes[0] is not None and len(axes[0]) == 1 and axes[0][0][1] == 1:

@@ -1,4 +1,4 @@
-"""Where batch normalisation stands in a network."""
+"""Finding the batch normalisation before an activation."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ LINEAR = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 def normalisation_before(network: nn.Module, tap: str, order: Sequence[str]) -> nn.BatchNorm2d | None:
-    """The BatchNorm2d from which the values at a tap `PATH:pre` come, or None.
+    """The BatchNorm2d that produces the values at a tap `PATH:pre`, or None.
 
-    It is the last beside the activation in the same module, with no convolution or linear layer after it (a shortcut that
-    is added behind it does not count), or the layer that holds the activation itself. `order`: the network's taps in
-    order of execution.
+    It is the last BatchNorm2d before the activation in the same module, with no convolution or linear layer between them
+    (layers of a shortcut that is added after it do not count), or the layer that contains the activation itself. `order`:
+    the network's taps in order of execution.
     """
     path = tap.removesuffix(":pre")
     if path == tap or tap not in order:
@@ -28,8 +28,8 @@ def normalisation_before(network: nn.Module, tap: str, order: Sequence[str]) -> 
     if isinstance(holder, nn.BatchNorm2d):
         return holder
     for name in reversed(names[: names.index(activation)]):
-        beside = ":" not in name and name.rpartition(".")[0] == parent
-        module = network.get_submodule(name) if beside else None
+        is_sibling = ":" not in name and name.rpartition(".")[0] == parent
+        module = network.get_submodule(name) if is_sibling else None
         if isinstance(module, nn.BatchNorm2d):
             return module
         if isinstance(module, LINEAR):

@@ -1,8 +1,7 @@
-"""Which channels of a network belong together: followed from layer to layer through one forward pass.
+"""Groups of channels that can only be removed together, found by following channels through one forward pass.
 
-Followed are functions and not modules, so that networks of any library are read alike. Where a function is not known
-(attention, a shuffle of channels), what comes out of it is of unknown channels, and layers that read it cannot change
-their width.
+The trace follows functions, not modules, so that it works for networks of any library. The channels of an output of an
+unknown function (attention, channel shuffle) are unknown, and layers that read such an output cannot change their width.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,30 +14,32 @@ from worker.distillation.introspection.taps import undisturbed
 
 
 class Group:
-    """Channels that are kept or left out together: of a layer's output, and of whatever is added to it.
+    """Channels that are kept or removed together: those of a layer's output, and of all that is added to it.
 
-    `whole`: all of them are kept, always, as those of the image and of the logits are.
+    `whole`: none of them can be removed, such as those of the image and of the logits.
     """
 
     def __init__(self, size: int, whole: bool = False):
-        self.size, self.whole = size, whole
+        self.size = size
+        self.whole = whole
         self._same: Group = self
 
     @property
     def root(self) -> "Group":
-        """The one that stands for all that are the same."""
+        """The representative of all groups joined with this one."""
         return self if self._same is self else self._same.root
 
     def join(self, other: "Group") -> None:
+        """Make this and another group one."""
         one, two = self.root, other.root
         one.whole = one.whole or two.whole
         two._same = one
 
 
 Axis = tuple[tuple[Group, int], ...]
-"""What lies along a dimension: groups one after the other, each of their channels repeated so many times in a row."""
+"""The channels along a dimension: concatenated groups, and how many times each of their channels is repeated in a row."""
 
-KEEPING = frozenset(
+CHANNELWISE = frozenset(
     [
         "relu",
         "relu6",
@@ -95,8 +96,8 @@ KEEPING = frozenset(
         "normalize",
     ]
 )
-"""Functions of one tensor after which every channel is where it was."""
-JOINING = frozenset(
+"""Functions of one tensor that keep the position of every channel."""
+ELEMENTWISE = frozenset(
     [
         "add",
         "sub",
@@ -120,9 +121,9 @@ REDUCING = frozenset(["mean", "sum", "amax", "amin", "var", "std"])
 
 
 class Followed(TorchFunctionMode):
-    """Notes, while a network runs, what lies along the dimensions of its parameters and buffers.
+    """Records, while a network runs, the channel groups along the dimensions of its parameters and buffers.
 
-    `why` says of a parameter which reads unknown channels what made them.
+    `why`: for each parameter that reads unknown channels, which function they come from.
     """
 
     def __init__(self, network: nn.Module):
@@ -136,13 +137,15 @@ class Followed(TorchFunctionMode):
         self._alive: list[Any] = []
 
     def axes_of(self, name: str, tensor: Tensor) -> tuple[Axis | None, ...]:
-        """What lies along a parameter's dimensions, None where that is not known."""
+        """The channel groups along each dimension of a parameter; None if unknown."""
         return self.axes.get(name, (None,) * tensor.ndim)
 
     def begin(self, image: Tensor) -> None:
+        """Mark the channels of the input: none can be removed."""
         self._set(image, ((Group(image.shape[1], whole=True), 1),))
 
     def end(self, logits: Tensor) -> None:
+        """Mark the channels of the output: none can be removed."""
         for group, _ in self._along.get(id(logits), ()):
             group.root.whole = True
 
@@ -151,7 +154,7 @@ class Followed(TorchFunctionMode):
     ) -> Any:
         given = dict(kwargs or {})
         result = function(*args, **given)
-        self._alive.append((args, given, result))  # or another tensor may get the id of one of them
+        self._alive.append((args, given, result))  # else a later tensor could get the id of a freed one
         name = getattr(function, "__name__", "").strip("_")
         if not isinstance(result, Tensor):
             made = result if isinstance(result, (tuple, list)) else ()
@@ -160,9 +163,9 @@ class Followed(TorchFunctionMode):
         rule = getattr(self, f"_{name}", None) if name in RULES else None
         if rule is not None:
             rule(result, *args, **given)
-        elif name in KEEPING:
+        elif name in CHANNELWISE:
             self._keep(result, args[0])
-        elif name in JOINING:
+        elif name in ELEMENTWISE:
             self._join(result, [each for each in (*args, *given.values()) if isinstance(each, Tensor)])
         elif name in SHAPING:
             self._reshape(result, args[0])
@@ -184,7 +187,7 @@ class Followed(TorchFunctionMode):
         self.axes[name] = tuple(axes)
         maker = self._makers.get(id(read), "") if read is not None else ""
         if maker:
-            self.why[name] = f", and what it reads comes out of `{maker}`, which this cannot follow"
+            self.why[name] = f", and its input comes from `{maker}`, whose channels cannot be followed"
 
     def _conv2d(
         self, result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **given: Any
@@ -267,7 +270,7 @@ class Followed(TorchFunctionMode):
                 )
 
     def _reshape(self, result: Tensor, input: Tensor) -> None:
-        """A map flattened, or one whose later dimensions alone change."""
+        """Flattening a feature map, or reshaping dimensions after the channels."""
         along = self._along.get(id(input))
         if along is None or result.ndim < 2 or len(result) != len(input):
             return
@@ -302,7 +305,7 @@ RULES = frozenset(
 
 
 def follow(network: nn.Module, example: Tensor) -> Followed:
-    """Run the network on `example` (B, C, H, W) once, without a trace on it, and tell its channels."""
+    """Run the network once on `example` (B, C, H, W) and record its channels; the network is not changed."""
     watch = Followed(network)
     with undisturbed(network, example.device):
         watch.begin(example)

@@ -1,4 +1,4 @@
-"""Whether gradients flow through a network to its images."""
+"""Whether a network is differentiable with respect to its input images."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,10 @@ from worker.distillation.introspection.taps import undisturbed
 
 
 def gives_gradient(network: nn.Module, image_BCHW: Tensor) -> bool:
-    """Whether the logits for these images have a finite gradient with respect to them; found by trying, in eval mode.
+    """Whether the logits for these images have a finite gradient with respect to the images, tested by a backward pass in
+    eval mode.
 
-    The network and torch's generators are left as they were. A gradient of zero is one, as a constant network has.
+    The network and torch's generators are not changed. A gradient of zero counts, such as that of a constant network.
     """
     with undisturbed(network, image_BCHW.device), torch.enable_grad():
         image = image_BCHW.detach().clone().requires_grad_()
@@ -18,7 +19,7 @@ def gives_gradient(network: nn.Module, image_BCHW: Tensor) -> bool:
             logits = network(image)
             (gradient,) = torch.autograd.grad(logits.sum(), image, allow_unused=True)
         except RuntimeError as error:
-            if any(words in str(error) for words in NOT_DIFFERENTIABLE):
+            if any(part in str(error) for part in NOT_DIFFERENTIABLE):
                 return False
             raise
     return gradient is not None and (gradient.is_meta or bool(torch.isfinite(gradient).all()))
@@ -30,16 +31,16 @@ NOT_DIFFERENTIABLE = (
     "must implement either the backward",
     "inference tensor",
 )
-"""How torch says that it cannot go back; whatever else it says, such as too little memory, is not about gradients."""
+"""Parts of torch's messages if a network is not differentiable; other errors, such as out of memory, are raised."""
 
 
 def require_gradient(teacher: nn.Module, image_BCHW: Tensor) -> None:
-    """See that images can be made by what the teacher makes of them.
+    """Check that the teacher is differentiable, so that a source can synthesise images with its gradients.
 
     Raises:
-        SpecError: it gives outputs only.
+        SpecError: it is not.
     """
     if not gives_gradient(teacher, image_BCHW):
-        words = "gives outputs only, and the source needs gradients through it"
+        message = "is not differentiable, but the source needs gradients through the teacher"
         hint = "Choose the source `noise`, or `substitute` with any images as the dataset."
-        raise SpecError([Problem("/teacher", words)], hint)
+        raise SpecError([Problem("/teacher", message)], hint)

@@ -1,4 +1,4 @@
-"""Reading live networks: their modes and statistics are as before at the end."""
+"""Contexts that restore a network's train and eval modes or its buffers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Within this context a forward pass in training mode leaves the network's buffers as they were."""
+    """A context that restores the network's buffers at its end, such as BatchNorm statistics after a pass in training mode."""
     saved = {name: buffer.clone() for name, buffer in network.named_buffers()}
     try:
         yield
@@ -21,7 +21,7 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def modes_kept(network: nn.Module) -> Iterator[None]:
-    """Within this context the network is in evaluation mode; its modules' modes are as before at the end."""
+    """A context in which the network is in eval mode; it restores the modes of all modules at its end."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""Which taps a network offers, and which of them an objective wants."""
+"""The taps of a network, and those that an objective reads."""
 
 import difflib
 import json
@@ -11,7 +11,7 @@ from worker.distillation.errors import Problem, SpecError
 
 @dataclass(frozen=True)
 class Taps:
-    """Names of the activations that an objective wants captured."""
+    """Names of the taps that an objective reads."""
 
     student: tuple[str, ...] = ()
     teacher: tuple[str, ...] = ()
@@ -19,11 +19,11 @@ class Taps:
 
 @dataclass(frozen=True)
 class TapMap:
-    """The taps that a network offers.
+    """The taps of a network.
 
     `shapes` (without the batch) of `PATH` and `PATH:pre`, in order of execution; `stages`: the last 4-D tap at each
     resolution (of the outermost modules), large to small; `inputs`: shapes of `PATH:in`, the input of a module;
-    `classifier`: the `PATH:in` that the final classifier reads, None where there is none.
+    `classifier`: the `PATH:in` of the final classifier, None if there is none.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -31,29 +31,29 @@ class TapMap:
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     classifier: str | None = None
     leading: str = ""
-    """How the taps begin among which defaults are found: all of them, or those of an ensemble's first member."""
+    """Prefix of the taps among which defaults are chosen: empty, or that of an ensemble's first member."""
 
     def shape(self, tap: str) -> tuple[int, ...] | None:
-        """The shape of a tap without the batch, or None where the network has no such tap."""
+        """The shape of a tap without the batch, or None if the network has no such tap."""
         return self.shapes.get(tap, self.inputs.get(tap))
 
     def channels(self, tap: str) -> int | None:
-        """The length of a tap's first dimension after the batch, or None where the network has no such tap."""
+        """The length of a tap's first dimension after the batch, or None if the network has no such tap."""
         shape = self.shape(tap)
         return shape[0] if shape else None
 
     def nearest(self, tap: str) -> str:
-        """Words for an error: the names closest to one that does not exist."""
+        """The end of an error message: the names closest to one that does not exist."""
         close = difflib.get_close_matches(tap, [*self.shapes, *self.inputs], n=5, cutoff=0.4)
-        return f"the nearest are {', '.join(close)}" if close else f"there are {', '.join(self.shapes)}"
+        return f"the most similar are {', '.join(close)}" if close else f"it has {', '.join(self.shapes)}"
 
 
 def refuse_default_tap(teacher: TapMap, found: Any, pointer: str) -> None:
-    """See that it is clear whose features are compared where a job names no tap: each of several teachers has its own.
+    """Check that the teacher is no ensemble if a job names no tap: each member has features of its own.
 
     Raises:
-        SpecError: the teacher is an ensemble; the message has `found`, the default for its first member, as JSON.
+        SpecError: it is an ensemble; the message contains `found`, the default for its first member, as JSON.
     """
     if teacher.leading:
-        words = "must say whose, since each of several teachers has features of its own; the first's are"
-        raise SpecError([Problem(pointer, f"{words} {json.dumps(found)}")])
+        message = "is required: each of several teachers has features of its own; for the first teacher, send"
+        raise SpecError([Problem(pointer, f"{message} {json.dumps(found)}")])

@@ -1,7 +1,7 @@
-"""Taps: named activations of any network, captured by hooks that live only for one forward pass.
+"""Taps: named activations of any network, captured by hooks that exist for one forward pass only.
 
-PATH        the output of the submodule at that path (of its last call)
-PATH:pre    the input of the last activation function that ran within it, or of the activation itself
+PATH        the output of the submodule at this path (at its last call)
+PATH:pre    the input of the last activation function that ran in the submodule; the submodule may be that activation
 PATH:in     the input of the submodule
 """
 
@@ -21,27 +21,30 @@ from worker.distillation.parameters import TapPair
 from worker.distillation.step import Outputs
 
 ROUNDING_PIXELS = 2
-"""How far padding may take the aspect of a feature map from that of the image."""
+"""Tolerance in pixels, for padding, when the aspect ratio of a feature map is compared with that of the image."""
 
 NO_MAPS = (nn.Dropout, nn.Softmax)
 
 
 class Tapped(nn.Module):
-    """A network whose forward pass gives `Outputs`: its logits, and the taps that were asked for.
+    """A network whose forward pass returns `Outputs`: its logits and the requested taps.
 
-    In-place activations of the network are made out-of-place, so that no tap is overwritten after its capture.
+    In-place activations of the network become out-of-place, so that they overwrite no tap.
     """
 
     def __init__(self, network: nn.Module, example: Tensor, pointer: str = "/network", reads: str = "image"):
-        """`example` (B, C, H, W) is passed through once, in eval mode and without a trace on the network or on any
-        random generator, to find out which taps there are; B of at least 2 tells batches from other dimensions.
-        `reads` is the batch field that the network is given: the image, or `privileged`.
+        """Run the network once on `example` (B, C, H, W) in eval mode to find its taps; this changes neither the network
+        nor any random generator. B must be at least 2, to tell the batch from other dimensions. `reads` is the batch field
+        that the network reads: `image` or `privileged`.
 
         Raises:
-            SpecError: the network does not take images of this shape, or gives no logits; `pointer` is its place in a spec.
+            SpecError: the network does not accept images of this shape, or returns no logits; `pointer` is its place in
+                the spec.
         """
         super().__init__()
-        self.network, self.example, self.reads = network, example, reads
+        self.network = network
+        self.example = example
+        self.reads = reads
         modules: Iterable[Any] = network.modules()
         for module in modules:
             if getattr(module, "inplace", False) is True:
@@ -61,18 +64,18 @@ class Tapped(nn.Module):
 
     @property
     def requested(self) -> tuple[str, ...]:
-        """The taps that every forward pass captures."""
+        """The taps captured in every forward pass."""
         return self._requested
 
     def request(self, names: Iterable[str], pointer: str = "/taps") -> None:
-        """Capture these taps from now on, beside those asked for before.
+        """Capture these taps too in every later forward pass.
 
         Raises:
-            SpecError: the network has no such tap; the message names the nearest.
+            SpecError: the network has no such tap; the message suggests similar ones.
         """
         names = tuple(names)
         problems = [
-            Problem(pointer, f"the network has no tap called {name!r}; {self.map.nearest(name)}")
+            Problem(pointer, f"the network has no tap {name!r}; {self.map.nearest(name)}")
             for name in dict.fromkeys(names)
             if self.map.shape(name) is None
         ]
@@ -81,7 +84,7 @@ class Tapped(nn.Module):
         self._requested = tuple(dict.fromkeys((*self._requested, *names)))
 
     def forward(self, x: Tensor) -> Outputs:
-        """Logits (B, K) and the taps that were asked for, all with their gradients."""
+        """Logits (B, K) and the requested taps, all attached to the graph."""
         captured: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for tap in self._requested:
@@ -89,7 +92,7 @@ class Tapped(nn.Module):
             logits = self.network(x)
         missing = [tap for tap in self._requested if tap not in captured]
         if missing:
-            raise RuntimeError(f"the network did not pass its taps {', '.join(missing)}")
+            raise RuntimeError(f"the forward pass did not reach the taps {', '.join(missing)}")
         return Outputs(logits, captured)
 
     def _hook(self, tap: str, captured: dict[str, Tensor]) -> torch.utils.hooks.RemovableHandle:
@@ -102,10 +105,11 @@ class Tapped(nn.Module):
 
 
 class _Counted:
-    """A hook that acts at one call of its module in a forward pass: the tap's value is that call's."""
+    """A hook that acts at the `ordinal`-th call of its module in a forward pass only."""
 
     def __init__(self, ordinal: int, act: Callable[[Any, Any], None]):
-        self.left, self.act = ordinal, act
+        self.left = ordinal
+        self.act = act
 
     def __call__(self, _module: nn.Module, args: Any, output: Any = None) -> None:
         self.left -= 1
@@ -119,16 +123,17 @@ def _store(tap: str, captured: dict[str, Tensor], overwritten: bool, value: Tens
 
 @contextmanager
 def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """A context in which the network is in eval mode; its modes and torch's generators are as before at the end."""
+    """A context in eval mode without gradients; it restores the network's modes and torch's generators at its end."""
     devices = [device] if device.type == "cuda" else []
     with modes_kept(network), torch.random.fork_rng(devices), torch.no_grad():
         yield
 
 
 def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], image: torch.Size) -> tuple[str, ...]:
-    """At each resolution the last map of the outermost modules.
+    """The last feature map at each resolution, of the outermost modules.
 
-    What has not the image's aspect is no map (C, H, W); nor is what leaves a dropout or softmax, in which attention ends.
+    A tap (C, H, W) with another aspect ratio than the image's is no feature map, nor is the output of a dropout or softmax,
+    which attention weights end in.
     """
     height, width = image[-2:]
     best: dict[tuple[int, ...], str] = {}
@@ -144,18 +149,18 @@ def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], image: to
 
 
 def penultimate(tapped: Tapped) -> str:
-    """The tap `PATH:in` of what the final classifier reads.
+    """The tap `PATH:in` of the penultimate features.
 
     Raises:
         SpecError: the network has no linear classifier.
     """
     if tapped.map.classifier is None:
-        raise SpecError([Problem("/network", "the network has no linear classifier whose input could be read")])
+        raise SpecError([Problem("/network", "has no linear classifier, so it has no penultimate features")])
     return tapped.map.classifier
 
 
 def _classifier(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], started: Sequence[str]) -> str | None:
-    """The input of the last nn.Linear, or 1x1 convolution, that ran."""
+    """The tap of the input of the last nn.Linear or 1x1 convolution that ran."""
     for path in reversed(started):
         module = network.get_submodule(path)
         head = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1})
@@ -165,25 +170,25 @@ def _classifier(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], start
 
 
 def parameters_through(tapped: Tapped, tap: str, pointer: str = "/tap") -> list[str]:
-    """Names, within the network, of the parameters of layers that run up to and including a tap.
+    """Names of the network's parameters in layers that run up to and including a tap.
 
     Raises:
-        SpecError: the network has no such tap; `pointer` is the name's place in a spec.
+        SpecError: the network has no such tap; `pointer` is its place in the spec.
     """
     if tapped.map.shape(tap) is None:
-        raise SpecError([Problem(pointer, f"the network has no tap called {tap!r}; {tapped.map.nearest(tap)}")])
+        raise SpecError([Problem(pointer, f"the network has no tap {tap!r}; {tapped.map.nearest(tap)}")])
     everything = set(tapped._trace.started)
     executed = set(tapped._trace.started[: tapped._trace.reached[tap]])
 
     def reader(path: str) -> str:
-        """The module that reads the parameters at `path`: itself, or the nearest one above it that is ever called."""
+        """The module that uses the parameters at `path`: itself, or the nearest parent that is called."""
         return path if path in everything else reader(path.rpartition(".")[0])
 
     return [name for name, _ in tapped.network.named_parameters() if reader(name.rpartition(".")[0]) in executed]
 
 
 def pair_stages(student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
-    """Default pairs: the last tap at each resolution, aligned from the deepest; maps of a single pixel are left out.
+    """Default pairs: the last tap at each resolution, aligned from the deepest; maps of a single pixel are excluded.
 
     Raises:
         SpecError: a network has no feature maps.
@@ -191,13 +196,13 @@ def pair_stages(student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
     stages = [[tap for tap in map_.stages if map_.shapes[tap][1:] != (1, 1)] for map_ in (student, teacher)]
     count = min(map(len, stages))
     if count == 0:
-        whose = "student" if not stages[0] else "teacher"
-        raise SpecError([Problem("/taps", f"the {whose} has no feature maps to compare; choose another objective")])
+        role = "student" if not stages[0] else "teacher"
+        raise SpecError([Problem("/taps", f"the {role} has no feature maps to compare; choose another objective")])
     return tuple(zip(stages[0][-count:], stages[1][-count:], strict=True))
 
 
 def resolve_pairs(pairs: tuple[TapPair, ...] | None, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
-    """The pairs that a job names, checked, or the default ones.
+    """The pairs that a job names, checked, or the default pairs.
 
     Raises:
         SpecError: a network has no such tap; pointers are `/taps/INDEX/0` for students and `/taps/INDEX/1` for teachers.
@@ -205,13 +210,13 @@ def resolve_pairs(pairs: tuple[TapPair, ...] | None, student: TapMap, teacher: T
     if pairs is None:
         return pair_stages(student, teacher)
     problems = [
-        Problem(f"/taps/{index}/{side}", f"the {whose} has no tap called {pair[side]!r}; {map_.nearest(pair[side])}")
+        Problem(f"/taps/{index}/{side}", f"the {role} has no tap {pair[side]!r}; {map_.nearest(pair[side])}")
         for index, pair in enumerate(pairs)
-        for side, (whose, map_) in enumerate((("student", student), ("teacher", teacher)))
+        for side, (role, map_) in enumerate((("student", student), ("teacher", teacher)))
         if map_.shape(pair[side]) is None
     ]
     twice = [index for index, pair in enumerate(pairs) if pair in pairs[:index]]
-    problems += [Problem(f"/taps/{index}", "the pair is there twice") for index in twice]
+    problems += [Problem(f"/taps/{index}", "repeats an earlier pair; remove it") for index in twice]
     if problems:
         raise SpecError(problems)
     return pairs

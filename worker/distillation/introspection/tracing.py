@@ -1,4 +1,4 @@
-"""Tracing: one forward pass with every module watched, to learn which taps a network offers."""
+"""Tracing: one forward pass with hooks on every module, to find the taps of a network."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from worker.distillation.errors import Problem, SpecError
 
 ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations")
-"""Beginnings of the Python modules whose classes are activation functions."""
+"""Prefixes of the Python modules whose classes are activation functions."""
 NO_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
 
 
 @dataclass
 class Trace:
-    """What one forward pass showed.
+    """The record of one forward pass.
 
     `shapes` of all taps, without the batch, in order of execution; `started`: module paths in the order in which their
-    calls began; `reached`: how many calls had begun when a tap's value was there; `places`: the module and the number
-    of its call at which a tap is captured; `overwritten`: taps that later layers change in place.
+    calls began; `reached`: number of calls that had begun when a tap's value was available; `places`: the module and the
+    number of its call at which a tap is captured; `overwritten`: taps that later layers change in place.
     """
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -30,10 +30,10 @@ class Trace:
 
 
 def trace(network: nn.Module, example: Tensor, pointer: str = "/network") -> Trace:
-    """Pass `example` through the network as it is, and note what happens.
+    """Run the network on `example` in its current mode, and record the calls.
 
     Raises:
-        SpecError: the network does not take images of this shape, or gives no logits (B, K).
+        SpecError: the network does not accept images of this shape, or returns no logits (B, K).
     """
     watch = _Watch(len(example))
     with ExitStack() as hooks:
@@ -44,9 +44,9 @@ def trace(network: nn.Module, example: Tensor, pointer: str = "/network") -> Tra
             logits = network(example)
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             shape = "x".join(map(str, example.shape[1:]))
-            raise SpecError([Problem(pointer, f"does not take images of {shape}: {error}")]) from error
+            raise SpecError([Problem(pointer, f"does not accept images of {shape}: {error}")]) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
-        raise SpecError([Problem(pointer, "does not give one row of logits a sample")])
+        raise SpecError([Problem(pointer, "does not return one row of logits per sample")])
     return watch.result()
 
 

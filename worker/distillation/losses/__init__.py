@@ -1,6 +1,6 @@
-"""Maths that several objectives share.
+"""Loss functions and base classes that several objectives share.
 
-Belongs here: pure functions on tensors, and base classes of objectives that read features or embeddings, once a second
+Belongs here: pure functions on tensors, and base classes of objectives on features or embeddings, as soon as a second
 objective needs them. Does not: the objectives themselves (`objectives/`). May import the interfaces, `precision.py` and
 `introspection/`; never a method.
 """

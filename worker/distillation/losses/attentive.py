@@ -1,4 +1,4 @@
-"""Attention to a teacher by its own error, shared by attentive imitation and attentive hints.
+"""Weighting samples by the teacher's error on them, shared by attentive imitation and attentive hints.
 
 Saputra et al., "Distilling knowledge from a deep pose regressor network", arXiv:1908.00858. Shapes: B batch, D outputs.
 """
@@ -21,15 +21,19 @@ Form = Literal["scaled", "literal"]
 
 @dataclass(frozen=True)
 class AttentionParameters:
-    """Parameters of both."""
+    """Parameters of both objectives."""
 
-    form: Annotated[Form, "How a teacher's error becomes attention."] = "scaled"
-    rotations: Annotated[int, Range(ge=0), "How many of the last outputs are a pose's rotation."] = 0
-    rotation_weight: Annotated[float, Range(ge=0), "What squares of the rotation are multiplied by."] = 1.0
+    form: Annotated[
+        Form,
+        "Attention from the teacher's error: `literal` is 1 - error / (max - min) as printed in the paper, `scaled` is"
+        " 1 - (error - min) / (max - min), clamped to 0 and 1.",
+    ] = "scaled"
+    rotations: Annotated[int, Range(ge=0), "Number of outputs, at the end, that are the rotation of a pose."] = 0
+    rotation_weight: Annotated[float, Range(ge=0), "Weight of the squared error of the rotation."] = 1.0
 
 
 class TeacherErrors(nn.Module):
-    """The least and the largest error of a teacher over the training set, and what a sample's error is worth."""
+    """The smallest and largest error of a teacher over the training set, and the attention of each sample."""
 
     low: Tensor
     high: Tensor
@@ -37,33 +41,34 @@ class TeacherErrors(nn.Module):
     def __init__(self, parameters: AttentionParameters):
         super().__init__()
         self.form = parameters.form
-        self.rotations, self.rotation_weight = parameters.rotations, parameters.rotation_weight
+        self.rotations = parameters.rotations
+        self.rotation_weight = parameters.rotation_weight
         self.register_buffer("low", torch.tensor(torch.inf))
         self.register_buffer("high", torch.tensor(-torch.inf))
 
     def check(self, context: BuildContext) -> None:
-        """See that there are as many outputs as are a rotation.
+        """Check that the student has at least as many outputs as `rotations`.
 
         Raises:
-            SpecError: there are fewer.
+            SpecError: it has fewer.
         """
         outputs = context.student.logits.shape[1]
         if self.rotations > outputs:
-            raise SpecError([Problem("/rotations", f"must be at most {outputs}, the number of the student's outputs")])
+            raise SpecError([Problem("/rotations", f"must be at most {outputs}, the student's number of outputs")])
 
     def squared(self, given_BD: Tensor, wanted_BD: Tensor) -> Tensor:
-        """Squared distances (B,), a rotation's outputs with their weight."""
+        """Squared distances (B,), with the weight of the rotation."""
         weights = pose_weights(given_BD.shape[1], self.rotations, self.rotation_weight, given_BD.device)
         return ((given_BD - wanted_BD.to(given_BD.dtype)).square() * weights).sum(1)
 
     def observe(self, step: Step) -> None:
-        """See the teacher's errors on one batch of the training set."""
+        """Update smallest and largest error with one batch of the training set."""
         error = self._of(step)
         self.low = torch.minimum(self.low, error.min())
         self.high = torch.maximum(self.high, error.max())
 
     def attention(self, step: Step) -> Tensor:
-        """What the teacher's answers to a batch are worth (B,)."""
+        """The attention (B,) of the samples of a batch."""
         return attention(self._of(step), self.low, self.high, self.form)
 
     def _of(self, step: Step) -> Tensor:
@@ -71,12 +76,12 @@ class TeacherErrors(nn.Module):
 
 
 def attention(error: Tensor, low: Tensor, high: Tensor, form: Form = "scaled") -> Tensor:
-    """`1 - error / (high - low)` as it is printed in the paper, or `scaled`: with `error - low`, kept within 0 and 1.
+    """`literal`: `1 - error / (high - low)`, as printed in the paper. `scaled`: `1 - (error - low) / (high - low)`, clamped.
 
-    As printed, the best answer is worth less than 1 and the worst less than 0, unless the least error is 0. Where all errors are
-    one, each is worth 1.
+    As printed, the best attention is below 1 and the worst below 0, unless the smallest error is 0. If all errors are equal,
+    attention is 1.
     """
     span = high - low
     flat = span <= 0
-    worth = 1 - (error if form == "literal" else error - low) / torch.where(flat, 1.0, span)
-    return torch.where(flat, 1.0, worth if form == "literal" else worth.clamp(0, 1))
+    weight = 1 - (error if form == "literal" else error - low) / torch.where(flat, 1.0, span)
+    return torch.where(flat, 1.0, weight if form == "literal" else weight.clamp(0, 1))

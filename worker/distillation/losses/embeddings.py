@@ -1,4 +1,4 @@
-"""What objectives that relate samples to each other share: one vector a sample, and distances.
+"""Base class and functions of objectives on relations between samples: one embedding per sample, and distances.
 
 Shapes: B batch, C channels, D dimensions of a vector.
 """
@@ -18,21 +18,21 @@ from worker.distillation.step import Outputs, Step
 
 DIMENSIONS = (2, 4)
 OUTPUT = "output"
-"""Stands for what the network gives, where that is the embedding."""
+"""Stands for the network's output, if that is the embedding."""
 
 
 class EmbeddingObjective(Objective):
     """An objective that reads one tap of each network, named by its parameter `tap`.
 
-    Null stands for what the classifier reads, and in the task `embedding` for what the network gives.
+    Null stands for the penultimate features, and in the task `embedding` for the network's output.
     """
 
     least_samples: ClassVar[int] = 1
-    """A smaller batch holds nothing to measure."""
+    """Smallest batch for which the loss is defined."""
 
     @dataclass(frozen=True)
     class Parameters:
-        """What every such objective has at least."""
+        """Parameters of every such objective."""
 
         tap: TapPair | None = None
 
@@ -52,7 +52,7 @@ class EmbeddingObjective(Objective):
         return Taps((self.tap[0],), (self.tap[1],))
 
     def embeddings(self, step: Step) -> tuple[Tensor, Tensor]:
-        """The student's vectors (B, D) and the teacher's (B, E), in single precision.
+        """The student's vectors (B, D) and the teacher's (B, E), in float32.
 
         Raises:
             SpecError: the batch is too small.
@@ -61,43 +61,44 @@ class EmbeddingObjective(Objective):
         return embedding_of(step.student, self.tap[0]), embedding_of(step.need_teacher(), self.tap[1])
 
 
-def embedding_tap(wanted: str | None, map_: TapMap, whose: str, pointer: str) -> str:
-    """The tap that a job names, checked, or by default what the network's classifier reads.
+def embedding_tap(wanted: str | None, map_: TapMap, role: str, pointer: str) -> str:
+    """The tap that a job names, checked, or by default the input of the network's classifier.
 
     Raises:
-        SpecError: there is no such tap, or it is neither a vector nor a map of channels.
+        SpecError: there is no such tap, or it is neither a vector nor a feature map.
     """
     tap = wanted or map_.classifier
     if tap is None:
         raise SpecError(
-            [Problem("/tap", f"the {whose} has no linear classifier whose input could be read; name a tap")]
+            [Problem("/tap", f"is required: the {role} has no linear classifier whose input could be the default")]
         )
     shape = map_.shape(tap)
     if shape is None:
-        raise SpecError([Problem(pointer, f"the {whose} has no tap called {tap!r}; {map_.nearest(tap)}")])
+        raise SpecError([Problem(pointer, f"the {role} has no tap {tap!r}; {map_.nearest(tap)}")])
     if len(shape) + 1 not in DIMENSIONS:
-        words = f"the {whose}'s tap has {len(shape) + 1} dimensions, the batch counted"
-        raise SpecError([Problem(pointer, f"{words}; choose a tap of {' or '.join(map(str, DIMENSIONS))}")])
+        message = f"the {role}'s tap has {len(shape) + 1} dimensions, including the batch"
+        raise SpecError([Problem(pointer, f"{message}; choose a tap with {' or '.join(map(str, DIMENSIONS))}")])
     return tap
 
 
 def embedding_of(outputs: Outputs, tap: str) -> Tensor:
-    """A tap as one vector a sample (B, C), a map's mean over its pixels, in single precision."""
+    """A tap as one vector per sample (B, C) in float32; feature maps are averaged over their pixels."""
     value = single(outputs.logits if tap == OUTPUT else outputs.taps[tap])
     return value.mean((2, 3)) if value.ndim == 4 else value
 
 
 def check_batch(samples: int, least: int) -> None:
-    """See that a batch has enough samples to relate.
+    """Check that a batch has enough samples.
 
     Raises:
         SpecError: it has too few.
     """
     if samples < least:
-        words = f"a batch of {samples} holds nothing to relate: the objectives need at least {least} images at once"
-        raise SpecError([Problem("/training/batch_size", words)], "Raise it, or let the source drop the last batch.")
+        message = f"a batch of {samples} is too small: the objectives need at least {least} images in every batch"
+        hint = "Raise the batch size, or let the source drop the last batch."
+        raise SpecError([Problem("/training/batch_size", message)], hint)
 
 
 def distances(x_BD: Tensor) -> Tensor:
-    """Euclidean distances (B, B) of all pairs, exact for near ones; the gradient of a distance of 0 is 0."""
+    """Euclidean distances (B, B) of all pairs, accurate for close pairs; the gradient of a distance of 0 is 0."""
     return torch.cdist(x_BD, x_BD, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,4 +1,4 @@
-"""What objectives that compare feature maps share: their pairs of taps, and maps of one size."""
+"""Base class and functions of objectives on feature maps: pairs of taps, and pooling to a common size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ class FeatureObjective(Objective):
     """An objective that compares pairs of taps, named by its parameter `taps` (null: the last map at each resolution)."""
 
     dimensions: ClassVar[tuple[int, ...]] = (4,)
-    """The numbers of dimensions that a tap may have, the batch counted."""
+    """Numbers of dimensions that a tap may have, including the batch."""
 
     @dataclass(frozen=True)
     class Parameters:
-        """What every such objective has at least."""
+        """Parameters of every such objective."""
 
         taps: tuple[TapPair, ...] | None = None
 
@@ -37,19 +37,21 @@ class FeatureObjective(Objective):
         if self.parameters_.taps is None:
             refuse_default_tap(teacher, self.pairs, "/taps")
         problems = [
-            Problem(f"/taps/{index}", f"{words}; choose taps of {' or '.join(map(str, self.dimensions))} dimensions")
+            Problem(
+                f"/taps/{index}", f"{mismatch}; choose taps with {' or '.join(map(str, self.dimensions))} dimensions"
+            )
             for index, (mine, theirs) in enumerate(self.pairs)
-            if (words := self._unlike(student.shape(mine) or (), teacher.shape(theirs) or ()))
+            if (mismatch := self._mismatch(student.shape(mine) or (), teacher.shape(theirs) or ()))
         ]
         if problems:
             raise SpecError(problems)
         return Taps(*(tuple(dict.fromkeys(side)) for side in zip(*self.pairs, strict=True)))
 
-    def _unlike(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
+    def _mismatch(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
         mine, theirs = len(student) + 1, len(teacher) + 1
         if mine == theirs and mine in self.dimensions:
             return ""
-        return f"the student's tap has {mine} dimensions and the teacher's {theirs}, the batch counted"
+        return f"the student's tap has {mine} dimensions and the teacher's {theirs}, including the batch"
 
     def over_pairs(self, step: Step, compare: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
         """`compare(student's tap, teacher's tap)` for each pair, named `STUDENT~TEACHER`."""
@@ -58,14 +60,14 @@ class FeatureObjective(Objective):
 
 
 def before_activations(map_: TapMap) -> TapMap:
-    """The map with the values before the activation that each of its stages ends in, or has in it last, as its stages."""
+    """The tap map with `PATH:pre` for each stage: the values before the last activation in the stage."""
     shapes = map_.shapes
     stages = (f"{tap}:pre" for tap in map_.stages if shapes.get(f"{tap}:pre", ())[1:] == shapes[tap][1:])
     return replace(map_, stages=tuple(stages))
 
 
 def same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps (B, C, H, W), each averaged down to the smaller height and the smaller width of the two."""
+    """Two maps (B, C, H, W), each average-pooled to the smaller height and the smaller width of the two."""
     size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
     return _pooled(first, size), _pooled(second, size)
 

@@ -1,4 +1,4 @@
-"""Maths on logits that several objectives share.
+"""Functions of logits that several objectives share.
 
 Shapes: B batch, K classes.
 """
@@ -10,14 +10,17 @@ from torch import Tensor
 
 EPSILON = 1e-7
 
-Standardise = Annotated[bool, "Shift and scale each row of logits to mean 0 and deviation 1 first (arXiv:2403.01427)."]
-"""The parameter that asks for `standardise`."""
+Standardise = Annotated[
+    bool,
+    "Whether each row of logits is first shifted and scaled to mean 0 and standard deviation 1 (arXiv:2403.01427).",
+]
+"""The parameter that turns on `standardise`."""
 
 
 def softened_kl(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:
     """`T² KL(softmax(teacher / T) || softmax(student / T))`, mean over the batch; arXiv:1503.02531, equation 1 and section 2.1.
 
-    T² keeps the size of the gradient, `T (p_student - p_teacher) / B`, of the order of that of the cross-entropy.
+    The factor T² keeps the gradient, `T (p_student - p_teacher) / B`, at the scale of that of the cross-entropy.
     """
     log_p = F.log_softmax(student_BK / temperature, dim=1)
     q = F.softmax(teacher_BK / temperature, dim=1)
@@ -25,10 +28,10 @@ def softened_kl(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> T
 
 
 def binary_kl(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
-    """`KL(sigmoid(teacher) || sigmoid(student))` (B, K) of each class as a decision of its own, for or against."""
-    for_it = teacher_BK.sigmoid() * (F.logsigmoid(teacher_BK) - F.logsigmoid(student_BK))
-    against = (-teacher_BK).sigmoid() * (F.logsigmoid(-teacher_BK) - F.logsigmoid(-student_BK))
-    return for_it + against
+    """`KL(sigmoid(teacher) || sigmoid(student))` (B, K): each class as an independent binary decision."""
+    positive = teacher_BK.sigmoid() * (F.logsigmoid(teacher_BK) - F.logsigmoid(student_BK))
+    negative = (-teacher_BK).sigmoid() * (F.logsigmoid(-teacher_BK) - F.logsigmoid(-student_BK))
+    return positive + negative
 
 
 def standardise(logits_BK: Tensor) -> Tensor:

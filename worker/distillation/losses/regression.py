@@ -1,4 +1,4 @@
-"""How far real outputs are from what they should be; for regression, and for outputs that are matched as they are.
+"""Regression losses: distances between real outputs and their targets.
 
 Shapes: B batch, D outputs.
 """
@@ -13,8 +13,8 @@ Form = Literal["squared", "smooth_l1", "absolute"]
 
 
 def deviation(given_BD: Tensor, wanted_BD: Tensor, form: Form, threshold: float = 1.0) -> Tensor:
-    """The deviation (B, D) of each output: its square, its size, or the smooth L1 loss of Girshick, arXiv:1504.08083,
-    equation 3: `d² / (2 threshold)` below the threshold and `|d| - threshold / 2` beyond it."""
+    """The loss (B, D) of each output with the difference d: `d²`, `|d|`, or the smooth L1 loss of Girshick,
+    arXiv:1504.08083, equation 3: `d² / (2 threshold)` below the threshold and `|d| - threshold / 2` beyond it."""
     if form == "squared":
         return (given_BD - wanted_BD).square()
     if form == "absolute":

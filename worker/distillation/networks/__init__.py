@@ -1,7 +1,7 @@
-"""Networks by name, always with fresh weights: nothing is ever downloaded.
+"""Networks by name, always with randomly initialised weights: nothing is downloaded.
 
-Belongs here: network definitions, which have `NETWORKS` (name to Network) or `PATTERN` (the names of a library), and
-networks made of others: ensembles, and students behind another's classifier. Does not: looking at networks
+Belongs here: network definitions, with `NETWORKS` (name to Network) or `PATTERN` (the names of a library), and networks
+composed of others: ensembles, and students with the teacher's classifier. Does not: inspecting networks
 (`introspection/`), their weights (`initial_weights/`, `uploads/`). May import `contract.py`, `parameters.py`,
 `precision.py`, `errors.py` and `introspection/`.
 """
@@ -22,27 +22,27 @@ from worker.distillation.parameters import parse
 
 
 def build(name: str, classes: int, contract: InputContract, options: dict[str, Any] | None = None) -> nn.Module:
-    """A network with fresh weights from torch's global generator, on torch's default device.
+    """A network with random weights from torch's global generator, on torch's default device.
 
     Raises:
-        SpecError: there is no such network, an option is wrong (`/options/NAME`), or it cannot have these classes or
-            read images of this contract (`/network`).
+        SpecError: there is no such network, an option is invalid (`/options/NAME`), or the network does not support these
+            classes or images of this contract (`/network`).
     """
     pattern = next((pattern for pattern in patterns() if name.startswith(pattern.prefix)), None)
     if pattern is not None:
         if not re.fullmatch(pattern.pattern, name):
-            raise SpecError([Problem("/network", f"{name!r} does not match {pattern.pattern}")])
+            raise SpecError([Problem("/network", f"{name!r} does not match the pattern {pattern.pattern}")])
         parse(NoOptions, options or {}, "/options")
         return pattern.build(name.removeprefix(pattern.prefix), classes, contract)
     network = named().get(name)
     if network is None:
         close = difflib.get_close_matches(name, names(), n=3) or names()
-        raise SpecError([Problem("/network", f"no network is called {name!r}; there are {', '.join(close)}")])
+        raise SpecError([Problem("/network", f"there is no network {name!r}; use for example {', '.join(close)}")])
     return network.build(classes, contract, parse(network.options_type, options or {}, "/options"))
 
 
 def names() -> tuple[str, ...]:
-    """The networks that have a name of their own; see `patterns` for those of libraries."""
+    """The names of the networks defined here; see `patterns` for those of libraries."""
     return tuple(sorted(named()))
 
 

@@ -1,8 +1,8 @@
-"""AlexNet in one column, of any width.
+"""AlexNet with a single column, of any width.
 
-Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997. The keys are torchvision's, so
-that a student may begin as a slice of `torchvision/alexnet`. DAFL (arXiv:1904.01186) distils such a network of two classes at
-224x224 pixels to its half.
+Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997. The state dict keys are
+torchvision's, so that a student can be initialised with a slice of `torchvision/alexnet`. DAFL (arXiv:1904.01186) distils
+such a network with two classes at 224x224 pixels into one of half its width.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from worker.distillation.networks.family import Network, check_size
 from worker.distillation.parameters import Range
 
 LEAST = 63
-"""Pixels of the smallest images."""
+"""Smallest height and width of the images in pixels."""
 MAP = 6
-"""Pixels that the linear layers read, either way: those that 224 pixels leave; other maps are averaged to as many."""
+"""Height and width of the feature map that the linear layers read: that of 224 pixels; other maps are pooled to this size."""
 TIMES = (1, 3, 6, 4, 4, 64)
 """Channels of the convolutions, and units of the two hidden linear layers, as multiples of the width."""
 
 
 class AlexNet(nn.Module):
-    """Five convolutions, three of them pooled, and three linear layers with dropout before the first two.
+    """Five convolutions, three of them with max pooling, and three linear layers with dropout before the first two.
 
-    x (B, C, H, W) with H and W of at least 63 -> logits (B, K). Of width 64 and for 3 channels and 1000 classes it has
-    61,100,840 parameters.
+    x (B, C, H, W) with H and W of at least 63 -> logits (B, K). With width 64, 3 channels and 1000 classes it has 61,100,840
+    parameters.
     """
 
     def __init__(self, width: int, dropout: float, classes: int, contract: InputContract):
@@ -55,7 +55,7 @@ class Options:
     """Width and dropout of an AlexNet."""
 
     width: Annotated[int, Range(ge=1, le=512), "Channels of the first convolution: 64 (published), 32 (half)."] = 64
-    dropout: Annotated[float, Range(ge=0, lt=1), "Before the first two linear layers."] = 0.5
+    dropout: Annotated[float, Range(ge=0, lt=1), "Dropout probability before the first two linear layers."] = 0.5
 
 
 def build(classes: int, contract: InputContract, options: Options) -> AlexNet:
@@ -65,7 +65,7 @@ def build(classes: int, contract: InputContract, options: Options) -> AlexNet:
 
 NETWORKS = {
     "alexnet": Network(
-        "AlexNet in one column as torchvision has it, of any width; its half has the width 32.",
+        "AlexNet with a single column as in torchvision, of any width; 32 is half of the published width.",
         build,
         "arXiv:1404.5997",
         Options,

@@ -12,7 +12,7 @@ from worker.distillation.precision import single
 
 
 class Ensemble(nn.Module):
-    """Networks that answer as one: images (B, C, H, W), normalised as the first reads them, to logits (B, K).
+    """The weighted mean of several networks: images (B, C, H, W), normalised for the first member, to logits (B, K).
 
     Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, section 1: soft targets are
     the arithmetic or the geometric mean of the members' predictive distributions. With weights w that sum to 1,
@@ -20,12 +20,12 @@ class Ensemble(nn.Module):
     mean of the members' softened probabilities; `logits` gives `sum_m w_m z_m`, whose softmax is their geometric mean at
     every temperature (docs/decisions/ensemble-temperature.md).
 
-    Member m is the submodule `m`, so that its taps are called `m.PATH`. Objectives have to be told whose features they
-    compare; sources that synthesise read the first's.
+    Member m is the submodule `m`, and its taps are named `m.PATH`. Objectives on features require explicit taps;
+    synthesisers read the first member's.
     """
 
     leading = "0."
-    """How the paths begin of the first member, among whose taps defaults are found."""
+    """Prefix of the first member's paths, among whose taps the defaults are."""
 
     weights: Tensor
 
@@ -37,7 +37,7 @@ class Ensemble(nn.Module):
         weights: Sequence[float] | None = None,
         temperature: float = 1.0,
     ):
-        """A member whose mean or std is not the first's has its images normalised anew.
+        """Combine members; one with another mean or std than the first's gets renormalised images.
 
         Raises:
             SpecError: the members read images of different shapes.
@@ -45,7 +45,11 @@ class Ensemble(nn.Module):
         super().__init__()
         first = contracts[0]
         wrong = [
-            Problem("/teacher", f"reads images of {_size(first)}, but member {number} of {_size(contract)}")
+            Problem(
+                "/teacher",
+                f"member 0 reads images of {_size(first)}, but member {number} reads {_size(contract)};"
+                " use teachers that read the same images",
+            )
             for number, contract in enumerate(contracts)
             if _size(contract) != _size(first)
         ]
@@ -54,7 +58,8 @@ class Ensemble(nn.Module):
         for number, member in enumerate(members):
             self.add_module(str(number), member)
         given = torch.tensor(weights or [1.0] * len(members), dtype=torch.float64)
-        self.combine, self.temperature = combine, temperature
+        self.combine = combine
+        self.temperature = temperature
         self.register_buffer("weights", (given / given.sum()).float(), persistent=False)
         for number, contract in enumerate(contracts):
             scale, shift = _renormalisation(first, contract)
@@ -62,18 +67,18 @@ class Ensemble(nn.Module):
             self.register_buffer(f"shift_{number}", shift, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the whole, (B, K), in single precision or better."""
+        """Logits of the ensemble (B, K), in float32 or float64."""
         members = enumerate(self.children())
-        logits = [single(member(self._read_by(number, x))) for number, member in members]
+        logits = [single(member(self._renormalised(number, x))) for number, member in members]
         return mean_of(torch.stack(logits), self.weights, self.combine, self.temperature)
 
-    def _read_by(self, number: int, x: Tensor) -> Tensor:
+    def _renormalised(self, number: int, x: Tensor) -> Tensor:
         scale, shift = self.get_buffer(f"scale_{number}"), self.get_buffer(f"shift_{number}")
         return x if scale.numel() == 0 else x * scale + shift
 
 
 def mean_of(logits_MBK: Tensor, weights_M: Tensor, combine: str, temperature: float) -> Tensor:
-    """The logits (B, K) of several networks' weighted mean; `weights_M` sum to 1 (see `Ensemble`)."""
+    """The logits (B, K) of the weighted mean of several networks; `weights_M` sum to 1 (see `Ensemble`)."""
     weights = weights_M.to(logits_MBK.dtype)[:, None, None]
     if combine == "logits":
         return (weights * logits_MBK).sum(0)
@@ -82,11 +87,12 @@ def mean_of(logits_MBK: Tensor, weights_M: Tensor, combine: str, temperature: fl
 
 
 def _renormalisation(first: InputContract, own: InputContract) -> tuple[Tensor, Tensor]:
-    """`scale` and `shift` (C, 1, 1) that take images from the first contract's space to another's; empty where they agree."""
+    """`scale` and `shift` (C, 1, 1) from the first contract's normalisation to `own`; empty if they are equal."""
     if (first.mean, first.std) == (own.mean, own.std):
         return torch.empty(0), torch.empty(0)
     of_first, of_own = (torch.tensor([each.mean, each.std], dtype=torch.float64) for each in (first, own))
-    scale, shift = of_first[1] / of_own[1], (of_first[0] - of_own[0]) / of_own[1]
+    scale = of_first[1] / of_own[1]
+    shift = (of_first[0] - of_own[0]) / of_own[1]
     return scale.float()[:, None, None], shift.float()[:, None, None]
 
 
@@ -95,6 +101,6 @@ def _size(contract: InputContract) -> str:
 
 
 def how_combined(teacher: Any) -> dict[str, Any]:
-    """An ensemble's parameters, from the `teacher` of a spec; what it leaves out is left to the defaults."""
+    """An ensemble's parameters from the `teacher` of a spec; those that are absent keep their defaults."""
     given = teacher if isinstance(teacher, Mapping) else {}
     return {name: given[name] for name in ("combine", "weights", "temperature") if given.get(name) is not None}

@@ -1,4 +1,4 @@
-"""Family: the networks of one file, by name or by a pattern of names."""
+"""Network and Pattern: how a file of this folder registers its networks, by name or by a pattern of names."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
 
 
-class _NumbersOnCpu(TorchFunctionMode):
-    """A context in which `linspace`, `arange` and `tensor` are on the CPU, whatever the default device."""
+class _ConstantsOnCpu(TorchFunctionMode):
+    """A context in which `linspace`, `arange` and `tensor` create tensors on the CPU instead of the default device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -23,23 +23,23 @@ class _NumbersOnCpu(TorchFunctionMode):
 
 
 def on_any_device(build: Callable[[], nn.Module]) -> nn.Module:
-    """What `build` makes, on torch's default device, also where that is meta and a builder reads numbers out of tensors."""
+    """The network from `build` on torch's default device; this may be meta even if `build` reads values of tensors."""
     try:
         return build()
     except NotImplementedError:
-        with _NumbersOnCpu():
+        with _ConstantsOnCpu():
             network = build()
         return network.to(torch.empty(0).device)
 
 
 def check_size(contract: InputContract, least: int) -> None:
-    """See that images have at least so many pixels either way.
+    """Check that height and width of the images are at least `least` pixels.
 
     Raises:
-        SpecError: they have fewer.
+        SpecError: they are not.
     """
     if min(contract.height, contract.width) < least:
-        message = f"reads images of at least {least}x{least} pixels, not {contract.height}x{contract.width}"
+        message = f"requires images of at least {least}x{least} pixels, not {contract.height}x{contract.width}"
         raise SpecError([Problem("/network", message)])
 
 
@@ -52,7 +52,7 @@ class NoOptions:
 class Network:
     """One network that can be built by name.
 
-    `build(classes, contract, options)` makes it with fresh weights, `options` being an instance of `options_type`.
+    `build(classes, contract, options)` returns it with random weights; `options` is an instance of `options_type`.
     """
 
     description: str
@@ -60,16 +60,14 @@ class Network:
     paper: str = ""
     options_type: type = NoOptions
     widths: str | None = None
-    """The option that lists the layers' widths: two networks with lists of one length are alike but for these."""
+    """The option that lists the layers' widths: networks with lists of equal length differ in these widths only."""
 
 
 @dataclass(frozen=True)
 class Pattern:
     """Networks of a library: all names that begin with `prefix` and match `pattern`.
 
-    `build(name, classes, contract)` gets the name without the prefix.
-
-    Its errors are SpecErrors with the pointer `/network`.
+    `build(name, classes, contract)` gets the name without the prefix. It raises SpecErrors with the pointer `/network`.
     """
 
     prefix: str

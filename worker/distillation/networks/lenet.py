@@ -1,7 +1,7 @@
-"""LeNet-5 and its half: ReLU and max pooling in the place of tanh and subsampling, unless tanh and means are asked for.
+"""LeNet-5 and its half, with ReLU and max pooling by default instead of tanh and subsampling.
 
 LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998. The widths of the half,
-and the third convolution that covers the whole map, are those of the teacher and student in DAFL (arXiv:1904.01186).
+and the third convolution over the whole map, are those of the teacher and student in DAFL (arXiv:1904.01186).
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ POOLINGS: dict[str, tuple[str, type[nn.MaxPool2d | nn.AvgPool2d]]] = {
 class LeNet(nn.Module):
     """Three convolutions and two linear layers; at 1x32x32 and ten classes LeNet-5 has 61,706 parameters, its half 15,738.
 
-    x (B, C, H, W) with H and W of at least 16 -> logits (B, K). The third convolution leaves a map of one pixel.
+    x (B, C, H, W) with H and W of at least 16 -> logits (B, K). The third convolution outputs a map of one pixel.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LeNet(nn.Module):
     ):
         super().__init__()
         first, second, third, hidden = widths
-        rest = (_left(contract.height), _left(contract.width))
+        rest = (_pooled(contract.height), _pooled(contract.width))
         convolutions = (
             nn.Conv2d(contract.channels, first, 5), nn.Conv2d(first, second, 5), nn.Conv2d(second, third, rest),
         )  # fmt: skip
@@ -61,8 +61,8 @@ class LeNet(nn.Module):
         return x
 
 
-def _left(pixels: int) -> int:
-    """How many of `pixels` are left after two 5x5 convolutions, each followed by 2x2 pooling."""
+def _pooled(pixels: int) -> int:
+    """Height or width of the map after two 5x5 convolutions, each followed by 2x2 pooling."""
     return ((pixels - 4) // 2 - 4) // 2
 
 
@@ -71,17 +71,19 @@ class Options:
     """Widths and layers of a LeNet; the defaults are those of the half."""
 
     first: Annotated[int, Range(ge=1, le=1024), "Channels of the first convolution."] = 3
-    second: Annotated[int, Range(ge=1, le=1024), "Channels of the second."] = 8
-    third: Annotated[int, Range(ge=1, le=4096), "Channels of the third, which covers the whole map."] = 60
+    second: Annotated[int, Range(ge=1, le=1024), "Channels of the second convolution."] = 8
+    third: Annotated[
+        int, Range(ge=1, le=4096), "Channels of the third convolution, whose kernel covers the whole map."
+    ] = 60
     hidden: Annotated[int, Range(ge=1, le=4096), "Units of the hidden linear layer."] = 42
-    activation: Annotated[Literal["relu", "tanh"], "After every layer but the last; LeCun's was a scaled tanh."] = (
-        "relu"
-    )
+    activation: Annotated[
+        Literal["relu", "tanh"], "Activation after every layer but the last. The published network has a scaled tanh."
+    ] = "relu"
     pooling: Annotated[
         Literal["max", "average"],
-        "After the first two convolutions; LeCun's took means, and learnt a scale and a shift.",
+        "Pooling after the first two convolutions. The published network averages, with a learned scale and shift.",
     ] = "max"
-    batch_norm: Annotated[bool, "Whether convolutions are normalised before their activation."] = False
+    batch_norm: Annotated[bool, "Whether batch normalisation follows each convolution."] = False
 
 
 def build(widths: tuple[int, int, int, int], classes: int, contract: InputContract, options: object) -> LeNet:
@@ -103,11 +105,14 @@ NETWORKS = {
         PAPER,
     ),
     "lenet5_half": Network(
-        "LeNet-5 with half of its widths: convolutions of 3, 8 and 60 channels, then 42 hidden units.",
+        "LeNet-5 at half its widths: convolutions of 3, 8 and 60 channels, then 42 hidden units.",
         partial(build, (3, 8, 60, 42)),
         PAPER,
     ),
     "lenet": Network(
-        "LeNet-5 of any widths, with ReLU and max pooling unless asked for others.", build_own, PAPER, Options
+        "LeNet-5 with configurable widths, activation and pooling; ReLU and max pooling by default.",
+        build_own,
+        PAPER,
+        Options,
     ),
 }

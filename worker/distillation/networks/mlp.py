@@ -1,4 +1,4 @@
-"""Multilayer perceptrons on flattened pixels; without hidden layers or without an activation, linear classifiers."""
+"""Multilayer perceptrons on flattened pixels; linear classifiers if they have no hidden layers or no activation."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,16 +18,16 @@ class Options:
     hidden: Annotated[
         tuple[Annotated[int, Range(ge=1, le=65536)], ...],
         Items(most=16),
-        "Units of each hidden layer, from the input on; empty for a linear classifier.",
+        "Units of each hidden layer, from input to output. If empty: a linear classifier.",
     ] = (1200, 1200)
     activation: Annotated[
-        Literal["relu", "none"], "Between the layers; `none` makes a deep linear classifier, which theory is fond of."
+        Literal["relu", "none"], "Activation between the layers; `none` gives a deep linear network."
     ] = "relu"
-    bias: Annotated[bool, "Whether layers add a bias."] = True
+    bias: Annotated[bool, "Whether the layers have a bias."] = True
 
 
 def build(classes: int, contract: InputContract, options: Options) -> nn.Sequential:
-    """`fc1`, `relu1`, `fc2`, ...: one linear layer more than there are hidden sizes, the activation between them."""
+    """`fc1`, `relu1`, `fc2`, ...: one linear layer more than there are hidden layers, with the activation between them."""
     sizes = (contract.channels * contract.height * contract.width, *options.hidden, classes)
     network = nn.Sequential()
     network.add_module("flatten", nn.Flatten())
@@ -40,7 +40,7 @@ def build(classes: int, contract: InputContract, options: Options) -> nn.Sequent
 
 NETWORKS = {
     "mlp": Network(
-        "A multilayer perceptron on the flattened pixels, with ReLU; two hidden layers of 1200 units as in Hinton's MNIST teacher.",
+        "A multilayer perceptron on the flattened pixels; by default ReLU and two hidden layers of 1200 units, as in Hinton's MNIST teacher.",
         build,
         "arXiv:1503.02531",
         Options,

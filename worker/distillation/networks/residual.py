@@ -1,4 +1,4 @@
-"""What the residual networks for images of about 32x32 pixels have in common."""
+"""Building blocks of the residual networks for images of about 32x32 pixels."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -15,7 +15,7 @@ class BasicBlock(nn.Module):
     """
 
     shortcut_name: ClassVar[str] = "downsample"
-    """The shortcut's, which is a part of keys."""
+    """Attribute of the shortcut, which is a part of the state dict's keys."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
@@ -43,25 +43,25 @@ def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential
 def group(
     block: Callable[[int, int, int], nn.Module], channels_in: int, channels_out: int, blocks: int, stride: int
 ) -> nn.Sequential:
-    """Blocks after each other, the first of which changes width and resolution; `block(channels_in, channels_out, stride)`."""
+    """A sequence of `block(channels_in, channels_out, stride)`, the first of which changes width and resolution."""
     rest = (block(channels_out, channels_out, 1) for _ in range(blocks - 1))
     return nn.Sequential(block(channels_in, channels_out, stride), *rest)
 
 
 def initialise(network: nn.Module) -> None:
-    """Draw the weights of all convolutions as He et al. do (arXiv:1502.01852), so that gradients keep their size."""
+    """Initialise all convolutions as in He et al. (arXiv:1502.01852), so that gradients keep their scale."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def blocks_at_each_of_three(depth: int, beside: int) -> int:
-    """How many blocks of two convolutions a network of three resolutions has, of whose layers so many are in no block.
+def blocks_per_group(depth: int, outside: int) -> int:
+    """Number of blocks of two convolutions in each of three groups; `outside` layers of the network are in no block.
 
     Raises:
-        SpecError: the depth is not that of such a network.
+        SpecError: no such network has this depth.
     """
-    if (depth - beside) % 6:
-        nearest = 6 * round((depth - beside) / 6) + beside
-        raise SpecError([Problem("/options/depth", f"must be 6 n + {beside}, such as {nearest}, not {depth}")])
-    return (depth - beside) // 6
+    if (depth - outside) % 6:
+        nearest = 6 * round((depth - outside) / 6) + outside
+        raise SpecError([Problem("/options/depth", f"must be 6 n + {outside}, such as {nearest}, not {depth}")])
+    return (depth - outside) // 6

@@ -1,8 +1,9 @@
-"""Residual networks for images of about 32x32 pixels, as He et al. ran them on CIFAR, and their four times wider kin.
+"""Residual networks for images of about 32x32 pixels, as in He et al. on CIFAR, and variants four times as wide.
 
-He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv:1512.03385, section 4.2. Shortcuts that change
-shape are 1x1 convolutions with batch normalisation, and the wide ones have four times the channels after the first
-convolution of twice the width, as in the public benchmark HobbitLong/RepDistiller, whose keys these networks share.
+He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv:1512.03385, section 4.2. As in the public
+benchmark HobbitLong/RepDistiller, shortcuts that change shape are 1x1 convolutions with batch normalisation; the wide
+variants have twice the channels in the first convolution and four times the channels after it; and state dict keys are the
+same.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.networks.family import Network
-from worker.distillation.networks.residual import BasicBlock, blocks_at_each_of_three, group, initialise
+from worker.distillation.networks.residual import BasicBlock, blocks_per_group, group, initialise
 from worker.distillation.parameters import Range
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 110)
@@ -33,7 +34,7 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(contract.channels, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
-        blocks = blocks_at_each_of_three(depth, 2)
+        blocks = blocks_per_group(depth, 2)
         self.layer1 = group(BasicBlock, stem, groups[0], blocks, stride=1)
         self.layer2 = group(BasicBlock, groups[0], groups[1], blocks, stride=2)
         self.layer3 = group(BasicBlock, groups[1], groups[2], blocks, stride=2)
@@ -51,8 +52,12 @@ class ResNet(nn.Module):
 class Options:
     """Depth and width of a residual network."""
 
-    depth: Annotated[int, Range(ge=8, le=1202), "Layers: 6 n + 2 for n blocks at each resolution."] = 20
-    width: Annotated[int, Range(ge=1, le=1024), "Channels at full resolution; twice and four times as many below."] = 16
+    depth: Annotated[int, Range(ge=8, le=1202), "Number of layers: 6 n + 2 for n blocks at each resolution."] = 20
+    width: Annotated[
+        int,
+        Range(ge=1, le=1024),
+        "Channels at full resolution; twice as many at half, four times at quarter resolution.",
+    ] = 16
 
 
 def build_own(classes: int, contract: InputContract, options: Options) -> ResNet:
@@ -66,8 +71,8 @@ def build(
     return ResNet(depth, widths, classes, contract)
 
 
-def _network(depth: int, widths: tuple[int, int, int, int], words: str) -> Network:
-    description = f"A residual network of {depth} layers for images of about 32x32 pixels{words}."
+def _network(depth: int, widths: tuple[int, int, int, int], suffix: str) -> Network:
+    description = f"A residual network of {depth} layers for images of about 32x32 pixels{suffix}."
     return Network(description, partial(build, depth, widths), "arXiv:1512.03385")
 
 

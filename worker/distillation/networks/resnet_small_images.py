@@ -1,8 +1,8 @@
 """Residual networks of 18 and 34 layers for images of about 32x32 pixels.
 
-He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv:1512.03385, table 1, but that a convolution of
-3x3 pixels stands for the one of 7x7 and the pooling, which are made for 224 pixels. DAFL (arXiv:1904.01186) and the public
-benchmarks after it (zju-vipa/CMI) distil the deeper into the other on CIFAR; keys are as there.
+He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv:1512.03385, table 1, with a 3x3 convolution instead
+of the 7x7 convolution and pooling for 224 pixels. DAFL (arXiv:1904.01186) and the public benchmarks after it (zju-vipa/CMI)
+distil the 34 layers into the 18 on CIFAR; state dict keys are the same as there.
 """
 
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from worker.distillation.networks.residual import BasicBlock, group, initialise
 from worker.distillation.parameters import Range
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-"""Of each group, by depth."""
+"""Number of blocks in each group, by depth."""
 
 
 class Block(BasicBlock):
-    """A basic block under these networks' keys."""
+    """A basic block with the state dict keys of these networks."""
 
     shortcut_name = "shortcut"
 
 
 class ResNet(nn.Module):
-    """A 3x3 convolution, four groups of blocks, each but the first at half the resolution and twice the width of the one
-    before, and a linear layer.
+    """A 3x3 convolution, four groups of blocks and a linear layer; each group after the first halves the resolution and
+    doubles the width.
 
     x (B, C, H, W) -> logits (B, K).
     """

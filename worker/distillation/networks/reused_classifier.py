@@ -1,4 +1,4 @@
-"""A student whose features another network's classifier reads."""
+"""A student with the teacher's classifier."""
 
 from collections.abc import Iterable
 
@@ -10,19 +10,22 @@ from worker.distillation.introspection.tap_map import TapMap
 
 
 class ReusedClassifier(nn.Module):
-    """A student without its own classifier, a projector of its features, and the teacher's classifier.
+    """A student up to one of its taps, a projector, and the teacher's classifier.
 
-    x (B, C, H, W) -> logits (B, K). `tap` names the student's map (B, C', H', W'), which is averaged down to `size` before
-    the projector and over all positions after it, or its vector (B, C'), with `size` empty. Keys of the state dict begin
-    with `student.`, which are the network's own, `projector.` and `classifier.`.
+    x (B, C, H, W) -> logits (B, K). `tap` is either a feature map of the student (B, C', H', W'), which is average-pooled to
+    `size` before the projector and over all positions after it, or a vector (B, C'), with an empty `size`. Keys of the state
+    dict begin with `student.` (the student network), `projector.` or `classifier.`.
     """
 
     def __init__(
         self, student: nn.Module, tap: str, size: tuple[int, ...], projector: nn.Module, classifier: nn.Module
     ):
         super().__init__()
-        self.student, self.projector, self.classifier = student, projector, classifier
-        self.tap, self.size = tap, size
+        self.student = student
+        self.projector = projector
+        self.classifier = classifier
+        self.tap = tap
+        self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.features(x)
@@ -32,18 +35,18 @@ class ReusedClassifier(nn.Module):
         return self.classifier(self.projector(F.adaptive_avg_pool2d(features, (height, width))).mean((2, 3)))
 
     def features(self, x: Tensor) -> Tensor:
-        """What the student's tap holds, of its last call."""
-        seen: list[Tensor] = []
+        """The value of the student's tap, at the last call of its module."""
+        captured: list[Tensor] = []
         module = self.student.get_submodule(self.tap.removesuffix(":in"))
         if self.tap.endswith(":in"):
-            hook = module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+            hook = module.register_forward_pre_hook(lambda _, args: captured.append(args[0]))
         else:
-            hook = module.register_forward_hook(lambda _, args, output: seen.append(output))
+            hook = module.register_forward_hook(lambda _, args, output: captured.append(output))
         try:
             self.student(x)
         finally:
             hook.remove()
-        return seen[-1]
+        return captured[-1]
 
 
 PARTS = frozenset({"student", "projector", "classifier"})
@@ -67,8 +70,8 @@ def projector(channels: int, inner: int, features: int, maps: bool, rectified: b
     return layers if rectified else layers[:-1]
 
 
-def classifier_of(map_: TapMap, whose: str) -> str:
-    """The path of the last module that reads a vector and gives one of another length.
+def classifier_of(map_: TapMap, role: str) -> str:
+    """The path of the last module that maps a vector to one of another length.
 
     Raises:
         SpecError: there is none.
@@ -82,11 +85,11 @@ def classifier_of(map_: TapMap, whose: str) -> str:
             and map_.shapes[path] != shape
         ):
             return path
-    raise SpecError([Problem("/name", f"the {whose} has no linear classifier at its end")], "Choose another objective.")
+    raise SpecError([Problem("/name", f"the {role} does not end in a linear classifier")], "Choose another objective.")
 
 
 def deepest_map(map_: TapMap, channels: int | None = None) -> str | None:
-    """The last tap at the smallest resolution of more than a pixel, or None where it has not these channels."""
+    """The last tap at the smallest resolution above 1x1; None if there is none or it does not have `channels` channels."""
     maps = [tap for tap in map_.stages if map_.shapes[tap][1:] != (1, 1)]
     if not maps or (channels is not None and map_.shapes[maps[-1]][0] != channels):
         return None

@@ -1,4 +1,4 @@
-"""torchvision's classification networks by name, with fresh weights."""
+"""torchvision's classification networks by name, with random weights."""
 
 import inspect
 from typing import Any
@@ -11,7 +11,7 @@ from worker.distillation.networks.family import Pattern, on_any_device
 
 
 def build(name: str, classes: int, contract: InputContract) -> nn.Module:
-    """The network `name` for `classes`, its first convolution made to fit the contract's channels.
+    """The network `name` for `classes`, with a first convolution for the contract's channels.
 
     Raises:
         SpecError: torchvision has no such classification network, or it cannot read images of this contract.
@@ -20,19 +20,20 @@ def build(name: str, classes: int, contract: InputContract) -> nn.Module:
     from torchvision.models import get_model, list_models
 
     if name not in list_models(module=models):
-        raise SpecError([Problem("/network", f"torchvision has no classification network called {name!r}")])
+        raise SpecError([Problem("/network", f"torchvision has no classification network {name!r}")])
     options = _options(name, contract)
     try:
         network = on_any_device(lambda: get_model(name, weights=None, num_classes=classes, **options))
     except (ValueError, AssertionError, TypeError, RuntimeError) as error:
-        raise SpecError([Problem("/network", f"torchvision cannot build {name} for this job: {error}")]) from error
+        message = f"torchvision cannot build {name} for these classes and images: {error}"
+        raise SpecError([Problem("/network", message)]) from error
     if contract.channels != 3:
-        _read_channels(network, name, contract.channels)
+        _replace_first_convolution(network, name, contract.channels)
     return network
 
 
 def _options(name: str, contract: InputContract) -> dict[str, Any]:
-    """What some builders want: no auxiliary heads, and the size of the images."""
+    """Options that some builders need: no auxiliary heads, and the image size."""
     from torchvision.models import VisionTransformer, get_model_builder
 
     builder = get_model_builder(name)
@@ -49,21 +50,22 @@ def _options(name: str, contract: InputContract) -> dict[str, Any]:
 
 def _square(name: str, contract: InputContract) -> int:
     if contract.height != contract.width:
-        raise SpecError([Problem("/network", f"{name} reads square images only")])
+        message = f"{name} requires square images, not {contract.height}x{contract.width}"
+        raise SpecError([Problem("/network", message)])
     return contract.height
 
 
-ALIKE = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-"""What convolutions keep that are made to read another number of channels."""
+KEPT = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+"""Attributes of the first convolution that stay when it is replaced."""
 
 
-def _read_channels(network: nn.Module, name: str, channels: int) -> None:
-    """Replace the first convolution by one like it that reads another number of channels, with fresh weights."""
+def _replace_first_convolution(network: nn.Module, name: str, channels: int) -> None:
+    """Replace the first convolution by one for another number of input channels, with random weights."""
     path, first = next((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d))
     if first.in_channels != 3 or first.groups != 1:
-        raise SpecError([Problem("/network", f"{name} reads images of 3 channels only, not {channels}")])
-    alike: dict[str, Any] = {each: getattr(first, each) for each in ALIKE}
-    fresh = nn.Conv2d(channels, first.out_channels, bias=first.bias is not None, **alike)
+        raise SpecError([Problem("/network", f"{name} requires images of 3 channels, not {channels}")])
+    kept: dict[str, Any] = {each: getattr(first, each) for each in KEPT}
+    fresh = nn.Conv2d(channels, first.out_channels, bias=first.bias is not None, **kept)
     parent, _, attribute = path.rpartition(".")
     setattr(network.get_submodule(parent), attribute, fresh)
 
@@ -71,6 +73,6 @@ def _read_channels(network: nn.Module, name: str, channels: int) -> None:
 PATTERN = Pattern(
     "torchvision/",
     r"^torchvision/[a-z0-9_]+$",
-    "A classification network of torchvision by its name there, such as torchvision/resnet18; fresh weights.",
+    "A classification network of torchvision by its name in torchvision, such as torchvision/resnet18, with random weights.",
     build,
 )

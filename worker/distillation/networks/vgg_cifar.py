@@ -1,8 +1,7 @@
-"""VGG networks for images of about 32x32 pixels: a single linear layer after their convolutions.
+"""VGG networks for images of about 32x32 pixels, with a single linear layer after the convolutions.
 
-Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", arXiv:1409.1556, table 1. Where
-they pool, the shallow network of 8 layers (as its name counts), and the keys are as in the public benchmark
-HobbitLong/RepDistiller.
+Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", arXiv:1409.1556, table 1. The
+places of the poolings, VGG-8 and the state dict keys are those of the public benchmark HobbitLong/RepDistiller.
 """
 
 from dataclasses import dataclass
@@ -15,14 +14,17 @@ from worker.distillation.networks.family import Network, check_size
 from worker.distillation.parameters import Range
 
 CONVOLUTIONS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-"""How many each of the five groups has, by the network's depth."""
+"""Number of convolutions in each of the five groups, by the network's depth."""
 TIMES = (1, 2, 4, 8, 8)
-LEAST, LARGE = 8, 64
-"""Pixels of the smallest images, and of those from which on the fourth group is pooled too."""
+"""Channels of the groups, as multiples of the width."""
+LEAST = 8
+"""Smallest height and width of the images in pixels."""
+LARGE = 64
+"""Height and width from which the fourth group is pooled too."""
 
 
 class VGG(nn.Module):
-    """Five groups of 3x3 convolutions with ReLU, 2x2 max pooling after the first three, a global mean, a linear layer.
+    """Five groups of 3x3 convolutions with ReLU, 2x2 max pooling after the first three, global average pooling, a linear layer.
 
     x (B, C, H, W) with H and W of at least 8 -> logits (B, K). The groups have 1, 2, 4, 8 and 8 times `width` channels.
     """
@@ -51,7 +53,7 @@ class VGG(nn.Module):
 
 
 def _group(channels_in: int, channels_out: int, count: int, batch_norm: bool) -> nn.Sequential:
-    """Convolutions, each but the last with its ReLU."""
+    """Convolutions, each but the last with a ReLU."""
     layers: list[nn.Module] = []
     for _ in range(count):
         layers += [nn.Conv2d(channels_in, channels_out, 3, padding=1)]
@@ -65,9 +67,12 @@ def _group(channels_in: int, channels_out: int, count: int, batch_norm: bool) ->
 class Options:
     """Depth and width of a VGG network."""
 
-    depth: Annotated[Literal[8, 11, 13, 16, 19], "Layers, as published with three linear ones."] = 11
-    width: Annotated[int, Range(ge=1, le=1024), "Channels at full resolution, eight times as many at the end."] = 64
-    batch_norm: Annotated[bool, "Whether convolutions are normalised."] = True
+    depth: Annotated[
+        Literal[8, 11, 13, 16, 19],
+        "Number of layers in the name, counting the three linear layers of the published networks.",
+    ] = 11
+    width: Annotated[int, Range(ge=1, le=1024), "Channels at full resolution; eight times as many at the end."] = 64
+    batch_norm: Annotated[bool, "Whether batch normalisation follows each convolution."] = True
 
 
 def build(classes: int, contract: InputContract, options: Options) -> VGG:

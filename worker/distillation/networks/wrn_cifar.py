@@ -1,7 +1,7 @@
 """Wide residual networks for images of about 32x32 pixels.
 
-Zagoruyko, Komodakis, "Wide residual networks", arXiv:1605.07146: normalisation and ReLU come before each convolution, and
-what is added up is never rectified. Keys are those of the public benchmark HobbitLong/RepDistiller.
+Zagoruyko, Komodakis, "Wide residual networks", arXiv:1605.07146: batch normalisation and ReLU precede each convolution, and
+no ReLU follows the addition. State dict keys are those of the public benchmark HobbitLong/RepDistiller.
 """
 
 from collections import OrderedDict
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.networks.family import Network
-from worker.distillation.networks.residual import blocks_at_each_of_three, group, initialise
+from worker.distillation.networks.residual import blocks_per_group, group, initialise
 from worker.distillation.parameters import Range
 
 STEM = 16
 
 
 class PreActivationBlock(nn.Module):
-    """Two normalised 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C_out, H / stride, W / stride).
+    """Two 3x3 convolutions with batch normalisation, and a shortcut: (B, C_in, H, W) -> (B, C_out, H / stride, W / stride).
 
-    A shortcut that changes the width is a 1x1 convolution of what the first convolution reads.
+    A shortcut that changes shape is a 1x1 convolution with the same input as the first convolution.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
@@ -49,7 +49,8 @@ class WideResNet(nn.Module):
 
     def __init__(self, depth: int, factor: int, classes: int, contract: InputContract):
         super().__init__()
-        blocks, widths = blocks_at_each_of_three(depth, 4), [STEM * factor * times for times in (1, 2, 4)]
+        blocks = blocks_per_group(depth, 4)
+        widths = [STEM * factor * times for times in (1, 2, 4)]
         self.conv1 = nn.Conv2d(contract.channels, STEM, 3, padding=1, bias=False)
         self.block1 = _group(STEM, widths[0], blocks, stride=1)
         self.block2 = _group(widths[0], widths[1], blocks, stride=2)
@@ -73,8 +74,8 @@ def _group(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.
 class Options:
     """Depth and width of a wide residual network."""
 
-    depth: Annotated[int, Range(ge=10, le=1000), "Layers: 6 n + 4 for n blocks at each resolution."] = 16
-    factor: Annotated[int, Range(ge=1, le=64), "Widening: 16, 32 and 64 channels times this."] = 2
+    depth: Annotated[int, Range(ge=10, le=1000), "Number of layers: 6 n + 4 for n blocks at each resolution."] = 16
+    factor: Annotated[int, Range(ge=1, le=64), "Widening factor of the 16, 32 and 64 channels."] = 2
 
 
 def build(classes: int, contract: InputContract, options: Options) -> WideResNet:

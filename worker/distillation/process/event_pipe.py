@@ -1,7 +1,7 @@
 """The engine's side of the pipe: JSON lines out, commands in.
 
-The engine must not outlive the worker that started it, whatever happens to that worker. So it ends when its input
-closes, when no line has come for `silence_seconds` (a stopped worker), and on Linux when its parent dies.
+The engine must not outlive the worker that started it. It exits when its input closes, when no line has arrived for
+`silence_seconds` (a stopped worker), and on Linux when its parent dies.
 """
 
 import ctypes
@@ -15,13 +15,13 @@ import time
 from typing import Any, TextIO
 
 ORPHANED = 5
-"""Exit code of an engine whose worker is gone."""
-LAST_WORDS = frozenset({"done", "checked", "findings", "stopped", "error"})
-"""Events after which nothing more is said."""
+"""Exit code of an engine whose worker has died."""
+FINAL_EVENTS = frozenset({"done", "checked", "findings", "stopped", "error"})
+"""Events after which the engine sends nothing."""
 
 
 def claim_standard_output() -> TextIO:
-    """The pipe to the worker; from now on whatever prints to standard output goes to standard error."""
+    """The pipe to the worker; later prints to standard output are redirected to standard error."""
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     sys.stdout.flush()
     os.dup2(2, 1)
@@ -29,19 +29,20 @@ def claim_standard_output() -> TextIO:
 
 
 def die_with_parent() -> None:
-    """Ask Linux to kill this process when the thread that started it ends; does nothing elsewhere."""
+    """On Linux, have the kernel kill this process when the thread that started it ends."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
 
 class Channel:
-    """Says events; remembers what the worker asked for (`drain` or `cancel`, None for nothing)."""
+    """Sends events, and receives commands: `request` is the worker's last command (`drain`, `cancel`, or None)."""
 
     def __init__(self, output: TextIO, silence_seconds: float | None = None, commands: TextIO | None = None):
-        self._output, self._lock = output, threading.Lock()
+        self._output = output
+        self._lock = threading.Lock()
         self.request: str | None = None
-        self._said_last_word = False
+        self._finished = False
         self._heard = self._listens_from()
         self._silence_seconds = silence_seconds
         if commands is not None:
@@ -50,16 +51,17 @@ class Channel:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def say(self, event: str, **fields: Any) -> None:
-        """Send one event, if it does not come after a last word; numbers that are infinite or not a number become null."""
+        """Send one event, unless a final event was sent before; infinite numbers and NaN become null."""
         line = json.dumps({"event": event, **_finite(fields)}, allow_nan=False)
         with self._lock:
-            if self._said_last_word:
+            if self._finished:
                 return
-            self._said_last_word = event in LAST_WORDS
+            self._finished = event in FINAL_EVENTS
             self._output.write(line + "\n")
             self._output.flush()
 
     def log(self, message: str, level: str = "info") -> None:
+        """Send an event `log`."""
         self.say("log", level=level, message=message)
 
     def _listen(self, commands: TextIO) -> None:
@@ -76,7 +78,7 @@ class Channel:
 
     @staticmethod
     def _listens_from() -> float:
-        """The moment from which silence counts."""
+        """The time from which silence is measured."""
         return time.monotonic()
 
     def _watch(self) -> None:
@@ -87,9 +89,9 @@ class Channel:
 
 
 class RankChannel(Channel):
-    """What a rank other than 0 says to rank 0: that it lives, and what is wrong; the job's events are rank 0's.
+    """The channel of a rank other than 0 to rank 0: it sends heartbeats and errors only; rank 0 sends the job's events.
 
-    Silence counts once rank 0, which may have to import torch first, has been heard.
+    Silence is measured from the first message of rank 0, which may have to import torch first.
     """
 
     def __init__(self, output: TextIO, silence_seconds: float | None, commands: TextIO):

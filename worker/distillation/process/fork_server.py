@@ -1,14 +1,14 @@
 """Starts engines by forking a process that has imported torch: `python -m worker.distillation.process.fork_server FD [--training]`.
 
-`FD` is a socket to the worker; `--training` readies it for engines that train.
+`FD` is a socket to the worker. With `--training` it also imports modules that only training needs.
 
-It never runs a job itself, reads no stranger's file, and stays at one thread, so that a fork is as good as a fresh
-interpreter. A request is a JSON object with the `module` and `arguments` of a command, its
-`folder` and whole `environment`; with it come four descriptors: the engine's input, output and error, and its *line*. On
-the line the server says `{"pid": …}` with the process's descriptor, the engine waits there for `go`, and at its end the
-server says `{"code": …}`, which comes after everything in the engine's process group has been killed.
+The server never runs a job itself, reads no untrusted file, and has one thread, so that a forked engine behaves as in a
+fresh interpreter. A request is a JSON object with the `module` and `arguments` of a command, its `folder` and its whole
+`environment`. Four file descriptors come with it: the engine's stdin, stdout and stderr, and its *line*, a socket. On the
+line, the server sends `{"pid": …}` with the process's pidfd, the engine waits for `go`, and at the end the server sends
+`{"code": …}` after it has killed everything in the engine's process group.
 
-It ends with the worker, and every engine ends with it.
+The server ends with the worker, and every engine ends with the server.
 """
 
 import ctypes
@@ -35,42 +35,42 @@ from worker.distillation.process.event_pipe import ORPHANED, die_with_parent
 REQUEST_BYTES = 1 << 17
 GO = b"go"
 NOW = ("check", "uploads.inspect_upload", "run")
-"""The engine's modules that every job or inspection needs; what they import comes along."""
+"""Modules of the engine that every job or inspection needs."""
 METHODS = ("objectives", "procedures", "sources", "tasks", "networks")
 TRAINING = ("torch._dynamo",)
-"""What torch imports at the first step of any optimiser."""
+"""Modules that torch imports at the first step of an optimiser."""
 LATER = ("torchvision", "timm")
-"""What some engines need: imported after the first request, while no engine runs."""
+"""Modules that some engines need: imported after the first request, while no engine runs."""
 IDLE_SECONDS = 1.0
 PR_SET_DUMPABLE = 4
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that runs; the server's `line` to whoever asked for it."""
+    """A running engine; `line` is the server's socket to the requester."""
 
     pid: int
     line: socket.socket
 
 
 def main() -> int:
-    """Serve until the worker is gone."""
+    """Serve until the worker closes the socket; returns the exit code."""
     die_with_parent()
-    set_dumpable(False)  # or an engine, which is a process of the same user, might write into this one's memory
+    set_dumpable(False)  # else an engine, a process of the same user, could write into this process's memory
     control = socket.socket(fileno=int(sys.argv[1]))
     for name in (*modules(), *(TRAINING if "--training" in sys.argv else ())):
         importlib.import_module(name)
-    if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - names are all that is wanted
-        print("an import has started threads: engines cannot be forked", file=sys.stderr)
+    if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - only names are needed
+        print("engines cannot be forked: an import has started threads", file=sys.stderr)
         return 1
     gc.collect()
-    gc.freeze()  # what is there stays, so that no collection of an engine's touches (and copies) its memory
+    gc.freeze()  # so that garbage collection in an engine does not touch, and thereby copy, the shared memory
     Server(control).run()
     return 0
 
 
 def modules() -> Iterator[str]:
-    """The names of what is imported before the first fork."""
+    """The names of the modules imported before the first fork."""
     package = "worker.distillation"
     yield from (f"{package}.{name}" for name in NOW)
     for kind in METHODS:
@@ -81,12 +81,12 @@ def modules() -> Iterator[str]:
 
 
 def set_dumpable(allowed: bool) -> None:
-    """Let other processes of this user read and trace this one, or not."""
+    """Allow or forbid other processes of this user to read and trace this one."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, int(allowed), 0, 0, 0)
 
 
 class Server:
-    """Forks on request; reaps, and says how it ended, whatever it has forked."""
+    """Forks engines on request, reaps them, and reports their exit codes."""
 
     def __init__(self, control: socket.socket):
         self._control = control
@@ -96,8 +96,8 @@ class Server:
         self._poll.register(control, select.POLLIN)
 
     def run(self) -> None:
-        """Answer until the worker closes its end."""
-        asked = False
+        """Answer requests until the worker closes its end."""
+        answered = False
         while True:
             idle = bool(self._later) and not self._engines
             ready = self._poll.poll(IDLE_SECONDS * 1000 if idle else None)
@@ -105,22 +105,22 @@ class Server:
                 self._import_one()
             for descriptor, _ in ready:
                 if descriptor != self._control.fileno():
-                    self._bury(descriptor)
+                    self._reap(descriptor)
                 elif not self._answer():
                     return
-                elif not asked:
-                    asked, self._later = True, list(LATER)
+                elif not answered:
+                    answered, self._later = True, list(LATER)
 
     def _import_one(self) -> None:
         name = self._later.pop(0)
         try:
             importlib.import_module(name)
-        except ImportError:  # an engine that needs it will say so
+        except ImportError:  # an engine that needs it reports the error
             traceback.print_exc()
         gc.freeze()
 
     def _answer(self) -> bool:
-        """Start what is asked for; false when nobody asks any more."""
+        """Start the requested engine; false if the worker has closed its end."""
         message, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_BYTES, 4)
         if not message:
             return False
@@ -143,51 +143,51 @@ class Server:
         try:
             descriptor = os.pidfd_open(pid)
         except OSError:
-            os.waitpid(pid, 0)  # nobody tells it to go, so it ends
+            os.waitpid(pid, 0)  # it exits, since it never receives `go`
             raise
         self._engines[descriptor] = Engine(pid, line.dup())
         self._poll.register(descriptor, select.POLLIN)
-        tell(line, {"pid": pid}, descriptor)
+        send(line, {"pid": pid}, descriptor)
 
-    def _bury(self, descriptor: int) -> None:
+    def _reap(self, descriptor: int) -> None:
         engine = self._engines.pop(descriptor)
         self._poll.unregister(descriptor)
         os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOWAIT)
         with suppress(ProcessLookupError):  # it ended before it had a group
-            os.killpg(engine.pid, signal.SIGKILL)  # not reaped yet, so that its number is still its own
+            os.killpg(engine.pid, signal.SIGKILL)  # before waitpid, so that the pid cannot have been reused
         _, status = os.waitpid(engine.pid, 0)
         os.close(descriptor)
         with engine.line as line:
-            tell(line, {"code": os.waitstatus_to_exitcode(status)})
+            send(line, {"code": os.waitstatus_to_exitcode(status)})
 
 
-def tell(line: socket.socket, message: dict[str, int], *descriptors: int) -> None:
-    """Say it to whoever asked, who may be gone."""
+def send(line: socket.socket, message: dict[str, int], *descriptors: int) -> None:
+    """Send a message to the requester, unless it has closed its end."""
     with suppress(BrokenPipeError, ConnectionResetError):
         socket.send_fds(line, [json.dumps(message).encode()], descriptors, socket.MSG_NOSIGNAL)
 
 
 def become(request: dict[str, Any], pipes: list[int], line: socket.socket, server: int) -> NoReturn:
-    """Be the command that is asked for, in a process that has just been forked."""
+    """Run the requested command in a newly forked process."""
     code: Any = 1
     try:
         os.setsid()
         die_with_parent()
         if os.getppid() != server or line.recv(len(GO)) != GO:
             os._exit(ORPHANED)
-        settle(request, pipes)
+        take_over(request, pipes)
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - as an interpreter ends
+    except BaseException:  # noqa: BLE001 - as the interpreter does at its top level
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
-def settle(request: dict[str, Any], pipes: list[int]) -> None:
-    """Take on the request's pipes, folder and environment, and keep nothing else of the server's."""
+def take_over(request: dict[str, Any], pipes: list[int]) -> None:
+    """Set the request's pipes, folder and environment, and close all other descriptors of the server."""
     for place, descriptor in enumerate(pipes):
         os.dup2(descriptor, place)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))

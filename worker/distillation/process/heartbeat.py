@@ -1,7 +1,7 @@
-"""A sign of life from within long work that is no training step.
+"""Heartbeats from long work other than training steps.
 
-Whoever loops over batches calls `pulse()`. The run that listens says that it is alive, so that nobody takes it for a
-hung one, and may end the work by raising.
+Loops over batches call `pulse()`. A listening run then reports that it is alive, so that the worker does not consider it
+stalled, and may raise to end the work.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ _listener: ContextVar[Callable[[], None] | None] = ContextVar("listener", defaul
 
 
 def pulse() -> None:
-    """Say that the work goes on; does nothing where nobody listens."""
+    """Send a heartbeat to the listener, if there is one."""
     listener = _listener.get()
     if listener is not None:
         listener()
@@ -20,7 +20,7 @@ def pulse() -> None:
 
 @contextmanager
 def heard_by(listener: Callable[[], None]) -> Iterator[None]:
-    """Have every pulse of this block call `listener`."""
+    """A context in which every `pulse` calls `listener`."""
     token = _listener.set(listener)
     try:
         yield

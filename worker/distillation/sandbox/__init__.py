@@ -1,13 +1,13 @@
-"""The engine's sandbox: it locks itself in before it reads anything that came from outside.
+"""The engine's sandbox: the engine confines itself before it reads any input from outside.
 
-What is withheld, by which means of Linux:
+What is restricted, and the Linux feature that does it:
 
-    files      Landlock: its own folder to write, Python and the system's libraries to read, nothing else
-    network    a filter of system calls: no sockets; a job of several ranks gets a network with only itself in it
-    memory     others cannot read its memory, nor it theirs; signals reach nobody outside
+    files      Landlock: write access to its own folder, read access to Python and system libraries, nothing else
+    network    seccomp: no sockets; a job of several ranks gets a network namespace of its own
+    memory     no access to the memory of other processes, nor of others to its own; no signals to processes outside
 
-No step needs rights, and none can be undone. The process must have one thread. It may have imported torch already, and
-may import anything later: what confines holds for threads and processes that it starts afterwards.
+No step needs privileges, and none can be undone. The process must have a single thread. It may have imported torch before,
+and may import anything later: the sandbox also applies to threads and processes that it starts afterwards.
 
 Belongs here: system calls by which a process confines itself. Does not: deciding whether a sandbox is required
 (`worker/engine/sandbox_probe.py`). May import `process/`.
@@ -26,25 +26,25 @@ from worker.distillation.sandbox.report import Report
 
 
 def enter(job_file: Path, channel: Channel) -> bool:
-    """Confine this process as its job file asks, and say so; false if it asks for more than can be had.
+    """Confine this process as its job file requests, and send the event `sandbox`; false if a required sandbox is unavailable.
 
-    The key `sandbox` is `required`, `preferred` or absent. `ranks` above 1 leaves the ranks a network among themselves.
+    The key `sandbox` is `required`, `preferred` or absent. If `ranks` is above 1, the ranks can communicate with each other.
     """
-    asked = _read(job_file)
-    if asked.get("sandbox") not in ("required", "preferred"):
+    job = _read(job_file)
+    if job.get("sandbox") not in ("required", "preferred"):
         return True
-    report = confine(job_file.absolute().parent, asked.get("ranks") or 1, asked.get("device") != "cpu")
+    report = confine(job_file.absolute().parent, job.get("ranks") or 1, job.get("device") != "cpu")
     channel.say("sandbox", **asdict(report))
-    if report.holds or asked["sandbox"] == "preferred":
+    if report.holds or job["sandbox"] == "preferred":
         return True
-    message = f"the engine must be confined and cannot be: {'; '.join(report.why)}"
-    hint = "Allow what is missing, or set DISTILL_SANDBOX=preferred (docs/operations.md)."
+    message = f"the required sandbox is not available: {'; '.join(report.why)}"
+    hint = "Enable what is missing, or set DISTILL_SANDBOX=preferred (docs/operations.md)."
     channel.say("error", fault="service", code="no_sandbox", message=message, hint=hint, errors=[])
     return False
 
 
 def stay_hidden(job_file: Path) -> None:
-    """For a rank that a confined engine has started: it is confined as well, but for its memory, which others could read."""
+    """Hide the memory of a rank started by a confined engine; the rank inherits all other restrictions."""
     if sys.platform == "linux" and _read(job_file).get("sandbox") in ("required", "preferred"):
         from worker.distillation.sandbox.kernel import hide_memory
 
@@ -55,20 +55,20 @@ def _read(job_file: Path) -> Mapping[str, Any]:
     try:
         values = json.loads(job_file.read_text())
     except (OSError, ValueError):
-        return {}  # nothing is done with such a file but to refuse it
+        return {}  # the run refuses such a file later
     return values if isinstance(values, dict) else {}
 
 
 def confine(folder: Path, ranks: int = 1, gpu: bool = True) -> Report:
-    """Lock this process into a folder, as far as this machine can; says how far that is.
+    """Confine this process to a folder, as far as this machine can; returns what is in force.
 
     Args:
-        folder: its own; all that it may write.
-        ranks: above 1, loopback works: in a network of its own, or, where none can be made, in everybody's.
-        gpu: whether it may use graphics cards.
+        folder: the only folder that it may write to.
+        ranks: if above 1, loopback works: in a network namespace of its own, or, if none can be created, in the machine's.
+        gpu: whether it may use GPUs.
     """
     if sys.platform != "linux":
-        return Report(why=("only Linux can confine the engine",))
+        return Report(why=("the sandbox requires Linux",))
     from worker.distillation.sandbox.linux import confine as confine_on_linux
 
     return confine_on_linux(folder.resolve(), ranks, gpu, os.getpid())

@@ -1,7 +1,7 @@
-"""Landlock: what of the file system a process, and all that it starts, may reach from now on.
+"""Landlock: restricts the files that a process, and all processes that it starts, can access.
 
-Rights are given on folders, with everything below them, and on single files. A kernel knows more of them the newer it
-is; a right that it does not know cannot be withheld, so the version in force is part of the sandbox's report.
+Rights are granted on single files, and on folders with everything below them. Newer kernels know more rights. A right that
+the kernel does not know cannot be denied, so the sandbox's report contains the version in force.
 """
 
 import ctypes
@@ -12,10 +12,10 @@ from pathlib import Path
 from worker.distillation.sandbox.kernel import syscall
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-"""Numbers of the system calls, the same on every machine."""
+"""System call numbers, the same on every architecture."""
 CREATE_RULESET_VERSION, RULE_PATH_BENEATH = 1, 1
 NEWEST = 7
-"""The newest version that this module knows."""
+"""The newest Landlock version that this module supports."""
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = (1 << bit for bit in range(6))
 MAKE_CHAR, MAKE_DIR, MAKE_REG, MAKE_SOCK, MAKE_FIFO, MAKE_BLOCK, MAKE_SYM = (1 << bit for bit in range(6, 13))
@@ -24,12 +24,12 @@ BIND_TCP, CONNECT_TCP = 1, 2
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 
 READ = EXECUTE | READ_FILE | READ_DIR
-# no links, pipes, sockets or devices: the worker opens what an engine names, and must not be led elsewhere or held up
+# no links, pipes, sockets or devices: the worker opens files that an engine names, and must not be redirected or blocked
 OWN = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REFER | TRUNCATE
 DEVICE = READ_FILE | WRITE_FILE | IOCTL_DEV
 SHARED_MEMORY = READ_FILE | READ_DIR | WRITE_FILE | REMOVE_FILE | MAKE_REG | TRUNCATE
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
-"""Rights that a single file can have."""
+"""Rights that apply to single files."""
 
 Rule = tuple[Path, int]
 
@@ -48,7 +48,7 @@ class PathBeneath(ctypes.Structure):
 
 
 def version() -> int:
-    """The version that this kernel has, up to the newest known here; 0 for none."""
+    """The kernel's Landlock version, at most `NEWEST`; 0 if it has none."""
     try:
         return min(NEWEST, syscall(CREATE_RULESET, None, 0, CREATE_RULESET_VERSION))
     except OSError:
@@ -56,18 +56,18 @@ def version() -> int:
 
 
 def known_rights(version: int) -> int:
-    """Rights on files that a version knows."""
+    """The file rights that a version knows."""
     last = 15 if version >= 5 else 14 if version >= 3 else 13 if version >= 2 else 12
     return (1 << last + 1) - 1
 
 
 def restrict(rules: Iterable[Rule], tcp: bool, version: int) -> None:
-    """Confine this thread and all that it starts; it must be the only one of its process.
+    """Restrict this thread, which must be the only one of its process, and all that it starts.
 
     Args:
-        rules: a path and the rights on it and below; one that does not exist is left out.
+        rules: paths with the rights on them and below; paths that do not exist are skipped.
         tcp: whether TCP stays allowed.
-        version: of Landlock, at most the kernel's.
+        version: Landlock version, at most the kernel's.
 
     Raises:
         OSError: the kernel refuses.
@@ -92,7 +92,7 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # it is not there, or is out of reach already
+        return  # it does not exist, or is already inaccessible
     try:
         rights = rights if path.is_dir() else rights & OF_FILES
         beneath = PathBeneath(rights, descriptor)

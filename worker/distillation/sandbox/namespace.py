@@ -1,4 +1,4 @@
-"""A network of one's own, with nobody in it but oneself: for a job whose ranks talk to each other."""
+"""A network namespace with loopback only, for jobs whose ranks communicate with each other."""
 
 import fcntl
 import os
@@ -6,23 +6,23 @@ import socket
 import struct
 from pathlib import Path
 
-from worker.distillation.sandbox.kernel import LIBC, demand
+from worker.distillation.sandbox.kernel import LIBC, check
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 
 def leave_network() -> None:
-    """Move this process, which must have one thread, into a network that has only the loopback interface.
+    """Move this process, which must have a single thread, into a network namespace with only the loopback interface.
 
     Raises:
-        OSError: the kernel, or the container, allows nobody without rights to make one.
+        OSError: the kernel or the container does not let unprivileged processes create one.
     """
     user, group = os.geteuid(), os.getegid()
     try:
-        demand(LIBC.unshare(CLONE_NEWNET), "unshare")  # root, with all of its powers
+        check(LIBC.unshare(CLONE_NEWNET), "unshare")  # succeeds for root with all capabilities
     except OSError:
-        demand(LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNET), "unshare")
+        check(LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNET), "unshare")
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")

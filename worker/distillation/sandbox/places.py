@@ -1,4 +1,4 @@
-"""Which files the engine needs: of Python, of this checkout, of the system, and of the devices that it computes on."""
+"""The files that the engine needs: of Python, of this checkout, of the system, and of its GPUs."""
 
 import os
 import sys
@@ -12,22 +12,22 @@ ENGINE = Path(__file__).resolve().parent.parent
 PARTS_OF_A_PREFIX = (
     "bin", "sbin", "lib", "lib32", "lib64", "libexec", "include", "share", "ssl", "nvvm", "targets", "pyvenv.cfg",
 )  # fmt: skip
-"""Never a prefix as a whole: a checkout and its data may lie in `/usr/src/app`, say."""
+"""Subfolders of a prefix. A whole prefix is never readable, since data could be below it, for example in `/usr/src/app`."""
 SYSTEM = (
     "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/gnu/store", "/opt/nvidia",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/localtime",
     "/etc/timezone", "/etc/nsswitch.conf", "/etc/hosts", "/etc/passwd", "/etc/group", "/etc/mime.types",
     "/etc/os-release", "/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf",
 )  # fmt: skip
-# of /proc/self no whole folder: its `net`, and that of each of its tasks, names the database's address
+# single files of /proc/self: `net`, also that of each task, contains the database's address
 PROCESS = ("cgroup", "cmdline", "limits", "maps", "mountinfo", "smaps", "stat", "statm", "status")
 MACHINE = (
     "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/loadavg", "/proc/filesystems",
     "/proc/sys/kernel/random", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/cap_last_cap", "/proc/sys/vm",
     "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage", "/sys/kernel/mm/hugepages",
 )  # fmt: skip
-SOURCES_OF_CHANCE = ("/dev/zero", "/dev/random", "/dev/urandom")
-# what CUDA's driver opens, by its documentation; on a machine without a GPU none of it is there to be tried
+RANDOM_DEVICES = ("/dev/zero", "/dev/random", "/dev/urandom")
+# files that CUDA's driver opens according to its documentation; not tested on machines without a GPU
 GPU_FACTS = (
     "/proc/devices", "/proc/modules", "/proc/driver/nvidia", "/proc/driver/nvidia-caps", "/sys/bus/pci",
     "/sys/devices", "/sys/module/nvidia", "/sys/module/nvidia_uvm", "/sys/class/net", "/etc/nvidia",
@@ -36,7 +36,7 @@ GPU_DEVICES = ("nvidia*", "nvidia-caps/*", "kfd", "dri/render*")
 
 
 def rules(folder: Path, gpu: bool, ranks: int) -> Iterator[Rule]:
-    """What an engine in `folder` may reach, and how."""
+    """The Landlock rules of an engine in `folder`."""
     yield folder, landlock.OWN
     yield Path("/dev/null"), landlock.DEVICE
     for path in readable():
@@ -54,23 +54,23 @@ def rules(folder: Path, gpu: bool, ranks: int) -> Iterator[Rule]:
 
 
 def _among_ranks(gpu: bool) -> Iterator[Rule]:
-    """What several ranks need besides: each is an interpreter that rank 0 starts when it is confined already."""
-    yield Path("/dev/shm"), landlock.SHARED_MEMORY  # they exchange tensors through it; others' segments lie there too
-    yield ENGINE.parent.parent, landlock.READ_DIR  # to find this package; of other files there, names alone
-    for path in ("/sys/bus/pci", "/sys/devices", "/sys/class/net"):  # gloo asks which devices there are
+    """Additional rules for several ranks: each is an interpreter that the confined rank 0 starts."""
+    yield Path("/dev/shm"), landlock.SHARED_MEMORY  # to exchange tensors; other processes' segments are there too
+    yield ENGINE.parent.parent, landlock.READ_DIR  # to find this package; only the names of other files are readable
+    for path in ("/sys/bus/pci", "/sys/devices", "/sys/class/net"):  # gloo lists devices
         yield Path(path), landlock.READ
-    if gpu:  # CUDA's driver reads facts of its own process; memory and environment of others stay out of reach
+    if gpu:  # CUDA's driver reads files of its own process; memory and environment of other processes stay unreadable
         yield Path("/proc"), landlock.READ
 
 
 def readable() -> list[Path]:
-    """Files, and folders with all that is below them, that every engine may read and run."""
+    """Files, and folders with everything below them, that every engine may read and execute."""
     prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, "/usr", "/usr/local"}
     prefixes |= {str(path) for path in Path("/usr/local").glob("cuda*")}
     paths = {Path(prefix, part) for prefix in prefixes for part in PARTS_OF_A_PREFIX}
     paths |= {Path(path) for path in sys.path if _is_packages(path)}
     paths |= {Path(path) for name in ("LD_LIBRARY_PATH", "CUDA_HOME") for path in _named(name)}
-    paths |= {Path(path) for path in (*SYSTEM, *MACHINE, *SOURCES_OF_CHANCE)}
+    paths |= {Path(path) for path in (*SYSTEM, *MACHINE, *RANDOM_DEVICES)}
     paths |= {Path("/proc/self", name) for name in PROCESS}
     return sorted(paths | {ENGINE, ENGINE.parent / "__init__.py"})
 

@@ -1,7 +1,7 @@
-"""Tries the sandbox out: `python -P -m worker.distillation.sandbox.probe` locks itself in, and tries to get out.
+"""Tests the sandbox: `python -P -m worker.distillation.sandbox.probe` confines itself, then tries to escape.
 
-Its input is a JSON object: `files` to read, a folder `outside` to write to, a `port` and a Unix `socket` on which somebody
-listens, and a `process`. It says what is in force, and an attempt that succeeds shows that something is not.
+Its input is a JSON object: `files` to read, a folder `outside` to write to, a `port` and a Unix `socket` with listeners,
+and a `process`. It prints the report of what is in force, without the parts that an attempt has escaped.
 """
 
 import ctypes
@@ -23,18 +23,18 @@ SECONDS = 2.0
 
 def main() -> None:
     """Confine this process to its working folder, try everything, and print the report."""
-    asked = json.loads(sys.stdin.readline())
-    report = confine(Path.cwd(), gpu=asked["gpu"])
-    for part, what, attempt in attempts(asked):
+    targets = json.loads(sys.stdin.readline())
+    report = confine(Path.cwd(), gpu=targets["gpu"])
+    for part, what, attempt in attempts(targets):
         if getattr(report, part) != OPEN[part] and _succeeds(attempt):
             report = replace(report, **{part: OPEN[part]}, why=(*report.why, f"the engine {what}"))
-    if asked["gpu"] and (error := driver_error()):
-        report = replace(report, why=(*report.why, f"CUDA's driver does not start in it: error {error}"))
+    if targets["gpu"] and (error := driver_error()):
+        report = replace(report, why=(*report.why, f"CUDA's driver does not start in the sandbox: error {error}"))
     print(json.dumps(asdict(report)))
 
 
 def driver_error() -> int:
-    """What CUDA's driver answers to its first call where there is a GPU of Nvidia's; 0 if all is well, or nothing is there."""
+    """The error code of CUDA's driver at initialisation; 0 if it succeeds, or if there is no Nvidia GPU or driver."""
     if not Path("/dev/nvidiactl").exists() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return 0
     try:
@@ -43,16 +43,16 @@ def driver_error() -> int:
         return 0
 
 
-def attempts(asked: Mapping[str, Any]) -> list[tuple[str, str, Callable[[], object]]]:
-    """What to try: the part of the report that it shows false, what it would mean, and how."""
+def attempts(targets: Mapping[str, Any]) -> list[tuple[str, str, Callable[[], object]]]:
+    """Attempts to escape: the part of the report that a success disproves, a description, and a function."""
     return [
-        *[("filesystem", f"can read {file}", lambda file=file: _read(file)) for file in asked["files"]],
-        ("filesystem", f"can write to {asked['outside']}", lambda: _write(Path(asked["outside"]))),
-        ("network", "can connect to a port", lambda: _connect(socket.AF_INET, ("127.0.0.1", asked["port"]))),
-        ("network", "can send a datagram", lambda: _send(("127.0.0.1", asked["port"]))),
-        ("network", "can connect to a Unix socket", lambda: _connect(socket.AF_UNIX, asked["socket"])),
-        ("memory", "can read the worker's environment", lambda: _read(f"/proc/{asked['process']}/environ")),
-        ("signals", "can signal the worker", lambda: os.kill(asked["process"], 0)),
+        *[("filesystem", f"can read {file}", lambda file=file: _read(file)) for file in targets["files"]],
+        ("filesystem", f"can write to {targets['outside']}", lambda: _write(Path(targets["outside"]))),
+        ("network", "can connect to a port", lambda: _connect(socket.AF_INET, ("127.0.0.1", targets["port"]))),
+        ("network", "can send a datagram", lambda: _send(("127.0.0.1", targets["port"]))),
+        ("network", "can connect to a Unix socket", lambda: _connect(socket.AF_UNIX, targets["socket"])),
+        ("memory", "can read the worker's environment", lambda: _read(f"/proc/{targets['process']}/environ")),
+        ("signals", "can signal the worker", lambda: os.kill(targets["process"], 0)),
     ]
 
 

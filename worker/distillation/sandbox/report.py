@@ -1,11 +1,11 @@
-"""What confines an engine, said to whoever started it."""
+"""The report of the sandbox in force, which the engine sends to the worker."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is in force, and for what is not, why."""
+    """The restrictions in force, and the reasons for those that are not."""
 
     filesystem: str = "open"
     network: str = "shared"
@@ -15,5 +15,5 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Whether neither the files of others nor any network can be reached."""
+        """Whether both files and network are restricted."""
         return self.filesystem != "open" and self.network != "shared"

@@ -1,7 +1,7 @@
-"""A filter of system calls: no network, no look into other processes, nothing that only an administrator needs.
+"""A seccomp filter of system calls: no network, no access to other processes, no administrative calls.
 
-It holds wherever a process may give up rights, also in a container without any, and what it forbids is what Landlock
-does not cover: every kind of socket, changed permissions of files, limits of other processes, the kernel's newer doors.
+It also works in containers without privileges. It forbids what Landlock does not cover: every kind of socket, changing the
+permissions of files, limits of other processes, and the kernel's newer interfaces.
 """
 
 import ctypes
@@ -42,9 +42,8 @@ class Program(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Allowed:
-    """What the filter leaves: `sockets` of the internet (in a network of one's own), signals to others, cutting files.
-
-    With `gpu`, what CUDA's driver needs to find out that no server of its own (MPS) is there.
+    """What the filter allows: internet `sockets` (in a network namespace of its own), `signals` to other processes,
+    `truncation` of files, and with `gpu` the calls by which CUDA's driver finds out that no MPS server is running.
     """
 
     sockets: bool = False
@@ -54,13 +53,13 @@ class Allowed:
 
 
 def install(allowed: Allowed, process: int) -> None:
-    """Filter this thread's system calls and those of all that it starts; needs `no_new_privs`.
+    """Filter the system calls of this thread and of all that it starts; requires `no_new_privs`.
 
     Args:
-        process: this process's number; to none other are signals sent if they are not allowed.
+        process: this process's pid, the only one that it may signal if signals are not allowed.
 
     Raises:
-        OSError: the kernel refuses, or this machine's system calls are not known here.
+        OSError: the kernel refuses, or this architecture is not supported.
     """
     program = write(allowed, process, platform.machine())
     lines = (Line * len(program))(*(Line(*instruction) for instruction in program))
@@ -69,13 +68,13 @@ def install(allowed: Allowed, process: int) -> None:
 
 
 def write(allowed: Allowed, process: int, machine: str) -> list[Instruction]:
-    """The filter's program for a machine.
+    """The BPF program of the filter for an architecture.
 
     Raises:
-        OSError: its system calls are not known here.
+        OSError: the architecture is not supported.
     """
     if machine not in ARCHITECTURES:
-        raise OSError(errno.ENOSYS, f"the system calls of {machine} are not known")
+        raise OSError(errno.ENOSYS, f"the architecture {machine} is not supported")
     column = list(ARCHITECTURES).index(machine)
     lines: list[Instruction] = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -93,10 +92,10 @@ def write(allowed: Allowed, process: int, machine: str) -> list[Instruction]:
 
 
 def _rules(allowed: Allowed, process: int) -> Iterable[tuple[str, Sequence[Instruction]]]:
-    """A system call and the lines that answer it; each answer ends in a return."""
+    """System calls and the instructions that handle them; each handler ends in a return."""
     for name in FORBIDDEN:
         yield name, [_refuse(errno.EPERM)]
-    # its flags lie in memory, which a filter cannot read: the C library then falls back to clone
+    # its flags are in memory, which a filter cannot read; the C library falls back to clone
     yield "clone3", [_refuse(errno.ENOSYS)]
     yield "clone", _refuse_if(0, NEW_NAMESPACES, unless=(0,))
     yield "prlimit64", _refuse_if(0, 0xFFFFFFFF, unless=(0,))
@@ -109,7 +108,7 @@ def _rules(allowed: Allowed, process: int) -> Iterable[tuple[str, Sequence[Instr
         yield "truncate", [_refuse(errno.EPERM)]
         yield "openat2", [_refuse(errno.ENOSYS)]
         for name, argument in (("open", 1), ("openat", 2)):
-            # who may only read a file could still cut it; where writing is asked for, Landlock looks
+            # read access would still allow truncation; Landlock checks opens for writing
             yield name, _refuse_where(argument, ACCESS_AND_TRUNCATE, (0o1000,), errno.EPERM)
 
 
@@ -117,15 +116,15 @@ def _about_sockets(internet: bool, gpu: bool) -> Iterable[tuple[str, Sequence[In
     family = LOAD, 0, 0, ARGUMENTS
     datagrams = _refuse_where(1, SOCKET_KIND, (DATAGRAM,), errno.EACCES)
     if internet:
-        # not those of Unix: whoever may connect at all could connect to those that lie in the file system
+        # no Unix sockets: a process that may connect could connect to any in the file system
         others = _refuse_if(0, 0xFFFFFFFF, unless=(INET, INET6, NETLINK), with_error=errno.EACCES)
-        # but of the kind by which CUDA's driver looks for its server; hardly anything else listens on such
+        # except the kind by which CUDA's driver looks for an MPS server, which hardly anything else uses
         packets = _refuse_if(1, SOCKET_KIND, unless=(SEQUENCED_PACKETS,), with_error=errno.EACCES)
         yield "socket", [family, (JUMP_EQUAL, 0, len(packets), UNIX), *packets, *others] if gpu else others
     else:
         yield "socket", [family, (JUMP_EQUAL, 1, 0, UNIX), _refuse(errno.EACCES), *datagrams]
         yield "bind", [_refuse(errno.EACCES)]
-        yield "connect", [_refuse(errno.ENOENT)]  # as if nobody listened, which libraries that look for a server expect
+        yield "connect", [_refuse(errno.ENOENT)]  # as if there were no server, an error that libraries handle
     yield "socketpair", datagrams
 
 
@@ -134,19 +133,19 @@ def _refuse(number: int) -> Instruction:
 
 
 def _refuse_if(argument: int, mask: int, unless: Sequence[int], with_error: int = errno.EPERM) -> list[Instruction]:
-    """Refuse, unless an argument's masked bits are one of some values."""
+    """Refuse unless an argument's masked bits equal one of the values."""
     return _compare(argument, mask, unless, ((RETURN, 0, 0, ALLOW), _refuse(with_error)))
 
 
 def _refuse_where(argument: int, mask: int, values: Sequence[int], with_error: int) -> list[Instruction]:
-    """Refuse where an argument's masked bits are one of some values."""
+    """Refuse if an argument's masked bits equal one of the values."""
     return _compare(argument, mask, values, (_refuse(with_error), (RETURN, 0, 0, ALLOW)))
 
 
 def _compare(
     argument: int, mask: int, values: Sequence[int], answers: tuple[Instruction, Instruction]
 ) -> list[Instruction]:
-    """The first answer if an argument's masked bits are one of the values, else the second."""
+    """The first answer if an argument's masked bits equal one of the values, else the second."""
     jumps = [(JUMP_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
-    # 32 bits hold every argument that is looked at; a machine with its high half first is none of those known
+    # all checked arguments fit into 32 bits; the supported architectures are little-endian
     return [(LOAD, 0, 0, ARGUMENTS + 8 * argument), (AND, 0, 0, mask), *jumps, answers[1], answers[0]]

@@ -1,4 +1,4 @@
-"""Augmentation and samplers, compared with the slow way."""
+"""Augmentation and samplers, compared with loops."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from worker.distillation.data.augmentation import Views, crop_and_flip
 CPU = torch.device("cpu")
 
 
-def test_crop_and_flip_is_the_slow_way():
+def test_crop_and_flip_equals_a_loop():
     image = torch.randint(256, (16, 3, 8, 10), dtype=torch.uint8)
     shift, flip = torch.randint(9, (16, 2)), torch.rand(16) < 0.5
     moved = crop_and_flip(image, shift, flip, 4)

@@ -1,4 +1,4 @@
-"""Datasets as a zip of class folders, honest and hostile."""
+"""Datasets as a zip of class folders, valid and malicious."""
 
 import io
 import stat
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "upload.zip"
 
 
-def picture(height: int = 8, width: int = 8, mode: str = "RGB", kind: str = "PNG", **saving: Any) -> bytes:
+def image(height: int = 8, width: int = 8, mode: str = "RGB", kind: str = "PNG", **saving: Any) -> bytes:
     shape = (height, width) if mode == "L" else (height, width, len(mode))
     return encode(RNG.integers(0, 256, shape, dtype=np.uint8), kind, **saving)
 
@@ -69,34 +69,34 @@ def test_classes_pixels_and_order(path: Path):
 @pytest.mark.parametrize("top", ["", "my data/"])
 @pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "val"), ("train", "validation")])
 def test_two_splits_within_a_folder_or_not(path: Path, top: str, train: str, test: str):
-    write(path, {f"{top}{split}/{name}/{split}.png": picture() for split in (train, test) for name in "ab"})
+    write(path, {f"{top}{split}/{name}/{split}.png": image() for split in (train, test) for name in "ab"})
     packed = read(path)
     assert {split: label.tolist() for split, (_, label) in packed.splits.items()} == {"train": [0, 1], "test": [0, 1]}
 
 
-def test_validation_beside_a_test_folder_is_left_out_and_said(path: Path):
-    write(path, {f"{split}/{name}/1.png": picture() for split in ("train", "val", "test") for name in "ab"})
+def test_validation_folder_is_ignored_with_a_warning_if_there_is_a_test_folder(path: Path):
+    write(path, {f"{split}/{name}/1.png": image() for split in ("train", "val", "test") for name in "ab"})
     packed = read(path)
-    assert set(packed.splits) == {"train", "test"} and "validation folder were left out" in packed.warnings[0]
+    assert set(packed.splits) == {"train", "test"} and "validation folder were ignored" in packed.warnings[0]
 
 
 def test_classes_called_train_and_test_are_classes(path: Path):
-    write(path, {"train/1.png": picture(), "bus/1.png": picture()})
+    write(path, {"train/1.png": image(), "bus/1.png": image()})
     assert read(path).class_names == ("bus", "train")
 
 
-def test_litter_is_skipped_and_other_files_are_said(path: Path):
-    litter = {
+def test_system_files_are_skipped_and_other_files_give_a_warning(path: Path):
+    system_files = {
         "__MACOSX/a/._1.png": b"x",
         "a/.DS_Store": b"x",
         "Thumbs.db": b"x",
         ".git/a/1.png": b"x",
         "readme.txt": b"x",
     }
-    write(path, {"a/1.png": picture(), "b/1.png": picture(), **litter})
+    write(path, {"a/1.png": image(), "b/1.png": image(), **system_files})
     packed = read(path)
     assert len(packed.splits["train"][0]) == 2 and packed.warnings == [
-        "1 files are no pictures and were left out (readme.txt)"
+        "1 files are not images and were ignored (readme.txt)"
     ]
 
 
@@ -107,41 +107,41 @@ def test_litter_is_skipped_and_other_files_are_said(path: Path):
 def test_formats(path: Path, kind: str, suffix: str, saving: dict[str, Any]):
     flat = np.full((8, 8, 3), (10, 100, 200), np.uint8)
     write(path, {f"{name}/1.{suffix}": encode(flat, kind, **saving) for name in "ab"})
-    image = read(path).splits["train"][0]
-    assert np.abs(image[0].permute(1, 2, 0).numpy().astype(int) - flat).max() <= 3
+    pixels = read(path).splits["train"][0]
+    assert np.abs(pixels[0].permute(1, 2, 0).numpy().astype(int) - flat).max() <= 3
 
 
-def test_grey_stays_grey_unless_some_are_coloured_or_asked_otherwise(path: Path):
-    write(path, {f"{name}/1.png": picture(mode="L") for name in "ab"})
+def test_greyscale_is_kept_unless_an_image_is_in_colour_or_the_option_is_set(path: Path):
+    write(path, {f"{name}/1.png": image(mode="L") for name in "ab"})
     assert read(path).splits["train"][0].shape[1] == 1
     assert read(path, channels=3).splits["train"][0].shape[1] == 3
-    write(path, {"a/1.png": picture(mode="L"), "b/1.png": picture(mode="RGBA")})
+    write(path, {"a/1.png": image(mode="L"), "b/1.png": image(mode="RGBA")})
     packed = read(path)
-    assert packed.splits["train"][0].shape[1] == 3 and packed.warnings == ["1 of 2 pictures were turned into RGB"]
+    assert packed.splits["train"][0].shape[1] == 3 and packed.warnings == ["1 of 2 images were converted to RGB"]
 
 
-def test_sizes_are_brought_to_the_commonest_or_to_the_one_asked_for(path: Path):
+def test_images_are_resized_to_the_most_common_size_or_to_the_option(path: Path):
     wide = np.zeros((16, 32), np.uint8)
     wide[:, 8:24] = 200
-    write(path, {"a/1.png": picture(8, 8, "L"), "a/2.png": picture(8, 8, "L"), "b/1.png": encode(wide)})
+    write(path, {"a/1.png": image(8, 8, "L"), "a/2.png": image(8, 8, "L"), "b/1.png": encode(wide)})
     packed = read(path)
     assert packed.splits["train"][0].shape[2:] == (8, 8) and packed.splits["train"][0][
         2, :, :, 1:-1
     ].unique().tolist() == [200]
-    assert "1 of 3 pictures were brought to 8x8" in packed.warnings[0]
+    assert "1 of 3 images were resized to 8x8" in packed.warnings[0]
     assert read(path, height=4, width=6).splits["train"][0].shape == (3, 1, 4, 6)
 
 
-def test_numbers_as_names_are_in_the_order_of_text_and_that_is_said(path: Path):
-    write(path, {f"{number}/1.png": picture() for number in range(12)})
+def test_numeric_folder_names_are_sorted_as_text_with_a_warning(path: Path):
+    write(path, {f"{number}/1.png": image() for number in range(12)})
     packed = read(path)
-    assert packed.class_names[:3] == ("0", "1", "10") and "order of text" in packed.warnings[0]
+    assert packed.class_names[:3] == ("0", "1", "10") and "sorted as text" in packed.warnings[0]
 
 
 @pytest.mark.parametrize("name", ["../a/1.png", "/a/1.png", "a\\1.png", "C:/a/1.png", "a/../../1.png", "a//1.png"])
-def test_names_that_leave_the_archive_are_refused(path: Path, name: str):
-    write(path, {"a/1.png": picture(), name: picture()})
-    refused(path, "outside of the archive")
+def test_paths_outside_the_archive_are_refused(path: Path, name: str):
+    write(path, {"a/1.png": image(), name: image()})
+    refused(path, "not relative to the archive")
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
@@ -156,17 +156,17 @@ def test_links_and_devices_are_refused(path: Path, kind: int):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"1.png": b""}, "in no class folder"),
-        ({"a/readme.txt": b""}, "holds no pictures"),
-        ({"a/1.png": picture(), "a/2.png": picture()}, "one class"),
-        ({"test/a/1.png": picture(), "test/b/1.png": picture()}, "no training pictures"),
-        ({"a/1.png": b"hello", "b/1.png": picture()}, "is not a PNG"),
-        ({"a/1.png": picture()[:-40], "b/1.png": picture()}, "is damaged"),
-        ({"a/1.png": encode(np.zeros((8, 8), np.uint16)), "b/1.png": picture()}, "of the kind I;16"),
-        ({"a/1.png": picture(kind="GIF"), "b/1.png": picture()}, "is not a PNG"),
+        ({"1.png": b""}, "not in a class folder"),
+        ({"a/readme.txt": b""}, "contains no images"),
+        ({"a/1.png": image(), "a/2.png": image()}, "the same class"),
+        ({"test/a/1.png": image(), "test/b/1.png": image()}, "no training images"),
+        ({"a/1.png": b"hello", "b/1.png": image()}, "is not a PNG"),
+        ({"a/1.png": image()[:-40], "b/1.png": image()}, "is damaged"),
+        ({"a/1.png": encode(np.zeros((8, 8), np.uint16)), "b/1.png": image()}, "pixel mode I;16"),
+        ({"a/1.png": image(kind="GIF"), "b/1.png": image()}, "is not a PNG"),
     ],
 )
-def test_what_is_no_dataset_is_refused(path: Path, files: dict[str, bytes], words: str):
+def test_invalid_datasets_are_refused(path: Path, files: dict[str, bytes], words: str):
     write(path, files)
     refused(path, words)
 
@@ -175,7 +175,7 @@ def test_animations_are_refused(path: Path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     stream = io.BytesIO()
     frames[0].save(stream, "WEBP", save_all=True, append_images=frames[1:])
-    write(path, {"a/1.webp": stream.getvalue(), "b/1.png": picture()})
+    write(path, {"a/1.webp": stream.getvalue(), "b/1.png": image()})
     refused(path, "an animation")
 
 
@@ -184,25 +184,25 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("side", [8_000, 11_000, 40_000])
-def test_pictures_of_too_many_pixels_are_refused_by_their_header(path: Path, side: int):
+def test_images_with_too_many_pixels_are_refused_by_their_header(path: Path, side: int):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    write(path, {"a/1.png": bomb, "b/1.png": picture()})
+    write(path, {"a/1.png": bomb, "b/1.png": image()})
     refused(path, "pixels")
 
 
-def test_entry_that_inflates_to_more_than_it_says_is_refused(path: Path):
-    write(path, {"a/1.png": picture(32, 32), "b/1.png": picture()})
+def test_entry_larger_than_its_header_states_is_refused(path: Path):
+    write(path, {"a/1.png": image(32, 32), "b/1.png": image()})
     data = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         size = struct.pack("<I", archive.getinfo("a/1.png").file_size)
     assert data.count(size) == 2
     path.write_bytes(data.replace(size, struct.pack("<I", 100)))
-    refused(path, "cannot be read from the archive|cut short|damaged")
+    refused(path, "cannot be read from the archive|truncated|damaged")
 
 
 def test_limits(path: Path):
-    write(path, {f"{name}/1.png": picture() for name in "ab"})
-    refused(path, "64 pixels; at most 63", UploadLimits(pixels=63))
-    refused(path, "bytes; at most 20 are read", UploadLimits(entry_bytes=20))
-    refused(path, "384 bytes when packed", UploadLimits(dataset_bytes=383))
+    write(path, {f"{name}/1.png": image() for name in "ab"})
+    refused(path, "64 pixels; the maximum is 63", UploadLimits(pixels=63))
+    refused(path, "bytes; the maximum is 20", UploadLimits(entry_bytes=20))
+    refused(path, "384 bytes uncompressed", UploadLimits(dataset_bytes=383))

@@ -20,7 +20,7 @@ def write(path: Path, image: torch.Tensor, label: torch.Tensor, names: list[str]
     return path
 
 
-def test_images_that_fit_are_held_unchanged(tmp_path: Path):
+def test_images_that_fit_are_unchanged(tmp_path: Path):
     image = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8)
     path = write(tmp_path / "data", image, torch.arange(6) % 3, ["a", "b", "c"])
     images = Images.load(path, "train", GREY, "cpu")
@@ -31,7 +31,7 @@ def test_images_that_fit_are_held_unchanged(tmp_path: Path):
 
 def test_missing_split_and_broken_file_are_refused(tmp_path: Path):
     path = write(tmp_path / "data", torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.arange(2), ["a", "b"])
-    with pytest.raises(UploadError, match="no split called 'test'"):
+    with pytest.raises(UploadError, match="no split 'test'"):
         Images.load(path, "test", GREY, "cpu")
     path.write_bytes(b"nothing")
     with pytest.raises(UploadError, match="cannot be read"):
@@ -47,7 +47,7 @@ def test_normalise_is_the_contracts_formula():
     torch.testing.assert_close(normalised.double(), expected, rtol=0, atol=1e-6)
 
 
-def test_grey_and_rgb_are_turned_into_each_other():
+def test_greyscale_and_rgb_are_converted_into_each_other():
     grey = torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8)
     colour = fit(grey, RGB)
     assert colour.shape == (3, 3, 8, 8) and all(torch.equal(colour[:, channel], grey[:, 0]) for channel in range(3))
@@ -58,7 +58,7 @@ def test_grey_and_rgb_are_turned_into_each_other():
 
 
 def test_other_channels_are_refused():
-    with pytest.raises(UploadError, match="2 channels and the network reads 3"):
+    with pytest.raises(UploadError, match="2 channels, but the network reads 3"):
         fit(torch.zeros(1, 2, 8, 8, dtype=torch.uint8), RGB)
 
 
@@ -99,6 +99,6 @@ def test_split_of_nothing_and_of_everything():
         whole.split(1.0, 0)
 
 
-def test_what_normalises_is_copied_to_the_device_once():
+def test_normalisation_constants_are_copied_to_the_device_once():
     contract = InputContract(1, 8, 8, (0.5,), (0.25,))
     assert _affine(contract, torch.device("cpu"))[0] is _affine(contract, torch.device("cpu"))[0]

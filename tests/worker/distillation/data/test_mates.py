@@ -1,4 +1,4 @@
-"""The sampler `per_class`: who is drawn beside whom."""
+"""The sampler `per_class`: samples drawn from the class of an anchor."""
 
 from collections import Counter
 
@@ -19,10 +19,10 @@ def test_mates_are_others_of_the_class(count):
     assert not (drawn == anchors[:, None]).any()
     for anchor, row in zip(anchors, drawn.tolist(), strict=True):
         others = int((LABEL[anchor] == LABEL).sum()) - 1
-        assert others < count or len(set(row)) == count  # with replacement only where there are too few
+        assert others < count or len(set(row)) == count  # with replacement only if there are too few
 
 
-def test_every_set_of_others_is_as_likely():
+def test_sets_of_others_are_drawn_uniformly():
     # the class 0 has five samples: an anchor has 12 ordered pairs of its four others
     anchors = torch.full((24_000,), 2)
     drawn = mates(LABEL, anchors, 2, generator(0, "mates", 1))
@@ -32,14 +32,14 @@ def test_every_set_of_others_is_as_likely():
     assert chi_squared < 31.3  # 11 degrees of freedom, one in a thousand
 
 
-def test_with_replacement_every_other_is_as_likely():
+def test_draws_with_replacement_are_uniform():
     drawn = mates(LABEL, torch.full((9000,), 3), 4, generator(0, "mates", 2))
     counts = Counter(drawn.flatten().tolist())
     assert set(counts) == {4, 8}
     assert abs(counts[4] - 18_000) < 4 * (36_000 / 4) ** 0.5
 
 
-def test_draws_depend_on_their_generator_alone():
+def test_draws_depend_on_their_generator_only():
     one, same, other = (mates(LABEL, torch.arange(10), 3, generator(seed, "mates", 0)) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

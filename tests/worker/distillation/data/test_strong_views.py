@@ -1,4 +1,4 @@
-"""Strong views: each operation does what its name says, and its samples are changed one by one."""
+"""Strong views: each operation does what its name says, to each sample independently."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from worker.distillation.data.samplers import generator
 from worker.distillation.data.strong_views import OPERATIONS, StrongViews
 
 
-def pictures(count=6, channels=3, size=9):
+def images(count=6, channels=3, size=9):
     return torch.randint(256, (count, channels, size, size), generator=torch.Generator().manual_seed(0)).float()
 
 
@@ -17,16 +17,16 @@ def magnitude(*values):
 
 
 @pytest.mark.parametrize("change", [each for each in OPERATIONS if each], ids=lambda change: change.__name__)
-def test_nothing_changes_at_no_magnitude_but_for_those_that_have_none(change):
-    x = pictures()
+def test_a_magnitude_of_zero_is_the_identity_for_operations_that_use_it(change):
+    x = images()
     same = torch.allclose(change(x, magnitude(*[0.0] * 6)), x, atol=1e-3)
     assert same != (change in (strong_views.autocontrast, strong_views.equalise))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("number", range(len(OPERATIONS)))
-def test_samples_are_changed_one_by_one_on_any_channels(number, channels):
-    x = pictures(channels=channels).to(torch.uint8)
+def test_each_sample_is_transformed_independently_for_any_channels(number, channels):
+    x = images(channels=channels).to(torch.uint8)
     views = StrongViews(torch.tensor([[number, 0]] * 6), torch.tensor([[-1.0, 1.0], [0.4, 1.0]] * 3))
     together = views.apply(x, torch.arange(6))
     alone = [views.apply(x[i : i + 1], torch.tensor([i])) for i in range(6)]
@@ -35,7 +35,7 @@ def test_samples_are_changed_one_by_one_on_any_channels(number, channels):
 
 
 def test_autocontrast_stretches_each_channel():
-    x = pictures() / 4 + 50
+    x = images() / 4 + 50
     changed = strong_views.autocontrast(x, magnitude(*[1.0] * 6))
     assert torch.allclose(changed.amin((2, 3)), torch.zeros(6, 3), atol=1e-3)
     assert torch.allclose(changed.amax((2, 3)), torch.full((6, 3), 255.0), atol=1e-3)
@@ -64,7 +64,7 @@ def test_a_rotation_by_thirty_degrees_keeps_the_centre_and_turns_the_rest():
     assert turned[16, 16] > 0.99
 
 
-def test_all_operations_and_both_signs_are_drawn_from_the_generator_alone():
+def test_all_operations_and_both_signs_are_drawn_from_the_generator_only():
     first, again = (StrongViews.draw(4000, 15, generator(0, "strong", 0)) for _ in range(2))
     assert torch.equal(first.operation, again.operation) and torch.equal(first.magnitude, again.magnitude)
     assert first.operation.unique(return_counts=True)[1].min() > 8000 / 14 * 0.8

@@ -1,4 +1,4 @@
-"""Datasets that say other things of their samples than one class."""
+"""Datasets with several labels or with targets instead of classes."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def test_a_matrix_of_labels(path: Path, tmp_path: Path, kind: Any) -> None:
     assert findings["per_class"] == {"train": [2, 1, 4]}
     assert findings["warnings"] == [
         "1 labels (sea) have a single training image",
-        "1 labels (sand) are those of all training images",
+        "1 labels (sand) apply to all training images",
     ]
     packed.write(tmp_path / "canonical")
     assert load_file(tmp_path / "canonical")["train.label"].dtype == torch.uint8
@@ -78,22 +78,26 @@ def test_one_target_may_be_a_plain_list(path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "arrays", "words"),
     [
-        ("multi_label", {"labels": LABELS * 2}, "neither 0 nor 1"),
-        ("multi_label", {"labels": np.array([0, 1, 0, 1])}, r"the shape \(4,\)"),
+        ("multi_label", {"labels": LABELS * 2}, "values other than 0 and 1"),
+        ("multi_label", {"labels": np.array([0, 1, 0, 1])}, r"the unsupported shape \(4,\)"),
         ("multi_label", {"labels": LABELS[:3]}, "4 images and 3 labels"),
         ("multi_label", {"labels": LABELS, "class_names": np.array(["a"])}, "1 class names"),
-        ("multi_label", {"labels": LABELS[:, :0]}, r"the shape \(4, 0\)"),
+        ("multi_label", {"labels": LABELS[:, :0]}, r"the unsupported shape \(4, 0\)"),
         ("multi_label", {"labels": LABELS, "test_images": pixels(1, 8, 8), "test_labels": LABELS[:1, :2]}, "differ in"),
         ("target", {"labels": TARGETS * np.nan}, "NaN"),
         ("target", {"labels": TARGETS * 1e300}, "too large"),
-        ("target", {"labels": TARGETS[:, :, None]}, "the shape"),
-        ("class", {"labels": TARGETS}, "the type float64"),
-        ("class", {"labels": [0, 0, 1, 1], "camera_train": [1, 2, 3]}, "not one number for each image"),
-        ("class", {"labels": [0, 0, 1, 1], "query_train": [1, 1, 1, 1]}, "only queries"),
-        ("class", {"labels": [0, 0, 1, 1], "camera_train": [0.5] * 4}, "the type float64"),
+        ("target", {"labels": TARGETS[:, :, None]}, "the unsupported shape"),
+        ("class", {"labels": TARGETS}, "type float64"),
+        ("class", {"labels": [0, 0, 1, 1], "camera_train": [1, 2, 3]}, "does not have one number per image"),
+        (
+            "class",
+            {"labels": [0, 0, 1, 1], "query_train": [1, 1, 1, 1]},
+            "does not mark both queries and gallery images",
+        ),
+        ("class", {"labels": [0, 0, 1, 1], "camera_train": [0.5] * 4}, "type float64"),
     ],
 )
-def test_what_is_not_what_it_is_said_to_be(path: Path, labels: str, arrays: dict[str, Any], words: str) -> None:
+def test_labels_of_the_wrong_kind_are_refused(path: Path, labels: str, arrays: dict[str, Any], words: str) -> None:
     save(path, images=pixels(4, 8, 8), **arrays)
     refused(path, labels, words)
 
@@ -117,12 +121,12 @@ def test_cameras_and_queries(path: Path, tmp_path: Path) -> None:
     }
 
 
-def test_folders_name_classes_alone(path: Path) -> None:
-    with pytest.raises(UploadError, match="one class for each picture"):
+def test_class_folders_support_classes_only(path: Path) -> None:
+    with pytest.raises(UploadError, match="one class per image only"):
         folders.read(path, Options(labels="target"), UploadLimits())
 
 
-def test_a_part_is_held_out_of_samples_without_a_class() -> None:
+def test_split_of_samples_without_a_class() -> None:
     target = torch.arange(20.0)[:, None]
     images = Images.of(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), {"target": target}, ("a",), contract_of(1, 8))
     train, held = images.split(0.25, seed=1)
@@ -131,14 +135,14 @@ def test_a_part_is_held_out_of_samples_without_a_class() -> None:
     assert set(train.index.tolist()) | set(held.index.tolist()) == set(range(20))
 
 
-def test_a_canonical_file_of_before_is_still_read(tmp_path: Path) -> None:
+def test_an_old_canonical_file_is_still_read(tmp_path: Path) -> None:
     tensors = {"train.image": torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "train.label": torch.tensor([0, 2])}
     save_file(tensors, tmp_path / "old")
     images = Images.load(tmp_path / "old", "train", contract_of(1, 8), "cpu")
     assert images.class_names == ("0", "1", "2") and images.label.tolist() == [0, 2]
 
 
-def test_an_inspection_reads_what_the_user_says_of_the_labels(path: Path, tmp_path: Path) -> None:
+def test_an_inspection_reads_the_option_labels(path: Path, tmp_path: Path) -> None:
     save(path, images=pixels(4, 8, 8), labels=TARGETS)
     options = DatasetOptions(labels="target").model_dump()
     answer = inspect({"kind": "dataset", "upload": path.name, "options": options}, tmp_path)

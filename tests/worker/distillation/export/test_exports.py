@@ -1,4 +1,4 @@
-"""Exports: what is written computes what the student does, and what does not is refused."""
+"""Exports: files compute the same as the student, or are refused."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ def student() -> nn.Module:
     torch.manual_seed(0)
     network = networks.build("resnet8_cifar", 4, CONTRACT).to(memory_format=torch.channels_last)
     with torch.no_grad():
-        network(torch.randn(8, 3, 16, 16))  # moves the statistics of BatchNorm away from their start
+        network(torch.randn(8, 3, 16, 16))  # changes the initial statistics of BatchNorm
     return network.train()
 
 
@@ -62,7 +62,7 @@ def test_safetensors_is_enough_to_build_the_student(student: nn.Module, exported
     )
 
 
-def test_bytes_of_safetensors_depend_on_content_alone():
+def test_bytes_of_safetensors_depend_on_the_content_only():
     state = {"b": torch.arange(3.0), "a": torch.ones(2, 2)}
     metadata = {f"key{number}": "ü" * number for number in range(12)}
     first = serialise(state, metadata)
@@ -78,7 +78,7 @@ def test_onnx_computes_the_students_logits_for_any_batch(student: nn.Module, exp
     np.testing.assert_allclose(logits, portable(student)(image).numpy(), atol=1e-4)
 
 
-def test_onnx_says_what_it_reads_and_nothing_of_the_machine(exported: Path):
+def test_onnx_has_metadata_without_paths_of_the_machine(exported: Path):
     path = exported / "student.onnx"
     graph = onnx.load(path)
     said = {entry.key: entry.value for entry in graph.metadata_props}
@@ -87,7 +87,7 @@ def test_onnx_says_what_it_reads_and_nothing_of_the_machine(exported: Path):
     assert b"site-packages" not in path.read_bytes() and str(Path.cwd()).encode() not in path.read_bytes()
 
 
-def test_student_is_left_as_it_was(student: nn.Module, tmp_path: Path):
+def test_student_is_not_changed(student: nn.Module, tmp_path: Path):
     before = copy.deepcopy(student.state_dict())
     generator = torch.get_rng_state()
     export(student, CONTRACT, NAMES, ["safetensors", "onnx"], tmp_path, META)
@@ -97,7 +97,7 @@ def test_student_is_left_as_it_was(student: nn.Module, tmp_path: Path):
     assert torch.equal(generator, torch.get_rng_state())
 
 
-def test_standard_output_stays_silent(student: nn.Module, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_nothing_is_printed_to_standard_output(student: nn.Module, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     export(student, CONTRACT, NAMES, ["onnx"], tmp_path, META)
     assert capfd.readouterr().out == ""
 
@@ -109,7 +109,7 @@ def tamper(path: Path, change) -> None:
 
 
 def nudge(graph: onnx.GraphProto) -> None:
-    """Add a hundredth to the last bias or weight of floating point."""
+    """Add 0.01 to the last floating-point weight or bias."""
     weight = next(each for each in reversed(graph.initializer) if each.data_type == onnx.TensorProto.FLOAT)
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float32(0.01), weight.name))
 
@@ -123,7 +123,7 @@ def fix_batch(graph: onnx.GraphProto) -> None:
 
 
 @pytest.mark.parametrize("change", [nudge, rename, fix_batch])
-def test_tampered_onnx_is_found_out(student: nn.Module, exported: Path, tmp_path: Path, change):
+def test_tampered_onnx_is_detected(student: nn.Module, exported: Path, tmp_path: Path, change):
     path = tmp_path / "student.onnx"
     path.write_bytes((exported / "student.onnx").read_bytes())
     verify(path, portable(student), CONTRACT)
@@ -132,7 +132,7 @@ def test_tampered_onnx_is_found_out(student: nn.Module, exported: Path, tmp_path
         verify(path, portable(student), CONTRACT)
 
 
-def test_truncated_onnx_is_found_out(student: nn.Module, exported: Path, tmp_path: Path):
+def test_truncated_onnx_is_detected(student: nn.Module, exported: Path, tmp_path: Path):
     path = tmp_path / "student.onnx"
     path.write_bytes((exported / "student.onnx").read_bytes()[:-1000])
     with pytest.raises(ExportFailed):
@@ -140,7 +140,7 @@ def test_truncated_onnx_is_found_out(student: nn.Module, exported: Path, tmp_pat
 
 
 class Wavering(nn.Module):
-    """A network that a graph cannot follow: its answer depends on how often it was asked."""
+    """A network that a graph cannot represent: its output depends on the number of calls."""
 
     def __init__(self):
         super().__init__()
@@ -158,14 +158,14 @@ def test_graph_that_differs_from_the_student_is_not_published(tmp_path: Path):
 
 
 class Data(nn.Module):
-    """A network whose path depends on its values, which no graph can hold."""
+    """A network with data-dependent control flow, which a graph cannot represent."""
 
     def forward(self, image):
         return image.flatten(1)[:, :4] if float(image.sum()) > 0 else image.flatten(1)[:, 4:8]
 
 
-def test_network_that_cannot_be_translated_is_an_engine_error(tmp_path: Path):
-    with pytest.raises(ExportFailed, match="cannot be translated"):
+def test_network_that_cannot_be_converted_is_an_engine_error(tmp_path: Path):
+    with pytest.raises(ExportFailed, match="cannot be converted"):
         export(Data(), CONTRACT, NAMES, ["onnx"], tmp_path, META)
     assert list(tmp_path.iterdir()) == []
 
@@ -176,13 +176,13 @@ def test_unknown_formats_and_broken_weights_are_refused(tmp_path: Path):
         export(network, CONTRACT, NAMES, ["safetensors", "gguf"], tmp_path, META)
     assert caught.value.problems[0].pointer == "/exports/1"
     network.bias.data[0] = float("nan")
-    with pytest.raises(EngineError, match="`bias` holds NaN"):
+    with pytest.raises(EngineError, match="`bias` contains NaN"):
         export(network, CONTRACT, NAMES, ["safetensors"], tmp_path, META)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("task", "output", "outputs"), [("regression", "values", 1), ("embedding", "embedding", 6)])
-def test_files_of_other_tasks_say_what_the_answer_is(task: str, output: str, outputs: int, tmp_path: Path):
+def test_files_of_other_tasks_name_their_output(task: str, output: str, outputs: int, tmp_path: Path):
     torch.manual_seed(0)
     network = networks.build("mlp", outputs, CONTRACT, {"hidden": [4]})
     meta = {"network": "mlp", "options": {"hidden": [4]}, "task": task, "output": output}

@@ -1,4 +1,4 @@
-"""Neurons merged pair by pair."""
+"""Initial weights by merging neurons."""
 
 import shutil
 
@@ -25,7 +25,7 @@ def seeded():
 
 
 def perceptron(*hidden):
-    """With whole numbers for weights, so that sums are exact."""
+    """With integer weights, so that sums are exact."""
     network = networks.build("mlp", 3, GREY, {"hidden": list(hidden)})
     with torch.no_grad():
         for parameter in network.parameters():
@@ -34,7 +34,7 @@ def perceptron(*hidden):
 
 
 def saliency(weight, out):
-    """What removing neuron j in favour of i costs (N, N)."""
+    """The cost (N, N) of replacing neuron j by i."""
     return distances(weight) * out.square().mean(0)
 
 
@@ -47,7 +47,7 @@ def test_the_saliency_is_the_formula_written_slowly():
             assert cost[i, j] == float("inf") if i == j else torch.isclose(cost[i, j], expected)
 
 
-def test_merging_is_greedy_and_looks_at_what_was_merged_before():
+def test_merging_is_greedy_and_takes_earlier_merges_into_account():
     weight, out = torch.randn(7, 3, dtype=torch.float64), torch.randn(4, 7, dtype=torch.float64)
     left, slow = list(range(7)), out.clone()
     while len(left) > 2:
@@ -60,7 +60,7 @@ def test_merging_is_greedy_and_looks_at_what_was_merged_before():
     torch.testing.assert_close(found, slow[:, left])
 
 
-def test_merging_gives_signs_of_life():
+def test_merging_sends_heartbeats():
     heard = []
     with heard_by(lambda: heard.append(1)):
         merge(torch.randn(9, 3), torch.randn(2, 9), 4)
@@ -91,7 +91,7 @@ def _split(weight, places):
     return columns
 
 
-def test_neurons_that_are_there_twice_are_merged_and_the_outputs_are_exactly_the_same():
+def test_merging_duplicate_neurons_keeps_the_outputs_exactly():
     narrow, wide, student = perceptron(8, 6), perceptron(12, 9), perceptron(8, 6)
     duplicated(narrow, wide)
     x = torch.randint(-3, 4, (64, 1, 4, 4)).float()
@@ -100,7 +100,7 @@ def test_neurons_that_are_there_twice_are_merged_and_the_outputs_are_exactly_the
     assert torch.equal(student(x), wide(x))
 
 
-def test_what_is_no_fully_connected_layer_begins_as_a_slice():
+def test_other_layers_are_sliced():
     contract = contract_of(1, 16)
     teacher, student = (networks.build(name, 4, contract) for name in ("lenet5", "lenet5_half"))
     state = merged(student, contract.blank(torch.device("cpu")), teacher.state_dict())
@@ -121,12 +121,12 @@ class Normalised(nn.Module):
 
 
 @pytest.mark.parametrize(("teacher", "student"), [(perceptron(6), perceptron(6)), (Normalised(6), Normalised(3))])
-def test_where_there_is_nothing_to_merge_that_is_said(teacher, student):
-    with pytest.raises(SpecError, match="no hidden fully connected layer"):
+def test_networks_without_neurons_to_merge_are_refused(teacher, student):
+    with pytest.raises(SpecError, match="requires a hidden fully connected layer"):
         merged(student, BLANK, teacher.state_dict())
 
 
-def test_a_job_can_begin_so(engine_inputs, tmp_path):
+def test_a_job_with_merged_neurons(engine_inputs, tmp_path):
     folder = shutil.copytree(engine_inputs, tmp_path / "job")
     student = {"network": "lenet5_half", "options": {}, "initial_weights": "neuron_merging"}
     lineage = Lineage(job_of(folder, student=student), Checkpoints(folder / "checkpoints"), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Students made of slices of their teacher."""
+"""Initial weights by slicing the teacher."""
 
 import json
 import math
@@ -34,12 +34,12 @@ def slice_of(teacher, student, contract=GREY, noise=0.0):
 
 
 def strongest(weight, count):
-    """Rows of the largest norm, in their order, found one by one."""
+    """Rows of the largest norm, in order, by a loop."""
     norms = [float(row.norm()) for row in weight]
     return sorted(sorted(range(len(norms)), key=lambda row: -norms[row])[:count])
 
 
-def test_a_perceptron_keeps_its_strongest_units_and_what_reads_them():
+def test_a_perceptron_keeps_its_units_of_largest_norm_and_their_outgoing_weights():
     teacher, student = build("mlp", hidden=[8, 6]), build("mlp", hidden=[3, 2])
     weights, state = teacher.state_dict(), slice_of(teacher, student)
     first, second = strongest(weights["fc1.weight"], 3), strongest(weights["fc2.weight"], 2)
@@ -67,14 +67,14 @@ def test_a_layer_of_one_weight_has_no_noise():
         assert value.isfinite().all()
 
 
-def test_a_channel_takes_all_its_pixels_along():
+def test_all_pixels_of_a_channel_are_kept():
     teacher, student = Flattening(6), Flattening(2)
     state, kept = slice_of(teacher, student), strongest(teacher.conv.weight.detach(), 2)
     columns = [4 * channel + pixel for channel in kept for pixel in range(4)]
     torch.testing.assert_close(state["fc.weight"], teacher.fc.weight[:, columns] * math.sqrt(3))
 
 
-def test_a_student_as_wide_as_its_teacher_begins_as_the_teacher():
+def test_a_student_as_wide_as_its_teacher_gets_the_teachers_weights():
     teacher, student = build("resnet14_cifar", COLOUR), build("resnet14_cifar", COLOUR)
     teacher.train()(torch.randn(8, 3, 16, 16))  # statistics of its own
     student.load_state_dict(slice_of(teacher, student, COLOUR))
@@ -113,14 +113,18 @@ def test_networks_of_a_family_are_slices_of_each_other(teacher, student, contrac
 @pytest.mark.parametrize(
     ("teacher", "student", "words"),
     [
-        ("lenet5_half", "lenet5", r"'conv1' does not fit, since it has 6 channels and the teacher's only 3"),
-        ("resnet8_cifar", "resnet14_cifar", r"'layer1.1.conv1' does not fit, since the teacher has no layer"),
-        ("resnet8x4_cifar", "resnet8_cifar", r"the teacher has 64 channels there where it should have 32"),
-        ("torchvision/shufflenet_v2_x1_0", "torchvision/shufflenet_v2_x0_5", r"comes out of `\w+`, which this cannot"),
+        ("lenet5_half", "lenet5", r"'conv1' does not fit, because it has 6 channels and the teacher's has only 3"),
+        ("resnet8_cifar", "resnet14_cifar", r"'layer1.1.conv1' does not fit, because the teacher has no layer"),
+        ("resnet8x4_cifar", "resnet8_cifar", r"the teacher has 64 channels there instead of 32"),
+        (
+            "torchvision/shufflenet_v2_x1_0",
+            "torchvision/shufflenet_v2_x0_5",
+            r"comes from `\w+`, whose channels cannot",
+        ),
         ("lenet5", "mlp", r"'fc1' does not fit"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_its_first_layer(teacher, student, words):
+def test_the_error_names_the_first_layer_that_does_not_fit(teacher, student, words):
     contract = contract_of(3, 32)
     with torch.device("meta"):
         wide, narrow = build(teacher, contract), build(student, contract)
@@ -145,7 +149,7 @@ def test_noise_is_a_tenth_of_a_weight_and_follows_the_seed():
     assert float((first - own).std() / own.std()) == pytest.approx(0.1, rel=0.02)
 
 
-def test_following_leaves_no_trace_on_a_network():
+def test_following_does_not_change_the_network():
     network = build("resnet8_cifar", COLOUR).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     follow(network, COLOUR.blank(torch.device("cpu")))
@@ -157,7 +161,7 @@ def test_following_leaves_no_trace_on_a_network():
     ("words", "said"),
     [("teacher", "slices of the teacher's weights, with noise from seed 3"), ("random", "drawn afresh from seed 3")],
 )
-def test_what_a_student_began_with_is_said_wherever_it_goes(engine_inputs, tmp_path, words, said):
+def test_initial_weights_are_recorded_in_report_and_files(engine_inputs, tmp_path, words, said):
     folder = shutil.copytree(engine_inputs, tmp_path / "job")
     student = {"network": "lenet5_half", "options": {}, "initial_weights": words}
     done = run_whole(job_of(folder, student=student))[-1]
@@ -169,10 +173,10 @@ def test_what_a_student_began_with_is_said_wherever_it_goes(engine_inputs, tmp_p
     assert done["event"] != "error"
 
 
-def test_the_check_refuses_what_is_no_slice(engine_inputs, tmp_path):
+def test_the_check_refuses_a_student_that_is_no_slice(engine_inputs, tmp_path):
     student = {"network": "resnet8_cifar", "options": {}, "initial_weights": "teacher"}
     with pytest.raises(
-        SpecError, match="its layer 'conv1' does not fit, since it has 16 channels and the teacher's only 6"
+        SpecError, match="its layer 'conv1' does not fit, because it has 16 channels and the teacher's has only 6"
     ) as caught:
         check(job_of(tmp_path, student=student))
     assert [problem.pointer for problem in caught.value.problems] == ["/student/initial_weights"]

@@ -1,4 +1,4 @@
-"""The BatchNorm before an activation, in the ways in which networks write it."""
+"""The BatchNorm before an activation, in different styles of networks."""
 
 import pytest
 import torch
@@ -42,10 +42,10 @@ def conv():
     return nn.Conv2d(3, 3, 3, padding=1)
 
 
-def test_a_convolution_between_is_not_passed():
+def test_a_convolution_in_between_gives_none():
     assert found(lines(conv(), nn.BatchNorm2d(3), nn.ReLU()), "2:pre", 4) == "1"
     assert found(lines(conv(), nn.BatchNorm2d(3), conv(), nn.ReLU()), "3:pre", 4) is None
 
 
-def test_a_layer_that_holds_its_activation():
+def test_a_layer_that_contains_its_activation():
     assert found(lines(conv(), BatchNormAct2d(3)), "1:pre", 4) == "1"

@@ -1,4 +1,4 @@
-"""Teachers that give outputs only."""
+"""Teachers without gradients."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ class Rounded(torch.autograd.Function):
 
 
 class Opaque(nn.Module):
-    """A linear network that gives no gradient to its images, in one of several ways."""
+    """A linear network without a gradient for its images, in one of several ways."""
 
     def __init__(self, way: str):
         super().__init__()
@@ -54,7 +54,7 @@ def test_outputs_only(way, frozen):
     assert not gives_gradient(Opaque(way).requires_grad_(not frozen), IMAGES)
 
 
-def test_networks_that_are_made_of_layers_give_one_also_where_it_is_zero():
+def test_networks_of_layers_have_a_gradient_even_if_it_is_zero():
     network = nn.Sequential(
         nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(4, 3)
     )
@@ -67,20 +67,20 @@ def test_networks_that_are_made_of_layers_give_one_also_where_it_is_zero():
     assert gives_gradient(network, IMAGES)
 
 
-def test_shapes_alone_say_so_too():
+def test_it_works_on_the_meta_device():
     meta = torch.device("meta")
     assert gives_gradient(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).to(meta), IMAGES.to(meta))
     assert not gives_gradient(Opaque("detached").to(meta), IMAGES.to(meta))
 
 
-def test_other_errors_are_not_taken_for_it():
+def test_other_errors_are_raised():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         gives_gradient(nn.Sequential(nn.Flatten(), nn.Linear(13, 3)), IMAGES)
 
 
 @pytest.fixture
 def opaque_teacher(monkeypatch):
-    """A network called `opaque` that hides its gradients."""
+    """Register a network `opaque` without gradients."""
 
     def build(classes, contract, options):
         size = contract.channels * contract.height * contract.width
@@ -88,14 +88,12 @@ def opaque_teacher(monkeypatch):
         made.linear = nn.Linear(size, classes)
         return made
 
-    named = {**networks.named(), "opaque": Network("gives outputs only", build)}
+    named = {**networks.named(), "opaque": Network("is not differentiable", build)}
     monkeypatch.setattr(networks, "named", lambda: named)
 
 
 @pytest.mark.parametrize("checked", [True, False])
-def test_a_source_that_needs_gradients_refuses_such_a_teacher_and_others_work_with_it(
-    checked, opaque_teacher, tmp_path
-):
+def test_sources_that_need_gradients_refuse_such_a_teacher_and_others_accept_it(checked, opaque_teacher, tmp_path):
     contract = read_contract(INPUT)
     (tmp_path / "inputs").mkdir()
     torch.manual_seed(0)
@@ -106,7 +104,7 @@ def test_a_source_that_needs_gradients_refuses_such_a_teacher_and_others_work_wi
         job.values["teacher"]["network"] = "opaque"
         return check(job) if checked else run_whole(job)
 
-    with pytest.raises(SpecError, match="gives outputs only") as caught:
+    with pytest.raises(SpecError, match="is not differentiable") as caught:
         go("dafl")
     assert [problem.pointer for problem in caught.value.problems] == [
         "/teacher"
@@ -114,7 +112,7 @@ def test_a_source_that_needs_gradients_refuses_such_a_teacher_and_others_work_wi
     go("noise")
 
 
-def test_the_inspection_finds_it(opaque_teacher, tmp_path):
+def test_the_inspection_detects_it(opaque_teacher, tmp_path):
     torch.manual_seed(0)
     save_file(networks.build("opaque", 4, read_contract(INPUT)).state_dict(), tmp_path / "sent")
     teacher = {"network": "opaque", "options": {}, "classes": 4, "class_names": [], "input": INPUT}

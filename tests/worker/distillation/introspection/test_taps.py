@@ -1,4 +1,4 @@
-"""Taps: what is captured is what the network computed, and nothing of the capture stays behind."""
+"""Taps: they capture what the network computed, and leave no hooks behind."""
 
 import copy
 import random
@@ -21,7 +21,7 @@ def tapped_of(name, channels=3, size=32, classes=5, **options):
 
 
 class Overwriting(nn.Module):
-    """Overwrites in place what its modules gave: with an activation module, a function, and a sum."""
+    """Overwrites its modules' outputs in place: with an activation module, a function, and a sum."""
 
     def __init__(self):
         super().__init__()
@@ -39,7 +39,7 @@ class Overwriting(nn.Module):
 
 
 def slow(network, x):
-    """The same network's values, computed without any overwriting."""
+    """The same network's values, computed without in-place operations."""
     bn1 = F.batch_norm(network.conv1(x), None, None, network.bn1.weight, network.bn1.bias, True)
     first = bn1.relu()
     bn2 = F.batch_norm(network.conv2(first), None, None, network.bn2.weight, network.bn2.bias, True)
@@ -58,7 +58,7 @@ def overwriting():
     return Tapped(Overwriting(), torch.zeros(2, 1, 6, 6))
 
 
-def test_captures_what_was_computed_before_it_was_overwritten(overwriting):
+def test_taps_capture_values_before_they_are_overwritten(overwriting):
     x = torch.randn(4, 1, 6, 6)
     expected = slow(overwriting.network, x)
     overwriting.request(expected)
@@ -69,7 +69,7 @@ def test_captures_what_was_computed_before_it_was_overwritten(overwriting):
         torch.testing.assert_close(taps[name], value)
 
 
-def test_a_plain_hook_would_have_captured_something_else():
+def test_a_plain_hook_would_capture_other_values():
     network = Overwriting()
     seen = {}
     network.bn2.register_forward_hook(lambda module, args, output: seen.update(bn2=output))
@@ -86,7 +86,7 @@ def test_gradients_flow_through_taps(overwriting):
     assert overwriting.network.fc.weight.grad is None
 
 
-def test_wrapping_leaves_no_trace():
+def test_wrapping_does_not_change_the_network():
     network = networks.build("torchvision/resnet18", 5, contract_of(3, 32), {})
     network.train()
     network.layer3.eval()
@@ -103,7 +103,7 @@ def test_wrapping_leaves_no_trace():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-def test_the_trace_draws_nothing_from_the_generator():
+def test_tracing_does_not_change_the_generator():
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     network.register_forward_pre_hook(lambda module, args: torch.rand(1) and None)
     torch.manual_seed(5)
@@ -128,7 +128,7 @@ def test_calls_are_independent_of_each_other(overwriting):
     torch.testing.assert_close(overwriting(first).taps["bn1"], kept)
 
 
-def test_copies_capture_for_themselves(overwriting):
+def test_copies_capture_independently(overwriting):
     overwriting.request(["bn1"])
     twin = copy.deepcopy(overwriting)
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_stages_are_the_last_maps_at_each_resolution(name, size, stages):
     assert areas == sorted(set(areas), reverse=True)
 
 
-def test_channels_last_maps_and_attention_are_no_stages():
+def test_channels_last_maps_and_attention_weights_are_no_stages():
     with torch.device("meta"):
         network = networks.build("torchvision/swin_t", 5, contract_of(3, 64), {})
     stages = Tapped(network, torch.zeros(2, 3, 64, 64, device="meta")).map.stages
@@ -211,11 +211,11 @@ def test_parameters_through_a_tap():
     whole = [name for name, _ in tapped.network.named_parameters()]
     assert parameters_through(tapped, "fc") == whole
     assert parameters_through(tapped, "layer3") == [name for name in whole if not name.startswith("fc")]
-    with pytest.raises(SpecError, match="nearest"):
+    with pytest.raises(SpecError, match="most similar"):
         parameters_through(tapped, "layer9")
 
 
-def test_parameters_of_modules_that_are_never_called_go_with_their_reader():
+def test_parameters_of_modules_that_are_never_called_belong_to_the_module_that_uses_them():
     with torch.device("meta"):
         network = networks.build("torchvision/vit_b_16", 5, contract_of(3, 32), {})
     tapped = Tapped(network, torch.zeros(2, 3, 32, 32, device="meta"))
@@ -225,7 +225,7 @@ def test_parameters_of_modules_that_are_never_called_go_with_their_reader():
     assert not any("encoder_layer_1." in name or "heads" in name for name in through)
 
 
-def test_unknown_taps_are_refused_with_the_nearest(overwriting):
+def test_unknown_taps_are_refused_with_suggestions(overwriting):
     with pytest.raises(SpecError) as caught:
         overwriting.request(["conv1", "bn3", "act:post"])
     assert [problem.pointer for problem in caught.value.problems] == ["/taps", "/taps"]
@@ -248,7 +248,7 @@ def test_named_pairs_are_checked():
     with pytest.raises(SpecError) as caught:
         resolve_pairs((("layer1", "layer1"), ("layr2", "layer2"), ("layer3", "fd")), map_, map_)
     assert [problem.pointer for problem in caught.value.problems] == ["/taps/1/0", "/taps/2/1"]
-    with pytest.raises(SpecError, match="twice"):
+    with pytest.raises(SpecError, match="repeats an earlier pair"):
         resolve_pairs((("layer1", "layer1"), ("layer1", "layer1")), map_, map_)
 
 

@@ -1,4 +1,4 @@
-"""Several teachers as one: the means of their answers, their inputs, their taps, and whole jobs with them."""
+"""Ensembles of teachers: the mean of their outputs, their inputs, their taps, and whole jobs with them."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def images(count=3):
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [0.9, 0.1]])
-def test_at_its_temperature_an_ensemble_says_the_mean_of_its_members_softened_probabilities(temperature, weights):
+def test_at_its_temperature_an_ensemble_gives_the_mean_of_its_members_softened_probabilities(temperature, weights):
     logits = 5 * torch.randn(2, 6, 4, dtype=torch.float64)
     slowly = torch.zeros(6, 4, dtype=torch.float64)
     for weight, member in zip(weights, logits, strict=True):
@@ -55,8 +55,8 @@ def test_the_mean_of_logits_is_the_geometric_mean_of_probabilities_at_every_temp
     torch.testing.assert_close(torch.softmax(combined / temperature, 1), geometric)
 
 
-def test_the_temperature_of_the_mean_is_that_at_which_kd_reads_it():
-    members = 8 * torch.eye(4, dtype=torch.float64)[:2, None]  # each is sure, of another class
+def test_the_ensemble_gives_the_mean_at_the_temperature_of_kd():
+    members = 8 * torch.eye(4, dtype=torch.float64)[:2, None]  # each is confident of another class
     student = torch.randn(1, 4, dtype=torch.float64)
     mean = torch.softmax(members / 4, 2).mean(0)
     wanted = 16 * (mean * (mean.log() - torch.log_softmax(student / 4, 1))).sum(1).mean()
@@ -66,7 +66,7 @@ def test_the_temperature_of_the_mean_is_that_at_which_kd_reads_it():
     assert abs(softened_afterwards - wanted) > 0.1 * wanted
 
 
-def test_sure_members_that_contradict_each_other_stay_finite():
+def test_confident_members_that_disagree_give_finite_logits():
     combined = mean_of(torch.tensor([[[1e4, 0.0]], [[0.0, 1e4]]]), torch.full((2,), 0.5), "probabilities", 1.0)
     torch.testing.assert_close(torch.softmax(combined, 1), torch.full((1, 2), 0.5))
 
@@ -78,7 +78,7 @@ def test_weights_need_not_sum_to_one():
     torch.testing.assert_close(whole(x), 0.75 * one(x) + 0.25 * two(x))
 
 
-def test_each_member_reads_images_that_its_own_contract_normalises():
+def test_each_member_reads_images_normalised_by_its_own_contract():
     one, two = built("lenet5", "mlp")
     other = read_contract(OTHER)
     pixels = torch.randint(0, 256, (3, 1, 16, 16)) / 255
@@ -88,12 +88,12 @@ def test_each_member_reads_images_that_its_own_contract_normalises():
 
 
 def test_members_that_read_other_shapes_are_refused():
-    with pytest.raises(SpecError, match=r"1 x 16 x 16.*member 1 of 1 x 32 x 32") as caught:
+    with pytest.raises(SpecError, match=r"1 x 16 x 16.*member 1 reads 1 x 32 x 32") as caught:
         Ensemble(built("mlp", "mlp"), [CONTRACT, replace(CONTRACT, height=32, width=32)])
     assert [problem.pointer for problem in caught.value.problems] == ["/teacher"]
 
 
-def test_taps_are_named_by_member_and_defaults_are_found_in_the_first():
+def test_taps_are_named_by_member_and_defaults_are_those_of_the_first():
     tapped = Tapped(Ensemble(built("lenet5", "mlp", "lenet5_half"), [CONTRACT] * 3), images(2))
     alone = Tapped(built("lenet5")[0], images(2))
     assert tapped.map.stages == tuple(f"0.{tap}" for tap in alone.map.stages)
@@ -102,7 +102,7 @@ def test_taps_are_named_by_member_and_defaults_are_found_in_the_first():
     assert {tap: tapped.map.shape(f"2.{tap}") for tap in half.map.shapes} == half.map.shapes
 
 
-def test_what_a_tap_captures_is_the_members_own():
+def test_a_tap_captures_the_activation_of_its_member():
     members = built("lenet5", "lenet5_half")
     tapped, alone = Tapped(Ensemble(members, [CONTRACT] * 2), images(2)), Tapped(members[1], images(2))
     tap = alone.map.stages[-1]
@@ -131,7 +131,7 @@ TAUGHT_BY_BOTH = {
 
 @pytest.fixture
 def two_teachers(engine_inputs, tmp_path):
-    """Inputs with a second teacher of another architecture, which reads images by another contract."""
+    """Inputs with a second teacher that has another architecture and another input contract."""
     folder = tmp_path / "whole"
     shutil.copytree(engine_inputs, folder)
     torch.manual_seed(5)
@@ -156,7 +156,7 @@ def test_killed_and_restored_bit_equal(two_teachers, tmp_path, at):
     assert same_bits(student_of(two_teachers), student_of(tmp_path / "restored"))
 
 
-def test_the_report_says_who_taught(two_teachers):
+def test_the_report_names_the_teachers(two_teachers):
     run_whole(ensemble_job(two_teachers))
     teacher = json.loads((two_teachers / "output" / "report.json").read_text())["teacher"]
     assert [(member["id"], member["network"]) for member in teacher["members"]] == [
@@ -177,16 +177,16 @@ def test_the_check_builds_all_teachers_without_weights(tmp_path):
     ("second", "message"),
     [
         ({"classes": 5}, "its first network tells 4 classes apart, and another 5"),
-        ({"input": {**OTHER, "height": 32, "width": 32}}, "member 1 of 1 x 32 x 32"),
+        ({"input": {**OTHER, "height": 32, "width": 32}}, "member 1 reads 1 x 32 x 32"),
     ],
 )
-def test_teachers_that_do_not_go_together_are_refused(tmp_path, second, message):
+def test_teachers_that_cannot_be_combined_are_refused(tmp_path, second, message):
     with pytest.raises(SpecError, match=message) as caught:
         check(ensemble_job(tmp_path, second))
     assert {problem.pointer for problem in caught.value.problems} == {"/teacher"}
 
 
-def test_weights_of_another_network_are_refused_as_the_jobs_own_fault(two_teachers):
+def test_weights_of_another_network_are_refused_as_a_user_error(two_teachers):
     with pytest.raises(SpecError, match="job_b does not hold the weights of mlp"):
         run_whole(ensemble_job(two_teachers, {"network": "mlp"}))
 
@@ -222,8 +222,8 @@ def test_defaults_are_found_in_the_first_member():
         ("crd", "/objectives/0/tap", ["fc2:in", "0.fc2:in"]),
     ],
 )
-def test_whose_features_are_compared_must_be_said(two_teachers, action, name, pointer, of_the_first):
-    """Which of several teachers a student's features are to be like is not left to their order."""
+def test_features_of_several_teachers_require_named_taps(two_teachers, action, name, pointer, of_the_first):
+    """The order of the teachers does not decide whose features are compared."""
     with pytest.raises(SpecError, match="each of several teachers has features of its own") as caught:
         action(ensemble_job(two_teachers, objectives=[{"name": name}]))
     (problem,) = caught.value.problems
@@ -233,7 +233,7 @@ def test_whose_features_are_compared_must_be_said(two_teachers, action, name, po
         run_whole(ensemble_job(two_teachers, objectives=[{"name": name, pointer.rpartition("/")[2]: of_the_first}]))
 
 
-def test_what_the_networks_give_in_the_task_embedding_is_the_whole_ensembles(tmp_path):
+def test_in_the_task_embedding_the_output_is_that_of_the_ensemble(tmp_path):
     check(ensemble_job(tmp_path, task="embedding", objectives=[{"name": "relational"}]))
 
 
@@ -245,6 +245,6 @@ def test_images_are_synthesised_from_an_ensemble(two_teachers):
     assert report["without_data"]["samples"] > 0
 
 
-def test_an_ensemble_has_no_classifier_that_a_student_could_reuse(two_teachers):
+def test_the_classifier_of_an_ensemble_cannot_be_reused(two_teachers):
     with pytest.raises(SpecError, match=r"the teacher's logits are not what its last linear layer, '0\.fc2', gives"):
         run_whole(ensemble_job(two_teachers, objectives=[{"name": "similarity_head"}]))

@@ -1,4 +1,4 @@
-"""Networks: their sizes by arithmetic, their shapes, and that nothing is fetched to build them."""
+"""Networks: their parameter counts by arithmetic, their shapes, and that building them downloads nothing."""
 
 import socket
 
@@ -34,7 +34,7 @@ def test_lenets_have_the_published_sizes(name, size):
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(["lenet5", "lenet5_half"]), st.integers(1, 4), st.integers(16, 70), st.integers(16, 70))
-def test_lenets_third_convolution_leaves_one_pixel(name, channels, height, width):
+def test_lenets_third_convolution_outputs_one_pixel(name, channels, height, width):
     contract = InputContract(channels, height, width, (0.0,) * channels, (1.0,) * channels)
     with torch.device("meta"):
         network = networks.build(name, 7, contract)
@@ -52,7 +52,7 @@ def test_lenets_refuse_smaller_images(height, width):
     assert [problem.pointer for problem in caught.value.problems] == ["/network"]
 
 
-def test_a_lenet_of_tanh_and_means_is_that_by_formula():
+def test_a_lenet_with_tanh_and_average_pooling_equals_the_formula():
     whole = {"first": 6, "second": 16, "third": 120, "hidden": 84}
     network = networks.build("lenet", 10, contract_of(1, 20), {**whole, "activation": "tanh", "pooling": "average"})
     x = torch.randn(3, 1, 20, 20)
@@ -63,7 +63,7 @@ def test_a_lenet_of_tanh_and_means_is_that_by_formula():
     assert network.state_dict().keys() == networks.build("lenet5", 10, contract_of(1, 20)).state_dict().keys()
 
 
-def test_a_lenet_with_batch_norm_normalises_what_its_convolutions_give():
+def test_a_lenet_with_batch_norm_normalises_the_output_of_its_convolutions():
     network = networks.build("lenet", 10, GREY, {"batch_norm": True}).train()
     assert size_of(network) == 15_738 + 2 * (3 + 8 + 60)
     seen = {}
@@ -94,7 +94,7 @@ def test_mlp_without_activations_is_a_product_of_matrices():
 
 
 @pytest.mark.parametrize("hidden", [[0], [3, -1], [1.5], "8", [8] * 17])
-def test_mlp_refuses_sizes_that_are_none(hidden):
+def test_mlp_refuses_invalid_sizes(hidden):
     with pytest.raises(SpecError) as caught:
         networks.build("mlp", 10, GREY, {"hidden": hidden})
     assert [problem.pointer for problem in caught.value.problems] == ["/options/hidden"]
@@ -119,7 +119,7 @@ def residual_size(depth, widths, classes):
     [f"resnet{depth}_cifar" for depth in resnet_cifar.DEPTHS]
     + [f"resnet{depth}x4_cifar" for depth in resnet_cifar.WIDE_DEPTHS],
 )
-def test_residual_networks_have_the_size_of_their_depth_and_widths(name):
+def test_parameters_of_residual_networks_follow_from_depth_and_widths(name):
     depth, _, wide = name.removeprefix("resnet").removesuffix("_cifar").partition("x")
     widths = (32, 64, 128, 256) if wide else (16, 16, 32, 64)
     with torch.device("meta"):
@@ -155,7 +155,7 @@ def test_residual_networks_of_four_groups_cost_what_is_published(depth, paramete
     assert not [key for key in keys if key.startswith(("layer1.0.shortcut", "layer2.1.shortcut"))]
 
 
-def test_a_block_with_a_shortcut_is_that_by_formula():
+def test_a_block_with_a_shortcut_equals_the_formula():
     network = networks.build("resnet18_cifar", 10, contract_of(3, 8), {"width": 4}).eval()
     block = network.layer2[0]
     x = torch.randn(2, 4, 8, 8)
@@ -187,7 +187,7 @@ def test_wide_residual_networks_have_the_published_sizes(depth, factor, millions
     assert sum(module.kernel_size == (3, 3) for module in convolutions) + 3 == depth  # it counts the shortcuts' layers
 
 
-def test_wide_residual_networks_add_up_what_was_not_rectified():
+def test_wide_residual_networks_have_no_relu_after_the_addition():
     network = networks.build("wrn_cifar", 4, contract_of(1, 8), {"depth": 16, "factor": 1}).eval()
     x = torch.randn(2, 1, 8, 8)
     stem = network.conv1(x)
@@ -213,7 +213,7 @@ CONVOLUTIONS_OF_VGG = {
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("depth", CONVOLUTIONS_OF_VGG)
-def test_vggs_have_the_size_of_their_groups(depth, batch_norm):
+def test_parameters_of_vggs_follow_from_their_groups(depth, batch_norm):
     size, channels = 0, 3
     for count, group in zip(CONVOLUTIONS_OF_VGG[depth], (16, 32, 64, 128, 128), strict=True):
         for _ in range(count):
@@ -235,7 +235,7 @@ def test_vggs_pool_large_images_once_more(pixels, left):
     assert found == [(16, left, left)]
 
 
-def test_a_vgg_is_that_by_formula_and_refuses_tiny_images():
+def test_a_vgg_equals_the_formula_and_refuses_tiny_images():
     network = networks.build("vgg_cifar", 10, contract_of(3, 8), {"depth": 8, "width": 2, "batch_norm": False})
     x = y = torch.randn(4, 3, 8, 8)
     for number in range(5):
@@ -247,7 +247,7 @@ def test_a_vgg_is_that_by_formula_and_refuses_tiny_images():
     assert [problem.pointer for problem in caught.value.problems] == ["/network"]
 
 
-def test_alexnet_is_torchvision_s_and_refuses_small_images():
+def test_alexnet_equals_torchvisions_and_refuses_small_images():
     with torch.device("meta"):
         published = networks.build("torchvision/alexnet", 1000, contract_of(3, 224))
         own, half = (networks.build("alexnet", 1000, contract_of(3, 224), {"width": width}) for width in (64, 32))
@@ -288,14 +288,14 @@ def no_network(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "channels", "size"), LIBRARY)
-def test_networks_of_libraries_are_made_for_the_contract_and_fetch_nothing(name, channels, size, no_network):
+def test_networks_of_libraries_are_built_for_the_contract_and_download_nothing(name, channels, size, no_network):
     with torch.device("meta"):
         network = networks.build(name, 6, contract_of(channels, size))
         assert network.eval()(torch.zeros(2, channels, size, size)).shape == (2, 6)
     assert all(parameter.is_meta for parameter in network.parameters())
 
 
-def test_first_convolution_for_other_channels_is_like_the_one_that_it_replaces(no_network):
+def test_first_convolution_for_other_channels_keeps_its_other_attributes(no_network):
     usual, grey = (networks.build("torchvision/resnet18", 6, contract_of(channels, 32)) for channels in (3, 1))
     assert grey.conv1.weight.shape == (64, 1, 7, 7)
     assert (grey.conv1.stride, grey.conv1.padding, grey.conv1.bias) == (usual.conv1.stride, usual.conv1.padding, None)
@@ -319,13 +319,13 @@ def test_same_seed_same_weights():
         ("timm/resnet18", {"pretrained": True}, "/options/pretrained"),
     ],
 )  # fmt: skip
-def test_what_there_is_not_is_refused(name, options, pointer, no_network):
+def test_unknown_networks_and_options_are_refused(name, options, pointer, no_network):
     with pytest.raises(SpecError) as caught:
         networks.build(name, 10, contract_of(3, 32), options)
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
 
 
-def test_the_nearest_names_are_told():
+def test_the_error_suggests_the_nearest_names():
     with pytest.raises(SpecError, match="lenet5_half"):
         networks.build("lenet5half", 10, GREY)
 
@@ -338,7 +338,7 @@ def test_images_that_a_library_cannot_read_are_refused(name):
     assert [problem.pointer for problem in caught.value.problems] == ["/network"]
 
 
-def test_families_hold_the_named_networks():
+def test_configurable_networks_include_the_named_ones():
     half = networks.build("lenet", 10, GREY)
     assert size_of(half) == size_of(networks.build("lenet5_half", 10, GREY))
     whole = networks.build("lenet", 10, GREY, {"first": 6, "second": 16, "third": 120, "hidden": 84})
@@ -352,14 +352,14 @@ def test_families_hold_the_named_networks():
 
 
 @pytest.mark.parametrize("depth", [9, 21])
-def test_residual_networks_refuse_depths_that_are_none(depth):
+def test_residual_networks_refuse_invalid_depths(depth):
     with pytest.raises(SpecError, match=f"such as {depth - 1}") as caught:
         networks.build("resnet_cifar", 10, GREY, {"depth": depth})
     assert [problem.pointer for problem in caught.value.problems] == ["/options/depth"]
 
 
 @pytest.mark.parametrize("depth", [11, 21])
-def test_wide_residual_networks_refuse_depths_that_are_none(depth):
+def test_wide_residual_networks_refuse_invalid_depths(depth):
     with pytest.raises(SpecError, match="such as") as caught:
         networks.build("wrn_cifar", 10, GREY, {"depth": depth})
     assert [problem.pointer for problem in caught.value.problems] == ["/options/depth"]

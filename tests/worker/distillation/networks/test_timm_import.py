@@ -1,4 +1,4 @@
-"""timm is imported when it is first asked for, whatever device is current by then."""
+"""timm is imported at its first use, also if the default device is meta then."""
 
 import subprocess
 import sys

@@ -34,7 +34,7 @@ def engine():
         process.kill()
 
 
-def test_what_a_library_prints_is_no_event(engine):
+def test_output_of_a_library_is_not_an_event(engine):
     engine.stdin.write('{"command": "drain"}\n')
     engine.stdin.flush()
     assert json.loads(engine.stdout.readline()) == {"event": "stopped", "reason": "drain"}
@@ -42,7 +42,7 @@ def test_what_a_library_prints_is_no_event(engine):
     assert "a library prints" in engine.stderr.read()
 
 
-def test_nonsense_is_ignored_and_beats_keep_it_alive(engine):
+def test_malformed_lines_are_ignored_and_heartbeats_keep_it_alive(engine):
     for line in ("what\n", "[1]\n", *['{"command": "beat"}\n'] * 8, '{"command": "cancel"}\n'):
         engine.stdin.write(line)
         engine.stdin.flush()
@@ -84,12 +84,12 @@ def test_it_dies_with_its_worker():
 def running(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z"  # a zombie that nobody reaps is dead too
+        return state != "Z"  # an unreaped zombie is dead too
     except OSError:
         return False
 
 
-def test_numbers_that_json_lacks_become_null():
+def test_infinite_numbers_and_nan_become_null():
     output = io.StringIO()
     Channel(output).say("metrics", values={"loss": float("nan"), "nested": [float("inf"), 1.5]})
     assert json.loads(output.getvalue()) == {"event": "metrics", "values": {"loss": None, "nested": [None, 1.5]}}

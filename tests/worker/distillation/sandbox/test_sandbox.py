@@ -1,4 +1,4 @@
-"""The engine's sandbox, on this kernel and as older ones would have it. What it withholds: tests/integration/test_sandbox.py."""
+"""The engine's sandbox, on this kernel and as on older ones. What it restricts: tests/integration/test_sandbox.py."""
 
 import errno
 import io
@@ -40,7 +40,7 @@ def refused(attempt):
 
 
 def run(folder: Path, code: str, *arguments: object) -> dict:
-    """What a program in a folder of its own prints."""
+    """The output of a program in a folder of its own."""
     (folder / "tmp").mkdir(exist_ok=True)
     environment = {
         "PYTHONPATH": str(ROOT),
@@ -77,7 +77,7 @@ print(json.dumps(asdict(report) | {
 
 @needs_landlock
 @pytest.mark.parametrize("version", [1, 2, 3, 5, 6])
-def test_older_kernels_withhold_the_same_from_one_process(tmp_path: Path, version: int) -> None:
+def test_older_kernels_restrict_a_single_process_in_the_same_way(tmp_path: Path, version: int) -> None:
     outside, folder = tmp_path / "outside", tmp_path / "own"
     outside.write_text("secret")
     folder.mkdir()
@@ -97,7 +97,7 @@ print(json.dumps(asdict(report) | {"holds": report.holds}))
 
 
 @needs_landlock
-def test_a_process_of_several_threads_is_told_that_it_cannot_be_confined(tmp_path: Path) -> None:
+def test_a_process_with_several_threads_is_not_confined(tmp_path: Path) -> None:
     said = run(tmp_path, SEVERAL)
     assert not said["holds"] and "2 threads" in said["why"][0]
 
@@ -124,11 +124,11 @@ print(json.dumps(asdict(report) | {
 
 
 @needs_landlock
-def test_ranks_reach_each_other_and_nobody_else(tmp_path: Path) -> None:
+def test_ranks_can_connect_to_each_other_only(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         said = run(tmp_path, RANKS, somebody.getsockname()[1])
-    if said["network"] == "shared":  # no rights, and no namespaces for those without
-        assert "cannot have a network of their own" in said["why"][0] and not Report(**said).holds
+    if said["network"] == "shared":  # unprivileged, without user namespaces
+        assert "cannot have a network namespace of their own" in said["why"][0] and not Report(**said).holds
         return
     assert (said["network"], said["rank"], said["killed"], said["dies with its parent"]) == ("own", 0, -9, 9)
     assert (said["outside"], said["unix"]) == ("ECONNREFUSED", "EACCES")
@@ -145,11 +145,13 @@ kernel.prctl(kernel.PR_SET_SECCOMP, seccomp.MODE_FILTER, ctypes.pointer(program)
 
 
 @needs_landlock
-def test_ranks_share_the_network_where_containers_allow_no_namespaces_and_the_report_says_so(tmp_path: Path) -> None:
+def test_without_namespaces_ranks_share_the_network_and_the_report_says_so(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         said = run(tmp_path, WITHOUT_NAMESPACES + RANKS, somebody.getsockname()[1])
     assert (said["network"], said["rank"], said["outside"], said["unix"]) == ("shared", 0, None, "EACCES")
-    assert "cannot have a network of their own" in said["why"][0] and said["filesystem"].startswith("landlock")
+    assert "cannot have a network namespace of their own" in said["why"][0] and said["filesystem"].startswith(
+        "landlock"
+    )
     alone = tmp_path / "alone"
     alone.mkdir()
     said = run(alone, WITHOUT_NAMESPACES + "print(json.dumps(asdict(confine(Path.cwd()))))")
@@ -175,8 +177,8 @@ os._exit(0)
 
 @needs_landlock
 @pytest.mark.slow
-def test_all_that_engines_do_can_be_done_in_it(tmp_path: Path) -> None:
-    """Every kind of upload, networks of torchvision and timm, and every export, in a process that is confined at its start."""
+def test_everything_that_engines_do_works_in_the_sandbox(tmp_path: Path) -> None:
+    """Every kind of upload, networks of torchvision and timm, and every export, in a process confined at its start."""
     image = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     jobs = {"npz": {"kind": "dataset"}, "zip": {"kind": "dataset"}, "weights": {"kind": "file"}}
     jobs = {name: job | {"upload": "sent", "options": {}} for name, job in jobs.items()}
@@ -214,12 +216,12 @@ def test_all_that_engines_do_can_be_done_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "linux" and landlock.version() > 0, reason="engines can be confined here")
-def test_elsewhere_the_engine_says_that_nothing_confines_it(tmp_path: Path) -> None:
+def test_on_other_systems_the_engine_reports_that_it_is_not_confined(tmp_path: Path) -> None:
     assert run(tmp_path, "print(json.dumps(asdict(confine(Path.cwd()))))")["filesystem"] == "open"
 
 
 @pytest.mark.parametrize(("asked", "code"), [("required", 3), ("preferred", None)])
-def test_an_engine_that_must_be_confined_and_cannot_ends_before_it_reads_anything(
+def test_without_a_required_sandbox_the_engine_ends_before_it_reads_anything(
     tmp_path: Path, asked: str, code: int | None
 ) -> None:
     job = {"kind": "dataset", "upload": "none", "sandbox": asked}
@@ -227,7 +229,7 @@ def test_an_engine_that_must_be_confined_and_cannot_ends_before_it_reads_anythin
     entry = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     entry += "import sys; from worker.distillation import __main__ as engine; sys.argv = ['engine', 'job.json']\n"
     entry += "code = engine.main() if sys.platform else 0\nimport os; os._exit(code)"
-    if asked == "preferred":  # it goes on, which needs torch: look at the first step alone
+    if asked == "preferred":  # it continues, which needs torch: test the first step only
         entry = entry.replace(
             "engine.main()",
             "3 * (not engine.enter(__import__('pathlib').Path('job.json'), engine.Channel(sys.stdout)))",
@@ -244,7 +246,7 @@ def test_an_engine_that_must_be_confined_and_cannot_ends_before_it_reads_anythin
 
 
 def answer(program: list[seccomp.Instruction], machine: str, number: int, *arguments: int) -> int:
-    """What a filter says of a system call: 0 if it may be made, else the error's number. An interpreter of its language."""
+    """The result of a filter for a system call: 0 if it is allowed, else the error number. A small BPF interpreter."""
     memory = {seccomp.NUMBER: number, seccomp.ARCHITECTURE: ARCHITECTURES[machine]}
     memory |= {seccomp.ARGUMENTS + 8 * index: value & 0xFFFFFFFF for index, value in enumerate(arguments)}
     held = place = 0
@@ -262,7 +264,7 @@ def answer(program: list[seccomp.Instruction], machine: str, number: int, *argum
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
-def test_the_filter_of_each_machine(machine: str) -> None:
+def test_the_filter_of_each_architecture(machine: str) -> None:
     column = list(ARCHITECTURES).index(machine)
     number = {name: numbers[column] for name, numbers in NUMBERS.items() if numbers[column] is not None}
     strict = seccomp.write(seccomp.Allowed(signals=False, truncation=False), 42, machine)

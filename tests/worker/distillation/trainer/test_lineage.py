@@ -69,7 +69,7 @@ def test_random_weights_are_those_of_the_seed(folder):
 def test_slices_of_no_teacher_are_refused(folder):
     student = {"network": "lenet5_half", "options": {}, "initial_weights": "teacher", "classes": 4, "input": INPUT}
     job = job_of(folder, student=student)
-    with pytest.raises(SpecError, match="says `teacher`, and the job has none"):
+    with pytest.raises(SpecError, match="needs a teacher, and the job has none"):
         run_whole(Job({**job.values, "teacher": None}, folder))
 
 

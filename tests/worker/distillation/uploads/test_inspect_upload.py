@@ -124,7 +124,7 @@ def test_dataset_options_are_checked_and_other_files_refused(tmp_path: Path):
         inspect({"kind": "dataset", "upload": "sent", "options": {}}, tmp_path)
     with zipfile.ZipFile(tmp_path / "sent", "w") as archive:
         archive.writestr("a/readme.txt", b"")
-    with pytest.raises(UploadError, match="holds no pictures"):
+    with pytest.raises(UploadError, match="contains no images"):
         inspect({"kind": "dataset", "upload": "sent", "options": {}}, tmp_path)
 
 
