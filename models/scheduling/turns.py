@@ -1,4 +1,4 @@
-"""Whose turn it is: the one order in which waiting work is claimed, rung for, and shown.
+"""Whose turn it is: the one order in which waiting work is claimed, woken up for, and shown.
 
 Among the rows that are due, that fit, and whose key runs fewer than it may:
 

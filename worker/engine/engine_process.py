@@ -30,8 +30,8 @@ LINE_BYTES = 1 << 20
 WAITING_EVENTS = 1000
 """So many events wait to be turned into rows before the engine's pipe is left to fill."""
 LINGER_SECONDS = 10.0
-"""An engine that has said its last word has so long to exit."""
-LAST_WORDS = frozenset({"done", "checked", "findings", "stopped", "error"})
+"""An engine has so long to exit after its final event."""
+FINAL_EVENTS = frozenset({"done", "checked", "findings", "stopped", "error"})
 
 Event = dict[str, Any]
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class Exit:
 
     def __str__(self) -> str:
         if self.code >= 0:
-            return f"the engine ended with exit code {self.code} and without a last word"
+            return f"the engine ended with exit code {self.code} and without a final event"
         name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else "unknown"
         hint = ", perhaps out of memory" if -self.code == signal.SIGKILL else ""
         return f"the engine was killed by signal {-self.code} ({name}){hint}"
@@ -66,7 +66,7 @@ class EngineProcess:
 
     def __post_init__(self) -> None:
         self.log = EngineLog(self.folder / "engine.log")
-        self.last_word: Event | None = None
+        self.final_event: Event | None = None
         self._events: queue.Queue[Event | None] = queue.Queue(WAITING_EVENTS)
         self._process: Started | None = None
         self._listeners: list[threading.Thread] = []
@@ -139,8 +139,8 @@ class EngineProcess:
                 log.warning("engine_line_dropped", size=len(line), begins=line[:200].decode(errors="replace"))
                 continue
             self._pass_on(event)
-            if event["event"] in LAST_WORDS and self.last_word is None:
-                self.last_word = event
+            if event["event"] in FINAL_EVENTS and self.final_event is None:
+                self.final_event = event
                 threading.Thread(target=self._end_lingering, name="engine-linger", daemon=True).start()
         pipe.close()
         self._ended.set()

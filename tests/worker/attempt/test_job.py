@@ -11,7 +11,7 @@ from sqlalchemy import update
 from models.database import now, transaction
 from models.records import Artifact, Attempt, Checkpoint, Job, Metric, Preview
 from models.settings import settings
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.worker.scenes import SCRIPTED, artifact, change, claimed, events, get, in_thread, make_job, rows, run_next
 from worker.attempt.job import run_job
 from worker.upkeep.upkeep import take_back_jobs

@@ -13,7 +13,7 @@ import pytest
 from models.database import now
 from models.records import Artifact, Attempt, Checkpoint, Job
 from models.settings import settings
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.worker.attempt.test_job import chain, eventually, run_next_of
 from tests.worker.scenes import SCRIPTED, artifact, change, claimed, events, get, in_thread, make_job, rows, run_next
 from worker.ledger import presence
@@ -21,7 +21,7 @@ from worker.ledger.attempts import AttemptLedger
 from worker.ledger.changes import Taken
 from worker.ledger.claims import renew
 from worker.ledger.failures import FAILURES
-from worker.tasks import Post
+from worker.tasks import DueWork
 from worker.upkeep import upkeep
 
 ROOT = Path(__file__).parents[3]
@@ -51,11 +51,11 @@ def outcomes(job_id: str) -> list[str | None]:
 
 
 def until_final(*ids: str) -> None:
-    """Answer bells until these jobs have ended."""
-    post = Post("distill", presence.register("distill"), SCRIPTED)
+    """Run what is due until these jobs have ended."""
+    work = DueWork("distill", presence.register("distill"), SCRIPTED)
 
     def final() -> bool:
-        post.answer()
+        work.run()
         return all(get(Job, job_id).finished_at for job_id in ids)
 
     eventually(final, 60.0)

@@ -22,12 +22,10 @@ def test_an_engine_is_heard_to_its_end(tmp_path: Path) -> None:
     with start(tmp_path, code) as engine:
         heard = [event["event"] for event in engine.events(5.0) if event]
         assert heard == ["log"] * 3 + ["done"]
-        assert engine.exit() == Exit(0) and engine.last_word == {"event": "done"}
+        assert engine.exit() == Exit(0) and engine.final_event == {"event": "done"}
 
 
-def test_an_engine_that_says_its_last_word_and_lingers_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_says_it_is_done_and_lingers_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.engine.engine_process.LINGER_SECONDS", 0.2)
     code = 'import time; print(\'{"event": "done"}\', flush=True); time.sleep(60)'
     begun = time.monotonic()
