@@ -25,8 +25,12 @@ class Settings(BaseSettings):
     storage_public_endpoint: str | None = Field(
         None, description="URL at which clients reach the S3 server. If set, downloads are redirected to it."
     )
-    storage_access_key: str | None = Field(None, description="Access key of the S3 server.")
-    storage_secret_key: str | None = Field(None, description="Secret key of the S3 server.")
+    storage_access_key: str | None = Field(
+        None, description="Access key of the S3 server; empty for what boto3 finds (environment, profile, role)."
+    )
+    storage_secret_key: str | None = Field(
+        None, description="Secret key of the S3 server; empty as well for what boto3 finds."
+    )
     storage_region: str = Field("us-east-1", description="Region of the S3 server.")
     broker_url: str = Field("", description="`redis://` or `rediss://` URL. If empty: a queue of files in `data`.")
 

@@ -26,7 +26,7 @@ def forget() -> None:
         loaded["models.queue.wake_up"].app().close()
     for module, name in (
         ("database", "engine"),
-        ("storage.blobs", "storage"),
+        ("storage.opening", "storage"),
         ("queue.wake_up", "app"),
         ("settings", "settings"),
     ):

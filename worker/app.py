@@ -9,14 +9,14 @@ from celery.signals import setup_logging, worker_shutting_down
 
 from models import logs, migrate
 from models.database import AWAY
-from models.queue.wake_up import Kind, app, ring
+from models.queue.wake_up import Kind, app, wake_up
 from models.secrecy import hide_memory
 from worker import early_signals
 from worker.engine import sandbox_probe
 from worker.engine.engine_process import ENGINE
 from worker.engine.engine_start import forks
 from worker.ledger import presence
-from worker.tasks import Post
+from worker.tasks import DueWork
 from worker.upkeep.sweep import Sweep
 from worker.webhooks.courier import Courier
 
@@ -43,26 +43,26 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     except sandbox_probe.NoSandbox as error:
         log.error("NO_SANDBOX", message=str(error))
         return 1
-    post = Post(kind, presence.register(kind, confined_by), command)
-    structlog.contextvars.bind_contextvars(worker=post.worker_id, kind=kind)
-    post.listen(app())
+    work = DueWork(kind, presence.register(kind, confined_by), command)
+    structlog.contextvars.bind_contextvars(worker=work.worker_id, kind=kind)
+    work.register(app())
 
     def drain(**signal: Any) -> None:
         log.info("draining", signal=signal.get("sig"))
-        post.draining.set()
+        work.draining.set()
 
     worker_shutting_down.connect(drain, weak=False)
     setup_logging.connect(configure_celery_logging, weak=False)
     log.info("worker_started")
     code = 0
     if not early_signals.received():
-        with Sweep(post.worker_id), Courier():
+        with Sweep(work.worker_id), Courier():
             code = _listen(kind)
     try:
-        presence.leave(post.worker_id)
+        presence.leave(work.worker_id)
     except AWAY as error:
         log.warning("worker_row_not_closed", error=str(error).partition("\n")[0])
-    ring(kind)  # for the job that this worker has put back
+    wake_up(kind)  # for the job that this worker has put back
     log.info("worker_stopped", code=code)
     return code
 

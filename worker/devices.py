@@ -1,8 +1,6 @@
 """The devices of this worker: GPUs as reported by the driver, or CPUs. It does not import torch, which takes seconds."""
 
 import os
-import shutil
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
 import structlog
@@ -10,9 +8,9 @@ import structlog
 from models.scheduling.resources import Gpu, Machine
 from models.settings import settings
 
-ASK = ("--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits")
-ASK_SECONDS = 20.0
-GB_IN_A_MIB = 2**20 / 1e9
+GB = 1e9
+NO_DRIVER = ("NVMLError_LibraryNotFound", "NVMLError_DriverNotLoaded")
+"""What NVML says on a machine without a GPU, which is no mistake."""
 
 log = structlog.get_logger(__name__)
 
@@ -30,30 +28,48 @@ def gpus_here() -> tuple[Gpu, ...]:
     """The GPUs that an engine on this machine may use, in the order of their indices."""
     if settings().device == "cpu" or not _torch_can():
         return ()
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
+    return visible_gpus(gpus_of_driver(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def gpus_of_driver() -> list[tuple[str, Gpu]]:
+    """The UUID and the properties of every GPU that NVIDIA's driver knows, in its order (that of the PCI bus)."""
     try:
-        done = subprocess.run([program, *ASK], capture_output=True, text=True, timeout=ASK_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
+        import pynvml
+    except ImportError as error:
+        log.warning("gpus_unknown", error=f"nvidia-ml-py is not installed: {error}")
+        return []
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        if type(error).__name__ not in NO_DRIVER:
+            log.warning("gpus_unknown", error=str(error))
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [(str(pynvml.nvmlDeviceGetUUID(handle)), _gpu(handle)) for handle in handles]
+    except pynvml.NVMLError as error:
         log.warning("gpus_unknown", error=str(error))
-        return ()
-    return read_gpus(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return []
+    finally:
+        pynvml.nvmlShutdown()
 
 
-def read_gpus(output: str, visible: str | None) -> tuple[Gpu, ...]:
-    """The GPUs in nvidia-smi's output that `CUDA_VISIBLE_DEVICES` (indices, or prefixes of UUIDs) selects, in its order."""
-    found: dict[str, tuple[str, Gpu]] = {}
-    for line in output.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 4 and parts[3].isdecimal():
-            found[parts[0]] = parts[1], Gpu(parts[2], round(int(parts[3]) * GB_IN_A_MIB, 1))
+def _gpu(handle: object) -> Gpu:
+    import pynvml
+
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+    return Gpu(str(pynvml.nvmlDeviceGetName(handle)), round(memory / GB, 1))
+
+
+def visible_gpus(found: list[tuple[str, Gpu]], visible: str | None) -> tuple[Gpu, ...]:
+    """The driver's GPUs that `CUDA_VISIBLE_DEVICES` (indices, or prefixes of UUIDs) selects, in its order."""
     if visible is None:
-        return tuple(gpu for _, gpu in found.values())
+        return tuple(gpu for _, gpu in found)
+    numbered = {str(number): gpu for number, (_, gpu) in enumerate(found)}
     chosen: list[Gpu] = []
     for wanted in map(str.strip, visible.split(",")):
-        named = [gpu for uuid, gpu in found.values() if wanted and uuid.startswith(wanted)]
-        match = [found[wanted][1]] if wanted in found else named[:1]
+        named = [gpu for uuid, gpu in found if wanted and uuid.startswith(wanted)]
+        match = [numbered[wanted]] if wanted in numbered else named[:1]
         if not match:  # CUDA also ignores everything from the first invalid entry on
             break
         chosen += match

@@ -1,7 +1,7 @@
-"""What a worker does on a bell.
+"""What a worker does when it is woken up.
 
-One bell runs work until none is due. A bell for each row would do as well where nothing is lost; but a bell that was lost
-would leave a worker idle until the next sweep, once for each row that waits.
+One wake-up message runs work until none is due. A message for each row would do as well where nothing is lost; but a
+message that was lost would leave a worker idle until the next sweep, once for each row that waits.
 """
 
 import threading
@@ -12,7 +12,7 @@ from celery import Celery
 
 from models import migrate
 from models.database import AWAY
-from models.queue.wake_up import BELL, Kind
+from models.queue.wake_up import WAKE_UP, Kind
 from models.records import Job
 from models.settings import settings
 from worker.attempt.inspection import run_inspection
@@ -27,22 +27,22 @@ from worker.ledger.inspections import InspectionLedger
 log = structlog.get_logger(__name__)
 
 
-class Post:
-    """One worker's place: its kind, its row, and whether it is about to leave (`draining`)."""
+class DueWork:
+    """Runs what is due of one kind, for one worker: its row, and whether it is about to leave (`draining`)."""
 
     def __init__(self, kind: Kind, worker_id: str, command: Sequence[str] = ENGINE):
         self.kind, self.worker_id, self.command = kind, worker_id, command
         self.draining = threading.Event()
 
-    def listen(self, app: Celery) -> None:
-        """Define the bell's task."""
-        app.task(name=BELL, ignore_result=True)(self.answer)
+    def register(self, app: Celery) -> None:
+        """Define the task that a wake-up message runs."""
+        app.task(name=WAKE_UP, ignore_result=True)(self.run)
 
-    def answer(self) -> None:
-        """Claim the best due row and run it, again until nothing is due. A bell that finds nothing is dropped.
+    def run(self) -> None:
+        """Claim the best due row and run it, again until nothing is due. A message that finds nothing is dropped.
 
-        After an attempt that this worker could not carry out (a full disk) it claims no more until the next bell, or it
-        would take everything that is queued with it.
+        After an attempt that this worker could not carry out (a full disk) it claims no more until the next message, or
+        it would take everything that is queued with it.
         """
         try:
             while not self.draining.is_set():
@@ -54,14 +54,14 @@ class Post:
                 claimed = claim(self.kind, self.worker_id)
                 if claimed is None:
                     return
-                carried_out = self._run(claimed)
+                carried_out = self._attempt(claimed)
                 presence.idle(self.worker_id)
                 if not carried_out:
                     return
         except AWAY as error:
-            log.warning("bell_unanswered", error=str(error).partition("\n")[0])
+            log.warning("nothing_claimed", error=str(error).partition("\n")[0])
 
-    def _run(self, claimed: Claim) -> bool:
+    def _attempt(self, claimed: Claim) -> bool:
         run = run_job if self.kind == "distill" else run_inspection
         try:
             run(claimed, self.draining, self.command)

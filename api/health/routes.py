@@ -20,7 +20,8 @@ from api.http.problem_documents import problems
 from models.database import reading
 from models.queue import wake_up
 from models.records import Worker
-from models.storage.blobs import StorageError, storage
+from models.storage.errors import StorageError
+from models.storage.opening import storage
 
 router = APIRouter(tags=["health"])
 BROKER_SECONDS = 3

@@ -2,25 +2,22 @@
 
 import asyncio
 import hashlib
-import io
 import re
-import zipfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO
 from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from zipstream import ZipStream
 
 from api.http.conditional import matches
 from api.http.digests import header_of
 from api.http.errors import Internal, RangeNotSatisfiable
-from models.storage import blobs as blobs
-from models.storage.blobs import storage
+from models.storage.errors import NotFound
+from models.storage.opening import storage
 
 LINK_SECONDS = 900
-ZIP_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def _stream(blob: Blob, span: tuple[int, int] | None, headers: dict[str, str]) -
     start, end = span or (0, blob.size)
     try:
         chunks = storage().get(blob.key, start, end)
-    except blobs.NotFound as error:
+    except NotFound as error:
         raise Internal(f"The bytes of {blob.name} are missing from the storage.") from error
     headers["Content-Length"] = str(end - start)
     if span is not None:
@@ -116,41 +113,16 @@ def disposition(name: str, inline: bool = False) -> str:
     return f'{"inline" if inline else "attachment"}; filename="{plain}"{extended}'
 
 
-def zipped(files: Iterable[Blob]) -> Iterator[bytes]:
-    """A zip of blobs, as a stream in constant memory; nothing is compressed, since weights don't shrink."""
-    out = _Drain()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for blob in files:
-            info = zipfile.ZipInfo(blob.name)
-            info.external_attr = 0o644 << 16
-            info.file_size = blob.size
-            with archive.open(info, "w", force_zip64=blob.size >= 2**31) as entry:
-                for chunk in storage().get(blob.key):
-                    yield from _written(entry, chunk, out)
-            yield out.drain()
-    yield out.drain()
+def zipped(files: Iterable[Blob]) -> ZipStream:
+    """A zip of blobs: iterate over it for its bytes, in constant memory; its `len` is their number.
+
+    Nothing is compressed, since weights don't shrink. Blobs are read when their turn comes.
+    """
+    archive = ZipStream(sized=True)
+    for blob in files:
+        archive.add(_bytes_of(blob), blob.name, size=blob.size)
+    return archive
 
 
-def _written(entry: IO[bytes], chunk: bytes, out: "_Drain") -> Iterator[bytes]:
-    for offset in range(0, len(chunk), ZIP_CHUNK):
-        entry.write(chunk[offset : offset + ZIP_CHUNK])
-        yield out.drain()
-
-
-class _Drain(io.RawIOBase):
-    """A file that keeps what is written until it is taken."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._kept = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self._kept += data
-        return len(data)
-
-    def drain(self) -> bytes:
-        taken, self._kept = bytes(self._kept), bytearray()
-        return taken
+def _bytes_of(blob: Blob) -> Iterator[bytes]:
+    yield from storage().get(blob.key)

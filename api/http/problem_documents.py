@@ -30,7 +30,7 @@ from api.http.errors import (
     UnsupportedMediaType,
 )
 from models.spec.problems import problems_of
-from models.storage import blobs
+from models.storage import errors as storage_errors
 
 MEDIA_TYPE = "application/problem+json"
 EVERYWHERE = (401, 403, 429, 500, 503)
@@ -126,8 +126,8 @@ def install(app: FastAPI) -> None:
     def on_database(request: Request, error: Exception) -> JSONResponse:
         return respond(request, unavailable("database"))
 
-    def on_storage(request: Request, error: blobs.StorageError) -> JSONResponse:
-        if isinstance(error, blobs.Full):
+    def on_storage(request: Request, error: storage_errors.StorageError) -> JSONResponse:
+        if isinstance(error, storage_errors.Full):
             structlog.get_logger(__name__).error("storage_full", key=error.key)
             detail = "The storage of the service is full. Ask its operator to free some space."
             return respond(request, InsufficientStorage(detail))
@@ -140,7 +140,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(InterfaceError, on_database)
     app.add_exception_handler(InternalError, on_database)  # Postgres closed an idle transaction
     app.add_exception_handler(PoolTimeout, on_database)
-    app.add_exception_handler(blobs.Unavailable, on_storage)  # type: ignore[arg-type]
+    app.add_exception_handler(storage_errors.Unavailable, on_storage)  # type: ignore[arg-type]
 
 
 def unavailable(part: str) -> Unavailable:

@@ -159,8 +159,13 @@ def list_artifacts(key: JobsRead, identifier: Identifier) -> Page[ArtifactBody]:
 def download_all(key: JobsRead, identifier: Identifier) -> Response:
     """All artifacts in one uncompressed zip file."""
     job, blobs = outputs.all_artifacts(key, identifier)
-    headers = {"Content-Disposition": disposition(f"{job.name}.zip"), "Cache-Control": "private, no-cache"}
-    return StreamingResponse(zipped(blobs), headers=headers, media_type="application/zip")
+    archive = zipped(blobs)
+    headers = {
+        "Content-Disposition": disposition(f"{job.name}.zip"),
+        "Content-Length": str(len(archive)),
+        "Cache-Control": "private, no-cache",
+    }
+    return StreamingResponse(archive, headers=headers, media_type="application/zip")
 
 
 @router.head(

@@ -16,7 +16,7 @@ from api.jobs.service import find
 from models.database import reading
 from models.records import Artifact, Attempt, Event, Job, Metric, Preview
 from models.status import JobStatus
-from models.storage.blobs import storage
+from models.storage.opening import storage
 
 T = TypeVar("T", bound=BlobBody)
 INLINE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})

@@ -22,7 +22,9 @@ from models.scheduling.turns import turns
 from models.settings import settings
 from models.spec.students import pupils_of
 from models.status import InspectionStatus, JobStatus, sources_of
-from models.storage.blobs import StorageError, storage
+from models.storage import keys
+from models.storage.errors import StorageError
+from models.storage.opening import storage
 from models.webhooks import outbox
 
 log = structlog.get_logger("api")
@@ -161,7 +163,7 @@ def remove(key_id: str, job_id: str) -> None:
         gone = {"deleted_at": now(), "history_removed_at": None}  # so that the sweep visits the job again
         session.execute(update(Job).where(Job.id == job.id).values(version=Job.version + 1, **gone))
     try:
-        storage().delete_prefix(f"jobs/{job_id}")
+        storage().delete_prefix(keys.job(job_id))
     except StorageError as error:
         log.warning("blobs_left_behind", job=job_id, error=str(error))
 

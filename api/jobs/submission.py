@@ -22,7 +22,7 @@ from api.jobs.schemas import JobBody
 from api.jobs.service import find, job_body
 from models.database import now, reading, transaction
 from models.idempotency import KEPT_SECONDS
-from models.queue.wake_up import ring
+from models.queue.wake_up import wake_up
 from models.records import Event, Idempotency, Inspection, Job
 from models.records.columns import new_id
 from models.scheduling.resources import ResourceNeeds
@@ -108,7 +108,7 @@ def _once(key_id: str, idempotent: IdempotentRequest | None, insert: Callable[[S
                 raise
             return known, True
     log.info("job_submitted", job=body.id, retry_of=body.retry_of)
-    ring("inspect")
+    wake_up("inspect")
     return body, False
 
 

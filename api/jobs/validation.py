@@ -17,7 +17,7 @@ from api.http.row_watch import RowWatch, token_of
 from api.jobs.job_inputs import Inputs
 from api.jobs.schemas import Validated
 from models.database import reading, transaction
-from models.queue.wake_up import ring
+from models.queue.wake_up import wake_up
 from models.records import Inspection
 from models.records.columns import new_id
 from models.spec.job_spec import JobSpec
@@ -88,7 +88,7 @@ def _insert_check(key_id: str, first: Validated) -> str:
     )  # fmt: skip
     with transaction() as session:
         session.add(check)
-    ring("inspect")
+    wake_up("inspect")
     return identifier
 
 

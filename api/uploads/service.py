@@ -22,13 +22,15 @@ from api.http.observe import current_request_id
 from api.http.paging import Page, Window
 from api.http.problem_documents import PointedError
 from models.database import now, reading, transaction
-from models.queue.wake_up import ring
+from models.queue.wake_up import wake_up
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import new_id
 from models.spec.job_spec import Labels, Name
 from models.status import JobStatus, UploadStatus
-from models.storage import blobs as blobs
-from models.storage.blobs import storage
+from models.storage import keys
+from models.storage.chunks import Stored
+from models.storage.errors import StorageError, TooLarge
+from models.storage.opening import storage
 
 UNFINISHED = tuple(status for status in JobStatus if not status.final)
 OPEN = (UploadStatus.WAITING, UploadStatus.REJECTED)
@@ -168,7 +170,7 @@ class Uploads(Generic[R, B]):
         try:
             for key in keys:
                 storage().delete(key)
-        except blobs.StorageError as error:
+        except StorageError as error:
             log.warning("blobs_left_behind", upload=identifier, error=str(error))
 
     async def receive(
@@ -183,10 +185,10 @@ class Uploads(Generic[R, B]):
         """
         room = await asyncio.to_thread(self._room, key_id, identifier, length)
         # every PUT has its own storage key, so that two concurrent ones cannot overwrite each other's bytes
-        key = f"uploads/{identifier}/{secrets.token_hex(8)}"
+        key = keys.upload(identifier, secrets.token_hex(8))
         try:
             stored = await storage().put_stream(key, chunks, room.size)
-        except blobs.TooLarge as error:
+        except TooLarge as error:
             raise room.exceeded() from error
         try:
             if stored.size == 0:
@@ -196,14 +198,14 @@ class Uploads(Generic[R, B]):
         except ApiError:
             await asyncio.to_thread(storage().delete, key)
             raise
-        await asyncio.to_thread(ring, "inspect")
+        await asyncio.to_thread(wake_up, "inspect")
 
     def _room(self, key_id: str, identifier: str, length: int | None) -> Room:
         with reading() as session:
             self._require_open(self.find(session, key_id, identifier))
             return room_for_bytes(session, key_id, length)
 
-    def _accept(self, key_id: str, identifier: str, key: str, stored: blobs.Stored) -> None:
+    def _accept(self, key_id: str, identifier: str, key: str, stored: Stored) -> None:
         with transaction() as session:
             lock(session, key_id)
             room_for_bytes(session, key_id, stored.size)

@@ -1,4 +1,4 @@
-"""The queue: a bell that says "there may be work", and nothing else.
+"""The queue: a wake-up message that says "there may be work", and nothing else.
 
 Both sides share the Celery app, its two queues and its settings. No message carries anything that is relied upon, so
 none is ever retried, kept or answered: the database is the truth, and every worker sweeps it.
@@ -17,7 +17,7 @@ from models.settings import Settings, settings
 
 Kind = Literal["distill", "inspect"]
 KINDS: tuple[Kind, ...] = ("distill", "inspect")
-BELL = "distillery.bell"
+WAKE_UP = "distillery.wake_up"
 """The name of the only task; the worker defines it."""
 GIVE_UP = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
 """How long a request waits for a broker that is away: it does not."""
@@ -55,7 +55,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 def transport_options(settings: Settings) -> Mapping[str, Any]:
-    """What the broker's transport is told; for files, the folders, which are made."""
+    """Options of the broker's transport; for files, the folders, which are made."""
     scheme = urlsplit(settings.broker).scheme
     if scheme == "filesystem":
         folders = {name: settings.data.absolute() / "queue" / name for name in ("messages", "control", "taken")}
@@ -84,15 +84,19 @@ def app() -> Celery:
     return make_app(settings())
 
 
-def ring(kind: Kind, count: int = 1) -> bool:
-    """Ring so many bells, after the commit that made the work; false (and a line in the log) when the broker is away."""
+def wake_up(kind: Kind, count: int = 1) -> bool:
+    """Send so many wake-up messages to a kind's workers, after the commit that made the work.
+
+    Returns:
+        False, with a line in the log, when the broker is away.
+    """
     try:
         with app().connection_for_write() as connection:
             connection.transport_options.update(GIVE_UP)
             producer = app().amqp.Producer(connection, auto_declare=False)
             for _ in range(count):
-                app().send_task(BELL, queue=kind, producer=producer, retry=False, ignore_result=True)
+                app().send_task(WAKE_UP, queue=kind, producer=producer, retry=False, ignore_result=True)
     except (OperationalError, KombuError, ConnectionError, OSError) as error:
-        log.warning("bell_not_rung", kind=kind, error=str(error))
+        log.warning("wake_up_not_sent", kind=kind, error=str(error))
         return False
     return True

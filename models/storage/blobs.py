@@ -1,95 +1,25 @@
 """Blobs: one small interface over a local folder and S3.
 
-Keys are `/`-separated names (docs/architecture.md lists them). A write is seen whole or not at all, on both.
-
-    StorageError            something about a blob went wrong
-    ├── NotFound            there is no blob of this key
-    ├── Exists              a create-only write found one
-    ├── TooLarge            a stream went past its limit
-    ├── Damaged             the bytes are not those whose SHA-256 was recorded
-    └── Unavailable         the store does not answer, or refuses us
-        └── Full            there is no room left
+Keys are `/`-separated names (`models/storage/keys.py` has them all). A write is seen whole or not at all, on both.
 """
 
 import asyncio
-import hashlib
 import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
-from xml.etree import ElementTree
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, S3Store
 
-from models.settings import Settings, settings
-from models.storage.presign import Signer
-from models.storage.unfinished_multiparts import Multiparts
+from models.storage.chunks import CHUNK, PART, Stored, Tally, blocks_of, chunks_of
+from models.storage.errors import Damaged, NotFound, translated
+from models.storage.s3_calls import S3Calls
 
-if TYPE_CHECKING:
-    from obstore.store import S3Config
-
-CHUNK = 4 * 2**20
-"""Bytes of one read."""
-PART = 8 * 2**20
-"""Bytes of one part of a multipart write; S3 allows 10,000 of them."""
 PARTS_AT_ONCE = 2
-FULL = ("os error 28", "No space left on device", "507 Insufficient Storage")
-"""What a disk or an S3 server says when it has no room."""
 PARTIAL = re.compile(r"#\d+$")
 """How a folder's file ends while it is written."""
-
-
-class StorageError(Exception):
-    """Something about a blob went wrong."""
-
-    def __init__(self, key: str, message: str):
-        super().__init__(f"{key}: {message}")
-        self.key, self.message = key, message
-
-
-class NotFound(StorageError):
-    """There is no blob of this key."""
-
-
-class Exists(StorageError):
-    """A create-only write found a blob of this key."""
-
-
-class TooLarge(StorageError):
-    """A stream went past its limit."""
-
-    def __init__(self, key: str, limit: int):
-        super().__init__(key, f"larger than the {limit} bytes that are allowed")
-        self.limit = limit
-
-
-class Damaged(StorageError):
-    """The bytes are not those whose SHA-256 was recorded."""
-
-
-class Unavailable(StorageError):
-    """The store does not answer, or refuses us."""
-
-
-class Full(Unavailable):
-    """There is no room left in the store."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What was written: bytes and their SHA-256 in hex."""
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -101,43 +31,16 @@ class Entry:
     modified: float
 
 
-class Tally:
-    """Counts and hashes what passes, up to a limit."""
-
-    def __init__(self, key: str, limit: int | None = None):
-        self.key, self.limit = key, limit
-        self.size, self._hash = 0, hashlib.sha256()
-
-    def add(self, chunk: bytes) -> bytes:
-        self.count(chunk)
-        self.hash(chunk)
-        return chunk
-
-    def count(self, chunk: bytes) -> None:
-        """The first half of `add`."""
-        self.size += len(chunk)
-        if self.limit is not None and self.size > self.limit:
-            raise TooLarge(self.key, self.limit)
-
-    def hash(self, chunk: bytes) -> None:
-        """The second half of `add`, in the chunks' order."""
-        self._hash.update(chunk)
-
-    def total(self) -> Stored:
-        return Stored(self.size, self._hash.hexdigest())
-
-
 class Storage:
     """Blobs in a folder or in a bucket. Every method may raise `Unavailable`."""
 
     def __init__(
         self,
         store: LocalStore | S3Store,
-        signer: Signer | None = None,
         folder: Path | None = None,
-        multiparts: Multiparts | None = None,
+        s3: S3Calls | None = None,
     ):
-        self._store, self._signer, self._folder, self._multiparts = store, signer, folder, multiparts
+        self._store, self._folder, self._s3 = store, folder, s3
 
     def put(self, key: str, data: bytes | Path | Iterable[bytes], create_only: bool = False) -> Stored:
         """Write a blob, over an older one unless `create_only`.
@@ -150,12 +53,12 @@ class Storage:
         tally = Tally(key)
         if isinstance(data, Path):
             data.stat()  # a missing file of ours is not a missing blob
-        with _translated(key):
+        with translated(key):
             if not create_only:
-                chunks = (tally.add(chunk) for chunk in _chunks(data))
+                chunks = (tally.add(chunk) for chunk in chunks_of(data))
                 obstore.put(self._store, key, chunks, chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
                 return tally.total()
-            for chunk in _chunks(whole := data if isinstance(data, bytes | Path) else b"".join(data)):
+            for chunk in chunks_of(whole := data if isinstance(data, bytes | Path) else b"".join(data)):
                 tally.add(chunk)
             obstore.put(self._store, key, whole, mode="create")
         return tally.total()
@@ -174,7 +77,7 @@ class Storage:
             # one block is hashed in a thread while the next one arrives: hashing costs as long as all the rest
             hashed: asyncio.Future[None] | None = None
             try:
-                async for block in _blocks(chunks):
+                async for block in blocks_of(chunks):
                     tally.count(block)
                     if hashed is not None:
                         await hashed
@@ -184,7 +87,7 @@ class Storage:
                 if hashed is not None:
                     await hashed
 
-        with _translated(key):
+        with translated(key):
             await obstore.put_async(self._store, key, counted(), chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
         return tally.total()
 
@@ -202,14 +105,14 @@ class Storage:
     def _read(self, key: str, start: int, end: int) -> Iterator[bytes]:
         # a request a chunk: a slow reader holds no connection open until it times out
         for offset in range(start, end, CHUNK):
-            with _translated(key):
+            with translated(key):
                 chunk = obstore.get_range(self._store, key, start=offset, end=min(offset + CHUNK, end))
             yield chunk.to_bytes()
 
     def download(
-        self, key: str, path: Path, sha256: str | None = None, attend: Callable[[], None] | None = None
+        self, key: str, path: Path, sha256: str | None = None, check: Callable[[], None] | None = None
     ) -> Stored:
-        """Copy a blob to a file, which appears only when it is whole; `attend` is called before every chunk, and may raise.
+        """Copy a blob to a file, which appears only when it is whole; `check` is called before every chunk, and may raise.
 
         Raises:
             NotFound: there is no such blob.
@@ -219,8 +122,8 @@ class Storage:
         try:
             with partial.open("wb") as file:
                 for chunk in self.get(key):
-                    if attend is not None:
-                        attend()
+                    if check is not None:
+                        check()
                     file.write(tally.add(chunk))
             stored = tally.total()
             if sha256 is not None and stored.sha256 != sha256:
@@ -233,7 +136,7 @@ class Storage:
     def size(self, key: str) -> int | None:
         """Bytes of a blob, None if there is none."""
         try:
-            with _translated(key):
+            with translated(key):
                 return obstore.head(self._store, key)["size"]
         except NotFound:
             return None
@@ -241,7 +144,7 @@ class Storage:
     def delete(self, key: str) -> None:
         """Remove a blob; that there is none is fine."""
         try:
-            with _translated(key):
+            with translated(key):
                 obstore.delete(self._store, key)
         except NotFound:
             return
@@ -257,7 +160,7 @@ class Storage:
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """All blobs under `prefix/`, in no particular order."""
-        with _translated(prefix):
+        with translated(prefix):
             for page in obstore.list(self._store, prefix or None, chunk_size=1000):
                 for meta in page:
                     yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
@@ -269,7 +172,7 @@ class Storage:
         nobody completes.
         """
         if self._folder is None:
-            return self._discard_multiparts(older_than_seconds)
+            return self._s3.abort_unfinished(older_than_seconds) if self._s3 else 0
         discarded, before = 0, time.time() - older_than_seconds
         for path in self._folder.rglob("*#*"):
             try:
@@ -280,100 +183,9 @@ class Storage:
                 continue  # its writer has just finished, or another sweep was quicker
         return discarded
 
-    def _discard_multiparts(self, older_than_seconds: float) -> int:
-        try:
-            return self._multiparts.discard(older_than_seconds) if self._multiparts else 0
-        except (OSError, ElementTree.ParseError) as error:
-            raise Unavailable("", f"unfinished uploads cannot be listed or aborted: {error}") from error
-
     def presign(self, key: str, seconds: int, file_name: str, content_type: str) -> str | None:
         """A link that anyone may GET for so long, saved under `file_name`.
 
         None where blobs lie in a folder, or where clients cannot reach the S3 server (no public endpoint is set).
         """
-        return self._signer.link(key, seconds, file_name, content_type) if self._signer else None
-
-
-async def _blocks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in blocks of `CHUNK` or a little more; the last may be smaller."""
-    gathered: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        gathered.append(chunk)
-        size += len(chunk)
-        if size >= CHUNK:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-    if size:
-        yield b"".join(gathered)
-
-
-def _chunks(data: bytes | Path | Iterable[bytes]) -> Iterator[bytes]:
-    if isinstance(data, bytes):
-        yield from (data[offset : offset + PART] for offset in range(0, len(data), PART))
-    elif isinstance(data, Path):
-        with data.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-    else:
-        yield from (chunk for chunk in data if chunk)
-
-
-@contextmanager
-def _translated(key: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise NotFound(key, "there is no such blob") from error
-    except AlreadyExistsError as error:
-        raise Exists(key, "there is one already") from error
-    except BaseError as error:  # and no OSError: those are the sender's
-        message = str(error).partition("\n")[0]
-        full = any(words in str(error) for words in FULL)
-        raise (Full if full else Unavailable)(key, message) from error
-
-
-def open_storage(settings: Settings) -> Storage:
-    """The storage that settings name.
-
-    Raises:
-        ValueError: the URL is neither `file:///folder` nor `s3://bucket/prefix`.
-        Unavailable: the folder cannot be used.
-    """
-    url = urlsplit(settings.storage)
-    if url.scheme == "file" and url.path:
-        folder = Path(url2pathname(url.path))
-        try:
-            return Storage(LocalStore(folder, automatic_cleanup=True, mkdir=True), folder=folder)
-        except OSError as error:
-            raise Unavailable(str(folder), f"the folder cannot be used: {error}") from error
-    if url.scheme == "s3" and url.netloc:
-        return _open_bucket(settings, url.netloc, url.path.strip("/"))
-    raise ValueError(f"storage must be file:///folder or s3://bucket/prefix, not {settings.storage}")
-
-
-def _open_bucket(settings: Settings, bucket: str, prefix: str) -> Storage:
-    endpoint, public = settings.storage_endpoint, settings.storage_public_endpoint
-    access, secret, region = settings.storage_access_key, settings.storage_secret_key, settings.storage_region
-    config: S3Config = {"region": region, "virtual_hosted_style_request": False}
-    if endpoint:
-        config["endpoint"] = endpoint
-    if access and secret:
-        config |= {"access_key_id": access, "secret_access_key": secret}
-    store = S3Store(
-        bucket,
-        prefix=prefix or None,
-        config=config,
-        client_options={"allow_http": endpoint is not None, "connect_timeout": timedelta(seconds=5)},
-        retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)},
-    )
-    signer = Signer(public, bucket, prefix, access, secret, region) if public and access and secret else None
-    address = endpoint or f"https://s3.{region}.amazonaws.com"
-    whole = Signer(address, bucket, "", access, secret, region) if access and secret else None
-    return Storage(store, signer, multiparts=Multiparts(whole, prefix) if whole else None)
-
-
-@lru_cache(maxsize=1)
-def storage() -> Storage:
-    """The storage of this process."""
-    return open_storage(settings())
+        return self._s3.link(key, seconds, file_name, content_type) if self._s3 else None

@@ -21,7 +21,8 @@ from models.database import make_engine
 from models.records import Artifact, Dataset, Event, Job, Key, Metric, Preview, Teacher
 from models.records.columns import new_id
 from models.settings import Settings
-from models.storage.blobs import Storage, open_storage
+from models.storage.blobs import Storage
+from models.storage.opening import open_storage
 from tests.servers import _free_ports
 
 PLAIN = ("jobs:read", "jobs:write", "uploads:read", "uploads:write")

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from models.database import make_engine
 from models.records import Attempt, Dataset, Event, Teacher
 from models.settings import Settings
-from models.storage.blobs import open_storage
+from models.storage.opening import open_storage
 from tests.chaos import checker, undisturbed
 from tests.chaos.faults import PROCESS_KINDS, Faults, plan
 from tests.chaos.fleet import Fleet, Member, left_over

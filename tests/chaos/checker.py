@@ -34,7 +34,8 @@ from models.records import (
     Worker,
 )  # fmt: skip
 from models.status import TRANSITIONS, JobStatus
-from models.storage.blobs import Storage, StorageError
+from models.storage.blobs import Storage
+from models.storage.errors import StorageError
 
 FINAL = {status.value for status in JobStatus if status.final}
 STUDENT = "student.safetensors"

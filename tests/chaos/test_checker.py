@@ -27,7 +27,7 @@ from models.records import (
     Worker,
 )
 from models.settings import settings
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.chaos.checker import STUDENT, Wanted, World, broken
 
 BYTES = {STUDENT: save({"weight": np.ones(3, np.float32)}), "report.json": b"{}"}

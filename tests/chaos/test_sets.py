@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from models.queue.wake_up import KINDS, app, ring
+from models.queue.wake_up import KINDS, app, wake_up
 from models.settings import Settings
-from models.storage.blobs import Storage, Unavailable, open_storage
+from models.storage.blobs import Storage
+from models.storage.errors import Unavailable
+from models.storage.opening import open_storage
 from tests.chaos.sets import Embedded
 
 
@@ -44,7 +46,7 @@ def test_messages_of_the_folder_are_tripled_and_deleted(tmp_path: Path, configur
     parts = Embedded(tmp_path)
     with parts:
         configure(data=parts.data("api"))
-        assert ring("distill") and ring("inspect")
+        assert wake_up("distill") and wake_up("inspect")
         assert parts.triple_messages() == 2
         with app().connection_for_read() as connection:
             for kind in KINDS:
@@ -52,5 +54,5 @@ def test_messages_of_the_folder_are_tripled_and_deleted(tmp_path: Path, configur
                     for _ in range(3):
                         queue.get(timeout=5).ack()
         assert parts.delete_messages() == 0
-        ring("distill", 3)
+        wake_up("distill", 3)
         assert parts.delete_messages() == 3 and parts.triple_messages() == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distillery_client import Client
-from tests.integration.test_kills import SPEC, step_of, student_of, upload
+from tests.integration.test_kills import SPEC, checkpoints, step_of, student_of, upload
 from tests.integration.whole import Whole, engines, eventually
 
 HOURS: dict[str, Any] = SPEC | {"training": {"steps": 50_000_000, "batch_size": 32, "learning_rate": 0.01}}
@@ -137,10 +137,6 @@ def test_a_poison_job_fails_after_three_attempts_and_the_queue_continues(tmp_pat
         error = client.jobs.get(poison)["error"]
         assert error["code"] == "poison" and "signal 9 (SIGKILL)" in error["message"]
         student_of(client, good)
-
-
-def checkpoints(client: Client, job: str) -> int:
-    return len([event for event in client.jobs.events(job) if event["type"] == "checkpoint"])
 
 
 @pytest.mark.slow

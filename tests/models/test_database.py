@@ -142,7 +142,7 @@ def test_ids_sort_by_time() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["models.spec.job_spec", "models.queue.wake_up", "models.storage.blobs", "models.records", "models.migrate"],
+    ["models.spec.job_spec", "models.queue.wake_up", "models.storage.opening", "models.records", "models.migrate"],
 )
 def test_models_never_import_torch(module: str) -> None:
     heavy = "{'torch', 'torchvision', 'timm', 'numpy', 'safetensors', 'fastapi'}"

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from models.database import Record, reading, transaction
 from models.records import Dataset, Event, Inspection, Job, Key, Teacher
 from models.records.columns import new_id
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from worker.attempt.job import run_job
 from worker.ledger import presence
 from worker.ledger.claims import Claim, claim

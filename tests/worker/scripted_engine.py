@@ -3,12 +3,13 @@ it behaves.
 
     steps, pause           how many steps it takes, and seconds between them
     checkpoint_every       steps between checkpoints
+    await_stored           it goes on only when the worker has stored a checkpoint
     kill_at, kill_attempts it kills itself before this step, in these attempts (all, if none are named)
     kill_after             it kills itself after so many steps of an attempt, in these attempts
     export_pause           seconds between its last step and its artifacts
     stderr                 a line for its log
     student                what it says that it shipped
-    print_spec             it tells the spec that it was given
+    print_spec             it prints the spec that it was given
     deaf                   it takes no notice of commands
     error, error_attempts  the fields of an `error` event that it ends with, in these attempts (all, if none are named)
     hang                   it neither steps nor ends
@@ -57,7 +58,13 @@ def checkpoint(step: int, state: str) -> None:
         sha256 = hashlib.sha256(content).hexdigest()
         Path("checkpoints", sha256).write_bytes(content)
         parts[name] = {"sha256": sha256, "size": len(content)}
+    kept = Path("checkpoints", parts["run"]["sha256"])
+    written = kept.stat().st_ctime_ns
+    time.sleep(0.02 if script.get("await_stored") else 0)  # or the file system's clock might not have ticked since
     say("checkpoint", manifest={"step": step, "parts": parts})
+    # the worker links the file, uploads it, writes the checkpoint's row and removes its link, which all change this time
+    while script.get("await_stored") and (kept.stat().st_nlink > 1 or kept.stat().st_ctime_ns == written):
+        time.sleep(0.005)
 
 
 def resume() -> tuple[int, str]:

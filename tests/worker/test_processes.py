@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from models.queue import wake_up
+from models.queue.wake_up import wake_up
 from models.records import Attempt, Checkpoint, Dataset, Job, Worker
 from models.settings import settings
 from tests.models.test_secrecy import readable_by_others
@@ -49,12 +49,12 @@ def worker(kind: str = "distill") -> Iterator[subprocess.Popen[bytes]]:
 def test_wake_up_messages_start_work_and_a_drain_hands_it_to_another_worker(servers: None) -> None:
     quick, subject = make_job(steps=3), make_upload(b"images")
     with worker() as first, worker("inspect"):
-        wake_up.ring("distill")
-        wake_up.ring("inspect")
+        wake_up("distill")
+        wake_up("inspect")
         eventually(lambda: get(Job, quick).status == "succeeded", 15.0)
         eventually(lambda: get(Dataset, subject).status == "ready", 15.0)
         long = make_job(steps=60, pause=0.03)
-        wake_up.ring("distill")
+        wake_up("distill")
         eventually(lambda: get(Job, long).progress is not None, 15.0)
         first.terminate()
         assert first.wait(10) == 0
@@ -90,7 +90,7 @@ def test_jobs_run_without_wake_up_messages(embedded: None) -> None:
 
 def test_surplus_wake_up_messages_do_no_harm(embedded: None) -> None:
     job = make_job(steps=30, pause=0.02)
-    wake_up.ring("distill", 30)
+    wake_up("distill", 30)
     with worker() as process:
         eventually(lambda: get(Job, job).status == "succeeded", 20.0)
     assert get(Job, job).attempt == 1

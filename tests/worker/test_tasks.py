@@ -13,7 +13,7 @@ from tests.worker.scenes import SCRIPTED, change, get, make_job, make_upload, ro
 from worker.attempt import inspection
 from worker.attempt import job as attempt_job
 from worker.ledger import presence
-from worker.tasks import Post
+from worker.tasks import DueWork
 from worker.upkeep import sweep, upkeep
 
 
@@ -25,8 +25,8 @@ def break_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(inspection, "write_job_file", broken)
 
 
-def post(kind: Any) -> Post:
-    return Post(kind, presence.register(kind), SCRIPTED)
+def due_work(kind: Any) -> DueWork:
+    return DueWork(kind, presence.register(kind), SCRIPTED)
 
 
 def test_a_worker_with_a_full_disk_puts_its_job_back_without_counting_it_and_claims_no_others(
@@ -34,8 +34,8 @@ def test_a_worker_with_a_full_disk_puts_its_job_back_without_counting_it_and_cla
 ) -> None:
     ids = [make_job() for _ in range(3)]
     break_with(monkeypatch, OSError(28, "No space left on device"))
-    worker = post("distill")
-    worker.answer()
+    worker = due_work("distill")
+    worker.run()
     jobs = [get(Job, job_id) for job_id in ids]
     assert [(job.status, job.attempt, job.losses) for job in jobs] == [
         ("queued", 1, 0),
@@ -56,7 +56,7 @@ def test_a_job_that_breaks_every_worker_fails_as_poison_with_the_error(
     break_with(monkeypatch, RuntimeError("nobody\0 thought of this"))
     for _ in range(settings().most_lost_attempts):
         change(Job, job_id, due_at=now())
-        post("distill").answer()
+        due_work("distill").run()
     job = get(Job, job_id)
     assert (job.status, job.error["code"]) == ("failed", "poison")
     assert "RuntimeError: nobody thought of this" in job.error["message"]
@@ -65,7 +65,7 @@ def test_a_job_that_breaks_every_worker_fails_as_poison_with_the_error(
 def test_an_inspection_is_put_back_too(embedded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = make_upload(b"images")
     break_with(monkeypatch, OSError(28, "No space left on device"))
-    post("inspect").answer()
+    due_work("inspect").run()
     (one,) = rows(Inspection, subject_id=subject)
     assert (one.status, one.attempt, one.losses, one.lease_owner) == ("queued", 1, 0, None)
     assert get(Dataset, subject).status == "inspecting"
@@ -73,7 +73,7 @@ def test_an_inspection_is_put_back_too(embedded: None, monkeypatch: pytest.Monke
 
 def test_a_crashed_engines_log_may_contain_nul_characters(both: None) -> None:
     job_id = make_job(stderr="before\0after", kill_at=0)
-    post("distill").answer()
+    due_work("distill").run()
     (attempt,) = rows(Attempt, job_id=job_id, number=1)
     assert attempt.error["code"] == "engine_crashed" and attempt.error["hint"] == "beforeafter"
 
@@ -83,16 +83,16 @@ def test_wake_up_messages_are_sent_for_a_worker_whose_idle_report_was_lost(
 ) -> None:
     held, waiting = make_job(), make_job()
     worker = presence.register("distill")
-    rung = []
-    monkeypatch.setattr(upkeep, "ring", lambda kind, count: rung.append((kind, count)))
+    sent = []
+    monkeypatch.setattr(upkeep, "wake_up", lambda kind, count: sent.append((kind, count)))
     change(Job, held, status="running", attempt=1, lease_owner=worker, lease_expires_at=now() + 60)
     change(Worker, worker, busy_with=held)
-    upkeep.ring_bells()
-    assert rung == []  # it is really busy
+    upkeep.wake_idle_workers()
+    assert sent == []  # it is really busy
     change(Job, held, status="succeeded", lease_owner=None, lease_expires_at=None)
     time.sleep(settings().sweep_seconds)
-    upkeep.ring_bells()
-    assert rung == [("distill", 1)] and get(Job, waiting).rung_at is not None
+    upkeep.wake_idle_workers()
+    assert sent == [("distill", 1)] and get(Job, waiting).rung_at is not None
 
 
 def test_a_worker_of_another_schema_claims_and_sweeps_nothing(both: None) -> None:
@@ -101,7 +101,7 @@ def test_a_worker_of_another_schema_claims_and_sweeps_nothing(both: None) -> Non
         (ours,) = connection.execute(text("SELECT version_num FROM alembic_version")).scalars()
         connection.execute(text("UPDATE alembic_version SET version_num = 'newer'"))
     for kind in ("distill", "inspect"):
-        post(kind).answer()
+        due_work(kind).run()
     change(Job, job_id, cancel_requested_at=now())
     sweep.sweep(presence.register("distill"))
     assert (get(Job, job_id).status, get(Job, job_id).attempt) == ("queued", 0)

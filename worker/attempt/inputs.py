@@ -1,7 +1,7 @@
 """What an attempt is given: its inputs, its newest checkpoint that can be read, and the job file."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,19 @@ from models.spec.named_files import named_files
 from models.spec.students import Student
 from models.spec.teacher_spec import JOB, named
 from models.status import UploadStatus
-from models.storage.blobs import Damaged, NotFound, storage
+from models.storage import keys
+from models.storage.errors import Damaged, NotFound, StorageError
+from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.lease import Lease
 from worker.clock import clock
 from worker.ledger.attempts import AttemptLedger
 
 RESUME = "checkpoints/resume.json"
 log = structlog.get_logger(__name__)
+
+
+class StorageAway(Exception):
+    """The storage did not answer for so long that the job is to wait in the queue; the message says what for."""
 
 
 class InputMissing(Exception):
@@ -80,11 +86,6 @@ def _teacher(session: Session, identifier: str) -> Teacher | Student:
     return Student.of(session, record) if isinstance(record, Job) else record
 
 
-def part_key(job_id: str, sha256: str) -> str:
-    """Where a part of a checkpoint lies in storage."""
-    return f"jobs/{job_id}/parts/{sha256}"
-
-
 def describe_teacher(teacher: Teacher | Student) -> dict[str, Any]:
     """The teacher as a job file names it, without its weights."""
     names = ("network", "options", "classes", "class_names", "input")
@@ -123,16 +124,26 @@ def write_job_file(folder: Path, content: dict[str, Any]) -> None:
     (folder / "job.json").write_text(json.dumps(content, indent=1, allow_nan=False))
 
 
-def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease, attend: Callable[[], None]) -> None:
-    """Fetch everything that a job's attempt needs, and write its job file; `attend` goes between the parts, and may raise.
+def lay_out(job: Job, folder: Path, ledger: AttemptLedger, storage: AttemptStorage, lease: Lease) -> None:
+    """Fetch everything that a job's attempt needs, and write its job file.
 
     Raises:
         InputMissing: an input was deleted, or its blob is gone or damaged.
-        StorageError: storage is away.
+        StorageAway: the storage stayed away.
         Taken: the lease was lost meanwhile.
+        Whatever the storage's `check` raises.
     """
-    inputs = AttemptInputs.of(job)
-    fetch = Fetch(folder, attend)
+    inputs = ledger.read(lambda: AttemptInputs.of(job))
+    try:
+        content = _fetched(job, inputs, Fetch(folder, storage), ledger)
+    except StorageError as error:
+        raise StorageAway(f"the inputs could not be fetched: {error}") from error
+    content["seconds_used"] = ledger.seconds_used() + clock() - lease.claim.sent_at
+    write_job_file(folder, content)
+
+
+def _fetched(job: Job, inputs: AttemptInputs, fetch: "Fetch", ledger: AttemptLedger) -> dict[str, Any]:
+    """The content of a job file, after its files were fetched."""
     content = describe_run("distill", job.id, job.attempt, job.request_id) | {"spec": job.resolved}
     # this worker has as many devices: else it would not have claimed the job
     content["ranks"] = ResourceNeeds.of(job.resolved.get("resources") or {}).devices
@@ -152,8 +163,7 @@ def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease, attend:
         file.id: fetch.upload(file, file.id, pointer) for pointer, file in inputs.files.items() if file is not None
     }
     content["resume"] = fetch.checkpoint(ledger)
-    content["seconds_used"] = ledger.seconds_used() + clock() - lease.claim.sent_at
-    write_job_file(folder, content)
+    return content
 
 
 @dataclass(frozen=True)
@@ -161,7 +171,7 @@ class Fetch:
     """Fetches blobs into an attempt's folder; one that lies there already, whole, is not fetched again."""
 
     folder: Path
-    attend: Callable[[], None]
+    storage: AttemptStorage
 
     def teacher(self, teacher: Teacher | Student, name: str) -> str | None:
         """The path of a teacher's weights."""
@@ -198,7 +208,7 @@ class Fetch:
             except (NotFound, Damaged) as error:
                 log.warning("checkpoint_unreadable", job=ledger.job_id, checkpoint=checkpoint.id, error=str(error))
                 if isinstance(error, Damaged):
-                    storage().delete(error.key)  # or the same part, made again, would be taken for stored
+                    self.storage.delete(error.key)  # or the same part, made again, would be taken for stored
                 ledger.drop_checkpoint(checkpoint.id, error.message)
                 continue
             (self.folder / RESUME).write_text(json.dumps(checkpoint.manifest))
@@ -209,9 +219,10 @@ class Fetch:
 
     def _parts(self, job_id: str, checkpoint: Checkpoint) -> None:
         for part in checkpoint.manifest["parts"].values():
-            self._file(part_key(job_id, part["sha256"]), self.folder / "checkpoints" / part["sha256"], part["sha256"])
+            sha256 = part["sha256"]
+            self._file(keys.checkpoint_part(job_id, sha256), self.folder / "checkpoints" / sha256, sha256)
 
     def _file(self, key: str, path: Path, sha256: str | None) -> None:
-        self.attend()
+        self.storage.check()
         if not path.exists():
-            storage().download(key, path, sha256, self.attend)
+            self.storage.download(key, path, sha256)

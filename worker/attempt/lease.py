@@ -33,7 +33,7 @@ class Lease:
         surely stands, whatever the network does."""
         return not self._taken.is_set() and clock() < self._trusted_until
 
-    def demand(self) -> None:
+    def check_held(self) -> None:
         """Go on only while the lease is held.
 
         Raises:

@@ -1,4 +1,4 @@
-"""How an engine's run ended, by its last word and by what was asked of it."""
+"""How an engine's run ended, by its final event and by what was asked of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ class Ending:
     student: Mapping[str, Any] | None = None
 
 
-def judge(
-    last_word: Mapping[str, Any] | None, request: Request | None, exit: str, last_lines: str, minutes_allowed: int
+def outcome_of(
+    final_event: Mapping[str, Any] | None, request: Request | None, exit: str, last_lines: str, minutes_allowed: int
 ) -> Ending:
-    """How a run ended, by the engine's last word (None if it had none) and by what was asked of it."""
-    said = last_word or {"event": "nothing"}
+    """How a run ended, by the engine's final event (None if there was none) and by what was asked of it."""
+    said = final_event or {"event": "nothing"}
     if said["event"] == "done":
         return Ending("succeeded", summary=said.get("summary") or {}, student=said.get("student"))
     if request == "cancel":
         return Ending("cancelled")
-    if said["event"] == "error" and said.get("fault") in ("user", "job"):
-        return Ending("failed", said_error(said))
+    if is_final_error(said):
+        return Ending("failed", engine_error(said))
     if request == "time":
         message = f"its attempts together took longer than the {minutes_allowed} minutes that this service allows a job"
         return Ending("failed", ends.error("time_limit", message))
@@ -40,21 +40,26 @@ def judge(
         return Ending("lost", ends.error("stalled", message, last_lines))
     if request == "drain":
         return Ending("drained")
-    return Ending("lost", judge_crash(last_word, exit, last_lines))
+    return Ending("lost", crash_error(final_event, exit, last_lines))
 
 
-def judge_crash(last_word: Mapping[str, Any] | None, exit: str, last_lines: str) -> dict[str, Any]:
+def crash_error(final_event: Mapping[str, Any] | None, exit: str, last_lines: str) -> dict[str, Any]:
     """The error of an engine that ended as it should not have."""
-    if last_word is None:
+    if final_event is None:
         return ends.error("engine_crashed", exit, last_lines)
-    if last_word["event"] == "error":
-        return said_error(last_word)
-    return ends.error("engine_crashed", f"the engine ended unasked with {last_word['event']}", last_lines)
+    if final_event["event"] == "error":
+        return engine_error(final_event)
+    return ends.error("engine_crashed", f"the engine ended unasked with {final_event['event']}", last_lines)
 
 
-def said_error(said: Mapping[str, Any]) -> dict[str, Any]:
+def engine_error(said: Mapping[str, Any]) -> dict[str, Any]:
     """The error that an engine said, in the form in which jobs and uploads show it."""
     errors = [item for item in said.get("errors") or [] if isinstance(item, dict)]
     problems = [{"pointer": str(item.get("pointer", "")), "message": str(item.get("message", ""))} for item in errors]
     code, fault = str(said.get("code") or "failed"), str(said.get("fault") or "service")
     return ends.error(code, str(said.get("message") or ""), str(said.get("hint") or ""), fault, problems)
+
+
+def is_final_error(event: Mapping[str, Any]) -> bool:
+    """Whether an event is an error of the input or the job itself, and not of this service: trying again is no use."""
+    return event["event"] == "error" and event.get("fault") in ("user", "job")

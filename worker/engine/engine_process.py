@@ -66,7 +66,7 @@ class EngineProcess:
 
     def __post_init__(self) -> None:
         self.log = EngineLog(self.folder / "engine.log")
-        self.last_word: Event | None = None
+        self.final_event: Event | None = None
         self._events: queue.Queue[Event | None] = queue.Queue(WAITING_EVENTS)
         self._process: Started | None = None
         self._listeners: list[threading.Thread] = []
@@ -140,8 +140,8 @@ class EngineProcess:
                 log.warning("engine_line_dropped", size=len(line), begins=line[:200].decode(errors="replace"))
                 continue
             self._pass_on(event)
-            if event["event"] in FINAL_EVENTS and self.last_word is None:
-                self.last_word = event
+            if event["event"] in FINAL_EVENTS and self.final_event is None:
+                self.final_event = event
                 threading.Thread(target=self._end_lingering, name="engine-linger", daemon=True).start()
         pipe.close()
         self._ended.set()

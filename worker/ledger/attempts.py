@@ -1,4 +1,7 @@
-"""What one running attempt at a job writes. Every method is one transaction, and raises `Taken` behind the fence."""
+"""What one running attempt at a job writes. Every method is one transaction, and raises `Taken` behind the fence.
+
+Under a lease, methods are tried again while the database is away: all but those that say otherwise.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +18,7 @@ from models.scheduling.key_limits import limits_of_key
 from models.status import JobStatus
 from worker.ledger import ends
 from worker.ledger.changes import Note, Taken, change_job
+from worker.ledger.retrying import HeldLease, LeasedLedger, retried
 
 KEPT_CHECKPOINTS = 2
 UPSERT = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
@@ -45,18 +49,24 @@ class File:
     sha256: str
 
 
-class AttemptLedger:
+class AttemptLedger(LeasedLedger):
     """The rows of attempt `number` at a job."""
 
-    def __init__(self, job_id: str, number: int):
+    def __init__(self, job_id: str, number: int, lease: HeldLease | None = None):
+        super().__init__(lease)
         self.job_id, self.number = job_id, number
 
     def _change(self, session: Session, notes: Sequence[Note] = (), **values: Any) -> None:
         if change_job(session, self.job_id, *ends.held_by(self.number), notes=notes, **values) is None:
             raise Taken(self.job_id)
 
+    @retried
     def write(self, batch: EventBatch) -> None:
         """Write what the engine said."""
+        self.try_to_write(batch)
+
+    def try_to_write(self, batch: EventBatch) -> None:
+        """The same, once: whoever reads the engine's events cannot wait for a database."""
         values: dict[str, Any] = {}
         with transaction() as session:
             if batch.phase is not None:
@@ -85,6 +95,7 @@ class AttemptLedger:
         ]
         session.execute(statement, rows)
 
+    @retried
     def checkpoint(self, manifest: Mapping[str, Any]) -> list[str]:
         """Name a checkpoint whose parts are all in storage, and forget all but the newest two.
 
@@ -116,11 +127,13 @@ class AttemptLedger:
         order = Checkpoint.created_at.desc(), Checkpoint.step.desc(), Checkpoint.id.desc()
         return select(Checkpoint).where(Checkpoint.job_id == self.job_id).order_by(*order)
 
+    @retried
     def checkpoints(self) -> Sequence[Checkpoint]:
         """Checkpoints of the job, the newest first."""
         with reading() as session:
             return session.scalars(self._newest_checkpoints()).all()
 
+    @retried
     def drop_checkpoint(self, checkpoint_id: str, reason: str) -> None:
         """Forget a checkpoint that cannot be read back."""
         with transaction() as session:
@@ -128,6 +141,7 @@ class AttemptLedger:
             self._change(session, [Note("checkpoint", message, "warning", {"checkpoint": checkpoint_id})])
             session.execute(delete(Checkpoint).where(Checkpoint.id == checkpoint_id))
 
+    @retried
     def preview(self, file: File, step: int) -> str | None:
         """Show a preview that lies in storage; returns the key of the one that it replaces."""
         with transaction() as session:
@@ -142,6 +156,7 @@ class AttemptLedger:
                 session.execute(update(Preview).where(*named).values(**values))
             return replaced if replaced != file.key else None
 
+    @retried
     def keep_log(self, log_key: str) -> None:
         """Name the log of an attempt that runs, so that it is there however the attempt ends."""
         with transaction() as session:
@@ -151,18 +166,21 @@ class AttemptLedger:
             if named.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result is a CursorResult
                 raise Taken(self.job_id)
 
+    @retried
     def seconds_used(self) -> float:
         """How long earlier attempts have held the job; waiting between them does not count."""
         with reading() as session:
             earlier = Attempt.job_id == self.job_id, Attempt.number < self.number
             return session.scalar(select(func.sum(Attempt.seconds)).where(*earlier)) or 0.0
 
+    @retried
     def minutes_allowed(self) -> int:
         """How long all attempts together may hold the job."""
         with reading() as session:
             key_id = session.scalars(select(Job.key_id).where(Job.id == self.job_id)).one()
             return limits_of_key(session, key_id).job_minutes
 
+    @retried
     def begin_again(self) -> None:
         """Say that none of the job's checkpoints could be read back."""
         with transaction() as session:
@@ -170,6 +188,7 @@ class AttemptLedger:
                 session, [Note("checkpoint", "no checkpoint can be read back: the job begins again", "warning")]
             )
 
+    @retried
     def succeed(
         self,
         summary: Mapping[str, Any],
@@ -206,18 +225,21 @@ class AttemptLedger:
             ends.end_attempt(session, self.job_id, self.number, "succeeded", log_key=log_key)
         return True
 
+    @retried
     def fail(self, error: ends.Error, log_key: str | None) -> None:
         """Set the job `failed`, for a reason that is the user's or the job's own."""
         with transaction() as session:
             self._finish(session, JobStatus.FAILED, error["message"], error=error)
             ends.end_attempt(session, self.job_id, self.number, "failed", error, log_key)
 
+    @retried
     def cancel(self, log_key: str | None) -> None:
         """Set the job `cancelled`."""
         with transaction() as session:
             self._finish(session, JobStatus.CANCELLED, "cancelled")
             ends.end_attempt(session, self.job_id, self.number, "cancelled", log_key=log_key)
 
+    @retried
     def drain(self, log_key: str | None) -> None:
         """Put the job back into the queue because this worker leaves; it does not count as a loss."""
         with transaction() as session:
@@ -225,6 +247,7 @@ class AttemptLedger:
                 raise Taken(self.job_id)
             ends.end_attempt(session, self.job_id, self.number, "drained", log_key=log_key)
 
+    @retried
     def postpone(self, error: ends.Error, delay_seconds: float, log_key: str | None) -> None:
         """Put the job back into the queue for a while, because of what neither it nor the engine can help."""
         with transaction() as session:
@@ -233,6 +256,7 @@ class AttemptLedger:
                 raise Taken(self.job_id)
             ends.end_attempt(session, self.job_id, self.number, "lost", error, log_key)
 
+    @retried
     def lose(self, error: ends.Error, log_key: str | None) -> str:
         """End an attempt whose engine crashed; returns the job's new status."""
         with transaction() as session:
@@ -242,7 +266,7 @@ class AttemptLedger:
             return status
 
     def published(self) -> bool:
-        """Whether this attempt's artifacts have been published."""
+        """Whether this attempt's artifacts have been published. Tried once, and whoever holds the job."""
         with reading() as session:
             mine = Attempt.job_id == self.job_id, Attempt.number == self.number
             return session.scalar(select(Attempt.outcome).where(*mine)) == "succeeded"

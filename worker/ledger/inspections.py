@@ -14,6 +14,7 @@ from models.settings import settings
 from models.status import InspectionStatus, UploadStatus
 from worker.ledger import ends, waiting
 from worker.ledger.changes import Taken
+from worker.ledger.retrying import HeldLease, LeasedLedger, retried
 
 SUBJECTS: Mapping[str, type[Teacher] | type[Dataset] | type[File]] = {
     "teacher": Teacher,
@@ -31,14 +32,19 @@ class Canonical:
     sha256: str
 
 
-class InspectionLedger:
-    """The rows of one attempt at an inspection. Every method is one transaction, and raises `Taken` behind the fence."""
+class InspectionLedger(LeasedLedger):
+    """The rows of one attempt at an inspection. Every method is one transaction, and raises `Taken` behind the fence.
 
-    def __init__(self, inspection: Inspection):
+    Under a lease, methods are tried again while the database is away.
+    """
+
+    def __init__(self, inspection: Inspection, lease: HeldLease | None = None):
+        super().__init__(lease)
         self.id, self.attempt = inspection.id, inspection.attempt
         self.kind, self.subject_id, self.resolved = inspection.kind, inspection.subject_id, inspection.resolved
         self.request_id = inspection.request_id
 
+    @retried
     def accept(self, findings: Mapping[str, Any], canonical: Canonical) -> bool:
         """Set the upload `ready`; false if it is not wanted any more. Jobs that waited for it go on."""
         with transaction() as session:
@@ -50,6 +56,7 @@ class InspectionLedger:
         waiting.settle_jobs_of(self.subject_id)
         return wanted
 
+    @retried
     def reject(self, problem: ends.Error) -> None:
         """Set the upload `rejected`; jobs that waited for it fail."""
         with transaction() as session:
@@ -57,6 +64,7 @@ class InspectionLedger:
             _judge(session, self.kind, self.subject_id, UploadStatus.REJECTED, problem=dict(problem))
         waiting.settle_jobs_of(self.subject_id)
 
+    @retried
     def pass_check(self, facts: Mapping[str, Any]) -> None:
         """Let the job be claimed, or tell whoever asked for the check."""
         with transaction() as session:
@@ -64,6 +72,7 @@ class InspectionLedger:
             if self.kind == "job":
                 waiting.pass_check(session, self.subject_id)
 
+    @retried
     def fail_check(self, error: ends.Error) -> None:
         """Fail the job, or tell whoever asked for the check."""
         with transaction() as session:
@@ -71,17 +80,20 @@ class InspectionLedger:
             if self.kind == "job":
                 waiting.fail_check(session, self.subject_id, error)
 
+    @retried
     def drop(self) -> None:
         """End an inspection whose subject is not wanted any more."""
         with transaction() as session:
             self._end(session, InspectionStatus.DONE)
 
+    @retried
     def release(self, delay_seconds: float) -> None:
         """Put it back into the queue; it does not count as a loss."""
         with transaction() as session:
             requeued = {"status": InspectionStatus.QUEUED, "due_at": now() + delay_seconds}
             self._change(session, **requeued, **ends.FREE)
 
+    @retried
     def lose(self, error: ends.Error) -> None:
         """End an attempt whose engine crashed."""
         with transaction() as session:

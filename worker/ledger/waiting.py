@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import Exists, String, cast, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from models.database import reading, transaction
+from models.database import AWAY, reading, transaction
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import Uploaded, new_id
 from models.spec.initial_weights import file_of
@@ -26,12 +26,18 @@ log = structlog.get_logger(__name__)
 
 
 def settle_jobs_of(input_id: str) -> None:
-    """Settle the jobs that wait and name this upload, or this job as a teacher; those that are submitted just now are
-    left to the sweep."""
+    """Settle the jobs that wait and name this upload, or this job as a teacher.
+
+    Those that are submitted just now are left to the sweep, and so are all of them while the database is away.
+    """
     in_spec = cast(Job.resolved, String).contains(input_id)  # long enough to be found as text, wherever it stands
     names = or_(Job.teacher_id == input_id, Job.dataset_id == input_id, Job.evaluation_id == input_id, in_spec)
-    with reading() as session:
-        ids = session.scalars(select(Job.id).where(Job.status == JobStatus.QUEUED, ~Job.ready, names)).all()
+    try:
+        with reading() as session:
+            ids = session.scalars(select(Job.id).where(Job.status == JobStatus.QUEUED, ~Job.ready, names)).all()
+    except AWAY as error:
+        log.warning("jobs_left_to_the_sweep", input=input_id, error=str(error).partition("\n")[0])
+        return
     settle_all(ids)
 
 
@@ -56,7 +62,7 @@ def settle(session: Session, job_id: str) -> bool:
     """Have a waiting job's spec checked if all its inputs are ready, or fail it if one was rejected.
 
     Returns:
-        Whether an inspection was made, so that the bell is to be rung.
+        Whether an inspection was made, so that a worker is to be woken up.
     """
     job = session.scalar(
         select(Job).where(Job.id == job_id, Job.status == JobStatus.QUEUED, ~Job.ready).with_for_update()

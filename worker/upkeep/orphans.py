@@ -11,13 +11,15 @@ from models.database import now, reading
 from models.records import Artifact, Attempt, Checkpoint, Dataset, File, Job, Preview, Teacher
 from models.settings import settings
 from models.status import JobStatus
-from models.storage.blobs import Entry, StorageError, storage
+from models.storage import keys
+from models.storage.blobs import Entry
+from models.storage.errors import StorageError
+from models.storage.opening import storage
 from worker.clock import clock
 
 REST_SECONDS = 6 * 3600.0
 """Between the end of one look through storage and the beginning of the next, at most."""
 PAGE = 500
-PREFIXES = ("uploads", "blobs", "jobs")
 UPLOADS: tuple[type[Teacher] | type[Dataset] | type[File], ...] = (Teacher, Dataset, File)
 log = structlog.get_logger(__name__)
 
@@ -35,7 +37,7 @@ class Orphans:
             if clock() < self._rested_at:
                 return 0
             _discard_partial()
-            self._entries = (entry for prefix in PREFIXES for entry in storage().list(prefix))
+            self._entries = (entry for prefix in keys.PREFIXES for entry in storage().list(prefix))
         entries, self._entries = self._entries, None  # an error on the way ends this look
         page = list(islice(entries, PAGE))
         if len(page) == PAGE:
@@ -57,8 +59,8 @@ def clear_orphans(entries: Iterable[Entry]) -> int:
     """Remove those of these blobs that are old and that no row names; says how many."""
     with reading() as session:
         before = session.scalars(select(now())).one() - _spared_seconds()
-        keys = [entry.key for entry in entries if entry.modified < before]
-        orphans = _unnamed(session, keys) if keys else []
+        old = [entry.key for entry in entries if entry.modified < before]
+        orphans = _unnamed(session, old) if old else []
     for key in orphans:
         storage().delete(key)
         log.warning("orphan_removed", key=key)
@@ -70,8 +72,8 @@ def _spared_seconds() -> float:
     return max(settings().keep_orphans_hours * 3600, 2 * settings().lease_seconds)
 
 
-def _unnamed(session: Session, keys: list[str]) -> list[str]:
-    owners = {key: _owner(key) for key in keys}
+def _unnamed(session: Session, found_keys: list[str]) -> list[str]:
+    owners = {key: keys.owner(key) for key in found_keys}
     ids = set(owners.values())
     named: set[str | None] = set()
     for table in UPLOADS:
@@ -93,12 +95,3 @@ def _unnamed(session: Session, keys: list[str]) -> list[str]:
 def _kept(table: type[Teacher] | type[Dataset] | type[File] | type[Job]) -> ColumnElement[bool]:
     deleted: InstrumentedAttribute[float | None] = table.deleted_at
     return deleted.is_(None)
-
-
-def _owner(key: str) -> str | None:
-    """The id of the record that a key belongs to; None for a key that this service does not make."""
-    prefix, _, rest = key.partition("/")
-    owner, slash, _ = rest.partition("/")
-    if prefix == "blobs" and not slash:  # as earlier versions named them
-        owner, slash, _ = rest.partition(".")
-    return owner if slash else None

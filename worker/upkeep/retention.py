@@ -31,7 +31,8 @@ from models.records import (
 from models.settings import settings
 from models.spec.students import pupils_of
 from models.status import UploadStatus
-from models.storage.blobs import StorageError, storage
+from models.storage.errors import StorageError
+from models.storage.opening import storage
 from worker.clock import clock
 from worker.ledger import waiting
 

@@ -57,7 +57,7 @@ def sweep(worker_id: str, over: threading.Event | None = None, slow: Sequence[Or
         upkeep.cancel_queued,
         upkeep.cancel_overdue,
         upkeep.settle_stuck_jobs,
-        upkeep.ring_bells,
+        upkeep.wake_idle_workers,
         presence.dismiss_unseen,
         upkeep.clear_checkpoints,
         upkeep.clear_deleted_jobs,

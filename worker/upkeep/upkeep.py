@@ -11,13 +11,14 @@ import structlog
 from sqlalchemy import delete, literal_column, select, update
 
 from models.database import now, once_now, reading, transaction
-from models.queue.wake_up import KINDS, Kind, ring
+from models.queue.wake_up import KINDS, Kind, wake_up
 from models.records import Artifact, Attempt, Checkpoint, Event, Inspection, Job, Metric, Preview, WebhookDelivery
 from models.scheduling.resources import Machine, ResourceNeeds, any_fits
 from models.scheduling.turns import Line, turns
 from models.settings import settings
 from models.status import InspectionStatus, JobStatus
-from models.storage.blobs import storage
+from models.storage import keys
+from models.storage.opening import storage
 from worker.ledger import ends, inspections, waiting
 from worker.ledger.presence import idle_workers
 
@@ -109,18 +110,18 @@ def settle_stuck_jobs() -> None:
     waiting.settle_all(ids)
 
 
-def ring_bells() -> None:
-    """Ring a bell for each due row of which nobody was told lately, up to the number of idle workers.
+def wake_idle_workers() -> None:
+    """Send a wake-up message for each due row for which none was sent lately, up to the number of idle workers.
 
-    A bell is for no worker in particular: where only some could take the work, all idle ones are told.
+    A message is for no worker in particular: where only some could take the work, all idle ones are woken up.
     """
     idle = idle_workers()
     for kind in KINDS:
-        if idle[kind] and (bells := _mark_rung(kind, idle[kind])):
-            ring(kind, bells)
+        if idle[kind] and (messages := _mark_sent(kind, idle[kind])):
+            wake_up(kind, messages)
 
 
-def _mark_rung(kind: Kind, idle: Sequence[Machine]) -> int:
+def _mark_sent(kind: Kind, idle: Sequence[Machine]) -> int:
     line: Line = Job if kind == "distill" else Inspection
     silent = (line.rung_at.is_(None)) | (line.rung_at < now() - settings().sweep_seconds)
     with reading() as session:
@@ -142,7 +143,7 @@ def clear_checkpoints() -> None:
         query = select(Checkpoint.job_id).where(select(Job.id).where(Job.id == Checkpoint.job_id, *ended).exists())
         ids = session.scalars(query.distinct().limit(AT_ONCE)).all()
     for job_id in ids:
-        storage().delete_prefix(f"jobs/{job_id}/parts")
+        storage().delete_prefix(keys.checkpoint_parts(job_id))
         with transaction() as session:
             session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id))
 
@@ -158,7 +159,7 @@ def clear_deleted_jobs() -> None:
         gone = oldest.c.deleted_at < once_now() - 2 * settings().lease_seconds
         ids = session.scalars(select(oldest.c.id).where(gone)).all()
     for job_id in ids:
-        storage().delete_prefix(f"jobs/{job_id}")
+        storage().delete_prefix(keys.job(job_id))
         with transaction() as session:
             for table in parts:
                 session.execute(delete(table).where(table.job_id == job_id))

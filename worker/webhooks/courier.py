@@ -17,7 +17,7 @@ from models import migrate
 from models.database import AWAY
 from models.settings import settings
 from models.spec.webhook_target import target_of
-from worker.webhooks.deliveries import Outcome, Parcel, claim, settle
+from worker.webhooks.deliveries import DueDelivery, Outcome, claim, settle
 from worker.webhooks.outward import Refused, post
 
 AT_ONCE = 8
@@ -33,7 +33,7 @@ class Courier:
     """Delivers what is due, from its start to its end."""
 
     def __init__(self) -> None:
-        self._under_way: dict[threading.Thread, Parcel] = {}
+        self._under_way: dict[threading.Thread, DueDelivery] = {}
         self._changed = threading.Condition()
         self._over = False
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
@@ -64,26 +64,26 @@ class Courier:
 
     def _send_one(self) -> bool:
         with self._changed:
-            parcels = list(self._under_way.values())
-        if len(parcels) >= AT_ONCE or not migrate.is_current():
+            deliveries = list(self._under_way.values())
+        if len(deliveries) >= AT_ONCE or not migrate.is_current():
             return False
-        parcel = claim(
-            _at_least(AT_ONCE_TO_ONE, Counter(parcel.origin for parcel in parcels)),
-            _at_least(AT_ONCE_OF_A_KEY, Counter(parcel.key_id for parcel in parcels)),
+        delivery = claim(
+            _at_least(AT_ONCE_TO_ONE, Counter(delivery.origin for delivery in deliveries)),
+            _at_least(AT_ONCE_OF_A_KEY, Counter(delivery.key_id for delivery in deliveries)),
         )
-        if parcel is None:
+        if delivery is None:
             return False
-        thread = threading.Thread(target=self._deliver, args=(parcel,), name=parcel.id, daemon=True)
+        thread = threading.Thread(target=self._deliver, args=(delivery,), name=delivery.id, daemon=True)
         with self._changed:
-            self._under_way[thread] = parcel
+            self._under_way[thread] = delivery
         thread.start()
         return True
 
-    def _deliver(self, parcel: Parcel) -> None:
+    def _deliver(self, delivery: DueDelivery) -> None:
         try:
-            deliver(parcel)
+            deliver(delivery)
         except Exception:
-            log.exception("delivery_not_settled", delivery=parcel.id)  # it is tried again when its claim runs out
+            log.exception("delivery_not_settled", delivery=delivery.id)  # it is tried again when its claim runs out
         finally:
             with self._changed:
                 del self._under_way[threading.current_thread()]
@@ -94,24 +94,24 @@ def _at_least(most: int, counts: Counter[str]) -> list[str]:
     return [name for name, count in counts.items() if count >= most]
 
 
-def deliver(parcel: Parcel) -> str | None:
+def deliver(delivery: DueDelivery) -> str | None:
     """One try, and what came of it written down; returns the delivery's status, None if it was taken over."""
-    outcome = attempt(parcel)
-    status = settle(parcel, outcome)
+    outcome = attempt(delivery)
+    status = settle(delivery, outcome)
     said = {"status_code": outcome.status_code, "error": outcome.error}
-    log.info("webhook_sent", delivery=parcel.id, attempt=parcel.attempt, status=status, **said)
+    log.info("webhook_sent", delivery=delivery.id, attempt=delivery.attempt, status=status, **said)
     return status
 
 
-def attempt(parcel: Parcel) -> Outcome:
+def attempt(delivery: DueDelivery) -> Outcome:
     """Send it; how that went. Nothing of the answer is kept but its status code."""
     began = time.monotonic()
     try:
-        target = target_of(parcel.url)
-        headers = signed(parcel, parcel.sent_at + time.monotonic() - began)
-        return Outcome(status_code=post(target, headers, parcel.body.encode(), settings().webhook_seconds))
+        target = target_of(delivery.url)
+        headers = signed(delivery, delivery.sent_at + time.monotonic() - began)
+        return Outcome(status_code=post(target, headers, delivery.body.encode(), settings().webhook_seconds))
     except (Refused, ValueError) as error:
-        log.warning("webhook_refused", delivery=parcel.id, error=str(error))
+        log.warning("webhook_refused", delivery=delivery.id, error=str(error))
         return Outcome(error="address_refused")
     except httpcore.TimeoutException:
         return Outcome(error="timeout")
@@ -121,14 +121,14 @@ def attempt(parcel: Parcel) -> Outcome:
         return Outcome(error="connection_broken")
 
 
-def signed(parcel: Parcel, at: float) -> dict[str, str]:
+def signed(delivery: DueDelivery, at: float) -> dict[str, str]:
     """The headers of a message, as Standard Webhooks has them; one signature for each secret."""
     moment = datetime.fromtimestamp(int(at), UTC)
-    signatures = [Webhook(secret).sign(parcel.id, moment, parcel.body) for secret in parcel.secrets]
+    signatures = [Webhook(secret).sign(delivery.id, moment, delivery.body) for secret in delivery.secrets]
     return {
         "Content-Type": "application/json",
         "User-Agent": "Distillery-Webhooks/1",
-        "webhook-id": parcel.id,
+        "webhook-id": delivery.id,
         "webhook-timestamp": str(int(at)),
         "webhook-signature": " ".join(signatures),
     }

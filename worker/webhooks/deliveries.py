@@ -22,7 +22,7 @@ GONE = 410
 
 
 @dataclass(frozen=True)
-class Parcel:
+class DueDelivery:
     """One try at a delivery: what is sent where, signed by which secrets. `sent_at` is the database's time."""
 
     id: str
@@ -55,7 +55,7 @@ def due(busy_origins: Collection[str], busy_keys: Collection[str]) -> Select[str
     return select(WebhookDelivery.id).where(*waiting, *idle).order_by(WebhookDelivery.due_at)
 
 
-def claim(busy_origins: Collection[str], busy_keys: Collection[str]) -> Parcel | None:
+def claim(busy_origins: Collection[str], busy_keys: Collection[str]) -> DueDelivery | None:
     """Take a due delivery to nobody who is busy; None if there is none."""
     query = due(busy_origins, busy_keys).limit(1)
     with reading() as session:
@@ -66,7 +66,7 @@ def claim(busy_origins: Collection[str], busy_keys: Collection[str]) -> Parcel |
         return None if identifier is None else _take(session, identifier)
 
 
-def _take(session: Session, identifier: str) -> Parcel:
+def _take(session: Session, identifier: str) -> DueDelivery:
     row = session.execute(
         update(WebhookDelivery)
         .where(WebhookDelivery.id == identifier)
@@ -78,31 +78,31 @@ def _take(session: Session, identifier: str) -> Parcel:
         .execution_options(synchronize_session=False)
     ).one()  # fmt: skip
     secrets = signing_secrets.signing(session, row.key_id)
-    return Parcel(identifier, row.attempt, row.key_id, row.url, row.origin, row.body, row.pauses, secrets, row.at)
+    return DueDelivery(identifier, row.attempt, row.key_id, row.url, row.origin, row.body, row.pauses, secrets, row.at)
 
 
-def settle(parcel: Parcel, outcome: Outcome) -> str | None:
+def settle(delivery: DueDelivery, outcome: Outcome) -> str | None:
     """Write what came of a try; returns the delivery's status, None if it was taken over meanwhile.
 
     A receiver that says 410 is told nothing more of this job.
     """
     pauses = settings().webhook_pauses
-    over = outcome.delivered or outcome.status_code == GONE or parcel.pauses >= len(pauses)
+    over = outcome.delivered or outcome.status_code == GONE or delivery.pauses >= len(pauses)
     with transaction() as session:
-        mine = WebhookDelivery.id == parcel.id, WebhookDelivery.attempt == parcel.attempt
+        mine = WebhookDelivery.id == delivery.id, WebhookDelivery.attempt == delivery.attempt
         row = session.scalar(
             select(WebhookDelivery).where(*mine, WebhookDelivery.status == "pending").with_for_update()
         )
         if row is None:
             return None
         at = session.scalars(select(now())).one()
-        row.tries = [*row.tries, {"at": parcel.sent_at, "status_code": outcome.status_code, "error": outcome.error}]
+        row.tries = [*row.tries, {"at": delivery.sent_at, "status_code": outcome.status_code, "error": outcome.error}]
         if over:
             row.finished_at = at
             row.status = _ending(outcome)
         else:
-            row.pauses = parcel.pauses + 1
-            row.due_at = at + pauses[parcel.pauses] * (1 + random.uniform(0, JITTER))
+            row.pauses = delivery.pauses + 1
+            row.due_at = at + pauses[delivery.pauses] * (1 + random.uniform(0, JITTER))
         if row.status == "disabled":
             others = WebhookDelivery.job_id == row.job_id, WebhookDelivery.status == "pending"
             session.flush()

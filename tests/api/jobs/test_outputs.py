@@ -6,7 +6,9 @@ import io
 import json
 import threading
 import time
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ import pytest
 from sqlalchemy import delete
 from starlette.requests import Request
 
-from api.http.downloads import Blob, serve
+from api.http.downloads import Blob, serve, zipped
 from models.records import Artifact, Preview
-from models.storage.blobs import storage
+from models.storage.errors import NotFound
+from models.storage.opening import storage
 from tests.api.service import User, pointers, problem
 
 DATA = bytes(range(256)) * 40
@@ -320,10 +323,32 @@ def test_all_artifacts_are_downloaded_as_one_zip(user: User) -> None:
     response = user.http.get(f"/jobs/{job}/artifacts.zip")
     assert response.headers["content-type"] == "application/zip"
     assert response.headers["content-disposition"] == 'attachment; filename="half lenet.zip"'
+    assert response.headers["content-length"] == str(len(response.content))
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.testzip() is None
         assert {name: archive.read(name) for name in archive.namelist()} == files
     problem(user.http.get(f"/jobs/{user.job('running')}/artifacts.zip"), 409, "conflict")
+
+
+def test_a_zip_is_streamed_in_constant_memory_and_reads_a_blob_when_its_turn_comes() -> None:
+    sizes = {"one.bin": 48 << 20, "größe/two.bin": 16 << 20}
+    for name, size in sizes.items():
+        storage().put(f"jobs/job_1/1/{name}", (bytes(range(256)) * 4096 for _ in range(size >> 20)))
+    blobs = [Blob(name, f"jobs/job_1/1/{name}", "application/octet-stream", size, None) for name, size in sizes.items()]
+    archive, crc = zipped(blobs), zlib.crc32(bytes(range(256)) * 4096 * 16)
+    expected = len(archive)
+    tracemalloc.start()
+    sent = sum(len(chunk) for chunk in archive)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sent == expected > 64 << 20 and peak < 24 << 20, peak
+    with zipfile.ZipFile(io.BytesIO(b"".join(zipped(blobs)))) as read:
+        assert {one.filename: one.file_size for one in read.infolist()} == sizes
+        assert crc == read.getinfo("größe/two.bin").CRC and read.testzip() is None
+    begun = iter(zipped([blobs[1], Blob("none", "jobs/job_1/1/none", "text/plain", 1, None)]))
+    assert len(next(begun)) > 0
+    with pytest.raises(NotFound):
+        b"".join(begun)
 
 
 def test_missing_bytes_are_a_500(user: User, artifact: tuple[str, str]) -> None:

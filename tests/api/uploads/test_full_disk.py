@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from models.settings import Settings
-from models.storage.blobs import Full, open_storage
+from models.storage.errors import Full
+from models.storage.opening import open_storage
 from tests.api.service import TEACHER, problem, running
 
 

@@ -1,4 +1,4 @@
-"""The bell: it is heard where the broker is there, and never hurts where it is not."""
+"""The wake-up message: it arrives where the broker is there, and never hurts where it is not."""
 
 import json
 import multiprocessing
@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from models.queue import wake_up
-from models.queue.wake_up import BELL, KINDS, Kind, ring
+from models.queue.wake_up import KINDS, WAKE_UP, Kind, app, wake_up
 
 ROOT = Path(__file__).parents[3]
 Configure = Callable[..., Any]
@@ -29,7 +28,7 @@ def broker(request: pytest.FixtureRequest, configure: Configure) -> str:
 def heard(kind: Kind) -> list[Any]:
     """The messages that wait in a queue."""
     found = []
-    with wake_up.app().connection_for_read() as connection:
+    with app().connection_for_read() as connection:
         waiting = connection.SimpleQueue(kind, no_ack=True)
         try:
             while True:
@@ -41,51 +40,51 @@ def heard(kind: Kind) -> list[Any]:
 
 
 def test_bells_reach_their_queue_and_no_other(broker: str) -> None:
-    assert ring("inspect")
-    assert ring("distill", 3)
+    assert wake_up("inspect")
+    assert wake_up("distill", 3)
     distill, inspect = heard("distill"), heard("inspect")
     assert (len(distill), len(inspect)) == (3, 1)
     for message in [*distill, *inspect]:
-        assert message.headers["task"] == BELL
+        assert message.headers["task"] == WAKE_UP
         assert message.content_type == "application/json"
         arguments, keywords, _ = message.payload
         assert (arguments, keywords) == ([], {})
 
 
 def test_no_bells_are_no_message(broker: str) -> None:
-    assert ring("distill", 0)
+    assert wake_up("distill", 0)
     assert heard("distill") == []
 
 
 def test_a_broker_that_is_away_costs_no_time_and_raises_nothing(configure: Configure) -> None:
     configure(broker_url="redis://127.0.0.1:1/0")
-    ring("distill")  # imports the transport
+    wake_up("distill")  # imports the transport
     begin = time.monotonic()
-    assert not ring("distill")
+    assert not wake_up("distill")
     assert time.monotonic() - begin < 2
 
 
 def test_a_folder_that_cannot_be_written_raises_nothing(configure: Configure, tmp_path: Path) -> None:
     configure(data=tmp_path)
-    assert ring("distill")
+    assert wake_up("distill")
     messages = tmp_path / "queue" / "messages"
     for message in messages.iterdir():
         message.unlink()
     messages.rmdir()
     messages.write_text("not a folder")
-    assert not ring("distill")
+    assert not wake_up("distill")
 
 
 def test_the_embedded_queue_lies_in_the_data_folder(configure: Configure, tmp_path: Path) -> None:
     configure(data=tmp_path)
-    ring("inspect")
+    wake_up("inspect")
     [message] = (tmp_path / "queue" / "messages").iterdir()
-    assert json.loads(message.read_text())["headers"]["task"] == BELL
+    assert json.loads(message.read_text())["headers"]["task"] == WAKE_UP
     assert message.name.endswith(".inspect.msg")
 
 
 def test_a_worker_acknowledges_early_and_holds_one_message(broker: str) -> None:
-    conf = wake_up.app().conf
+    conf = app().conf
     assert conf.task_acks_late is False
     assert conf.worker_prefetch_multiplier == 1
     assert conf.worker_disable_prefetch is (broker == "redis")
@@ -99,13 +98,13 @@ def test_there_are_two_queues() -> None:
 
 
 def ring_often(times: int) -> bool:
-    return all(ring("distill") for _ in range(times))
+    return all(wake_up("distill") for _ in range(times))
 
 
 def hear_often(wanted: int) -> int:
     """Take messages until none came for a while; raises what a reader of half a message would."""
     count, silent = 0, 0
-    with wake_up.app().connection_for_read() as connection:
+    with app().connection_for_read() as connection:
         waiting = connection.SimpleQueue("distill", no_ack=True)
         while count < wanted and silent < 100:
             try:
@@ -132,7 +131,7 @@ def test_the_embedded_queue_answers_inspection(configure: Configure, tmp_path: P
     worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         give_up = time.monotonic() + 60
-        while not (answer := wake_up.app().control.ping(timeout=1.0)) and time.monotonic() < give_up:
+        while not (answer := app().control.ping(timeout=1.0)) and time.monotonic() < give_up:
             assert worker.poll() is None
         assert answer == [{"one@here": {"ok": "pong"}}]
     finally:

@@ -6,9 +6,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,32 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.storage.blobs import (
-    CHUNK,
-    PART,
-    Damaged,
-    Exists,
-    NotFound,
-    Storage,
-    Stored,
-    TooLarge,
-    Unavailable,
-    open_storage,
-    storage,
-)
-from models.storage.presign import Signer
-from tests.servers import S3
+from models.storage.blobs import Storage
+from models.storage.chunks import CHUNK, PART, Stored
+from models.storage.errors import Damaged, Exists, NotFound, TooLarge, Unavailable
+from models.storage.opening import open_storage, storage
+from tests.models.storage.buckets import WRITER, s3_settings, whole
 
 Configure = Callable[..., Any]
-
-
-def s3_settings(s3: S3) -> dict[str, str]:
-    return {
-        "storage_url": f"s3://{s3.bucket}/tests/{uuid.uuid4().hex}",
-        "storage_endpoint": s3.endpoint,
-        "storage_access_key": s3.access_key,
-        "storage_secret_key": s3.secret_key,
-    }
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -55,10 +33,6 @@ def blobs(request: pytest.FixtureRequest, configure: Configure, tmp_path: Path) 
 
 def stored(data: bytes) -> Stored:
     return Stored(len(data), hashlib.sha256(data).hexdigest())
-
-
-def whole(blobs: Storage, key: str, *part: int) -> bytes:
-    return b"".join(blobs.get(key, *part))
 
 
 LARGE = os.urandom(1 << 16) * ((2 * PART + CHUNK) >> 16) + b"end"
@@ -217,19 +191,6 @@ def test_a_stream_that_is_cancelled_leaves_nothing(blobs: Storage) -> None:
     assert blobs.size("stream") is None
 
 
-WRITER = """
-import time
-from models.storage.blobs import storage
-
-def chunks():
-    while True:
-        yield bytes(8 * 2**20)
-        time.sleep(0.05)
-
-storage().put("uploads/x/1", chunks())
-"""
-
-
 def test_what_a_killed_writer_left_in_a_folder_is_discarded_in_time(configured_folder: Storage, tmp_path: Path) -> None:
     configured_folder.put("uploads/y#1/2", b"whole")
     root = Path(__file__).parents[3]
@@ -245,60 +206,8 @@ def test_what_a_killed_writer_left_in_a_folder_is_discarded_in_time(configured_f
     assert whole(configured_folder, "uploads/y#1/2") == b"whole"
 
 
-def test_what_a_killed_writer_left_in_a_bucket_is_discarded_in_time(s3: S3, configure: Configure) -> None:
-    other = open_storage(configure(**s3_settings(s3)))  # under a prefix of its own
-    blobs = open_storage(configure(**s3_settings(s3)))
-    blobs.put("uploads/y/1", b"whole")
-    unfinished = blobs._multiparts
-    assert unfinished is not None and list(unfinished.list()) == []
-    root = Path(__file__).parents[3]
-    with subprocess.Popen([sys.executable, "-c", WRITER], cwd=root) as writer:
-        give_up = time.monotonic() + 30
-        while not (left := list(unfinished.list())) and time.monotonic() < give_up:
-            time.sleep(0.2)
-        writer.kill()
-    assert [one.key.rpartition("uploads/")[2] for one in left] == ["x/1"]
-    assert other.discard_partial(-60) == 0 == blobs.discard_partial(3600)
-    assert [entry.key for entry in blobs.list()] == ["uploads/y/1"]
-    assert blobs.discard_partial(-60) == 1 and list(unfinished.list()) == []
-    assert whole(blobs, "uploads/y/1") == b"whole"
-
-
 def test_a_folder_makes_no_links(configured_folder: Storage) -> None:
     assert configured_folder.presign("large", 60, "large.bin", "text/plain") is None
-
-
-def test_a_bucket_makes_links_only_where_clients_reach_it(s3: S3, configure: Configure) -> None:
-    values = s3_settings(s3)
-    assert open_storage(configure(**values)).presign("key", 60, "x", "text/plain") is None
-    blobs = open_storage(configure(**values, storage_public_endpoint=s3.endpoint))
-    blobs.put("a b/key", b"0123456789")
-    link = blobs.presign("a b/key", 60, 'a "file" ü.txt', "text/x-test")
-    assert link is not None
-    with urllib.request.urlopen(urllib.request.Request(link, headers={"Range": "bytes=2-4"})) as answer:
-        assert answer.read() == b"234"
-        assert answer.headers["Content-Type"] == "text/x-test"
-        assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''a%20%22file%22%20%C3%BC.txt"
-    for forged in (link.replace("a%20b", "a%20c"), link.replace("x-test", "html"), link[:-1] + "0" + link[-1:]):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(forged)
-        assert refused.value.code == 403
-        refused.value.close()
-
-
-def test_signs_as_the_published_example_does() -> None:
-    # "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", Amazon S3 API reference
-    signer = Signer(
-        "https://examplebucket.s3.amazonaws.com", "", "", "AKIAIOSFODNN7EXAMPLE",
-        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1",
-    )  # fmt: skip
-    link = signer.signed("test.txt", 86400, datetime(2013, 5, 24, tzinfo=UTC), {})
-    assert link == (
-        "https://examplebucket.s3.amazonaws.com/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256"
-        "&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request"
-        "&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host"
-        "&X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
-    )
 
 
 def test_a_server_that_is_away_is_unavailable(configure: Configure) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import delete
 from models.database import now, transaction
 from models.records import Dataset, Inspection, Job, Teacher
 from models.records.columns import new_id
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.worker.scenes import FINDINGS, SCRIPTED, change, claimed, events, get, make_job, make_key, make_upload, rows
 from worker.attempt.inspection import run_inspection
 from worker.ledger.claims import claim

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from models.database import now, transaction
 from models.records import Artifact, Attempt, Checkpoint, Job, Metric, Preview
 from models.settings import settings
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.worker.scenes import SCRIPTED, artifact, change, claimed, events, get, in_thread, make_job, rows, run_next
 from worker.attempt.job import run_job
 from worker.upkeep.upkeep import take_back_jobs
@@ -58,7 +58,7 @@ def run_next_of(job_id: str, draining: threading.Event | None = None) -> Job:
 
 
 def test_a_killed_engine_is_resumed_from_its_checkpoint_and_ends_the_same(both: None) -> None:
-    job_id = make_job(steps=12, checkpoint_every=5, kill_at=8, kill_attempts=[1])
+    job_id = make_job(steps=12, checkpoint_every=5, await_stored=True, kill_at=8, kill_attempts=[1])
     job = run_next_of(job_id)
     assert (job.status, job.losses) == ("queued", 1)
     assert "signal 9 (SIGKILL), possibly out of memory" in job.reason
@@ -74,7 +74,7 @@ def test_a_killed_engine_is_resumed_from_its_checkpoint_and_ends_the_same(both: 
 
 
 def test_progress_resets_the_count_and_three_losses_without_it_are_poison(embedded: None) -> None:
-    job_id = make_job(steps=12, checkpoint_every=5, kill_at=8, stderr="it hurts here")
+    job_id = make_job(steps=12, checkpoint_every=5, await_stored=True, kill_at=8, stderr="it hurts here")
     statuses = []
     for _ in range(3):
         change(Job, job_id, due_at=0.0)
@@ -88,7 +88,7 @@ def test_progress_resets_the_count_and_three_losses_without_it_are_poison(embedd
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(embedded: None) -> None:
-    job_id = make_job(steps=20, checkpoint_every=5, kill_at=12, kill_attempts=[1])
+    job_id = make_job(steps=20, checkpoint_every=5, await_stored=True, kill_at=12, kill_attempts=[1])
     run_next_of(job_id)
     newest = max(rows(Checkpoint, job_id=job_id), key=lambda row: row.step)
     assert newest.step == 10
@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(embedded: None) -> No
 
 
 def test_the_newest_two_checkpoints_are_kept_and_parts_that_none_names_are_deleted(embedded: None) -> None:
-    job_id = make_job(steps=20, pause=0.03, checkpoint_every=4, kill_at=19)
+    job_id = make_job(steps=20, pause=0.03, checkpoint_every=4, await_stored=True, kill_at=19)
     run_next_of(job_id)
     kept = rows(Checkpoint, job_id=job_id)
     assert [row.step for row in kept] == [12, 16]

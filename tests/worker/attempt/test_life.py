@@ -13,7 +13,7 @@ import pytest
 from models.database import now
 from models.records import Artifact, Attempt, Checkpoint, Job
 from models.settings import settings
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.worker.attempt.test_job import chain, eventually, run_next_of
 from tests.worker.scenes import SCRIPTED, artifact, change, claimed, events, get, in_thread, make_job, rows, run_next
 from worker.ledger import presence
@@ -21,7 +21,7 @@ from worker.ledger.attempts import AttemptLedger
 from worker.ledger.changes import Taken
 from worker.ledger.claims import renew
 from worker.ledger.failures import FAILURES
-from worker.tasks import Post
+from worker.tasks import DueWork
 from worker.upkeep import upkeep
 
 ROOT = Path(__file__).parents[3]
@@ -51,11 +51,11 @@ def outcomes(job_id: str) -> list[str | None]:
 
 
 def until_final(*ids: str) -> None:
-    """Answer bells until these jobs have ended."""
-    post = Post("distill", presence.register("distill"), SCRIPTED)
+    """Run what is due until these jobs have ended."""
+    work = DueWork("distill", presence.register("distill"), SCRIPTED)
 
     def final() -> bool:
-        post.answer()
+        work.run()
         return all(get(Job, job_id).finished_at for job_id in ids)
 
     eventually(final, 60.0)
@@ -71,7 +71,7 @@ def test_poison_fails_after_three_attempts_and_the_queue_flows_on(embedded: None
 
 
 def test_ten_kills_with_progress_cost_nothing(embedded: None) -> None:
-    job_id = make_job(steps=33, checkpoint_every=3, kill_after=3, kill_attempts=list(range(1, 11)))
+    job_id = make_job(steps=33, checkpoint_every=3, await_stored=True, kill_after=3, kill_attempts=list(range(1, 11)))
     until_final(job_id)
     job = get(Job, job_id)
     assert (job.status, job.attempt, job.losses) == ("succeeded", 11, 0)
@@ -139,7 +139,10 @@ def test_a_store_that_stays_away_puts_the_job_back_uncounted(embedded: None, con
 
 @pytest.mark.parametrize("request_", ["cancel", "drain"])
 def test_while_inputs_cannot_be_fetched_a_job_can_be_cancelled_and_drained(embedded: None, request_: str) -> None:
-    job_id, draining = make_job(steps=20, checkpoint_every=5, kill_at=12, kill_attempts=[1]), threading.Event()
+    job_id, draining = (
+        make_job(steps=20, checkpoint_every=5, await_stored=True, kill_at=12, kill_attempts=[1]),
+        threading.Event(),
+    )
     run_next_of(job_id)
     with refused():
         thread = in_thread(lambda: run_next(draining))
@@ -263,7 +266,7 @@ def test_the_log_of_an_attempt_whose_worker_was_lost_is_there(embedded: None) ->
 
 
 def test_all_checkpoints_damaged_the_job_begins_again_says_so_and_can_be_resumed_later(embedded: None) -> None:
-    job_id = make_job(steps=20, checkpoint_every=5, kill_at=12, kill_attempts=[1, 2])
+    job_id = make_job(steps=20, checkpoint_every=5, await_stored=True, kill_at=12, kill_attempts=[1, 2])
     run_next_of(job_id)
     newest, before = sorted(rows(Checkpoint, job_id=job_id), key=lambda row: -row.step)
     shared = newest.manifest["parts"]["frozen"]
@@ -280,7 +283,7 @@ def test_all_checkpoints_damaged_the_job_begins_again_says_so_and_can_be_resumed
 
 
 def test_a_missing_part_falls_back(embedded: None) -> None:
-    job_id = make_job(steps=20, checkpoint_every=5, kill_at=12, kill_attempts=[1])
+    job_id = make_job(steps=20, checkpoint_every=5, await_stored=True, kill_at=12, kill_attempts=[1])
     run_next_of(job_id)
     newest = max(rows(Checkpoint, job_id=job_id), key=lambda row: row.step)
     storage().delete(f"jobs/{job_id}/parts/{newest.manifest['parts']['run']['sha256']}")
@@ -295,7 +298,9 @@ def test_a_checkpoint_that_the_engine_refuses_is_dropped_and_no_loss(embedded: N
         "hint": "",
         "errors": [],
     }
-    job_id = make_job(steps=12, checkpoint_every=5, kill_at=8, kill_attempts=[1], error=said, error_attempts=[2])
+    job_id = make_job(
+        steps=12, checkpoint_every=5, await_stored=True, kill_at=8, kill_attempts=[1], error=said, error_attempts=[2]
+    )
     run_next_of(job_id)
     job = run_next_of(job_id)
     assert (job.status, job.losses, job.reason) == ("queued", 1, "of another version")

@@ -9,8 +9,9 @@ import pytest
 from models.database import transaction
 from models.records import File, Inspection, Job, Teacher
 from models.records.columns import new_id
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.worker.scenes import change, claimed, get, make_job, make_key, make_upload, rows
+from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.inputs import InputMissing, lay_out
 from worker.attempt.lease import Lease
 from worker.engine.folder import Folder
@@ -81,7 +82,9 @@ def laid_out(job_id: str) -> tuple[dict[str, Any], bytes]:
     claim = claimed()
     assert claim.id == job_id and isinstance(claim.record, Job)
     with Lease(claim) as lease, Folder(claim.id, claim.attempt) as folder:
-        lay_out(claim.record, folder.path, AttemptLedger(claim.id, claim.attempt), lease, lambda: None)
+        lay_out(
+            claim.record, folder.path, AttemptLedger(claim.id, claim.attempt), AttemptStorage(lease.check_held), lease
+        )
         content = json.loads((folder.path / "job.json").read_text())
         (path,) = content["files"].values()
         return content, Path(folder.path, path).read_bytes()

@@ -7,8 +7,9 @@ from typing import Any
 from models.database import now
 from models.records import Artifact, Inspection, Job, Teacher
 from models.status import JobStatus
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.worker.scenes import INPUT, change, claimed, get, make_job, make_key, make_upload, rows, run_next
+from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.inputs import AttemptInputs, lay_out
 from worker.attempt.lease import Lease
 from worker.engine.folder import Folder
@@ -74,7 +75,9 @@ def test_a_pupil_is_given_its_teachers_weights(both: None) -> None:
     claim = claimed()
     assert claim.id == job.id
     with Lease(claim) as lease, Folder(claim.id, claim.attempt) as folder:
-        lay_out(claim.record, folder.path, AttemptLedger(claim.id, claim.attempt), lease, lambda: None)
+        lay_out(
+            claim.record, folder.path, AttemptLedger(claim.id, claim.attempt), AttemptStorage(lease.check_held), lease
+        )
         content = json.loads((folder.path / "job.json").read_text())
         assert content["teacher"] is None
         assert [(each["id"], each["network"]) for each in content["teachers"]] == [

@@ -22,7 +22,7 @@ def test_all_events_of_an_engine_are_read(tmp_path: Path) -> None:
     with start(tmp_path, code) as engine:
         heard = [event["event"] for event in engine.events(5.0) if event]
         assert heard == ["log"] * 3 + ["done"]
-        assert engine.exit() == Exit(0) and engine.last_word == {"event": "done"}
+        assert engine.exit() == Exit(0) and engine.final_event == {"event": "done"}
 
 
 def test_an_engine_that_does_not_exit_after_its_final_event_is_killed(

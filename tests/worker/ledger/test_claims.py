@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from models.database import AWAY, engine, now, reading, transaction
 from models.records import Artifact, Attempt, Event, Inspection, Job, Metric, Worker
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.worker.conftest import QUICK
 from tests.worker.scenes import change, claimed, events, get, make_job, make_key, make_upload, rows
 from worker.ledger import presence
@@ -261,21 +261,21 @@ def test_checkpoints_of_ended_jobs_and_everything_of_deleted_ones_is_cleared(bot
 
 
 def test_bells_ring_for_due_work_up_to_the_number_of_idle_workers(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    rung: list[tuple[str, int]] = []
-    monkeypatch.setattr(upkeep, "ring", lambda kind, count: rung.append((kind, count)))
-    upkeep.ring_bells()
+    sent: list[tuple[str, int]] = []
+    monkeypatch.setattr(upkeep, "wake_up", lambda kind, count: sent.append((kind, count)))
+    upkeep.wake_idle_workers()
     jobs = [make_job() for _ in range(3)]
-    upkeep.ring_bells()
-    assert rung == []
+    upkeep.wake_idle_workers()
+    assert sent == []
     workers = [presence.register("distill") for _ in range(2)]
-    upkeep.ring_bells()
-    assert rung == [("distill", 2)]
-    upkeep.ring_bells()
-    assert rung == [("distill", 2), ("distill", 1)]
-    upkeep.ring_bells()
-    assert len(rung) == 2
+    upkeep.wake_idle_workers()
+    assert sent == [("distill", 2)]
+    upkeep.wake_idle_workers()
+    assert sent == [("distill", 2), ("distill", 1)]
+    upkeep.wake_idle_workers()
+    assert len(sent) == 2
     with transaction() as session:
         session.query(Job).filter(Job.id.in_(jobs)).update({"rung_at": 0.0})
     presence.leave(workers[0])
-    upkeep.ring_bells()
-    assert rung[2:] == [("distill", 1)]
+    upkeep.wake_idle_workers()
+    assert sent[2:] == [("distill", 1)]

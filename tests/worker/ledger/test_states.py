@@ -102,7 +102,7 @@ class Ledger(RuleBasedStateMachine):
         self.metrics: dict[tuple[str, int], tuple[float, int]] = {}
         for _ in range(2):
             self.submit(0)
-        return multiple(*self.bell(0, 2))
+        return multiple(*self.wake(0, 2))
 
     @rule(target=jobs, priority=st.integers(0, 2))
     def another(self, priority: int) -> str:
@@ -111,15 +111,15 @@ class Ledger(RuleBasedStateMachine):
     def submit(self, priority: int) -> str:
         return make_job(key_id=self.key, priority=priority)
 
-    @rule(target=holds, seconds=st.sampled_from([0.0, 2.0, 11.0]), worker=st.integers(0, 2), bells=st.integers(1, 3))
-    def later(self, seconds: float, worker: int, bells: int) -> Any:
-        """Time passes, sweeps sweep, and bells ring."""
+    @rule(target=holds, seconds=st.sampled_from([0.0, 2.0, 11.0]), worker=st.integers(0, 2), messages=st.integers(1, 3))
+    def later(self, seconds: float, worker: int, messages: int) -> Any:
+        """Time passes, sweeps sweep, and workers are woken up."""
         self.clock.advance(seconds)
-        self.sweep(bells)
-        return multiple(*self.bell(worker, bells))
+        self.sweep(messages)
+        return multiple(*self.wake(worker, messages))
 
-    def bell(self, worker: int, bells: int) -> list[Hold]:
-        taken = [claim("distill", self.workers[worker]) for _ in range(bells)]
+    def wake(self, worker: int, messages: int) -> list[Hold]:
+        taken = [claim("distill", self.workers[worker]) for _ in range(messages)]
         holds = [
             Hold(one, AttemptLedger(one.id, one.attempt), self.clock.seconds + LEASE_SECONDS) for one in taken if one
         ]
@@ -137,7 +137,7 @@ class Ledger(RuleBasedStateMachine):
 
     def sweep(self, times: int) -> None:
         for _ in range(times):
-            for duty in (upkeep.take_back_jobs, upkeep.cancel_queued, upkeep.cancel_overdue, upkeep.ring_bells):
+            for duty in (upkeep.take_back_jobs, upkeep.cancel_queued, upkeep.cancel_overdue, upkeep.wake_idle_workers):
                 duty()
         for job, hold in list(self.owners.items()):
             overdue = (
@@ -256,7 +256,7 @@ class Ledger(RuleBasedStateMachine):
 @pytest.fixture
 def machine(configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     configure(lease_seconds=LEASE_SECONDS, beat_seconds=1, sweep_seconds=1, cancel_grace_seconds=GRACE_SECONDS)
-    monkeypatch.setattr(upkeep, "ring", lambda kind, count: True)
+    monkeypatch.setattr(upkeep, "wake_up", lambda kind, count: True)
 
     def run(examples: int, steps: int) -> None:
         Ledger.clock = Clock()

@@ -179,25 +179,25 @@ def test_racing_claims_keep_shares_and_limits(both: None) -> None:
 
 
 def test_where_workers_differ_all_idle_ones_are_told(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    rung: list[int] = []
-    monkeypatch.setattr(upkeep, "ring", lambda kind, count: rung.append(count))
+    sent: list[int] = []
+    monkeypatch.setattr(upkeep, "wake_up", lambda kind, count: sent.append(count))
     monkeypatch.setattr(settings(), "sweep_seconds", 600.0)  # nobody is told twice, however slow the machine
     key = make_key()
     many(key, 1, needs=str(ResourceNeeds(1, "h100")))
     worker_with(Machine())
-    upkeep.ring_bells()
-    assert rung == []  # nobody could take it
+    upkeep.wake_idle_workers()
+    assert sent == []  # nobody could take it
     for machine in (Machine(), Machine(1, (H100,))):
         worker_with(machine)
-    upkeep.ring_bells()
-    assert rung == [3]
+    upkeep.wake_idle_workers()
+    assert sent == [3]
     many(key, 2)
-    upkeep.ring_bells()
-    assert rung == [3, 2]
+    upkeep.wake_idle_workers()
+    assert sent == [3, 2]
     change(Key, key, limits={"running_jobs": 1})
     many(key, 5)
-    upkeep.ring_bells()
-    assert rung == [3, 2, 1]
+    upkeep.wake_idle_workers()
+    assert sent == [3, 2, 1]
 
 
 def many(key_id: str, count: int, **values: Any) -> None:

@@ -12,7 +12,8 @@ from models.database import transaction
 from models.records import Artifact, Attempt, Checkpoint, Dataset, Inspection, Job, Preview
 from models.records.columns import new_id
 from models.settings import settings
-from models.storage.blobs import Entry, storage
+from models.storage.blobs import Entry
+from models.storage.opening import storage
 from tests.worker.scenes import SCRIPTED, change, claimed, get, make_job, make_upload, rows
 from worker.attempt.inspection import run_inspection
 from worker.attempt.job import run_job

@@ -24,7 +24,7 @@ from models.records import (
 )
 from models.records.columns import new_id
 from models.status import UploadStatus
-from models.storage.blobs import storage
+from models.storage.opening import storage
 from tests.worker.scenes import change, events, get, make_job, make_key, make_upload, rows, run_next
 from worker.ledger import presence
 from worker.upkeep import retention, upkeep

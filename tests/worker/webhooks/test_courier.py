@@ -24,7 +24,7 @@ from tests.worker.scenes import change, claimed, events, get, make_job, make_key
 from worker.ledger import ends
 from worker.webhooks import courier, outward
 from worker.webhooks.courier import Courier, deliver
-from worker.webhooks.deliveries import Parcel, claim
+from worker.webhooks.deliveries import DueDelivery, claim
 
 ROOT = Path(__file__).parents[3]
 ALL = ["job.running", "job.succeeded", "job.failed", "job.cancelled"]
@@ -74,8 +74,8 @@ def secret_of(job_id: str) -> str:
         return signing_secrets.signing(session, get(Job, job_id).key_id)[0]
 
 
-def next_parcel() -> Parcel:
-    found: list[Parcel] = []
+def next_delivery() -> DueDelivery:
+    found: list[DueDelivery] = []
     eventually(lambda: bool(found) or found.extend(filter(None, [claim([], [])])), 20.0)
     return found[0]
 
@@ -87,7 +87,7 @@ def test_a_jobs_life_is_told_as_it_was_and_signed(both: None, receiver: Receiver
     [spec] = [json.loads(event.message) for event in events(job_id, "log") if event.message.startswith("{")]
     assert spec["student"] and "webhook" not in spec  # the engine need not know where its owner is
     for _ in range(2):
-        deliver(next_parcel())
+        deliver(next_delivery())
     assert claim([], []) is None
     running, succeeded = (one.verified(secret_of(job_id)) for one in receiver.received)
     assert (running["type"], succeeded["type"]) == ("job.running", "job.succeeded")
@@ -122,7 +122,7 @@ def test_it_is_tried_again_under_the_same_id_until_it_is_taken(both: None, recei
     receiver.script = [500, 301, 5.0, 200]
     job_id = finished(receiver.url)
     began = time.monotonic()
-    assert [deliver(next_parcel()) for _ in range(4)] == ["pending"] * 3 + ["delivered"]
+    assert [deliver(next_delivery()) for _ in range(4)] == ["pending"] * 3 + ["delivered"]
     assert time.monotonic() - began >= 0.3 + 0.5
     assert {(one.id, one.path, one.body) for one in receiver.received} == {
         (receiver.received[0].id, "/hook?a=b", receiver.received[0].body)
@@ -140,7 +140,7 @@ def test_it_fails_at_the_end_of_the_schedule(embedded: None, receiver: Receiver,
     open_to(receiver, webhook_retry_seconds="0.1")
     receiver.otherwise = 503
     finished(receiver.url)
-    assert [deliver(next_parcel()) for _ in range(2)] == ["pending", "failed"]
+    assert [deliver(next_delivery()) for _ in range(2)] == ["pending", "failed"]
     time.sleep(0.2)
     assert claim([], []) is None
 
@@ -150,8 +150,10 @@ def test_a_receiver_that_is_gone_is_told_nothing_more_of_the_job(both: None, rec
     receiver.otherwise = 410
     job_id, other = telling(receiver.url, ALL), telling(receiver.url, ALL)
     claimed(), claimed()
-    parcels = [next_parcel(), next_parcel()]
-    assert [deliver(parcel) for parcel in parcels if get(WebhookDelivery, parcel.id).job_id == job_id] == ["disabled"]
+    deliveries = [next_delivery(), next_delivery()]
+    assert [deliver(delivery) for delivery in deliveries if get(WebhookDelivery, delivery.id).job_id == job_id] == [
+        "disabled"
+    ]
     with transaction() as session:
         assert ends.finish(session, job_id, JobStatus.FAILED, "it broke")
         assert ends.finish(session, other, JobStatus.FAILED, "it broke")
@@ -166,7 +168,7 @@ def test_after_a_rotation_both_secrets_sign(both: None, receiver: Receiver, open
     with transaction() as session:
         rotated = signing_secrets.rotate(session, get(Job, job_id).key_id)
     assert rotated.previous_until is not None
-    deliver(next_parcel())
+    deliver(next_delivery())
     (one,) = receiver.received
     assert one.verified(old) == one.verified(rotated.record.secret) == json.loads(one.body)
     with transaction() as session:
@@ -180,7 +182,7 @@ def test_couriers_that_race_send_everything_once(both: None) -> None:
     for _ in range(12):
         finished("https://example.org/", key_id)
     with ThreadPoolExecutor(6) as pool:
-        taken = [parcel.id for parcel in pool.map(lambda _: claim([], []), range(24)) if parcel is not None]
+        taken = [delivery.id for delivery in pool.map(lambda _: claim([], []), range(24)) if delivery is not None]
     assert len(taken) == len(set(taken)) == 12
     assert len(rows(WebhookSecret, key_id=key_id)) == 1
 
@@ -226,9 +228,9 @@ def test_what_was_sent_but_not_written_down_is_sent_again_under_the_same_id(
 def test_one_that_was_taken_over_writes_nothing(both: None, receiver: Receiver, open_to: Any) -> None:
     open_to(receiver)
     finished(receiver.url)
-    stale = next_parcel()
+    stale = next_delivery()
     change(WebhookDelivery, stale.id, due_at=now() - 1)
-    newer = next_parcel()
+    newer = next_delivery()
     assert (newer.id, newer.attempt) == (stale.id, 2)
     assert deliver(stale) is None and rows(WebhookDelivery)[0].tries == []
     assert deliver(newer) == "delivered"
@@ -258,10 +260,10 @@ def test_a_name_that_changes_its_address_is_reached_where_it_was_checked(
         monkeypatch.setattr(outward, "getaddrinfo", resolve)
         monkeypatch.setattr("socket.getaddrinfo", resolve)
         finished(f"https://rebind.test:{good.port}/")
-        assert deliver(next_parcel()) == "delivered"
+        assert deliver(next_delivery()) == "delivered"
         assert [one.headers["host"] for one in good.received] == [f"rebind.test:{good.port}"]
         finished(f"https://rebind.test:{good.port}/")
-        assert deliver(next_parcel()) == "pending"
+        assert deliver(next_delivery()) == "pending"
         assert inner.received == [] and len(good.received) == 1
     refused = [row.tries for row in rows(WebhookDelivery) if row.status == "pending"]
     assert [one["error"] for one in refused[0]] == ["address_refused"]
@@ -298,8 +300,8 @@ def test_a_certificate_of_nobody_known_is_refused_and_no_proxy_is_asked(
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     finished(receiver.url)
-    parcel = next_parcel()
-    assert courier.attempt(parcel).error == "certificate_refused"
+    delivery = next_delivery()
+    assert courier.attempt(delivery).error == "certificate_refused"
     assert receiver.received == []
 
 

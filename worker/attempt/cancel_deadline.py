@@ -17,15 +17,16 @@ AFTER_GRACE_SECONDS = 0.5
 log = structlog.get_logger(__name__)
 
 
-class Canceller:
+class CancelDeadline:
     """Sets the job `cancelled`, soon after the engine's grace, if nobody else has; whatever is under way is then refused."""
 
-    def __init__(self, lease: Lease, ledger: AttemptLedger):
-        self._lease, self._ledger = lease, ledger
+    def __init__(self, lease: Lease):
+        self._lease = lease
+        self._ledger = AttemptLedger(lease.claim.id, lease.claim.attempt)  # which tries once: this looks again anyway
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="canceller", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="cancel-deadline", daemon=True)
 
-    def __enter__(self) -> "Canceller":
+    def __enter__(self) -> "CancelDeadline":
         self._thread.start()
         return self
 

@@ -1,0 +1,33 @@
+"""A bucket of the tests' S3 server, whole blobs, and a writer that never ends."""
+
+import uuid
+
+from models.storage.blobs import Storage
+from tests.servers import S3
+
+WRITER = """
+import time
+from models.storage.opening import storage
+
+def chunks():
+    while True:
+        yield bytes(8 * 2**20)
+        time.sleep(0.05)
+
+storage().put("uploads/x/1", chunks())
+"""
+
+
+def s3_settings(s3: S3) -> dict[str, str]:
+    """A place of its own in the bucket, and keys for it."""
+    return {
+        "storage_url": f"s3://{s3.bucket}/tests/{uuid.uuid4().hex}",
+        "storage_endpoint": s3.endpoint,
+        "storage_access_key": s3.access_key,
+        "storage_secret_key": s3.secret_key,
+    }
+
+
+def whole(blobs: Storage, key: str, *part: int) -> bytes:
+    """A blob's bytes, or those from `part[0]` up to `part[1]`."""
+    return b"".join(blobs.get(key, *part))

@@ -1,0 +1,118 @@
+"""Checkpoints on their way from an engine's folder into storage. The newest counts: one that waits is overtaken by it."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from models.storage import keys
+from models.storage.errors import Exists, Unavailable
+from worker.attempt.attempt_storage import AttemptStorage
+from worker.attempt.event_fields import Malformed, parts_of, step_of
+from worker.attempt.lease import Lease
+from worker.clock import clock
+from worker.engine.folder import Folder
+from worker.ledger.attempts import AttemptLedger
+
+log = structlog.get_logger(__name__)
+
+
+class Superseded(Exception):
+    """A newer checkpoint waits, or none is of use any more."""
+
+
+class CheckpointUpload:
+    """One checkpoint: its manifest, and its parts under names of our own."""
+
+    def __init__(self, manifest: dict[str, Any], folder: Folder):
+        step_of(manifest["step"])
+        self.manifest, self.parts = manifest, parts_of(manifest)
+        self.files = {sha256: _keep(sha256, folder) for sha256 in self.parts}
+
+    def forget(self) -> None:
+        """Remove the names of our own."""
+        for path in self.files.values():
+            path.unlink(missing_ok=True)
+
+
+def _keep(sha256: str, folder: Folder) -> Path:
+    # a second name, since the engine removes parts that its newest checkpoints do not name
+    kept = folder.path / "pending" / f"{sha256}.{os.urandom(4).hex()}"
+    os.link(folder.inside(f"checkpoints/{sha256}"), kept)
+    return kept
+
+
+class CheckpointUploads:
+    """Stores an attempt's checkpoints, one after the other. A storage that is away is waited for, however long."""
+
+    def __init__(self, ledger: AttemptLedger, folder: Folder, lease: Lease):
+        self._ledger, self._folder, self._lease = ledger, folder, lease
+        self._newest: CheckpointUpload | None = None
+        self._stored: set[str] = set()
+        self._hurry_by = math.inf
+
+    def begin(self, manifest: dict[str, Any]) -> CheckpointUpload:
+        """Keep a checkpoint's files before the engine removes them; all older ones that wait are overtaken.
+
+        Raises:
+            Malformed: it is no manifest.
+            OSError, ValueError: a part is not there.
+        """
+        self._newest = CheckpointUpload(manifest, self._folder)
+        return self._newest
+
+    def abandon(self) -> None:
+        """No checkpoint is of use any more."""
+        self._newest = None
+
+    def hurry(self, seconds: float) -> None:
+        """The attempt is at its end: a storage that is away is waited for no longer than this."""
+        self._hurry_by = clock() + seconds
+
+    def store(self, upload: CheckpointUpload) -> None:
+        """Upload the parts that are new, write the checkpoint's row, and remove the parts that no row names any more.
+
+        Raises:
+            Taken: the lease was lost.
+            Unavailable: the storage is away, and the attempt at its end.
+            Malformed: a part has other bytes than its name says.
+        """
+        storage = AttemptStorage(lambda: self._check(upload), math.inf)
+        try:
+            for sha256, size in upload.parts.items():
+                self._store_part(storage, sha256, size, upload.files)
+            unnamed = self._ledger.checkpoint(upload.manifest)
+        except Superseded:
+            log.info("checkpoint_superseded", step=upload.manifest["step"])
+            return
+        finally:
+            upload.forget()
+        self._stored -= set(unnamed)
+        cleaning = AttemptStorage(self._lease.check_held, 0.0)
+        for sha256 in unnamed:
+            cleaning.delete(keys.checkpoint_part(self._ledger.job_id, sha256))
+
+    def _check(self, upload: CheckpointUpload) -> None:
+        self._lease.check_held()
+        if upload is not self._newest:
+            raise Superseded
+        if clock() > self._hurry_by:
+            raise Unavailable("checkpoint", "the storage does not answer, and this attempt is at its end")
+
+    def _store_part(self, storage: AttemptStorage, sha256: str, size: int, files: Mapping[str, Path]) -> None:
+        key = keys.checkpoint_part(self._ledger.job_id, sha256)
+        if sha256 in self._stored:
+            return
+        if storage.size(key) != size:
+            path = files[sha256]
+            try:
+                stored = storage.put(key, path, create_only=True)
+            except Exists:
+                stored = storage.put(key, path)  # one of another size lay there: it was cut short
+            if (stored.size, stored.sha256) != (size, sha256):
+                storage.delete(key)
+                raise Malformed(f"the part {sha256} has other bytes than its name says")
+        self._stored.add(sha256)
