@@ -16,6 +16,9 @@ class CatalogueBody(Shown):
     procedures: dict[str, Any] = Field(description="Schedules of stages, by name.")
     sources: dict[str, Any] = Field(description="Where batches come from, by name.")
     transforms: dict[str, Any] = Field(description="How weights live, by name.")
+    parts: dict[str, Any] = Field(
+        description="The other parts of a spec and of an upload, such as `training`: their parameters as JSON schema."
+    )
     networks: dict[str, Any] = Field(description="Networks, by name.")
     tasks: dict[str, Any] = Field(
         description="What networks are for, by name: the labels that are read, the usual objectives, the figure that counts."

@@ -28,6 +28,21 @@ def known(kind: str) -> Mapping[str, Any]:
     return dict(catalogue()[kind])
 
 
+def part(name: str) -> Mapping[str, Any]:
+    """A part of a spec that is no method, such as `training`: its description, and its parameters as JSON schema."""
+    return dict(known("parts")[name])
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words that a spec may use for what has no schema of its own, such as `export_formats`."""
+    return tuple(known("choices")[name])
+
+
+def limit(name: str) -> int:
+    """A number that the engine and the API share, such as the most `classes`."""
+    return int(known("limits")[name])
+
+
 def needs_of(objective: Mapping[str, Any]) -> Mapping[str, Any]:
     """What an objective needs with these parameters."""
     entry = known("objectives")[objective["name"]]

@@ -44,8 +44,8 @@ class ObjectiveNeeds:
     """Reads the student's outputs for the images flipped left to right too."""
 
     @property
-    def one_picture(self) -> bool:
-        """Whether student and teacher must read the same picture: for a gradient to it, or a second view of it."""
+    def one_image(self) -> bool:
+        """Whether student and teacher must read the same image: for a gradient to it, or a second view of it."""
         return self.teacher and (self.input_gradient or "second_view" in self.fields)
 
 

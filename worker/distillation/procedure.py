@@ -11,6 +11,8 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import OwnParameters
 from worker.distillation.task import EVERY_TASK
 
+Phase = Literal["training_teacher", "synthesising", "distilling", "evaluating", "exporting"]
+"""What a run is doing, as its events say."""
 GIVEN = "given"
 """The job's own teacher, as a stage's `teacher`."""
 FILE = "file:"
@@ -61,7 +63,7 @@ class Stage:
     training: dict[str, Any] = field(default_factory=dict)
     update: Literal["simultaneous", "sequential"] = "simultaneous"
     snapshots: tuple[int, ...] = ()
-    phase: str = "distilling"
+    phase: Phase = "distilling"
     seed_name: str | None = None
     judged: bool = False
     """Its members are measured on the held-out images at its end: metrics `figure_of(member, figure)`."""

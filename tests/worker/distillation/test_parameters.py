@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
+from worker.distillation.catalogue.schema import schema
 from worker.distillation.errors import SpecError
 from worker.distillation.parameters import (
     Items,
@@ -15,7 +16,6 @@ from worker.distillation.parameters import (
     StatisticsFile,
     TapPair,
     parse,
-    schema,
 )
 
 

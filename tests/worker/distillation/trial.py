@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation import networks, registry
-from worker.distillation.catalogue import schema
+from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext, Objective

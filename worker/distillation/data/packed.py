@@ -13,21 +13,31 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from worker.distillation.contract import MOST_PIXELS
 from worker.distillation.data import truth
 from worker.distillation.data.truth import LISTED_AT_MOST, Labels
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
-from worker.distillation.parameters import Range
+from worker.distillation.parameters import Example, Range
 
 
 @dataclass(frozen=True)
 class Options:
-    """A user's wishes for a dataset."""
+    """How a dataset is to be read; what is null stays as it is found."""
 
-    height: Annotated[int | None, Range(ge=1, le=4096), "Height of all images; by default the commonest."] = None
-    width: Annotated[int | None, Range(ge=1, le=4096), "Width of all images; by default the commonest."] = None
-    channels: Annotated[Literal[1, 3] | None, "1 for grey, 3 for RGB; by default what the images are."] = None
-    labels: Annotated[Labels, "What is said of each image: its class, 0 or 1 of each label, or real numbers."] = "class"
+    height: Annotated[
+        int | None, Range(ge=1, le=MOST_PIXELS), "Bring images to so many rows; the commonest if null.", Example(32)
+    ] = None
+    width: Annotated[
+        int | None, Range(ge=1, le=MOST_PIXELS), "Bring images to so many columns; the commonest if null.", Example(32)
+    ] = None
+    channels: Annotated[Literal[1, 3] | None, "1 for grey, 3 for RGB; what the images are if null.", Example(3)] = None
+    labels: Annotated[
+        Labels,
+        "What is said of each image: its class or identity (N,), 0 or 1 of every label (N, K), or real numbers (N,) or"
+        " (N, D). Class folders hold classes alone.",
+        Example("class"),
+    ] = "class"
 
 
 @dataclass

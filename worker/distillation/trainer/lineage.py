@@ -20,9 +20,9 @@ from worker.distillation.procedure import FILE, GIVEN, Member, Plan, Procedure, 
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.trainer.checkpoint import Checkpoints
 from worker.distillation.trainer.objective_sum import Composition, deploying
+from worker.distillation.training import DEFAULT_EPOCHS
 from worker.distillation.uploads.key_matching import match
 
-DEFAULT_EPOCHS = 30
 MOST_STAGES = 1000
 FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
 """What makes a student's initial weights of its teacher's."""

@@ -1,9 +1,8 @@
 """Several weighted objectives are one: KD + NST is data, not code."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,55 +12,10 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.tap_map import TapMap, Taps
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext, Objective, ObjectiveNeeds
-from worker.distillation.parameters import Range, parse
 from worker.distillation.source import Source
 from worker.distillation.step import Step
 from worker.distillation.task import Task
-
-
-@dataclass(frozen=True)
-class WeightSchedule:
-    """A weight over a stage's progress, from 0 to 1; see `weight_at`. Epoch e of n ends at the progress e / n."""
-
-    schedule: Literal["linear", "cosine", "until"]
-    start: Annotated[float, Range(ge=0)]
-    end: Annotated[float, Range(ge=0)] = 0.0
-    until: Annotated[float, Range(gt=0, le=1)] = 1.0
-
-
-@dataclass(frozen=True)
-class ConstantWeight:
-    weight: Annotated[float, Range(ge=0)] = 1.0
-
-
-def check_weight(weight: Any, pointer: str) -> None:
-    """See that an objective's weight is a number of at least 0, or a schedule.
-
-    Raises:
-        SpecError: it is not; `pointer` is the objective's place in the job's spec.
-    """
-    if isinstance(weight, Mapping):
-        parse(WeightSchedule, weight, f"{pointer}/weight")
-    else:
-        parse(ConstantWeight, {"weight": weight}, pointer)
-
-
-def weight_at(weight: float | Mapping[str, Any], progress: float) -> float:
-    """An objective's weight: a number, or a schedule over the stage's `progress` from 0 to 1.
-
-    `{"schedule": "linear" | "cosine", "start": a, "end": b, "until": 0.5}` goes from a to b over the first half and
-    stays; `"until"` is a before that moment and b (0 by default) after it.
-    """
-    if not isinstance(weight, Mapping):
-        return float(weight)
-    start, end = float(weight["start"]), float(weight.get("end", 0.0))
-    done = progress / float(weight.get("until", 1.0))
-    if weight["schedule"] == "until":
-        return start if done < 1 else end
-    done = min(1.0, done)
-    if weight["schedule"] == "cosine":
-        done = 0.5 * (1 - math.cos(math.pi * done))
-    return start + (end - start) * done
+from worker.distillation.trainer.objective_weight import check_weight, weight_at
 
 
 class Composition(nn.Module):
@@ -142,7 +96,7 @@ class Composition(nn.Module):
             return
         words = "shows both networks the same image, and the teacher reads another"
         places = zip(self.pointers, self.needs(), strict=True)
-        problems = [Problem(f"{at}/name", words) for at, needs in places if needs.one_picture]
+        problems = [Problem(f"{at}/name", words) for at, needs in places if needs.one_image]
         if problems:
             raise SpecError(problems)
 
