@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
 from worker.distillation.introspection.taps import Tapped
-from worker.distillation.parameters import parse, schema
+from worker.distillation.parameters import parse
 from worker.distillation.source import Position, SourceContext
 from worker.distillation.sources.dafl import Dafl
 from worker.distillation.trainer.checkpoint import snapshot
