@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.spec import initial_weights, webhook_target
-from models.spec.catalogue import choices, known, nested_networks, nested_objectives, part
+from models.spec.catalogue import choices, effective, known, nested_networks, nested_objectives, part
 from models.spec.facts import Facts
 from models.spec.source_choice import choose
 from models.spec.task_checks import TASK, default_objectives, outputs_asked, reads_truth, task_of
@@ -62,9 +62,7 @@ def method(kind: str, written: Mapping[str, Any]) -> dict[str, Any]:
 
 def provided(source: Mapping[str, Any]) -> list[str]:
     """The batch fields that a source gives with these parameters, beside the image."""
-    entry = known("sources")[source["name"]]
-    cases = (case for case in entry.get("provides_when", ()) if source.get(case["parameter"]) == case["value"])
-    return [*entry["provides"], *(name for case in cases for name in case["fields"])]
+    return list(effective("sources", source, "provides"))
 
 
 def _source(user: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[str, str]]:

@@ -16,30 +16,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, Union
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, Union
 
 from worker.distillation.errors import Problem, SpecError
 
 P = TypeVar("P")
-P_co = TypeVar("P_co", covariant=True)
 
 MOST_VALUES = 64
 """Values of one option in a space of networks."""
 WORDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-
-
-class Parametrised(Protocol[P_co]):
-    """A method, seen as what holds a `Parameters` dataclass."""
-
-    @property
-    def Parameters(self) -> type[P_co]: ...  # noqa: N802
-
-
-class OwnParameters:
-    """The attribute of a method that holds its parameters: an instance of its own class's `Parameters`."""
-
-    def __get__(self, method: Parametrised[P], owner: type | None = None) -> P:
-        raise AttributeError("a method has no parameters before it is made")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def test_needs_are_told():
     data = json.loads(text())["objectives"]
     assert data["cross_entropy"]["needs"]["fields"] == ["label"]
     assert not data["cross_entropy"]["needs"]["teacher"]
-    cases = {(case["parameter"], case["value"]): case["needs"] for case in data["kd"]["needs_when"]}
+    cases = {(case["parameter"], case["value"]): case["then"]["needs"] for case in data["kd"]["when"]}
     assert cases["standardise", True]["minimum_classes"] == 3
 
 

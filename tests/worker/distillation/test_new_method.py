@@ -37,7 +37,7 @@ class Toy(Objective):
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         difference = step.student.logits - step.need_teacher().logits
-        return {"toy": self.parameters_.strength * torch.REDUCTION(difference.square())}
+        return {"toy": self.settings.strength * torch.REDUCTION(difference.square())}
 '''
 
 

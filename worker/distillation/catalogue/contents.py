@@ -21,15 +21,28 @@ from worker.distillation.introspection.channel_groups import Followed, follow
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.ensemble import Combination
 from worker.distillation.networks.family import Network
-from worker.distillation.objective import Objective, ObjectiveNeeds
+from worker.distillation.objective import ObjectiveNeeds
 from worker.distillation.parameters import FILE_KINDS, MOST_VALUES
-from worker.distillation.procedure import Phase, Procedure, ProcedureNeeds
-from worker.distillation.source import Source
-from worker.distillation.task import Task
+from worker.distillation.procedure import Phase, ProcedureNeeds
+from worker.distillation.source import SourceNeeds
 from worker.distillation.trainer.lineage import FROM_TEACHER
 from worker.distillation.trainer.objective_weight import ConstantWeight, WeightSchedule
 from worker.distillation.training import DEFAULT_EPOCHS, Training
 
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "objectives": ("needs",),
+    "procedures": ("needs", "own_teacher", "cohort", "objective_defaults", "fills"),
+    "sources": (
+        "needs", "provides", "samplers", "tasks", "synthesises", "ignores_labels", "divides", "training_defaults",
+        "sliced_training_defaults", "objective_defaults",
+    ),
+    "transforms": (),
+    "tasks": (
+        "labels", "field", "labels_are_outputs", "least_outputs", "ground_truth", "objective_defaults", "figure",
+        "higher_is_better",
+    ),
+}  # fmt: skip
+"""What the service reads of methods of each kind, beside their parameters; `when` says where it is otherwise."""
 PARTS: Mapping[str, type] = {
     "training": Training,
     "objective_weight": ConstantWeight,
@@ -82,57 +95,15 @@ def _limits() -> dict[str, int]:
 
 def _method(kind: str, name: str) -> dict[str, Any]:
     method = registry.find(kind, name)
-    entry = {
+    return {
         "description": first_sentence(method),
         "paper": method.paper,
         "parameters": schema(method.Parameters),
-    }
-    if issubclass(method, Objective):
-        entry |= _needs(method)
-    if issubclass(method, Procedure):
-        entry |= {name: getattr(method, name) for name in ("own_teacher", "cohort", "objective_defaults")} | _needs(
-            method
-        )
-        entry["fills_when"] = [
-            {"parameter": parameter, "value": value, "objectives": objectives}
-            for (parameter, value), objectives in method.fills_when.items()
-        ]
-    if issubclass(method, Source):
-        entry |= {
-            "needs": asdict(method.needs),
-            "provides": method.provides,
-            "provides_when": [
-                {"parameter": parameter, "value": value, "fields": fields}
-                for (parameter, value), fields in method.provides_when.items()
-            ],
-            "samplers": method.samplers,
-            "tasks": method.tasks,
-            "synthesises": method.synthesises,
-            "ignores_labels": method.ignores_labels,
-            "divides": method.divides,
-            "training_defaults": method.training_defaults,
-            "sliced_training_defaults": method.sliced_training_defaults,
-            "objective_defaults": method.objective_defaults,
-        }
-    if issubclass(method, Task):
-        names = ("labels", "field", "labels_are_outputs", "least_outputs", "ground_truth", "objective_defaults")
-        entry |= {name: getattr(method, name) for name in names}
-        entry |= {"figure": method.figure, "higher_is_better": method.higher_is_better}
-    return entry
-
-
-def _needs(method: type[Objective] | type[Procedure]) -> dict[str, Any]:
-    return {
-        "needs": _needed(method.needs),
-        "needs_when": [
-            {"parameter": parameter, "value": value, "needs": _needed(needs)}
-            for (parameter, value), needs in method.needs_when.items()
+        **{attribute: getattr(method, attribute) for attribute in ATTRIBUTES[kind]},
+        "when": [
+            {"parameter": parameter, "value": value, "then": then} for (parameter, value), then in method.when.items()
         ],
     }
-
-
-def _needed(needs: ObjectiveNeeds | ProcedureNeeds) -> dict[str, Any]:
-    return asdict(needs) | ({"one_image": needs.one_image} if isinstance(needs, ObjectiveNeeds) else {})
 
 
 def _network(network: Network) -> dict[str, Any]:
@@ -166,6 +137,9 @@ def _fits(followed: Followed, student: Mapping[str, Tensor], teacher: Mapping[st
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, (ObjectiveNeeds, ProcedureNeeds, SourceNeeds)):
+        derived = {"one_image": value.one_image} if isinstance(value, ObjectiveNeeds) else {}
+        return _plain(asdict(value) | derived)
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

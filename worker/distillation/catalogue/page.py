@@ -54,9 +54,10 @@ def _demands(entry: Mapping[str, Any]) -> str:
     words += [f"at least {needs['minimum_classes']} classes"] if needs.get("minimum_classes", 2) > 2 else []
     tasks = tuple(needs.get("tasks") or entry.get("tasks") or EVERY_TASK)
     words += [_of_tasks(tasks)] if tasks != EVERY_TASK else []
-    for case in entry.get("needs_when", ()):
-        inner = _demands({"needs": case["needs"]})
-        words.append(f"with `{case['parameter']}` = `{json.dumps(case['value'])}`: {inner}")
+    for case in entry.get("when", ()):
+        if "needs" in case["then"]:
+            inner = _demands({"needs": case["then"]["needs"]})
+            words.append(f"with `{case['parameter']}` = `{json.dumps(case['value'])}`: {inner}")
     return "; ".join(words)
 
 

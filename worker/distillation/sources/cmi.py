@@ -57,7 +57,7 @@ class Cmi(HeldOutSource, LatentSource):
         # fmt: on
 
     def prepare(self) -> None:
-        chosen, device = self.parameters, self.context.device
+        chosen, device = self.settings, self.context.device
         self.generator, self.latent = self.new_generator(0), self.new_latent()
         groups: list[dict[str, Any]] = [
             {"params": self.generator.parameters()},
@@ -84,7 +84,7 @@ class Cmi(HeldOutSource, LatentSource):
         return self.generator(self.latent)
 
     def further_terms(self, image: Tensor, seen: Seen) -> dict[str, Tensor]:
-        if not self.parameters.contrast_weight:
+        if not self.settings.contrast_weight:
             return {}
         feature = seen.outputs.taps[self.tap].flatten(1).float()
         view = random_affine(image, self.random)  # in full precision, or its grid would be rounded to parts of a pixel
@@ -93,11 +93,11 @@ class Cmi(HeldOutSource, LatentSource):
         negatives = self.memory.draw(self.chosen("negatives"), self.random)
         embeddings = self.head(torch.cat([feature, other, negatives]))
         mine, theirs, others = embeddings.split([len(feature), len(other), len(negatives)])
-        loss = contrast(mine, theirs, others, self.parameters.contrast_temperature)
-        return {"contrast": self.parameters.contrast_weight * loss}
+        loss = contrast(mine, theirs, others, self.settings.contrast_temperature)
+        return {"contrast": self.settings.contrast_weight * loss}
 
     def descend(self, loss: Tensor, step: int) -> None:
-        heads = [self.head_optimizer] if self.parameters.contrast_weight else []
+        heads = [self.head_optimizer] if self.settings.contrast_weight else []
         update(loss, self.optimizer, *heads)
 
     def keep(self, round_: int, image: Tensor, logits: Tensor) -> None:

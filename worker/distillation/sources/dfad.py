@@ -40,5 +40,5 @@ class Dfad(TrainedSource):
 
     def weights(self) -> Weights:
         return Weights(
-            disagreement=self.parameters.disagreement_weight, information_entropy=self.chosen("entropy_weight")
+            disagreement=self.settings.disagreement_weight, information_entropy=self.chosen("entropy_weight")
         )

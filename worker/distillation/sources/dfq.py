@@ -46,7 +46,7 @@ class Dfq(TrainedSource):
         # fmt: on
 
     def weights(self) -> Weights:
-        chosen = self.parameters
+        chosen = self.settings
         return Weights(
             one_hot=chosen.one_hot_weight,
             information_entropy=chosen.balance_weight * math.log(10),
@@ -55,8 +55,8 @@ class Dfq(TrainedSource):
         )
 
     def betas(self) -> tuple[float, float]:
-        return BETAS if self.parameters.preset == "paper" else super().betas()
+        return BETAS if self.settings.preset == "paper" else super().betas()
 
     def check_teacher(self, teacher: Tapped, example: Tensor) -> None:
-        if self.parameters.statistics_weight:
+        if self.settings.statistics_weight:
             check_kept(teacher, example)

@@ -88,7 +88,7 @@ class RoundSource(PooledSource):
         if not self.weights().any("one_hot", "batch_statistics"):
             words = "must be above 0 where statistics_weight is 0: nothing else says what the images are to show"
             raise SpecError([Problem("/source/one_hot_weight", words)])
-        if self.parameters.statistics_weight:
+        if self.settings.statistics_weight:
             check_kept(teacher, example)
 
     def build(self, context: SourceContext) -> None:
@@ -172,7 +172,7 @@ class RoundSource(PooledSource):
         with torch.enable_grad():
             with self.judge.autocast():
                 image = self.made()
-            view = random_roll(image, self.parameters.shift, self.parameters.flip, self.random)
+            view = random_roll(image, self.settings.shift, self.settings.flip, self.random)
             seen, terms = self.judge.see(view, students, self.target, weights)
             further = self.further_terms(image, seen)
             loss = self.judge.total(terms, weights) + sum(further.values())

@@ -234,7 +234,8 @@ def check_task(composition: Composition, source: Source, task: Task, outputs: in
 def _unsuitable(objective: Objective, task: str) -> str:
     """Why an objective does not suit a task, and with which value of a parameter it would."""
     words = f"is for {', '.join(objective.active_needs.tasks)}, not for the task {task}"
-    fitting = [f"{name} = {value}" for (name, value), needs in objective.needs_when.items() if task in needs.tasks]
+    cases = ((f"{name} = {value}", then.get("needs")) for (name, value), then in objective.when.items())
+    fitting = [setting for setting, needs in cases if needs is not None and task in needs.tasks]
     return f"{words}, unless with {fitting[0]}" if fitting else words
 
 
