@@ -102,16 +102,16 @@ class Objective(Method, nn.Module):
         """Named, unweighted scalar terms; what a job's weight multiplies is their sum."""
         raise NotImplementedError
 
-    def own_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters of an adversary, trained by the engine with an optimiser of their own; all others train with the student."""
+    def adversary_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters of an adversary, trained by the engine with an optimiser of its own; all others train with the student."""
         return ()
 
     @property
-    def own_learning_rate(self) -> float:
+    def adversary_learning_rate(self) -> float:
         """Of the adversary's optimiser (Adam)."""
         return 1e-3
 
-    def own_step(self, step: Step) -> Tensor | None:
+    def adversary_loss(self, step: Step) -> Tensor | None:
         """The adversary's loss, on a detached student; None where there is no adversary."""
         return None
 

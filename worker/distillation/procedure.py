@@ -65,7 +65,7 @@ class Stage:
     snapshots: tuple[int, ...] = ()
     phase: Phase = "distilling"
     seed_name: str | None = None
-    judged: bool = False
+    evaluated: bool = False
     """Its members are measured on the held-out images at its end: metrics `figure_of(member, figure)`."""
     compared: tuple[str, ...] = ()
     """Finished networks, as in `teacher`: metrics `kl_of(member, place)`, on the held-out images, the mean KL(network || member)
@@ -80,7 +80,7 @@ class Stage:
 
 
 def figure_of(member: str, figure: str) -> str:
-    """The name of a metric that a `judged` stage leaves."""
+    """The name of a metric that a `evaluated` stage leaves."""
     return f"validation/{member}/{figure}"
 
 
@@ -114,9 +114,9 @@ class Plan:
     epochs: int | None
     steps: int | None
     seed: int
-    task: str = "classification"
+    task: str
     held_out: bool = False
-    """Whether a part of the training images is held out, for stages to be judged on."""
+    """Whether a part of the training images is held out, for stages to be evaluated on."""
 
 
 @dataclass(frozen=True)

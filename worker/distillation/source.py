@@ -64,11 +64,11 @@ class SourceContext:
     fields: tuple[str, ...]
     seed: int
     device: torch.device
+    task: str
     teacher_taps: bool = False
     ranks: Ranks = ALONE
     files: Mapping[str, Path] = field(default_factory=dict)
     restarts: int = 0
-    task: str = "classification"
 
 
 @dataclass(frozen=True)
@@ -150,17 +150,16 @@ class Source(Method):
     def steps_per_epoch(self) -> int:
         raise NotImplementedError
 
-    def warm_up_steps(self) -> int:
-        """Steps of its own that a synthesiser takes before the students' first step (phase `synthesising`)."""
+    def generator_steps(self, number: int) -> int:
+        """Generator steps that are due before the students' step `number`, counted over the stage.
+
+        Those before step 0 are the phase `synthesising`. There are more before later ones where a synthesiser works in rounds
+        between the students' steps.
+        """
         return 0
 
-    def own_steps(self, number: int) -> int:
-        """Steps of its own that are due before the students' step `number`, the warm-up included: more for later ones
-        where a synthesiser works in rounds between the students' steps."""
-        return self.warm_up_steps()
-
-    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
-        """Step `number` of its own, counted over the stage."""
+    def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:
+        """Take generator step `number`, counted over the stage: train what makes images, or the images themselves."""
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """The batch of this step. A synthesiser may train its own generator here, against the teacher and the live

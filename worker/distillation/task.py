@@ -1,4 +1,4 @@
-"""Task: what the networks of a job are for: what they learn from, and by which figures they are judged.
+"""Task: what the networks of a job are for: what they learn from, and by which metrics they are measured.
 
 Shapes: B batch, N samples, K outputs of a network: classes, labels, values, or dimensions of an embedding.
 """
@@ -26,8 +26,8 @@ EVERY_TASK = ("classification", "multi_label", "regression", "embedding")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a teacher is worth on some training images, in words, and whether a teacher that knows nothing does as well."""
+class TeacherAssessment:
+    """How well a teacher does on some training images, in words, and whether that is chance level."""
 
     words: str
     chance: bool
@@ -76,7 +76,7 @@ class Task(Method):
         """Figures of a network on a split, all samples once; with a teacher also those of their likeness."""
         raise NotImplementedError
 
-    def judge(self, teacher_fn: Predict, images: "Images", batch_size: int) -> Verdict:
+    def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """Whether a teacher knows anything of these training images."""
         raise NotImplementedError
 

@@ -1,6 +1,7 @@
 """The catalogue that is committed is what the engine has."""
 
 import json
+from typing import get_args
 
 import pytest
 
@@ -9,6 +10,7 @@ from worker.distillation import networks, registry
 from worker.distillation.catalogue.__main__ import JSON_PATH, PAGE_PATH
 from worker.distillation.catalogue.contents import first_sentence, text
 from worker.distillation.catalogue.page import page
+from worker.ledger import failures
 
 
 def test_committed_catalogue_is_fresh():
@@ -48,6 +50,10 @@ def test_every_entry_is_described(place_and_entry):
 
 def test_the_service_knows_every_phase_that_the_engine_enters():
     assert {*json.loads(text())["choices"]["phases"], Phase.VALIDATING} == set(Phase)
+
+
+def test_the_worker_knows_whose_fault_an_error_of_the_engine_may_be():
+    assert set(json.loads(text())["choices"]["faults"]) == set(get_args(failures.Fault))
 
 
 def test_needs_are_told():

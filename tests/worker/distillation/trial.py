@@ -32,7 +32,9 @@ def contract_of(channels: int, size: int) -> InputContract:
 
 def objective_of(name: str, **values) -> Objective:
     method = registry.find("objectives", name)
-    return method(parse(method.Parameters, values))
+    made = method(parse(method.Parameters, values))
+    made.task = "classification"
+    return made
 
 
 def variants(name: str) -> list[dict]:

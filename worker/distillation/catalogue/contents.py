@@ -14,7 +14,7 @@ from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
 from worker.distillation.data.packed import Options as DatasetOptions
 from worker.distillation.data.truth import Labels
-from worker.distillation.errors import SpecError
+from worker.distillation.errors import Fault, SpecError
 from worker.distillation.export import WRITERS
 from worker.distillation.initial_weights.slices import fit_followed
 from worker.distillation.introspection.channel_groups import Followed, follow
@@ -82,6 +82,7 @@ def _choices() -> dict[str, Any]:
     """Words that a spec or an event may use, where no parameter's own schema lists them."""
     return {
         "export_formats": list(WRITERS),
+        "faults": get_args(Fault),
         "file_kinds": {kind: first_sentence(file) for kind, file in FILE_KINDS.items()},
         "label_kinds": get_args(Labels),
         "phases": get_args(Phase),

@@ -29,8 +29,8 @@ def export(
 ) -> list[dict[str, Any]]:
     """Write `STEM.FORMAT` to the folder for each format; the student is left as it was found.
 
-    `meta` holds `network` and `options`, by which the student is built, and perhaps `added_by`: the objectives that added
-    to it what ships with it; `initial_weights` in words; and, of another task than classification, `task` and `output`.
+    `meta` holds `network` and `options`, by which the student is built, its `task`, and `output`: what its answer is called;
+    perhaps `added_by`: the objectives that added to it what ships with it, and `initial_weights` in words.
     Gives `name`, `path` and `content_type` of each file.
 
     Raises:
@@ -46,8 +46,10 @@ def export(
         dict(meta.get("options") or {}),
         tuple(class_names),
         contract,
+        meta["task"],
+        meta["output"],
         tuple(meta.get("added_by") or ()),
-        **{name: meta[name] for name in ("task", "output", "initial_weights") if name in meta},
+        meta.get("initial_weights", ""),
     )
     return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
 

@@ -9,16 +9,16 @@ from worker.distillation.contract import InputContract
 
 @dataclass(frozen=True)
 class Card:
-    """The network's name and options, the names of its outputs, the images that it reads, the objectives that added to it,
-    its task, what its answer is called, and what its training began with, in words, where that is known."""
+    """The network's name and options, the names of its outputs, the images that it reads, its task, what its answer is
+    called, the objectives that added to it, and what its training began with, in words, where that is known."""
 
     network: str
     options: dict[str, Any]
     class_names: tuple[str, ...]
     contract: InputContract
+    task: str
+    output: str
     added_by: tuple[str, ...] = ()
-    task: str = "classification"
-    output: str = "logits"
     initial_weights: str = ""
 
     def texts(self) -> dict[str, str]:

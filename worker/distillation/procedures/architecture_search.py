@@ -78,7 +78,7 @@ class ArchitectureSearch(Procedure):
         budget: dict[str, Any] = {unit: max(1, round(self.settings.trial_fraction * (total or 1)))}
         member = replace(self._member(number, plan), initial=None)
         name = f"trial_{len(history) + 1}"
-        return Stage(name, {"student": member}, plan.teacher, **budget, judged=True, timed=True)
+        return Stage(name, {"student": member}, plan.teacher, **budget, evaluated=True, timed=True)
 
     def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
         """What was trained in full, or else the best trial."""

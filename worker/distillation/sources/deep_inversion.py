@@ -10,7 +10,7 @@ from torch import Tensor
 from worker.distillation.parameters import Range
 from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
 from worker.distillation.synthesis.held import HeldOutSource
-from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.rounds import RoundParameters
 
 

@@ -10,7 +10,7 @@ from worker.distillation.introspection.taps import Tapped
 from worker.distillation.parameters import Range
 from worker.distillation.source import SourceNeeds
 from worker.distillation.synthesis.batch_norm_statistics import check_kept
-from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.latents import BETAS
 from worker.distillation.synthesis.trained import FAST, GeneratorParameters, TrainedSource
 

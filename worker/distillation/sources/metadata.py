@@ -86,10 +86,10 @@ class Metadata(PooledSource):
         self.loss = torch.zeros((), device=context.device)
         self.held: Tensor | None = None
 
-    def warm_up_steps(self) -> int:
+    def generator_steps(self, number: int) -> int:
         return (1 + self.chosen("rounds")) * self.chosen("iterations")
 
-    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
+    def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:
         """One step of Adam; the last of a round adds its images to the pool.
 
         Raises:

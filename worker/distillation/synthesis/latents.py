@@ -10,7 +10,7 @@ from worker.distillation.parameters import Range
 from worker.distillation.randomness import seed_for
 from worker.distillation.synthesis import generator
 from worker.distillation.synthesis.generator import Generator, Resolution
-from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.rounds import RoundParameters, RoundSource
 
 BETAS = (0.5, 0.999)

@@ -69,8 +69,9 @@ class Composition(nn.Module):
         example: Tensor,
         classes: int,
         examples: int | None,
+        *,
+        task: str,
         peers: int = 0,
-        task: str = "classification",
     ) -> None:
         """Have the taps captured, and build all objectives on what both networks, in eval mode, make of `example`.
 
@@ -145,24 +146,24 @@ class Composition(nn.Module):
         with division.statistics():
             return objective(step), division.share
 
-    def own_parameters(self) -> list[nn.Parameter]:
-        return [parameter for objective in self.objectives for parameter in objective.own_parameters()]
+    def adversary_parameters(self) -> list[nn.Parameter]:
+        return [parameter for objective in self.objectives for parameter in objective.adversary_parameters()]
 
-    def own_groups(self) -> list[dict[str, Any]]:
+    def adversary_groups(self) -> list[dict[str, Any]]:
         """The adversaries' parameters as groups of one optimiser, each with its learning rate."""
         groups = [
-            {"params": list(objective.own_parameters()), "lr": objective.own_learning_rate}
+            {"params": list(objective.adversary_parameters()), "lr": objective.adversary_learning_rate}
             for objective in self.objectives
         ]
         return [group for group in groups if group["params"]]
 
-    def own_step(self, step: Step) -> Tensor | None:
-        losses = [loss for objective in self.objectives if (loss := objective.own_step(step)) is not None]
+    def adversary_loss(self, step: Step) -> Tensor | None:
+        losses = [loss for objective in self.objectives if (loss := objective.adversary_loss(step)) is not None]
         return sum(losses[1:], losses[0]) if losses else None
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Connectors and the like, which train with the student."""
-        own = {id(parameter) for parameter in self.own_parameters()}
+        own = {id(parameter) for parameter in self.adversary_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in own]
 
     def shipping_state(self) -> dict[str, Tensor]:
@@ -203,7 +204,7 @@ def check_division(composition: Composition, source: Source, ranks: int) -> None
     problems = [] if source.divides else [Problem(place, "the source synthesises its batches on one device")]
     for name, objective in zip(composition.names, composition.objectives, strict=True):
         needs = objective.active_needs
-        if needs.batch_global and (needs.input_gradient or list(objective.own_parameters())):
+        if needs.batch_global and (needs.input_gradient or list(objective.adversary_parameters())):
             words = f"{name.split('#')[0]} relates all images of a batch, in a way that works on one device only"
             problems.append(Problem(place, words))
     if problems:

@@ -46,7 +46,7 @@ class ConditionalAdversarial(Objective):
         standardise: Standardise = False
 
     @property
-    def own_learning_rate(self) -> float:
+    def adversary_learning_rate(self) -> float:
         return self.settings.discriminator_learning_rate
 
     def build(self, context: BuildContext) -> None:
@@ -55,10 +55,10 @@ class ConditionalAdversarial(Objective):
         origins = 2 if p.form == "softmax" else 1
         self.discriminator = Discriminator(classes, origins, p.width or classes, p.blocks)
 
-    def own_parameters(self) -> Iterable[nn.Parameter]:
+    def adversary_parameters(self) -> Iterable[nn.Parameter]:
         return self.discriminator.parameters()
 
-    def own_step(self, step: Step) -> Tensor:
+    def adversary_loss(self, step: Step) -> Tensor:
         with fp32(step.student.logits.device):
             student, teacher = self.read(step.student), self.read(step.need_teacher())
             classes, origin = self.discriminator(torch.cat((teacher, student)))
