@@ -17,12 +17,12 @@ PROPERTIES: Mapping[str, Any] = part("training")["parameters"]["properties"]
 BY_OPTIMIZER: dict[str, dict[str, float]] = {
     "sgd": {"learning_rate": 0.05, "weight_decay": 5e-4},
     "adam": {"weight_decay": 0.0},
-    "adamw": {},
 }
 """What of a training depends on its optimiser, as far as it differs from the engine's defaults."""
 OPTIMIZER_DEFAULTS: dict[str, dict[str, float]] = {
-    optimizer: {name: PROPERTIES[name]["default"] for name in ("learning_rate", "weight_decay")} | own
-    for optimizer, own in BY_OPTIMIZER.items()
+    optimizer: {name: PROPERTIES[name]["default"] for name in ("learning_rate", "weight_decay")}
+    | BY_OPTIMIZER.get(optimizer, {})
+    for optimizer in PROPERTIES["optimizer"]["enum"]
 }
 
 
