@@ -18,6 +18,9 @@ class CatalogueBody(ResponseBody):
     procedures: dict[str, Any] = Field(description="Procedures by name: which stages run, on which networks.")
     sources: dict[str, Any] = Field(description="Sources of training batches by name.")
     transforms: dict[str, Any] = Field(description="Transforms by name: how weights are stored.")
+    parts: dict[str, Any] = Field(
+        description="Other parts of a spec and of an upload, such as `training`: their parameters as JSON schema."
+    )
     networks: dict[str, Any] = Field(description="Networks by name.")
     tasks: dict[str, Any] = Field(
         description="Tasks by name, each with the labels that it reads, its default objectives and its main metric."

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,53 @@ def known(kind: str) -> Mapping[str, Any]:
     return dict(catalogue()[kind])
 
 
+def part(name: str) -> Mapping[str, Any]:
+    """A part of a spec that is no method, such as `training`: its description, and its parameters as JSON schema."""
+    return dict(known("parts")[name])
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words that a spec may use for what has no schema of its own, such as `export_formats`."""
+    return tuple(known("choices")[name])
+
+
+def limit(name: str) -> int:
+    """A number that the engine and the API share, such as the most `classes`."""
+    return int(known("limits")[name])
+
+
+def effective(kind: str, method: Mapping[str, Any], attribute: str) -> Any:
+    """What the catalogue says of a method with the parameters that it has, such as its `needs`."""
+    _, value = _case(kind, method, attribute)
+    return value
+
+
+def decided_by(kind: str, method: Mapping[str, Any], attribute: str) -> str | None:
+    """The parameter of a method whose value makes an attribute other than it usually is, if one does."""
+    parameter, _ = _case(kind, method, attribute)
+    return parameter
+
+
+def _case(kind: str, method: Mapping[str, Any], attribute: str) -> tuple[str | None, Any]:
+    """As the engine's `Method`: of several values that the parameters have, the first counts."""
+    entry = known(kind)[method["name"]]
+    for case in entry["when"]:
+        if attribute in case["then"] and method.get(case["parameter"]) == case["value"]:
+            return case["parameter"], case["then"][attribute]
+    return None, entry[attribute]
+
+
+def values_with(kind: str, name: str, attribute: str) -> Iterator[tuple[str, Any, Any]]:
+    """The parameters' values that make an attribute of a method another, each with the parameter before and the attribute
+    after it."""
+    for case in known(kind)[name]["when"]:
+        if attribute in case["then"]:
+            yield case["parameter"], case["value"], case["then"][attribute]
+
+
 def needs_of(objective: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an objective needs with these parameters."""
-    entry = known("objectives")[objective["name"]]
-    for case in entry["needs_when"]:
-        if objective.get(case["parameter"]) == case["value"]:
-            return dict(case["needs"])
-    return dict(entry["needs"])
+    """What an objective needs with the parameters that it has."""
+    return dict(effective("objectives", objective, "needs"))
 
 
 def network_is_known(name: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.records import File
-from models.spec.catalogue import known, needs_of, nested_files, nested_objectives
+from models.spec.catalogue import known, needs_of, nested_files, nested_objectives, values_with
 from models.spec.defaults import provided, reads_labels
 from models.spec.facts import DatasetFacts, Facts
 from models.spec.named_files import named_files
@@ -180,8 +180,9 @@ def _check_fields(pointer: str, name: str, needs: Mapping[str, Any], resolved: M
     for field in needs["fields"]:
         if field not in provided(resolved["source"]):
             missing = {"label": "labels", "index": "an index of every image"}.get(field, f"the field {field!r}")
-            cases = (case for case in source["provides_when"] if field in case["fields"])
-            ways = [f"set source/{case['parameter']} to {case['value']!r}" for case in cases] or ["give a dataset"]
+            cases = values_with("sources", resolved["source"]["name"], "provides")
+            fitting = [f"set source/{name} to {value!r}" for name, value, fields in cases if field in fields]
+            ways = fitting or ["give a dataset"]
             yield Problem(pointer, f"{name} needs {missing}; {ways[0]}, or leave {name} out")
     if needs["sampler"] and needs["sampler"] not in source["samplers"]:
         why = "draws its batches in a way of its own, which the source has not"

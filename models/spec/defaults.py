@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.spec import initial_weights, webhook_target
-from models.spec.catalogue import known, nested_networks, nested_objectives
+from models.spec.catalogue import choices, effective, known, nested_networks, nested_objectives, part
 from models.spec.facts import Facts
 from models.spec.source_choice import choose
 from models.spec.task_checks import TASK, default_objectives, outputs_asked, reads_truth, task_of
@@ -37,7 +37,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         "transforms": [method("transforms", one) for one in user.get("transforms") or ()],
         "training": trained,
         "evaluation": _evaluation(user, facts, source),
-        "exports": list(user.get("exports") or ("safetensors", "onnx")),
+        "exports": list(user.get("exports") or choices("export_formats")),
         "webhook": webhook_target.resolved(user.get("webhook")),
         "reasons": dict(user.get("reasons") or {}) | why | begun,
     }
@@ -48,7 +48,7 @@ def method(kind: str, written: Mapping[str, Any]) -> dict[str, Any]:
     parameters = known(kind)[written["name"]]["parameters"].get("properties", {})
     full: dict[str, Any] = {"name": written["name"]}
     if kind == "objectives":
-        full["weight"] = _weight(written.get("weight", 1.0))
+        full["weight"] = _weight(written.get("weight", _defaults_of("objective_weight")["weight"]))
     for name, schema in parameters.items():
         full[name] = copy.deepcopy(written[name] if name in written else schema["default"])
     for name in nested_objectives(kind, written["name"]):
@@ -62,9 +62,7 @@ def method(kind: str, written: Mapping[str, Any]) -> dict[str, Any]:
 
 def provided(source: Mapping[str, Any]) -> list[str]:
     """The batch fields that a source gives with these parameters, beside the image."""
-    entry = known("sources")[source["name"]]
-    cases = (case for case in entry.get("provides_when", ()) if source.get(case["parameter"]) == case["value"])
-    return [*entry["provides"], *(name for case in cases for name in case["fields"])]
+    return list(effective("sources", source, "provides"))
 
 
 def _source(user: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[str, str]]:
@@ -121,7 +119,7 @@ def _teacher(written: Any, objectives: Sequence[Mapping[str, Any]], job: Mapping
     if written is None or isinstance(written, str):
         return written
     given = dict(written) if isinstance(written, Mapping) else {"members": list(written)}
-    whole = {"combine": "probabilities", "weights": None, "temperature": None} | given
+    whole = _defaults_of("ensemble") | given
     if whole["combine"] == "probabilities" and whole["temperature"] is None:
         temperatures = [one["temperature"] for one in objectives if isinstance(one.get("temperature"), int | float)]
         whole["temperature"] = float(temperatures[0]) if temperatures else 1.0
@@ -178,8 +176,14 @@ def _objectives(user: Mapping[str, Any], source: Mapping[str, Any]) -> list[dict
     return default_objectives(user.get("task", TASK), provided(source), taught)
 
 
+def _defaults_of(name: str) -> dict[str, Any]:
+    """The defaults of a part of a spec."""
+    properties = part(name)["parameters"]["properties"]
+    return {key: schema["default"] for key, schema in properties.items() if "default" in schema}
+
+
 def _weight(weight: Any) -> Any:
-    return {"end": 0.0, "until": 1.0} | dict(weight) if isinstance(weight, Mapping) else weight
+    return _defaults_of("weight_schedule") | dict(weight) if isinstance(weight, Mapping) else weight
 
 
 def _evaluation(user: Mapping[str, Any], facts: Facts, source: Mapping[str, Any]) -> dict[str, Any] | None:

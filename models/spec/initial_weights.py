@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints
 
-from models.spec.catalogue import known
+from models.spec.catalogue import choices, known
 from models.spec.facts import Facts
 from models.spec.problems import Problem, complaint
 
 TEACHER, RANDOM = "teacher", "random"
-OF_THE_TEACHER = (TEACHER, "neuron_merging")
+OF_THE_TEACHER = choices("weights_from_teacher")
 WORDS = (*OF_THE_TEACHER, RANDOM)
 FILE = "fil_"
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, model
 
 from models.spec import source_choice
 from models.spec.body import Body, DatasetId, Labels, Name
-from models.spec.catalogue import MOST_OBJECTIVES, known
+from models.spec.catalogue import MOST_OBJECTIVES, choices, known
 from models.spec.checks import check
 from models.spec.defaults import resolved
 from models.spec.facts import DatasetFacts, Facts, TeacherFacts
@@ -53,10 +53,11 @@ if TYPE_CHECKING:
     SourceSpec: TypeAlias = BaseModel
     TransformSpec: TypeAlias = BaseModel
     TaskName: TypeAlias = str
+    ExportFormat: TypeAlias = str
 else:
     ObjectiveSpec, ProcedureSpec = method("objectives"), method("procedures")
     SourceSpec, TransformSpec = method("sources"), method("transforms")
-    TaskName = Literal[tuple(known("tasks"))]
+    TaskName, ExportFormat = Literal[tuple(known("tasks"))], Literal[choices("export_formats")]
 
 
 class AutoSource(Body):
@@ -184,12 +185,12 @@ class JobSpec(Body):
     evaluation: EvaluationSpec | None = Field(
         None, description="What it is measured on; the dataset itself if null, its `test` part if it has one."
     )
-    exports: list[Literal["safetensors", "onnx"]] = Field(
-        ["safetensors", "onnx"],
+    exports: list[ExportFormat] = Field(
+        list(choices("export_formats")),
         min_length=1,
-        max_length=2,
+        max_length=len(choices("export_formats")),
         description="In which forms the student ships.",
-        examples=[["safetensors", "onnx"]],
+        examples=[list(choices("export_formats"))],
     )
     webhook: Webhook | None = Field(
         None,

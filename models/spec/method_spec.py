@@ -2,28 +2,25 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from models.spec.body import Body
-from models.spec.catalogue import NETWORK, NETWORK_SPACE, OBJECTIVES, known
+from models.spec.catalogue import NETWORK, NETWORK_SPACE, OBJECTIVES, known, part
 from models.spec.network_spec import NetworkSpaceSpec, NetworkSpec
 from models.spec.problems import Problem, complaint, tag
-from models.spec.schema_types import References, model
+from models.spec.schema_types import References, annotation, model, part_model
+
+WEIGHT: Mapping[str, Any] = part("objective_weight")["parameters"]["properties"]["weight"]
 
 
-class WeightSchedule(Body):
-    """An objective's weight over a stage's progress, from 0 to 1.
-
-    `linear` and `cosine` go from `start` to `end` until the moment `until` and stay there; `until` is `start` before
-    that moment and `end` after it.
-    """
-
-    schedule: Literal["linear", "cosine", "until"] = Field(description="The curve.")
-    start: float = Field(ge=0, description="The weight at the beginning.", examples=[1.0])
-    end: float = Field(0.0, ge=0, description="The weight from `until` on.", examples=[0.0])
-    until: float = Field(1.0, gt=0, le=1, description="The stage's progress at which `end` is reached.", examples=[0.5])
+if TYPE_CHECKING:
+    # what a method's type is, is known only at run time
+    WeightSchedule: TypeAlias = Body
+    Number: TypeAlias = float
+else:
+    WeightSchedule, Number = part_model("weight_schedule"), annotation(WEIGHT)
 
 
 def _weight_tag(value: Any) -> str:
@@ -31,7 +28,7 @@ def _weight_tag(value: Any) -> str:
 
 
 Weight = Annotated[
-    Annotated[float, Field(ge=0), Tag(tag("number"))] | Annotated[WeightSchedule, Tag(tag("schedule"))],
+    Annotated[Number, Tag(tag("number"))] | Annotated[WeightSchedule, Tag(tag("schedule"))],
     Discriminator(_weight_tag),
 ]
 
@@ -53,7 +50,7 @@ def _method_model(kind: str, name: str) -> type[BaseModel]:
     entry = known(kind)[name]
     extra: dict[str, Any] = {"name": (Literal[name], Field(description="Which method this is."))}
     if kind == "objectives":
-        extra["weight"] = (Weight, Field(1.0, description="What its loss is multiplied by: a number or a schedule."))
+        extra["weight"] = (Weight, Field(WEIGHT["default"], description=WEIGHT["description"]))
     title = "".join(part.capitalize() for part in f"{name}_{kind[:-1]}".split("_"))
     about = "\n\n".join(part for part in (entry.get("description"), entry.get("paper")) if part)
     return model(title, entry["parameters"], extra, about, REFERENCES)

@@ -1,41 +1,40 @@
 """How a spec says which network it means, and what that network reads."""
 
 from functools import cache
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from models.spec.body import Body
-from models.spec.catalogue import known, network_is_known
+from models.spec.catalogue import known, limit, network_is_known
 from models.spec.problems import Problem, complaint, problems_of
-from models.spec.schema_types import model
+from models.spec.schema_types import model, part_model
 
-MOST_CLASSES = 100_000
-MOST_PIXELS = 4096
-"""Largest height and width of an image."""
+MOST_CLASSES = limit("classes")
 
 Classes = Annotated[int, Field(ge=1, le=MOST_CLASSES)]
-Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 
 
-class InputContract(Body):
+if TYPE_CHECKING:
+    # its fields are known only at run time: the engine declares them
+    DeclaredContract: TypeAlias = Body
+else:
+    DeclaredContract = part_model("input_contract")
+
+
+class InputContract(DeclaredContract):
     """What a network reads: images of this size, each channel as `(pixel / 255 - mean) / std`.
 
     Wrong normalisation is the commonest reason for a student that learns nothing: take the values of the training.
     """
 
-    channels: int = Field(ge=1, le=64, description="Channels of an image.", examples=[1])
-    height: Pixels = Field(description="Rows of pixels.", examples=[32])
-    width: Pixels = Field(description="Columns of pixels.", examples=[32])
-    mean: list[float] = Field(description="One number a channel.", examples=[[0.1307]])
-    std: list[Annotated[float, Field(gt=0)]] = Field(description="One number a channel.", examples=[[0.3081]])
-
     @model_validator(mode="after")
     def _one_a_channel(self) -> Self:
+        given = dict(self)
         wrong = [
-            Problem(f"/{name}", f"must have one number a channel: {self.channels}, not {len(values)}")
-            for name, values in (("mean", self.mean), ("std", self.std))
-            if len(values) != self.channels
+            Problem(f"/{name}", f"must have one number a channel: {given['channels']}, not {len(given[name])}")
+            for name in ("mean", "std")
+            if len(given[name]) != given["channels"]
         ]
         if wrong:
             raise complaint(*wrong)
@@ -69,7 +68,7 @@ class NetworkSpec(Body):
         return self
 
 
-Values = Annotated[list[Any], Field(min_length=1, max_length=64)]
+Values = Annotated[list[Any], Field(min_length=1, max_length=limit("values_of_an_option"))]
 
 
 class NetworkSpaceSpec(Body):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, Field, Strict, StringConstraints, create_model
 
 from models.spec.body import Body, FileId
-from models.spec.catalogue import FILES, MOST_ITEMS, MOST_OBJECTIVES, NETWORK, NETWORK_SPACE, OBJECTIVES
+from models.spec.catalogue import FILES, MOST_ITEMS, MOST_OBJECTIVES, NETWORK, NETWORK_SPACE, OBJECTIVES, part
 
 References = Mapping[str, Callable[[], Any]]
 """What a `$ref` of a schema stands for: a type, made when it is needed."""
@@ -55,10 +55,18 @@ def model(
     fields: dict[str, Any] = dict(extra)
     for name, schema in parameters.get("properties", {}).items():
         # a parameter may be called as a method of pydantic's is
-        attribute = f"{name}_" if hasattr(BaseModel, name) else name
+        attribute, alias = (f"{name}_", name) if hasattr(BaseModel, name) else (name, None)
         default = schema.get("default", ...)
         fields[attribute] = (
             annotation(schema, references),
-            Field(default, alias=name, description=schema.get("description")),
+            Field(default, alias=alias, description=schema.get("description"), examples=schema.get("examples")),
         )
     return create_model(title, __base__=Body, __doc__=about or title, **fields)
+
+
+def part_model(name: str, **changed: Mapping[str, Any]) -> type[BaseModel]:
+    """The model of a part of a spec, from the catalogue; `changed` are the schemas of parameters that differ in a request."""
+    entry = part(name)
+    parameters = {key: changed.get(key, schema) for key, schema in entry["parameters"]["properties"].items()}
+    title = "".join(word.capitalize() for word in name.split("_"))
+    return model(title, {"properties": parameters}, {}, entry["description"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from models.spec.catalogue import known, needs_of
+from models.spec.catalogue import known, needs_of, values_with
 from models.spec.facts import DatasetFacts, Facts
 from models.spec.problems import Problem
 
@@ -71,9 +71,9 @@ def _check_labels(pointer: str, dataset: DatasetFacts | None, task: str) -> Iter
 def _unsuitable(objective: Mapping[str, Any], task: str) -> str:
     """Why an objective does not suit a task, and with which value of a parameter it would."""
     words = f"{objective['name']} is for {listed(needs_of(objective)['tasks'])}, not for the task {task}"
-    for case in known("objectives")[objective["name"]]["needs_when"]:
-        if task in case["needs"]["tasks"]:
-            return f"{words}; set `{case['parameter']}` to {case['value']!r}"
+    for parameter, value, needs in values_with("objectives", objective["name"], "needs"):
+        if task in needs["tasks"]:
+            return f"{words}; set `{parameter}` to {value!r}"
     return f"{words}; leave it out"
 
 

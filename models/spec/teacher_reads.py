@@ -30,8 +30,7 @@ def check_pictures(
     elif resolved["student"]["input"] is None:
         yield Problem("/student/input", "is required where the teacher reads other images: say what the student reads")
     for pointer, objective in objectives:
-        needs = needs_of(objective)
-        if needs["teacher"] and (needs["input_gradient"] or "second_view" in needs["fields"]):
+        if needs_of(objective)["one_image"]:
             yield Problem(pointer, f"{objective['name']} shows both networks one image, and the teacher reads another")
     yield from _check_views(resolved, facts)
     yield from _check_dataset(facts)

@@ -1,13 +1,14 @@
 """Who teaches: the `teacher` of a job's spec."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from models.spec.body import Body
 from models.spec.network_spec import NetworkSpec
 from models.spec.problems import Problem, complaint, tag
+from models.spec.schema_types import part_model
 from models.spec.training_spec import TrainingSpec
 
 MOST_TEACHERS = 16
@@ -47,35 +48,27 @@ def _each_once(members: list[str]) -> list[str]:
 Members = Annotated[list[TaughtBy], Field(min_length=2, max_length=MOST_TEACHERS), AfterValidator(_each_once)]
 
 
-class EnsembleSpec(Body):
+if TYPE_CHECKING:
+    # its fields are known only at run time: the engine declares them
+    DeclaredEnsemble: TypeAlias = Body
+else:
+    DeclaredEnsemble = part_model("ensemble")
+
+
+class EnsembleSpec(DeclaredEnsemble):
     """Several teachers that answer as one (arXiv:1503.02531). They tell the same classes apart and read images of one
     shape; each has them normalised by its own mean and std. A tap of the first is called `0.PATH`, of the second `1.PATH`;
     objectives that compare features have to name theirs, and sources that synthesise read those of the first."""
 
     members: Members = Field(description="The teachers.", examples=[["tch_…", "job_…"]])
-    combine: Literal["probabilities", "logits"] = Field(
-        "probabilities",
-        description="Of what the weighted mean is taken: of softened probabilities, or of logits.",
-        examples=["probabilities"],
-    )
-    weights: list[Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="One for each member, in any unit; equal if null.", examples=[[2.0, 1.0]]
-    )
-    temperature: float | None = Field(
-        None,
-        gt=0,
-        le=1000,
-        description="At which probabilities are softened before their mean is taken; if null that of the first of the "
-        "job's objectives that has one, else 1.",
-        examples=[4.0],
-    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.weights is not None and len(self.weights) != len(self.members):
-            words = f"must have one number for each of the {len(self.members)} members, not {len(self.weights)}"
+        given = dict(self)
+        if given["weights"] is not None and len(given["weights"]) != len(self.members):
+            words = f"must have one number for each of the {len(self.members)} members, not {len(given['weights'])}"
             raise complaint(Problem("/weights", words))
-        if self.combine == "logits" and self.temperature is not None:
+        if given["combine"] == "logits" and given["temperature"] is not None:
             raise complaint(Problem("/temperature", "is for `probabilities`: a mean of logits is the same at each"))
         return self
 

@@ -1,12 +1,14 @@
 """The bodies that announce an upload: a teacher, a dataset or another file."""
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, StringConstraints, model_validator
 
 from models.spec.body import Body, Labels, Name
-from models.spec.network_spec import MOST_CLASSES, Classes, InputContract, NetworkSpec, Pixels
+from models.spec.catalogue import choices
+from models.spec.network_spec import MOST_CLASSES, Classes, InputContract, NetworkSpec
 from models.spec.problems import Problem, complaint
+from models.spec.schema_types import part_model
 
 
 class TeacherSpec(NetworkSpec):
@@ -34,18 +36,12 @@ class TeacherSpec(NetworkSpec):
         return self
 
 
-class DatasetOptions(Body):
-    """How a dataset is to be read; what is null stays as it is found."""
-
-    height: Pixels | None = Field(None, description="Bring images to so many rows.", examples=[32])
-    width: Pixels | None = Field(None, description="Bring images to so many columns.", examples=[32])
-    channels: Literal[1, 3] | None = Field(None, description="Grey or RGB.", examples=[3])
-    labels: Literal["class", "multi_label", "target"] = Field(
-        "class",
-        description="What is said of each image: its class or identity (N,), 0 or 1 of every label (N, K), or real numbers "
-        "(N,) or (N, D). Class folders hold classes alone.",
-        examples=["class"],
-    )
+if TYPE_CHECKING:
+    # their fields and words are known only at run time: the engine declares them
+    DatasetOptions: TypeAlias = Body
+    FileKind: TypeAlias = str
+else:
+    DatasetOptions, FileKind = part_model("dataset_options"), Literal[choices("file_kinds")]
 
 
 class DatasetSpec(Body):
@@ -68,7 +64,7 @@ class FileSpec(Body):
     """Another input of a job that will be uploaded: weights to begin with, statistics of a teacher's activations, or
     embeddings of its classes."""
 
-    kind: Literal["weights", "statistics", "embeddings"] = Field(description="What it is.", examples=["weights"])
+    kind: FileKind = Field(description="What it is.", examples=["weights"])
     name: Name | None = Field(None, description="What you call it.", examples=["warm start"])
     labels: Labels = Field(default_factory=dict)
     options: dict[OptionName, OptionValue] = Field(

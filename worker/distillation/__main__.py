@@ -66,7 +66,7 @@ def lead(others: RankProcesses, job: Any, channel: Channel) -> int:
         return answer(job, channel, others.place)
     except RuntimeError:
         traceback.print_exc()
-        others.await_verdict()
+        others.await_failed_rank()
         raise
     finally:
         others.close()

@@ -97,7 +97,7 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
         if tap is not None:
             parameters_through(tapped, tap, "/procedure/guided")
     with torch.device("meta"):
-        composition.connect(tapped, given, example, job.classes, 2, len(stage.members) - 1, job.task.name)
+        composition.connect(tapped, given, example, job.classes, 2, task=job.task.name, peers=len(stage.members) - 1)
         check_division(composition, source, gpus)
         return composition.deploy(network, given.network if given else None)
 

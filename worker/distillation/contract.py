@@ -2,28 +2,46 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.parameters import Example, Range, parse
+
+MOST_CHANNELS = 64
+MOST_PIXELS = 4096
+"""Largest height and width of an image."""
 
 
 @dataclass(frozen=True)
 class InputContract:
     """The input of a network: float images (B, channels, height, width), `(pixel / 255 - mean) / std` per channel."""
 
-    channels: int
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    channels: Annotated[int, Range(ge=1, le=MOST_CHANNELS), "Channels of an image.", Example(1)]
+    height: Annotated[int, Range(ge=1, le=MOST_PIXELS), "Rows of pixels.", Example(32)]
+    width: Annotated[int, Range(ge=1, le=MOST_PIXELS), "Columns of pixels.", Example(32)]
+    mean: Annotated[tuple[float, ...], "One number a channel.", Example([0.1307])]
+    std: Annotated[tuple[Annotated[float, Range(gt=0)], ...], "One number a channel.", Example([0.3081])]
 
     def blank(self, device: torch.device) -> Tensor:
         """Two images of zeros (2, channels, height, width), to find the shapes of activations with."""
         return torch.zeros(2, self.channels, self.height, self.width, device=device)
 
 
-def read_contract(values: Mapping[str, Any]) -> InputContract:
-    """An input contract from JSON."""
-    channels, height, width = (int(values[name]) for name in ("channels", "height", "width"))
-    return InputContract(channels, height, width, mean=tuple(values["mean"]), std=tuple(values["std"]))
+def read_contract(values: Mapping[str, Any], pointer: str = "/input") -> InputContract:
+    """An input contract from JSON; `pointer` is its place there.
+
+    Raises:
+        SpecError: a value is missing, of the wrong type or out of range, or mean or std has not one number a channel.
+    """
+    contract = parse(InputContract, values, pointer)
+    wrong = [
+        Problem(f"{pointer}/{name}", f"must have one number for each of {contract.channels} channels, not {len(given)}")
+        for name, given in (("mean", contract.mean), ("std", contract.std))
+        if len(given) != contract.channels
+    ]
+    if wrong:
+        raise SpecError(wrong)
+    return contract

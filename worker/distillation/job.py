@@ -52,7 +52,7 @@ class Job:
 
     @property
     def task(self) -> Task:
-        return registry.make("tasks", {"name": self.spec.get("task", "classification")}, "/task")
+        return registry.make("tasks", {"name": self.spec["task"]}, "/task")
 
     @property
     def training(self) -> Training:
@@ -199,7 +199,7 @@ class Job:
 
 KEYS = {
     "distill": (
-        "/spec/student/network", "/spec/objectives", "/spec/procedure/name", "/spec/source/name", "/spec/training",
+        "/spec/task", "/spec/student/network", "/spec/objectives", "/spec/procedure/name", "/spec/source/name", "/spec/training",
     ),
     "teacher": ("/upload", "/teacher/network", "/teacher/classes", "/teacher/input"),
     "dataset": ("/upload",),

@@ -4,7 +4,7 @@ An objective is an `nn.Module` that owns everything it needs (connectors, memory
 its `state_dict()` is its whole resume state. It never calls a network, holds no optimiser and knows no epochs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.tap_map import TapMap, Taps
-from worker.distillation.parameters import OwnParameters
+from worker.distillation.method import Method
 from worker.distillation.step import Outputs, Step
 
 
@@ -44,8 +44,8 @@ class ObjectiveNeeds:
     """Reads the student's outputs for the images flipped left to right too."""
 
     @property
-    def one_picture(self) -> bool:
-        """Whether student and teacher must read the same picture: for a gradient to it, or a second view of it."""
+    def one_image(self) -> bool:
+        """Whether student and teacher must read the same image: for a gradient to it, or a second view of it."""
         return self.teacher and (self.input_gradient or "second_view" in self.fields)
 
 
@@ -64,26 +64,17 @@ class BuildContext:
     """How many other members the cohort has."""
 
 
-class Objective(nn.Module):
+class Objective(Method, nn.Module):
     """One loss. Subclasses hold a `Parameters` dataclass, `paper`, `needs`, and `forward`."""
 
-    paper: ClassVar[str] = ""
     needs: ClassVar[ObjectiveNeeds] = ObjectiveNeeds()
-    needs_when: ClassVar[Mapping[tuple[str, Any], ObjectiveNeeds]] = {}
-    """Needs that replace `needs` when a parameter has a value: `{("standardise", True): Needs(minimum_classes=3)}`."""
 
-    @dataclass(frozen=True)
-    class Parameters:
-        """No parameters."""
+    task: str
+    """The job's task, by name; set before `taps` is called."""
 
-    parameters_ = OwnParameters()
-
-    task: str = "classification"
-    """The job's task, where it is another; set before `taps` is called."""
-
-    def __init__(self, parameters: Any = None):
-        super().__init__()
-        self.parameters_ = self.Parameters() if parameters is None else parameters
+    def __init__(self, settings: Any = None):
+        nn.Module.__init__(self)
+        Method.__init__(self, settings)
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         """The taps to capture; raises SpecError (pointers relative to the objective, `/taps`) where they cannot be had."""
@@ -92,10 +83,7 @@ class Objective(nn.Module):
     @property
     def active_needs(self) -> ObjectiveNeeds:
         """What this objective needs with the parameters that it has."""
-        for (parameter, value), needs in self.needs_when.items():
-            if getattr(self.parameters_, parameter) == value:
-                return needs
-        return self.needs
+        return self.effective("needs")
 
     def build(self, context: BuildContext) -> None:
         """Make connectors, banks and buffers for the shapes in `context`; called once, before any forward.
@@ -114,16 +102,16 @@ class Objective(nn.Module):
         """Named, unweighted scalar terms; what a job's weight multiplies is their sum."""
         raise NotImplementedError
 
-    def own_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters of an adversary, trained by the engine with an optimiser of their own; all others train with the student."""
+    def adversary_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters of an adversary, trained by the engine with an optimiser of its own; all others train with the student."""
         return ()
 
     @property
-    def own_learning_rate(self) -> float:
+    def adversary_learning_rate(self) -> float:
         """Of the adversary's optimiser (Adam)."""
         return 1e-3
 
-    def own_step(self, step: Step) -> Tensor | None:
+    def adversary_loss(self, step: Step) -> Tensor | None:
         """The adversary's loss, on a detached student; None where there is no adversary."""
         return None
 

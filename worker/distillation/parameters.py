@@ -1,4 +1,4 @@
-"""Parameters of methods: dataclasses whose annotations carry ranges and descriptions.
+"""Parameters of methods, and other parts of a job's spec: dataclasses whose annotations carry ranges and descriptions.
 
 A method declares
 
@@ -6,8 +6,8 @@ A method declares
     class Parameters:
         temperature: Annotated[float, Range(gt=0), "Softens both softmaxes."] = 4.0
 
-`schema` turns it into JSON Schema for the catalogue, and `parse` turns JSON values into an instance, so that the
-engine checks the same rules when it runs without the service.
+`parse` turns JSON values into an instance, and `parameter_schema.py` turns the class into JSON Schema for the catalogue,
+from which the API builds its types: both check the same rules.
 """
 
 import dataclasses
@@ -16,31 +16,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, Union
 
 from worker.distillation.errors import Problem, SpecError
 
 P = TypeVar("P")
-P_co = TypeVar("P_co", covariant=True)
 
-TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 MOST_VALUES = 64
 """Values of one option in a space of networks."""
 WORDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-
-
-class Parametrised(Protocol[P_co]):
-    """A method, seen as what holds a `Parameters` dataclass."""
-
-    @property
-    def Parameters(self) -> type[P_co]: ...  # noqa: N802
-
-
-class OwnParameters:
-    """The attribute of a method that holds its parameters: an instance of its own class's `Parameters`."""
-
-    def __get__(self, method: Parametrised[P], owner: type | None = None) -> P:
-        raise AttributeError("a method has no parameters before it is made")
 
 
 @dataclass(frozen=True)
@@ -51,10 +35,6 @@ class Range:
     ge: float | None = None
     lt: float | None = None
     le: float | None = None
-
-    def schema(self) -> dict[str, float]:
-        names = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
-        return {names[key]: bound for key, bound in dataclasses.asdict(self).items() if bound is not None}
 
     def complaint(self, value: float) -> str | None:
         checks = {
@@ -75,6 +55,13 @@ class Items:
 
     least: int = 0
     most: int | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A value to show in documentation, as JSON."""
+
+    value: Any
 
 
 class Objectives(tuple[dict[str, Any], ...]):
@@ -121,23 +108,10 @@ class EmbeddingsFile(UploadedFile):
     kind = "embeddings"
 
 
+FILE_KINDS: dict[str, type[UploadedFile]] = {each.kind: each for each in (WeightsFile, StatisticsFile, EmbeddingsFile)}
+"""The kinds of files that may be uploaded, with the types of parameters that name one."""
 TapPair = tuple[str, str]
 """A student's tap and the teacher's tap that it is compared with."""
-
-
-def schema(parameters: type) -> dict[str, Any]:
-    """JSON Schema of a `Parameters` dataclass: an object whose properties all have a description and a default or are required."""
-    hints = typing.get_type_hints(parameters, include_extras=True)
-    properties: dict[str, Any] = {}
-    required = []
-    for field in dataclasses.fields(parameters):
-        entry = _schema_of(hints[field.name])
-        if field.default is not dataclasses.MISSING:
-            entry["default"] = _jsonable(field.default)
-        else:
-            required.append(field.name)
-        properties[field.name] = entry
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def parse(parameters: type[P], values: Mapping[str, Any], pointer: str = "") -> P:
@@ -172,60 +146,38 @@ def _token(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _jsonable(value: Any) -> Any:
-    return list(map(_jsonable, value)) if isinstance(value, tuple) else value
+class Hint(NamedTuple):
+    """A field's annotation, taken apart."""
 
+    base: Any
+    bounds: Range
+    items: Items
+    description: str
+    examples: tuple[Any, ...]
 
-def _split(hint: Any) -> tuple[Any, Range, Items, str]:
-    if typing.get_origin(hint) is not typing.Annotated:
-        return hint, Range(), Items(), ""
-    base, *extras = typing.get_args(hint)
-    bounds = next((extra for extra in extras if isinstance(extra, Range)), Range())
-    items = next((extra for extra in extras if isinstance(extra, Items)), Items())
-    return base, bounds, items, next((extra for extra in extras if isinstance(extra, str)), "")
+    @classmethod
+    def of(cls, annotation: Any) -> "Hint":
+        if typing.get_origin(annotation) is not typing.Annotated:
+            return cls(annotation, Range(), Items(), "", ())
+        base, *extras = typing.get_args(annotation)
+        bounds = next((extra for extra in extras if isinstance(extra, Range)), Range())
+        items = next((extra for extra in extras if isinstance(extra, Items)), Items())
+        description = next((extra for extra in extras if isinstance(extra, str)), "")
+        return cls(base, bounds, items, description, tuple(each.value for each in extras if isinstance(each, Example)))
 
-
-def _optional(base: Any) -> Any | None:
-    """X of `X | None`, else None."""
-    if typing.get_origin(base) not in (Union, types.UnionType):
-        return None
-    inner = [arg for arg in typing.get_args(base) if arg is not type(None)]
-    return inner[0] if len(inner) == 1 else None
-
-
-def _schema_of(hint: Any) -> dict[str, Any]:
-    base, bounds, items, description = _split(hint)
-    text = {"description": description} if description else {}
-    inner = _optional(base)
-    if inner is not None:
-        return {"anyOf": [_schema_of(typing.Annotated[inner, bounds, items]), {"type": "null"}]} | text
-    origin, args = typing.get_origin(base), typing.get_args(base)
-    if base is Objectives:
-        return {"type": "array", "items": {"$ref": "#/objectives"}} | text
-    if base in (NetworkChoice, NetworkSpace):
-        return {"$ref": "#/network" if base is NetworkChoice else "#/network_space"} | text
-    if isinstance(base, type) and issubclass(base, UploadedFile):
-        return {"$ref": f"#/files/{base.kind}"} | text
-    if origin is Literal:
-        return {"enum": list(args)} | text
-    if origin is tuple and args[-1:] == (Ellipsis,):
-        length = {"minItems": items.least} | ({"maxItems": items.most} if items.most is not None else {})
-        return {"type": "array", "items": _schema_of(args[0])} | length | text
-    if origin is tuple:
-        return {
-            "type": "array",
-            "prefixItems": [_schema_of(arg) for arg in args],
-            "minItems": len(args),
-            "maxItems": len(args),
-        } | text
-    return {"type": TYPES[base]} | bounds.schema() | text
+    @property
+    def optional(self) -> Any | None:
+        """X, with its bounds, of `X | None`; else None."""
+        if typing.get_origin(self.base) not in (Union, types.UnionType):
+            return None
+        inner = [arg for arg in typing.get_args(self.base) if arg is not type(None)]
+        return typing.Annotated[inner[0], self.bounds, self.items] if len(inner) == 1 else None
 
 
 def _parse_value(hint: Any, value: Any) -> Any:
-    base, bounds, items, _ = _split(hint)
-    inner = _optional(base)
-    if inner is not None:
-        return None if value is None else _parse_value(typing.Annotated[inner, bounds, items], value)
+    base, bounds, items, *_ = given = Hint.of(hint)
+    if given.optional is not None:
+        return None if value is None else _parse_value(given.optional, value)
     origin, args = typing.get_origin(base), typing.get_args(base)
     if origin is Literal:
         if not any(value == arg and type(value) is type(arg) for arg in args):

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.parameters import OwnParameters
+from worker.distillation.method import Method
 from worker.distillation.task import EVERY_TASK
 
+Phase = Literal["training_teacher", "synthesising", "distilling", "evaluating", "exporting"]
+"""What a run is doing, as its events say."""
 GIVEN = "given"
 """The job's own teacher, as a stage's `teacher`."""
 FILE = "file:"
@@ -61,9 +63,9 @@ class Stage:
     training: dict[str, Any] = field(default_factory=dict)
     update: Literal["simultaneous", "sequential"] = "simultaneous"
     snapshots: tuple[int, ...] = ()
-    phase: str = "distilling"
+    phase: Phase = "distilling"
     seed_name: str | None = None
-    judged: bool = False
+    evaluated: bool = False
     """Its members are measured on the held-out images at its end: metrics `figure_of(member, figure)`."""
     compared: tuple[str, ...] = ()
     """Finished networks, as in `teacher`: metrics `kl_of(member, place)`, on the held-out images, the mean KL(network || member)
@@ -78,7 +80,7 @@ class Stage:
 
 
 def figure_of(member: str, figure: str) -> str:
-    """The name of a metric that a `judged` stage leaves."""
+    """The name of a metric that a `evaluated` stage leaves."""
     return f"validation/{member}/{figure}"
 
 
@@ -112,9 +114,9 @@ class Plan:
     epochs: int | None
     steps: int | None
     seed: int
-    task: str = "classification"
+    task: str
     held_out: bool = False
-    """Whether a part of the training images is held out, for stages to be judged on."""
+    """Whether a part of the training images is held out, for stages to be evaluated on."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,12 @@ class ProcedureNeeds:
     """The tasks whose networks it can compare."""
 
 
-class Procedure:
+class Procedure(Method):
     """The schedule of a job."""
 
-    paper: ClassVar[str] = ""
     needs: ClassVar[ProcedureNeeds] = ProcedureNeeds()
-    needs_when: ClassVar[Mapping[tuple[str, Any], ProcedureNeeds]] = {}
-    """Needs that replace `needs` when a parameter has a value: `{("choice", "greedy"): ProcedureNeeds(...)}`."""
-    fills_when: ClassVar[Mapping[tuple[str, Any], Mapping[str, tuple[dict[str, Any], ...]]]] = {}
-    """The objectives that parameters which are null stand for when another has a value: `{("preset", "x"): {"first": ...}}`."""
+    fills: ClassVar[Mapping[str, tuple[dict[str, Any], ...]]] = {}
+    """The objectives that parameters which are null stand for; presets fill them in by `when`."""
     own_teacher: ClassVar[bool] = False
     """Can train a teacher of its own, so that objectives may need one although the job has none."""
     cohort: ClassVar[bool] = False
@@ -143,25 +142,14 @@ class Procedure:
     objective_defaults: ClassVar[tuple[dict[str, Any], ...]] = ()
     """The job's objectives where it names none, if not the usual ones."""
 
-    @dataclass(frozen=True)
-    class Parameters:
-        """No parameters."""
-
-    parameters = OwnParameters()
-
-    def __init__(self, parameters: Any = None):
-        self.parameters = self.Parameters() if parameters is None else parameters
-
     def check(self, plan: Plan) -> None:
         """See that the job offers what the procedure needs with the parameters that it has.
 
         Raises:
             SpecError: it does not.
         """
-        needs, place = self.needs, "/procedure"
-        for (parameter, value), case in self.needs_when.items():
-            if getattr(self.parameters, parameter) == value:
-                needs, place = case, f"/procedure/{parameter}"
+        needs: ProcedureNeeds = self.effective("needs")
+        place = "/".join(["/procedure", *filter(None, [self.decided_by("needs")])])
         problems = []
         if needs.held_out_images and not plan.held_out:
             words = "must be greater than 0: the procedure chooses by images that are held out"

@@ -31,8 +31,8 @@ from worker.distillation.trainer.stage_run import StageRun, Surroundings
 REPORTS_A_STAGE = 100
 MOST_STEPS_BETWEEN_REPORTS = 50
 SHARE_FOR_CHECKPOINTS = 0.01
-LEAST_JUDGED = 50
-"""A teacher is not judged by fewer images."""
+LEAST_ASSESSED = 50
+"""A teacher is not assessed on fewer images."""
 ALIVE_SECONDS = 10.0
 """A run that has said nothing for so long says at the next pulse that it is alive."""
 WISHES = (None, "checkpoint", "drain", "cancel")
@@ -50,7 +50,7 @@ class Stopped(Exception):
 class Run:
     """A run, or one rank's part in it. `execute` ends with a summary, or raises EngineError or Stopped.
 
-    All ranks take the same steps and write down the same history. Rank 0 judges, saves and exports, and says when to stop.
+    All ranks take the same steps and write down the same history. Rank 0 evaluates, saves and exports, and says when to stop.
     """
 
     def __init__(self, job: Job, channel: Channel, ranks: Ranks = ALONE):
@@ -60,7 +60,7 @@ class Run:
         self.checkpoints = Checkpoints(job.folder / "checkpoints", self._saved, ranks)
         self.lineage = Lineage(job, self.checkpoints, self.device)
         self.results = Results(job, channel, self.device)
-        self.steps_before = self.warm_ups_before = self.restarts = 0
+        self.steps_before = self.generator_steps_before = self.restarts = 0
         self.seconds_before = 0.0
         self.best: dict[str, Any] = {}
         self.stopped_early: dict[str, Any] | None = None
@@ -83,7 +83,7 @@ class Run:
         if not resumed and self.ranks.leads:
             for place, why in (self.spec.get("reasons") or {}).items():
                 self.channel.log(f"{place}: {why}")
-            self._judge_teacher()
+            self._assess_teacher()
         while self.stopped_early is None and (stage := self.lineage.next()) is not None:
             self._run_stage(stage, resumed["parts"] if resumed else None)
             resumed = None
@@ -126,7 +126,7 @@ class Run:
         source = registry.find("sources", self.spec["source"]["name"], "/source")
         return not (source.ignores_labels or source.synthesises)
 
-    def _judge_teacher(self) -> None:
+    def _assess_teacher(self) -> None:
         """Stop before any training when the teacher knows nothing of the dataset: its contract is probably wrong."""
         if (
             self.teacher is None
@@ -139,13 +139,13 @@ class Run:
         sample = self.dataset.at(
             torch.linspace(0, len(self.dataset) - 1, min(2048, len(self.dataset))).long().to(self.device)
         )
-        if len(sample) < LEAST_JUDGED:
+        if len(sample) < LEAST_ASSESSED:
             return
-        verdict = self.task.judge(self.teacher, sample.for_teacher, self.training.batch_size)
-        self.channel.log(f"the teacher on training images: {verdict.words}")
-        if verdict.chance:
+        assessment = self.task.assess_teacher(self.teacher, sample.for_teacher, self.training.batch_size)
+        self.channel.log(f"the teacher on training images: {assessment.words}")
+        if assessment.chance:
             raise SpecError(
-                [Problem("/dataset", f"the teacher is at chance level on it ({verdict.words})")],
+                [Problem("/dataset", f"the teacher is at chance level on it ({assessment.words})")],
                 "Check the teacher's mean, std and channels, and that the dataset's labels have the teacher's order.",
             )
 
@@ -197,7 +197,7 @@ class Run:
             raise Collapsed(error.message + (tried if self.restarts else ""), error.hint, error.mendable) from error
         self.restarts += 1
         self.steps_before += run.number
-        self.warm_ups_before += run.warmed_up
+        self.generator_steps_before += run.generator_steps_done
         self.best = {} if str(self.best.get("place", "")).startswith(f"{run.stage.name}/") else self.best
         words = f"stage {run.stage.name!r} is begun again, {self.restarts} of at most {run.source.most_restarts} times"
         self._warn(f"{error.message}; {words}, with corrected weights")
@@ -231,7 +231,7 @@ class Run:
             run.advance()
             if run.number > before and (run.finished or run.number % run.steps_per_epoch == 0):
                 self._end_epoch(run)
-            done = run.number + run.warmed_up
+            done = run.number + run.generator_steps_done
             if run.finished or done == 1 or done % every == 0:
                 self._report(run)
             self._attend(run)
@@ -260,7 +260,7 @@ class Run:
         self.results.previews(run.source, self.steps_before + run.number)
 
     def _keep_best(self, run: StageRun, epoch: int) -> None:
-        """Judge the network that would ship, were this stage the last."""
+        """Evaluate the network that would ship, were this stage the last."""
         place = self.lineage.ships(run.stage)
         stage, _, name = place.partition("/")
         if self.validation is None or stage != run.stage.name or name not in run.members:
@@ -288,10 +288,10 @@ class Run:
         metrics = run.last | self.ranks.tell(self._appraise(run) if self.ranks.leads else {})
         self.lineage.history.append(StageResult(run.stage.name, run.number, metrics, run.stage.snapshots))
         self.steps_before += run.number
-        self.warm_ups_before += run.warmed_up
+        self.generator_steps_before += run.generator_steps_done
 
     def _appraise(self, run: StageRun) -> dict[str, float]:
-        if not (run.stage.judged or run.stage.compared or run.stage.timed):
+        if not (run.stage.evaluated or run.stage.compared or run.stage.timed):
             return {}
         networks = {name: member.deployed() for name, member in run.members.items()}
         return appraise(run.stage, networks, self.lineage, self.task, self.validation, self.training.batch_size)
@@ -349,7 +349,7 @@ class Run:
     # Between steps
 
     def _enter_phase(self, run: StageRun) -> None:
-        synthesising = run.warmed_up < run.warm_up_total
+        synthesising = run.generator_steps_done < run.generator_steps_first
         self.results.enter("synthesising" if synthesising else run.stage.phase, run.stage.name)
 
     def _report(self, run: StageRun) -> None:
@@ -374,7 +374,7 @@ class Run:
 
     def _attend(self, run: StageRun) -> None:
         """Look whether the phase changes, a checkpoint is due, or the worker wants something."""
-        if run.warm_up_total and run.warmed_up == run.warm_up_total and run.number == 0:
+        if run.generator_steps_first and run.generator_steps_done == run.generator_steps_first and run.number == 0:
             self._enter_phase(run)
         wish = WISHES[self.ranks.agree(WISHES.index(self._wish()))]
         if wish == "cancel":
@@ -410,8 +410,8 @@ class Run:
             self._checkpoint(run)
 
     def _done(self, run: StageRun) -> int:
-        """What is done of the job: steps, those of warm-ups included, and stages."""
-        steps = self.steps_before + run.number + self.warm_ups_before + run.warmed_up
+        """What is done of the job: steps, generator steps included, and stages."""
+        steps = self.steps_before + run.number + self.generator_steps_before + run.generator_steps_done
         return steps + len(self.lineage.history) + run.finished
 
     def _checkpoint(self, run: StageRun, wait: bool = False) -> None:
@@ -421,7 +421,7 @@ class Run:
         parts["run"] = {
             "history": [asdict(result) for result in self.lineage.history],
             "steps_before": self.steps_before,
-            "warm_ups_before": self.warm_ups_before,
+            "generator_steps_before": self.generator_steps_before,
             "restarts": self.restarts,
             "seconds": self.seconds(),
             "random": random,
@@ -450,7 +450,7 @@ class Run:
         manifest = json.loads(path.read_text())
         parts = self.checkpoints.load(manifest)
         state = parts["run"]
-        self.warm_ups_before, self.restarts = state.get("warm_ups_before", 0), state.get("restarts", 0)
+        self.generator_steps_before, self.restarts = state.get("generator_steps_before", 0), state.get("restarts", 0)
         self.lineage.history = [
             StageResult(**{**result, "snapshots": tuple(result["snapshots"])}) for result in state["history"]
         ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worker.distillation.contract import InputContract
 from worker.distillation.distributed.ranks import ALONE, Ranks
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.parameters import OwnParameters
+from worker.distillation.method import Method
 from worker.distillation.step import Batch
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ class SourceContext:
     fields: tuple[str, ...]
     seed: int
     device: torch.device
+    task: str
     teacher_taps: bool = False
     ranks: Ranks = ALONE
     files: Mapping[str, Path] = field(default_factory=dict)
     restarts: int = 0
-    task: str = "classification"
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,12 @@ class Position:
     progress: float
 
 
-class Source:
+class Source(Method):
     """Makes batches. All state that a resume needs is in `state_dict`; draws depend on the context's seed and the
     position, or on torch's global generators, which the engine saves and restores."""
 
-    paper: ClassVar[str] = ""
     provides: ClassVar[tuple[str, ...]] = ()
     """Batch fields beside the image."""
-    provides_when: ClassVar[Mapping[tuple[str, Any], tuple[str, ...]]] = {}
-    """Further ones where a parameter has a value: `{("teacher_reads", "privileged"): ("privileged",)}`."""
     needs: ClassVar[SourceNeeds] = SourceNeeds()
     samplers: ClassVar[tuple[str, ...]] = ()
     """Ways of drawing batches that an objective may demand (`Needs.sampler`)."""
@@ -107,24 +104,10 @@ class Source:
     objective_defaults: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     """The objectives of a job whose user named none; empty for the general default."""
 
-    @dataclass(frozen=True)
-    class Parameters:
-        """No parameters."""
-
-    parameters = OwnParameters()
-
-    def __init__(self, parameters: Any = None):
-        self.parameters = self.Parameters() if parameters is None else parameters
-
     @property
     def provided(self) -> tuple[str, ...]:
         """The batch fields beside the image, with the parameters that it has."""
-        further = (
-            names
-            for (parameter, value), names in self.provides_when.items()
-            if getattr(self.parameters, parameter) == value
-        )
-        return tuple(dict.fromkeys((*self.provides, *(name for names in further for name in names))))
+        return self.effective("provides")
 
     @property
     def most_restarts(self) -> int:
@@ -167,17 +150,16 @@ class Source:
     def steps_per_epoch(self) -> int:
         raise NotImplementedError
 
-    def warm_up_steps(self) -> int:
-        """Steps of its own that a synthesiser takes before the students' first step (phase `synthesising`)."""
+    def generator_steps(self, number: int) -> int:
+        """Generator steps that are due before the students' step `number`, counted over the stage.
+
+        Those before step 0 are the phase `synthesising`. There are more before later ones where a synthesiser works in rounds
+        between the students' steps.
+        """
         return 0
 
-    def own_steps(self, number: int) -> int:
-        """Steps of its own that are due before the students' step `number`, the warm-up included: more for later ones
-        where a synthesiser works in rounds between the students' steps."""
-        return self.warm_up_steps()
-
-    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
-        """Step `number` of its own, counted over the stage."""
+    def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:
+        """Take generator step `number`, counted over the stage: train what makes images, or the images themselves."""
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """The batch of this step. A synthesiser may train its own generator here, against the teacher and the live
@@ -215,9 +197,9 @@ def check_fields(source: Source, fields: Iterable[str]) -> None:
         SpecError: some are missing.
     """
     missing = sorted(set(fields) - set(source.provided))
-    for (parameter, value), names in source.provides_when.items():
-        if set(missing) & set(names):
-            words = f"must be {value!r}, since the objectives need the batch fields {', '.join(names)}"
+    for (parameter, value), then in source.when.items():
+        if given := [name for name in then.get("provides", ()) if name in missing]:
+            words = f"must be {value!r}, since the objectives need the batch fields {', '.join(given)}"
             raise SpecError([Problem(f"/source/{parameter}", words)])
     if missing:
         words = f"does not provide the batch fields that the objectives need: {', '.join(missing)}"

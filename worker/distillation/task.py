@@ -1,4 +1,4 @@
-"""Task: what the networks of a job are for: what they learn from, and by which figures they are judged.
+"""Task: what the networks of a job are for: what they learn from, and by which metrics they are measured.
 
 Shapes: B batch, N samples, K outputs of a network: classes, labels, values, or dimensions of an embedding.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation.data.truth import Labels
-from worker.distillation.parameters import OwnParameters
+from worker.distillation.method import Method
 from worker.distillation.process.heartbeat import pulse
 from worker.distillation.step import Outputs
 
@@ -26,18 +26,17 @@ EVERY_TASK = ("classification", "multi_label", "regression", "embedding")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a teacher is worth on some training images, in words, and whether a teacher that knows nothing does as well."""
+class TeacherAssessment:
+    """How well a teacher does on some training images, in words, and whether that is chance level."""
 
     words: str
     chance: bool
 
 
-class Task:
+class Task(Method):
     """What networks are for. A task holds no state; what it measures, it measures in evaluation mode, which is the
     caller's to set, and without gradient."""
 
-    paper: ClassVar[str] = ""
     labels: ClassVar[Labels] = "class"
     """What a dataset must say of each sample."""
     field: ClassVar[str] = "label"
@@ -54,20 +53,6 @@ class Task:
     figure: ClassVar[str] = ""
     """The figure of `evaluate` by which the best weights are chosen."""
     higher_is_better: ClassVar[bool] = True
-
-    @dataclass(frozen=True)
-    class Parameters:
-        """No parameters."""
-
-    parameters = OwnParameters()
-
-    def __init__(self, parameters: Any = None):
-        self.parameters = self.Parameters() if parameters is None else parameters
-
-    @property
-    def name(self) -> str:
-        """Its file's name, as in a job's spec."""
-        return type(self).__module__.rpartition(".")[2]
 
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
         """See that a network of so many outputs can learn from, and be compared with, what the dataset says.
@@ -91,7 +76,7 @@ class Task:
         """Figures of a network on a split, all samples once; with a teacher also those of their likeness."""
         raise NotImplementedError
 
-    def judge(self, teacher_fn: Predict, images: "Images", batch_size: int) -> Verdict:
+    def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """Whether a teacher knows anything of these training images."""
         raise NotImplementedError
 

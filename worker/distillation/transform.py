@@ -1,27 +1,15 @@
 """Transform: how weights live during training and in the artifact: quantised, pruned, factorised."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
-from worker.distillation.parameters import OwnParameters
+from worker.distillation.method import Method
 
 
-class Transform:
+class Transform(Method):
     """Changes how a network's weights live. Composes with any objective."""
-
-    paper: ClassVar[str] = ""
-
-    @dataclass(frozen=True)
-    class Parameters:
-        """No parameters."""
-
-    parameters = OwnParameters()
-
-    def __init__(self, parameters: Any = None):
-        self.parameters = self.Parameters() if parameters is None else parameters
 
     def prepare(self, network: nn.Module) -> None:
         """Parametrise, mask or factorise the network in place, before its optimiser is made."""

@@ -1,16 +1,12 @@
 """Adding a method is adding a file: a copy of the checkout with one more objective knows it everywhere."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-NEEDED = ("worker/__init__.py", "worker/distillation", "models", "api", "pyproject.toml")
+from tests.worker.distillation.checkouts import copied, run
+
 TESTS = Path("tests/worker/distillation")
 CONTRACT = (TESTS / "objectives/test_contract.py", TESTS / "objectives/test_killed.py")
 
@@ -41,45 +37,19 @@ class Toy(Objective):
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         difference = step.student.logits - step.need_teacher().logits
-        return {"toy": self.parameters_.strength * torch.REDUCTION(difference.square())}
+        return {"toy": self.settings.strength * torch.REDUCTION(difference.square())}
 '''
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """A copy of what is needed, with the toy in it, one that breaks a rule, and a catalogue made anew."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in NEEDED:
-        source = ROOT / name
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
-    for name in (*CONTRACT, TESTS / "trial.py", TESTS / "killed_runs.py"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "docs").mkdir()
+    folder = copied(tmp_path_factory.mktemp("checkout"), *CONTRACT, TESTS / "trial.py", TESTS / "killed_runs.py")
     objectives = folder / "worker" / "distillation" / "objectives"
     (objectives / "toy.py").write_text(TOY.replace("REDUCTION", "mean"))
     (objectives / "toy_wrong.py").write_text(TOY.replace("REDUCTION", "sum"))
     run(folder, "-m", "worker.distillation.catalogue")
     return folder
-
-
-def run(folder, *arguments, fails=False):
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_is_in_the_catalogue_and_on_its_page(checkout):

@@ -5,17 +5,16 @@ from typing import Annotated, Literal
 
 import pytest
 
+from worker.distillation.catalogue.schema import schema
 from worker.distillation.errors import SpecError
 from worker.distillation.parameters import (
     Items,
     NetworkChoice,
     Objectives,
-    OwnParameters,
     Range,
     StatisticsFile,
     TapPair,
     parse,
-    schema,
 )
 
 
@@ -143,15 +142,3 @@ def test_all_problems_are_told_at_once():
         parse(Example, {"rate": -1, "count": "x", "a/b~c": 1})
     assert {problem.pointer for problem in caught.value.problems} == {"/rate", "/count", "/a~1b~0c"}
     assert "known are rate, count" in str(caught.value)
-
-
-def test_parameters_of_a_method_are_its_own():
-    class Method:
-        Parameters = Example
-        parameters = OwnParameters()
-
-    method = Method()
-    assert not hasattr(Method, "parameters") and not hasattr(method, "parameters")
-    method.parameters = given = Example(count=7)
-    assert method.parameters is given
-    assert not hasattr(Method(), "parameters")

@@ -87,7 +87,7 @@ def test_a_single_image_for_batch_normalisation(folder):
         ('{"kind": "dance"}', {"/kind"}),
         (
             '{"kind": "distill", "spec": {"student": {"network": "mlp"}, "source": {"name": "dataset"}, "training": {}}}',
-            {"/spec/objectives", "/spec/procedure/name"},
+            {"/spec/task", "/spec/objectives", "/spec/procedure/name"},
         ),
         ('{"kind": "teacher", "upload": "x", "teacher": {"network": "mlp", "classes": 2}}', {"/teacher/input"}),
     ],

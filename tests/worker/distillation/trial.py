@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation import networks, registry
-from worker.distillation.catalogue import schema
+from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext, Objective
@@ -32,7 +32,9 @@ def contract_of(channels: int, size: int) -> InputContract:
 
 def objective_of(name: str, **values) -> Objective:
     method = registry.find("objectives", name)
-    return method(parse(method.Parameters, values))
+    made = method(parse(method.Parameters, values))
+    made.task = "classification"
+    return made
 
 
 def variants(name: str) -> list[dict]:

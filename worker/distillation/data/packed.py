@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from worker.distillation.contract import MOST_PIXELS
 from worker.distillation.data import truth
 from worker.distillation.data.truth import LISTED_AT_MOST, Labels
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
-from worker.distillation.parameters import Range
+from worker.distillation.parameters import Example, Range
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,25 @@ class Options:
     """Options of a dataset upload."""
 
     height: Annotated[
-        int | None, Range(ge=1, le=4096), "Height of all images in pixels. If null: that of the most common size."
+        int | None,
+        Range(ge=1, le=MOST_PIXELS),
+        "Height of all images in pixels. If null: that of the most common size.",
+        Example(32),
     ] = None
     width: Annotated[
-        int | None, Range(ge=1, le=4096), "Width of all images in pixels. If null: that of the most common size."
+        int | None,
+        Range(ge=1, le=MOST_PIXELS),
+        "Width of all images in pixels. If null: that of the most common size.",
+        Example(32),
     ] = None
     channels: Annotated[
-        Literal[1, 3] | None, "1 for greyscale, 3 for RGB. If null: 1 if all images are greyscale, else 3."
+        Literal[1, 3] | None, "1 for greyscale, 3 for RGB. If null: 1 if all images are greyscale, else 3.", Example(3)
     ] = None
     labels: Annotated[
-        Labels, "Kind of label: one class per image, 0 or 1 for each of several labels, or real-valued targets."
+        Labels,
+        "Kind of label: one class or identity per image (N,), 0 or 1 for each of several labels (N, K), or real-valued"
+        " targets (N,) or (N, D). Class folders hold classes only.",
+        Example("class"),
     ] = "class"
 
 

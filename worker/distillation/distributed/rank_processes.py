@@ -27,7 +27,7 @@ from worker.distillation.process.event_pipe import Channel
 REFUSED = 3
 SETTLE_SECONDS = 0.3
 """When one rank dies the others fail a moment later: so long are their ends collected, to say which was the cause."""
-VERDICT_SECONDS = 10.0
+FAILED_RANK_SECONDS = 10.0
 """An exchange that fails in rank 0 means that another rank is dying: so long is its end waited for."""
 END_SECONDS = 5.0
 """Ranks that have done their work have so long to end."""
@@ -107,13 +107,13 @@ class RankProcesses:
             _begin(self._hear, rank)
             self._copiers.append(_begin(self._copy, rank))
             _begin(self._await_end, rank)
-        _begin(self._judge, channel)
+        _begin(self._end_with_the_first, channel)
         if silence_seconds is not None:
             _begin(self._beat, silence_seconds)
 
-    def await_verdict(self) -> None:
+    def await_failed_rank(self) -> None:
         """An exchange with the others has failed: wait for the end of the one that failed, which ends this process."""
-        self._over.wait(VERDICT_SECONDS)
+        self._over.wait(FAILED_RANK_SECONDS)
 
     def close(self) -> None:
         """Let the ranks end, end those that do not, and copy the last of what they print."""
@@ -158,7 +158,7 @@ class RankProcesses:
                 if time.monotonic() - rank.heard > silence_seconds:
                     self._ended.put(rank)
 
-    def _judge(self, channel: Channel) -> None:
+    def _end_with_the_first(self, channel: Channel) -> None:
         ended = [self._ended.get()]
         until = time.monotonic() + SETTLE_SECONDS
         while (left := until - time.monotonic()) > 0:

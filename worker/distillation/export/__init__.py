@@ -29,9 +29,9 @@ def export(
 ) -> list[dict[str, Any]]:
     """Write `STEM.FORMAT` to the folder for each format; the student is not changed.
 
-    `meta` contains `network` and `options`, from which the student can be built; optional are `added_by` (the objectives
-    that added modules to it), `initial_weights` (a description) and, for tasks other than classification, `task` and
-    `output`. Returns `name`, `path` and `content_type` of each file.
+    `meta` contains `network` and `options`, from which the student can be built, its `task`, and `output`, the name of its
+    output; optional are `added_by` (the objectives that added modules to it) and `initial_weights` (a description). Returns
+    `name`, `path` and `content_type` of each file.
 
     Raises:
         SpecError: there is no such format.
@@ -46,8 +46,10 @@ def export(
         dict(meta.get("options") or {}),
         tuple(class_names),
         contract,
+        meta["task"],
+        meta["output"],
         tuple(meta.get("added_by") or ()),
-        **{name: meta[name] for name in ("task", "output", "initial_weights") if name in meta},
+        meta.get("initial_weights", ""),
     )
     return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
 

@@ -16,9 +16,9 @@ class Card:
     options: dict[str, Any]
     class_names: tuple[str, ...]
     contract: InputContract
+    task: str
+    output: str
     added_by: tuple[str, ...] = ()
-    task: str = "classification"
-    output: str = "logits"
     initial_weights: str = ""
 
     def texts(self) -> dict[str, str]:

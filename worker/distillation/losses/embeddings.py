@@ -39,15 +39,15 @@ class EmbeddingObjective(Objective):
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         if teacher is None:
             raise SpecError([Problem("/name", "needs a teacher")])
-        if self.task == "embedding" and self.parameters_.tap is None:
+        if self.task == "embedding" and self.settings.tap is None:
             self.tap = (OUTPUT, OUTPUT)
             return Taps()
-        mine, theirs = self.parameters_.tap or (None, None)
+        mine, theirs = self.settings.tap or (None, None)
         self.tap = (
             embedding_tap(mine, student, "student", "/tap/0"),
             embedding_tap(theirs, teacher, "teacher", "/tap/1"),
         )
-        if self.parameters_.tap is None:
+        if self.settings.tap is None:
             refuse_default_tap(teacher, self.tap, "/tap")
         return Taps((self.tap[0],), (self.tap[1],))
 

@@ -28,13 +28,13 @@ class FeatureObjective(Objective):
         taps: tuple[TapPair, ...] | None = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
-        return resolve_pairs(self.parameters_.taps, student, teacher)
+        return resolve_pairs(self.settings.taps, student, teacher)
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         if teacher is None:
             raise SpecError([Problem("/name", "needs a teacher")])
         self.pairs = self.choose_pairs(student, teacher)
-        if self.parameters_.taps is None:
+        if self.settings.taps is None:
             refuse_default_tap(teacher, self.pairs, "/taps")
         problems = [
             Problem(

@@ -1,14 +1,39 @@
 """Several teachers as one network."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.parameters import Example, Range, parse
 from worker.distillation.precision import single
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How the members of an ensemble answer as one."""
+
+    combine: Annotated[
+        Literal["probabilities", "logits"],
+        "Of what the weighted mean is taken: of softened probabilities, or of logits.",
+        Example("probabilities"),
+    ] = "probabilities"
+    weights: Annotated[
+        tuple[Annotated[float, Range(gt=0)], ...] | None,
+        "One for each member, in any unit; equal if null.",
+        Example([2.0, 1.0]),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        Range(gt=0, le=1000),
+        "At which probabilities are softened before their mean is taken; if null that of the first of the job's objectives"
+        " that has one, else 1.",
+        Example(4.0),
+    ] = None
 
 
 class Ensemble(nn.Module):
@@ -101,6 +126,12 @@ def _size(contract: InputContract) -> str:
 
 
 def how_combined(teacher: Any) -> dict[str, Any]:
-    """An ensemble's parameters from the `teacher` of a spec; those that are absent keep their defaults."""
+    """An ensemble's parameters from the `teacher` of a spec; those that are absent keep their defaults.
+
+    Raises:
+        SpecError: a value is of the wrong type or out of range.
+    """
     given = teacher if isinstance(teacher, Mapping) else {}
-    return {name: given[name] for name in ("combine", "weights", "temperature") if given.get(name) is not None}
+    said = {each.name: given[each.name] for each in fields(Combination) if given.get(each.name) is not None}
+    parse(Combination, said, "/teacher")
+    return said

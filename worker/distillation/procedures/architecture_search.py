@@ -69,16 +69,16 @@ class ArchitectureSearch(Procedure):
         if history and history[-1].name == FINAL:
             return None
         rewards = self._rewards(history, plan)
-        number = self._sampler(plan).propose(self._space(), rewards) if len(history) < self.parameters.trials else None
+        number = self._sampler(plan).propose(self._space(), rewards) if len(history) < self.settings.trials else None
         if number is None:
             best = self._tried(history, plan)[_best(rewards)]
             member = plan.student if best == GIVEN else self._member(best, plan)
             return Stage(FINAL, {"student": member}, plan.teacher, epochs=plan.epochs, steps=plan.steps)
         unit, total = ("epochs", plan.epochs) if plan.steps is None else ("steps", plan.steps)
-        budget: dict[str, Any] = {unit: max(1, round(self.parameters.trial_fraction * (total or 1)))}
+        budget: dict[str, Any] = {unit: max(1, round(self.settings.trial_fraction * (total or 1)))}
         member = replace(self._member(number, plan), initial=None)
         name = f"trial_{len(history) + 1}"
-        return Stage(name, {"student": member}, plan.teacher, **budget, judged=True, timed=True)
+        return Stage(name, {"student": member}, plan.teacher, **budget, evaluated=True, timed=True)
 
     def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
         """What was trained in full, or else the best trial."""
@@ -118,13 +118,13 @@ class ArchitectureSearch(Procedure):
 
     @property
     def _families(self) -> tuple[NetworkSpace, ...]:
-        return DEFAULT_SPACE if self.parameters.space is None else self.parameters.space
+        return DEFAULT_SPACE if self.settings.space is None else self.settings.space
 
     def _space(self) -> Space:
         return tuple(tuple(len(values) for values in family.options.values()) for family in self._families)
 
     def _sampler(self, plan: Plan) -> Sampler:
-        p = self.parameters
+        p = self.settings
         return Sampler(p.sampler, p.population, p.sample, plan.seed)
 
     def _tried(self, history: Sequence[StageResult], plan: Plan) -> tuple[int, ...]:
@@ -140,7 +140,7 @@ class ArchitectureSearch(Procedure):
         return replace(plan.student, network=family.network, options=options, initial=None, network_pointer=place)
 
     def _target(self, history: Sequence[StageResult], plan: Plan) -> float | None:
-        wanted = self.parameters.target_milliseconds
+        wanted = self.settings.target_milliseconds
         return _measured(history[0], _figure(plan))[1] if wanted is None and history else wanted
 
     def _rewards(self, history: Sequence[StageResult], plan: Plan) -> tuple[float, ...]:
@@ -151,7 +151,7 @@ class ArchitectureSearch(Procedure):
             if accuracy is None or milliseconds is None or target is None:
                 rewards.append(0.0)
             else:
-                rewards.append(accuracy * (milliseconds / target) ** self.parameters.latency_exponent)
+                rewards.append(accuracy * (milliseconds / target) ** self.settings.latency_exponent)
         return tuple(rewards)
 
 

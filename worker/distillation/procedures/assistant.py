@@ -31,13 +31,13 @@ class Assistant(Procedure):
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
         if plan.teacher is None:
             raise SpecError([Problem("/teacher", "the chain begins with a teacher, and the job has none")])
-        done, links = len(history), len(self.parameters.assistants)
+        done, links = len(history), len(self.settings.assistants)
         if done > links:
             return None
         teacher = plan.teacher if done == 0 else f"stage:{history[-1].name}"
         if done == links:
             return Stage("distil", {"student": plan.student}, teacher, epochs=plan.epochs, steps=plan.steps)
-        member = companion(plan, self.parameters.assistants[done], f"/procedure/assistants/{done}")
+        member = companion(plan, self.settings.assistants[done], f"/procedure/assistants/{done}")
         return Stage(f"assistant_{done + 1}", {"student": member}, teacher, epochs=plan.epochs, steps=plan.steps)
 
     def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:

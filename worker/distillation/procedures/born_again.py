@@ -40,7 +40,7 @@ class BornAgain(Procedure):
         if len(history) < before:
             return teacher_stage(FIRST, companion(plan, None, "/student"), plan.task, **budget)
         number = len(history) - before + 1
-        if number > self.parameters.generations:
+        if number > self.settings.generations:
             return None
         member = plan.student if number == 1 else replace(plan.student, initial=None)
         seed_name = "distil" if number == 1 else None  # the first generation is plain distillation
@@ -55,7 +55,7 @@ class BornAgain(Procedure):
     def ensembles(self, history: Sequence[StageResult], plan: Plan) -> dict[str, tuple[str, ...]]:
         """All generations after the teacher."""
         places = tuple(_place(each.name) for each in history if each.name != FIRST)
-        wanted = self.parameters.ensemble and plan.task == "classification" and len(places) > 1
+        wanted = self.settings.ensemble and plan.task == "classification" and len(places) > 1
         return {"ensemble": places} if wanted else {}
 
 

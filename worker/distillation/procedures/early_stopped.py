@@ -50,8 +50,8 @@ class EarlyStopped(Procedure):
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
         student = replace(plan.student, objectives=self._until_stop(plan.student.objectives, plan.task))
-        if self.parameters.teacher is None:
-            if plan.teacher is None or self.parameters.teacher_stop < 1:
+        if self.settings.teacher is None:
+            if plan.teacher is None or self.settings.teacher_stop < 1:
                 words = "name the network of a teacher that is trained first, or give the job a finished one"
                 raise SpecError([Problem("/procedure/teacher", words)])
         else:
@@ -65,11 +65,11 @@ class EarlyStopped(Procedure):
 
     def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """The teacher that taught, where it was trained here."""
-        return {} if self.parameters.teacher is None else {TEACHER: self._teacher(plan).removeprefix("stage:")}
+        return {} if self.settings.teacher is None else {TEACHER: self._teacher(plan).removeprefix("stage:")}
 
     def _until_stop(self, objectives: Sequence[dict[str, Any]], task: str) -> tuple[dict[str, Any], ...]:
         """The job's objectives, those that read the teacher until the stop only."""
-        stop = self.parameters.stop
+        stop = self.settings.stop
         if stop == 1:
             return tuple(objectives)
         taught = [reads_teacher(each, f"/objectives/{index}") for index, each in enumerate(objectives)]
@@ -92,12 +92,12 @@ class EarlyStopped(Procedure):
 
     def _stop_epoch(self, plan: Plan) -> tuple[int, int]:
         """After which epoch the teacher's weights are taken, and how many there are."""
-        total = teacher_epochs(self.parameters.teacher_epochs, plan, "/procedure/teacher_epochs")
-        return max(round(self.parameters.teacher_stop * total), 1), total
+        total = teacher_epochs(self.settings.teacher_epochs, plan, "/procedure/teacher_epochs")
+        return max(round(self.settings.teacher_stop * total), 1), total
 
     def _teacher_stage(self, plan: Plan) -> Stage:
         taken, total = self._stop_epoch(plan)
-        member = companion(plan, self.parameters.teacher, "/procedure/teacher")
+        member = companion(plan, self.settings.teacher, "/procedure/teacher")
         return teacher_stage(TEACHER, member, plan.task, epochs=total, snapshots=() if taken == total else (taken,))
 
     def _teacher(self, plan: Plan) -> str:

@@ -45,23 +45,23 @@ class Mutual(Procedure):
         if history:
             return None
         peers = self._peers()
-        if self.parameters.ships > len(peers):
+        if self.settings.ships > len(peers):
             raise SpecError([Problem("/procedure/ships", f"must be at most {len(peers)}, the number of peers")])
         members = {"student": plan.student}
         for index, choice in enumerate(peers):
             members[f"peer_{index + 1}"] = companion(plan, choice, f"/procedure/peers/{index}")
-        return Stage(STAGE, members, plan.teacher, epochs=plan.epochs, steps=plan.steps, update=self.parameters.update)
+        return Stage(STAGE, members, plan.teacher, epochs=plan.epochs, steps=plan.steps, update=self.settings.update)
 
     def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
-        return f"{STAGE}/{self._names()[self.parameters.ships]}"
+        return f"{STAGE}/{self._names()[self.settings.ships]}"
 
     def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """All other members of the cohort: `peer_1`, ..., and `cohort_student` where a peer ships."""
-        others = [name for index, name in enumerate(self._names()) if index != self.parameters.ships]
+        others = [name for index, name in enumerate(self._names()) if index != self.settings.ships]
         return {"cohort_student" if name == "student" else name: f"{STAGE}/{name}" for name in others}
 
     def _peers(self) -> tuple[NetworkChoice | None, ...]:
-        return (None,) if self.parameters.peers is None else self.parameters.peers
+        return (None,) if self.settings.peers is None else self.settings.peers
 
     def _names(self) -> list[str]:
         return ["student", *(f"peer_{number}" for number in range(1, len(self._peers()) + 1))]

@@ -27,7 +27,7 @@ class Route(Procedure):
 
     paper = "arXiv:1904.09149"
     own_teacher = True
-    needs_when = {("choice", "greedy"): ProcedureNeeds(held_out_images=True, tasks=("classification",))}
+    when = {("choice", "greedy"): {"needs": ProcedureNeeds(held_out_images=True, tasks=("classification",))}}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -55,10 +55,10 @@ class Route(Procedure):
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
         self._check_teacher(plan)
-        uploaded = self.parameters.checkpoints is not None
+        uploaded = self.settings.checkpoints is not None
         budgets = split_budget(plan, self._count, "/procedure/checkpoints" if uploaded else "/procedure/anchors")
         if not history and not uploaded:
-            member = companion(plan, self.parameters.teacher, "/procedure/teacher")
+            member = companion(plan, self.settings.teacher, "/procedure/teacher")
             epochs = self._epochs(plan)
             return teacher_stage(TEACHER, member, plan.task, epochs=epochs[-1], snapshots=tuple(epochs[:-1]))
         last = history[-1] if history and history[-1].name != TEACHER else None
@@ -79,23 +79,23 @@ class Route(Procedure):
 
     def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """The finished teacher, where it was trained here."""
-        return {TEACHER: f"{TEACHER}/teacher"} if self.parameters.checkpoints is None else {}
+        return {TEACHER: f"{TEACHER}/teacher"} if self.settings.checkpoints is None else {}
 
     @property
     def _count(self) -> int:
         """How many anchors there are."""
-        uploaded = self.parameters.checkpoints
-        return self.parameters.anchors if uploaded is None else len(uploaded) + 1
+        uploaded = self.settings.checkpoints
+        return self.settings.anchors if uploaded is None else len(uploaded) + 1
 
     def _check_teacher(self, plan: Plan) -> None:
-        if self.parameters.checkpoints is None:
+        if self.settings.checkpoints is None:
             no_given_teacher(plan)
         elif plan.teacher is None:
             raise SpecError([Problem("/teacher", "is the last anchor, after its checkpoints, and the job has none")])
 
     def _compared(self, number: int, plan: Plan) -> tuple[str, ...]:
         """This anchor and the later ones, where there is a choice among them."""
-        if self.parameters.choice == "equal" or number >= self._count - 1:
+        if self.settings.choice == "equal" or number >= self._count - 1:
             return ()
         return tuple(self._anchor(each, plan) for each in range(number, self._count + 1))
 
@@ -106,20 +106,20 @@ class Route(Procedure):
         kl = [result.metrics[name] for name in names if name in result.metrics] if result else []
         if not kl or len(kl) < len(places):
             return before + 1
-        near = [before + ahead for ahead, each in enumerate(kl) if ahead and kl[0] >= self.parameters.delta * each]
+        near = [before + ahead for ahead, each in enumerate(kl) if ahead and kl[0] >= self.settings.delta * each]
         return max(near, default=before + 1)
 
     def _epochs(self, plan: Plan) -> list[int]:
         """After which epochs of the teacher's training the anchors are taken."""
-        total = teacher_epochs(self.parameters.teacher_epochs, plan, "/procedure/teacher_epochs")
-        count = self.parameters.anchors
+        total = teacher_epochs(self.settings.teacher_epochs, plan, "/procedure/teacher_epochs")
+        count = self.settings.anchors
         if total < count:
             words = f"{count} anchors need at least {count} epochs of the teacher's training, not {total}"
             raise SpecError([Problem("/procedure/anchors", words)])
         return [number * total // count for number in range(1, count + 1)]
 
     def _anchor(self, number: int, plan: Plan) -> str:
-        uploaded = self.parameters.checkpoints
+        uploaded = self.settings.checkpoints
         if uploaded is not None:
             return f"{FILE}{uploaded[number - 1]}" if number < self._count else GIVEN
         epochs = self._epochs(plan)

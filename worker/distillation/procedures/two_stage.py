@@ -39,7 +39,7 @@ class TwoStage(Procedure):
     """
 
     paper = "arXiv:1412.6550"
-    fills_when = {("preset", name): stages for name, stages in PRESETS.items()}
+    when = {("preset", name): {"fills": stages} for name, stages in PRESETS.items()}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -76,12 +76,12 @@ class TwoStage(Procedure):
             member = replace(
                 plan.student,
                 objectives=self._first(),
-                trains_through=self.parameters.guided,
+                trains_through=self.settings.guided,
                 transforms=(),
                 pointer="/procedure/first",
             )
             return Stage("first", {"student": member}, plan.teacher, **first)
-        own = self.parameters.second is None and self.parameters.preset is None
+        own = self.settings.second is None and self.settings.preset is None
         member = replace(
             plan.student,
             objectives=self._second(plan),
@@ -92,7 +92,7 @@ class TwoStage(Procedure):
         return Stage("second", {"student": member}, plan.teacher, **second)
 
     def _first(self) -> tuple[dict[str, Any], ...]:
-        p = self.parameters
+        p = self.settings
         if p.first is not None:
             return tuple(p.first)
         if p.preset is None:
@@ -107,13 +107,13 @@ class TwoStage(Procedure):
         return ({**hint, "tap": pair} if p.preset == "saputra" else {**hint, "taps": pair and [pair]},)
 
     def _second(self, plan: Plan) -> tuple[dict[str, Any], ...]:
-        p = self.parameters
+        p = self.settings
         if p.second is not None:
             return tuple(p.second)
         return plan.student.objectives if p.preset is None else PRESETS[p.preset]["second"]
 
     def _frozen(self) -> str | None:
-        p = self.parameters
+        p = self.settings
         freeze = p.preset == "saputra" if p.freeze is None else p.freeze
         if freeze and p.guided is None:
             words = (
@@ -126,6 +126,6 @@ class TwoStage(Procedure):
         unit, total = ("epochs", plan.epochs) if plan.steps is None else ("steps", plan.steps)
         if total is None or total < 2:
             raise SpecError([Problem("/procedure/fraction", f"two stages need at least two {unit} of training")])
-        p = self.parameters
+        p = self.settings
         first = min(max(round((p.fraction or FRACTIONS[p.preset]) * total), 1), total - 1)
         return {unit: first}, {unit: total - first}

@@ -12,8 +12,8 @@ from worker.distillation.parameters import Range
 from worker.distillation.randomness import seed_for
 from worker.distillation.synthesis.augmentation import random_affine
 from worker.distillation.synthesis.held import HeldOutSource
+from worker.distillation.synthesis.image_loss import Seen
 from worker.distillation.synthesis.instances import FeatureMemory, Head, contrast
-from worker.distillation.synthesis.judge import Seen
 from worker.distillation.synthesis.latents import BETAS, LatentParameters, LatentSource, load, state_of
 from worker.distillation.synthesis.rounds import update
 
@@ -23,7 +23,7 @@ class Cmi(HeldOutSource, LatentSource):
     those of the rounds before.
 
     Fang et al., "Contrastive Model Inversion for Data-Free Knowledge Distillation", arXiv:2105.08584. Two views of an
-    image, judged by what the teacher's classifier reads of them and a head that is trained along, are to be found among
+    image, compared by what the teacher's classifier reads of them and a head that is trained along, are to be found among
     those of all others. The memory holds the teacher's features, and not their embeddings by a head that has moved on
     since; the second view is a random affine one; both are ours. The authors' students take 400 steps to a round, by
     SGD from a rate of 0.1 at temperature 20.
@@ -57,16 +57,16 @@ class Cmi(HeldOutSource, LatentSource):
         # fmt: on
 
     def prepare(self) -> None:
-        chosen, device = self.parameters, self.context.device
+        chosen, device = self.settings, self.context.device
         self.generator, self.latent = self.new_generator(0), self.new_latent()
         groups: list[dict[str, Any]] = [
             {"params": self.generator.parameters()},
             {"params": [self.latent], "lr": chosen.latent_learning_rate},
         ]
         self.optimizer = torch.optim.Adam(groups, chosen.generator_learning_rate, BETAS)
-        self.tap = penultimate(self.judge.teacher)
-        self.judge.teacher.request([self.tap])
-        dimensions = torch.Size(self.judge.teacher.map.inputs[self.tap]).numel()
+        self.tap = penultimate(self.image_loss.teacher)
+        self.image_loss.teacher.request([self.tap])
+        dimensions = torch.Size(self.image_loss.teacher.map.inputs[self.tap]).numel()
         most = chosen.pool_megabytes * 2**20 // (4 * dimensions)
         self.memory = FeatureMemory(max(1, min(self.chosen("memory"), most)), dimensions, device)
         with torch.random.fork_rng(devices=[]):
@@ -84,26 +84,26 @@ class Cmi(HeldOutSource, LatentSource):
         return self.generator(self.latent)
 
     def further_terms(self, image: Tensor, seen: Seen) -> dict[str, Tensor]:
-        if not self.parameters.contrast_weight:
+        if not self.settings.contrast_weight:
             return {}
         feature = seen.outputs.taps[self.tap].flatten(1).float()
         view = random_affine(image, self.random)  # in full precision, or its grid would be rounded to parts of a pixel
-        with self.judge.autocast():
-            other = self.judge.teacher(view).taps[self.tap].flatten(1).float()
+        with self.image_loss.autocast():
+            other = self.image_loss.teacher(view).taps[self.tap].flatten(1).float()
         negatives = self.memory.draw(self.chosen("negatives"), self.random)
         embeddings = self.head(torch.cat([feature, other, negatives]))
         mine, theirs, others = embeddings.split([len(feature), len(other), len(negatives)])
-        loss = contrast(mine, theirs, others, self.parameters.contrast_temperature)
-        return {"contrast": self.parameters.contrast_weight * loss}
+        loss = contrast(mine, theirs, others, self.settings.contrast_temperature)
+        return {"contrast": self.settings.contrast_weight * loss}
 
     def descend(self, loss: Tensor, step: int) -> None:
-        heads = [self.head_optimizer] if self.parameters.contrast_weight else []
+        heads = [self.head_optimizer] if self.settings.contrast_weight else []
         update(loss, self.optimizer, *heads)
 
     def keep(self, round_: int, image: Tensor, logits: Tensor) -> None:
         super().keep(round_, image, logits)
         with torch.no_grad():
-            self.memory.add(self.judge.teacher(image.float()).taps[self.tap].flatten(1))
+            self.memory.add(self.image_loss.teacher(image.float()).taps[self.tap].flatten(1))
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | state_of(self._parts())

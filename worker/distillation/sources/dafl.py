@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from worker.distillation.parameters import Range
-from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.trained import FAST, GeneratorParameters, TrainedSource
 
 MNIST = {

@@ -34,7 +34,7 @@ class Dataset(Source):
     samplers = ("per_class",)
     tasks = EVERY_TASK
     divides = True
-    provides_when = {("teacher_reads", "privileged"): ("privileged",)}
+    when = {("teacher_reads", "privileged"): {"provides": (*provides, "privileged")}}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -73,23 +73,23 @@ class Dataset(Source):
         super().build(context)
         if context.dataset is None or not len(context.dataset):
             raise SpecError([Problem("/dataset", "the source `dataset` needs a dataset with at least one image")])
-        self.per_class = "per_class" in (self.parameters.sampler, context.sampler)
-        self._anchors = context.batch_size // (1 + self.parameters.mates) if self.per_class else context.batch_size
+        self.per_class = "per_class" in (self.settings.sampler, context.sampler)
+        self._anchors = context.batch_size // (1 + self.settings.mates) if self.per_class else context.batch_size
         if self.per_class:
             self._check_classes(context.dataset)
         self.images = context.dataset
-        if self.parameters.teacher_reads == "privileged":
+        if self.settings.teacher_reads == "privileged":
             self._check_privileged(context.contract)
         self._epoch: int | None = None
 
     def check_sampler(self, demanded: str | None) -> None:
         super().check_sampler(demanded)
-        if self.parameters.sampler is not None and demanded not in (None, self.parameters.sampler):
+        if self.settings.sampler is not None and demanded not in (None, self.settings.sampler):
             words = f"must be {demanded!r}, as the objectives demand, or left out"
             raise SpecError([Problem("/source/sampler", words)])
 
     def check_inputs(self, student: InputContract, teacher: InputContract | None) -> None:
-        p = self.parameters
+        p = self.settings
         if p.teacher_reads == "image" or p.augmentation == "none" or teacher is None:
             return
         sizes = [f"{each.height}x{each.width}" for each in (student, teacher)]
@@ -98,7 +98,7 @@ class Dataset(Source):
             raise SpecError([Problem("/source/augmentation", words)], "Choose `none`, or inputs of one size.")
 
     def steps_per_epoch(self) -> int:
-        return samplers.steps(len(self.images), self._anchors, self.parameters.drop_last)
+        return samplers.steps(len(self.images), self._anchors, self.settings.drop_last)
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """Batch `position.step` of epoch `position.epoch`; fields `label` and `index`, both (B,) int64, and `second_view`
@@ -121,7 +121,7 @@ class Dataset(Source):
             if self._strong is not None:
                 again = self._strong.apply(again, self._order[rows].T.flatten()[division.rows])
             fields["second_view"] = self.images.normalise(again)
-        if self.parameters.teacher_reads == "privileged":
+        if self.settings.teacher_reads == "privileged":
             other = self.images.for_teacher
             shown = other.image[chosen]
             fields["privileged"] = other.normalise(self._views.apply(shown, view) if self._views is not None else shown)
@@ -136,18 +136,18 @@ class Dataset(Source):
         drawn = view = samplers.shuffled(size, seed, epoch)[:, None]
         if self.per_class:
             draw = samplers.generator(seed, "mates", epoch)
-            mates = samplers.mates(self.images.label.cpu(), drawn[:, 0], self.parameters.mates, draw)
+            mates = samplers.mates(self.images.label.cpu(), drawn[:, 0], self.settings.mates, draw)
             drawn = torch.cat([drawn, mates], dim=1)
             view = torch.arange(drawn.numel()).view_as(drawn)
         self._drawn, self._view, self._order, self._strong = drawn.to(device), view.to(device), view, None
         self._views, self._second = (self._draw_views(drawn.numel(), each, epoch) for each in ("", "second view/"))
-        if self.parameters.second_view == "strong" and "second_view" in self.context.fields:
+        if self.settings.second_view == "strong" and "second_view" in self.context.fields:
             draw = samplers.generator(seed, "strong views", epoch)
-            self._strong = StrongViews.draw(drawn.numel(), self.parameters.strength, draw)
+            self._strong = StrongViews.draw(drawn.numel(), self.settings.strength, draw)
         self._epoch = epoch
 
     def _draw_views(self, size: int, which: str, epoch: int) -> Views | None:
-        p = self.parameters
+        p = self.settings
         if p.augmentation == "none" or (which and "second_view" not in self.context.fields):
             return None
         draw = samplers.generator(self.context.seed, f"{which}augmentation", epoch)
@@ -160,7 +160,7 @@ class Dataset(Source):
 
     def _check_classes(self, images: Images) -> None:
         if not self._anchors:
-            words = f"has no room for an image and its {self.parameters.mates} mates of the same class"
+            words = f"has no room for an image and its {self.settings.mates} mates of the same class"
             raise SpecError([Problem("/training/batch_size", words)], "Raise it, or lower source/mates.")
         alone = [_name(images, number) for number in samplers.lonely(images.label.cpu())]
         if alone:

@@ -10,7 +10,7 @@ from torch import Tensor
 from worker.distillation.parameters import Range
 from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
 from worker.distillation.synthesis.held import HeldOutSource
-from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.rounds import RoundParameters
 
 
@@ -45,7 +45,7 @@ class DeepInversion(HeldOutSource):
         # fmt: on
 
     def weights(self) -> Weights:
-        chosen = self.parameters
+        chosen = self.settings
         return Weights(
             one_hot=chosen.one_hot_weight,
             competition=chosen.competition_weight,
@@ -55,11 +55,11 @@ class DeepInversion(HeldOutSource):
         )
 
     def statistics(self) -> BatchStatistics:
-        return BatchStatistics(first_weight=self.parameters.first_layer_weight)
+        return BatchStatistics(first_weight=self.settings.first_layer_weight)
 
     def prepare(self) -> None:
         self.pixels = torch.nn.Parameter(torch.zeros_like(self.best))
-        self.optimizer = torch.optim.Adam([self.pixels], self.parameters.learning_rate)
+        self.optimizer = torch.optim.Adam([self.pixels], self.settings.learning_rate)
 
     @torch.no_grad()
     def begin(self, number: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from worker.distillation.parameters import Range
-from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.trained import FAST, GeneratorParameters, TrainedSource
 
 
@@ -40,5 +40,5 @@ class Dfad(TrainedSource):
 
     def weights(self) -> Weights:
         return Weights(
-            disagreement=self.parameters.disagreement_weight, information_entropy=self.chosen("entropy_weight")
+            disagreement=self.settings.disagreement_weight, information_entropy=self.chosen("entropy_weight")
         )

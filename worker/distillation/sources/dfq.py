@@ -10,7 +10,7 @@ from worker.distillation.introspection.taps import Tapped
 from worker.distillation.parameters import Range
 from worker.distillation.source import SourceNeeds
 from worker.distillation.synthesis.batch_norm_statistics import check_kept
-from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.latents import BETAS
 from worker.distillation.synthesis.trained import FAST, GeneratorParameters, TrainedSource
 
@@ -46,7 +46,7 @@ class Dfq(TrainedSource):
         # fmt: on
 
     def weights(self) -> Weights:
-        chosen = self.parameters
+        chosen = self.settings
         return Weights(
             one_hot=chosen.one_hot_weight,
             information_entropy=chosen.balance_weight * math.log(10),
@@ -55,8 +55,8 @@ class Dfq(TrainedSource):
         )
 
     def betas(self) -> tuple[float, float]:
-        return BETAS if self.parameters.preset == "paper" else super().betas()
+        return BETAS if self.settings.preset == "paper" else super().betas()
 
     def check_teacher(self, teacher: Tapped, example: Tensor) -> None:
-        if self.parameters.statistics_weight:
+        if self.settings.statistics_weight:
             check_kept(teacher, example)

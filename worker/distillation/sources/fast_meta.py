@@ -48,10 +48,10 @@ class FastMeta(LatentSource):
         # fmt: on
 
     def statistics(self) -> BatchStatistics:
-        return BatchStatistics(momentum=self.parameters.statistics_momentum)
+        return BatchStatistics(momentum=self.settings.statistics_momentum)
 
     def prepare(self) -> None:
-        chosen = self.parameters
+        chosen = self.settings
         self.generator = self.new_generator()
         self.copy, self.latent = deepcopy(self.generator), self.new_latent()
         self.weights_of_copy = list(self.copy.parameters())
@@ -102,7 +102,7 @@ class FastMeta(LatentSource):
     def _learn(self) -> None:
         """The meta-generator's step."""
         for meta, copy, sum_ in zip(self.generator.parameters(), self.weights_of_copy, self.sums, strict=True):
-            meta.grad = sum_.clone() if self.parameters.meta == "first_order" else (meta - copy).detach()
+            meta.grad = sum_.clone() if self.settings.meta == "first_order" else (meta - copy).detach()
         self.meta_optimizer.step()
         self.meta_optimizer.zero_grad(set_to_none=True)
 

@@ -63,7 +63,7 @@ class Metadata(PooledSource):
         super().build(context)
         assert context.teacher is not None
         self.teacher = context.teacher
-        path = context.files.get(self.parameters.statistics or "")
+        path = context.files.get(self.settings.statistics or "")
         if path is None:
             raise SpecError([Problem("/source/statistics", "is required: the id of a file of statistics")])
         self.statistics = ActivationStatistics.load(path, context.device)
@@ -76,7 +76,7 @@ class Metadata(PooledSource):
         )
         shape = (self.generator_batch, contract.channels, contract.height, contract.width)
         self.pixels = nn.Parameter(torch.zeros(shape, device=context.device))
-        self.optimizer = torch.optim.Adam([self.pixels], self.parameters.learning_rate)
+        self.optimizer = torch.optim.Adam([self.pixels], self.settings.learning_rate)
         self.wanted = {
             tap: torch.zeros(self.generator_batch, self.statistics.taps[tap].mean.shape[1], device=context.device)
             for tap in self.taps
@@ -86,10 +86,10 @@ class Metadata(PooledSource):
         self.loss = torch.zeros((), device=context.device)
         self.held: Tensor | None = None
 
-    def warm_up_steps(self) -> int:
+    def generator_steps(self, number: int) -> int:
         return (1 + self.chosen("rounds")) * self.chosen("iterations")
 
-    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
+    def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:
         """One step of Adam; the last of a round adds its images to the pool.
 
         Raises:
@@ -143,7 +143,7 @@ class Metadata(PooledSource):
     def _matched(self, teacher: Tapped, classes: int) -> tuple[str, ...]:
         """The taps to match."""
         known = self.statistics.taps
-        taps = (penultimate(teacher),) if self.parameters.match == "top_layer" else tuple(known)
+        taps = (penultimate(teacher),) if self.settings.match == "top_layer" else tuple(known)
         problems = []
         if self.statistics.classes != classes:
             problems.append(f"are of {self.statistics.classes} classes, and the teacher tells {classes} apart")
@@ -166,7 +166,7 @@ class Metadata(PooledSource):
     @torch.no_grad()
     def _begin(self) -> None:
         """New noise, and what its activations are to become: every class as often as any other."""
-        size, chosen, device = self.generator_batch, self.parameters, self.context.device
+        size, chosen, device = self.generator_batch, self.settings, self.context.device
         self.target = self.classes(self.random).to(device)
         z = torch.randn(size, self.statistics.rank, generator=self.random).to(device)
         self.wanted = {tap: self.statistics.taps[tap].sample(self.target, z) for tap in self.taps}
@@ -180,8 +180,8 @@ class Metadata(PooledSource):
             distances = []
             for tap, wanted in self.wanted.items():
                 squared = (taps[tap].flatten(1).float() - wanted).square()
-                if self.parameters.dropout:
-                    kept = torch.rand(squared.shape, generator=self.random) >= self.parameters.dropout
+                if self.settings.dropout:
+                    kept = torch.rand(squared.shape, generator=self.random) >= self.settings.dropout
                     squared = squared * kept.to(squared.device)
                 distances.append(squared.mean(dim=1).sum())
             loss = torch.stack(distances).sum()

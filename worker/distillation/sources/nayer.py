@@ -58,9 +58,9 @@ class Nayer(LatentSource):
         self.embedding = self._embedding()
         self.generator = self.new_generator(0)
         sets, images = self._sets(), min(self.generator_batch, context.classes)
-        self.layer = NoisyLayer(self.embedding.shape[1], self.parameters.latent, sets, images).to(context.device)
+        self.layer = NoisyLayer(self.embedding.shape[1], self.settings.latent, sets, images).to(context.device)
         both = [*self.generator.parameters(), *self.layer.parameters()]
-        self.optimizer = torch.optim.Adam(both, self.parameters.generator_learning_rate, BETAS)
+        self.optimizer = torch.optim.Adam(both, self.settings.generator_learning_rate, BETAS)
 
     def begin(self, number: int) -> None:
         if number and number % self.chosen("generator_life") == 0:
@@ -95,12 +95,12 @@ class Nayer(LatentSource):
 
     def _embedding(self) -> Tensor:
         """A vector a class (K, E)."""
-        context, given = self.context, self.parameters.embeddings
+        context, given = self.context, self.settings.embeddings
         if given is not None:
             if given not in context.files:
                 raise SpecError([Problem("/source/embeddings", f"the job has no file {given!r}")])
             return class_embeddings.load(context.files[given], context.classes, context.device)
-        size = self.parameters.embedding_size or max(LEAST_SIZE, context.classes)
+        size = self.settings.embedding_size or max(LEAST_SIZE, context.classes)
         return class_embeddings.orthogonal(context.classes, size, context.seed).to(context.device)
 
     def _sets(self) -> int:

@@ -33,7 +33,7 @@ class Noise(Source):
     """
 
     paper = "arXiv:1904.01186"
-    provides_when = {("labels", "teacher"): ("label",)}
+    when = {("labels", "teacher"): {"provides": ("label",)}}
     tasks = ("classification", "multi_label")
     needs = SourceNeeds(teacher=True)
     synthesises = True
@@ -49,14 +49,14 @@ class Noise(Source):
         steps_per_epoch: Annotated[int, Range(ge=1), "Batches that count as an epoch."] = 120
 
     def steps_per_epoch(self) -> int:
-        return self.parameters.steps_per_epoch
+        return self.settings.steps_per_epoch
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """Batch `position.number`, of `batch_size` images; with `labels`, the field `label` (B,) int64."""
         whole = self._draw(self.context.batch_size, "images", position.number)
         division = Division.of(len(whole), self.context.ranks)
         batch = Batch(whole[division.rows].to(self.context.device), division=division)
-        return taught(batch, self.context) if self.parameters.labels == "teacher" else batch
+        return taught(batch, self.context) if self.settings.labels == "teacher" else batch
 
     def previews(self) -> dict[str, Tensor]:
         """The first batch's images."""

@@ -37,7 +37,7 @@ class Substitute(Source):
 
     paper = "arXiv:1904.01186"
     provides = ("index",)
-    provides_when = {("labels", "teacher"): ("label",)}
+    when = {("labels", "teacher"): {"provides": ("index", "label")}}
     tasks = ("classification", "multi_label")
     needs = SourceNeeds(dataset=True, teacher=True)
     ignores_labels = True
@@ -69,7 +69,7 @@ class Substitute(Source):
         self._epoch: int | None = None
 
     def steps_per_epoch(self) -> int:
-        return samplers.steps(len(self.images), self.context.batch_size, self.parameters.drop_last)
+        return samplers.steps(len(self.images), self.context.batch_size, self.settings.drop_last)
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """Batch `position.step` of epoch `position.epoch`; field `index` (B,) int64, and with `labels` `label` (B,) int64."""
@@ -82,7 +82,7 @@ class Substitute(Source):
         if self._views is not None:
             image = self._views.apply(image, chosen)
         batch = Batch(self.images.normalise(image), {"index": self.images.index[chosen]}, division=division)
-        return taught(batch, self.context) if self.parameters.labels == "teacher" else batch
+        return taught(batch, self.context) if self.settings.labels == "teacher" else batch
 
     def previews(self) -> dict[str, Tensor]:
         """The first images, as the networks read them."""
@@ -94,7 +94,7 @@ class Substitute(Source):
             return
         size, seed, device = len(self.images), self.context.seed, self.images.image.device
         self._order, self._views = samplers.shuffled(size, seed, epoch).to(device), None
-        if self.parameters.augmentation != "none":
-            flips, draw = self.parameters.augmentation == "standard", samplers.generator(seed, "augmentation", epoch)
-            self._views = Views.draw(size, self.parameters.padding, flips, draw, device)
+        if self.settings.augmentation != "none":
+            flips, draw = self.settings.augmentation == "standard", samplers.generator(seed, "augmentation", epoch)
+            self._views = Views.draw(size, self.settings.padding, flips, draw, device)
         self._epoch = epoch

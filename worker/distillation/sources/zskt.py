@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from worker.distillation.parameters import Range
-from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.trained import FAST, GeneratorParameters, TrainedSource
 
 

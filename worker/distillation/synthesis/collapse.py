@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worker.distillation.errors import Collapsed, Diverged
 from worker.distillation.synthesis.generator_losses import adversarial, balance
-from worker.distillation.synthesis.judge import AGAINST_STUDENTS, Seen, Weights
+from worker.distillation.synthesis.image_loss import AGAINST_STUDENTS, Seen, Weights
 
 LEAST_BALANCE = 0.5
 """Of log K, or log B where a batch is smaller: the entropy of the mean prediction under which a batch shows too few classes."""

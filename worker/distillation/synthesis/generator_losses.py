@@ -1,4 +1,4 @@
-"""Losses of synthetic images that a frozen teacher judges, and perhaps live students. All are to be minimised.
+"""Losses of synthetic images, from the answers of a frozen teacher, and perhaps of live students. All are to be minimised.
 
 Chen et al., "Data-Free Learning of Student Networks", ICCV 2019, arXiv:1904.01186, section 3.1; the adversarial term follows
 Fang et al., "Data-Free Adversarial Distillation", arXiv:1912.11006. Shapes: B batch, K classes, C channels, H height,

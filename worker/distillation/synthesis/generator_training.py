@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from worker.distillation.synthesis.collapse import CollapseWatch
 from worker.distillation.synthesis.generator import Generator
-from worker.distillation.synthesis.judge import Judge
+from worker.distillation.synthesis.image_loss import ImageLoss
 
 
 class GeneratorTraining:
@@ -23,13 +23,13 @@ class GeneratorTraining:
     def __init__(
         self,
         generator: Generator,
-        judge: Judge,
+        image_loss: ImageLoss,
         learning_rate: float,
         betas: tuple[float, float],
         gradient_norm: float | None = None,
     ):
         """`gradient_norm`: the largest that the gradient of all parameters may have; longer ones are shortened to it."""
-        self.generator, self.judge, self.gradient_norm = generator, judge, gradient_norm
+        self.generator, self.image_loss, self.gradient_norm = generator, image_loss, gradient_norm
         self.parameters = list(generator.parameters())
         self.device = self.parameters[0].device
         self.optimizer = torch.optim.Adam(self.parameters, learning_rate, betas)
@@ -45,9 +45,9 @@ class GeneratorTraining:
             Collapsed, Diverged: see `CollapseWatch`.
         """
         with torch.enable_grad():
-            with self.judge.autocast():
+            with self.image_loss.autocast():
                 image = self.generator(noise_BZ.to(self.device))
-            seen, terms = self.judge.see(image, students)
+            seen, terms = self.image_loss.see(image, students)
             if terms:
                 self._descend(terms)
         self.terms = {name: term.detach() for name, term in terms.items()}
@@ -59,7 +59,7 @@ class GeneratorTraining:
     @torch.no_grad()
     def images(self, noise_BZ: Tensor) -> Tensor:
         """Images (B, C, H, W) of the generator as it is; only the running statistics of its BatchNorm move."""
-        with self.judge.autocast():
+        with self.image_loss.autocast():
             return self.generator(noise_BZ.to(self.device))
 
     def metrics(self) -> dict[str, Tensor | float]:
@@ -67,7 +67,7 @@ class GeneratorTraining:
         and not the term of that name), and whether the precision is low."""
         shown = self.terms | self.watch.metrics()
         return {f"generator/{name}": value for name, value in shown.items()} | {
-            "generator/bf16": float(self.judge.precision == torch.bfloat16),
+            "generator/bf16": float(self.image_loss.precision == torch.bfloat16),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class GeneratorTraining:
         self.watch.load_state_dict(state["training"]["watch"])
 
     def _descend(self, terms: Mapping[str, Tensor]) -> None:
-        gradients = torch.autograd.grad(self.judge.total(terms), self.parameters)
+        gradients = torch.autograd.grad(self.image_loss.total(terms), self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         if self.gradient_norm is not None:

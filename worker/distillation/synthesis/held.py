@@ -14,8 +14,8 @@ class HeldOutSource(RoundSource):
 
     held: Tensor | None = None
 
-    def own_steps(self, number: int) -> int:
-        return self.chosen("iterations") + super().own_steps(number)
+    def generator_steps(self, number: int) -> int:
+        return self.chosen("iterations") + super().generator_steps(number)
 
     def keep(self, round_: int, image: Tensor, logits: Tensor) -> None:
         if round_ == 0:

@@ -10,7 +10,7 @@ from worker.distillation.parameters import Range
 from worker.distillation.randomness import seed_for
 from worker.distillation.synthesis import generator
 from worker.distillation.synthesis.generator import Generator, Resolution
-from worker.distillation.synthesis.judge import Weights
+from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.rounds import RoundParameters, RoundSource
 
 BETAS = (0.5, 0.999)
@@ -37,7 +37,7 @@ class LatentSource(RoundSource):
         """Those of every such source."""
 
     def weights(self) -> Weights:
-        chosen = self.parameters
+        chosen = self.settings
         return Weights(
             one_hot=chosen.one_hot_weight, boundary=chosen.boundary_weight, batch_statistics=chosen.statistics_weight
         )
@@ -46,7 +46,7 @@ class LatentSource(RoundSource):
         """A generator whose weights depend on the seed and on `of`."""
         return generator.seeded(
             self.context.contract,
-            self.parameters.latent,
+            self.settings.latent,
             self.chosen("generator_width"),
             self.chosen("generator_resolution"),
             seed_for(self.context.seed, "generator", *of),
@@ -56,11 +56,11 @@ class LatentSource(RoundSource):
 
     def noise(self, count: int, random: torch.Generator) -> Tensor:
         """Independent normal numbers (count, Z)."""
-        return torch.randn(count, self.parameters.latent, generator=random).to(self.context.device)
+        return torch.randn(count, self.settings.latent, generator=random).to(self.context.device)
 
     def new_latent(self) -> nn.Parameter:
         """Room for what the generator reads (B, Z), to be optimised with it."""
-        return nn.Parameter(torch.zeros(self.generator_batch, self.parameters.latent, device=self.context.device))
+        return nn.Parameter(torch.zeros(self.generator_batch, self.settings.latent, device=self.context.device))
 
 
 def state_of(parts: dict[str, Any]) -> dict[str, Any]:

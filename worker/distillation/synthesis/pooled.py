@@ -53,7 +53,7 @@ class PooledSource(Source):
     """
 
     needs = SourceNeeds(teacher=True, teacher_gradient=True)
-    provides_when = {("labels", "teacher"): ("label",)}
+    when = {("labels", "teacher"): {"provides": ("label",)}}
     synthesises = True
     training_defaults = DATA_FREE_TRAINING
     objective_defaults = LABEL_FREE_OBJECTIVES
@@ -72,12 +72,12 @@ class PooledSource(Source):
         super().build(context)
         assert context.teacher is not None
         self.check_teacher(context.teacher, context.contract.blank(context.device))
-        self.precision = resolve(self.parameters.precision, context.device)
+        self.precision = resolve(self.settings.precision, context.device)
         self.random = torch.Generator().manual_seed(context.seed)
         self.generator_batch = self.generator_batch_for(context.classes)
         self.augmentation_probability = self.chosen("augmentation_probability")
         images = max(self.chosen("pool_images"), self.generator_batch)
-        bytes_limit = self.parameters.pool_megabytes * 2**20
+        bytes_limit = self.settings.pool_megabytes * 2**20
         self.pool = pool_within(
             bytes_limit, images, self.generator_batch, context.contract, context.classes, self.precision, context.device
         )
@@ -85,17 +85,17 @@ class PooledSource(Source):
     @property
     def most_restarts(self) -> int:
         """What the parameter `restarts` says, of a source that has it."""
-        return getattr(self.parameters, "restarts", 0)
+        return getattr(self.settings, "restarts", 0)
 
     def chosen(self, name: str) -> Any:
         """A parameter, or the preset's where it is null."""
-        value = getattr(self.parameters, name)
-        return self.presets[self.parameters.preset][name] if value is None else value
+        value = getattr(self.settings, name)
+        return self.presets[self.settings.preset][name] if value is None else value
 
     def generator_batch_for(self, classes: int) -> int:
         """Images made at once; by default enough to tell whether the classes are in balance."""
         least = min(MOST_IMAGES, IMAGES_A_CLASS * classes)
-        return self.parameters.generator_batch or max(self.chosen("generator_batch"), least)
+        return self.settings.generator_batch or max(self.chosen("generator_batch"), least)
 
     def classes(self, random: torch.Generator) -> Tensor:
         """What images made at once are to show (B,): every class as often as any other, in random order."""
@@ -108,7 +108,7 @@ class PooledSource(Source):
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """Images with the teacher's logits, or views of them that the engine has to label."""
         image, logits = self.images(position, students)
-        labelled = self.parameters.labels == "teacher"
+        labelled = self.settings.labels == "teacher"
         if torch.rand((), generator=self.random).item() < self.augmentation_probability:
             batch = Batch(random_affine(image, self.random))
             return taught(batch, self.context) if labelled else batch

@@ -1,6 +1,6 @@
 """Sources that work in rounds: a batch of images is optimised for some steps, and joins the pool when it is done.
 
-The steps of a round are the source's own, taken between the students' (`Source.own_steps`), so that a run can stop,
+The steps of a round are generator steps, taken between the students' (`Source.generator_steps`), so that a run can stop,
 save and go on within a round. Shapes: B batch, C channels, H height, W width, Z latent size.
 """
 
@@ -18,7 +18,7 @@ from worker.distillation.source import SourceContext, SourceNeeds
 from worker.distillation.synthesis.augmentation import random_roll
 from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics, check_kept
 from worker.distillation.synthesis.collapse import corrected
-from worker.distillation.synthesis.judge import AGAINST_STUDENTS, Judge, Seen, Weights
+from worker.distillation.synthesis.image_loss import AGAINST_STUDENTS, ImageLoss, Seen, Weights
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
 from worker.distillation.synthesis.round_watch import RoundWatch
 
@@ -37,7 +37,7 @@ class RoundParameters(PoolParameters):
     one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the classes that the images are to show."] = 1.0
     statistics_weight: Annotated[float, Range(ge=0), "Of the distance from the teacher's BatchNorm statistics."] = 10.0
     restarts: Annotated[int, Range(ge=0, le=10), "How often a stage whose images collapse is begun again, with twice the weight of the cross-entropy with the wanted classes and half of those against the students each time; the default is ours."] = 2
-    shift: Annotated[int, Range(ge=0, le=64), "Pixels by which images are rolled at random before the teacher judges them."] = 2
+    shift: Annotated[int, Range(ge=0, le=64), "Pixels by which images are rolled at random before the teacher reads them."] = 2
     flip: Annotated[bool, "Also flip them left to right at random; not for digits and text, so that the default is ours."] = False
     # fmt: on
 
@@ -77,7 +77,7 @@ class RoundSource(PooledSource):
         raise NotImplementedError
 
     def further_terms(self, image: Tensor, seen: Seen) -> dict[str, Tensor]:
-        """Weighted terms of the source's own beside those of the judge."""
+        """Weighted terms of the source's own beside those of the image loss."""
         return {}
 
     def descend(self, loss: Tensor, step: int) -> None:
@@ -88,17 +88,17 @@ class RoundSource(PooledSource):
         if not self.weights().any("one_hot", "batch_statistics"):
             words = "must be above 0 where statistics_weight is 0: nothing else says what the images are to show"
             raise SpecError([Problem("/source/one_hot_weight", words)])
-        if self.parameters.statistics_weight:
+        if self.settings.statistics_weight:
             check_kept(teacher, example)
 
     def build(self, context: SourceContext) -> None:
         super().build(context)
         assert context.teacher is not None
         weights = corrected(self.weights(), context.restarts, balancing="one_hot")
-        self.judge = Judge(context.teacher, weights, self.precision, context.device, self.statistics())
+        self.image_loss = ImageLoss(context.teacher, weights, self.precision, context.device, self.statistics())
         self.alone = replace(weights, **dict.fromkeys(AGAINST_STUDENTS, 0.0))
         self.iterations = self.chosen("iterations")
-        self.rounds_alone = self.own_steps(0) // self.iterations
+        self.rounds_alone = self.generator_steps(0) // self.iterations
         shape = (self.generator_batch, context.contract.channels, context.contract.height, context.contract.width)
         self.target = torch.zeros(self.generator_batch, dtype=torch.int64, device=context.device)
         self.best = torch.zeros(shape, device=context.device)
@@ -107,15 +107,12 @@ class RoundSource(PooledSource):
         self.terms: dict[str, Tensor] = {}
         self.prepare()
 
-    def warm_up_steps(self) -> int:
-        return self.own_steps(0)
-
-    def own_steps(self, number: int) -> int:
-        """Whole rounds: those of the warm-up, and one more for each `student_steps_per_round`."""
+    def generator_steps(self, number: int) -> int:
+        """Whole rounds: those before the students' first step, and one more for each `student_steps_per_round`."""
         rounds = self.chosen("warm_up_rounds") + number // self.chosen("student_steps_per_round")
         return min(rounds, self.chosen("rounds") or rounds) * self.chosen("iterations")
 
-    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
+    def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:
         """One step of a round; the last one adds the images to the pool.
 
         Raises:
@@ -142,7 +139,7 @@ class RoundSource(PooledSource):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        statistics = self.judge.statistics.state_dict() if self.judge.statistics else {}
+        statistics = self.image_loss.statistics.state_dict() if self.image_loss.statistics else {}
         round_ = {
             "target": self.target,
             "lowest": self.lowest,
@@ -163,19 +160,19 @@ class RoundSource(PooledSource):
         self.watch.load_state_dict(round_, device)
         self.terms = {name: term.to(device) for name, term in round_["terms"].items()}
         self.best = state["best"].clone().to(device)
-        if self.judge.statistics:
-            self.judge.statistics.load_state_dict(round_["statistics"], device)
+        if self.image_loss.statistics:
+            self.image_loss.statistics.load_state_dict(round_["statistics"], device)
         super().load_state_dict(state)
 
     def _optimise(self, step: int, students: Mapping[str, nn.Module]) -> None:
-        weights = self.judge.weights if students else self.alone
+        weights = self.image_loss.weights if students else self.alone
         with torch.enable_grad():
-            with self.judge.autocast():
+            with self.image_loss.autocast():
                 image = self.made()
-            view = random_roll(image, self.parameters.shift, self.parameters.flip, self.random)
-            seen, terms = self.judge.see(view, students, self.target, weights)
+            view = random_roll(image, self.settings.shift, self.settings.flip, self.random)
+            seen, terms = self.image_loss.see(view, students, self.target, weights)
             further = self.further_terms(image, seen)
-            loss = self.judge.total(terms, weights) + sum(further.values())
+            loss = self.image_loss.total(terms, weights) + sum(further.values())
         better = loss.detach() < self.lowest
         self.lowest = torch.where(better, loss.detach(), self.lowest)
         self.best = torch.where(better, image.detach(), self.best)
@@ -187,11 +184,11 @@ class RoundSource(PooledSource):
             words = f"the synthetic images became not-a-number in round {round_}"
             raise Diverged(words, hint="lower the source's learning rates")
         image = self.best.to(self.pool.dtype)
-        logits = self.judge.label(image.float())
+        logits = self.image_loss.label(image.float())
         self.watch.see(round_, image, logits, self.target)
         self.keep(round_, image, logits)
-        if self.judge.statistics:
-            self.judge.statistics.remember()
+        if self.image_loss.statistics:
+            self.image_loss.statistics.remember()
 
     def keep(self, round_: int, image: Tensor, logits: Tensor) -> None:
         """Put the images of a round into the pool."""

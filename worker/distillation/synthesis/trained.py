@@ -14,7 +14,7 @@ from worker.distillation.synthesis import generator
 from worker.distillation.synthesis.collapse import corrected
 from worker.distillation.synthesis.generator import Output, Resolution
 from worker.distillation.synthesis.generator_training import GeneratorTraining
-from worker.distillation.synthesis.judge import Judge, Weights
+from worker.distillation.synthesis.image_loss import ImageLoss, Weights
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
 
 FAST: Mapping[str, Any] = {
@@ -79,17 +79,17 @@ class TrainedSource(PooledSource):
         )
         weights = corrected(self.weights(), context.restarts)
         independent = context.task == "multi_label"
-        judge = Judge(context.teacher, weights, self.precision, context.device, independent=independent)
+        image_loss = ImageLoss(context.teacher, weights, self.precision, context.device, independent=independent)
         self.training = GeneratorTraining(
-            network, judge, self.chosen("generator_learning_rate"), self.betas(), self.gradient_norm
+            network, image_loss, self.chosen("generator_learning_rate"), self.betas(), self.gradient_norm
         )
         self.steps_per_generator_step = self.chosen("student_steps_per_generator_step")
         self.student_images = self.chosen("student_images")
 
-    def warm_up_steps(self) -> int:
+    def generator_steps(self, number: int) -> int:
         return self.chosen("generator_warm_up_steps")
 
-    def warm_up(self, number: int, students: Mapping[str, nn.Module]) -> None:
+    def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:
         self._train({})
 
     def images(self, position: Position, students: Mapping[str, nn.Module]) -> tuple[Tensor, Tensor]:
@@ -138,4 +138,4 @@ class TrainedSource(PooledSource):
 
     def _keep(self, image_BCHW: Tensor) -> None:
         image = image_BCHW.to(self.pool.dtype)
-        self.pool.add(image, self.training.judge.label(image.float()))
+        self.pool.add(image, self.training.image_loss.label(image.float()))

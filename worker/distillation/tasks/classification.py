@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.task import Predict, Task, Verdict, predict
+from worker.distillation.task import Predict, Task, TeacherAssessment, predict
 
 if TYPE_CHECKING:
     from worker.distillation.data.images import Images
@@ -37,12 +37,12 @@ class Classification(Task):
     ) -> dict[str, float]:
         return evaluate(network_fn, images, batch_size, teacher_fn)
 
-    def judge(self, teacher_fn: Predict, images: "Images", batch_size: int) -> Verdict:
+    def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """By its accuracy: within three standard deviations of guessing is chance."""
         right = evaluate(teacher_fn, images, batch_size)["accuracy"]
         chance = 1 / images.classes
         worthless = right <= chance + 3 * (chance * (1 - chance) / len(images)) ** 0.5
-        return Verdict(f"{right:.1%} of {len(images)} images classified correctly", worthless)
+        return TeacherAssessment(f"{right:.1%} of {len(images)} images classified correctly", worthless)
 
 
 def check_labels(images: "Images", classes: int, pointer: str) -> None:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.task import Predict, Task, Verdict, exceeds_chance, predict
+from worker.distillation.task import Predict, Task, TeacherAssessment, exceeds_chance, predict
 from worker.distillation.tasks.retrieval import average_precision, measure, rankings
 
 if TYPE_CHECKING:
     from worker.distillation.data.images import Images
 
-JUDGED_AT_MOST = 1024
+ASSESSED_AT_MOST = 1024
 
 
 class Embedding(Task):
@@ -60,14 +60,16 @@ class Embedding(Task):
             figures["agreement"] = float((nearest[0] == nearest[1]).double().mean())
         return figures
 
-    def judge(self, teacher_fn: Predict, images: "Images", batch_size: int) -> Verdict:
+    def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """By its mean average precision among themselves, against that with the identities shuffled."""
-        sample = images.at(torch.linspace(0, len(images) - 1, min(len(images), JUDGED_AT_MOST)).long())
+        sample = images.at(torch.linspace(0, len(images) - 1, min(len(images), ASSESSED_AT_MOST)).long())
         given, _ = predict(teacher_fn, sample, batch_size)
         label = sample.label.cpu()
         found = _mean_precision(given, label)
         words = f"mean average precision {found:.3f} on {len(sample)} images"
-        return Verdict(words, not exceeds_chance(found, lambda order: _mean_precision(given, label[order]), len(label)))
+        return TeacherAssessment(
+            words, not exceeds_chance(found, lambda order: _mean_precision(given, label[order]), len(label))
+        )
 
 
 def _mean_precision(embedding_ND: Tensor, label_N: Tensor) -> float:

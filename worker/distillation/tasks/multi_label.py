@@ -11,7 +11,7 @@ from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.losses.logits import binary_kl
-from worker.distillation.task import Predict, Task, Verdict, exceeds_chance, predict
+from worker.distillation.task import Predict, Task, TeacherAssessment, exceeds_chance, predict
 
 if TYPE_CHECKING:
     from worker.distillation.data.images import Images
@@ -59,14 +59,14 @@ class MultiLabel(Task):
             figures["teacher_kl"] = binary_kl(logits, teacher).mean()
         return {name: float(value) for name, value in figures.items()}
 
-    def judge(self, teacher_fn: Predict, images: "Images", batch_size: int) -> Verdict:
+    def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """By its mean average precision, against that with the images' labels shuffled."""
         logits, _ = predict(teacher_fn, images, batch_size)
         label = images.label.cpu().bool()
         found = float(average_precision(logits, label).nanmean())
         words = f"mean average precision {found:.3f} on {len(images)} images"
         shuffled = lambda order: float(average_precision(logits, label[order]).nanmean())  # noqa: E731
-        return Verdict(words, not exceeds_chance(found, shuffled, len(label)))
+        return TeacherAssessment(words, not exceeds_chance(found, shuffled, len(label)))
 
 
 def average_precision(logits: Tensor, label: Tensor) -> Tensor:

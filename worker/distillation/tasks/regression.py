@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.task import Predict, Task, Verdict, predict
+from worker.distillation.task import Predict, Task, TeacherAssessment, predict
 
 if TYPE_CHECKING:
     from worker.distillation.data.images import Images
@@ -64,12 +64,12 @@ class Regression(Task):
             figures["teacher_distance"] = (given - teacher).square().mean().sqrt()
         return {name: float(value) for name, value in figures.items()}
 
-    def judge(self, teacher_fn: Predict, images: "Images", batch_size: int) -> Verdict:
+    def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """A teacher that tells no output better than the targets' mean does is at chance."""
         given, _ = predict(teacher_fn, images, batch_size)
         coefficients = determination(given, images.fields["target"].cpu().double())
         best = float(coefficients.max()) if len(coefficients) else 1.0
-        return Verdict(f"R² of its best output is {best:.3f} on {len(images)} images", best <= 0)
+        return TeacherAssessment(f"R² of its best output is {best:.3f} on {len(images)} images", best <= 0)
 
 
 def determination(given: Tensor, target: Tensor) -> Tensor:

@@ -23,12 +23,12 @@ def appraise(
     held_out: Images | None,
     batch_size: int,
 ) -> dict[str, float]:
-    """The metrics that a stage asks for by `judged`, `compared` and `timed`; `networks` are its members as they would ship.
+    """The metrics that a stage asks for by `evaluated`, `compared` and `timed`; `networks` are its members as they would ship.
 
     Raises:
         SpecError: no images are held out to measure on.
     """
-    if held_out is None and (stage.judged or stage.compared):
+    if held_out is None and (stage.evaluated or stage.compared):
         raise SpecError([Problem("/dataset", "is needed: the procedure measures networks on a part that it holds out")])
     figures: dict[str, float] = {}
     for name, network in networks.items():
@@ -46,7 +46,7 @@ def _on_images(
 ) -> dict[str, float]:
     """A member's figures on the held-out images: those of its task, and its distances from finished networks."""
     figures: dict[str, float] = {}
-    if stage.judged:
+    if stage.evaluated:
         measured = task.evaluate(network, held_out, batch_size)
         figures |= {figure_of(name, figure): value for figure, value in measured.items()}
     for place in stage.compared:

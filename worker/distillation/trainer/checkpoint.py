@@ -23,8 +23,8 @@ from worker.distillation.errors import CheckpointError
 
 Manifest = dict[str, Any]
 """`{"step": int, "done": int, "format": int, "parts": {name: {"sha256": str, "size": int}}}`; `done` rises with every
-step, those of a source's warm-up included."""
-FORMAT = 1
+step, generator steps included."""
+FORMAT = 2
 """Raise it when what is in the parts changes so that an older checkpoint cannot be resumed: its job then begins again."""
 
 

@@ -20,9 +20,9 @@ from worker.distillation.procedure import FILE, GIVEN, Member, Plan, Procedure, 
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.trainer.checkpoint import Checkpoints
 from worker.distillation.trainer.objective_sum import Composition, deploying
+from worker.distillation.training import DEFAULT_EPOCHS
 from worker.distillation.uploads.key_matching import match
 
-DEFAULT_EPOCHS = 30
 MOST_STAGES = 1000
 FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
 """What makes a student's initial weights of its teacher's."""
@@ -43,10 +43,10 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
         transforms=tuple(spec.get("transforms") or ()),
     )
     epochs = training.epochs or (None if training.steps else DEFAULT_EPOCHS)
-    task, held_out = spec.get("task", "classification"), training.validation_fraction > 0
+    held_out = training.validation_fraction > 0
     procedure, first = registry.make("procedures", spec["procedure"], "/procedure"), trained_teacher(spec)
     teacher = GIVEN if job.teacher or first else None
-    plan = Plan(student, teacher, epochs, training.steps, training.seed, task, held_out)
+    plan = Plan(student, teacher, epochs, training.steps, training.seed, job.task.name, held_out)
     procedure.check(plan)
     return TeacherFirst(procedure, first) if first else procedure, plan
 
@@ -133,7 +133,9 @@ class Lineage:
         teacher, example, composition = self.teacher_of(stage), self._example(), Composition(specs, member.pointer)
         with torch.random.fork_rng([]):
             tapped = Tapped(network.eval(), example, f"{member.network_pointer}/network")
-            composition.connect(tapped, teacher, example, self.job.classes, None, len(stage.members) - 1)
+            composition.connect(
+                tapped, teacher, example, self.job.classes, None, task=self.job.task.name, peers=len(stage.members) - 1
+            )
         composition.load_state_dict(objectives or self.checkpoints.thaw(shipping_part(place)))
         return composition.deploy(network, teacher.network if teacher else None)
 

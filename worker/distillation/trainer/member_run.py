@@ -35,8 +35,9 @@ class MemberRun:
         example: Tensor,
         classes: int,
         examples: int | None,
+        *,
+        task: str,
         peers: int = 0,
-        task: str = "classification",
     ):
         self.training = training
         self.specs = member.transforms
@@ -46,12 +47,12 @@ class MemberRun:
         self.composition = Composition(member.objectives, member.pointer).to(example.device)
         self._freeze(member)
         self.network.eval()
-        self.composition.connect(self.tapped, teacher, example, classes, examples, peers, task)
+        self.composition.connect(self.tapped, teacher, example, classes, examples, task=task, peers=peers)
         self.taught_by = teacher.network if teacher else None
-        own = self.composition.own_groups()
+        adversaries = self.composition.adversary_groups()
         trained = [*(p for p in network.parameters() if p.requires_grad), *self.composition.trained_parameters()]
         self.optimizer = training.make_optimizer(trained)
-        self.own_optimizer = torch.optim.Adam(own) if own else None
+        self.adversary_optimizer = torch.optim.Adam(adversaries) if adversaries else None
         decay = training.average_weights
         self.average = RunningAverage(network, decay) if decay is not None else None
 
@@ -70,7 +71,7 @@ class MemberRun:
 
     def update(self, step: Step, number: int, total: int) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the adversary, if there is one, and one of the student; gives the loss and its terms, detached."""
-        terms = self._update_own(step)
+        terms = self._update_adversary(step)
         with self.training.autocast(step.batch.image.device):
             loss, named = self.composition(step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -126,12 +127,12 @@ class MemberRun:
 
     def state_dict(self) -> dict[str, Any]:
         """By kind of part: network, objectives, optimisers, transforms."""
-        own = self.own_optimizer.state_dict() if self.own_optimizer else None
+        adversary = self.adversary_optimizer.state_dict() if self.adversary_optimizer else None
         average = self.average.state_dict() if self.average else None
         return {
             "network": self.network.state_dict(),
             "objectives": self.composition.state_dict(),
-            "optimizers": {"student": self.optimizer.state_dict(), "own": own, "average": average},
+            "optimizers": {"student": self.optimizer.state_dict(), "adversary": adversary, "average": average},
             "transforms": [transform.state_dict() for transform in self.transforms],
         }
 
@@ -140,29 +141,29 @@ class MemberRun:
         self.network.load_state_dict(state["network"])
         self.composition.load_state_dict(state["objectives"])
         self.optimizer.load_state_dict(state["optimizers"]["student"])
-        if self.own_optimizer is not None:
-            self.own_optimizer.load_state_dict(state["optimizers"]["own"])
+        if self.adversary_optimizer is not None:
+            self.adversary_optimizer.load_state_dict(state["optimizers"]["adversary"])
         if self.average is not None:
             self.average.load_state_dict(state["optimizers"]["average"])
         for transform, saved in zip(self.transforms, state["transforms"], strict=True):
             transform.load_state_dict(saved)
 
-    def _update_own(self, step: Step) -> dict[str, Tensor]:
-        if self.own_optimizer is None:
+    def _update_adversary(self, step: Step) -> dict[str, Tensor]:
+        if self.adversary_optimizer is None:
             return {}
         teacher = step.teacher and step.teacher.detached()
         detached = Step(step.batch, step.student.detached(), teacher, step.peers, step.progress, step.number)
         division = step.batch.division
         with self.training.autocast(step.batch.image.device), division.statistics():
-            loss = self.composition.own_step(detached)
+            loss = self.composition.adversary_loss(detached)
         if loss is None:
             return {}
         loss = loss * division.share
-        self.own_optimizer.zero_grad(set_to_none=True)
+        self.adversary_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        division.add_gradients(self.own_optimizer)
-        self.own_optimizer.step()
-        self.own_optimizer.zero_grad(set_to_none=True)
+        division.add_gradients(self.adversary_optimizer)
+        self.adversary_optimizer.step()
+        self.adversary_optimizer.zero_grad(set_to_none=True)
         return {"adversary": loss.detach()}
 
     def _freeze(self, member: Member) -> None:

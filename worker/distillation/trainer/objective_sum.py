@@ -1,9 +1,8 @@
 """Several weighted objectives are one: KD + NST is data, not code."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,55 +12,10 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.tap_map import TapMap, Taps
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext, Objective, ObjectiveNeeds
-from worker.distillation.parameters import Range, parse
 from worker.distillation.source import Source
 from worker.distillation.step import Step
 from worker.distillation.task import Task
-
-
-@dataclass(frozen=True)
-class WeightSchedule:
-    """A weight over a stage's progress, from 0 to 1; see `weight_at`. Epoch e of n ends at the progress e / n."""
-
-    schedule: Literal["linear", "cosine", "until"]
-    start: Annotated[float, Range(ge=0)]
-    end: Annotated[float, Range(ge=0)] = 0.0
-    until: Annotated[float, Range(gt=0, le=1)] = 1.0
-
-
-@dataclass(frozen=True)
-class ConstantWeight:
-    weight: Annotated[float, Range(ge=0)] = 1.0
-
-
-def check_weight(weight: Any, pointer: str) -> None:
-    """See that an objective's weight is a number of at least 0, or a schedule.
-
-    Raises:
-        SpecError: it is not; `pointer` is the objective's place in the job's spec.
-    """
-    if isinstance(weight, Mapping):
-        parse(WeightSchedule, weight, f"{pointer}/weight")
-    else:
-        parse(ConstantWeight, {"weight": weight}, pointer)
-
-
-def weight_at(weight: float | Mapping[str, Any], progress: float) -> float:
-    """An objective's weight: a number, or a schedule over the stage's `progress` from 0 to 1.
-
-    `{"schedule": "linear" | "cosine", "start": a, "end": b, "until": 0.5}` goes from a to b over the first half and
-    stays; `"until"` is a before that moment and b (0 by default) after it.
-    """
-    if not isinstance(weight, Mapping):
-        return float(weight)
-    start, end = float(weight["start"]), float(weight.get("end", 0.0))
-    done = progress / float(weight.get("until", 1.0))
-    if weight["schedule"] == "until":
-        return start if done < 1 else end
-    done = min(1.0, done)
-    if weight["schedule"] == "cosine":
-        done = 0.5 * (1 - math.cos(math.pi * done))
-    return start + (end - start) * done
+from worker.distillation.trainer.objective_weight import check_weight, weight_at
 
 
 class Composition(nn.Module):
@@ -115,8 +69,9 @@ class Composition(nn.Module):
         example: Tensor,
         classes: int,
         examples: int | None,
+        *,
+        task: str,
         peers: int = 0,
-        task: str = "classification",
     ) -> None:
         """Have the taps captured, and build all objectives on what both networks, in eval mode, make of `example`.
 
@@ -142,7 +97,7 @@ class Composition(nn.Module):
             return
         words = "shows both networks the same image, and the teacher reads another"
         places = zip(self.pointers, self.needs(), strict=True)
-        problems = [Problem(f"{at}/name", words) for at, needs in places if needs.one_picture]
+        problems = [Problem(f"{at}/name", words) for at, needs in places if needs.one_image]
         if problems:
             raise SpecError(problems)
 
@@ -191,24 +146,24 @@ class Composition(nn.Module):
         with division.statistics():
             return objective(step), division.share
 
-    def own_parameters(self) -> list[nn.Parameter]:
-        return [parameter for objective in self.objectives for parameter in objective.own_parameters()]
+    def adversary_parameters(self) -> list[nn.Parameter]:
+        return [parameter for objective in self.objectives for parameter in objective.adversary_parameters()]
 
-    def own_groups(self) -> list[dict[str, Any]]:
+    def adversary_groups(self) -> list[dict[str, Any]]:
         """The adversaries' parameters as groups of one optimiser, each with its learning rate."""
         groups = [
-            {"params": list(objective.own_parameters()), "lr": objective.own_learning_rate}
+            {"params": list(objective.adversary_parameters()), "lr": objective.adversary_learning_rate}
             for objective in self.objectives
         ]
         return [group for group in groups if group["params"]]
 
-    def own_step(self, step: Step) -> Tensor | None:
-        losses = [loss for objective in self.objectives if (loss := objective.own_step(step)) is not None]
+    def adversary_loss(self, step: Step) -> Tensor | None:
+        losses = [loss for objective in self.objectives if (loss := objective.adversary_loss(step)) is not None]
         return sum(losses[1:], losses[0]) if losses else None
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Connectors and the like, which train with the student."""
-        own = {id(parameter) for parameter in self.own_parameters()}
+        own = {id(parameter) for parameter in self.adversary_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in own]
 
     def shipping_state(self) -> dict[str, Tensor]:
@@ -249,7 +204,7 @@ def check_division(composition: Composition, source: Source, ranks: int) -> None
     problems = [] if source.divides else [Problem(place, "the source synthesises its batches on one device")]
     for name, objective in zip(composition.names, composition.objectives, strict=True):
         needs = objective.active_needs
-        if needs.batch_global and (needs.input_gradient or list(objective.own_parameters())):
+        if needs.batch_global and (needs.input_gradient or list(objective.adversary_parameters())):
             words = f"{name.split('#')[0]} relates all images of a batch, in a way that works on one device only"
             problems.append(Problem(place, words))
     if problems:
@@ -280,7 +235,8 @@ def check_task(composition: Composition, source: Source, task: Task, outputs: in
 def _unsuitable(objective: Objective, task: str) -> str:
     """Why an objective does not suit a task, and with which value of a parameter it would."""
     words = f"is for {', '.join(objective.active_needs.tasks)}, not for the task {task}"
-    fitting = [f"{name} = {value}" for (name, value), needs in objective.needs_when.items() if task in needs.tasks]
+    cases = ((f"{name} = {value}", then.get("needs")) for (name, value), then in objective.when.items())
+    fitting = [setting for setting, needs in cases if needs is not None and task in needs.tasks]
     return f"{words}, unless with {fitting[0]}" if fitting else words
 
 

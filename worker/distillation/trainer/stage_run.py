@@ -55,7 +55,7 @@ class Surroundings:
 
 
 class StageRun:
-    """One stage, alive. `number` is the next step to take, of `total`; the source's warm-up steps come first."""
+    """One stage, alive. `number` is the next step to take, of `total`; the source's first generator steps come before it."""
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class StageRun:
                 surroundings.example(),
                 surroundings.classes,
                 dataset.examples if dataset is not None else None,
-                len(stage.members) - 1,
-                surroundings.task.name,
+                task=surroundings.task.name,
+                peers=len(stage.members) - 1,
             )
             for name, member in stage.members.items()
         }
@@ -86,9 +86,9 @@ class StageRun:
         self.source = self._build_source()
         self.steps_per_epoch = self.source.steps_per_epoch()
         self.total = stage.steps or (stage.epochs or 1) * self.steps_per_epoch
-        self.warm_up_total = self.source.warm_up_steps()
-        self._own_total = self.source.own_steps(self.total - 1)
-        self.number = self.warmed_up = 0
+        self.generator_steps_first = self.source.generator_steps(0)
+        self.generator_steps_in_all = self.source.generator_steps(self.total - 1)
+        self.number = self.generator_steps_done = 0
         self.averages = Averages()
         self.last: dict[str, float] = {}
         # what a rank draws for its own samples, such as a dropout's mask, must not be what the others draw for theirs
@@ -110,8 +110,8 @@ class StageRun:
     @property
     def fraction(self) -> float:
         """How much of the stage is done, from 0 to 1."""
-        whole = self.total + self._own_total
-        return (self.number + self.warmed_up) / whole if whole else 1.0
+        whole = self.total + self.generator_steps_in_all
+        return (self.number + self.generator_steps_done) / whole if whole else 1.0
 
     def prepare(self) -> None:
         """The pre-pass over the training set, for objectives that want it; not to be repeated after a resume."""
@@ -126,10 +126,10 @@ class StageRun:
                     member.composition.observe(step)
 
     def advance(self) -> None:
-        """Take one step: of the source's own, or of all members."""
-        if self.warmed_up < self.source.own_steps(self.number):
-            self.source.warm_up(self.warmed_up, self.students)
-            self.warmed_up += 1
+        """Take one step: a generator step of the source, or one of all members."""
+        if self.generator_steps_done < self.source.generator_steps(self.number):
+            self.source.generator_step(self.generator_steps_done, self.students)
+            self.generator_steps_done += 1
             return
         position = self._position()
         batch = self.source.batch(position, self.students)
@@ -199,7 +199,7 @@ class StageRun:
         parts["stage"] = {
             "name": self.stage.name,
             "number": self.number,
-            "warmed_up": self.warmed_up,
+            "generator_steps_done": self.generator_steps_done,
             "averages": averages,
             "last": self.last,
         }
@@ -215,7 +215,11 @@ class StageRun:
             {key[len(prefix) :]: state for key, state in parts.items() if key.startswith(prefix)}
         )
         stage = parts["stage"]
-        self.number, self.warmed_up, self.last = stage["number"], stage["warmed_up"], stage["last"]
+        self.number, self.generator_steps_done, self.last = (
+            stage["number"],
+            stage["generator_steps_done"],
+            stage["last"],
+        )
         sums = {name: value.to(self.surroundings.device) for name, value in stage["averages"]["sums"].items()}
         if not self.ranks.leads:
             sums = {name: torch.zeros_like(value) for name, value in sums.items()}

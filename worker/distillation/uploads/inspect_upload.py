@@ -19,7 +19,7 @@ from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.reused_classifier import is_reused
-from worker.distillation.parameters import parse
+from worker.distillation.parameters import EmbeddingsFile, StatisticsFile, WeightsFile, parse
 from worker.distillation.uploads import activation_statistics, class_embeddings
 from worker.distillation.uploads.key_matching import fitting, match
 from worker.distillation.uploads.state_dicts import read_state_dict
@@ -47,7 +47,7 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
     said = job["teacher"]
-    contract, classes, options = _contract(said["input"]), int(said["classes"]), dict(said.get("options") or {})
+    contract, classes, options = read_contract(said["input"]), int(said["classes"]), dict(said.get("options") or {})
     name = said["network"]
     _check_said(said, classes, contract)
     with torch.device("meta"):
@@ -82,20 +82,6 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
         "differentiable": gives_gradient(network, taps.example),
     }
-
-
-def _contract(values: Mapping[str, Any]) -> InputContract:
-    contract = read_contract(values)
-    problems = [
-        Problem(f"/input/{name}", f"must have one number for each of {contract.channels} channels, not {len(given)}")
-        for name, given in (("mean", contract.mean), ("std", contract.std))
-        if len(given) != contract.channels
-    ]
-    if min(contract.std, default=0) <= 0:
-        problems.append(Problem("/input/std", "must be greater than 0"))
-    if problems:
-        raise SpecError(problems)
-    return contract
 
 
 def _check_said(said: Mapping[str, Any], classes: int, contract: InputContract) -> None:
@@ -178,5 +164,5 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-_FILES = {"weights": _weights, "statistics": _statistics, "embeddings": _embeddings}
+_FILES = {WeightsFile.kind: _weights, StatisticsFile.kind: _statistics, EmbeddingsFile.kind: _embeddings}
 _INSPECTIONS = {"teacher": _teacher, "dataset": _dataset, "file": _file}

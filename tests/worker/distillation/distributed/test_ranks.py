@@ -213,7 +213,7 @@ def test_what_cannot_be_divided_is_refused_by_the_check(engine_inputs, tmp_path)
 def test_an_objective_that_cannot_be_gathered_is_refused_by_name():
     composition = Composition([{"name": "kd"}])
     composition.objectives[0].needs = ObjectiveNeeds(batch_global=True, input_gradient=True)
-    composition.objectives[0].needs_when = {}
+    composition.objectives[0].when = {}
     check_division(composition, Dataset(), 1)
     with pytest.raises(SpecError, match="kd relates all images of a batch") as caught:
         check_division(composition, Dataset(), 2)

@@ -24,7 +24,7 @@ from worker.distillation.export.safetensors import serialise
 
 CONTRACT = InputContract(3, 16, 16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 NAMES = ("a", "b", "ü", "d")
-META = {"network": "resnet8_cifar", "options": {}}
+META = {"network": "resnet8_cifar", "options": {}, "task": "classification", "output": "logits"}
 
 
 @pytest.fixture(scope="module")

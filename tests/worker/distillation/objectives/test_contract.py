@@ -8,11 +8,11 @@ import torch
 
 from tests.worker.distillation.trial import PAIRS, Trial, contract_of, objective_of, variants
 from worker.distillation import networks, registry
-from worker.distillation.catalogue import first_sentence
+from worker.distillation.catalogue.contents import first_sentence
+from worker.distillation.catalogue.schema import schema
 from worker.distillation.errors import SpecError
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext
-from worker.distillation.parameters import schema
 from worker.distillation.step import Outputs
 
 NAMES = registry.names("objectives")

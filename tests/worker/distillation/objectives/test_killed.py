@@ -56,7 +56,7 @@ def job_in(folder, name, values):
 
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_killed_and_restored_bit_equal(name, values, tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, "_judge_teacher", lambda run: None)  # it has learnt nothing
+    monkeypatch.setattr(Run, "_assess_teacher", lambda run: None)  # it has learnt nothing
     whole = job_in(tmp_path / "whole", name, values)
     check(whole)
     run_whole(whole)

@@ -9,7 +9,8 @@ STUDENT = Member("lenet5_half", {}, KD, initial=GIVEN, transforms=({"name": "qua
 
 
 def plan_of(**values):
-    return Plan(**({"student": STUDENT, "teacher": GIVEN, "epochs": 10, "steps": None, "seed": 0} | values))
+    usual = {"student": STUDENT, "teacher": GIVEN, "epochs": 10, "steps": None, "seed": 0, "task": "classification"}
+    return Plan(**(usual | values))
 
 
 def procedure_of(name, **values):

@@ -46,7 +46,7 @@ def test_the_job_s_own_student_is_the_first_trial_and_the_best_is_trained_in_ful
     *trials, final = stages
     assert len(trials) == 1 + 6 + 1  # all that there are
     assert trials[0].members["student"] == replace(STUDENT, initial=None)
-    assert all((stage.epochs, stage.judged, stage.timed) == (5, True, True) for stage in trials)
+    assert all((stage.epochs, stage.evaluated, stage.timed) == (5, True, True) for stage in trials)
     assert all(stage.members["student"].objectives == STUDENT.objectives for stage in trials)
     assert all(stage.members["student"].transforms == STUDENT.transforms for stage in trials)
     target = by_width(STUDENT)[1]
@@ -56,7 +56,7 @@ def test_the_job_s_own_student_is_the_first_trial_and_the_best_is_trained_in_ful
         rewards.append(accuracy * (milliseconds / target) ** -0.07)
     best = trials[rewards.index(max(rewards))].members["student"]
     assert final.members["student"] == (best if final.members["student"].initial is None else STUDENT)
-    assert (final.name, final.epochs, final.judged) == ("distil", 10, False)
+    assert (final.name, final.epochs, final.evaluated) == ("distil", 10, False)
     assert procedure.ships(history, plan) == "distil/student"
     told = procedure.tells(history, plan)
     assert [row["reward"] for row in told["trials"]] == pytest.approx(rewards)

@@ -29,6 +29,7 @@ def make(tmp_path: Path, figures: dict[str, Any], **spec: Any) -> dict[str, Any]
         "job": "job_1",
         "attempt": 2,
         "spec": {
+            "task": "classification",
             "student": {"network": "mlp", "options": options},
             "source": {"name": "dataset"},
             "training": {"seed": 5, "epochs": 1},

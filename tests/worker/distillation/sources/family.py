@@ -53,7 +53,7 @@ def made(
     method = registry.find("sources", name)
     small = {"generator_width": 4, "latent": 6} if hasattr(method.Parameters, "latent") else {}
     source = method(parse(method.Parameters, SMALL | small | PARAMETERS[name] | parameters))
-    source.build(SourceContext(tapped, contract, classes, None, batch_size, 100, None, (), seed, CPU))
+    source.build(SourceContext(tapped, contract, classes, None, batch_size, 100, None, (), seed, CPU, "classification"))
     return source
 
 
@@ -66,8 +66,8 @@ class Game:
 
     def step(self) -> Tensor | None:
         """One step of the source's, which gives None, or one of the students, which gives their images."""
-        if self.own < self.source.own_steps(self.number):
-            self.source.warm_up(self.own, self.students)
+        if self.own < self.source.generator_steps(self.number):
+            self.source.generator_step(self.own, self.students)
             self.own += 1
             return None
         batch = self.source.batch(Position(0, self.number, self.number, self.number / 100), self.students)

@@ -36,7 +36,7 @@ def images(count: int = 11, label: int = 999) -> Images:
 
 
 def context(teacher: Tapped, held: Images | None = None, **changes) -> SourceContext:
-    plain = SourceContext(teacher, CONTRACT, 3, held, 4, None, None, (), 7, CPU)
+    plain = SourceContext(teacher, CONTRACT, 3, held, 4, None, None, (), 7, CPU, "classification")
     return replace(plain, **changes)
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
 from worker.distillation.introspection.taps import Tapped
-from worker.distillation.parameters import parse, schema
+from worker.distillation.parameters import parse
 from worker.distillation.source import Position, SourceContext
 from worker.distillation.sources.dafl import Dafl
 from worker.distillation.trainer.checkpoint import snapshot
@@ -27,7 +28,11 @@ def made(teacher_taps: bool = False, seed: int = 5, **parameters) -> Dafl:
     teacher = Tapped(network(0).eval().requires_grad_(False), torch.zeros(2, 2, 8, 12))
     contract = InputContract(2, 8, 12, (0.5, 0.5), (0.2, 0.2))
     source = Dafl(parse(Dafl.Parameters, SMALL | parameters))
-    source.build(SourceContext(teacher, contract, 3, None, 8, 100, None, (), seed, torch.device("cpu"), teacher_taps))
+    source.build(
+        SourceContext(
+            teacher, contract, 3, None, 8, 100, None, (), seed, torch.device("cpu"), "classification", teacher_taps
+        )
+    )
     return source
 
 
@@ -48,9 +53,9 @@ def run(source: Dafl, students, numbers: range) -> list:
 def test_fresh_batches_alternate_with_draws_from_the_pool():
     source = made(student_steps_per_generator_step=4, augmentation_probability=0)
     students = {"student": network(1)}
-    assert source.warm_up_steps() == 20
+    assert source.generator_steps(0) == 20
     for number in range(3):
-        source.warm_up(number, students)
+        source.generator_step(number, students)
     assert source.training.steps == 3
     batches = run(source, students, range(9))
     assert [len(batch.image) for batch in batches] == [16, 8, 8, 8, 16, 8, 8, 8, 16]
@@ -74,7 +79,7 @@ def test_augmented_batches_leave_the_labelling_to_the_engine():
 
 def test_paper_preset_trains_on_every_fresh_batch_once():
     source = made(preset="paper", generator_width=None, pool_images=None)
-    assert source.warm_up_steps() == 0
+    assert source.generator_steps(0) == 0
     batches = run(source, {"student": network(1)}, range(3))
     assert [len(batch.image) for batch in batches] == [16] * 3
     assert source.training.steps == 3
@@ -88,7 +93,7 @@ def test_paper_preset_trains_on_every_fresh_batch_once():
 def test_resumes_bit_for_bit(parameters):
     source, students = made(**parameters), {"a": network(1), "b": network(2)}
     for number in range(2):
-        source.warm_up(number, students)
+        source.generator_step(number, students)
     run(source, students, range(11))
     saved, students_then, random = snapshot(source.state_dict()), copy.deepcopy(students), torch.get_rng_state()
     expected = run(source, students, range(11, 27))

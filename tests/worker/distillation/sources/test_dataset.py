@@ -22,7 +22,7 @@ def images(count: int = 22) -> Images:
 
 
 def context(dataset: Images | None, batch_size: int = 4, seed: int = 0) -> SourceContext:
-    return SourceContext(None, CONTRACT, 4, dataset, batch_size, None, None, (), seed, CPU)
+    return SourceContext(None, CONTRACT, 4, dataset, batch_size, None, None, (), seed, CPU, "classification")
 
 
 def source(held: Images, **parameters: object) -> Dataset:

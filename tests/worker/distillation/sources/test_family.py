@@ -72,7 +72,7 @@ def test_presets_choose_whatever_is_null(name, preset):
 
 
 @each_source
-@pytest.mark.parametrize("of", ["batch", "warm_up"])
+@pytest.mark.parametrize("of", ["batch", "generator_step"])
 def test_networks_are_left_as_they_were(name, of):
     played = game(name)
     student, teacher = played.students["student"], played.source.context.teacher.network
@@ -97,7 +97,7 @@ def test_networks_are_left_as_they_were(name, of):
     setattr(played.source, of, watched)
     for _ in range(STEPS):
         played.step()
-    assert calls or (of == "warm_up" and not played.source.own_steps(STEPS))
+    assert calls or (of == "generator_step" and not played.source.generator_steps(STEPS))
 
 
 @each_source
@@ -172,14 +172,13 @@ def test_labels_of_the_teacher_where_they_are_asked_for(name):
 def test_rounds_come_when_they_are_due_and_end(name):
     source = made(name, rounds=3)
     iterations, held = source.iterations, int(hasattr(source, "held"))
-    due = [source.own_steps(number) // iterations - held for number in range(15)]
+    due = [source.generator_steps(number) // iterations - held for number in range(15)]
     assert due == [2, 2, 2] + [3] * 12
-    assert source.warm_up_steps() == source.own_steps(0)
-    assert all(source.own_steps(number) % iterations == 0 for number in range(15))
+    assert all(source.generator_steps(number) % iterations == 0 for number in range(15))
 
 
 @each_with_rounds
-def test_students_are_asked_only_after_the_warm_up(name):
+def test_students_are_asked_only_after_the_first_rounds(name):
     played = game(name)
     against = {"boundary", "competition"}
     while played.step() is None:
@@ -195,7 +194,7 @@ def test_pool_gets_the_images_of_the_lowest_loss(name):
     source, losses = played.source, []
     for number in range(8):
         before = source.lowest.item() if number else float("inf")
-        source.warm_up(number, {})
+        source.generator_step(number, {})
         losses.append(source.lowest.item())
         assert losses[-1] <= before
     assert losses[-1] < losses[0]
@@ -210,7 +209,7 @@ def test_not_a_number_ends_the_run(name):
     source = made(name, teacher=broken)
     with pytest.raises(Diverged, match="round 0"):
         for number in range(source.iterations):
-            source.warm_up(number, {})
+            source.generator_step(number, {})
 
 
 @each_with_rounds
@@ -222,7 +221,7 @@ def test_teacher_that_answers_all_images_alike_ends_the_run(name, weight, bias, 
     source = made(name, teacher=planted, iterations=40)
     with pytest.raises(Collapsed, match=why):
         for number in range(5 * source.iterations):
-            source.warm_up(number, {})
+            source.generator_step(number, {})
 
 
 def test_rounds_of_one_image_are_told_from_a_teacher_that_answers_alike():

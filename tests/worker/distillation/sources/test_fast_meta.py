@@ -68,7 +68,7 @@ def test_a_round_equals_the_computation_by_hand(meta):
 
     source.begin = begin
     for number in range(3):
-        source.warm_up(number, {})
+        source.generator_step(number, {})
     for network, expected in ((source.copy, spied["copy"]), (source.generator, spied["meta"])):
         for name in expected.keys() - WITHOUT_GRADIENT:
             parameter = network.get_parameter(name)
@@ -79,7 +79,7 @@ def test_rounds_begin_with_the_meta_generator_and_it_lasts():
     source = made("fast_meta", **SETTINGS)
     first = copy.deepcopy(source.generator.state_dict())
     for number in range(3):
-        source.warm_up(number, {})
+        source.generator_step(number, {})
         assert all(torch.equal(first[name], each) for name, each in source.generator.state_dict().items()) == (
             number < 2
         )
@@ -87,5 +87,5 @@ def test_rounds_begin_with_the_meta_generator_and_it_lasts():
     started = []
     original = source.begin
     source.begin = lambda number: (original(number), started.append(copy.deepcopy(source.copy.state_dict())))
-    source.warm_up(3, {})
+    source.generator_step(3, {})
     assert all(torch.equal(learnt[name], each) for name, each in started[0].items())

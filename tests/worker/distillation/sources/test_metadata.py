@@ -40,7 +40,7 @@ def made(folder, **values) -> Metadata:
     teacher.load_state_dict(load_file(folder / "inputs/teacher.safetensors"))
     source = Metadata(parse(Metadata.Parameters, SMALL | {"statistics": "fil_1"} | values))
     context = SourceContext(
-        Tapped(teacher, torch.zeros(2, 1, 16, 16)), CONTRACT, 4, None, 8, None, None, (), 5, torch.device("cpu"),
+        Tapped(teacher, torch.zeros(2, 1, 16, 16)), CONTRACT, 4, None, 8, None, None, (), 5, torch.device("cpu"), "classification",
         files={"fil_1": folder / "inputs/statistics.safetensors"},
     )  # fmt: skip
     source.build(context)
@@ -48,18 +48,18 @@ def made(folder, **values) -> Metadata:
 
 
 def filled(source: Metadata) -> Metadata:
-    for number in range(source.warm_up_steps()):
-        source.warm_up(number, {})
+    for number in range(source.generator_steps(0)):
+        source.generator_step(number, {})
     return source
 
 
 @pytest.mark.parametrize("values", [{}, {"match": "all_layers"}, {"match": "all_layers", "dropout": 0.3}])
 def test_activations_come_near_those_that_were_drawn(inputs, values):
     source = made(inputs, iterations=40, rounds=1, **values)
-    assert source.warm_up_steps() == 80
+    assert source.generator_steps(0) == 80
     distances = []
     for number in range(80):
-        source.warm_up(number, {})
+        source.generator_step(number, {})
         distances.append(source.metrics()["generator/activation_distance"].item())
     assert distances[39] < 0.5 * distances[0] and distances[79] < 0.5 * distances[40]
     # the distance as the paper has it, slowly: of the last images, before the last step moved them
@@ -90,7 +90,7 @@ def test_the_first_round_is_kept_from_the_students(inputs):
 
 def test_pixels_begin_as_published(inputs):
     source = made(inputs, generator_batch=256, iterations=1, learning_rate=1e-12)
-    source.warm_up(0, {})
+    source.generator_step(0, {})
     assert source.pixels.mean().item() == pytest.approx(0.44, abs=0.01)
     assert source.pixels.std().item() == pytest.approx(0.29, abs=0.01)
     torch.testing.assert_close(source.held, (source.pixels.detach() - 0.5) / 0.25)

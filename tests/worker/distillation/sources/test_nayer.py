@@ -17,12 +17,12 @@ from worker.distillation.uploads import class_embeddings
 def test_every_layer_serves_each_class_once():
     source = made("nayer", classes=5, generator_batch=17)
     for number in range(6):
-        source.warm_up(number, {})
+        source.generator_step(number, {})
         target = source.target.tolist()
         assert all(sorted(target[start : start + 5]) == list(range(5)) for start in (0, 5, 10))
         assert len(target) == 17
     source = made("nayer", classes=11, generator_batch=4)
-    source.warm_up(0, {})
+    source.generator_step(0, {})
     assert len(set(source.target.tolist())) == 4
 
 
@@ -38,7 +38,7 @@ def test_layers_are_new_every_round_and_generators_after_their_life():
 
     source.begin = begin
     for number in range(4 * source.iterations):
-        source.warm_up(number, {})
+        source.generator_step(number, {})
     assert not any(torch.equal(one, other) for one, other in pairwise(layers))
     assert torch.equal(generators[2], source.new_generator(2).stem.weight)
     assert not torch.equal(generators[1], source.new_generator(0).stem.weight)  # it has been trained on
@@ -52,7 +52,7 @@ def test_given_embeddings_are_what_the_generator_reads(tmp_path):
     values = SMALL | PARAMETERS["nayer"] | {"generator_width": 4, "latent": 6, "embeddings": "fil_1"}
     source = Nayer(parse(Nayer.Parameters, values))
     files = {"fil_1": tmp_path / "embeddings"}
-    source.build(SourceContext(teacher, contract, 3, None, 8, 100, None, (), 5, CPU, files=files))
+    source.build(SourceContext(teacher, contract, 3, None, 8, 100, None, (), 5, CPU, "classification", files=files))
     assert torch.equal(source.embedding, rows)
     game = Game(source, {"student": network(1)})
     for _ in range(10):

@@ -19,7 +19,9 @@ def images(label: torch.Tensor) -> Images:
 
 
 def context(label: torch.Tensor, sampler: str | None, batch_size: int = 8, seed: int = 0) -> SourceContext:
-    return SourceContext(None, CONTRACT, 4, images(label), batch_size, None, sampler, (), seed, torch.device("cpu"))
+    return SourceContext(
+        None, CONTRACT, 4, images(label), batch_size, None, sampler, (), seed, torch.device("cpu"), "classification"
+    )
 
 
 LABEL = torch.arange(22) % 4

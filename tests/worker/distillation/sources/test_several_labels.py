@@ -18,7 +18,7 @@ from worker.distillation.run import Run
 from worker.distillation.source import Source
 from worker.distillation.step import Outputs
 from worker.distillation.synthesis.collapse import NAMES, figures
-from worker.distillation.synthesis.judge import Seen
+from worker.distillation.synthesis.image_loss import Seen
 
 LABELS = 3
 DRAW = torch.Generator().manual_seed(0)

@@ -18,7 +18,7 @@ from worker.distillation.synthesis.collapse import (
     figures,
     runs_away,
 )
-from worker.distillation.synthesis.judge import Seen, Weights
+from worker.distillation.synthesis.image_loss import Seen, Weights
 from worker.distillation.synthesis.round_watch import RoundWatch
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from worker.distillation.introspection.taps import Tapped
 from worker.distillation.synthesis import generator
 from worker.distillation.synthesis.generator_losses import adversarial, information_entropy
 from worker.distillation.synthesis.generator_training import GeneratorTraining
-from worker.distillation.synthesis.judge import Judge, Weights
+from worker.distillation.synthesis.image_loss import ImageLoss, Weights
 from worker.distillation.synthesis.live import evaluating
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def teacher() -> Tapped:
 
 def training(teacher: Tapped, weights: Weights, kind: torch.dtype = torch.float32) -> GeneratorTraining:
     made = generator.seeded(CONTRACT, 10, 8, "half", 1, CPU)
-    return GeneratorTraining(made, Judge(teacher, weights, kind, CPU), 0.02, (0.9, 0.999))
+    return GeneratorTraining(made, ImageLoss(teacher, weights, kind, CPU), 0.02, (0.9, 0.999))
 
 
 def noise(number: int) -> torch.Tensor:

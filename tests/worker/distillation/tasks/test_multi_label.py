@@ -82,9 +82,9 @@ def test_labels_that_nobody_has_count_in_no_mean():
 
 def test_knowledge_is_told_from_chance():
     images = images_of(LABEL, 5)
-    assert MultiLabel().judge(table(TEACHER), images, 40).chance
-    assert MultiLabel().judge(table(torch.zeros(40, 5)), images, 40).chance
-    assert not MultiLabel().judge(table(TEACHER + 2.0 * LABEL), images, 40).chance
+    assert MultiLabel().assess_teacher(table(TEACHER), images, 40).chance
+    assert MultiLabel().assess_teacher(table(torch.zeros(40, 5)), images, 40).chance
+    assert not MultiLabel().assess_teacher(table(TEACHER + 2.0 * LABEL), images, 40).chance
 
 
 @pytest.mark.parametrize("label", [torch.arange(4), torch.ones(4, 3).long()])

@@ -63,9 +63,9 @@ def test_determination_is_one_for_the_truth_and_nought_for_its_mean():
 
 def test_knowledge_is_told_from_chance():
     images = images_of(TARGET)
-    assert Regression().judge(table(TARGET.mean(0).expand(30, 3)), images, 30).chance
-    assert Regression().judge(table(torch.randn(30, 3, generator=DRAW) * 20), images, 30).chance
-    assert not Regression().judge(table(GIVEN), images, 30).chance
+    assert Regression().assess_teacher(table(TARGET.mean(0).expand(30, 3)), images, 30).chance
+    assert Regression().assess_teacher(table(torch.randn(30, 3, generator=DRAW) * 20), images, 30).chance
+    assert not Regression().assess_teacher(table(GIVEN), images, 30).chance
 
 
 def test_fewer_errors_are_better():

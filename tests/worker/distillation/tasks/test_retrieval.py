@@ -133,9 +133,9 @@ def test_the_task_tells_knowledge_from_chance():
     label = torch.arange(120) % 6
     images, draw = images_of(label, 6), torch.Generator().manual_seed(0)
     noise = torch.randn(120, 8, generator=draw)
-    assert Embedding().judge(table(noise), images, 50).chance
-    assert Embedding().judge(table(torch.ones(120, 8)), images, 50).chance
-    assert not Embedding().judge(table(noise + 2 * torch.eye(8)[label]), images, 50).chance
+    assert Embedding().assess_teacher(table(noise), images, 50).chance
+    assert Embedding().assess_teacher(table(torch.ones(120, 8)), images, 50).chance
+    assert not Embedding().assess_teacher(table(noise + 2 * torch.eye(8)[label]), images, 50).chance
 
 
 def test_a_set_without_pairs_is_refused():

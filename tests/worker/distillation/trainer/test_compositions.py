@@ -137,7 +137,7 @@ def killed_somewhere(seed, inputs, folder):
 def clock(monkeypatch):
     """Latencies that are no clock's; and any teacher may teach."""
     monkeypatch.setattr(appraisal, "latency", lambda network, contract, threads: {"milliseconds": 1.0})
-    monkeypatch.setattr(Run, "_judge_teacher", lambda run: None)
+    monkeypatch.setattr(Run, "_assess_teacher", lambda run: None)
 
 
 @pytest.mark.parametrize("seed", SHORT)

@@ -86,7 +86,7 @@ def test_the_network_that_was_judged_best_is_the_one_that_ships(folder, monkeypa
         return {"accuracy": 1 / len(judged)}
 
     monkeypatch.setattr(classification, "evaluate", worse_and_worse)
-    monkeypatch.setattr(Run, "_judge_teacher", lambda run: None)
+    monkeypatch.setattr(Run, "_assess_teacher", lambda run: None)
     run_whole(job_of(folder, **REUSE, training=EPOCHS | {"selection": "best", "validation_fraction": 0.25}))
     assert len(judged) == 2
     assert same_bits(student_of(folder), judged[0])
@@ -152,7 +152,8 @@ def test_only_one_objective_may_ship_more(folder, action):
 def test_a_projector_of_maps_exports_and_teaches(tmp_path):
     trial = Trial.of("residual", objective_of("similarity_head"))
     deployed = trial.objective.deploy(trial.student.network, trial.teacher.network)
-    meta = {"network": "resnet8_cifar", "options": {}, "added_by": ("similarity_head",)}
+    meta = {"network": "resnet8_cifar", "options": {}, "task": "classification", "output": "logits"}
+    meta |= {"added_by": ("similarity_head",)}
     names = [str(number) for number in range(5)]
     files = export(deployed, contract_of(3, 8), names, ["onnx"], tmp_path, meta)  # compares logits by itself
     assert [file["name"] for file in files] == ["student.onnx"]

@@ -41,7 +41,7 @@ class ActivationBoundary(FeatureObjective):
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
-        return resolve_pairs(self.parameters_.taps, before_activations(student), before_activations(teacher))
+        return resolve_pairs(self.settings.taps, before_activations(student), before_activations(teacher))
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
@@ -57,8 +57,8 @@ class ActivationBoundary(FeatureObjective):
     def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
         with fp32(connected.device):
             student, teacher = same_size(single(connected), single(teacher))
-            neurons = boundary_loss(student, teacher, self.parameters_.margin)
-            return self.parameters_.scale * neurons.flatten(1).sum(1).mean()
+            neurons = boundary_loss(student, teacher, self.settings.margin)
+            return self.settings.scale * neurons.flatten(1).sum(1).mean()
 
 
 def boundary_loss(student: Tensor, teacher: Tensor, margin: float) -> Tensor:

@@ -23,8 +23,10 @@ class AttentionGradient(Objective):
 
     paper = "arXiv:1612.03928"
     needs = ObjectiveNeeds(fields=("label",), input_gradient=True)
-    needs_when = {
-        ("against", "symmetry"): ObjectiveNeeds(fields=("label",), teacher=False, input_gradient=True, mirrored=True),
+    when = {
+        ("against", "symmetry"): {
+            "needs": ObjectiveNeeds(fields=("label",), teacher=False, input_gradient=True, mirrored=True)
+        },
     }
 
     @dataclass(frozen=True)
@@ -38,13 +40,13 @@ class AttentionGradient(Objective):
     def forward(self, step: Step) -> dict[str, Tensor]:
         with fp32(step.batch.image.device):
             mine = input_gradient(step.student, step, create_graph=True)
-            if self.parameters_.against == "symmetry":
+            if self.settings.against == "symmetry":
                 if step.mirrored is None:
                     raise RuntimeError("an objective that needs mirrored images was given none")
                 theirs = input_gradient(step.mirrored, step, create_graph=True)
             else:
                 theirs = input_gradient(step.need_teacher(), step, create_graph=False).detach()
-            return {self.parameters_.against: (mine - theirs).flatten(1).norm(dim=1).mean()}
+            return {self.settings.against: (mine - theirs).flatten(1).norm(dim=1).mean()}
 
 
 def input_gradient(outputs: Outputs, step: Step, create_graph: bool) -> Tensor:

@@ -50,7 +50,7 @@ class AttentionTransfer(FeatureObjective):
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         with fp32(student.device):
             maps = same_size(single(student), single(teacher))
-            p = self.parameters_
+            p = self.settings
             mine, theirs = (attention(features, p.map, p.power) for features in maps)
             return distance(mine, theirs, p.reduction)
 

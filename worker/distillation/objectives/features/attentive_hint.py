@@ -34,7 +34,7 @@ class AttentiveHint(EmbeddingObjective):
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
-        self.errors = TeacherErrors(self.parameters_)
+        self.errors = TeacherErrors(self.settings)
         self.errors.check(context)
         student, teacher = context.student.taps[self.tap[0]], (context.teacher or context.student).taps[self.tap[1]]
         alike = student.shape[1] == teacher.shape[1]

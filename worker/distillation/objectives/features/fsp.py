@@ -49,16 +49,16 @@ class FlowOfSolutionProcedure(FeatureObjective):
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
-        if self.parameters_.taps is not None:
+        if self.settings.taps is not None:
             return super().choose_pairs(student, teacher)
         last = pair_stages(student, teacher)
-        if self.parameters_.sections == "adjacent":
+        if self.settings.sections == "adjacent":
             return last
         return tuple(end for s, t in last for end in ((first_of(student, s), first_of(teacher, t)), (s, t)))
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         wanted = super().taps(student, teacher)
-        within = self.parameters_.sections == "within"
+        within = self.settings.sections == "within"
         count = len(self.pairs)
         if count < 2 or (within and count % 2):
             words = "sections need their pairs of taps two by two" if within else "one pair of taps has no next one"
@@ -70,7 +70,7 @@ class FlowOfSolutionProcedure(FeatureObjective):
         return wanted
 
     def _refuse_other_channels(self, student: TapMap, teacher: TapMap) -> None:
-        named = self.parameters_.taps is not None
+        named = self.settings.taps is not None
         found = [(index, student.channels(s), teacher.channels(t)) for index, (s, t) in enumerate(self.pairs)]
         problems = [
             Problem(
@@ -95,7 +95,7 @@ class FlowOfSolutionProcedure(FeatureObjective):
                 )
                 squares = (mine - theirs).square()
             terms[f"{s1}>{s2}~{t1}>{t2}"] = (
-                squares.mean() if self.parameters_.reduction == "mean" else squares.sum((1, 2)).mean()
+                squares.mean() if self.settings.reduction == "mean" else squares.sum((1, 2)).mean()
             )
         return terms
 

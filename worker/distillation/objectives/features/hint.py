@@ -48,7 +48,7 @@ class Hint(FeatureObjective):
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
-        if self.parameters_.taps is not None:
+        if self.settings.taps is not None:
             return super().choose_pairs(student, teacher)
         pairs = pair_stages(student, teacher)
         return (pairs[len(pairs) // 2],)
@@ -56,7 +56,7 @@ class Hint(FeatureObjective):
     def build(self, context: BuildContext) -> None:
         super().build(context)
         student, teacher = context.student.taps, (context.teacher or context.student).taps
-        p = self.parameters_
+        p = self.settings
         self.regressors = nn.ModuleList(
             regressor(
                 student[s].shape[1:], teacher[t].shape[1:], p.form, p.activation == "relu" and not t.endswith(":pre")
@@ -72,7 +72,7 @@ class Hint(FeatureObjective):
         mine, theirs = single(regressed), single(teacher)
         if mine.ndim == 4:
             mine, theirs = same_size(mine, theirs)
-        if self.parameters_.form == "paper":
+        if self.settings.form == "paper":
             return 0.5 * (mine - theirs).square().sum(1).mean()
         return F.mse_loss(mine, theirs)
 

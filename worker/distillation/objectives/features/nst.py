@@ -50,7 +50,7 @@ class NeuronSelectivityTransfer(FeatureObjective):
         with fp32(student.device):
             maps = same_size(single(student), single(teacher))
             s, t = (F.normalize(features.flatten(2), dim=2, eps=EPSILON) for features in maps)
-            p = self.parameters_
+            p = self.settings
             if p.kernel == "gaussian":
                 return gaussian_discrepancy(s, t)
             return (

@@ -50,7 +50,7 @@ class Overhaul(FeatureObjective):
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
-        return resolve_pairs(self.parameters_.taps, before_activations(student), before_activations(teacher))
+        return resolve_pairs(self.settings.taps, before_activations(student), before_activations(teacher))
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         wanted = super().taps(student, teacher)
@@ -69,7 +69,7 @@ class Overhaul(FeatureObjective):
         norms = [normalisation_before(network, tap, self.order) for tap in taps]
         problems = [
             Problem(
-                "/taps" if self.parameters_.taps is None else f"/taps/{index}/1",
+                "/taps" if self.settings.taps is None else f"/taps/{index}/1",
                 f"the teacher has no BatchNorm just before the activation of {tap!r}, from which to take margins",
             )
             for index, (tap, norm) in enumerate(zip(taps, norms, strict=True))
@@ -90,7 +90,7 @@ class Overhaul(FeatureObjective):
         with fp32(connected.device):
             mine, theirs = same_size(single(connected), single(teacher))
             squares = partial_squares(mine, theirs.maximum(margin.to(theirs.dtype).view(-1, 1, 1)))
-            return self.parameters_.scale * squares.flatten(1).sum(1).mean()
+            return self.settings.scale * squares.flatten(1).sum(1).mean()
 
 
 def partial_squares(student: Tensor, target: Tensor) -> Tensor:

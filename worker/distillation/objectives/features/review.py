@@ -47,7 +47,7 @@ class Review(FeatureObjective):
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
-        return resolve_pairs(self.parameters_.taps, student, before_activations(teacher))
+        return resolve_pairs(self.settings.taps, student, before_activations(teacher))
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         wanted = super().taps(student, teacher)
@@ -57,7 +57,7 @@ class Review(FeatureObjective):
     def build(self, context: BuildContext) -> None:
         super().build(context)
         student, teacher = self._levels(context.student.taps, (context.teacher or context.student).taps)
-        width = min(self.parameters_.width, student[0].shape[1])
+        width = min(self.settings.width, student[0].shape[1])
         self.fusions = nn.ModuleList(
             Fusion(mine.shape[1], width, theirs.shape[1], fuses=index > 0)
             for index, (mine, theirs) in enumerate(zip(student, teacher, strict=True))

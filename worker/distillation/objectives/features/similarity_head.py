@@ -55,10 +55,10 @@ class SimilarityHead(Objective):
             raise SpecError([Problem("/name", "needs a teacher")])
         self.classifier, self.own_classifier = classifier_of(teacher, "teacher"), classifier_of(student, "student")
         read = f"{self.classifier}:in"
-        map_ = None if self.parameters_.vectors else deepest_map(teacher, teacher.inputs[read][0])
+        map_ = None if self.settings.vectors else deepest_map(teacher, teacher.inputs[read][0])
         last = deepest_map(student) if map_ else f"{self.own_classifier}:in"
         self.teacher_tap = map_ or read
-        self.student_tap = _student_tap(self.parameters_.student_tap or last, student, dimensions=3 if map_ else 1)
+        self.student_tap = _student_tap(self.settings.student_tap or last, student, dimensions=3 if map_ else 1)
         return Taps((self.student_tap,), tuple(dict.fromkeys((self.teacher_tap, read))))
 
     def build(self, context: BuildContext) -> None:
@@ -67,8 +67,8 @@ class SimilarityHead(Objective):
         self._check_classifier(given.taps, given.logits, network.get_submodule(self.classifier) if network else None)
         mine, theirs = context.student.taps[self.student_tap], given.taps[self.teacher_tap]
         self.size = tuple(min(pixels) for pixels in zip(mine.shape[2:], theirs.shape[2:], strict=True))
-        inner = max(1, theirs.shape[1] // self.parameters_.reduction)
-        self.projector = projector(mine.shape[1], inner, theirs.shape[1], mine.ndim == 4, self.parameters_.rectified)
+        inner = max(1, theirs.shape[1] // self.settings.reduction)
+        self.projector = projector(mine.shape[1], inner, theirs.shape[1], mine.ndim == 4, self.settings.rectified)
 
     def _check_classifier(self, taps: dict[str, Tensor], logits: Tensor, classifier: nn.Module | None) -> None:
         words, read = "", taps[f"{self.classifier}:in"]

@@ -19,7 +19,7 @@ class CrossEntropy(Objective):
     """
 
     needs = ObjectiveNeeds(fields=("label",), teacher=False)
-    needs_when = {("second_view", True): ObjectiveNeeds(fields=("label", "second_view"), teacher=False)}
+    when = {("second_view", True): {"needs": ObjectiveNeeds(fields=("label", "second_view"), teacher=False)}}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -32,9 +32,9 @@ class CrossEntropy(Objective):
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         terms = {"cross_entropy": self._of(step.student, step)}
-        if self.parameters_.second_view:
+        if self.settings.second_view:
             terms["second_view"] = self._of(step.need_second(), step)
         return terms
 
     def _of(self, outputs: Outputs, step: Step) -> Tensor:
-        return F.cross_entropy(single(outputs.logits), step.label, label_smoothing=self.parameters_.label_smoothing)
+        return F.cross_entropy(single(outputs.logits), step.label, label_smoothing=self.settings.label_smoothing)

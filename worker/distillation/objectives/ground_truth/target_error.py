@@ -34,11 +34,11 @@ class TargetError(Objective):
     def build(self, context: BuildContext) -> None:
         super().build(context)
         outputs = context.student.logits.shape[1]
-        if self.parameters_.rotations > outputs:
+        if self.settings.rotations > outputs:
             raise SpecError([Problem("/rotations", f"must be at most {outputs}, the number of the student's outputs")])
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p, outputs = self.parameters_, single(step.student.logits)
+        p, outputs = self.settings, single(step.student.logits)
         error = deviation(outputs, step.batch.fields["target"].to(outputs.dtype), p.form, p.threshold)
         if not p.rotations:
             return {"error": error.mean()}

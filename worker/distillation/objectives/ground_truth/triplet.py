@@ -37,7 +37,7 @@ class Triplet(Objective):
         normalise: Annotated[bool, "Bring embeddings to length 1 first."] = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p = self.parameters_
+        p = self.settings
         check_batch(len(step.label), 2)
         with fp32(step.student.logits.device):
             embedding = single(step.student.logits)

@@ -34,14 +34,14 @@ class AttentiveImitation(Objective):
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
-        self.errors = TeacherErrors(self.parameters_)
+        self.errors = TeacherErrors(self.settings)
         self.errors.check(context)
 
     def observe(self, step: Step) -> None:
         self.errors.observe(step)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        share = self.parameters_.targets
+        share = self.settings.targets
         with fp32(step.student.logits.device):
             student, teacher = single(step.student.logits), single(step.need_teacher().logits)
             imitated = self.errors.attention(step) * self.errors.squared(student, teacher)

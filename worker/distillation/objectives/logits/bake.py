@@ -28,8 +28,10 @@ class Bake(Objective):
 
     paper = "arXiv:2104.13298"
     needs = ObjectiveNeeds(teacher=False, sampler="per_class", batch_global=True)
-    needs_when = {
-        ("standardise", True): ObjectiveNeeds(teacher=False, sampler="per_class", batch_global=True, minimum_classes=3)
+    when = {
+        ("standardise", True): {
+            "needs": ObjectiveNeeds(teacher=False, sampler="per_class", batch_global=True, minimum_classes=3)
+        },
     }
 
     @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class Bake(Objective):
         standardise: Standardise = False
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
-        self.tap = embedding_tap(self.parameters_.tap, student, "student", "/tap")
+        self.tap = embedding_tap(self.settings.tap, student, "student", "/tap")
         return Taps(student=(self.tap,))
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p = self.parameters_
+        p = self.settings
         with fp32(step.student.logits.device):
             logits = single(step.student.logits)
             logits = standardise(logits) if p.standardise else logits

@@ -29,10 +29,10 @@ class BornAgain(Objective):
 
     paper = "arXiv:1805.04770"
     needs = ObjectiveNeeds(logits=True)
-    needs_when = {
-        ("form", "cwtm"): ObjectiveNeeds(fields=("label",), batch_global=True),
-        ("form", "dkpp"): ObjectiveNeeds(fields=("index",), logits=True, minimum_classes=3),
-        ("standardise", True): ObjectiveNeeds(logits=True, minimum_classes=3),
+    when = {
+        ("form", "cwtm"): {"needs": ObjectiveNeeds(fields=("label",), batch_global=True)},
+        ("form", "dkpp"): {"needs": ObjectiveNeeds(fields=("index",), logits=True, minimum_classes=3)},
+        ("standardise", True): {"needs": ObjectiveNeeds(logits=True, minimum_classes=3)},
     }
 
     seed: Tensor
@@ -52,7 +52,7 @@ class BornAgain(Objective):
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
-        p = self.parameters_
+        p = self.settings
         if p.form == "cwtm" and p.standardise:
             raise SpecError([Problem("/standardise", "has no meaning with form `cwtm`, which compares no logits")])
         if p.form == "dkpp":
@@ -61,14 +61,14 @@ class BornAgain(Objective):
     def forward(self, step: Step) -> dict[str, Tensor]:
         with fp32(step.student.logits.device):
             student, teacher = single(step.student.logits), single(step.need_teacher().logits)
-            if self.parameters_.form == "cwtm":
+            if self.settings.form == "cwtm":
                 return {"cwtm": (confidence_weights(teacher) * _cross_entropies(student, step.label)).sum()}
-            if self.parameters_.standardise:
+            if self.settings.standardise:
                 student, teacher = standardise(student), standardise(teacher)
             target = F.softmax(teacher, dim=1)
-            if self.parameters_.form == "dkpp":
+            if self.settings.form == "dkpp":
                 target = permuted(target, keys(self.seed + step.number, step.batch.fields["index"], target.shape[1]))
-            return {self.parameters_.form: _cross_entropies(student, target).mean()}
+            return {self.settings.form: _cross_entropies(student, target).mean()}
 
 
 def _cross_entropies(student_BK: Tensor, target: Tensor) -> Tensor:

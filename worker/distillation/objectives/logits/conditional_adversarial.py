@@ -29,7 +29,7 @@ class ConditionalAdversarial(Objective):
 
     paper = "arXiv:1709.00513"
     needs = ObjectiveNeeds(fields=("label",), logits=True)
-    needs_when = {("standardise", True): ObjectiveNeeds(fields=("label",), logits=True, minimum_classes=3)}
+    when = {("standardise", True): {"needs": ObjectiveNeeds(fields=("label",), logits=True, minimum_classes=3)}}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -46,19 +46,19 @@ class ConditionalAdversarial(Objective):
         standardise: Standardise = False
 
     @property
-    def own_learning_rate(self) -> float:
-        return self.parameters_.discriminator_learning_rate
+    def adversary_learning_rate(self) -> float:
+        return self.settings.discriminator_learning_rate
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
-        p, classes = self.parameters_, context.student.logits.shape[1]
+        p, classes = self.settings, context.student.logits.shape[1]
         origins = 2 if p.form == "softmax" else 1
         self.discriminator = Discriminator(classes, origins, p.width or classes, p.blocks)
 
-    def own_parameters(self) -> Iterable[nn.Parameter]:
+    def adversary_parameters(self) -> Iterable[nn.Parameter]:
         return self.discriminator.parameters()
 
-    def own_step(self, step: Step) -> Tensor:
+    def adversary_loss(self, step: Step) -> Tensor:
         with fp32(step.student.logits.device):
             student, teacher = self.read(step.student), self.read(step.need_teacher())
             classes, origin = self.discriminator(torch.cat((teacher, student)))
@@ -66,7 +66,7 @@ class ConditionalAdversarial(Objective):
             return origin_loss(real, fake) + 2 * F.cross_entropy(classes, step.label.repeat(2))
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p = self.parameters_
+        p = self.settings
         fixed = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         with fp32(step.student.logits.device):
             student, teacher = self.read(step.student), self.read(step.need_teacher())
@@ -80,7 +80,7 @@ class ConditionalAdversarial(Objective):
     def read(self, outputs: Outputs) -> Tensor:
         """Logits as the discriminator sees them, (B, K)."""
         logits = single(outputs.logits)
-        return standardise(logits) if self.parameters_.standardise else logits
+        return standardise(logits) if self.settings.standardise else logits
 
 
 class Discriminator(nn.Module):

@@ -27,7 +27,7 @@ class Dist(Objective):
 
     paper = "arXiv:2205.10536"
     needs = ObjectiveNeeds(logits=True, batch_global=True)
-    needs_when = {("standardise", True): ObjectiveNeeds(logits=True, batch_global=True, minimum_classes=3)}
+    when = {("standardise", True): {"needs": ObjectiveNeeds(logits=True, batch_global=True, minimum_classes=3)}}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -39,7 +39,7 @@ class Dist(Objective):
         standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p = self.parameters_
+        p = self.settings
         with fp32(step.student.logits.device):
             student, teacher = single(step.student.logits), single(step.need_teacher().logits)
             if p.standardise:

@@ -37,7 +37,7 @@ class DecoupledKnowledgeDistillation(Objective):
         standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p = self.parameters_
+        p = self.settings
         with fp32(step.student.logits.device):
             student, teacher = single(step.student.logits), single(step.need_teacher().logits)
             if p.standardise:

@@ -26,9 +26,9 @@ class KnowledgeDistillation(Objective):
 
     paper = "arXiv:1503.02531"
     needs = ObjectiveNeeds(logits=True)
-    needs_when = {
-        ("outputs", "sigmoid"): ObjectiveNeeds(logits=True, tasks=("multi_label",)),
-        ("standardise", True): ObjectiveNeeds(logits=True, minimum_classes=3),
+    when = {
+        ("outputs", "sigmoid"): {"needs": ObjectiveNeeds(logits=True, tasks=("multi_label",))},
+        ("standardise", True): {"needs": ObjectiveNeeds(logits=True, minimum_classes=3)},
     }
 
     @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class KnowledgeDistillation(Objective):
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
-        if self.parameters_.standardise and self.parameters_.outputs == "sigmoid":
+        if self.settings.standardise and self.settings.outputs == "sigmoid":
             raise SpecError([Problem("/standardise", "takes a row's mean away, which a sigmoid does not bear")])
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         with fp32(step.student.logits.device):
             student, teacher = single(step.student.logits), single(step.need_teacher().logits)
-            if self.parameters_.standardise:
+            if self.settings.standardise:
                 student, teacher = standardise(student), standardise(teacher)
-            temperature = self.parameters_.temperature
-            if self.parameters_.outputs == "sigmoid":
+            temperature = self.settings.temperature
+            if self.settings.outputs == "sigmoid":
                 return {"kd": binary_kl(student / temperature, teacher / temperature).mean() * temperature**2}
             return {"kd": softened_kl(student, teacher, temperature)}

@@ -24,7 +24,7 @@ class LogitDistance(Objective):
 
     paper = "arXiv:1312.6184"
     needs = ObjectiveNeeds(logits=True, tasks=EVERY_TASK)
-    needs_when = {("standardise", True): ObjectiveNeeds(logits=True, minimum_classes=3)}
+    when = {("standardise", True): {"needs": ObjectiveNeeds(logits=True, minimum_classes=3)}}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -37,13 +37,13 @@ class LogitDistance(Objective):
     def forward(self, step: Step) -> dict[str, Tensor]:
         with fp32(step.student.logits.device):
             student, teacher = single(step.student.logits), single(step.need_teacher().logits)
-            if self.parameters_.standardise:
+            if self.settings.standardise:
                 student, teacher = standardise(student), standardise(teacher)
             return {"distance": self._measure(student, teacher)}
 
     def _measure(self, student: Tensor, teacher: Tensor) -> Tensor:
-        if self.parameters_.norm == "l1":
+        if self.settings.norm == "l1":
             return F.l1_loss(student, teacher)
-        if self.parameters_.norm == "l2":
+        if self.settings.norm == "l2":
             return F.mse_loss(student, teacher)
-        return F.smooth_l1_loss(student, teacher, beta=self.parameters_.knee)
+        return F.smooth_l1_loss(student, teacher, beta=self.settings.knee)

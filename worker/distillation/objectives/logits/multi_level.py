@@ -27,10 +27,10 @@ class MultiLevel(Objective):
 
     paper = "10.1109/CVPR52729.2023.02325"
     needs = ObjectiveNeeds(fields=("second_view",), logits=True, batch_global=True)
-    needs_when = {
-        ("standardise", True): ObjectiveNeeds(
-            fields=("second_view",), logits=True, batch_global=True, minimum_classes=3
-        )
+    when = {
+        ("standardise", True): {
+            "needs": ObjectiveNeeds(fields=("second_view",), logits=True, batch_global=True, minimum_classes=3)
+        },
     }
 
     @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class MultiLevel(Objective):
         standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p = self.parameters_
+        p = self.settings
         with fp32(step.student.logits.device):
             outputs = (step.student, step.need_teacher(), step.need_second(), step.need_second_teacher())
             student, teacher, student_2, teacher_2 = (self._read(each.logits) for each in outputs)
@@ -70,7 +70,7 @@ class MultiLevel(Objective):
         return {name: weight * term for (name, weight), term in zip(weights.items(), terms, strict=True)}
 
     def _read(self, logits_BK: Tensor) -> Tensor:
-        return standardise(single(logits_BK)) if self.parameters_.standardise else single(logits_BK)
+        return standardise(single(logits_BK)) if self.settings.standardise else single(logits_BK)
 
 
 def masks(teacher_BK: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:

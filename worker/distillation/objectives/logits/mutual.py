@@ -26,7 +26,7 @@ class MutualLearning(Objective):
 
     paper = "arXiv:1706.00384"
     needs = ObjectiveNeeds(teacher=False, peers=True)
-    needs_when = {("standardise", True): ObjectiveNeeds(teacher=False, peers=True, minimum_classes=3)}
+    when = {("standardise", True): {"needs": ObjectiveNeeds(teacher=False, peers=True, minimum_classes=3)}}
 
     @dataclass(frozen=True)
     class Parameters:
@@ -41,13 +41,13 @@ class MutualLearning(Objective):
     def forward(self, step: Step) -> dict[str, Tensor]:
         with fp32(step.student.logits.device):
             own, *peers = (self._softened(outputs.logits) for outputs in (step.student, *step.peers))
-            return {"mutual": divergence(own, peers, self.parameters_.target) * self.parameters_.temperature**2}
+            return {"mutual": divergence(own, peers, self.settings.target) * self.settings.temperature**2}
 
     def _softened(self, logits_BK: Tensor) -> Tensor:
         logits_BK = single(logits_BK)
-        if self.parameters_.standardise:
+        if self.settings.standardise:
             logits_BK = standardise(logits_BK)
-        return logits_BK / self.parameters_.temperature
+        return logits_BK / self.settings.temperature
 
 
 def divergence(own_BK: Tensor, peers_BK: list[Tensor], target: Literal["each", "average"]) -> Tensor:

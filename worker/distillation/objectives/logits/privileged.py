@@ -25,7 +25,9 @@ class Privileged(Objective):
 
     paper = "arXiv:1511.03643"
     needs = ObjectiveNeeds(fields=("label", "privileged"), logits=True)
-    needs_when = {("standardise", True): ObjectiveNeeds(fields=("label", "privileged"), logits=True, minimum_classes=3)}
+    when = {
+        ("standardise", True): {"needs": ObjectiveNeeds(fields=("label", "privileged"), logits=True, minimum_classes=3)}
+    }
 
     @dataclass(frozen=True)
     class Parameters:
@@ -40,7 +42,7 @@ class Privileged(Objective):
         ] = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p = self.parameters_
+        p = self.settings
         with fp32(step.student.logits.device):
             student, teacher = single(step.student.logits), single(step.need_teacher().logits)
             labels = F.cross_entropy(student, step.label)

@@ -32,7 +32,7 @@ class ContrastiveRepresentation(EmbeddingObjective):
 
     paper = "arXiv:1910.10699"
     needs = ObjectiveNeeds(fields=("label", "index"), prepass=True, batch_global=True, tasks=OF_CLASSES)
-    needs_when = {("memory", "queue"): ObjectiveNeeds(fields=("label",), batch_global=True, tasks=OF_CLASSES)}
+    when = {("memory", "queue"): {"needs": ObjectiveNeeds(fields=("label",), batch_global=True, tasks=OF_CLASSES)}}
 
     student_bank: Tensor
     teacher_bank: Tensor
@@ -58,7 +58,7 @@ class ContrastiveRepresentation(EmbeddingObjective):
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
-        p = self.parameters_
+        p = self.settings
         rows = p.queue if p.memory == "queue" else context.examples
         if rows is None or context.teacher is None:
             raise SpecError([Problem("/memory", "banks need a dataset of fixed size; choose `queue`")])
@@ -85,7 +85,7 @@ class ContrastiveRepresentation(EmbeddingObjective):
         self.known[step.batch.fields["index"]] = step.label
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p = self.parameters_
+        p = self.settings
         with fp32(step.student.logits.device):
             pair = zip(self.heads, self.embeddings(step), strict=True)
             student, teacher = (F.normalize(head(x), dim=1) for head, x in pair)
@@ -108,7 +108,7 @@ class ContrastiveRepresentation(EmbeddingObjective):
 
     def _contrast(self, side: int, x: Tensor, positive: Tensor, bank: Tensor, rows: Tensor, possible: Tensor) -> Tensor:
         cosines = torch.cat([(x * positive).sum(1, keepdim=True), (x @ bank.mT).gather(1, rows)], dim=1)
-        logits = cosines / self.parameters_.temperature
+        logits = cosines / self.settings.temperature
         mean = torch.where(self.means[side] > 0, self.means[side], logits.detach().exp().mean())
         self.means[side] = mean
         return contrast(logits - mean.log(), possible)
@@ -123,5 +123,5 @@ class ContrastiveRepresentation(EmbeddingObjective):
 
     def _remember(self, student: Tensor, teacher: Tensor, index: Tensor) -> None:
         # out of place: the backward pass still reads the old rows
-        self.student_bank = moved(self.student_bank, index, student, self.parameters_.momentum)
-        self.teacher_bank = moved(self.teacher_bank, index, teacher, self.parameters_.momentum)
+        self.student_bank = moved(self.student_bank, index, student, self.settings.momentum)
+        self.teacher_bank = moved(self.teacher_bank, index, teacher, self.settings.momentum)

@@ -61,14 +61,14 @@ class DarkRank(EmbeddingObjective):
         )
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
-        p = self.parameters_
+        p = self.settings
         if p.form == "soft" and (p.length is None or p.length > LONGEST_SOFT):
             words = f"must be at most {LONGEST_SOFT} for the soft form, which weighs every order of a list"
             raise SpecError([Problem("/length", words)])
         return super().taps(student, teacher)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        p = self.parameters_
+        p = self.settings
         with fp32(step.student.logits.device):
             pair = self.embeddings(step)
             student, teacher = (distances(F.normalize(x, dim=1) if p.normalise else x) for x in pair)

@@ -44,14 +44,14 @@ class Relational(EmbeddingObjective):
         )
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
-        if not (self.parameters_.distance or self.parameters_.angle):
+        if not (self.settings.distance or self.settings.angle):
             raise SpecError([Problem("/distance", "must be greater than 0 where the angle's factor is 0")])
         return super().taps(student, teacher)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         with fp32(step.student.logits.device):
             student, teacher = self.embeddings(step)
-            factors = {"distance": self.parameters_.distance, "angle": self.parameters_.angle}
+            factors = {"distance": self.settings.distance, "angle": self.settings.angle}
             losses = {"distance": distance_loss, "angle": angle_loss}
             return {
                 name: factor * losses[name](student, teacher.detach()) for name, factor in factors.items() if factor

@@ -75,7 +75,7 @@ def test_discriminator_learns_origin_and_class_by_the_formula(form):
         slow += F.cross_entropy(ct, step.label) + F.cross_entropy(cs, step.label)
         assert ct.shape == (B, K)
         assert ot.shape == (B, 2 if form == "softmax" else 1)
-        torch.testing.assert_close(objective.own_step(detached(step)), slow)
+        torch.testing.assert_close(objective.adversary_loss(detached(step)), slow)
 
 
 @each_form
@@ -99,17 +99,17 @@ def test_each_side_leaves_the_others_gradients_alone(form):
     assert step.student.logits.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in objective.parameters())
     step.student.logits.grad = None
-    objective.own_step(detached(step)).backward()
+    objective.adversary_loss(detached(step)).backward()
     assert step.student.logits.grad is None
-    assert all(parameter.grad is not None for parameter in objective.own_parameters())
-    assert {id(p) for p in objective.own_parameters()} == {id(p) for p in objective.parameters()}
+    assert all(parameter.grad is not None for parameter in objective.adversary_parameters())
+    assert {id(p) for p in objective.adversary_parameters()} == {id(p) for p in objective.parameters()}
 
 
 @each_form
 def test_a_discriminator_learns_to_tell_and_a_student_to_pass(form):
     objective, step = built(form=form, l1=0.0), step_of()
     step.teacher.logits += 2 * F.one_hot(step.label, K)
-    optimizer = torch.optim.Adam(objective.own_parameters(), 1e-2)
+    optimizer = torch.optim.Adam(objective.adversary_parameters(), 1e-2)
 
     def origin():
         with torch.no_grad():
@@ -119,7 +119,7 @@ def test_a_discriminator_learns_to_tell_and_a_student_to_pass(form):
     before = origin()
     for _ in range(100):
         optimizer.zero_grad()
-        objective.own_step(detached(step)).backward()
+        objective.adversary_loss(detached(step)).backward()
         optimizer.step()
     assert origin() < 0.7 * before
     logits = step.student.logits
@@ -134,7 +134,7 @@ def test_every_layer_has_spectral_norm_one():
     objective = built(width=16, blocks=2)
     assert len(objective.discriminator.blocks) == 2
     for _ in range(50):
-        objective.own_step(detached(step_of()))
+        objective.adversary_loss(detached(step_of()))
     layers = [module for module in objective.discriminator.modules() if isinstance(module, torch.nn.Linear)]
     assert [tuple(layer.weight.shape) for layer in layers] == [(16, K), *[(16, 16)] * 4, (K + 2, 16)]
     for layer in layers:
@@ -145,13 +145,13 @@ def test_is_built_without_memory_for_a_check():
     with torch.device("meta"):
         objective = objective_of(NAME)
         objective.build(context())
-    assert all(parameter.is_meta for parameter in objective.own_parameters())
+    assert all(parameter.is_meta for parameter in objective.adversary_parameters())
 
 
 def test_its_adversary_has_a_learning_rate_of_its_own():
     composition = Composition([{"name": NAME, "discriminator_learning_rate": 0.004}])
     composition.build(context())
-    assert [group["lr"] for group in composition.own_groups()] == [0.004]
+    assert [group["lr"] for group in composition.adversary_groups()] == [0.004]
     assert not composition.trained_parameters()
 
 
@@ -159,7 +159,7 @@ def test_standardised_reads_logits_without_scale():
     objective, step = built(standardise=True).eval(), step_of()
     moved = Step(step.batch, Outputs(3 * step.student.logits + 1), Outputs(5 * step.teacher.logits - 2))
     torch.testing.assert_close(objective(moved), objective(step))
-    torch.testing.assert_close(objective.own_step(detached(moved)), objective.own_step(detached(step)))
+    torch.testing.assert_close(objective.adversary_loss(detached(moved)), objective.adversary_loss(detached(step)))
     assert Trial.of("plain", objective_of(NAME, standardise=True)).objective(step)["l1"].isfinite()
 
 
@@ -184,7 +184,7 @@ def test_a_resume_without_the_discriminator_or_its_optimizer_is_noticed(lost, en
 
     def forgetful(member, state):
         fresh = member.state_dict()
-        optimizers = state["optimizers"] | ({"own": fresh["optimizers"]["own"]} if lost == "own" else {})
+        optimizers = state["optimizers"] | ({"own": fresh["optimizers"]["adversary"]} if lost == "own" else {})
         objectives = fresh["objectives"] if lost == "objectives" else state["objectives"]
         load(member, {**state, "optimizers": optimizers, "objectives": objectives})
 

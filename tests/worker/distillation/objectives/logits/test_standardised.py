@@ -7,7 +7,7 @@ import torch
 
 from tests.worker.distillation.trial import Trial, objective_of
 from worker.distillation import registry
-from worker.distillation.parameters import schema
+from worker.distillation.catalogue.schema import schema
 from worker.distillation.step import Outputs
 
 OF_FEATURES = ("similarity_head",)

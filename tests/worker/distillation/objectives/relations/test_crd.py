@@ -89,7 +89,7 @@ def test_a_bank_moves_where_it_is_touched_only():
 def slow(objective, step, bank, x, positive, side):
     """One direction of the loss with the rows that the objective draws, sample by sample."""
     generator = draw_of(objective, step)
-    rows, _ = other_classes(objective.known, step.label, objective.parameters_.negatives, generator)
+    rows, _ = other_classes(objective.known, step.label, objective.settings.negatives, generator)
     powers = []
     for vector, mine, chosen in zip(x, positive, rows, strict=True):
         powers.append([float((vector @ row / 0.07).exp()) for row in (mine, *bank[chosen])])

@@ -86,7 +86,7 @@ def test_factors_multiply_their_terms_and_zero_leaves_one_out():
         alone = objective_of("relational", **{name: 2.0, other: 0.0})
         alone.tap = trial.objective.tap
         (value,) = alone(step).values()
-        factor = getattr(trial.objective.parameters_, name)
+        factor = getattr(trial.objective.settings, name)
         torch.testing.assert_close(value / 2, both[name] / factor)
 
 

@@ -14,10 +14,10 @@ class ToyAdversary(Objective):
         classes = context.student.logits.shape[1]
         self.discriminator = nn.Sequential(nn.Linear(classes, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
 
-    def own_parameters(self):
+    def adversary_parameters(self):
         return self.discriminator.parameters()
 
-    def own_step(self, step):
+    def adversary_loss(self, step):
         assert not step.student.logits.requires_grad
         real, fake = (self.discriminator(outputs.logits) for outputs in (step.need_teacher(), step.student))
         return cross_entropy(real, torch.ones_like(real)) + cross_entropy(fake, torch.zeros_like(fake))

@@ -18,13 +18,13 @@ class ToyHint(Objective):
         teacher: str
 
     def taps(self, student, teacher):
-        return Taps((self.parameters_.student,), (self.parameters_.teacher,))
+        return Taps((self.settings.student,), (self.settings.teacher,))
 
     def build(self, context):
-        channels = context.student.taps[self.parameters_.student].shape[1]
-        target = context.teacher.taps[self.parameters_.teacher].shape[1]
+        channels = context.student.taps[self.settings.student].shape[1]
+        target = context.teacher.taps[self.settings.teacher].shape[1]
         self.connector = nn.Sequential(nn.Conv2d(channels, target, 1), nn.BatchNorm2d(target))
 
     def forward(self, step):
-        ours = self.connector(step.student.taps[self.parameters_.student])
-        return {"distance": mse_loss(ours, step.need_teacher().taps[self.parameters_.teacher])}
+        ours = self.connector(step.student.taps[self.settings.student])
+        return {"distance": mse_loss(ours, step.need_teacher().taps[self.settings.teacher])}

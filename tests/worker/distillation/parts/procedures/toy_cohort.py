@@ -21,4 +21,4 @@ class ToyCohort(Procedure):
             "twin": replace(plan.student, initial=None),
             "other": replace(plan.student, network="resnet8_cifar", options={}, initial=None),
         }
-        return Stage("cohort", members, None, steps=plan.steps, update=self.parameters.update)
+        return Stage("cohort", members, None, steps=plan.steps, update=self.settings.update)

@@ -19,6 +19,6 @@ class ToyHalves(Procedure):
         if len(history) == 1:
             member = replace(plan.student, initial="stage:features")
             return Stage("whole", {"student": member}, plan.teacher, steps=plan.steps)
-        hint = {"name": "toy_hint", "student": self.parameters.through, "teacher": self.parameters.teacher_tap}
-        member = replace(plan.student, objectives=(hint,), trains_through=self.parameters.through)
+        hint = {"name": "toy_hint", "student": self.settings.through, "teacher": self.settings.teacher_tap}
+        member = replace(plan.student, objectives=(hint,), trains_through=self.settings.through)
         return Stage("features", {"student": member}, plan.teacher, steps=plan.steps)

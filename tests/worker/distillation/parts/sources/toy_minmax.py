@@ -25,10 +25,10 @@ class ToyMinmax(Source):
     def steps_per_epoch(self):
         return 4
 
-    def warm_up_steps(self):
+    def generator_steps(self, number):
         return 3
 
-    def warm_up(self, number, students):
+    def generator_step(self, number, students):
         self._train(lambda image: -self.context.teacher(image).logits.softmax(1).amax(1).mean())
 
     def batch(self, position, students):

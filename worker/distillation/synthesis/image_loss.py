@@ -1,4 +1,4 @@
-"""What a frozen teacher, and live students, make of synthetic images: the terms of a synthesiser's loss.
+"""The loss of synthetic images: what a frozen teacher, and live students, make of them.
 
 Shapes: B batch, C channels, H height, W width, K classes.
 """
@@ -111,8 +111,8 @@ class Seen:
         return torch.stack([loss(self.rows(answer), teacher) for answer in self.answers]).mean()
 
 
-class Judge:
-    """Passes images through the teacher and the students, and weighs what they say.
+class ImageLoss:
+    """The weighted terms of a synthesiser's loss, from what the teacher and the students answer.
 
     Gradients flow to the images only: none is left in the networks, and students' modes and statistics stay as they were.
     """
@@ -144,7 +144,7 @@ class Judge:
         target_B: Tensor | None = None,
         weights: Weights | None = None,
     ) -> tuple[Seen, dict[str, Tensor]]:
-        """What the networks make of the images, and the unweighted terms that count; `weights` may replace the judge's own."""
+        """What the networks make of the images, and the unweighted terms that count; `weights` may replace those of the loss."""
         weights = weights or self.weights
         adversaries = list(students.values()) if weights.any(*AGAINST_STUDENTS) else []
         reading = self.statistics.reading() if self.statistics and weights.batch_statistics else nullcontext()

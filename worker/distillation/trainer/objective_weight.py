@@ -1,0 +1,59 @@
+"""What an objective's loss is multiplied by: a number, or a schedule over a stage's progress."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from worker.distillation.parameters import Example, Range, parse
+
+
+@dataclass(frozen=True)
+class WeightSchedule:
+    """An objective's weight over a stage's progress, from 0 to 1.
+
+    `linear` and `cosine` go from `start` to `end` until the moment `until` and stay there; `until` is `start` before
+    that moment and `end` after it. Epoch e of n ends at the progress e / n.
+    """
+
+    schedule: Annotated[Literal["linear", "cosine", "until"], "The curve."]
+    start: Annotated[float, Range(ge=0), "The weight at the beginning.", Example(1.0)]
+    end: Annotated[float, Range(ge=0), "The weight from `until` on.", Example(0.0)] = 0.0
+    until: Annotated[float, Range(gt=0, le=1), "The stage's progress at which `end` is reached.", Example(0.5)] = 1.0
+
+
+@dataclass(frozen=True)
+class ConstantWeight:
+    """An objective's weight that stays as it is."""
+
+    weight: Annotated[float, Range(ge=0), "What its loss is multiplied by: a number or a schedule."] = 1.0
+
+
+def check_weight(weight: Any, pointer: str) -> None:
+    """See that an objective's weight is a number of at least 0, or a schedule.
+
+    Raises:
+        SpecError: it is not; `pointer` is the objective's place in the job's spec.
+    """
+    if isinstance(weight, Mapping):
+        parse(WeightSchedule, weight, f"{pointer}/weight")
+    else:
+        parse(ConstantWeight, {"weight": weight}, pointer)
+
+
+def weight_at(weight: float | Mapping[str, Any], progress: float) -> float:
+    """An objective's weight: a number, or a schedule over the stage's `progress` from 0 to 1.
+
+    `{"schedule": "linear" | "cosine", "start": a, "end": b, "until": 0.5}` goes from a to b over the first half and
+    stays; `"until"` is a before that moment and b (0 by default) after it.
+    """
+    if not isinstance(weight, Mapping):
+        return float(weight)
+    start, end = float(weight["start"]), float(weight.get("end", 0.0))
+    done = progress / float(weight.get("until", 1.0))
+    if weight["schedule"] == "until":
+        return start if done < 1 else end
+    done = min(1.0, done)
+    if weight["schedule"] == "cosine":
+        done = 0.5 * (1 - math.cos(math.pi * done))
+    return start + (end - start) * done
