@@ -23,7 +23,7 @@ from worker.distillation.trainer.lineage import (
     planned_stages,
     refuse_files_of_no_teacher,
 )
-from worker.distillation.trainer.objective_sum import Composition, check_division, check_task
+from worker.distillation.trainer.objective_sum import Composition, ConnectContext, check_division, check_task
 
 
 def check(job: Job) -> dict[str, Any]:
@@ -34,7 +34,8 @@ def check(job: Job) -> dict[str, Any]:
     """
     meta = torch.device("meta")
     teacher = job.build_teacher(meta)
-    example, tapped_teacher = job.contract.blank(meta), None
+    example = job.contract.blank(meta)
+    tapped_teacher = None
     if teacher is not None:
         tapped_teacher = Tapped(teacher.eval(), job.teacher_contract.blank(meta), "/teacher", job.teacher_reads)
     procedure, plan = make_procedure(job)
@@ -97,7 +98,14 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
         if tap is not None:
             parameters_through(tapped, tap, "/procedure/guided")
     with torch.device("meta"):
-        composition.connect(tapped, given, example, job.classes, 2, len(stage.members) - 1, job.task.name)
+        context = ConnectContext(
+            example=example,
+            classes=job.classes,
+            examples=2,
+            peers=len(stage.members) - 1,
+            task=job.task.name,
+        )
+        composition.connect(tapped, given, context)
         check_division(composition, source, gpus)
         return composition.deploy(network, given.network if given else None)
 

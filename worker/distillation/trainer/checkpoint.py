@@ -24,7 +24,7 @@ from worker.distillation.errors import CheckpointError
 Manifest = dict[str, Any]
 """`{"step": int, "done": int, "format": int, "parts": {name: {"sha256": str, "size": int}}}`; `done` rises with every
 step, those of a source's warm-up included."""
-FORMAT = 1
+FORMAT = 2
 """Raise it when what is in the parts changes so that an older checkpoint cannot be resumed: its job then begins again."""
 
 
@@ -90,7 +90,9 @@ class Checkpoints:
     """Checkpoints of one run in one folder. `save` returns once a snapshot is taken and writes in a thread."""
 
     def __init__(self, folder: Path, saved: Callable[[Manifest], None] = lambda manifest: None, ranks: Ranks = ALONE):
-        self.folder, self._saved, self._ranks = folder, saved, ranks
+        self.folder = folder
+        self._saved = saved
+        self._ranks = ranks
         self._frozen: dict[str, dict[str, Any]] = {}
         self._freezing = threading.Lock()  # a part is frozen while the thread deletes old ones
         self._writer: threading.Thread | None = None
@@ -103,7 +105,7 @@ class Checkpoints:
         content = encode(state) if self._ranks.leads else b""
         with self._freezing:
             entry = self._write(content) if self._ranks.leads else None
-            self._frozen[name] = self._ranks.tell(entry)
+            self._frozen[name] = self._ranks.broadcast(entry)
 
     def thaw(self, name: str) -> Any:
         """Read back a part given to `freeze`, in this process or in one before it."""

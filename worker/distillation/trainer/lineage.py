@@ -19,7 +19,8 @@ from worker.distillation.planning.teacher_first import PLACE, TeacherFirst, trai
 from worker.distillation.procedure import FILE, GIVEN, Member, Plan, Procedure, Stage, StageResult
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.trainer.checkpoint import Checkpoints
-from worker.distillation.trainer.objective_sum import Composition, deploying
+from worker.distillation.trainer.network_parts import network_part, objectives_part, split_place
+from worker.distillation.trainer.objective_sum import Composition, ConnectContext, deploying
 from worker.distillation.uploads.key_matching import match
 
 DEFAULT_EPOCHS = 30
@@ -34,7 +35,8 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
     Raises:
         SpecError: the job does not offer what the procedure needs.
     """
-    spec, training = job.spec, job.training
+    spec = job.spec
+    training = job.training
     student = Member(
         network=spec["student"]["network"],
         options=dict(spec["student"].get("options") or {}),
@@ -42,11 +44,17 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
         initial=GIVEN,
         transforms=tuple(spec.get("transforms") or ()),
     )
-    epochs = training.epochs or (None if training.steps else DEFAULT_EPOCHS)
-    task, held_out = spec.get("task", "classification"), training.validation_fraction > 0
-    procedure, first = registry.make("procedures", spec["procedure"], "/procedure"), trained_teacher(spec)
-    teacher = GIVEN if job.teacher or first else None
-    plan = Plan(student, teacher, epochs, training.steps, training.seed, task, held_out)
+    procedure = registry.make("procedures", spec["procedure"], "/procedure")
+    first = trained_teacher(spec)
+    plan = Plan(
+        student=student,
+        teacher=GIVEN if job.teacher or first else None,
+        epochs=training.epochs or (None if training.steps else DEFAULT_EPOCHS),
+        steps=training.steps,
+        seed=training.seed,
+        task=spec.get("task", "classification"),
+        held_out=training.validation_fraction > 0,
+    )
     procedure.check(plan)
     return TeacherFirst(procedure, first) if first else procedure, plan
 
@@ -79,26 +87,28 @@ class Lineage:
             raise RuntimeError(f"the procedure gives two stages the name {stage.name!r}, by which networks are found")
         return stage
 
-    def ships(self, unfinished: Stage | None = None) -> str:
+    def student_place(self, unfinished: Stage | None = None) -> str:
         """The place of the network that is the job's student; as if `unfinished` were the last stage, where it is given."""
         history = [*self.history, StageResult(unfinished.name, 0, {})] if unfinished else self.history
-        return self.procedure.ships(tuple(history), self.plan)
+        return self.procedure.student_place(tuple(history), self.plan)
 
-    def would_ship(self, stages: list[Stage]) -> str:
+    def planned_student_place(self, stages: list[Stage]) -> str:
         """The place of the job's student once these stages are finished."""
-        return self.procedure.ships([StageResult(stage.name, 0, {}, stage.snapshots) for stage in stages], self.plan)
+        return self.procedure.student_place(
+            [StageResult(stage.name, 0, {}, stage.snapshots) for stage in stages], self.plan
+        )
 
-    def keeps(self) -> dict[str, str]:
+    def kept_places(self) -> dict[str, str]:
         """The places of the other networks that become artifacts, by name."""
-        return self.procedure.keeps(tuple(self.history), self.plan)
+        return self.procedure.kept_places(tuple(self.history), self.plan)
 
     def ensembles(self) -> dict[str, tuple[str, ...]]:
         """The places of the networks of each ensemble that becomes an artifact, by name."""
         return self.procedure.ensembles(tuple(self.history), self.plan)
 
-    def tells(self) -> dict[str, Any]:
-        """What the report says of how the procedure decided."""
-        return self.procedure.tells(tuple(self.history), self.plan)
+    def decisions(self) -> dict[str, Any]:
+        """How the procedure decided, as plain data for the report."""
+        return self.procedure.decisions(tuple(self.history), self.plan)
 
     def fraction(self, of_stage: float) -> float:
         """How much of the job is done when `of_stage` of the running stage is, by the budgets of the planned stages."""
@@ -111,10 +121,8 @@ class Lineage:
 
     def network(self, place: str) -> nn.Module:
         """A finished stage's network, from `STAGE`, `STAGE/MEMBER`, or either with `@EPOCH`."""
-        stage, member, epoch = _parts(place)
         network = self._fresh(self.member(place))
-        part = f"snapshot/{stage}/{member}@{epoch}" if epoch else f"stage/{stage}/{member}"
-        network.load_state_dict(self.checkpoints.thaw(part))
+        network.load_state_dict(self.checkpoints.thaw(network_part(place)))
         return network.requires_grad_(True)
 
     def deployed(
@@ -124,17 +132,23 @@ class Lineage:
 
         `weights` of the network and of the `objectives` take the place of those at the end of the stage, where given.
         """
-        network, member, stage = self.network(place), self.member(place), self._finished(_parts(place)[0])
+        network = self.network(place)
+        member = self.member(place)
         if weights is not None:
             network.load_state_dict(weights)
         specs = deploying(member.objectives)
         if not specs:
             return network
-        teacher, example, composition = self.teacher_of(stage), self._example(), Composition(specs, member.pointer)
+        stage = self._finished(split_place(place)[0])
+        teacher = self.teacher_of(stage)
+        composition = Composition(specs, member.pointer)
+        context = ConnectContext(
+            example=self._example(), classes=self.job.classes, examples=None, peers=len(stage.members) - 1
+        )
         with torch.random.fork_rng([]):
-            tapped = Tapped(network.eval(), example, f"{member.network_pointer}/network")
-            composition.connect(tapped, teacher, example, self.job.classes, None, len(stage.members) - 1)
-        composition.load_state_dict(objectives or self.checkpoints.thaw(shipping_part(place)))
+            tapped = Tapped(network.eval(), context.example, f"{member.network_pointer}/network")
+            composition.connect(tapped, teacher, context)
+        composition.load_state_dict(objectives or self.checkpoints.thaw(objectives_part(place)))
         return composition.deploy(network, teacher.network if teacher else None)
 
     def teacher_of_job(self) -> nn.Module | None:
@@ -145,7 +159,7 @@ class Lineage:
 
     def member(self, place: str) -> Member:
         """What the network at a place is, as plain data."""
-        stage, member, _ = _parts(place)
+        stage, member, _ = split_place(place)
         return self._finished(stage).members[member]
 
     def teacher_of(self, stage: Stage) -> Tapped | None:
@@ -211,25 +225,6 @@ class Lineage:
             if result.name == name and stage is not None:
                 return stage
         raise SpecError([Problem("/procedure", f"no finished stage is called {name!r}")])
-
-
-def _parts(place: str) -> tuple[str, str, str]:
-    """Stage, member (`student` if it is left out) and epoch (perhaps empty) of `STAGE/MEMBER@EPOCH`."""
-    place, _, epoch = place.partition("@")
-    stage, _, member = place.partition("/")
-    return stage, member or "student", epoch
-
-
-def shipping_part(place: str) -> str:
-    """The name of the part of a checkpoint that holds what the objectives have of the network that ships."""
-    stage, member, epoch = _parts(place)
-    return f"shipping/{stage}/{member}@{epoch}" if epoch else f"shipping/{stage}/{member}"
-
-
-def average_part(place: str) -> str:
-    """The name of the part of a checkpoint that holds the running average of a finished stage's network."""
-    stage, member, _ = _parts(place)
-    return f"average/{stage}/{member}"
 
 
 def refuse_files_of_no_teacher(job: Job) -> None:

@@ -64,13 +64,27 @@ def weight_at(weight: float | Mapping[str, Any], progress: float) -> float:
     return start + (end - start) * done
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConnectContext:
+    """What objectives are connected with, beside the networks."""
+
+    example: Tensor
+    """Two blank images, which the student is run on to find shapes."""
+    classes: int
+    examples: int | None
+    """How many samples the dataset has; None without one."""
+    peers: int = 0
+    """How many other members the cohort has."""
+    task: str = "classification"
+
+
 class Composition(nn.Module):
     """The weighted sum of objectives. Terms are named `OBJECTIVE/TERM`; a second objective of a name gets a number."""
 
     def __init__(self, specs: Sequence[Mapping[str, Any]], pointer: str = "/objectives"):
         super().__init__()
         self.weights: list[float | Mapping[str, Any]] = []
-        self._wanted: list[Taps] = []
+        self._wanted: list[Taps] = []  # the taps of each objective
         self.names: list[str] = []
         self.pointers = [f"{pointer}/{index}" for index in range(len(specs))]
         objectives = nn.ModuleList()
@@ -108,33 +122,34 @@ class Composition(nn.Module):
             tuple(dict.fromkeys(tap for taps in wanted for tap in taps.teacher)),
         )
 
-    def connect(
-        self,
-        student: Tapped,
-        teacher: Tapped | None,
-        example: Tensor,
-        classes: int,
-        examples: int | None,
-        peers: int = 0,
-        task: str = "classification",
-    ) -> None:
-        """Have the taps captured, and build all objectives on what both networks, in eval mode, make of `example`.
+    def connect(self, student: Tapped, teacher: Tapped | None, context: ConnectContext) -> None:
+        """Have the taps captured, and build all objectives on what both networks, in eval mode, make of an example.
 
         Raises:
             SpecError: an objective cannot work with these networks; pointers lie within the composition's place in the spec.
         """
         self._refuse_two_readers(teacher)
         for objective in self.objectives:
-            objective.task = task
+            objective.task = context.task
         taps = self.taps(student.map, teacher.map if teacher else None)
         student.request(taps.student)
         if teacher:
             teacher.request(taps.teacher)
         with torch.no_grad():
-            outputs, teachers = student(example), teacher(teacher.example) if teacher else None
-        taught_by = teacher.network if teacher else None
-        self.build(BuildContext(outputs, teachers, student.network, taught_by, classes, examples, peers=peers))
-        self.to(example.device)
+            student_outputs = student(context.example)
+            teacher_outputs = teacher(teacher.example) if teacher else None
+        self.build(
+            BuildContext(
+                student=student_outputs,
+                teacher=teacher_outputs,
+                student_network=student.network,
+                teacher_network=teacher.network if teacher else None,
+                classes=context.classes,
+                examples=context.examples,
+                peers=context.peers,
+            )
+        )
+        self.to(context.example.device)
 
     def _refuse_two_readers(self, teacher: Tapped | None) -> None:
         """See that no objective shows both networks one picture, where the teacher reads another than the student."""
@@ -211,8 +226,8 @@ class Composition(nn.Module):
         own = {id(parameter) for parameter in self.own_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in own]
 
-    def shipping_state(self) -> dict[str, Tensor]:
-        """The state of a composition of the `deploying` objectives alone; empty where the student ships as it is."""
+    def deployed_state(self) -> dict[str, Tensor]:
+        """The state of a composition of the `deploying` objectives alone; empty where the student is deployed as it is."""
         deploying_ = nn.ModuleList(each for each in self.objectives if _deploys(type(each)))
         return {f"objectives.{name}": tensor for name, tensor in deploying_.state_dict().items()}
 
