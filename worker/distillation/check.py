@@ -16,14 +16,10 @@ from worker.distillation.job import Job
 from worker.distillation.planning.teacher_first import STAGE as TRAINS_TEACHER
 from worker.distillation.procedure import FILE, GIVEN, Member, Stage
 from worker.distillation.source import check_fields
-from worker.distillation.trainer.lineage import (
-    FROM_TEACHER,
-    build_network,
-    make_procedure,
-    planned_stages,
-    refuse_files_of_no_teacher,
-)
-from worker.distillation.trainer.objective_sum import Composition, ConnectContext, check_division, check_task
+from worker.distillation.trainer.job_plan import make_procedure, planned_stages
+from worker.distillation.trainer.lineage import FROM_TEACHER, build_network, refuse_files_of_no_teacher
+from worker.distillation.trainer.objective_checks import check_division, check_task
+from worker.distillation.trainer.objective_sum import Composition, ConnectContext
 
 
 def check(job: Job) -> dict[str, Any]:

@@ -182,7 +182,8 @@ class Run:
         freeze_networks(run, self.checkpoints)
         measured = measure_stage(run, self.lineage, self.inputs.validation) if self.ranks.leads else {}
         metrics = run.last | self.ranks.broadcast(measured)
-        self.state.history.append(StageResult(run.stage.name, run.number, metrics, run.stage.snapshots))
+        result = StageResult(name=run.stage.name, steps=run.number, metrics=metrics, snapshots=run.stage.snapshots)
+        self.state.history.append(result)
         self.state.steps_before += run.number
         self.state.generator_steps_before += run.warmed_up
 

@@ -14,7 +14,7 @@ from worker.distillation.source import Source
 from worker.distillation.trainer.inputs import Inputs
 from worker.distillation.trainer.lineage import Lineage
 from worker.distillation.trainer.run_state import RunState
-from worker.distillation.trainer.weight_selection import WeightSelection
+from worker.distillation.trainer.weight_selection import Selected, WeightSelection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +36,12 @@ class RunEnd:
         self.phases.enter("evaluating")
         place = self.lineage.student_place()
         selected = self.selection.select(place, self.state.best)
-        student = selected.network.eval()
         teacher = self.lineage.teacher_of_job()
         measurement = Measurement(self.lineage.job, teacher, self.inputs.evaluation, self.source)
-        measured = measurement.measure(student)
-        if selected.other is not None:
-            other = measurement.measure(selected.other.eval())
-            measured["not_shipped"] = {"checkpoint": selected.other_checkpoint, **other}
+        measured = _measure(selected, measurement)
         self.phases.enter("exporting")
         previews = self.previews.at_end(
-            student=student,
+            student=selected.network,
             teacher=teacher,
             source=self.source,
             dataset=self.inputs.dataset,
@@ -55,10 +51,10 @@ class RunEnd:
         member = self.lineage.member(place)
         finished = FinishedRun(
             job=self.lineage.job,
-            student=student,
+            student=selected.network,
             member=member,
             teacher=teacher,
-            files=self.artifacts.export_student(student, member),
+            files=self.artifacts.export_student(selected.network, member),
             checkpoint={"checkpoint": selected.checkpoint, "why": selected.why},
             measured=measured,
             history=self.state.history,
@@ -83,3 +79,12 @@ class RunEnd:
             parts = [(self.lineage.deployed(place), self.lineage.member(place)) for place in places]
             kept.append(self.artifacts.keep_ensemble(name, parts, measurement))
         return kept
+
+
+def _measure(selected: Selected, measurement: Measurement) -> dict[str, Any]:
+    """What is measured of the student, and in `not_shipped` of the weights that could have shipped instead."""
+    measured = measurement.measure(selected.network.eval())
+    if selected.other is not None:
+        other = measurement.measure(selected.other.eval())
+        measured["not_shipped"] = {"checkpoint": selected.other_checkpoint, **other}
+    return measured

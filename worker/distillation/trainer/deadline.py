@@ -9,7 +9,8 @@ from typing import Any
 
 from worker.distillation.errors import EngineError
 from worker.distillation.procedure import Member, Stage
-from worker.distillation.trainer.lineage import Lineage, planned_stages
+from worker.distillation.trainer.job_plan import planned_stages
+from worker.distillation.trainer.lineage import Lineage
 from worker.distillation.trainer.stage_run import StageRun
 
 STOPPED_EARLY = (

@@ -9,54 +9,23 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from worker.distillation import networks, registry
+from worker.distillation import networks
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.initial_weights.neuron_merging import merged
 from worker.distillation.initial_weights.slices import given_teacher, sliced
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.job import Job
-from worker.distillation.planning.teacher_first import PLACE, TeacherFirst, trained_teacher
-from worker.distillation.procedure import FILE, GIVEN, Member, Plan, Procedure, Stage, StageResult
+from worker.distillation.planning.teacher_first import PLACE, TeacherFirst
+from worker.distillation.procedure import FILE, GIVEN, Member, Stage, StageResult
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.trainer.checkpoint import Checkpoints
+from worker.distillation.trainer.job_plan import make_procedure, planned_stages
 from worker.distillation.trainer.network_parts import network_part, objectives_part, split_place
 from worker.distillation.trainer.objective_sum import Composition, ConnectContext, deploying
 from worker.distillation.uploads.key_matching import match
 
-DEFAULT_EPOCHS = 30
-MOST_STAGES = 1000
 FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
 """What makes a student's initial weights of its teacher's."""
-
-
-def make_procedure(job: Job) -> tuple[Procedure, Plan]:
-    """The job's procedure, and what it may read of the job.
-
-    Raises:
-        SpecError: the job does not offer what the procedure needs.
-    """
-    spec = job.spec
-    training = job.training
-    student = Member(
-        network=spec["student"]["network"],
-        options=dict(spec["student"].get("options") or {}),
-        objectives=tuple(spec["objectives"]),
-        initial=GIVEN,
-        transforms=tuple(spec.get("transforms") or ()),
-    )
-    procedure = registry.make("procedures", spec["procedure"], "/procedure")
-    first = trained_teacher(spec)
-    plan = Plan(
-        student=student,
-        teacher=GIVEN if job.teacher or first else None,
-        epochs=training.epochs or (None if training.steps else DEFAULT_EPOCHS),
-        steps=training.steps,
-        seed=training.seed,
-        task=spec.get("task", "classification"),
-        held_out=training.validation_fraction > 0,
-    )
-    procedure.check(plan)
-    return TeacherFirst(procedure, first) if first else procedure, plan
 
 
 @dataclass
@@ -249,20 +218,6 @@ def build_network(member: Member, job: Job) -> nn.Module:
     except SpecError as error:
         moved = [Problem(member.network_pointer + problem.pointer, problem.message) for problem in error.problems]
         raise SpecError(moved, error.hint) from error
-
-
-def planned_stages(procedure: Procedure, plan: Plan, history: list[StageResult]) -> list[Stage]:
-    """The stages that are finished, running and to come, as far as they can be told without their results."""
-    done: list[StageResult] = []
-    stages: list[Stage] = []
-    while len(stages) < MOST_STAGES:
-        stage = procedure.next(tuple(done), plan)
-        if stage is None:
-            break
-        stages.append(stage)
-        known = history[len(done)] if len(done) < len(history) else None
-        done.append(known or StageResult(stage.name, 0, {}, stage.snapshots))
-    return stages
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -1,9 +1,8 @@
 """Several weighted objectives are one: KD + NST is data, not code."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,55 +12,8 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.tap_map import TapMap, Taps
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext, Objective, ObjectiveNeeds
-from worker.distillation.parameters import Range, parse
-from worker.distillation.source import Source
 from worker.distillation.step import Step
-from worker.distillation.task import Task
-
-
-@dataclass(frozen=True)
-class WeightSchedule:
-    """A weight over a stage's progress, from 0 to 1; see `weight_at`. Epoch e of n ends at the progress e / n."""
-
-    schedule: Literal["linear", "cosine", "until"]
-    start: Annotated[float, Range(ge=0)]
-    end: Annotated[float, Range(ge=0)] = 0.0
-    until: Annotated[float, Range(gt=0, le=1)] = 1.0
-
-
-@dataclass(frozen=True)
-class ConstantWeight:
-    weight: Annotated[float, Range(ge=0)] = 1.0
-
-
-def check_weight(weight: Any, pointer: str) -> None:
-    """See that an objective's weight is a number of at least 0, or a schedule.
-
-    Raises:
-        SpecError: it is not; `pointer` is the objective's place in the job's spec.
-    """
-    if isinstance(weight, Mapping):
-        parse(WeightSchedule, weight, f"{pointer}/weight")
-    else:
-        parse(ConstantWeight, {"weight": weight}, pointer)
-
-
-def weight_at(weight: float | Mapping[str, Any], progress: float) -> float:
-    """An objective's weight: a number, or a schedule over the stage's `progress` from 0 to 1.
-
-    `{"schedule": "linear" | "cosine", "start": a, "end": b, "until": 0.5}` goes from a to b over the first half and
-    stays; `"until"` is a before that moment and b (0 by default) after it.
-    """
-    if not isinstance(weight, Mapping):
-        return float(weight)
-    start, end = float(weight["start"]), float(weight.get("end", 0.0))
-    done = progress / float(weight.get("until", 1.0))
-    if weight["schedule"] == "until":
-        return start if done < 1 else end
-    done = min(1.0, done)
-    if weight["schedule"] == "cosine":
-        done = 0.5 * (1 - math.cos(math.pi * done))
-    return start + (end - start) * done
+from worker.distillation.trainer.objective_weights import check_weight, weight_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,53 +202,6 @@ class Composition(nn.Module):
                 for problem in error.problems
             ]
             raise SpecError(moved, error.hint) from error
-
-
-def check_division(composition: Composition, source: Source, ranks: int) -> None:
-    """See that so many ranks can share the batches, and learn what one process would.
-
-    Raises:
-        SpecError: the source makes its batches as one, or an objective needs what cannot be gathered.
-    """
-    if ranks == 1:
-        return
-    place = "/resources/gpus"
-    problems = [] if source.divides else [Problem(place, "the source synthesises its batches on one device")]
-    for name, objective in zip(composition.names, composition.objectives, strict=True):
-        needs = objective.active_needs
-        if needs.batch_global and (needs.input_gradient or list(objective.own_parameters())):
-            words = f"{name.split('#')[0]} relates all images of a batch, in a way that works on one device only"
-            problems.append(Problem(place, words))
-    if problems:
-        raise SpecError(problems, "Ask for 1.")
-
-
-def check_task(composition: Composition, source: Source, task: Task, outputs: int) -> None:
-    """See that the objectives can be measured on networks of a task with so many outputs, and that the source makes
-    batches for it.
-
-    Raises:
-        SpecError: they cannot, or it does not.
-    """
-    problems = []
-    if outputs < task.least_outputs:
-        words = f"must be at least {task.least_outputs} for the task {task.name}, not {outputs}"
-        problems.append(Problem("/student/classes", words))
-    if task.name not in source.tasks:
-        words = f"makes batches for {', '.join(source.tasks)}, not for the task {task.name}"
-        problems.append(Problem("/source", words))
-    for place, objective in zip(composition.pointers, composition.objectives, strict=True):
-        if task.name not in objective.active_needs.tasks:
-            problems.append(Problem(f"{place}/name", _unsuitable(objective, task.name)))
-    if problems:
-        raise SpecError(problems)
-
-
-def _unsuitable(objective: Objective, task: str) -> str:
-    """Why an objective does not suit a task, and with which value of a parameter it would."""
-    words = f"is for {', '.join(objective.active_needs.tasks)}, not for the task {task}"
-    fitting = [f"{name} = {value}" for (name, value), needs in objective.needs_when.items() if task in needs.tasks]
-    return f"{words}, unless with {fitting[0]}" if fitting else words
 
 
 def deploying(specs: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

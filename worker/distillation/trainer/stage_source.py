@@ -9,7 +9,8 @@ from worker.distillation.procedure import Stage
 from worker.distillation.randomness import seed_for
 from worker.distillation.source import Source, SourceContext, check_fields, taught
 from worker.distillation.step import Batch
-from worker.distillation.trainer.objective_sum import Composition, check_division, check_task
+from worker.distillation.trainer.objective_checks import check_division, check_task
+from worker.distillation.trainer.objective_sum import Composition
 from worker.distillation.trainer.stage_context import StageContext
 
 

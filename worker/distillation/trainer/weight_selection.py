@@ -1,6 +1,6 @@
 """Which weights of the student ship: the last, the best on held-out images, or their running average."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -75,9 +75,15 @@ class WeightSelection:
             return trained
         average = self.lineage.deployed(place, weights=checkpoints.thaw(average_part(place)))
         if self.training.selection != "average":
-            return Selected(trained.network, trained.checkpoint, trained.why, "average", average)
+            return replace(trained, other_checkpoint="average", other=average)
         why = f"the running average of the weights, with a decay of {self.training.average_weights:g}"
-        return Selected(average, "average", why, "last", trained.network)
+        return Selected(
+            network=average,
+            checkpoint="average",
+            why=why,
+            other_checkpoint="last",
+            other=trained.network,
+        )
 
     def _member_name(self, run: StageRun) -> str:
         """The member of the running stage that would ship; empty where another stage's would."""

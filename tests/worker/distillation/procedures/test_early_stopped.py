@@ -19,7 +19,7 @@ from tests.worker.distillation.procedures.trained import (
 )
 from worker.distillation.check import check
 from worker.distillation.errors import SpecError
-from worker.distillation.trainer.objective_sum import weight_at
+from worker.distillation.trainer.objective_weights import weight_at
 
 STEPS = {"steps": 6}
 BOTH = replace(STUDENT, objectives=({"name": "cross_entropy"}, *ALONE))

@@ -10,7 +10,7 @@ from worker.distillation import registry
 from worker.distillation.errors import SpecError
 from worker.distillation.parameters import parse
 from worker.distillation.procedure import GIVEN
-from worker.distillation.trainer.objective_sum import weight_at
+from worker.distillation.trainer.objective_weights import weight_at
 
 LENET = {"network": "lenet5", "options": {}}
 BOTH = {"student": replace(STUDENT, objectives=({"name": "cross_entropy"}, *KD))}

@@ -153,7 +153,9 @@ def test_a_projector_of_maps_exports_and_teaches(tmp_path):
     deployed = trial.objective.deploy(trial.student.network, trial.teacher.network)
     meta = {"network": "resnet8_cifar", "options": {}, "added_by": ("similarity_head",)}
     names = [str(number) for number in range(5)]
-    files = export(deployed, contract_of(3, 8), names, ["onnx"], tmp_path, meta)  # compares logits by itself
+    files = export(
+        deployed, contract=contract_of(3, 8), class_names=names, formats=["onnx"], folder=tmp_path, meta=meta
+    )  # compares logits by itself
     assert [file["name"] for file in files] == ["student.onnx"]
     assert "projector" in Tapped(deployed, trial.batch.image).map.stages
 

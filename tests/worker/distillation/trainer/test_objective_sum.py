@@ -3,7 +3,8 @@ import torch
 
 from worker.distillation.errors import SpecError
 from worker.distillation.step import Batch, Outputs, Step
-from worker.distillation.trainer.objective_sum import Composition, weight_at
+from worker.distillation.trainer.objective_sum import Composition
+from worker.distillation.trainer.objective_weights import weight_at
 
 
 def step(progress=0.0):
