@@ -47,7 +47,7 @@ class Division:
 
     @property
     def copy_share(self) -> float:
-        """What a figure of the whole batch counts for, which every rank measures."""
+        """What a value of the whole batch counts for, which every rank measures."""
         return 1 / self.ranks.size
 
     def statistics(self) -> AbstractContextManager[object]:
