@@ -23,7 +23,7 @@ from worker.distillation.job import Job
 from worker.distillation.parameters import parse
 from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
-from worker.distillation.trainer.lineage import planned_stages
+from worker.distillation.trainer.job_plan import planned_stages
 from worker.distillation.training import Training
 
 MEASURED_AS = 1

@@ -86,10 +86,10 @@ class WatchedRun(Run):
         super().__init__(job, channel)
         self._curve = curve
 
-    def _attend(self, run: StageRun) -> None:
+    def after_step(self, run: StageRun) -> None:
         (member,) = run.members.values()
         self._curve.look(member.network, run.number, run.finished)
-        super()._attend(run)
+        super().after_step(run)
 
 
 def main() -> int:
@@ -163,7 +163,7 @@ def run_ours(row: datafree.Row, seed: int, dataset: Path, weights: Path, curve: 
         run = WatchedRun(Job({**values, "spec": spec, "evaluation": None}, folder), Channel(nowhere), curve)
         run.execute()
     seconds, steps, _ = curve.points[-1]
-    return {"steps": steps, "restarts": run.restarts, "end": seconds}
+    return {"steps": steps, "restarts": run.state.restarts, "end": seconds}
 
 
 def run_published(seed: int, seconds: float, weights: Path, curve: Curve) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def answer(job: Any, channel: Channel, place: Place | None = None) -> int:
     import torch
 
     from worker.distillation.errors import EngineError, OutOfMemory
-    from worker.distillation.run import Stopped
+    from worker.distillation.trainer.worker_requests import Stopped
 
     try:
         event, fields = perform(job, channel, place)
@@ -124,7 +124,7 @@ def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[
     if job.kind == "distill":
         ranks = join(place.rank, place.size, job.folder / place.meeting, job.device()) if place else ALONE
         run = Run(job, channel, ranks)
-        return "done", {"summary": run.execute(), "student": run.results.shipped}
+        return "done", {"summary": run.execute(), "student": run.artifacts.published}
     found = inspect(dict(job.values), job.folder)
     return "findings", found
 

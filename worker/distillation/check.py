@@ -16,14 +16,10 @@ from worker.distillation.job import Job
 from worker.distillation.planning.teacher_first import STAGE as TRAINS_TEACHER
 from worker.distillation.procedure import FILE, GIVEN, Member, Stage
 from worker.distillation.source import check_fields
-from worker.distillation.trainer.lineage import (
-    FROM_TEACHER,
-    build_network,
-    make_procedure,
-    planned_stages,
-    refuse_files_of_no_teacher,
-)
-from worker.distillation.trainer.objective_sum import Composition, check_division, check_task
+from worker.distillation.trainer.job_plan import make_procedure, planned_stages
+from worker.distillation.trainer.lineage import FROM_TEACHER, build_network, refuse_files_of_no_teacher
+from worker.distillation.trainer.objective_checks import check_division, check_task
+from worker.distillation.trainer.objective_sum import Composition, ConnectContext
 
 
 def check(job: Job) -> dict[str, Any]:
@@ -34,7 +30,8 @@ def check(job: Job) -> dict[str, Any]:
     """
     meta = torch.device("meta")
     teacher = job.build_teacher(meta)
-    example, tapped_teacher = job.contract.blank(meta), None
+    example = job.contract.blank(meta)
+    tapped_teacher = None
     if teacher is not None:
         tapped_teacher = Tapped(teacher.eval(), job.teacher_contract.blank(meta), "/teacher", job.teacher_reads)
     procedure, plan = make_procedure(job)
@@ -97,7 +94,14 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
         if tap is not None:
             parameters_through(tapped, tap, "/procedure/guided")
     with torch.device("meta"):
-        composition.connect(tapped, given, example, job.classes, 2, task=job.task.name, peers=len(stage.members) - 1)
+        context = ConnectContext(
+            example=example,
+            classes=job.classes,
+            examples=2,
+            peers=len(stage.members) - 1,
+            task=job.task.name,
+        )
+        composition.connect(tapped, given, context)
         check_division(composition, source, gpus)
         return composition.deploy(network, given.network if given else None)
 

@@ -162,8 +162,8 @@ class Job:
 
     def _build_one(self, teacher: Mapping[str, Any], device: torch.device) -> nn.Module:
         with torch.device(device):
-            contract, options = read_contract(teacher["input"]), teacher.get("options") or {}
-            network = networks.build(teacher["network"], teacher["classes"], contract, options)
+            contract = read_contract(teacher["input"])
+            network = networks.build(teacher["network"], teacher["classes"], contract, teacher.get("options") or {})
         if device.type != "meta":
             try:
                 network.load_state_dict(load_file(self.folder / teacher["weights"], device=str(device)))
@@ -191,7 +191,8 @@ class Job:
 
     def _load_images(self, path: Path, split: str, device: torch.device) -> Images:
         """A split, with what the teacher reads of it where that is something else and is there."""
-        images, reads = Images.load(path, split, self.contract, device), self.teacher_reads
+        images = Images.load(path, split, self.contract, device)
+        reads = self.teacher_reads
         if reads == "image" or not has_field(path, split, reads):
             return images
         return replace(images, privileged=Images.load(path, split, self.teacher_contract, device, reads))

@@ -167,11 +167,11 @@ class Procedure(Method):
         """
         raise NotImplementedError
 
-    def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
+    def student_place(self, history: Sequence[StageResult], plan: Plan) -> str:
         """`"STAGE/MEMBER"` of the network that is the job's student."""
         return f"{history[-1].name}/student"
 
-    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+    def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """Other networks worth having, by the name of their artifact: `"STAGE/MEMBER"`, perhaps with `@EPOCH`."""
         return {}
 
@@ -183,6 +183,6 @@ class Procedure(Method):
         """Students of stages that depend on results: they are checked before the job begins, as planned ones are."""
         return ()
 
-    def tells(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
+    def decisions(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
         """What the report says of how the procedure decided, as plain data."""
         return {}

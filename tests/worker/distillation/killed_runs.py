@@ -27,10 +27,11 @@ class KilledRun(Run):
 
     def __init__(self, job, channel, at):
         super().__init__(job, channel)
-        self.at, self.steps = at, 0
+        self.at = at
+        self.steps = 0
 
-    def _attend(self, run):
-        super()._attend(run)
+    def after_step(self, run):
+        super().after_step(run)
         self.steps += 1
         if self.steps == self.at:
             self._checkpoint(run, wait=True)

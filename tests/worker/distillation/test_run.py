@@ -23,7 +23,8 @@ from worker.distillation.check import check
 from worker.distillation.errors import Diverged, SpecError
 from worker.distillation.job import Job
 from worker.distillation.process.event_pipe import Channel
-from worker.distillation.run import Run, Stopped
+from worker.distillation.run import Run
+from worker.distillation.trainer.worker_requests import Stopped
 
 KD = [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}]
 
@@ -100,7 +101,7 @@ def test_the_frozen_half_stays_bit_for_bit(folder, toy_parts):
             assert grads["fc2.weight"] is None
             assert grads["conv1.weight"] is not None
 
-    run._attend = watch
+    run.after_step = watch
     run.execute()
     first, second = seen["features"], seen["whole"]
     assert torch.equal(first[0]["fc1.weight"], first[-1]["fc1.weight"])
@@ -112,9 +113,9 @@ def test_the_teacher_is_never_touched(folder):
     before = load_file(folder / "inputs" / "teacher.safetensors")
     run, _ = start(job_of(folder, objectives=KD))
     run.execute()
-    assert same_bits(before, {k: v.contiguous() for k, v in run.teacher.state_dict().items()})
-    assert not any(parameter.requires_grad for parameter in run.teacher.parameters())
-    assert not any(module.training for module in run.teacher.modules())
+    assert same_bits(before, {k: v.contiguous() for k, v in run.lineage.teacher.state_dict().items()})
+    assert not any(parameter.requires_grad for parameter in run.lineage.teacher.parameters())
+    assert not any(module.training for module in run.lineage.teacher.modules())
 
 
 def test_a_drain_leaves_a_checkpoint_and_the_rest_follows(engine_inputs, tmp_path):
@@ -143,7 +144,7 @@ def test_a_cancel_leaves_nothing(folder):
 
 def test_a_loss_that_is_not_a_number_ends_the_run(folder):
     with pytest.raises(Diverged, match="the training diverged"):
-        run_whole(job_of(folder, training={"learning_rate": 1e12, "steps": 30}))
+        run_whole(job_of(folder, training={"optimizer": "sgd", "learning_rate": 1000.0, "steps": 30}))
 
 
 def test_a_teacher_at_chance_level_stops_the_job_before_training(folder):

@@ -78,7 +78,7 @@ def sharpness(x: Tensor, magnitude: Tensor) -> Tensor:
 
 def rotate(x: Tensor, magnitude: Tensor) -> Tensor:
     angle = MOST_TURN * magnitude.flatten()
-    return _moved(x, angle.cos(), -angle.sin(), angle.sin(), angle.cos())
+    return _moved(x, wide=angle.cos(), across=-angle.sin(), down=angle.sin(), high=angle.cos())
 
 
 def shear_x(x: Tensor, magnitude: Tensor) -> Tensor:
@@ -146,6 +146,7 @@ def _grey(x: Tensor) -> Tensor:
 
 def _moved(
     x: Tensor,
+    *,
     wide: Tensor | float = 1.0,
     across: Tensor | float = 0.0,
     down: Tensor | float = 0.0,

@@ -47,7 +47,7 @@ class Division:
 
     @property
     def copy_share(self) -> float:
-        """What a figure of the whole batch counts for, which every rank measures."""
+        """What a value of the whole batch counts for, which every rank measures."""
         return 1 / self.ranks.size
 
     def statistics(self) -> AbstractContextManager[object]:
@@ -60,7 +60,8 @@ class Division:
         if not self.sizes:
             return x
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        before, after = self.rows.start, sum(self.sizes) - self.rows.stop
+        before = self.rows.start
+        after = sum(self.sizes) - self.rows.stop
         return self.ranks.summed(F.pad(x, (0, 0) * (x.ndim - 1) + (before, after)))
 
     def add_gradients(self, optimizer: Optimizer) -> None:

@@ -37,7 +37,9 @@ class Ranks:
 
     def __init__(self, rank: int = 0, size: int = 1, control: Any = None):
         """`control` is the process group for what the processors agree on, which must not wait for GPUs."""
-        self.rank, self.size, self._control = rank, size, control
+        self.rank = rank
+        self.size = size
+        self._control = control
 
     @property
     def leads(self) -> bool:
@@ -48,17 +50,17 @@ class Ranks:
         """Rank 0's number, on every rank."""
         if self.size == 1:
             return number
-        told = torch.tensor(int(number))
-        dist.broadcast(told, 0, group=self._control)
-        return int(told)
+        agreed = torch.tensor(int(number))
+        dist.broadcast(agreed, 0, group=self._control)
+        return int(agreed)
 
-    def tell(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's plain data, on every rank."""
         if self.size == 1:
             return value
-        told = [value]
-        dist.broadcast_object_list(told, 0, group=self._control)
-        return told[0]
+        values = [value]
+        dist.broadcast_object_list(values, 0, group=self._control)
+        return values[0]
 
     def collect(self, value: Any) -> list[Any]:
         """Every rank's plain data in the order of the ranks, on every rank."""

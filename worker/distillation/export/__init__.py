@@ -20,6 +20,7 @@ WRITERS: Mapping[str, Callable[[nn.Module, Card, Path], None]] = {"safetensors":
 
 def export(
     student: nn.Module,
+    *,
     contract: InputContract,
     class_names: Sequence[str],
     formats: Sequence[str],

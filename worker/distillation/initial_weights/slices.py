@@ -61,7 +61,11 @@ def fit_followed(followed: Followed, state: Mapping[str, Tensor], teacher: Mappi
         if tensor.ndim != teacher[name].ndim:
             raise _misfit(name, f"it has {tensor.ndim} dimensions and the teacher's has {teacher[name].ndim}")
         for number, (axis, own, count) in enumerate(zip(axes[name], tensor.shape, teacher[name].shape, strict=True)):
-            _check_axis(name, number, axis, own, count, found, followed.why.get(name, ""))
+            if axis is not None:
+                _check_axis(name, axis, count, found)
+            elif own != count:
+                why = followed.why.get(name, "")
+                raise _misfit(name, f"it has {own} along dimension {number} and the teacher's {count}{why}")
     return found
 
 
@@ -76,11 +80,8 @@ def given_teacher(teacher: nn.Module | None) -> nn.Module:
     return teacher
 
 
-def _check_axis(name: str, number: int, axis: Axis | None, own: int, count: int, found: Fit, why: str) -> None:
-    if axis is None:
-        if own != count:
-            raise _misfit(name, f"it has size {own} along dimension {number} and the teacher's has {count}{why}")
-        return
+def _check_axis(name: str, axis: Axis, count: int, found: Fit) -> None:
+    """See that channels which lie along an axis of the student's layer are a slice of the teacher's `count`."""
     known = all(group.root in found.teacher_sizes for group, _ in axis)
     expected = sum(found.teacher_sizes[group.root] * repeats for group, repeats in axis) if known else None
     if expected != count:

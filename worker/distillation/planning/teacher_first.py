@@ -43,12 +43,12 @@ class TeacherFirst(Procedure):
         member = companion(plan, chosen, "/teacher")
         return teacher_stage(STAGE, member, plan.task, epochs=epochs, steps=steps, training=given)
 
-    def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
-        return self.procedure.ships(history[1:], plan) if len(history) > 1 else f"{STAGE}/student"
+    def student_place(self, history: Sequence[StageResult], plan: Plan) -> str:
+        return self.procedure.student_place(history[1:], plan) if len(history) > 1 else f"{STAGE}/student"
 
-    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+    def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """The teacher, and what the procedure keeps."""
-        return {"teacher": PLACE} | self.procedure.keeps(history[1:], plan)
+        return {"teacher": PLACE} | self.procedure.kept_places(history[1:], plan)
 
     def ensembles(self, history: Sequence[StageResult], plan: Plan) -> dict[str, tuple[str, ...]]:
         return self.procedure.ensembles(history[1:], plan)
@@ -56,5 +56,5 @@ class TeacherFirst(Procedure):
     def considers(self, plan: Plan) -> Sequence[Member]:
         return self.procedure.considers(plan)
 
-    def tells(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
-        return self.procedure.tells(history[1:], plan)
+    def decisions(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
+        return self.procedure.decisions(history[1:], plan)

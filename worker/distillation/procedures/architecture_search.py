@@ -80,7 +80,7 @@ class ArchitectureSearch(Procedure):
         name = f"trial_{len(history) + 1}"
         return Stage(name, {"student": member}, plan.teacher, **budget, evaluated=True, timed=True)
 
-    def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
+    def student_place(self, history: Sequence[StageResult], plan: Plan) -> str:
         """What was trained in full, or else the best trial."""
         if history[-1].name == FINAL:
             return f"{FINAL}/student"
@@ -94,7 +94,7 @@ class ArchitectureSearch(Procedure):
             first += size(space[index : index + 1])
         return [self._member(number, plan) for number in numbers]
 
-    def tells(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
+    def decisions(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
         """All trials, and which was the best."""
         trials = [result for result in history if result.name != FINAL]
         if not trials:

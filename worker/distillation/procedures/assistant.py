@@ -40,6 +40,6 @@ class Assistant(Procedure):
         member = companion(plan, self.settings.assistants[done], f"/procedure/assistants/{done}")
         return Stage(f"assistant_{done + 1}", {"student": member}, teacher, epochs=plan.epochs, steps=plan.steps)
 
-    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+    def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """The assistants."""
         return {result.name: f"{result.name}/student" for result in history[:-1]}

@@ -48,7 +48,7 @@ class BornAgain(Procedure):
             f"generation_{number}", {"student": member}, _teacher(history, plan), seed_name=seed_name, **budget
         )
 
-    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+    def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """All generations but the one that ships."""
         return {each.name: _place(each.name) for each in history[:-1]}
 

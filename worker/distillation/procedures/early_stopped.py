@@ -63,7 +63,7 @@ class EarlyStopped(Procedure):
         teacher = self._teacher(plan) if history else plan.teacher
         return Stage("distil", {"student": student}, teacher, epochs=plan.epochs, steps=plan.steps)
 
-    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+    def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """The teacher that taught, where it was trained here."""
         return {} if self.settings.teacher is None else {TEACHER: self._teacher(plan).removeprefix("stage:")}
 

@@ -52,10 +52,10 @@ class Mutual(Procedure):
             members[f"peer_{index + 1}"] = companion(plan, choice, f"/procedure/peers/{index}")
         return Stage(STAGE, members, plan.teacher, epochs=plan.epochs, steps=plan.steps, update=self.settings.update)
 
-    def ships(self, history: Sequence[StageResult], plan: Plan) -> str:
+    def student_place(self, history: Sequence[StageResult], plan: Plan) -> str:
         return f"{STAGE}/{self._names()[self.settings.ships]}"
 
-    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+    def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """All other members of the cohort: `peer_1`, ..., and `cohort_student` where a peer ships."""
         others = [name for index, name in enumerate(self._names()) if index != self.settings.ships]
         return {"cohort_student" if name == "student" else name: f"{STAGE}/{name}" for name in others}

@@ -77,7 +77,7 @@ class Route(Procedure):
             **_sum(budgets[before:number]),
         )
 
-    def keeps(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
+    def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """The finished teacher, where it was trained here."""
         return {TEACHER: f"{TEACHER}/teacher"} if self.settings.checkpoints is None else {}
 

@@ -1,4 +1,4 @@
-"""Pictures of batches, for people to look at."""
+"""Previews: PNG images of batches and of filters, for people to look at."""
 
 import math
 from pathlib import Path
@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from worker.distillation.contract import InputContract
 
 GAP = 2
-"""Pixels between pictures."""
-PICTURES_AT_MOST = 256
-LEAST_FILTER, BETWEEN = 24, 16
-"""Pixels of a filter's side, about, and between two networks' filters."""
+"""Pixels between images."""
+MOST_IMAGES = 256
+LEAST_FILTER = 24
+"""Pixels of a filter's side, about."""
+BETWEEN = 16
+"""Pixels between two networks' filters."""
 
 
 def write_grid(images: Tensor, contract: InputContract, path: Path, columns: int = 8) -> None:
@@ -50,7 +52,7 @@ def first_filters(network: nn.Module, contract: InputContract) -> Tensor | None:
     first = next((each for each in network.parameters() if each.ndim > 1), None)
     if first is None:
         return None
-    weight = first.detach().float().cpu()[:PICTURES_AT_MOST]
+    weight = first.detach().float().cpu()[:MOST_IMAGES]
     pixels = (contract.channels, contract.height, contract.width)
     if weight.ndim == 2 and weight.shape[1] == math.prod(pixels):
         return weight.unflatten(1, pixels)
@@ -64,15 +66,16 @@ def means_by_class(images: Tensor, label: Tensor, classes: int) -> Tensor:
 
 
 def _sheet(images: Tensor, contract: InputContract, columns: int) -> Tensor:
-    """Images as one picture of bytes (H, W, 3 or 1)."""
-    pixels_NHWC = _pixels(images[:PICTURES_AT_MOST], contract)
+    """Images as one image of bytes (H, W, 3 or 1), on white."""
+    pixels_NHWC = _pixels(images[:MOST_IMAGES], contract)
     count, height, width, channels = pixels_NHWC.shape
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
     sheet = torch.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels), 255, dtype=torch.uint8)
-    for number, picture in enumerate(pixels_NHWC):
-        top, left = number // columns * (height + GAP), number % columns * (width + GAP)
-        sheet[top : top + height, left : left + width] = picture
+    for number, image in enumerate(pixels_NHWC):
+        top = number // columns * (height + GAP)
+        left = number % columns * (width + GAP)
+        sheet[top : top + height, left : left + width] = image
     return sheet
 
 

@@ -1,20 +1,23 @@
 """The report of a run: what was asked, what was made, what was measured, and what was not."""
 
 import math
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import nn
 
 from worker.distillation.export.measures import cost
+from worker.distillation.job import Job
 from worker.distillation.networks.ensemble import how_combined
+from worker.distillation.procedure import Member
+from worker.distillation.reporting.environment import library_versions
+from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
+from worker.distillation.trainer.lineage import build_network
+from worker.distillation.trainer.objective_sum import deploying
 
-if TYPE_CHECKING:
-    from worker.distillation.job import Job
-
-LIBRARIES = ("torch", "torchvision", "timm", "safetensors", "numpy", "onnx", "onnxscript", "onnxruntime")
 NOT_MEASURED = "No evaluation set was given, so no accuracy was measured."
 ON_TRAINING_IMAGES = "The evaluation images are those that the student was trained on: expect less on others."
 WITHOUT_DATA = "Agreement on synthesised images says how well the student copies its teacher there; it is no accuracy."
@@ -28,68 +31,99 @@ STOPPED_EARLY = (
 NONE_SYNTHESISED = "The source synthesised no images that student and teacher could be compared on."
 
 
-def report(
-    *,
-    job: "Job",
-    student: nn.Module,
-    teacher: nn.Module | None,
-    figures: Mapping[str, Any],
-    chosen: Mapping[str, Any],
-    stages: Sequence[Mapping[str, Any]],
-    files: Sequence[Mapping[str, Any]],
-    phases: Mapping[str, float],
-    seconds: float,
-    environment: Mapping[str, Any],
-    network: str | None = None,
-    kept: Sequence[Mapping[str, Any]] = (),
-    added_by: Sequence[str] = (),
-    parameters_alone: int | None = None,
-    stopped_early: Mapping[str, Any] | None = None,
-    procedure: Mapping[str, Any] | None = None,
-    warned: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What `report.json` holds: plain JSON values, with null for whatever was not measured or is not finite.
-
-    `figures` are `evaluation` (with `student`, `teacher`, `split`, `images`, and the name of the task's own `figure`) and
-    `without_data`, each perhaps None; `chosen` says which weights shipped and why; `files` have `name` and `path`; times
-    are in seconds; `network` is that of the student, if it is not the one that the spec names; `kept` tells of other
-    networks that became artifacts; `added_by` names the objectives that ship more than this network, which has
-    `parameters_alone` without them;
-    `stopped_early` says by what and where the training was stopped before its end, `procedure` how a procedure decided;
-    `warned` holds the run's warnings, which the notes repeat.
-    """
-    written = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in files]
-    name = network or job.spec["student"]["network"]
-    ours: dict[str, Any] = {"network": name, **cost(student, job.contract), "files": written}
-    theirs = _teacher(job, teacher)
-    measured = _measured(job, figures)
-    if added_by:
-        ours |= {"added_by": list(added_by), "parameters_alone": parameters_alone}
-        measured["notes"].append(MORE_SHIPS.format(by=", ".join(added_by), alone=parameters_alone, **ours))
-    if stopped_early:
-        measured["notes"].append(STOPPED_EARLY.format(**stopped_early))
-    measured["notes"] += warned
+def report(finished: FinishedRun) -> dict[str, Any]:
+    """What `report.json` holds: plain JSON values, with null for whatever was not measured or is not finite."""
+    job = finished.job
+    student = _student(finished)
+    versions = {**finished.environment.get("versions", {}), **library_versions()}
     content = {
         "job": job.values.get("job"),
         "attempt": job.values.get("attempt"),
         "spec": dict(job.spec),
-        "student": ours,
-        "teacher": theirs,
-        "initial_weights": begun_with(job),
-        "shipped": dict(chosen),
-        **measured,
-        "stages": list(stages),
-        "procedure": dict(procedure) if procedure else None,
-        "stopped_early": stopped_early,
-        "kept": list(kept),
+        "student": student,
+        "teacher": _teacher(job, finished.teacher),
+        "initial_weights": initial_weights_of(job),
+        "shipped": dict(finished.checkpoint),
+        "evaluation": finished.measured.get("evaluation"),
+        "without_data": finished.measured.get("without_data"),
+        "not_shipped": finished.measured.get("not_shipped"),
+        "pictures": list(finished.previews),
+        "notes": _notes(finished, student),
+        "stages": [asdict(result) for result in finished.history],
+        "procedure": dict(finished.decisions) or None,
+        "stopped_early": finished.stopped_early,
+        "kept": [_kept(each) for each in finished.kept],
         "seeds": {"seed": job.training.seed, "note": "Every random stream of the run is derived from this seed."},
-        "environment": {**environment, "versions": {**environment.get("versions", {}), **_versions()}},
-        "seconds": {"total": seconds, "phases": dict(phases)},
+        "environment": {**finished.environment, "versions": versions},
+        "seconds": {"total": finished.seconds, "phases": dict(finished.phase_seconds)},
     }
     return _finite({"summary": _summary(content), **content})
 
 
-def _teacher(job: "Job", teacher: nn.Module | None) -> dict[str, Any] | None:
+def _student(finished: FinishedRun) -> dict[str, Any]:
+    """The student's network, cost and files; and what its objectives add to the network, where they add something."""
+    files = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in finished.files]
+    student: dict[str, Any] = {
+        "network": finished.member.network,
+        **cost(finished.student, finished.job.contract),
+        "files": files,
+    }
+    added = added_by(finished.member)
+    if not added:
+        return student
+    with torch.device("meta"):
+        alone = build_network(finished.member, finished.job)
+    parameters = sum(parameter.numel() for parameter in alone.parameters())
+    return student | {"added_by": list(added), "parameters_alone": parameters}
+
+
+def _notes(finished: FinishedRun, student: Mapping[str, Any]) -> list[str]:
+    """The sentences that the metrics must be read with, and the run's warnings."""
+    job = finished.job
+    evaluation = finished.measured.get("evaluation")
+    notes = [NOT_MEASURED] if evaluation is None else []
+    if evaluation is not None and evaluation.get("split") == "train" and _same_images(job):
+        notes.append(ON_TRAINING_IMAGES)
+    if finished.measured.get("without_data") is not None:
+        notes.append(WITHOUT_DATA)
+    elif evaluation is None and job.spec.get("dataset") is None:
+        notes.append(NONE_SYNTHESISED)
+    if "added_by" in student:
+        by = ", ".join(student["added_by"])
+        notes.append(MORE_SHIPS.format(by=by, alone=student["parameters_alone"], **student))
+    if finished.stopped_early:
+        notes.append(STOPPED_EARLY.format(**finished.stopped_early))
+    return [*notes, *finished.warnings]
+
+
+def _kept(kept: KeptNetwork) -> dict[str, Any]:
+    return {
+        "name": kept.name,
+        "network": kept.member.network,
+        "options": kept.member.options,
+        "evaluation": kept.evaluation,
+        "file_bytes": Path(kept.files[0]["path"]).stat().st_size,
+    }
+
+
+def added_by(member: Member) -> tuple[str, ...]:
+    """The names of the objectives that deploy more than the member's network."""
+    return tuple(spec["name"] for spec in deploying(member.objectives))
+
+
+def initial_weights_of(job: Job) -> str:
+    """What the student's training began with, in words."""
+    given = job.initial_weights
+    if given == "random":
+        return f"drawn afresh from seed {job.training.seed}"
+    if given == "teacher":
+        return f"slices of the teacher's weights, with noise from seed {job.training.seed}"
+    if given == "neuron_merging":
+        return "the teacher's weights, neurons of its fully connected layers merged pair by pair (arXiv:1507.06149)"
+    return f"the uploaded weights {given}"
+
+
+def _teacher(job: Job, teacher: nn.Module | None) -> dict[str, Any] | None:
     """Who taught; of an ensemble the cost of the whole, and its members."""
     if teacher is None:
         return None
@@ -105,48 +139,23 @@ def _teacher(job: "Job", teacher: nn.Module | None) -> dict[str, Any] | None:
     return {"network": f"an ensemble of {len(members)}", **whole, "file_bytes": size, "members": members, **how}
 
 
-def _one_teacher(job: "Job", teacher: Mapping[str, Any]) -> dict[str, Any]:
+def _one_teacher(job: Job, teacher: Mapping[str, Any]) -> dict[str, Any]:
     size = (job.folder / teacher["weights"]).stat().st_size
     return {"id": teacher.get("id"), "network": teacher["network"], "file_bytes": size}
 
 
-def begun_with(job: "Job") -> str:
-    """What the student's training began with, in words."""
-    given = job.initial_weights
-    if given == "random":
-        return f"drawn afresh from seed {job.training.seed}"
-    if given == "teacher":
-        return f"slices of the teacher's weights, with noise from seed {job.training.seed}"
-    if given == "neuron_merging":
-        return "the teacher's weights, neurons of its fully connected layers merged pair by pair (arXiv:1507.06149)"
-    return f"the uploaded weights {given}"
-
-
-def _measured(job: "Job", figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures with the sentences that they must be read with."""
-    evaluation, without_data = figures.get("evaluation"), figures.get("without_data")
-    notes = [NOT_MEASURED] if evaluation is None else []
-    if evaluation is not None and evaluation.get("split") == "train" and _same_images(job):
-        notes.append(ON_TRAINING_IMAGES)
-    if without_data is not None:
-        notes.append(WITHOUT_DATA)
-    elif evaluation is None and job.spec.get("dataset") is None:
-        notes.append(NONE_SYNTHESISED)
-    beside, pictures = figures.get("not_shipped"), list(figures.get("pictures", ()))
-    told = {"not_shipped": beside, "pictures": pictures, "notes": notes}
-    return {"evaluation": evaluation, "without_data": without_data, **told}
-
-
-def _same_images(job: "Job") -> bool:
+def _same_images(job: Job) -> bool:
     given = job.spec.get("dataset")
     return given is not None and given == (job.spec.get("evaluation") or {}).get("dataset")
 
 
 def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The few figures that people look for first."""
-    student, teacher = content["student"], content["teacher"] or {}
+    """The few values that people look for first."""
+    student = content["student"]
+    teacher = content["teacher"] or {}
     evaluation = content["evaluation"] or {}
-    ours, theirs = evaluation.get("student") or {}, evaluation.get("teacher") or {}
+    ours = evaluation.get("student") or {}
+    theirs = evaluation.get("teacher") or {}
     sizes = {file["name"]: file["bytes"] for file in student["files"]}
     return {
         "network": student["network"],
@@ -174,16 +183,6 @@ def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
         "stopped_early": (content["stopped_early"] or {}).get("reason"),
         "notes": content["notes"],
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _finite(value: Any) -> Any:

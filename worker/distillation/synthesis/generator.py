@@ -38,7 +38,9 @@ class Generator(nn.Module):
     ):
         super().__init__()
         self.bounded = output == "tanh"
-        self.latent, self.width, self.resolution = latent, width, resolution
+        self.latent = latent
+        self.width = width
+        self.resolution = resolution
         self.start, self.middle, self.size = [
             (-(-contract.height // part), -(-contract.width // part)) for part in (4, 2, 1)
         ]
@@ -69,6 +71,7 @@ class Generator(nn.Module):
 
 def seeded(
     contract: InputContract,
+    *,
     latent: int,
     width: int,
     resolution: Resolution,

@@ -46,11 +46,11 @@ class LatentSource(RoundSource):
         """A generator whose weights depend on the seed and on `of`."""
         return generator.seeded(
             self.context.contract,
-            self.settings.latent,
-            self.chosen("generator_width"),
-            self.chosen("generator_resolution"),
-            seed_for(self.context.seed, "generator", *of),
-            self.context.device,
+            latent=self.settings.latent,
+            width=self.chosen("generator_width"),
+            resolution=self.chosen("generator_resolution"),
+            seed=seed_for(self.context.seed, "generator", *of),
+            device=self.context.device,
             epsilon=1e-5,
         )
 

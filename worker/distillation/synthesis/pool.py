@@ -108,6 +108,7 @@ def bytes_per_image(shape_CHW: tuple[int, ...], classes: int, dtype: torch.dtype
 
 
 def pool_within(
+    *,
     bytes_limit: int,
     images: int,
     least: int,

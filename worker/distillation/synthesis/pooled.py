@@ -77,9 +77,14 @@ class PooledSource(Source):
         self.generator_batch = self.generator_batch_for(context.classes)
         self.augmentation_probability = self.chosen("augmentation_probability")
         images = max(self.chosen("pool_images"), self.generator_batch)
-        bytes_limit = self.settings.pool_megabytes * 2**20
         self.pool = pool_within(
-            bytes_limit, images, self.generator_batch, context.contract, context.classes, self.precision, context.device
+            bytes_limit=self.settings.pool_megabytes * 2**20,
+            images=images,
+            least=self.generator_batch,
+            contract=context.contract,
+            classes=context.classes,
+            dtype=self.precision,
+            device=context.device,
         )
 
     @property

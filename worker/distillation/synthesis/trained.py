@@ -69,13 +69,13 @@ class TrainedSource(PooledSource):
         assert context.teacher is not None
         network = generator.seeded(
             context.contract,
-            self.chosen("latent"),
-            self.chosen("generator_width"),
-            self.chosen("generator_resolution"),
-            context.seed,
-            context.device,
-            self.epsilon,
-            self.output,
+            latent=self.chosen("latent"),
+            width=self.chosen("generator_width"),
+            resolution=self.chosen("generator_resolution"),
+            seed=context.seed,
+            device=context.device,
+            epsilon=self.epsilon,
+            output=self.output,
         )
         weights = corrected(self.weights(), context.restarts)
         independent = context.task == "multi_label"

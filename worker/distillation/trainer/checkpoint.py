@@ -90,7 +90,9 @@ class Checkpoints:
     """Checkpoints of one run in one folder. `save` returns once a snapshot is taken and writes in a thread."""
 
     def __init__(self, folder: Path, saved: Callable[[Manifest], None] = lambda manifest: None, ranks: Ranks = ALONE):
-        self.folder, self._saved, self._ranks = folder, saved, ranks
+        self.folder = folder
+        self._saved = saved
+        self._ranks = ranks
         self._frozen: dict[str, dict[str, Any]] = {}
         self._freezing = threading.Lock()  # a part is frozen while the thread deletes old ones
         self._writer: threading.Thread | None = None
@@ -103,7 +105,7 @@ class Checkpoints:
         content = encode(state) if self._ranks.leads else b""
         with self._freezing:
             entry = self._write(content) if self._ranks.leads else None
-            self._frozen[name] = self._ranks.tell(entry)
+            self._frozen[name] = self._ranks.broadcast(entry)
 
     def thaw(self, name: str) -> Any:
         """Read back a part given to `freeze`, in this process or in one before it."""

@@ -9,9 +9,14 @@ from typing import Any
 
 from worker.distillation.errors import EngineError
 from worker.distillation.procedure import Member, Stage
-from worker.distillation.trainer.lineage import Lineage, planned_stages
+from worker.distillation.trainer.job_plan import planned_stages
+from worker.distillation.trainer.lineage import Lineage
 from worker.distillation.trainer.stage_run import StageRun
 
+STOPPED_EARLY = (
+    "the time limit has passed at step {step} of {steps} of stage {stage!r}: the training stops, and the student is "
+    "evaluated as it is"
+)
 HINT = "Raise training/time_limit_minutes, or train for fewer epochs or steps."
 
 
@@ -32,6 +37,17 @@ class Deadline:
         return self._until is not None and time.monotonic() >= self._until
 
 
+def stopped_early(run: StageRun, minutes: float | None) -> dict[str, Any]:
+    """Where the time limit stops the running stage, as the report says it."""
+    return {
+        "reason": "time_limit",
+        "minutes": minutes,
+        "stage": run.stage.name,
+        "step": run.number,
+        "steps": run.total,
+    }
+
+
 def ends_in(run: StageRun, lineage: Lineage, minutes: float | None) -> bool:
     """Whether the student ships from the running stage, if the training stops now; else from a finished one.
 
@@ -41,8 +57,8 @@ def ends_in(run: StageRun, lineage: Lineage, minutes: float | None) -> bool:
         TimeLimit: no network of the job's has trained yet as the student that would ship at the end does.
     """
     goes_on = any(member.initial and member.initial.startswith("stage:") for member in run.stage.members.values())
-    finished = _ships(lineage, None)
-    if run.number and (goes_on or not finished) and _ships(lineage, run.stage):
+    finished = _has_student(lineage, None)
+    if run.number and (goes_on or not finished) and _has_student(lineage, run.stage):
         return True
     if finished:
         return False
@@ -52,14 +68,14 @@ def ends_in(run: StageRun, lineage: Lineage, minutes: float | None) -> bool:
     raise TimeLimit(words, HINT)
 
 
-def _ships(lineage: Lineage, running: Stage | None) -> bool:
+def _has_student(lineage: Lineage, running: Stage | None) -> bool:
     """Whether what would ship now is of the kind that would ship at the end, and trained on the same objectives."""
     stages = planned_stages(lineage.procedure, lineage.plan, lineage.history)
     known = {stage.name: stage for stage in stages[: len(lineage.history) + (running is not None)]}
     if not known:
         return False
-    member = _member(known, lineage.ships(running))
-    last = _member({stage.name: stage for stage in stages}, lineage.would_ship(stages))
+    member = _member(known, lineage.student_place(running))
+    last = _member({stage.name: stage for stage in stages}, lineage.planned_student_place(stages))
     return member is not None and last is not None and _kind(member) == _kind(last)
 
 

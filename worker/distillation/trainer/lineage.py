@@ -9,46 +9,23 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from worker.distillation import networks, registry
+from worker.distillation import networks
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.initial_weights.neuron_merging import merged
 from worker.distillation.initial_weights.slices import given_teacher, sliced
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.job import Job
-from worker.distillation.planning.teacher_first import PLACE, TeacherFirst, trained_teacher
-from worker.distillation.procedure import FILE, GIVEN, Member, Plan, Procedure, Stage, StageResult
+from worker.distillation.planning.teacher_first import PLACE, TeacherFirst
+from worker.distillation.procedure import FILE, GIVEN, Member, Stage, StageResult
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.trainer.checkpoint import Checkpoints
-from worker.distillation.trainer.objective_sum import Composition, deploying
-from worker.distillation.training import DEFAULT_EPOCHS
+from worker.distillation.trainer.job_plan import make_procedure, planned_stages
+from worker.distillation.trainer.network_parts import network_part, objectives_part, split_place
+from worker.distillation.trainer.objective_sum import Composition, ConnectContext, deploying
 from worker.distillation.uploads.key_matching import match
 
-MOST_STAGES = 1000
 FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
 """What makes a student's initial weights of its teacher's."""
-
-
-def make_procedure(job: Job) -> tuple[Procedure, Plan]:
-    """The job's procedure, and what it may read of the job.
-
-    Raises:
-        SpecError: the job does not offer what the procedure needs.
-    """
-    spec, training = job.spec, job.training
-    student = Member(
-        network=spec["student"]["network"],
-        options=dict(spec["student"].get("options") or {}),
-        objectives=tuple(spec["objectives"]),
-        initial=GIVEN,
-        transforms=tuple(spec.get("transforms") or ()),
-    )
-    epochs = training.epochs or (None if training.steps else DEFAULT_EPOCHS)
-    held_out = training.validation_fraction > 0
-    procedure, first = registry.make("procedures", spec["procedure"], "/procedure"), trained_teacher(spec)
-    teacher = GIVEN if job.teacher or first else None
-    plan = Plan(student, teacher, epochs, training.steps, training.seed, job.task.name, held_out)
-    procedure.check(plan)
-    return TeacherFirst(procedure, first) if first else procedure, plan
 
 
 @dataclass
@@ -79,26 +56,28 @@ class Lineage:
             raise RuntimeError(f"the procedure gives two stages the name {stage.name!r}, by which networks are found")
         return stage
 
-    def ships(self, unfinished: Stage | None = None) -> str:
+    def student_place(self, unfinished: Stage | None = None) -> str:
         """The place of the network that is the job's student; as if `unfinished` were the last stage, where it is given."""
         history = [*self.history, StageResult(unfinished.name, 0, {})] if unfinished else self.history
-        return self.procedure.ships(tuple(history), self.plan)
+        return self.procedure.student_place(tuple(history), self.plan)
 
-    def would_ship(self, stages: list[Stage]) -> str:
+    def planned_student_place(self, stages: list[Stage]) -> str:
         """The place of the job's student once these stages are finished."""
-        return self.procedure.ships([StageResult(stage.name, 0, {}, stage.snapshots) for stage in stages], self.plan)
+        return self.procedure.student_place(
+            [StageResult(stage.name, 0, {}, stage.snapshots) for stage in stages], self.plan
+        )
 
-    def keeps(self) -> dict[str, str]:
+    def kept_places(self) -> dict[str, str]:
         """The places of the other networks that become artifacts, by name."""
-        return self.procedure.keeps(tuple(self.history), self.plan)
+        return self.procedure.kept_places(tuple(self.history), self.plan)
 
     def ensembles(self) -> dict[str, tuple[str, ...]]:
         """The places of the networks of each ensemble that becomes an artifact, by name."""
         return self.procedure.ensembles(tuple(self.history), self.plan)
 
-    def tells(self) -> dict[str, Any]:
-        """What the report says of how the procedure decided."""
-        return self.procedure.tells(tuple(self.history), self.plan)
+    def decisions(self) -> dict[str, Any]:
+        """How the procedure decided, as plain data for the report."""
+        return self.procedure.decisions(tuple(self.history), self.plan)
 
     def fraction(self, of_stage: float) -> float:
         """How much of the job is done when `of_stage` of the running stage is, by the budgets of the planned stages."""
@@ -111,10 +90,8 @@ class Lineage:
 
     def network(self, place: str) -> nn.Module:
         """A finished stage's network, from `STAGE`, `STAGE/MEMBER`, or either with `@EPOCH`."""
-        stage, member, epoch = _parts(place)
         network = self._fresh(self.member(place))
-        part = f"snapshot/{stage}/{member}@{epoch}" if epoch else f"stage/{stage}/{member}"
-        network.load_state_dict(self.checkpoints.thaw(part))
+        network.load_state_dict(self.checkpoints.thaw(network_part(place)))
         return network.requires_grad_(True)
 
     def deployed(
@@ -124,19 +101,27 @@ class Lineage:
 
         `weights` of the network and of the `objectives` take the place of those at the end of the stage, where given.
         """
-        network, member, stage = self.network(place), self.member(place), self._finished(_parts(place)[0])
+        network = self.network(place)
+        member = self.member(place)
         if weights is not None:
             network.load_state_dict(weights)
         specs = deploying(member.objectives)
         if not specs:
             return network
-        teacher, example, composition = self.teacher_of(stage), self._example(), Composition(specs, member.pointer)
+        stage = self._finished(split_place(place)[0])
+        teacher = self.teacher_of(stage)
+        composition = Composition(specs, member.pointer)
+        context = ConnectContext(
+            example=self._example(),
+            classes=self.job.classes,
+            examples=None,
+            peers=len(stage.members) - 1,
+            task=self.job.task.name,
+        )
         with torch.random.fork_rng([]):
-            tapped = Tapped(network.eval(), example, f"{member.network_pointer}/network")
-            composition.connect(
-                tapped, teacher, example, self.job.classes, None, task=self.job.task.name, peers=len(stage.members) - 1
-            )
-        composition.load_state_dict(objectives or self.checkpoints.thaw(shipping_part(place)))
+            tapped = Tapped(network.eval(), context.example, f"{member.network_pointer}/network")
+            composition.connect(tapped, teacher, context)
+        composition.load_state_dict(objectives or self.checkpoints.thaw(objectives_part(place)))
         return composition.deploy(network, teacher.network if teacher else None)
 
     def teacher_of_job(self) -> nn.Module | None:
@@ -147,7 +132,7 @@ class Lineage:
 
     def member(self, place: str) -> Member:
         """What the network at a place is, as plain data."""
-        stage, member, _ = _parts(place)
+        stage, member, _ = split_place(place)
         return self._finished(stage).members[member]
 
     def teacher_of(self, stage: Stage) -> Tapped | None:
@@ -215,25 +200,6 @@ class Lineage:
         raise SpecError([Problem("/procedure", f"no finished stage is called {name!r}")])
 
 
-def _parts(place: str) -> tuple[str, str, str]:
-    """Stage, member (`student` if it is left out) and epoch (perhaps empty) of `STAGE/MEMBER@EPOCH`."""
-    place, _, epoch = place.partition("@")
-    stage, _, member = place.partition("/")
-    return stage, member or "student", epoch
-
-
-def shipping_part(place: str) -> str:
-    """The name of the part of a checkpoint that holds what the objectives have of the network that ships."""
-    stage, member, epoch = _parts(place)
-    return f"shipping/{stage}/{member}@{epoch}" if epoch else f"shipping/{stage}/{member}"
-
-
-def average_part(place: str) -> str:
-    """The name of the part of a checkpoint that holds the running average of a finished stage's network."""
-    stage, member, _ = _parts(place)
-    return f"average/{stage}/{member}"
-
-
 def refuse_files_of_no_teacher(job: Job) -> None:
     """See that there is one finished teacher, which files of its weights can be of.
 
@@ -256,20 +222,6 @@ def build_network(member: Member, job: Job) -> nn.Module:
     except SpecError as error:
         moved = [Problem(member.network_pointer + problem.pointer, problem.message) for problem in error.problems]
         raise SpecError(moved, error.hint) from error
-
-
-def planned_stages(procedure: Procedure, plan: Plan, history: list[StageResult]) -> list[Stage]:
-    """The stages that are finished, running and to come, as far as they can be told without their results."""
-    done: list[StageResult] = []
-    stages: list[Stage] = []
-    while len(stages) < MOST_STAGES:
-        stage = procedure.next(tuple(done), plan)
-        if stage is None:
-            break
-        stages.append(stage)
-        known = history[len(done)] if len(done) < len(history) else None
-        done.append(known or StageResult(stage.name, 0, {}, stage.snapshots))
-    return stages
 
 
 def freeze(network: nn.Module) -> nn.Module:

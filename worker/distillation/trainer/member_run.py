@@ -13,41 +13,35 @@ from worker.distillation.introspection.taps import Tapped, parameters_through
 from worker.distillation.procedure import Member
 from worker.distillation.step import Outputs, Step
 from worker.distillation.trainer.checkpoint import snapshot, state_of
-from worker.distillation.trainer.objective_sum import Composition
+from worker.distillation.trainer.objective_sum import Composition, ConnectContext
 from worker.distillation.trainer.weight_average import RunningAverage
 from worker.distillation.training import Training
 from worker.distillation.transform import Transform
 
 
 class MemberRun:
-    """A member of a stage, alive.
-
-    `network` is the bare network, already holding its initial weights; `teacher` the stage's teacher, whose taps this
-    member's objectives request.
-    """
+    """A member of a stage, alive."""
 
     def __init__(
         self,
         member: Member,
         network: nn.Module,
+        *,
         teacher: Tapped | None,
         training: Training,
-        example: Tensor,
-        classes: int,
-        examples: int | None,
-        *,
-        task: str,
-        peers: int = 0,
+        context: ConnectContext,
     ):
+        """`network` is the bare network, already holding its initial weights; `teacher` the stage's teacher, whose taps this
+        member's objectives request."""
         self.training = training
         self.specs = member.transforms
         self._untransformed = copy.deepcopy(network).to("cpu") if self.specs else None
         self.transforms = make_transforms(self.specs, network)
-        self.tapped = Tapped(network, example, f"{member.network_pointer}/network")
-        self.composition = Composition(member.objectives, member.pointer).to(example.device)
+        self.tapped = Tapped(network, context.example, f"{member.network_pointer}/network")
+        self.composition = Composition(member.objectives, member.pointer).to(context.example.device)
         self._freeze(member)
         self.network.eval()
-        self.composition.connect(self.tapped, teacher, example, classes, examples, task=task, peers=peers)
+        self.composition.connect(self.tapped, teacher, context)
         self.taught_by = teacher.network if teacher else None
         adversaries = self.composition.adversary_groups()
         trained = [*(p for p in network.parameters() if p.requires_grad), *self.composition.trained_parameters()]
@@ -69,8 +63,9 @@ class MemberRun:
             if parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
 
-    def update(self, step: Step, number: int, total: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step of the adversary, if there is one, and one of the student; gives the loss and its terms, detached."""
+    def update(self, step: Step, total: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step of the adversary, if there is one, and one of the student, of `total` in the stage; gives the loss and its
+        terms, detached."""
         terms = self._update_adversary(step)
         with self.training.autocast(step.batch.image.device):
             loss, named = self.composition(step)
@@ -78,7 +73,7 @@ class MemberRun:
         loss.backward()
         step.batch.division.add_gradients(self.optimizer)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.training.learning_rate_at(number, total)
+            group["lr"] = self.training.learning_rate_at(step.number, total)
         self.optimizer.step()
         for transform in self.transforms:
             transform.after_step(self.network)
@@ -96,9 +91,9 @@ class MemberRun:
         """The network that would ship if the stage ended now; it may be the network in training itself."""
         return self.composition.deploy(self.network, self.taught_by)
 
-    def shipping(self) -> dict[str, Tensor]:
-        """What the objectives hold of the network that ships, on the CPU; empty where the network ships as it is."""
-        return snapshot(self.composition.shipping_state())
+    def deployed_objectives(self) -> dict[str, Tensor]:
+        """What the objectives add to the deployed network, on the CPU; empty where it is deployed as it is."""
+        return snapshot(self.composition.deployed_state())
 
     def weights(self) -> dict[str, Tensor]:
         """The network's weights on the CPU as they would be if the stage ended now, transforms baked in."""
@@ -151,8 +146,14 @@ class MemberRun:
     def _update_adversary(self, step: Step) -> dict[str, Tensor]:
         if self.adversary_optimizer is None:
             return {}
-        teacher = step.teacher and step.teacher.detached()
-        detached = Step(step.batch, step.student.detached(), teacher, step.peers, step.progress, step.number)
+        detached = Step(
+            batch=step.batch,
+            student=step.student.detached(),
+            teacher=step.teacher and step.teacher.detached(),
+            peers=step.peers,
+            progress=step.progress,
+            number=step.number,
+        )
         division = step.batch.division
         with self.training.autocast(step.batch.image.device), division.statistics():
             loss = self.composition.adversary_loss(detached)

@@ -1,7 +1,8 @@
-"""Averages: means of a stage's terms between two reports, without waiting for the device in between."""
+"""Means of a stage's metrics between two reports, without waiting for the device in between."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from worker.distillation.distributed.ranks import ALONE, Ranks
 
 
 @dataclass
-class Averages:
-    """Running means of the terms since they were last read, kept on the device."""
+class MetricMeans:
+    """Running means of the metrics since they were last read, kept on the device."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -33,8 +34,19 @@ class Averages:
     def read(self, ranks: Ranks = ALONE) -> dict[str, float]:
         """The means of the ranks' sums, as numbers, on every rank; starts anew."""
         means = {name: total / self.counts[name] for name, total in self._totals(ranks).items()}
-        self.sums, self.counts = {}, {}
+        self.sums = {}
+        self.counts = {}
         return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """To be saved by rank 0, after `combine`."""
+        return {"sums": self.sums, "counts": self.counts}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device, leads: bool) -> None:
+        """Undo `state_dict` on the rank that `leads`; the others go on from nothing."""
+        sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self.sums = sums if leads else {name: torch.zeros_like(value) for name, value in sums.items()}
+        self.counts = state["counts"]
 
     def _totals(self, ranks: Ranks) -> dict[str, float]:
         parts = ranks.collect({name: float(total) for name, total in self.sums.items()})

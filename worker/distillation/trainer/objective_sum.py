@@ -1,7 +1,7 @@
 """Several weighted objectives are one: KD + NST is data, not code."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -12,10 +12,22 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.tap_map import TapMap, Taps
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext, Objective, ObjectiveNeeds
-from worker.distillation.source import Source
 from worker.distillation.step import Step
-from worker.distillation.task import Task
 from worker.distillation.trainer.objective_weight import check_weight, weight_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectContext:
+    """What objectives are connected with, beside the networks."""
+
+    example: Tensor
+    """Two blank images, which the student is run on to find shapes."""
+    classes: int
+    examples: int | None
+    """How many samples the dataset has; None without one."""
+    peers: int = 0
+    """How many other members the cohort has."""
+    task: str
 
 
 class Composition(nn.Module):
@@ -24,7 +36,7 @@ class Composition(nn.Module):
     def __init__(self, specs: Sequence[Mapping[str, Any]], pointer: str = "/objectives"):
         super().__init__()
         self.weights: list[float | Mapping[str, Any]] = []
-        self._wanted: list[Taps] = []
+        self._wanted: list[Taps] = []  # the taps of each objective
         self.names: list[str] = []
         self.pointers = [f"{pointer}/{index}" for index in range(len(specs))]
         objectives = nn.ModuleList()
@@ -62,34 +74,34 @@ class Composition(nn.Module):
             tuple(dict.fromkeys(tap for taps in wanted for tap in taps.teacher)),
         )
 
-    def connect(
-        self,
-        student: Tapped,
-        teacher: Tapped | None,
-        example: Tensor,
-        classes: int,
-        examples: int | None,
-        *,
-        task: str,
-        peers: int = 0,
-    ) -> None:
-        """Have the taps captured, and build all objectives on what both networks, in eval mode, make of `example`.
+    def connect(self, student: Tapped, teacher: Tapped | None, context: ConnectContext) -> None:
+        """Have the taps captured, and build all objectives on what both networks, in eval mode, make of an example.
 
         Raises:
             SpecError: an objective cannot work with these networks; pointers lie within the composition's place in the spec.
         """
         self._refuse_two_readers(teacher)
         for objective in self.objectives:
-            objective.task = task
+            objective.task = context.task
         taps = self.taps(student.map, teacher.map if teacher else None)
         student.request(taps.student)
         if teacher:
             teacher.request(taps.teacher)
         with torch.no_grad():
-            outputs, teachers = student(example), teacher(teacher.example) if teacher else None
-        taught_by = teacher.network if teacher else None
-        self.build(BuildContext(outputs, teachers, student.network, taught_by, classes, examples, peers=peers))
-        self.to(example.device)
+            student_outputs = student(context.example)
+            teacher_outputs = teacher(teacher.example) if teacher else None
+        self.build(
+            BuildContext(
+                student=student_outputs,
+                teacher=teacher_outputs,
+                student_network=student.network,
+                teacher_network=teacher.network if teacher else None,
+                classes=context.classes,
+                examples=context.examples,
+                peers=context.peers,
+            )
+        )
+        self.to(context.example.device)
 
     def _refuse_two_readers(self, teacher: Tapped | None) -> None:
         """See that no objective shows both networks one picture, where the teacher reads another than the student."""
@@ -166,8 +178,8 @@ class Composition(nn.Module):
         own = {id(parameter) for parameter in self.adversary_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in own]
 
-    def shipping_state(self) -> dict[str, Tensor]:
-        """The state of a composition of the `deploying` objectives alone; empty where the student ships as it is."""
+    def deployed_state(self) -> dict[str, Tensor]:
+        """The state of a composition of the `deploying` objectives alone; empty where the student is deployed as it is."""
         deploying_ = nn.ModuleList(each for each in self.objectives if _deploys(type(each)))
         return {f"objectives.{name}": tensor for name, tensor in deploying_.state_dict().items()}
 
@@ -190,54 +202,6 @@ class Composition(nn.Module):
                 for problem in error.problems
             ]
             raise SpecError(moved, error.hint) from error
-
-
-def check_division(composition: Composition, source: Source, ranks: int) -> None:
-    """See that so many ranks can share the batches, and learn what one process would.
-
-    Raises:
-        SpecError: the source makes its batches as one, or an objective needs what cannot be gathered.
-    """
-    if ranks == 1:
-        return
-    place = "/resources/gpus"
-    problems = [] if source.divides else [Problem(place, "the source synthesises its batches on one device")]
-    for name, objective in zip(composition.names, composition.objectives, strict=True):
-        needs = objective.active_needs
-        if needs.batch_global and (needs.input_gradient or list(objective.adversary_parameters())):
-            words = f"{name.split('#')[0]} relates all images of a batch, in a way that works on one device only"
-            problems.append(Problem(place, words))
-    if problems:
-        raise SpecError(problems, "Ask for 1.")
-
-
-def check_task(composition: Composition, source: Source, task: Task, outputs: int) -> None:
-    """See that the objectives can be measured on networks of a task with so many outputs, and that the source makes
-    batches for it.
-
-    Raises:
-        SpecError: they cannot, or it does not.
-    """
-    problems = []
-    if outputs < task.least_outputs:
-        words = f"must be at least {task.least_outputs} for the task {task.name}, not {outputs}"
-        problems.append(Problem("/student/classes", words))
-    if task.name not in source.tasks:
-        words = f"makes batches for {', '.join(source.tasks)}, not for the task {task.name}"
-        problems.append(Problem("/source", words))
-    for place, objective in zip(composition.pointers, composition.objectives, strict=True):
-        if task.name not in objective.active_needs.tasks:
-            problems.append(Problem(f"{place}/name", _unsuitable(objective, task.name)))
-    if problems:
-        raise SpecError(problems)
-
-
-def _unsuitable(objective: Objective, task: str) -> str:
-    """Why an objective does not suit a task, and with which value of a parameter it would."""
-    words = f"is for {', '.join(objective.active_needs.tasks)}, not for the task {task}"
-    cases = ((f"{name} = {value}", then.get("needs")) for (name, value), then in objective.when.items())
-    fitting = [setting for setting, needs in cases if needs is not None and task in needs.tasks]
-    return f"{words}, unless with {fitting[0]}" if fitting else words
 
 
 def deploying(specs: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

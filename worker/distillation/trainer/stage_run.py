@@ -1,96 +1,65 @@
 """The one training loop: a stage, built from plain data, stepped, saved and restored."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from worker.distillation import registry
-from worker.distillation.contract import InputContract
-from worker.distillation.data.images import Images
-from worker.distillation.distributed.division import Division
-from worker.distillation.distributed.ranks import ALONE, Ranks
 from worker.distillation.errors import Diverged, Problem, SpecError
-from worker.distillation.introspection.gradients import require_gradient
 from worker.distillation.introspection.modes import statistics_kept
 from worker.distillation.introspection.taps import Tapped
-from worker.distillation.precision import fp32
 from worker.distillation.procedure import Stage
 from worker.distillation.process.heartbeat import pulse
 from worker.distillation.randomness import seed_all, seed_for
-from worker.distillation.source import Position, Source, SourceContext, check_fields, taught
+from worker.distillation.source import Position
 from worker.distillation.step import Batch, Outputs, Step
-from worker.distillation.task import Task
+from worker.distillation.trainer.forward_passes import ForwardPasses
 from worker.distillation.trainer.member_run import MemberRun, peers_of
-from worker.distillation.trainer.metric_means import Averages
-from worker.distillation.trainer.objective_sum import check_division, check_task
-from worker.distillation.training import Training
+from worker.distillation.trainer.metric_means import MetricMeans
+from worker.distillation.trainer.objective_sum import ConnectContext
+from worker.distillation.trainer.stage_context import StageContext
+from worker.distillation.trainer.stage_source import build_source, plain_batches
 
-
-@dataclass
-class Surroundings:
-    """What a stage is run in: the job's task, data, contract, classes and device."""
-
-    task: Task
-    contract: InputContract
-    classes: int
-    dataset: Images | None
-    source: Mapping[str, Any]
-    training: Training
-    device: torch.device
-    ranks: Ranks = ALONE
-    files: Mapping[str, Path] = field(default_factory=dict)
-    restarts: int = 0
-
-    def with_training(self, overrides: Mapping[str, Any]) -> "Surroundings":
-        """The same, with some keys of the training replaced by a stage's own."""
-        return replace(self, training=Training.from_spec(asdict(self.training) | dict(overrides)))
-
-    def example(self) -> Tensor:
-        """Two blank images, to find shapes with."""
-        return self.contract.blank(self.device)
+KINDS = ("network", "objectives", "optimizers", "transforms")
+"""The parts of a checkpoint that hold the members."""
 
 
 class StageRun:
     """One stage, alive. `number` is the next step to take, of `total`; the source's first generator steps come before it."""
 
     def __init__(
-        self,
-        stage: Stage,
-        networks: Mapping[str, nn.Module],
-        teacher: Tapped | None,
-        surroundings: Surroundings,
+        self, stage: Stage, *, networks: Mapping[str, nn.Module], teacher: Tapped | None, context: StageContext
     ):
-        self.stage, self.teacher, self.surroundings = stage, teacher, surroundings
-        self.training = surroundings.training
-        dataset = surroundings.dataset
+        """`networks` are the members', already holding their initial weights."""
+        self.stage = stage
+        self.teacher = teacher
+        self.context = context
+        self.training = context.training
+        self.ranks = context.ranks
         self.members = {
             name: MemberRun(
                 member,
                 networks[name],
-                teacher,
-                self.training,
-                surroundings.example(),
-                surroundings.classes,
-                dataset.examples if dataset is not None else None,
-                task=surroundings.task.name,
-                peers=len(stage.members) - 1,
+                teacher=teacher,
+                training=self.training,
+                context=self._connect_context(),
             )
             for name, member in stage.members.items()
         }
-        self.ranks = surroundings.ranks
         self.input_gradient = self._any_need("input_gradient")
-        self.source = self._build_source()
+        self.passes = ForwardPasses(self.training, teacher, self.input_gradient)
+        self.source = build_source(stage, [each.composition for each in self.members.values()], teacher, context)
         self.steps_per_epoch = self.source.steps_per_epoch()
         self.total = stage.steps or (stage.epochs or 1) * self.steps_per_epoch
         self.generator_steps_first = self.source.generator_steps(0)
         self.generator_steps_in_all = self.source.generator_steps(self.total - 1)
-        self.number = self.generator_steps_done = 0
-        self.averages = Averages()
+        self.number = 0
+        self.generator_steps_done = 0
+        self.means = MetricMeans()
         self.last: dict[str, float] = {}
+        """The newest value of every metric."""
         # what a rank draws for its own samples, such as a dropout's mask, must not be what the others draw for theirs
         stream = ("training",) if self.ranks.leads else ("training", self.ranks.rank)
         seed_all(seed_for(self.training.seed, stage.seeded_by, *stream))
@@ -117,11 +86,11 @@ class StageRun:
         """The pre-pass over the training set, for objectives that want it; not to be repeated after a resume."""
         if not self._any_need("prepass"):
             return
-        for batch in self._plain_batches():
+        for batch in plain_batches(self.context, self.source):
             pulse()
             with torch.no_grad():
                 teacher = self.teacher(batch.read(self.teacher.reads)) if self.teacher else None
-                step = Step(batch, Outputs(batch.image.new_empty(0)), teacher)
+                step = Step(batch=batch, student=Outputs(batch.image.new_empty(0)), teacher=teacher)
                 for member in self.members.values():
                     member.composition.observe(step)
 
@@ -148,29 +117,38 @@ class StageRun:
         self.number += 1
 
     def _update(self, batch: Batch, position: Position) -> None:
-        teacher, second_teacher = self._teach(batch), self._teach_second(batch)
-        views = {name: self._views(member, batch) for name, member in self.members.items()}
-        outputs = {name: plain for name, (plain, _, _) in views.items()}
-        sequential = self.stage.update == "sequential"
+        """One step of every member, on the same batch."""
+        teacher = self.passes.teach(batch)
+        second_teacher = self.passes.teach_second(batch)
+        students = {name: self.passes.student(member, batch) for name, member in self.members.items()}
+        outputs = {name: student.plain for name, student in students.items()}
         for name, member in self.members.items():
-            peers, (plain, mirrored, second) = peers_of(name, outputs), views[name]
-            at = position.progress, position.number
-            step = Step(batch, plain, teacher, peers, *at, mirrored, second, second_teacher)
-            loss, terms = member.update(step, position.number, self.total)
+            step = Step(
+                batch=batch,
+                student=students[name].plain,
+                teacher=teacher,
+                peers=peers_of(name, outputs),
+                progress=position.progress,
+                number=position.number,
+                mirrored=students[name].mirrored,
+                second=students[name].second,
+                second_teacher=second_teacher,
+            )
+            loss, terms = member.update(step, self.total)
             prefix = "" if len(self.members) == 1 else f"{name}/"
-            self.averages.add({f"{prefix}loss": loss} | {f"{prefix}{term}": value for term, value in terms.items()})
-            if sequential:
+            self.means.add({f"{prefix}loss": loss} | {f"{prefix}{term}": value for term, value in terms.items()})
+            if self.stage.update == "sequential":
                 with torch.no_grad(), statistics_kept(member.network):
-                    outputs[name] = self._forward(member.tapped, batch.image, batch.division)
+                    outputs[name] = self.passes.run(member.tapped, batch.image, batch.division)
 
     def metrics(self) -> dict[str, float]:
-        """Means since the last call, the source's figures and the learning rate.
+        """Means since the last call, the source's metrics and the learning rate.
 
         Raises:
             Diverged: a loss is infinite or not a number.
         """
-        self.averages.add({name: value / self.ranks.size for name, value in self.source.metrics().items()})
-        values = self.averages.read(self.ranks)
+        self.means.add({name: value / self.ranks.size for name, value in self.source.metrics().items()})
+        values = self.means.read(self.ranks)
         for name, value in values.items():
             if name.split("/")[-1] == "loss" and not abs(value) < float("inf"):
                 raise Diverged(
@@ -188,125 +166,47 @@ class StageRun:
 
     def state_dict(self) -> dict[str, Any]:
         """Parts of a checkpoint by name; all ranks ask at once."""
-        self.averages.combine(self.ranks)
+        self.means.combine(self.ranks)
         members = {name: member.state_dict() for name, member in self.members.items()}
-        parts = {
-            kind: {name: state[kind] for name, state in members.items()}
-            for kind in ("network", "objectives", "optimizers", "transforms")
-        }
+        parts = {kind: {name: state[kind] for name, state in members.items()} for kind in KINDS}
         parts |= {f"source/{key}": state for key, state in self.source.state_dict().items()}
-        averages = {"sums": self.averages.sums, "counts": self.averages.counts}
         parts["stage"] = {
             "name": self.stage.name,
             "number": self.number,
             "generator_steps_done": self.generator_steps_done,
-            "averages": averages,
+            "means": self.means.state_dict(),
             "last": self.last,
         }
         return parts
 
     def load_state_dict(self, parts: Mapping[str, Any]) -> None:
-        """Undo `state_dict`; the global random generators are restored by the run, afterwards."""
+        """Undo `state_dict`; the global random generators are restored afterwards."""
         for name, member in self.members.items():
-            kinds = ("network", "objectives", "optimizers", "transforms")
-            member.load_state_dict({kind: parts[kind][name] for kind in kinds})
+            member.load_state_dict({kind: parts[kind][name] for kind in KINDS})
         prefix = "source/"
         self.source.load_state_dict(
-            {key[len(prefix) :]: state for key, state in parts.items() if key.startswith(prefix)}
+            {key.removeprefix(prefix): state for key, state in parts.items() if key.startswith(prefix)}
         )
         stage = parts["stage"]
-        self.number, self.generator_steps_done, self.last = (
-            stage["number"],
-            stage["generator_steps_done"],
-            stage["last"],
-        )
-        sums = {name: value.to(self.surroundings.device) for name, value in stage["averages"]["sums"].items()}
-        if not self.ranks.leads:
-            sums = {name: torch.zeros_like(value) for name, value in sums.items()}
-        self.averages = Averages(sums, stage["averages"]["counts"])
+        self.number = stage["number"]
+        self.generator_steps_done = stage["generator_steps_done"]
+        self.last = stage["last"]
+        self.means.load_state_dict(stage["means"], device=self.context.device, leads=self.ranks.leads)
 
     def _position(self) -> Position:
         epoch, step = divmod(self.number, self.steps_per_epoch)
-        return Position(epoch, step, self.number, self.number / self.total)
-
-    def _views(self, member: MemberRun, batch: Batch) -> tuple[Outputs, Outputs | None, Outputs | None]:
-        """A member's outputs, and those for mirrored images and for second views where an objective needs them.
-
-        BatchNorm sees all of them as one batch.
-        """
-        mirrored = any(needs.mirrored for needs in member.composition.needs())
-        second = "second_view" in member.composition.fields
-        images = [batch.image]
-        images += [batch.image.flip(3)] if mirrored else []
-        images += [batch.fields["second_view"]] if second else []
-        if len(images) == 1:
-            return self._forward(member.tapped, batch.image, batch.division), None, None
-        plain, *others = self._forward(member.tapped, torch.cat(images), batch.division).parts(len(images))
-        return plain, others[0] if mirrored else None, others[-1] if second else None
-
-    def _forward(self, network: Callable[[Tensor], Outputs], image: Tensor, division: Division) -> Outputs:
-        precision = fp32 if self.input_gradient else self.training.autocast
-        with precision(image.device), division.statistics():
-            return network(image)
-
-    def _teach(self, batch: Batch) -> Outputs | None:
-        if self.teacher is None or batch.teacher is not None:
-            return batch.teacher
-        with torch.set_grad_enabled(self.input_gradient):
-            return self._forward(self.teacher, batch.read(self.teacher.reads), batch.division)
-
-    def _teach_second(self, batch: Batch) -> Outputs | None:
-        """The teacher's outputs for the second views; there are none of the images of a teacher that reads others."""
-        if self.teacher is None or self.teacher.reads != "image" or "second_view" not in batch.fields:
-            return None
-        with torch.no_grad():
-            return self._forward(self.teacher, batch.fields["second_view"], batch.division)
+        return Position(epoch=epoch, step=step, number=self.number, progress=self.number / self.total)
 
     def _any_need(self, name: str) -> bool:
         return any(getattr(needs, name) for member in self.members.values() for needs in member.composition.needs())
 
-    def _build_source(self) -> Source:
-        around = self.surroundings
-        source = registry.make("sources", around.source, "/source")
-        compositions = [member.composition for member in self.members.values()]
-        fields = tuple(sorted({name for c in compositions for name in c.fields}))
-        check_fields(source, fields)
-        for composition in compositions:
-            check_division(composition, source, self.ranks.size)
-            check_task(composition, source, around.task, around.classes)
-        if around.task.field in fields and around.dataset is not None and not source.ignores_labels:
-            around.task.check_labels(around.dataset, around.classes, "/dataset")
-        if self.teacher is not None and source.needs.teacher_gradient:
-            require_gradient(self.teacher.network, around.contract.blank(around.device))
-        again = ("restart", around.restarts) if around.restarts else ()
-        source.build(
-            SourceContext(
-                teacher=self.teacher,
-                contract=around.contract,
-                classes=around.classes,
-                dataset=around.dataset,
-                batch_size=self.training.batch_size,
-                total_steps=self.stage.steps,
-                sampler=next((c.sampler for c in compositions if c.sampler), None),
-                fields=fields,
-                seed=seed_for(self.training.seed, self.stage.seeded_by, "source", *again),
-                device=around.device,
-                teacher_taps=bool(self.teacher and self.teacher.requested),
-                ranks=self.ranks,
-                files=around.files,
-                restarts=around.restarts,
-                task=around.task.name,
-            )
+    def _connect_context(self) -> ConnectContext:
+        """What the objectives of all members are connected with."""
+        dataset = self.context.dataset
+        return ConnectContext(
+            example=self.context.example(),
+            classes=self.context.classes,
+            examples=dataset.examples if dataset is not None else None,
+            peers=len(self.stage.members) - 1,
+            task=self.context.task.name,
         )
-        return source
-
-    def _plain_batches(self) -> Iterator[Batch]:
-        dataset = self.surroundings.dataset
-        assert dataset is not None
-        for start in range(0, len(dataset), self.training.batch_size):
-            part = slice(start, start + self.training.batch_size)
-            fields = dataset.batch_fields(part)
-            if dataset.privileged is not None:
-                fields["privileged"] = dataset.privileged.normalise(dataset.privileged.image[part])
-            batch = Batch(dataset.normalise(dataset.image[part]), fields)
-            yield taught(batch, self.source.context) if self.source.ignores_labels else batch

@@ -23,7 +23,8 @@ class RunningAverage:
     """
 
     def __init__(self, network: nn.Module, decay: float):
-        self.decay, self.steps = decay, 0
+        self.decay = decay
+        self.steps = 0
         self.values = {name: _copy(tensor) for name, tensor in network.state_dict().items()}
 
     @torch.no_grad()

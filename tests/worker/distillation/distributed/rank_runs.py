@@ -24,9 +24,10 @@ from worker.distillation.distributed.division import Division
 from worker.distillation.distributed.ranks import ALONE, Ranks, join
 from worker.distillation.job import Job
 from worker.distillation.process.event_pipe import Channel
-from worker.distillation.run import Run, Stopped
+from worker.distillation.run import Run
 from worker.distillation.step import Step
 from worker.distillation.trainer.checkpoint import state_of
+from worker.distillation.trainer.worker_requests import Stopped
 
 KD = [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}]
 RESIDUAL = {"network": "resnet8_cifar", "options": {}}
@@ -138,7 +139,7 @@ def _drained(job: Job, ranks: Ranks, channel: Channel, output: io.StringIO) -> J
         channel.request = None
     manifests = [event["manifest"] for event in events_of(output) if event["event"] == "checkpoint"]
     path = job.folder / f"resume-{ranks.rank}.json"
-    path.write_text(json.dumps(ranks.tell(manifests[-1] if ranks.leads else None)))
+    path.write_text(json.dumps(ranks.broadcast(manifests[-1] if ranks.leads else None)))
     torch.manual_seed(999 + ranks.rank)  # a new process has other random numbers
     return Job({**job.values, "resume": path.name}, job.folder)
 
@@ -172,7 +173,7 @@ def run_cases(rank: int, folder: Path, cases: list[str]) -> None:
     for name in cases:
         if ranks.leads:
             shutil.copytree(folder / "inputs", folder / name / "inputs")
-        ranks.tell(None)
+        ranks.broadcast(None)
         run_case(name, folder / name, ranks)
 
 

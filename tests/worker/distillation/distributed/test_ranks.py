@@ -22,7 +22,8 @@ from worker.distillation.distributed.ranks import Ranks
 from worker.distillation.errors import SpecError
 from worker.distillation.objective import ObjectiveNeeds
 from worker.distillation.sources.dataset import Dataset
-from worker.distillation.trainer.objective_sum import Composition, check_division
+from worker.distillation.trainer.objective_checks import check_division
+from worker.distillation.trainer.objective_sum import Composition
 
 ROOT = Path(__file__).parents[4]
 RANK = (sys.executable, "-m", "tests.worker.distillation.distributed.rank_runs")

@@ -39,7 +39,9 @@ def student() -> nn.Module:
 @pytest.fixture(scope="module")
 def exported(student: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    files = export(student, CONTRACT, NAMES, ["safetensors", "onnx"], folder, META)
+    files = export(
+        student, contract=CONTRACT, class_names=NAMES, formats=["safetensors", "onnx"], folder=folder, meta=META
+    )
     assert [(file["name"], file["path"]) for file in files] == [
         (name, folder / name) for name in ("student.safetensors", "student.onnx")
     ]
@@ -90,7 +92,7 @@ def test_onnx_has_metadata_without_paths_of_the_machine(exported: Path):
 def test_student_is_not_changed(student: nn.Module, tmp_path: Path):
     before = copy.deepcopy(student.state_dict())
     generator = torch.get_rng_state()
-    export(student, CONTRACT, NAMES, ["safetensors", "onnx"], tmp_path, META)
+    export(student, contract=CONTRACT, class_names=NAMES, formats=["safetensors", "onnx"], folder=tmp_path, meta=META)
     assert all(torch.equal(before[name], tensor) for name, tensor in student.state_dict().items())
     assert student.training and all(parameter.requires_grad for parameter in student.parameters())
     assert student.conv1.weight.is_contiguous(memory_format=torch.channels_last)
@@ -98,7 +100,7 @@ def test_student_is_not_changed(student: nn.Module, tmp_path: Path):
 
 
 def test_nothing_is_printed_to_standard_output(student: nn.Module, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    export(student, CONTRACT, NAMES, ["onnx"], tmp_path, META)
+    export(student, contract=CONTRACT, class_names=NAMES, formats=["onnx"], folder=tmp_path, meta=META)
     assert capfd.readouterr().out == ""
 
 
@@ -153,7 +155,7 @@ class Wavering(nn.Module):
 
 def test_graph_that_differs_from_the_student_is_not_published(tmp_path: Path):
     with pytest.raises(ExportFailed) as caught:
-        export(Wavering(), CONTRACT, NAMES, ["onnx"], tmp_path, META)
+        export(Wavering(), contract=CONTRACT, class_names=NAMES, formats=["onnx"], folder=tmp_path, meta=META)
     assert "differ" in caught.value.message and list(tmp_path.iterdir()) == []
 
 
@@ -166,18 +168,20 @@ class Data(nn.Module):
 
 def test_network_that_cannot_be_converted_is_an_engine_error(tmp_path: Path):
     with pytest.raises(ExportFailed, match="cannot be converted"):
-        export(Data(), CONTRACT, NAMES, ["onnx"], tmp_path, META)
+        export(Data(), contract=CONTRACT, class_names=NAMES, formats=["onnx"], folder=tmp_path, meta=META)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_formats_and_broken_weights_are_refused(tmp_path: Path):
     network = nn.Linear(2, 2)
     with pytest.raises(SpecError) as caught:
-        export(network, CONTRACT, NAMES, ["safetensors", "gguf"], tmp_path, META)
+        export(
+            network, contract=CONTRACT, class_names=NAMES, formats=["safetensors", "gguf"], folder=tmp_path, meta=META
+        )
     assert caught.value.problems[0].pointer == "/exports/1"
     network.bias.data[0] = float("nan")
     with pytest.raises(EngineError, match="`bias` contains NaN"):
-        export(network, CONTRACT, NAMES, ["safetensors"], tmp_path, META)
+        export(network, contract=CONTRACT, class_names=NAMES, formats=["safetensors"], folder=tmp_path, meta=META)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -186,7 +190,9 @@ def test_files_of_other_tasks_name_their_output(task: str, output: str, outputs:
     torch.manual_seed(0)
     network = networks.build("mlp", outputs, CONTRACT, {"hidden": [4]})
     meta = {"network": "mlp", "options": {"hidden": [4]}, "task": task, "output": output}
-    export(network, CONTRACT, tuple("abcdef"[:outputs]), ["onnx"], tmp_path, meta)
+    export(
+        network, contract=CONTRACT, class_names=tuple("abcdef"[:outputs]), formats=["onnx"], folder=tmp_path, meta=meta
+    )
     session = onnxruntime.InferenceSession(tmp_path / "student.onnx", providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_outputs()] == [output]
     assert session.get_modelmeta().custom_metadata_map["task"] == task

@@ -11,7 +11,6 @@ from tests.worker.distillation.trial import PAIRS, STAND_INS, objective_of, vari
 from worker.distillation import networks, registry
 from worker.distillation.check import check
 from worker.distillation.contract import read_contract
-from worker.distillation.run import Run
 
 OUTPUTS, SAMPLES, STEPS = 4, 48, 3
 CASES = [
@@ -56,7 +55,7 @@ def job_in(folder, name, values):
 
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_killed_and_restored_bit_equal(name, values, tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, "_assess_teacher", lambda run: None)  # it has learnt nothing
+    monkeypatch.setattr("worker.distillation.run.check_teacher", lambda *given: None)  # it has learnt nothing
     whole = job_in(tmp_path / "whole", name, values)
     check(whole)
     run_whole(whole)

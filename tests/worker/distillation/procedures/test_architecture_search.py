@@ -12,7 +12,7 @@ from tests.worker.distillation.procedures.trained import HALF, report_of, run_in
 from worker.distillation.check import check
 from worker.distillation.errors import SpecError
 from worker.distillation.procedure import GIVEN, StageResult, figure_of, milliseconds_of
-from worker.distillation.trainer import appraisal
+from worker.distillation.trainer import stage_metrics
 
 SPACE = [{"network": "lenet", "options": {"first": [2, 4], "hidden": [8, 16, 32]}}, {"network": "lenet5"}]
 SEARCH = {"name": "architecture_search", "space": SPACE, "trials": 4, "trial_fraction": 0.5, "population": 2}
@@ -57,11 +57,11 @@ def test_the_job_s_own_student_is_the_first_trial_and_the_best_is_trained_in_ful
     best = trials[rewards.index(max(rewards))].members["student"]
     assert final.members["student"] == (best if final.members["student"].initial is None else STUDENT)
     assert (final.name, final.epochs, final.evaluated) == ("distil", 10, False)
-    assert procedure.ships(history, plan) == "distil/student"
-    told = procedure.tells(history, plan)
-    assert [row["reward"] for row in told["trials"]] == pytest.approx(rewards)
-    assert told["best"] == trials[rewards.index(max(rewards))].name
-    assert told["target_milliseconds"] == target
+    assert procedure.student_place(history, plan) == "distil/student"
+    decisions = procedure.decisions(history, plan)
+    assert [row["reward"] for row in decisions["trials"]] == pytest.approx(rewards)
+    assert decisions["best"] == trials[rewards.index(max(rewards))].name
+    assert decisions["target_milliseconds"] == target
 
 
 @pytest.mark.parametrize(("exponent", "chosen"), [(0, "slow"), (-0.07, "slow"), (-2, "fast")])
@@ -99,7 +99,7 @@ def test_until_the_end_the_best_trial_ships():
     procedure, plan = procedure_of(**SEARCH), plan_of(**HELD_OUT)
     stages, _ = searched(procedure, plan, by_width)
     history = [result(stages[0], 0.5, 1.0), result(stages[1], 0.9, 1.0), result(stages[2], 0.7, 1.0)]
-    assert procedure.ships(history, plan) == "trial_2/student"
+    assert procedure.student_place(history, plan) == "trial_2/student"
 
 
 @pytest.fixture
@@ -109,25 +109,25 @@ def clock(monkeypatch):
     def latency(network, contract, threads):
         return {"milliseconds": sum(each.numel() for each in network.parameters()) / 1000}
 
-    monkeypatch.setattr(appraisal, "latency", latency)
+    monkeypatch.setattr(stage_metrics, "latency", latency)
 
 
 def test_trials_are_measured_and_the_report_shows_them_all(engine_inputs, tmp_path, clock):
     done = run_in(engine_inputs, tmp_path / "job", SEARCH, training=TRAINING)
     report = report_of(tmp_path / "job")
-    told = report["procedure"]
-    assert [row["stage"] for row in told["trials"]] == ["trial_1", "trial_2", "trial_3", "trial_4"]
-    assert told["architectures"] == 7
-    for row in told["trials"]:
+    decisions = report["procedure"]
+    assert [row["stage"] for row in decisions["trials"]] == ["trial_1", "trial_2", "trial_3", "trial_4"]
+    assert decisions["architectures"] == 7
+    for row in decisions["trials"]:
         network = done.lineage.network(f"{row['stage']}/student").eval()
         assert row["latency_milliseconds"] == sum(each.numel() for each in network.parameters()) / 1000
-        images = done.validation
+        images = done.inputs.validation
         with torch.no_grad():
             right = network(images.normalise(images.image)).argmax(1) == images.label
         assert row["accuracy"] == pytest.approx(right.double().mean().item())
-        reward = row["accuracy"] * (row["latency_milliseconds"] / told["target_milliseconds"]) ** -0.07
+        reward = row["accuracy"] * (row["latency_milliseconds"] / decisions["target_milliseconds"]) ** -0.07
         assert row["reward"] == pytest.approx(reward)
-    best = next(row for row in told["trials"] if row["stage"] == told["best"])
+    best = next(row for row in decisions["trials"] if row["stage"] == decisions["best"])
     assert (report["student"]["network"], done.lineage.member("distil/student").options) == (
         best["network"],
         best["options"],
@@ -157,11 +157,11 @@ def test_killed_in_and_between_trials_and_restored_bit_equal(at, engine_inputs, 
     if not undisturbed:
         shutil.copytree(engine_inputs, tmp_path / "whole")
         run_whole(job(tmp_path / "whole"))
-        undisturbed.update(weights=weights_of(tmp_path / "whole"), told=report_of(tmp_path / "whole")["procedure"])
+        undisturbed.update(weights=weights_of(tmp_path / "whole"), decisions=report_of(tmp_path / "whole")["procedure"])
     shutil.copytree(engine_inputs, tmp_path / "killed")
     run_killed(job(tmp_path / "killed"), at, tmp_path / "restored")
     assert same_bits(undisturbed["weights"], weights_of(tmp_path / "restored"))
-    assert report_of(tmp_path / "restored")["procedure"] == undisturbed["told"]
+    assert report_of(tmp_path / "restored")["procedure"] == undisturbed["decisions"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_each_link_learns_from_the_one_before():
     assert all(stage.members["student"].transforms == () for stage in stages[:2])
     assert all(stage.members["student"].objectives == STUDENT.objectives for stage in stages)
     assert stages[2].members["student"] == STUDENT
-    assert procedure.keeps(history, plan_of()) == {
+    assert procedure.kept_places(history, plan_of()) == {
         "assistant_1": "assistant_1/student", "assistant_2": "assistant_2/student",
     }  # fmt: skip
 

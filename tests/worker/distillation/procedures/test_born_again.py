@@ -56,7 +56,7 @@ def ensemble_of(inputs, folder, exports):
     job = taught(folder, TWO, training={"steps": 3}, evaluation={"split": "train"}, exports=exports)
     done = run(Job({**job.values, "evaluation": "inputs/dataset.safetensors"}, folder))
     generations = [done.lineage.network(f"generation_{number}/student").eval() for number in (1, 2)]
-    images = done.evaluation[0]
+    images = done.inputs.evaluation[0]
     with torch.no_grad():
         mean = sum(network(images.normalise(images.image)).softmax(1) for network in generations) / 2
     return done, generations, images, mean
@@ -115,9 +115,9 @@ class Watched(Run):
 
     state = None
 
-    def _attend(self, run):
+    def after_step(self, run):
         self.state = torch.get_rng_state() if self.state is None else self.state
-        super()._attend(run)
+        super().after_step(run)
 
 
 def test_the_first_generation_draws_from_the_streams_of_plain_distillation(engine_inputs, tmp_path):

@@ -87,8 +87,11 @@ def test_a_peer_can_ship_under_its_own_name(engine_inputs, tmp_path, selection):
         engine_inputs, folder, procedure, teacher=False, objectives=[CE, MUTUAL], exports=["safetensors", "onnx"],
         evaluation={"split": "train"}, training=training,
     )  # fmt: skip
-    student, best = weights_of(folder), done.best.get("weights", done.checkpoints.thaw("stage/distil/peer_1"))
-    assert all(torch.equal(student[name], weight) for name, weight in best.items())
+    best = done.state.best
+    assert (best is not None) == (selection == "best")
+    student = weights_of(folder)
+    expected = best.weights if best else done.checkpoints.thaw("stage/distil/peer_1")
+    assert all(torch.equal(student[name], weight) for name, weight in expected.items())
     with safe_open(folder / "output" / "student.safetensors", "pt") as file:
         assert file.metadata()["network"] == "lenet5"
     report = report_of(folder)

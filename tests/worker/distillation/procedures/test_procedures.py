@@ -45,11 +45,11 @@ def test_the_same_history_gives_the_same_stage(name, values, plan):
     ]
     assert again == [None, *reversed(stages)]
     assert vars(procedure) == kept
-    assert procedure.ships(history, plan) == f"{stages[-1].name}/student"
+    assert procedure.student_place(history, plan) == f"{stages[-1].name}/student"
     assert len({stage.name for stage in stages}) == len(stages)
     places = {f"{stage.name}/{member}" for stage in stages for member in stage.members}
-    kept = procedure.keeps(history, plan)
-    assert {place.partition("@")[0] for place in kept.values()} <= places - {procedure.ships(history, plan)}
+    kept = procedure.kept_places(history, plan)
+    assert {place.partition("@")[0] for place in kept.values()} <= places - {procedure.student_place(history, plan)}
     assert "student" not in kept
 
 

@@ -40,7 +40,7 @@ def test_anchors_come_in_order_at_equal_intervals_and_the_weights_are_carried_on
     assert initial == [GIVEN, "stage:anchor_1", "stage:anchor_2", "stage:anchor_3"]
     assert [stage.epochs for stage in anchors] == [3, 3, 2, 2]  # together the job's own
     assert all(stage.members["student"].objectives == STUDENT.objectives for stage in anchors)
-    assert procedure_of("route").keeps(history, plan_of(**UNTAUGHT)) == {"teacher": "teacher/teacher"}
+    assert procedure_of("route").kept_places(history, plan_of(**UNTAUGHT)) == {"teacher": "teacher/teacher"}
 
 
 @pytest.mark.parametrize(("anchors", "epochs"), [(1, 1), (3, 3), (4, 9), (7, 50)])
@@ -122,7 +122,7 @@ def test_divergences_are_measured_on_the_held_out_images(engine_inputs, tmp_path
     training = {"steps": 6, "validation_fraction": 0.25}
     done = run_in(engine_inputs, tmp_path / "job", greedy, teacher=False, training=training)
     assert [(result.name, result.steps) for result in done.lineage.history][1:] == [("anchor_1", 2), ("anchor_3", 4)]
-    images, student = done.validation, done.lineage.network("anchor_1/student").eval()
+    images, student = done.inputs.validation, done.lineage.network("anchor_1/student").eval()
     for place in done.lineage.procedure.next(done.lineage.history[:1], done.lineage.plan).compared:
         teacher = done.lineage.network(place.removeprefix("stage:")).eval()
         with torch.no_grad():
@@ -166,7 +166,7 @@ def test_uploaded_checkpoints_are_the_anchors_before_the_given_teacher():
     assert [stage.teacher for stage in stages] == ["file:fil_1", "file:fil_2", GIVEN]
     assert [stage.members["student"].initial for stage in stages] == [GIVEN, "stage:anchor_1", "stage:anchor_2"]
     assert [stage.epochs for stage in stages] == [4, 3, 3]
-    assert procedure_of(**ELSEWHERE).keeps(history, plan_of()) == {}
+    assert procedure_of(**ELSEWHERE).kept_places(history, plan_of()) == {}
 
 
 @pytest.mark.parametrize("at", [1, 3, 5])

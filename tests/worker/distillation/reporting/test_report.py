@@ -1,4 +1,4 @@
-"""The report: figures that can be counted by hand, and honesty about what was not measured."""
+"""The report: costs that can be counted by hand, and honesty about what was not measured."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,15 @@ from worker.distillation import networks
 from worker.distillation.contract import InputContract
 from worker.distillation.export.measures import latency, multiply_adds
 from worker.distillation.job import Job
+from worker.distillation.procedure import Member, StageResult
 from worker.distillation.reporting import report as reports
+from worker.distillation.reporting.finished_run import FinishedRun
 from worker.distillation.reporting.report import report
 
 CONTRACT = InputContract(1, 8, 8, (0.5,), (0.5,))
 
 
-def make(tmp_path: Path, figures: dict[str, Any], **spec: Any) -> dict[str, Any]:
+def make(tmp_path: Path, measured: dict[str, Any], **spec: Any) -> dict[str, Any]:
     options = {"hidden": [5]}
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 3))
     student = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 3))
@@ -37,18 +39,20 @@ def make(tmp_path: Path, figures: dict[str, Any], **spec: Any) -> dict[str, Any]
         },
         "teacher": {"network": "mlp", "classes": 3, "weights": "teacher", "input": contract},
     }
-    return report(
+    finished = FinishedRun(
         job=Job(values, tmp_path),
         student=student,
+        member=Member("mlp", options, objectives=()),
         teacher=teacher,
-        figures=figures,
-        chosen={"checkpoint": "last", "why": "the weights at the end of the training"},
-        stages=[{"name": "student", "steps": 3, "metrics": {"loss": float("nan")}}],
         files=[{"name": "student.safetensors", "path": tmp_path / "student.safetensors"}],
-        phases={"distilling": 1.5},
-        seconds=2.0,
+        checkpoint={"checkpoint": "last", "why": "the weights at the end of the training"},
+        measured=measured,
+        history=[StageResult("student", 3, {"loss": float("nan")})],
         environment={"versions": {"python": "3"}, "device": "cpu"},
+        seconds=2.0,
+        phase_seconds={"distilling": 1.5},
     )
+    return report(finished)
 
 
 def test_costs_are_those_counted_by_hand(tmp_path: Path):
@@ -95,7 +99,7 @@ def test_what_was_measured_is_reported(tmp_path: Path):
     assert content["seeds"]["seed"] == 5 and content["initial_weights"] == "drawn afresh from seed 5"
 
 
-def test_figures_on_training_or_synthesised_images_say_so(tmp_path: Path):
+def test_metrics_on_training_or_synthesised_images_say_so(tmp_path: Path):
     evaluation = {"split": "train", "images": 10, "student": {"accuracy": 1.0}, "teacher": None}
     content = make(
         tmp_path, {"evaluation": evaluation, "without_data": None}, dataset="dts_1", evaluation={"dataset": "dts_1"}
@@ -114,7 +118,7 @@ def test_networks_are_left_as_they_were(tmp_path: Path):
     assert network.training and all(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_the_summary_names_the_tasks_own_figure(tmp_path: Path):
+def test_the_summary_names_the_tasks_main_metric(tmp_path: Path):
     evaluation = {
         "split": "test",
         "images": 3,

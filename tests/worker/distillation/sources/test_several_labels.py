@@ -13,7 +13,7 @@ from tests.worker.distillation.killed_runs import INPUT, events_of, job_of, run_
 from worker.distillation import networks
 from worker.distillation.contract import read_contract
 from worker.distillation.process.event_pipe import Channel
-from worker.distillation.reporting.results import Results
+from worker.distillation.reporting.measurement import Measurement
 from worker.distillation.run import Run
 from worker.distillation.source import Source
 from worker.distillation.step import Outputs
@@ -132,9 +132,8 @@ def test_the_score_without_data_is_of_each_label(tmp_path):
         def samples(self, count):
             return samples
 
-    results = Results(job(tmp_path / "job"), Channel(io.StringIO()), torch.device("cpu"))
     parts = [iter(logits[number].split(32)) for number in range(2)]
     student, teacher = (lambda _, part=part: next(part) for part in parts)
-    found = results.figures(student, teacher, None, Given())["without_data"]
+    found = Measurement(job(tmp_path / "job"), teacher, None, Given()).measure(student)["without_data"]
     equal = sum(bool((ours > 0) == (theirs > 0)) for ours, theirs in zip(*logits.flatten(1), strict=True))
     assert found == {"samples": 40, "agreement_with_teacher": pytest.approx(equal / (40 * LABELS))}

@@ -45,7 +45,10 @@ def test_images_have_the_contract_s_shape_and_are_normalised(shape, resolution):
 
 def test_weights_depend_on_the_seed_alone():
     before = torch.get_rng_state()
-    make = [seeded(contract(1, 8, 8), 5, 4, "half", seed, CPU).state_dict() for seed in (1, 1, 2)]
+    make = [
+        seeded(contract(1, 8, 8), latent=5, width=4, resolution="half", seed=seed, device=CPU).state_dict()
+        for seed in (1, 1, 2)
+    ]
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(tensor, make[1][name]) for name, tensor in make[0].items())
     assert not torch.equal(make[0]["stem.weight"], make[2]["stem.weight"])

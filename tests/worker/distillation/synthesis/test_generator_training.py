@@ -34,7 +34,7 @@ def teacher() -> Tapped:
 
 
 def training(teacher: Tapped, weights: Weights, kind: torch.dtype = torch.float32) -> GeneratorTraining:
-    made = generator.seeded(CONTRACT, 10, 8, "half", 1, CPU)
+    made = generator.seeded(CONTRACT, latent=10, width=8, resolution="half", seed=1, device=CPU)
     return GeneratorTraining(made, ImageLoss(teacher, weights, kind, CPU), 0.02, (0.9, 0.999))
 
 

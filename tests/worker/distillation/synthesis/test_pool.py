@@ -25,6 +25,10 @@ def numbered(start: int, count: int):
     return number[:, None, None, None].expand(count, *SHAPE), number[:, None].expand(count, CLASSES)
 
 
+def pool_of(bytes_limit: int, **given) -> ImagePool:
+    return pool_within(bytes_limit=bytes_limit, classes=CLASSES, device=CPU, **given)
+
+
 def filled(capacity: int, *batches: int, dtype=torch.float32) -> ImagePool:
     pool = ImagePool(capacity, SHAPE, CLASSES, dtype, CPU)
     for batch in batches:
@@ -65,7 +69,7 @@ def test_state_restores_and_goes_on_alike():
 @pytest.mark.parametrize(("dtype", "other"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
 def test_goes_on_alike_where_hardware_of_another_precision_restores_it(dtype, other):
     contract = InputContract(*SHAPE, (0.0,), (1.0,))
-    pool, restored = (pool_within(400, 30, 4, contract, CLASSES, each, CPU) for each in (dtype, other))
+    pool, restored = (pool_of(400, images=30, least=4, contract=contract, dtype=each) for each in (dtype, other))
     assert pool.capacity != restored.capacity
     for start in (0, 5, 10):
         pool.add(*numbered(start, 5))
@@ -103,8 +107,8 @@ def test_low_precision_rounds_images_and_not_logits():
 
 def test_capacity_follows_the_byte_limit():
     contract = InputContract(1, 2, 3, (0.0,), (1.0,))
-    assert pool_within(400, 1000, 8, contract, CLASSES, torch.float32, CPU).capacity == 10
-    assert pool_within(280, 1000, 8, contract, CLASSES, torch.bfloat16, CPU).capacity == 10
-    assert pool_within(4000, 30, 8, contract, CLASSES, torch.float32, CPU).capacity == 30
+    assert pool_of(400, images=1000, least=8, contract=contract, dtype=torch.float32).capacity == 10
+    assert pool_of(280, images=1000, least=8, contract=contract, dtype=torch.bfloat16).capacity == 10
+    assert pool_of(4000, images=30, least=8, contract=contract, dtype=torch.float32).capacity == 30
     with pytest.raises(SpecError, match="pool_megabytes"):
-        pool_within(300, 1000, 8, contract, CLASSES, torch.float32, CPU)
+        pool_of(300, images=1000, least=8, contract=contract, dtype=torch.float32)

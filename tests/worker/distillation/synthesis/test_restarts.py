@@ -89,9 +89,9 @@ def test_a_collapsed_stage_is_let_go_before_the_next_is_built(inputs, impatient,
     built, alive = [], []
 
     class Watched(run.StageRun):
-        def __init__(self, *given):
+        def __init__(self, *given, **named):
             alive.append(sum(each() is not None for each in built))
-            super().__init__(*given)
+            super().__init__(*given, **named)
             built.append(weakref.ref(self.source.training.generator))
 
     monkeypatch.setattr(run, "StageRun", Watched)

@@ -18,7 +18,7 @@ from worker.distillation.errors import SpecError
 from worker.distillation.job import Job
 from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
-from worker.distillation.trainer import appraisal
+from worker.distillation.trainer import stage_metrics
 
 PAIRS = {"plain": ("lenet5", "lenet5_half"), "residual": ("resnet14_cifar", "resnet8_cifar")}
 MLP, LENET = {"network": "mlp", "options": {"hidden": [8]}}, {"network": "lenet", "options": {}}
@@ -99,8 +99,8 @@ class Counted(Run):
 
     steps = 0
 
-    def _attend(self, run):
-        super()._attend(run)
+    def after_step(self, run):
+        super().after_step(run)
         self.steps += 1
 
 
@@ -136,8 +136,8 @@ def killed_somewhere(seed, inputs, folder):
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
     """Latencies that are no clock's; and any teacher may teach."""
-    monkeypatch.setattr(appraisal, "latency", lambda network, contract, threads: {"milliseconds": 1.0})
-    monkeypatch.setattr(Run, "_assess_teacher", lambda run: None)
+    monkeypatch.setattr(stage_metrics, "latency", lambda network, contract, threads: {"milliseconds": 1.0})
+    monkeypatch.setattr("worker.distillation.run.check_teacher", lambda *given: None)
 
 
 @pytest.mark.parametrize("seed", SHORT)

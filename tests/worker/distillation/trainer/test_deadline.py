@@ -18,7 +18,7 @@ from tests.worker.distillation.killed_runs import (
 from worker.distillation.errors import CheckpointError
 from worker.distillation.job import Job
 from worker.distillation.process.event_pipe import Channel
-from worker.distillation.reporting.results import Results
+from worker.distillation.reporting.measurement import Measurement
 from worker.distillation.run import Run
 from worker.distillation.trainer import deadline
 from worker.distillation.trainer.checkpoint import FORMAT
@@ -84,6 +84,24 @@ def test_what_earlier_attempts_used_counts(folder, more):
         run_whole(Job({**job.values, "seconds_used": more.get("used", 0.0)}, folder))
 
 
+def test_a_training_that_has_stopped_stays_stopped_after_a_resume(folder, engine_inputs, tmp_path, passes_after):
+    """Although the next attempt is told that there is time left."""
+    passes_after(3)
+    job = job_of(folder, training={**CONSTANT, "steps": 5})
+    output = io.StringIO()
+    run = Run(Job({**job.values, "checkpoint_seconds": 0}, folder), Channel(output))
+    run.execute()
+    run.checkpoints.flush()
+    stopped = student_of(folder)
+    (folder / "checkpoints" / "resume.json").write_text(json.dumps(manifests(output)[-1]))
+    passes_after(10**6)
+    events = run_whole(Job({**job.values, "resume": "checkpoints/resume.json", "seconds_used": 0.0}, folder))
+    assert not [event for event in events if event["event"] in ("progress", "metrics")]
+    assert same_bits(student_of(folder), stopped)
+    report = json.loads((folder / "output" / "report.json").read_text())
+    assert (report["stopped_early"]["step"], report["stages"][0]["steps"]) == (3, 3)
+
+
 def manifests(output):
     return [event["manifest"] for event in events_of(output) if event["event"] == "checkpoint"]
 
@@ -98,7 +116,7 @@ def test_of_a_finished_training_nothing_is_repeated(folder, engine_inputs, tmp_p
 
     job = job_of(folder)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Results, "figures", killed)
+        patch.setattr(Measurement, "measure", killed)
         run = Run(Job({**job.values, "checkpoint_seconds": 0}, folder), Channel(output))
         run.execute()
     run.checkpoints.flush()

@@ -18,7 +18,6 @@ from worker.distillation.export import export
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.job import Job
 from worker.distillation.networks.reused_classifier import ReusedClassifier, projector
-from worker.distillation.run import Run
 from worker.distillation.tasks import classification
 from worker.distillation.trainer import lineage
 from worker.distillation.trainer.checkpoint import state_of
@@ -86,7 +85,7 @@ def test_the_network_that_was_judged_best_is_the_one_that_ships(folder, monkeypa
         return {"accuracy": 1 / len(judged)}
 
     monkeypatch.setattr(classification, "evaluate", worse_and_worse)
-    monkeypatch.setattr(Run, "_assess_teacher", lambda run: None)
+    monkeypatch.setattr("worker.distillation.run.check_teacher", lambda *given: None)
     run_whole(job_of(folder, **REUSE, training=EPOCHS | {"selection": "best", "validation_fraction": 0.25}))
     assert len(judged) == 2
     assert same_bits(student_of(folder), judged[0])
@@ -155,7 +154,9 @@ def test_a_projector_of_maps_exports_and_teaches(tmp_path):
     meta = {"network": "resnet8_cifar", "options": {}, "task": "classification", "output": "logits"}
     meta |= {"added_by": ("similarity_head",)}
     names = [str(number) for number in range(5)]
-    files = export(deployed, contract_of(3, 8), names, ["onnx"], tmp_path, meta)  # compares logits by itself
+    files = export(
+        deployed, contract=contract_of(3, 8), class_names=names, formats=["onnx"], folder=tmp_path, meta=meta
+    )  # compares logits by itself
     assert [file["name"] for file in files] == ["student.onnx"]
     assert "projector" in Tapped(deployed, trial.batch.image).map.stages
 

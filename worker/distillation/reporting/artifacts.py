@@ -1,0 +1,113 @@
+"""The files that a run leaves: the student, other networks that are kept, and the report."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from worker.distillation.export import export
+from worker.distillation.job import Job
+from worker.distillation.networks.ensemble import Ensemble
+from worker.distillation.procedure import GIVEN, Member
+from worker.distillation.process.event_pipe import Channel
+from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
+from worker.distillation.reporting.measurement import Measurement
+from worker.distillation.reporting.report import added_by, initial_weights_of, report
+
+MOST_NAMES_BYTES = 200_000
+"""An event is one line, which must not be too long; longer lists of class names are in the student's files alone."""
+
+
+class Artifacts:
+    """Writes to `output/` of the job's folder, and says the files on the channel once all are written."""
+
+    def __init__(self, job: Job, channel: Channel, device: torch.device):
+        self.job = job
+        self.channel = channel
+        self.device = device
+        self.published: dict[str, Any] = {}
+        """The student that was published, as the event `done` says it; empty before."""
+
+    def export_student(self, student: nn.Module, member: Member) -> list[dict[str, Any]]:
+        """Write the student in the formats that the job asks for; gives `name`, `path` and `content_type` of each file."""
+        return self._export("student", student, member, self._formats())
+
+    def keep(self, name: str, network: nn.Module, member: Member, measurement: Measurement) -> KeptNetwork:
+        """Write a network that is not the student to `NAME.safetensors`."""
+        return self._keep(name, network, member, measurement, formats=["safetensors"])
+
+    def keep_ensemble(
+        self, name: str, parts: Sequence[tuple[nn.Module, Member]], measurement: Measurement
+    ) -> KeptNetwork:
+        """Write the mean of several networks' predictions in all formats of the student."""
+        members = [{"network": member.network, "options": member.options} for _, member in parts]
+        whole = Ensemble([network.eval() for network, _ in parts], [self.job.contract] * len(parts))
+        options = {"combine": whole.combine, "members": members}
+        member = replace(parts[0][1], network="ensemble", options=options)
+        return self._keep(name, whole.to(self.device), member, measurement, formats=self._formats())
+
+    def publish(self, finished: FinishedRun) -> dict[str, Any]:
+        """Write `report.json`, and say every file as an artifact; gives the report's summary."""
+        self.published = student_card(finished)
+        content = report(finished)
+        files = [*finished.files, *(file for kept in finished.kept for file in kept.files)]
+        files.append(_write_report(content, self.job.folder / "output"))
+        for file in files:
+            path = Path(file["path"])
+            with path.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            place = str(path.relative_to(self.job.folder))
+            self.channel.say("artifact", **{**file, "path": place}, size=path.stat().st_size, sha256=digest)
+        return content["summary"]
+
+    def _formats(self) -> Sequence[str]:
+        return self.job.spec.get("exports") or ["safetensors"]
+
+    def _keep(
+        self, name: str, network: nn.Module, member: Member, measurement: Measurement, *, formats: Sequence[str]
+    ) -> KeptNetwork:
+        files = self._export(name, network, member, formats)
+        return KeptNetwork(name=name, member=member, evaluation=measurement.metrics(network), files=files)
+
+    def _export(self, stem: str, network: nn.Module, member: Member, formats: Sequence[str]) -> list[dict[str, Any]]:
+        output = self.job.folder / "output"
+        output.mkdir(exist_ok=True)
+        meta = {"network": member.network, "options": member.options, "added_by": added_by(member)}
+        meta |= {"task": self.job.task.name, "output": self.job.task.output}
+        meta |= {"initial_weights": initial_weights_of(self.job)} if member.initial == GIVEN else {}
+        return export(
+            network,
+            contract=self.job.contract,
+            class_names=self.job.class_names,
+            formats=formats,
+            folder=output,
+            meta=meta,
+            stem=stem,
+        )
+
+
+def student_card(finished: FinishedRun) -> dict[str, Any]:
+    """What a student is, as plain data by which it can be built again."""
+    job = finished.job
+    names = list(job.class_names)
+    normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in finished.student.modules())
+    return {
+        "network": finished.member.network,
+        "options": dict(finished.member.options),
+        "classes": job.classes,
+        "class_names": names if len(json.dumps(names)) < MOST_NAMES_BYTES else [],
+        "input": asdict(job.contract),
+        "added_by": list(added_by(finished.member)),
+        "findings": {"differentiable": True, "batch_norm": normalises},
+    }
+
+
+def _write_report(content: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    path = output / "report.json"
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    return {"name": path.name, "path": path, "content_type": "application/json"}

@@ -1,0 +1,78 @@
+"""What is measured of a student at the end of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from worker.distillation.data.images import Images
+from worker.distillation.job import Job
+from worker.distillation.source import Source, chosen_of
+from worker.distillation.synthesis.collapse import LEAST_SPREAD, answered_alike, spread
+
+SYNTHETIC_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Measures networks in the place of a job's student. `evaluation` are images and the name of their split."""
+
+    job: Job
+    teacher: nn.Module | None
+    evaluation: tuple[Images, str] | None
+    source: Source
+
+    def measure(self, student: nn.Module) -> dict[str, Any]:
+        """`evaluation` and `without_data`; each is None where it could not be measured.
+
+        Raises:
+            Collapsed: the teacher answers all synthetic images alike.
+        """
+        return {"evaluation": self._on_evaluation(student), "without_data": self._without_data(student)}
+
+    def metrics(self, network: nn.Module) -> Mapping[str, float] | None:
+        """The task's metrics of a network on the evaluation images; None without any."""
+        if self.evaluation is None:
+            return None
+        return self.job.task.evaluate(network.eval(), self.evaluation[0], self.job.training.batch_size)
+
+    def _on_evaluation(self, student: nn.Module) -> dict[str, Any] | None:
+        """The metrics of student and teacher, and the name of the task's main one (`figure`)."""
+        if self.evaluation is None:
+            return None
+        images, split = self.evaluation
+        task = self.job.task
+        batch_size = self.job.training.batch_size
+        teacher = self.teacher if self._teacher_can_answer(images) else None
+        return {
+            "split": split,
+            "images": len(images),
+            "figure": task.figure,
+            "student": task.evaluate(student, images, batch_size, teacher),
+            "teacher": task.evaluate(teacher, images.for_teacher, batch_size) if teacher else None,
+        }
+
+    def _teacher_can_answer(self, images: Images) -> bool:
+        """Whether a teacher would have the student's classes, and the images hold what it reads."""
+        if self.job.teacher is None:
+            return True  # where there is one all the same, the job has trained it on its own labels
+        if self.job.transfers(images.class_names):
+            return False
+        return self.job.teacher_reads == "image" or images.privileged is not None
+
+    def _without_data(self, student: nn.Module) -> dict[str, Any] | None:
+        """The share of fresh synthetic images on which student and teacher choose the same."""
+        samples = self.source.samples(SYNTHETIC_SAMPLES) if self.teacher is not None else None
+        if samples is None or self.teacher is None:
+            return None
+        with torch.no_grad():
+            parts = samples.split(self.job.training.batch_size)
+            student_logits = torch.cat([student(part) for part in parts])
+            teacher_logits = torch.cat([self.teacher(part) for part in parts])
+        if len(samples) > 1 and spread(teacher_logits) < LEAST_SPREAD:
+            raise answered_alike(f"the teacher answers {len(samples)} synthetic images alike, different as they are")
+        task = self.job.task.name
+        agreement = float((chosen_of(student_logits, task) == chosen_of(teacher_logits, task)).float().mean())
+        return {"samples": len(samples), "agreement_with_teacher": agreement}

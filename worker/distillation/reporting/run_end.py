@@ -1,0 +1,90 @@
+"""The end of a run: its student is selected, measured, exported and reported."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from worker.distillation.reporting.artifacts import Artifacts
+from worker.distillation.reporting.environment import environment
+from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
+from worker.distillation.reporting.measurement import Measurement
+from worker.distillation.reporting.phases import PhaseTimes
+from worker.distillation.reporting.run_previews import RunPreviews
+from worker.distillation.source import Source
+from worker.distillation.trainer.inputs import Inputs
+from worker.distillation.trainer.lineage import Lineage
+from worker.distillation.trainer.run_state import RunState
+from worker.distillation.trainer.weight_selection import Selected, WeightSelection
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnd:
+    """What the end of a run works on; `source` is the last stage's, `seconds` the time spent in the job until now."""
+
+    lineage: Lineage
+    state: RunState
+    selection: WeightSelection
+    inputs: Inputs
+    source: Source
+    phases: PhaseTimes
+    previews: RunPreviews
+    artifacts: Artifacts
+    seconds: Callable[[], float]
+
+    def finish(self) -> dict[str, Any]:
+        """Do all of it; gives the summary of the report."""
+        self.phases.enter("evaluating")
+        place = self.lineage.student_place()
+        selected = self.selection.select(place, self.state.best)
+        teacher = self.lineage.teacher_of_job()
+        measurement = Measurement(self.lineage.job, teacher, self.inputs.evaluation, self.source)
+        measured = _measure(selected, measurement)
+        self.phases.enter("exporting")
+        previews = self.previews.at_end(
+            student=selected.network,
+            teacher=teacher,
+            source=self.source,
+            dataset=self.inputs.dataset,
+            step=self.state.steps_before,
+        )
+        kept = self._keep_others(measurement)
+        member = self.lineage.member(place)
+        finished = FinishedRun(
+            job=self.lineage.job,
+            student=selected.network,
+            member=member,
+            teacher=teacher,
+            files=self.artifacts.export_student(selected.network, member),
+            checkpoint={"checkpoint": selected.checkpoint, "why": selected.why},
+            measured=measured,
+            history=self.state.history,
+            environment=environment(self.lineage.device),
+            seconds=self.seconds(),
+            phase_seconds=self.phases.seconds(),
+            previews=previews,
+            kept=kept,
+            decisions=self.lineage.decisions(),
+            stopped_early=self.state.stopped_early,
+            warnings=self.state.warnings,
+        )
+        return self.artifacts.publish(finished)
+
+    def _keep_others(self, measurement: Measurement) -> list[KeptNetwork]:
+        """Export the other networks that the procedure keeps, and its ensembles."""
+        kept = [
+            self.artifacts.keep(name, self.lineage.deployed(place), self.lineage.member(place), measurement)
+            for name, place in self.lineage.kept_places().items()
+        ]
+        for name, places in self.lineage.ensembles().items():
+            parts = [(self.lineage.deployed(place), self.lineage.member(place)) for place in places]
+            kept.append(self.artifacts.keep_ensemble(name, parts, measurement))
+        return kept
+
+
+def _measure(selected: Selected, measurement: Measurement) -> dict[str, Any]:
+    """What is measured of the student, and in `not_shipped` of the weights that could have shipped instead."""
+    measured = measurement.measure(selected.network.eval())
+    if selected.other is not None:
+        other = measurement.measure(selected.other.eval())
+        measured["not_shipped"] = {"checkpoint": selected.other_checkpoint, **other}
+    return measured

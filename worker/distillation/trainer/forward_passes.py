@@ -1,0 +1,64 @@
+"""The forward passes of a step: students and teacher, on images, mirrored images and second views."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worker.distillation.distributed.division import Division
+from worker.distillation.introspection.taps import Tapped
+from worker.distillation.precision import fp32
+from worker.distillation.step import Batch, Outputs
+from worker.distillation.trainer.member_run import MemberRun
+from worker.distillation.training import Training
+
+
+@dataclass(frozen=True)
+class StudentOutputs:
+    """A student's outputs for a batch, and for mirrored images and second views where its objectives need them."""
+
+    plain: Outputs
+    mirrored: Outputs | None = None
+    second: Outputs | None = None
+
+
+@dataclass(frozen=True)
+class ForwardPasses:
+    """Runs networks at the precision of the training; in full precision where gradients to the image are taken."""
+
+    training: Training
+    teacher: Tapped | None
+    input_gradient: bool
+
+    def student(self, member: MemberRun, batch: Batch) -> StudentOutputs:
+        """All outputs of a member, in one forward pass: BatchNorm sees all images as one batch."""
+        mirrored = any(needs.mirrored for needs in member.composition.needs())
+        second = "second_view" in member.composition.fields
+        images = [batch.image]
+        images += [batch.image.flip(3)] if mirrored else []
+        images += [batch.fields["second_view"]] if second else []
+        if len(images) == 1:
+            return StudentOutputs(self.run(member.tapped, batch.image, batch.division))
+        plain, *others = self.run(member.tapped, torch.cat(images), batch.division).parts(len(images))
+        return StudentOutputs(plain, others[0] if mirrored else None, others[-1] if second else None)
+
+    def teach(self, batch: Batch) -> Outputs | None:
+        """The teacher's outputs; the source may have computed them."""
+        if self.teacher is None or batch.teacher is not None:
+            return batch.teacher
+        with torch.set_grad_enabled(self.input_gradient):
+            return self.run(self.teacher, batch.read(self.teacher.reads), batch.division)
+
+    def teach_second(self, batch: Batch) -> Outputs | None:
+        """The teacher's outputs for the second views; there are none of the images of a teacher that reads others."""
+        if self.teacher is None or self.teacher.reads != "image" or "second_view" not in batch.fields:
+            return None
+        with torch.no_grad():
+            return self.run(self.teacher, batch.fields["second_view"], batch.division)
+
+    def run(self, network: Callable[[Tensor], Outputs], image: Tensor, division: Division) -> Outputs:
+        """One forward pass on this rank's part of a batch."""
+        precision = fp32 if self.input_gradient else self.training.autocast
+        with precision(image.device), division.statistics():
+            return network(image)

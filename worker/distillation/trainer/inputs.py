@@ -1,0 +1,51 @@
+"""The images of a job: what its stages train on, what is held out of that, and what the student is evaluated on."""
+
+from dataclasses import dataclass
+
+import torch
+
+from worker.distillation import registry
+from worker.distillation.data.images import Images
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.job import Job
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`dataset` is without the held-out images, which are `validation`; `evaluation` has the name of its split."""
+
+    dataset: Images | None
+    validation: Images | None
+    evaluation: tuple[Images, str] | None
+
+
+def load_inputs(job: Job, device: torch.device, evaluates: bool) -> Inputs:
+    """A job's images on `device`; those of the evaluation only where this process `evaluates`.
+
+    Raises:
+        SpecError: the images do not fit the job.
+    """
+    dataset, validation = _split(job, job.load_dataset(device))
+    evaluation = job.load_evaluation(device) if evaluates else None
+    if evaluation is not None:
+        job.task.check_labels(evaluation[0], job.classes, "/evaluation/dataset")
+    return Inputs(dataset, validation, evaluation)
+
+
+def _split(job: Job, dataset: Images | None) -> tuple[Images | None, Images | None]:
+    """The images to train on, and the held-out ones."""
+    training = job.training
+    if training.validation_fraction and not reads_labels(job):
+        words = "holds back images to measure by, and the source reads no real image's label"
+        raise SpecError([Problem("/training/validation_fraction", words)])
+    if dataset is None or not training.validation_fraction:
+        return dataset, None
+    dataset, validation = dataset.split(training.validation_fraction, training.seed)
+    job.task.check_labels(dataset, job.classes, "/dataset")
+    return dataset, validation
+
+
+def reads_labels(job: Job) -> bool:
+    """Whether the job's source reads the labels of its dataset."""
+    source = registry.find("sources", job.spec["source"]["name"], "/source")
+    return not (source.ignores_labels or source.synthesises)

@@ -1,0 +1,53 @@
+"""A job's procedure, and the stages that it plans."""
+
+from worker.distillation import registry
+from worker.distillation.job import Job
+from worker.distillation.planning.teacher_first import TeacherFirst, trained_teacher
+from worker.distillation.procedure import GIVEN, Member, Plan, Procedure, Stage, StageResult
+from worker.distillation.training import DEFAULT_EPOCHS
+
+MOST_STAGES = 1000
+
+
+def make_procedure(job: Job) -> tuple[Procedure, Plan]:
+    """The job's procedure, and what it may read of the job.
+
+    Raises:
+        SpecError: the job does not offer what the procedure needs.
+    """
+    spec = job.spec
+    training = job.training
+    student = Member(
+        network=spec["student"]["network"],
+        options=dict(spec["student"].get("options") or {}),
+        objectives=tuple(spec["objectives"]),
+        initial=GIVEN,
+        transforms=tuple(spec.get("transforms") or ()),
+    )
+    procedure = registry.make("procedures", spec["procedure"], "/procedure")
+    first = trained_teacher(spec)
+    plan = Plan(
+        student=student,
+        teacher=GIVEN if job.teacher or first else None,
+        epochs=training.epochs or (None if training.steps else DEFAULT_EPOCHS),
+        steps=training.steps,
+        seed=training.seed,
+        task=job.task.name,
+        held_out=training.validation_fraction > 0,
+    )
+    procedure.check(plan)
+    return TeacherFirst(procedure, first) if first else procedure, plan
+
+
+def planned_stages(procedure: Procedure, plan: Plan, history: list[StageResult]) -> list[Stage]:
+    """The stages that are finished, running and to come, as far as they are known without their results."""
+    done: list[StageResult] = []
+    stages: list[Stage] = []
+    while len(stages) < MOST_STAGES:
+        stage = procedure.next(tuple(done), plan)
+        if stage is None:
+            break
+        stages.append(stage)
+        known = history[len(done)] if len(done) < len(history) else None
+        done.append(known or StageResult(stage.name, 0, {}, stage.snapshots))
+    return stages

@@ -1,0 +1,61 @@
+"""The parts of a checkpoint that hold finished networks: their names, and when each is written.
+
+A part that is written here never changes: it is frozen, and every later checkpoint contains it.
+"""
+
+from worker.distillation.trainer.checkpoint import Checkpoints, state_of
+from worker.distillation.trainer.member_run import MemberRun
+from worker.distillation.trainer.stage_run import StageRun
+
+
+def split_place(place: str) -> tuple[str, str, str]:
+    """Stage, member (`student` if it is left out) and epoch (perhaps empty) of `STAGE/MEMBER@EPOCH`."""
+    place, _, epoch = place.partition("@")
+    stage, _, member = place.partition("/")
+    return stage, member or "student", epoch
+
+
+def network_part(place: str) -> str:
+    """The name of the part that holds a finished stage's network, or a snapshot of it."""
+    stage, member, epoch = split_place(place)
+    return f"snapshot/{stage}/{member}@{epoch}" if epoch else f"stage/{stage}/{member}"
+
+
+def objectives_part(place: str) -> str:
+    """The name of the part that holds what the objectives add to a deployed network."""
+    stage, member, epoch = split_place(place)
+    return f"shipping/{stage}/{member}@{epoch}" if epoch else f"shipping/{stage}/{member}"
+
+
+def average_part(place: str) -> str:
+    """The name of the part that holds the running average of a finished stage's network."""
+    stage, member, _ = split_place(place)
+    return f"average/{stage}/{member}"
+
+
+def freeze_snapshots(run: StageRun, epoch: int, checkpoints: Checkpoints) -> None:
+    """After an epoch whose weights later stages read: freeze all members as they would be if the stage ended now."""
+    for name, member in run.members.items():
+        place = f"{run.stage.name}/{name}@{epoch}"
+        checkpoints.freeze(network_part(place), member.weights())
+        _freeze_objectives(place, member, checkpoints)
+
+
+def freeze_averages(run: StageRun, checkpoints: Checkpoints) -> None:
+    """At the end of a stage: freeze the averages of the weights, before transforms are baked into the network."""
+    for name, member in run.members.items():
+        if average := member.averaged():
+            checkpoints.freeze(average_part(f"{run.stage.name}/{name}"), average)
+
+
+def freeze_networks(run: StageRun, checkpoints: Checkpoints) -> None:
+    """At the end of a stage: freeze all members."""
+    for name, member in run.members.items():
+        place = f"{run.stage.name}/{name}"
+        checkpoints.freeze(network_part(place), state_of(member.network))
+        _freeze_objectives(place, member, checkpoints)
+
+
+def _freeze_objectives(place: str, member: MemberRun, checkpoints: Checkpoints) -> None:
+    if state := member.deployed_objectives():
+        checkpoints.freeze(objectives_part(place), state)

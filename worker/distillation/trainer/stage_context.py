@@ -1,0 +1,58 @@
+"""What a stage is run in: the job's task, data, input contract and device."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.distillation.contract import InputContract
+from worker.distillation.data.images import Images
+from worker.distillation.distributed.ranks import ALONE, Ranks
+from worker.distillation.job import Job
+from worker.distillation.task import Task
+from worker.distillation.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageContext:
+    """What all stages of a job share, but for `training`, of which a stage may replace keys, and `restarts`."""
+
+    task: Task
+    contract: InputContract
+    classes: int
+    dataset: Images | None
+    source: Mapping[str, Any]
+    """The source as the job's spec names it."""
+    training: Training
+    device: torch.device
+    ranks: Ranks = ALONE
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """The uploaded files that methods read, by id."""
+    restarts: int = 0
+
+    @classmethod
+    def of(cls, job: Job, dataset: Images | None, device: torch.device, ranks: Ranks) -> "StageContext":
+        """Of a job whose stages train on `dataset`."""
+        return cls(
+            task=job.task,
+            contract=job.contract,
+            classes=job.classes,
+            dataset=dataset,
+            source=job.spec["source"],
+            training=job.training,
+            device=device,
+            ranks=ranks,
+            files=job.files,
+        )
+
+    def for_stage(self, training: Mapping[str, Any], restarts: int) -> "StageContext":
+        """The same for one stage: with some keys of the training replaced by the stage's own."""
+        own = Training.from_spec(asdict(self.training) | dict(training))
+        return replace(self, training=own, restarts=restarts)
+
+    def example(self) -> Tensor:
+        """Two blank images, to find shapes with."""
+        return self.contract.blank(self.device)

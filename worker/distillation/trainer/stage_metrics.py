@@ -1,0 +1,66 @@
+"""What is measured of a stage's networks at its end, for procedures that decide by it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from worker.distillation.data.images import Images
+from worker.distillation.errors import Problem, SpecError
+from worker.distillation.export.measures import latency
+from worker.distillation.export.portable import portable
+from worker.distillation.introspection.modes import modes_kept
+from worker.distillation.procedure import Stage, figure_of, kl_of, milliseconds_of
+from worker.distillation.trainer.lineage import Lineage
+from worker.distillation.trainer.stage_run import StageRun
+
+
+def measure_stage(run: StageRun, lineage: Lineage, held_out: Images | None) -> dict[str, float]:
+    """The metrics that a finished stage asks for by `judged`, `compared` and `timed`, of its members as they would ship.
+
+    Raises:
+        SpecError: no images are held out to measure on.
+    """
+    stage = run.stage
+    if not (stage.evaluated or stage.compared or stage.timed):
+        return {}
+    if held_out is None and (stage.evaluated or stage.compared):
+        raise SpecError([Problem("/dataset", "is needed: the procedure measures networks on a part that it holds out")])
+    metrics: dict[str, float] = {}
+    networks = {name: member.deployed() for name, member in run.members.items()}
+    for name, network in networks.items():
+        with modes_kept(network):
+            if held_out is not None:
+                metrics |= _HeldOut(stage, lineage, held_out).measure(name, network)
+            if stage.timed:
+                copied = portable(network).to(lineage.device)
+                metrics[milliseconds_of(name)] = latency(copied, lineage.job.contract, threads=1)["milliseconds"]
+    return metrics
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Measures members of a stage on the held-out images."""
+
+    stage: Stage
+    lineage: Lineage
+    images: Images
+
+    def measure(self, name: str, network: nn.Module) -> dict[str, float]:
+        """A member's metrics: those of its task, and its distances from finished networks."""
+        metrics: dict[str, float] = {}
+        if self.stage.evaluated:
+            metrics |= {
+                figure_of(name, metric): value for metric, value in self._evaluate(network, self.images).items()
+            }
+        for place in self.stage.compared:
+            teacher = self.lineage.teacher_of(replace(self.stage, teacher=place))
+            if teacher is None:
+                raise RuntimeError(f"there is no network {place!r} to compare with")
+            images = self.images if teacher.reads == "privileged" else replace(self.images, privileged=None)
+            metrics[kl_of(name, place)] = self._evaluate(network, images, teacher)["teacher_kl"]
+        return metrics
+
+    def _evaluate(self, network: nn.Module, images: Images, teacher: nn.Module | None = None) -> Mapping[str, float]:
+        job = self.lineage.job
+        return job.task.evaluate(network, images, job.training.batch_size, teacher)
