@@ -18,7 +18,7 @@ from torch import nn
 
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
-from worker.distillation.uploads.state_dicts import kind_of, read_state_dict
+from worker.distillation.uploads.state_dicts import open_weights, read_state_dict
 
 
 def network() -> nn.Module:
@@ -64,8 +64,12 @@ def test_both_containers_give_the_same_state_whatever_their_name(tmp_path: Path)
         state = read_state_dict(file)
         assert set(state) == set(expected)
         assert all(torch.equal(state[name], expected[name]) for name in expected)
-    assert {file.name: kind_of(file) for file in tmp_path.iterdir()} == {
-        "weights.safetensors": "torch",
+    containers = {}
+    for file in tmp_path.iterdir():
+        with open_weights(file, UploadLimits()) as found:
+            containers[file.name] = found.container
+    assert containers == {
+        "weights.safetensors": "torch zip",
         "weights.pth": "safetensors",
     }
 
