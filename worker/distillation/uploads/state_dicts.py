@@ -19,7 +19,7 @@ from worker.distillation.uploads.checked_tensor import checked
 from worker.distillation.uploads.key_matching import LISTED_AT_MOST, strip_prefixes
 from worker.distillation.uploads.selection import allows, is_averaged
 from worker.distillation.uploads.weights_file import foreign
-from worker.distillation.uploads.weights_file.contents import SAVE_STATE_DICT
+from worker.distillation.uploads.weights_file.contents import SAVE_STATE_DICT, Contents
 from worker.distillation.uploads.weights_file.leaves import Leaf, Strided, numel
 from worker.distillation.uploads.weights_file.opening import opened
 from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
@@ -60,7 +60,7 @@ def open_weights(path: Path, limits: UploadLimits) -> Iterator[OpenFile]:
         found = candidates(contents.root, limits)
         if not found:
             foreign.refuse_classes(contents.classes)
-            raise UploadError(f"the file holds no state dict{_what_else(contents.root)}", SAVE_STATE_DICT)
+            raise UploadError(f"the file holds no state dict{_what_else(contents)}", SAVE_STATE_DICT)
         if any(len(each.tensors) > limits.tensors for each in found):
             raise UploadError(f"the file holds more than the {limits.tensors} tensors that are read", SAVE_STATE_DICT)
         if any("._packed_params" in name for each in found for name in each.tensors):
@@ -68,12 +68,13 @@ def open_weights(path: Path, limits: UploadLimits) -> Iterator[OpenFile]:
         yield OpenFile(contents.container, found, tuple(sorted(contents.classes - ORDINARY)))
 
 
-def _what_else(root: Any) -> str:
-    """The keys of a file without tensors."""
-    if type(root) is not dict or not root:
-        return ""
+def _what_else(contents: Contents) -> str:
+    """The keys of a file without tensors, and the objects that it asks for."""
+    root = contents.root if type(contents.root) is dict else {}
     keys = [repr(key[:40]) for key in root if type(key) is str][:LISTED_AT_MOST]
-    return f", but {', '.join(keys)}" if keys else ""
+    objects = [f"`{name[:80]}`" for name in sorted(contents.classes - ORDINARY)][:LISTED_AT_MOST]
+    listed = [*keys, *([f"objects ({', '.join(objects)}), none of which was made"] if objects else [])]
+    return f", but {', '.join(listed)}" if listed else ""
 
 
 def read_state_dict(path: Path, limits: UploadLimits | None = None, choice: str = "auto") -> dict[str, Tensor]:
@@ -149,6 +150,6 @@ def _check_overlap(distinct: Mapping[Any, Leaf]) -> None:
             together[leaf.key] = together.get(leaf.key, 0) + numel(leaf) * leaf.dtype.itemsize
             if together[leaf.key] > OVERLAP * leaf.span().size + SMALL:
                 raise UploadError(
-                    "the file's tensors overlap, so that each claims more elements than the checkpoint stores for it",
+                    f"a tensor of shape {tuple(leaf.shape)} claims more elements than the checkpoint stores, or many overlap",
                     SAVE_STATE_DICT,
                 )

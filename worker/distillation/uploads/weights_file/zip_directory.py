@@ -16,12 +16,12 @@ from worker.distillation.uploads.weights_file.leaves import Span
 END, END_64, LOCATOR_64, LOCAL = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x03\x04"
 END_BYTES, LOCATOR_BYTES, END_64_BYTES, LOCAL_BYTES = 22, 20, 56, 30
 MOST_DIRECTORY_BYTES = 32 * 2**20
-UNSAID = 2**32 - 1
+UNSAID, UNSAID_COUNT = 2**32 - 1, 2**16 - 1
 AGAIN = "Upload the whole file again."
 
 
-def directory_start(file: BinaryIO, size: int) -> int:
-    """Where the directory of a zip file begins, by its last bytes.
+def directory_start(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Where the directory of a zip file begins, and how many entries it has, by the file's last bytes.
 
     Raises:
         UploadError: the end is missing, or the directory is too large or lies elsewhere than it says.
@@ -29,7 +29,7 @@ def directory_start(file: BinaryIO, size: int) -> int:
     tail = _at(file, max(0, size - END_BYTES), END_BYTES)
     if not tail.startswith(END) or len(tail) < END_BYTES:
         raise UploadError("the zip file is cut short (its directory is missing), or something follows its end", AGAIN)
-    length, start = struct.unpack("<II", tail[12:20])
+    count, length, start = struct.unpack("<HII", tail[10:20])
     end = size - END_BYTES
     locator = _at(file, end - LOCATOR_BYTES, LOCATOR_BYTES)
     if locator.startswith(LOCATOR_64):
@@ -37,13 +37,14 @@ def directory_start(file: BinaryIO, size: int) -> int:
         record = _at(file, place, END_64_BYTES)
         if not record.startswith(END_64) or place + END_64_BYTES != end - LOCATOR_BYTES:
             raise UploadError("the zip file's end is malformed", AGAIN)
-        length_64, start_64 = struct.unpack("<QQ", record[40:56])
-        if length not in (length_64, UNSAID) or start not in (start_64, UNSAID):
+        count_64, length_64, start_64 = struct.unpack("<QQQ", record[32:56])
+        said = ((count, count_64, UNSAID_COUNT), (length, length_64, UNSAID), (start, start_64, UNSAID))
+        if any(short not in (long, unsaid) for short, long, unsaid in said):
             raise UploadError("the zip file has two ends that contradict each other", AGAIN)
-        length, start, end = length_64, start_64, place
+        count, length, start, end = count_64, length_64, start_64, place
     if start + length != end or length > MOST_DIRECTORY_BYTES:
         raise UploadError("the zip file's directory is malformed or larger than is read", AGAIN)
-    return int(start)
+    return int(start), int(count)
 
 
 def _at(file: BinaryIO, place: int, count: int) -> bytes:
@@ -59,12 +60,14 @@ def entries(file: BinaryIO, size: int, limits: UploadLimits) -> list[zipfile.Zip
     Raises:
         UploadError: it is not a whole zip file, or has too many entries.
     """
-    directory_start(file, size)
+    _, count = directory_start(file, size)
     try:
         with zipfile.ZipFile(file) as archive:
             found = archive.infolist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error) as error:
         raise UploadError(f"the file is not a whole zip file: {error}", AGAIN) from error
+    if len(found) != count:
+        raise UploadError("the zip file's directory has not as many entries as its end says, so it is malformed", AGAIN)
     if len(found) > limits.tensors:
         raise UploadError(f"the zip file has {len(found)} entries; at most {limits.tensors} are read", SAVE_STATE_DICT)
     return sorted(found, key=lambda entry: entry.header_offset)
@@ -76,7 +79,7 @@ def stored(file: BinaryIO, size: int, listed: list[zipfile.ZipInfo]) -> dict[str
     Raises:
         UploadError: an entry is compressed, encrypted or oddly named, or contradicts the directory or another entry.
     """
-    end = directory_start(file, size)
+    end, _ = directory_start(file, size)
     if listed and listed[0].header_offset != 0:
         raise UploadError("something precedes the zip file's first entry", SAVE_STATE_DICT)
     spans: dict[str, Span] = {}
