@@ -6,7 +6,7 @@ from typing import Any
 
 from worker.distillation.limits import UploadLimits
 from worker.distillation.uploads.folding import COUNTERS, fold
-from worker.distillation.uploads.pickled_modules import is_module, module_state
+from worker.distillation.uploads.pickled_modules import STEPS_EACH, is_module, module_state
 from worker.distillation.uploads.weights_file.budget import Budget
 from worker.distillation.uploads.weights_file.inert import Made
 from worker.distillation.uploads.weights_file.leaves import Leaf
@@ -37,7 +37,8 @@ class Candidate:
 def candidates(root: Any, limits: UploadLimits) -> list[Candidate]:
     """All candidates, the outer ones first.
 
-    Mappings of mappings count as one network too, after all others: `{"features": {...}, "classifier": {...}}`.
+    Mappings of mappings, such as `{"features": {...}, "classifier": {...}}`, count as one network too: after all others, and
+    the inner ones first.
     """
     budget = Budget(limits.steps, "the file")
     found: list[Candidate] = []
@@ -51,7 +52,7 @@ def candidates(root: Any, limits: UploadLimits) -> list[Candidate]:
             together = dict(_joined(node, "", budget, DEEPEST_JOINED))
             if together.keys() != _own_tensors(node).keys():
                 joined.append(replace(_candidate(path, together), joined=True))
-    return [each for each in (*found, *joined) if each.tensors]
+    return [each for each in (*found, *reversed(joined)) if each.tensors]
 
 
 def _walk(root: Any, budget: Budget) -> Iterator[tuple[str, Any]]:
@@ -106,6 +107,7 @@ def _tensors(pairs: dict[Any, Any]) -> Iterator[tuple[str, Leaf]]:
 def _joined(node: dict[Any, Any], prefix: str, budget: Budget, deepest: int) -> Iterator[tuple[str, Leaf]]:
     budget.spend(1 + len(node))
     for name, tensor in _tensors(node):
+        budget.spend(STEPS_EACH)
         yield prefix + name, tensor
     for key, value in node.items():
         if type(key) is str and type(value) is dict and deepest and len(prefix) + len(key) < LONGEST_NAME:

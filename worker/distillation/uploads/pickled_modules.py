@@ -9,7 +9,7 @@ from worker.distillation.uploads.weights_file.rebuilding import is_leaf
 
 DEEPEST = 64
 STEPS_EACH = 10
-"""What a module costs before its tensors: a file may name one under many paths."""
+"""What a module and each of its tensors cost: a file may name one under many paths, and each has a name of its own."""
 
 
 def is_module(node: Any) -> bool:
@@ -30,7 +30,7 @@ def module_state(node: Made, budget: Budget) -> dict[str, Leaf]:
 def _collect(node: Made, prefix: str, state: dict[str, Leaf], budget: Budget, deepest: int) -> None:
     attributes = node.attributes()
     passing = _members(attributes.get("_non_persistent_buffers_set"))
-    budget.spend(STEPS_EACH + len(attributes["_parameters"]) + len(attributes["_buffers"]))
+    budget.spend(STEPS_EACH * (1 + len(attributes["_parameters"]) + len(attributes["_buffers"])))
     for kind, left_out in (("_parameters", set()), ("_buffers", passing)):
         for name, value in attributes[kind].items():
             if type(name) is str and name not in left_out and is_leaf(value):

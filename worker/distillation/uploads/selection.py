@@ -122,11 +122,11 @@ def _fit(candidate: Candidate, prefix: str, names: Mapping[str, str], expected: 
 def chosen(found: Sequence[Fit], choice: str) -> list[Fit]:
     """The whole fits that a choice allows, the best first: averaged before raw unless nothing was averaged yet, then those
     with the fewest tensors left over, then as the file has them; each set of tensors once."""
-    allowed = [fit for fit in found if allows(choice, fit.label, fit.candidate.path, fit.averaged)]
     once: dict[tuple[object, ...], Fit] = {}
-    for fit in sorted(allowed, key=lambda fit: (not (fit.averaged and fit.candidate.updates != 0), len(fit.left_over))):
+    for fit in found:
         once.setdefault(fit.identity, fit)
-    return list(once.values())
+    allowed = [fit for fit in once.values() if allows(choice, fit.label, fit.candidate.path, fit.averaged)]
+    return sorted(allowed, key=lambda fit: (not (fit.averaged and fit.candidate.updates != 0), len(fit.left_over)))
 
 
 def allows(choice: str, label: str, path: str, averaged: bool) -> bool:
