@@ -15,6 +15,7 @@ class TeacherBody(UploadBody):
     classes: int = Field(description="Classes that it tells apart.")
     class_names: list[str] = Field(description="Their names, in order; empty if unknown.")
     input: dict[str, Any] = Field(description="What it reads: channels, height, width, and mean and std a channel.")
+    weights: str = Field(description="Which weights of the file are read.")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -34,6 +35,7 @@ class TeacherBody(UploadBody):
                 "classes": 10,
                 "class_names": [],
                 "input": {"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]},
+                "weights": "auto",
                 "upload": "http://127.0.0.1:8000/v1/teachers/tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b/content",
                 "links": {"self": "http://127.0.0.1:8000/v1/teachers/tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"},
             }

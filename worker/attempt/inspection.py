@@ -135,7 +135,7 @@ def _inspect_upload(
 def _describe_upload(ledger: InspectionLedger, upload: Uploaded) -> dict[str, Any]:
     own = {name: getattr(upload, name) for name in ("options",) if hasattr(upload, name)}
     if ledger.kind == "teacher":
-        own = {"teacher": describe_teacher(upload)}  # type: ignore[arg-type]  # its kind says what it is
+        own = {"teacher": describe_teacher(upload) | {"weights": upload.weights}}  # type: ignore[arg-type, attr-defined]
     if ledger.kind == "file":
         own["options"] = own["options"] | {"kind": upload.kind}  # type: ignore[attr-defined]
     limits = {"parameters": settings().network_parameters}
