@@ -32,6 +32,6 @@ EXAMPLE: dict[str, Any] = {
 async def create_teacher(
     key: UploadsWrite, spec: Annotated[TeacherSpec, Body(examples=[EXAMPLE])], response: Response
 ) -> TeacherBody:
-    """Says which network the weights belong to and what it reads. PUT the checkpoint to the link in `upload` next:
-    safetensors, or a `.pt` file that holds a state dict."""
+    """Says which network the weights belong to and what it reads. PUT the checkpoint to the link in `upload` next: a file of
+    `torch.save` (old or new, with a state dict anywhere in it or a whole network), safetensors, npz, or an archive of one."""
     return await created(TEACHERS, key, values_of(spec), response)
