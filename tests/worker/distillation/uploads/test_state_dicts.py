@@ -7,13 +7,15 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
 from worker.distillation.errors import UploadError
@@ -122,20 +124,20 @@ def test_programs_are_refused(path: Path):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-@pytest.mark.parametrize("save", [torch.save, save_file])
-def test_truncated_files_are_refused(path: Path, share: float, save):
-    save(network().state_dict(), path)
+@pytest.mark.parametrize("write", [torch.save, save_file])
+def test_truncated_files_are_refused(path: Path, share: float, write):
+    write(network().state_dict(), path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     refused(path, "cut short|cannot be read|malformed")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("save", [torch.save, save_file])
-def test_weights_that_are_not_finite_are_named(path: Path, value: float, save):
+@pytest.mark.parametrize("write", [torch.save, save_file])
+def test_weights_that_are_not_finite_are_named(path: Path, value: float, write):
     state = network().state_dict()
     state["3.bias"][1] = value
-    save(state, path)
+    write(state, path)
     refused(path, r"`3\.bias` holds NaN or infinite")
 
 
@@ -246,18 +248,31 @@ def test_malformed_safetensors_are_refused(path: Path, data: bytes):
     refused(path, "safetensors|bytes that its shape|no state dict")
 
 
-def checkpoint() -> bytes:
-    stream = io.BytesIO()
-    torch.save({"state_dict": network().state_dict()}, stream)
+@cache
+def checkpoint(form: str) -> bytes:
+    stream, state = io.BytesIO(), network().state_dict()
+    if form == "npz":
+        np.savez(stream, **{name: tensor.numpy() for name, tensor in state.items()})
+    elif form == "safetensors":
+        stream.write(save(state))
+    else:
+        torch.save(
+            network() if form == "module" else {"state_dict": state},
+            stream,
+            _use_new_zipfile_serialization=form == "zip",
+        )
     return stream.getvalue()
 
 
-@settings(max_examples=150, deadline=None)
-@given(changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(max_examples=300, deadline=None)
+@given(
+    form=st.sampled_from(["zip", "legacy", "module", "npz", "safetensors"]),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=4),
+)
 def test_any_changed_byte_gives_finite_tensors_or_a_refusal(
-    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[float, int]]
+    tmp_path_factory: pytest.TempPathFactory, form: str, changes: list[tuple[float, int]]
 ):
-    data = bytearray(checkpoint())
+    data = bytearray(checkpoint(form))
     for place, value in changes:
         data[int(place * len(data))] = value
     path = tmp_path_factory.getbasetemp() / "changed"

@@ -15,6 +15,8 @@ from worker.distillation.uploads.weights_file.leaves import Span
 
 END, END_64, LOCATOR_64, LOCAL = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x03\x04"
 END_BYTES, LOCATOR_BYTES, END_64_BYTES, LOCAL_BYTES = 22, 20, 56, 30
+FARTHEST = 2**42
+"""Places beyond it are in no file; file systems refuse to be asked for them."""
 MOST_DIRECTORY_BYTES = 32 * 2**20
 UNSAID, UNSAID_COUNT = 2**32 - 1, 2**16 - 1
 AGAIN = "Upload the whole file again."
@@ -48,7 +50,7 @@ def directory_start(file: BinaryIO, size: int) -> tuple[int, int]:
 
 
 def _at(file: BinaryIO, place: int, count: int) -> bytes:
-    if place < 0:
+    if not 0 <= place < FARTHEST:
         return b""
     file.seek(place)
     return file.read(count)
