@@ -32,6 +32,6 @@ EXAMPLE: dict[str, Any] = {
 async def create_teacher(
     key: UploadsWrite, spec: Annotated[TeacherSpec, Body(examples=[EXAMPLE])], response: Response
 ) -> TeacherBody:
-    """Describe the network and its input. Then PUT the weights to the URL in `upload`: safetensors, or a `.pt` file that
-    holds a state dict."""
+    """Describe the network and its input. Then PUT the checkpoint to the URL in `upload`: a file of `torch.save` (old or new
+    format, with a state dict anywhere in it, or a whole network), safetensors, npz, or an archive with one of these."""
     return await created(TEACHERS, key, values_of(spec), response)

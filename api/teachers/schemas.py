@@ -17,6 +17,9 @@ class TeacherBody(UploadBody):
     input: dict[str, Any] = Field(
         description="Input contract: channels, height, width, and the mean and std of each channel."
     )
+    weights: str = Field(
+        description="Which weights of the file are read: `auto`, `raw`, `averaged`, or a path within it."
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -36,6 +39,7 @@ class TeacherBody(UploadBody):
                 "classes": 10,
                 "class_names": [],
                 "input": {"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]},
+                "weights": "auto",
                 "upload": "http://127.0.0.1:8000/v1/teachers/tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b/content",
                 "links": {"self": "http://127.0.0.1:8000/v1/teachers/tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"},
             }

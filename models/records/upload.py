@@ -7,7 +7,8 @@ from models.records.columns import JsonList, JsonObject, ShortText, Uploaded
 
 
 class Teacher(Uploaded, Record):
-    """A trained network. `input` is its input contract: channels, height, width, mean, std."""
+    """A trained network. `input` is its input contract: channels, height, width, mean, std. `weights` says which
+    weights of the file are read."""
 
     __tablename__ = "teachers"
 
@@ -16,6 +17,7 @@ class Teacher(Uploaded, Record):
     classes: Mapped[int]
     input: Mapped[JsonObject]
     class_names: Mapped[JsonList] = mapped_column(default=list)
+    weights: Mapped[ShortText] = mapped_column(default="auto", server_default="auto")
 
 
 class Dataset(Uploaded, Record):

@@ -27,6 +27,12 @@ class TeacherSpec(NetworkSpec):
         examples=[[]],
     )
     input: InputContract = Field(description="What it reads.")
+    weights: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
+        "auto",
+        description="Which weights of the file are read: `raw`, `averaged` (a running average), a dotted path within it, or "
+        "`auto`: those that fit, averaged ones first.",
+        examples=["auto"],
+    )
 
     @model_validator(mode="after")
     def _all_classes_named(self) -> Self:

@@ -148,7 +148,7 @@ class InspectionAttempt:
         kind = self.ledger.kind
         own = {name: getattr(upload, name) for name in ("options",) if hasattr(upload, name)}
         if kind == "teacher":
-            own = {"teacher": describe_teacher(upload)}  # type: ignore[arg-type]  # its kind says what it is
+            own = {"teacher": describe_teacher(upload) | {"weights": upload.weights}}  # type: ignore[arg-type, attr-defined]  # its kind says what it is
         if kind == "file":
             own["options"] = own["options"] | {"kind": upload.kind}  # type: ignore[attr-defined]
         limits = {"parameters": settings().network_parameters}

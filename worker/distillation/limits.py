@@ -13,6 +13,10 @@ class UploadLimits:
     """Number of values in a network's weights."""
     tensors: int = 100_000
     pickle_bytes: int = 64 * 2**20
+    steps: int = 3_000_000
+    """Opcodes of a pickle, and other steps of reading weights."""
+    unpacked_bytes: int = 16 * 2**30
+    """The one file of weights in an archive, inflated."""
     header_bytes: int = 64 * 2**20
     entries: int = 2_000_000
     """Number of entries in an archive."""

@@ -2,5 +2,5 @@
 run.
 
 Belongs here: everything that reads the bytes of an upload that is not a dataset. Does not: datasets (`data/`), anything
-that a job does later. May import `data/`, `networks/`, `introspection/`, `limits.py` and `contract.py`.
+that a job does later. The containers of weights are in `weights_file/`. May import `data/`, `networks/`, `introspection/`, `limits.py` and `contract.py`.
 """

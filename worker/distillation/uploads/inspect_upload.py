@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from worker.distillation import networks
 from worker.distillation.contract import InputContract, read_contract
@@ -19,13 +19,16 @@ from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.reused_classifier import is_reused
-from worker.distillation.parameters import EmbeddingsFile, StatisticsFile, WeightsFile, parse
+from worker.distillation.parameters import EmbeddingsFile, StatisticsFile, parse
 from worker.distillation.uploads import activation_statistics, class_embeddings
-from worker.distillation.uploads.key_matching import fitting, match
-from worker.distillation.uploads.state_dicts import read_state_dict
+from worker.distillation.uploads.key_matching import fitting, match_any, strip_prefixes
+from worker.distillation.uploads.reading_findings import reading_of, reading_of_all
+from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
 CANONICAL = "output/canonical.safetensors"
 LISTED_AT_MOST = 100
+SHARED_AT_MOST = 4
+"""How many times its distinct numbers a file of weights may hold under all names together."""
 
 
 def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -56,19 +59,23 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         raise SpecError(
             [Problem("/network", f"{name} has {parameters} parameters; at most {limits.parameters} are allowed")]
         )
-    state = read_state_dict(upload, limits)
-    if is_reused(state):
-        words = "the file holds a student with a projector and its teacher's classifier, as `similarity_head` ships"
-        raise UploadError(f"{words}: no network of the catalogue is built so", "Upload a student of other objectives.")
     network = networks.build(name, classes, contract, options)
 
-    def alternatives() -> list[str]:
+    def alternatives(state: Mapping[str, Any]) -> list[str]:
         return fitting(state, lambda other, count: networks.build(other, count, contract), networks.names(), classes)
 
-    matched = match(state, network, f"`{name}` with {classes} classes", alternatives)
-    network.load_state_dict(matched)
+    with open_weights(upload, limits) as file:
+        if any(is_reused(each.tensors) for each in file.candidates):
+            words = "the file holds a student with a projector and its teacher's classifier, as `similarity_head` ships"
+            raise UploadError(
+                f"{words}: no network of the catalogue is built so", "Upload a student of other objectives."
+            )
+        titled = f"`{name}` with {classes} classes"
+        matched = match_any(file.candidates, network, titled, alternatives, str(said.get("weights") or "auto"))
+        how = reading_of(file, matched)
+    network.load_state_dict(matched.state)
     taps = _try(network.eval(), contract, classes)
-    save_file(matched, canonical)
+    save_file(matched.state, canonical)
     return {
         "network": name,
         "options": options,
@@ -81,6 +88,7 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "stages": list(taps.map.stages),
         "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
         "differentiable": gives_gradient(network, taps.example),
+        **how,
     }
 
 
@@ -131,9 +139,12 @@ def _dataset(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
 
 def _file(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
     kind = (job.get("options") or {}).get("kind")
-    if kind not in _FILES:
-        known = ", ".join(f"`{name}`" for name in _FILES)
+    if kind not in ("weights", *_FILES):
+        known = ", ".join(f"`{name}`" for name in ("weights", *_FILES))
         raise SpecError([Problem("/kind", f"files of the kind {kind!r} are not read; {known} are")])
+    if kind == "weights":
+        choice = str(job["options"].get("weights") or "auto")
+        return {"kind": kind} | _weights(upload, canonical, limits, choice)
     return {"kind": kind} | _FILES[kind](upload, canonical, limits)
 
 
@@ -149,20 +160,34 @@ def _embeddings(upload: Path, canonical: Path, limits: UploadLimits) -> dict[str
     return {"classes": len(rows), "size": rows.shape[1], "bytes": canonical.stat().st_size}
 
 
-def _weights(upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
-    state = {name: tensor.contiguous().clone() for name, tensor in read_state_dict(upload, limits).items()}
+def _weights(upload: Path, canonical: Path, limits: UploadLimits, choice: str) -> dict[str, Any]:
+    with open_weights(upload, limits) as file:
+        candidate = largest(file.candidates, choice)
+        read = strip_prefixes(numbers_of(candidate, limits))
+        how = reading_of_all(file, candidate, next(iter(candidate.tensors)).removesuffix(next(iter(read))))
+    _check_names(read)
+    state = {name: tensor.contiguous().clone() for name, tensor in read.items()}
     save_file(state, canonical)
     return {
         "parameters": sum(tensor.numel() for tensor in state.values()),
         "bytes": canonical.stat().st_size,
         "tensors": len(state),
         "shapes": {name: list(tensor.shape) for name, tensor in list(state.items())[:LISTED_AT_MOST]},
+        **how,
     }
+
+
+def _check_names(state: Mapping[str, Tensor]) -> None:
+    """Refuse many names of few numbers: the canonical form holds them once for each name."""
+    distinct = sum({id(tensor): tensor.numel() for tensor in state.values()}.values())
+    if sum(tensor.numel() for tensor in state.values()) > SHARED_AT_MOST * distinct + 2**20:
+        words = f"the file's {len(state)} names share so few tensors that each is meant many times"
+        raise UploadError(words, "Save each tensor under one name.")
 
 
 def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-_FILES = {WeightsFile.kind: _weights, StatisticsFile.kind: _statistics, EmbeddingsFile.kind: _embeddings}
+_FILES = {StatisticsFile.kind: _statistics, EmbeddingsFile.kind: _embeddings}
 _INSPECTIONS = {"teacher": _teacher, "dataset": _dataset, "file": _file}

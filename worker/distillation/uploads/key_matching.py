@@ -1,20 +1,38 @@
-"""Whether a state dict is the one of a network, and of which network it is if not."""
+"""Whether a file or a state dict holds the weights of a network, and of which network it is if not."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError, UploadError
+from worker.distillation.uploads.candidates import Candidate
+from worker.distillation.uploads.checked_tensor import checked
+from worker.distillation.uploads.selection import CHOICES, COUNTER, Expected, Fit, chosen, fits, further_blocks
+from worker.distillation.uploads.weights_file.contents import SAVE_STATE_DICT
+from worker.distillation.uploads.weights_file.leaves import Held
+from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
 
 PREFIXES = ("module.", "model.", "_orig_mod.")
 """What DataParallel, training frameworks and `torch.compile` put before all names."""
 LISTED_AT_MOST = 8
+Alternatives = Callable[[Mapping[str, Any]], Sequence[str]]
+"""Which other networks a state dict fits."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A network's state dict from a file, how it was found, and what else of the file would fit."""
+
+    state: dict[str, Tensor]
+    fit: Fit
+    others: tuple[Fit, ...] = ()
 
 
 def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with every prefix taken off that all names share."""
+    """The same with every usual prefix taken off that all names share."""
     stripped = dict(state)
     while stripped:
         prefix = next(
@@ -34,45 +52,92 @@ def match(
 ) -> dict[str, Tensor]:
     """The state dict with the network's own names, types and layout, in copies of its own.
 
-    Counters of batches that old checkpoints lack (`num_batches_tracked`) are zero. `alternatives` is asked for other
-    networks that would fit only if this one does not.
+    Any prefix that the names share comes off. Counters of batches that old checkpoints lack (`num_batches_tracked`) are
+    zero. Tensors that the network has no use for are left out. `alternatives` is asked for other networks that would fit
+    only if this one does not.
 
     Raises:
         UploadError: names or shapes differ; it lists them, at most 8 of each kind.
     """
-    expected = network.state_dict()
-    own = dict(zip(strip_prefixes(expected), expected, strict=True))
-    given = {own.get(key, key): tensor for key, tensor in strip_prefixes(state).items()}
-    complaints = list(_complaints(given, expected))
-    if complaints:
-        fitting = alternatives()
-        hint = (
-            f"They fit {' and '.join(fitting)}: upload with that network."
-            if fitting
-            else "Upload the state dict of the network that you name."
+    held = {key: Held(tensor) for key, tensor in state.items()}
+    return match_any([Candidate("", {**held})], network, name, lambda _: alternatives()).state
+
+
+def match_any(
+    candidates: Sequence[Candidate], network: nn.Module, name: str, alternatives: Alternatives, choice: str = "auto"
+) -> Matched:
+    """The candidate that fits the network; `choice` is `auto`, `raw`, `averaged` or a path within the file.
+
+    Raises:
+        UploadError: none fits, or the choice leaves none; it says what differs in the one that comes nearest.
+    """
+    state = network.state_dict()
+    expected: Expected = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in state.items()}
+    found = list(fits(candidates, expected))
+    whole = [fit for fit in found if fit.is_whole]
+    allowed = chosen(whole, choice)
+    if not whole:
+        raise _mismatch(found, name, alternatives)
+    if not allowed:
+        labels = ", ".join(
+            f"`{fit.label[:100] or '(the whole file)'}`" for fit in chosen(whole, "auto")[:LISTED_AT_MOST]
         )
-        error = UploadError(f"the weights are not those of {name}: {'; '.join(complaints)}", hint)
-        error.problems = tuple(Problem("", complaint) for complaint in complaints)
-        raise error
-    return {key: _like(key, given.get(key), tensor) for key, tensor in expected.items()}
+        asked = f"{choice} weights" if choice in CHOICES else f"weights under `{choice[:100]}`"
+        raise UploadError(f"the file holds no {asked} of {name}, but {labels}", "Choose one of those as `weights`.")
+    best = allowed[0]
+    _refuse_larger(best, name, expected, alternatives)
+    return Matched({key: _like(key, best, tensor) for key, tensor in state.items()}, best, tuple(allowed[1:]))
 
 
-def _complaints(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Iterable[str]:
-    missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in given if key not in expected]
-    both = [key for key in given if key in expected]
-    shapes = [
-        f"{key} is {tuple(given[key].shape)} and should be {tuple(expected[key].shape)}"
-        for key in both
-        if given[key].shape != expected[key].shape
-    ]
-    types = [
-        f"{key} is {given[key].dtype}"
-        for key in both
-        if expected[key].is_floating_point() and not given[key].is_floating_point()
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "not of floating point": types}
-    return (_listed(kind, found) for kind, found in kinds.items() if found)
+def _refuse_larger(fit: Fit, name: str, expected: Expected, alternatives: Alternatives) -> None:
+    """Refuse weights of a larger network that has all names of this one."""
+    further = further_blocks(fit.left_over, fit.prefix, expected)
+    if not further:
+        return
+    fitting = alternatives(_inner(fit))
+    hint = f"They fit {' and '.join(fitting)}: upload with that network." if fitting else _OWN
+    words = f"the weights are those of a larger network than {name}: {_listed('unexpected', further)}"
+    raise UploadError(words, hint)
+
+
+_OWN = "Upload the state dict of the network that you name."
+
+
+def _inner(fit: Fit) -> dict[str, Any]:
+    """The candidate's tensors under the fit's prefix, without it."""
+    return {
+        key.removeprefix(fit.prefix): leaf
+        for key, leaf in fit.candidate.tensors.items()
+        if key.startswith(fit.prefix) and key != fit.prefix
+    }
+
+
+def _mismatch(found: Sequence[Fit], name: str, alternatives: Alternatives) -> UploadError:
+    """What is wrong with the fit that comes nearest."""
+    if not found:
+        return UploadError("the file holds no state dict", SAVE_STATE_DICT)
+    best = min(found, key=lambda fit: (fit.faults, len(fit.left_over)))
+    if best.unreadable:
+        leaf = best.taken[best.unreadable[0]]
+        reason, hint = getattr(leaf, "reason", ""), getattr(leaf, "hint", SAVE_STATE_DICT)
+        return UploadError(f"the tensor `{best.unreadable[0][:100]}` cannot be read: {reason}", hint)
+    kinds = {
+        "missing": best.missing,
+        "unexpected": best.left_over,
+        "of another shape": best.shapes,
+        "not of floating point": best.types,
+    }
+    complaints = [_listed(kind, listed) for kind, listed in kinds.items() if listed]
+    error = UploadError(f"the weights are not those of {name}: {'; '.join(complaints)}", _hint(best, alternatives))
+    error.problems = tuple(Problem("", complaint) for complaint in complaints)
+    return error
+
+
+def _hint(best: Fit, alternatives: Alternatives) -> str:
+    if best.types and not best.missing and not best.shapes:
+        return f"The weights are whole numbers, as quantised ones are. {QUANTISED}"
+    fitting = alternatives(_inner(best) or best.candidate.tensors)
+    return f"They fit {' and '.join(fitting)}: upload with that network." if fitting else _OWN
 
 
 def _listed(kind: str, found: Sequence[str]) -> str:
@@ -80,10 +145,11 @@ def _listed(kind: str, found: Sequence[str]) -> str:
     return f"{len(found)} {kind} ({', '.join(each[:120] for each in found[:LISTED_AT_MOST])}{more})"
 
 
-def _like(key: str, given: Tensor | None, expected: Tensor) -> Tensor:
-    if given is None:
+def _like(key: str, fit: Fit, expected: Tensor) -> Tensor:
+    leaf = fit.taken.get(key)
+    if leaf is None:
         return torch.zeros(expected.shape, dtype=expected.dtype)
-    value = given.to(dtype=expected.dtype, copy=True, memory_format=torch.contiguous_format)
+    value = checked(key, leaf).to(dtype=expected.dtype, memory_format=torch.contiguous_format)
     if not bool(torch.isfinite(value).all()):
         raise UploadError(
             f"the tensor `{key}` has values too large for {expected.dtype}", "Save the weights as float32."
@@ -92,17 +158,15 @@ def _like(key: str, given: Tensor | None, expected: Tensor) -> Tensor:
 
 
 def fitting(
-    state: Mapping[str, Tensor], build: Callable[[str, int], nn.Module], names: Iterable[str], classes: int
+    state: Mapping[str, Any], build: Callable[[str, int], nn.Module], names: Iterable[str], classes: int
 ) -> list[str]:
     """Which named networks have exactly these names and shapes, with `classes` or as many as the last tensor has rows.
 
     `build(name, classes)` makes a network; it is called on the meta device, where networks cost no memory.
     """
     last = next(reversed(list(state.values())), None)
-    counts = dict.fromkeys([classes, *([len(last)] if last is not None and last.dim() else [])])
-    shapes = {
-        key: tensor.shape for key, tensor in strip_prefixes(state).items() if not key.endswith("num_batches_tracked")
-    }
+    counts = dict.fromkeys([classes, *([last.shape[0]] if last is not None and len(last.shape) else [])])
+    shapes = {key: tuple(tensor.shape) for key, tensor in strip_prefixes(state).items() if not key.endswith(COUNTER)}
     found = []
     for name in names:
         count = next((count for count in counts if count > 0 and shapes == _meta_shapes(build, name, count)), None)
@@ -111,13 +175,11 @@ def fitting(
     return found
 
 
-def _meta_shapes(build: Callable[[str, int], nn.Module], name: str, classes: int) -> dict[str, torch.Size] | None:
+def _meta_shapes(build: Callable[[str, int], nn.Module], name: str, classes: int) -> dict[str, tuple[int, ...]] | None:
     """Shapes by name, or None where the network cannot be built so: it cannot be the one that was uploaded then."""
     try:
         with torch.device("meta"):
             state = build(name, classes).state_dict()
     except SpecError:
         return None
-    return {
-        key: tensor.shape for key, tensor in strip_prefixes(state).items() if not key.endswith("num_batches_tracked")
-    }
+    return {key: tuple(tensor.shape) for key, tensor in strip_prefixes(state).items() if not key.endswith(COUNTER)}

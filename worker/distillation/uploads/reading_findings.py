@@ -1,0 +1,78 @@
+"""What an inspection says of how weights were read; bounded, since a stranger's file chooses the names."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from worker.distillation.uploads.candidates import Candidate
+from worker.distillation.uploads.key_matching import Matched
+from worker.distillation.uploads.selection import Fit, is_averaged
+from worker.distillation.uploads.state_dicts import OpenFile
+from worker.distillation.uploads.weights_file.leaves import Leaf, numel
+
+LISTED_AT_MOST = 20
+LONGEST = 120
+
+
+def reading_of(file: OpenFile, matched: Matched) -> dict[str, Any]:
+    """How a network's weights were found in a file.
+
+    Returns:
+        `container`, `read_from` (a path in the file, empty for all of it), `prefix_removed`, `folded`, `left_over` (`count`
+        and `names`), `averaged`, `also_fits` (paths of other weights that fit), `dtype`, `not_run` (code that
+        the file names), `warnings`.
+    """
+    fit = matched.fit
+    return {
+        **_reading(file, fit.candidate, fit.prefix, fit.taken.values(), fit.averaged),
+        "folded": _listed([name for name in fit.candidate.folded if name not in fit.left_over]),
+        "left_over": {"count": len(fit.left_over), "names": _listed(fit.left_over)},
+        "also_fits": _listed([other.label for other in matched.others]),
+        "warnings": _warnings(fit, matched.others),
+    }
+
+
+def reading_of_all(file: OpenFile, candidate: Candidate, prefix: str) -> dict[str, Any]:
+    """The same for weights that no network is named for; `warnings` say which others the file holds."""
+    averaged = candidate.updates is not None or is_averaged(candidate.path)
+    found = _reading(file, candidate, prefix, candidate.tensors.values(), averaged)
+    return found | {"folded": _listed(candidate.folded)}
+
+
+def _reading(
+    file: OpenFile, candidate: Candidate, prefix: str, taken: Iterable[Leaf], averaged: bool
+) -> dict[str, Any]:
+    return {
+        "container": file.container,
+        "read_from": candidate.path,
+        "prefix_removed": prefix[:LONGEST],
+        "averaged": averaged,
+        "dtype": _dtype(taken),
+        "not_run": _listed(file.not_run),
+    }
+
+
+def _dtype(leaves: Iterable[Leaf]) -> str:
+    """The type of most of the numbers."""
+    counts: Counter[str] = Counter()
+    for leaf in leaves:
+        counts[str(leaf.dtype).removeprefix("torch.")] += numel(leaf)
+    return counts.most_common(1)[0][0] if counts else "none"
+
+
+def _warnings(fit: Fit, others: Sequence[Fit]) -> list[str]:
+    found = []
+    if fit.left_over:
+        shown = ", ".join(_listed(fit.left_over[:5]))
+        found.append(f"{len(fit.left_over)} tensors of the file are no part of the network and are left out: {shown}")
+    if others:
+        said = f"`{fit.label[:LONGEST]}`" if fit.label else "the file's outermost tensors"
+        listed = ", ".join(f"`{label}`" for label in _listed([other.label for other in others])[:5])
+        found.append(f"the weights were read from {said}; {listed} would fit too, and `weights` chooses")
+    if fit.candidate.updates == 0:
+        found.append("the weights are a running average that nothing was averaged into yet")
+    return found
+
+
+def _listed(names: Sequence[str]) -> list[str]:
+    return [name[:LONGEST] for name in names[:LISTED_AT_MOST]]
