@@ -67,4 +67,5 @@ def test_constraints_are_names_and_versions() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = [line for line in lines if not line.startswith("#")]
     assert [line for line in pinned if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)] == []
-    assert [line for line in pinned if line.lower().startswith(("nvidia", "cuda", "triton"))] == []
+    cuda = [line for line in pinned if line.lower().startswith(("nvidia", "cuda", "triton"))]
+    assert [line for line in cuda if not line.startswith("nvidia-ml-py==")] == []  # which fits every build of torch
