@@ -40,7 +40,7 @@ USAGE = {"stored_bytes": 2**20, "queued_jobs": 1, "running_jobs": 1, "requests":
 CATALOGUE = {
     "objectives": {"kd": {"paper": "Hinton et al., 2015", "parameters": {"temperature": {"type": "number"}}}},
     "procedures": {"direct": {}}, "sources": {"dafl": {}}, "transforms": {}, "networks": {"lenet5_half": {}},
-    "tasks": {"classification": {}},
+    "tasks": {"classification": {}}, "parts": {"training": {"parameters": {"batch_size": {"type": "integer"}}}},
 }  # fmt: skip
 WORKER: dict[str, Any] = {
     "id": "wrk_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b", "kind": "distill", "host": "gpu-1", "about": {"sandbox": "landlock"},
