@@ -143,7 +143,7 @@ def test_a_cancel_leaves_nothing(folder):
 
 def test_a_loss_that_is_not_a_number_ends_the_run(folder):
     with pytest.raises(Diverged, match="the training diverged"):
-        run_whole(job_of(folder, training={"learning_rate": 1e12, "steps": 30}))
+        run_whole(job_of(folder, training={"optimizer": "sgd", "learning_rate": 1000.0, "steps": 30}))
 
 
 def test_a_teacher_at_chance_level_stops_the_job_before_training(folder):
