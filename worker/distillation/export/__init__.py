@@ -12,10 +12,12 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.export import onnx, safetensors
+from worker.distillation.export import onnx, program, safetensors
 from worker.distillation.export.card import Card
 
-WRITERS: Mapping[str, Callable[[nn.Module, Card, Path], None]] = {"safetensors": safetensors.write, "onnx": onnx.write}
+WRITERS: Mapping[str, Callable[[nn.Module, Card, Path], None]] = {
+    "safetensors": safetensors.write, "onnx": onnx.write, "program": program.write,
+}  # fmt: skip
 
 
 def export(
@@ -27,7 +29,7 @@ def export(
     meta: Mapping[str, Any],
     stem: str = "student",
 ) -> list[dict[str, Any]]:
-    """Write `STEM.FORMAT` to the folder for each format; the student is left as it was found.
+    """Write `STEM.FORMAT` (of a program `STEM.program.safetensors`) to the folder for each format; the student is left as it was found.
 
     `meta` holds `network` and `options`, by which the student is built, and perhaps `added_by`: the objectives that added
     to it what ships with it; `initial_weights` in words; and, of another task than classification, `task` and `output`.
@@ -49,7 +51,10 @@ def export(
         tuple(meta.get("added_by") or ()),
         **{name: meta[name] for name in ("task", "output", "initial_weights") if name in meta},
     )
-    return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
+    suffixes = {"program": "program.safetensors"}
+    return [
+        _write(student, card, name, folder / f"{stem}.{suffixes.get(name, name)}") for name in dict.fromkeys(formats)
+    ]
 
 
 def _write(student: nn.Module, card: Card, name: str, path: Path) -> dict[str, Any]:

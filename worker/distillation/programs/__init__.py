@@ -6,6 +6,7 @@ and reading ONNX into it. Does not: what an upload is otherwise checked for (`up
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,58 @@ from worker.distillation.programs.format import NETWORK, Program, is_program
 from worker.distillation.programs.fresh import initialise
 from worker.distillation.programs.network import ProgramNetwork
 
-__all__ = ["NETWORK", "Program", "ProgramNetwork", "is_program", "load", "student", "teacher"]
+__all__ = [
+    "NETWORK", "Program", "ProgramNetwork", "completed", "file_of", "is_program", "load", "student", "student_options",
+    "teacher",
+]  # fmt: skip
 
 FILE = "program"
 """The key of a network's options that names the program's file among a job's files."""
+
+
+def file_of(teacher: Mapping[str, Any], folder: Path) -> Path:
+    """The file of a job file's teacher that is a program.
+
+    Raises:
+        SpecError: the job file names none.
+    """
+    name = teacher.get("program") or teacher.get("weights")
+    if not name:
+        raise SpecError([Problem("/teacher", "is a program, and the job file names no file of it")])
+    return folder / str(name)
+
+
+def completed(values: Any, folder: Path) -> Any:
+    """A job file in which teachers that are programs have the classes and the input contract that their files say.
+
+    Raises:
+        SpecError: such a file is refused.
+    """
+    if not isinstance(values, dict) or values.get("kind") not in ("distill", "check"):
+        return values
+    whole = dict(values)
+    if isinstance(whole.get("teacher"), dict):
+        whole["teacher"] = _completed(whole["teacher"], folder)
+    if isinstance(whole.get("teachers"), list):
+        whole["teachers"] = [_completed(each, folder) if isinstance(each, dict) else each for each in whole["teachers"]]
+    return whole
+
+
+def _completed(teacher: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    if teacher.get("network") != NETWORK or not (teacher.get("program") or teacher.get("weights")):
+        return dict(teacher)
+    try:
+        program = checked(file_of(teacher, folder)).program
+    except (UploadError, OSError) as error:
+        raise SpecError([Problem("/teacher", f"its program cannot be read: {error}")]) from error
+    own = {"classes": program.classes, "class_names": list(program.class_names), "input": asdict(program.contract)}
+    return own | {"weights": teacher.get("program")} | dict(teacher)
+
+
+def student_options(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a spec's student; that of a program names its file."""
+    named = {FILE: spec[FILE]} if spec.get(FILE) else {}
+    return dict(spec.get("options") or {}) | named
 
 
 def teacher(path: Path, device: torch.device) -> ProgramNetwork:
@@ -36,7 +85,9 @@ def teacher(path: Path, device: torch.device) -> ProgramNetwork:
         raise SpecError([Problem("/teacher", error.message)], error.hint) from error
 
 
-def student(files: Mapping[str, Path], options: Mapping[str, Any], classes: int, contract: InputContract) -> ProgramNetwork:
+def student(
+    files: Mapping[str, Path], options: Mapping[str, Any], classes: int, contract: InputContract
+) -> ProgramNetwork:
     """A program as a student with fresh weights, on torch's default device; see `fresh.py` for what they are.
 
     Raises:

@@ -80,7 +80,9 @@ def _fits(kind: str, value: Any, operation: str) -> bool:
         return kind == _OF_TYPE[value.kind] or (value.kind == "float" and kind in ("number", "Scalar"))
     if kind == "str":
         known = isinstance(value, str) and value in TEXTS
-        return known or (operation == "aten.einsum.default" and isinstance(value, str) and bool(_EQUATION.fullmatch(value)))
+        return known or (
+            operation == "aten.einsum.default" and isinstance(value, str) and bool(_EQUATION.fullmatch(value))
+        )
     types: dict[str, tuple[type, ...]] = {
         "bool": (bool,), "int": (int,), "SymInt": (int,), "float": (int, float), "SymFloat": (int, float),
         "number": (int, float, bool), "Scalar": (int, float, bool), "Tensor": (int, float, bool),
@@ -136,7 +138,9 @@ def _check_written(owners: Any, whole: bool, where: str, mode: str, program: Pro
 
 def _statistics(node: Node, where: str) -> list[str]:
     """The buffers that a normalisation in training mode moves, which its schema does not say."""
-    flag = {"aten.batch_norm.default": "training", "aten.instance_norm.default": "use_input_stats"}.get(node.operation.name)
+    flag = {"aten.batch_norm.default": "training", "aten.instance_norm.default": "use_input_stats"}.get(
+        node.operation.name
+    )
     if flag is None:
         return []
     values = bound(node.operation, node.arguments, node.keywords)

@@ -8,12 +8,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from worker.distillation.limits import UploadLimits
 from worker.distillation.programs import arguments
 from worker.distillation.programs.dry_run import Sizes, dry_run, widened
 from worker.distillation.programs.format import Program, read, refuse
 from worker.distillation.programs.network import Block, Holder, ProgramNetwork
 from worker.distillation.programs.plan import Enter, Plan, cut_points, plans
-from worker.distillation.limits import UploadLimits
 
 
 class Checked:
@@ -39,7 +39,7 @@ class Checked:
         """Modules that the network calls; of a flat one, as an ONNX file makes, those whose results are cut points."""
         plan = self.plans["eval"]
         calls = {path for path in plan.called if path}
-        if any("." in path for path in calls):
+        if any(call.caller > 0 for call in self.program.graphs["eval"].calls):
             return frozenset(calls)
         points = cut_points(self.program, self.sizes["eval"].shapes)
         steps = [step for step in plan.bodies[0].steps if isinstance(step, Enter)]
@@ -136,5 +136,6 @@ def tensors_of(path: Path, program: Program, device: torch.device) -> dict[str, 
     with safe_open(path, "pt", device="cpu") as file:
         read_in = {name: file.get_tensor(name) for name in program.shapes}
     return {
-        name: tensor.to(device, getattr(torch, widened(program.dtypes[name])), copy=True) for name, tensor in read_in.items()
+        name: tensor.to(device, getattr(torch, widened(program.dtypes[name])), copy=True)
+        for name, tensor in read_in.items()
     }

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from worker.distillation.errors import UploadError
 from worker.distillation.programs.arguments import bound
 from worker.distillation.programs.format import NO_END, Graph, Node, Program, Special, TensorName, Value, refuse
 
@@ -46,58 +45,68 @@ def dry_run(program: Program) -> dict[str, Sizes]:
     found = {}
     deadline = time.monotonic() + SECONDS
     for mode, graph in program.graphs.items():
-        runs = [_Run(program, graph, mode, batch, deadline).run() for batch in BATCHES]
+        runs = [_sizes(program, graph, mode, batch, deadline) for batch in BATCHES]
         found[mode] = runs[0]
     return found
 
 
-class _Run:
-    def __init__(self, program: Program, graph: Graph, mode: str, batch: int, deadline: float):
-        self.program, self.graph, self.mode, self.batch, self.deadline = program, graph, mode, batch, deadline
+def on_meta(shape: tuple[int, ...], dtype: str = "float32") -> Tensor:
+    """A tensor without memory."""
+    return torch.empty(shape, dtype=getattr(torch, widened(dtype)), device="meta")
+
+
+def _sizes(program: Program, graph: Graph, mode: str, batch: int, deadline: float) -> Sizes:
+    contract, expected = program.contract, (batch, program.classes)
+    tensors = {name: on_meta(shape, program.dtypes[name]) for name, shape in program.shapes.items()}
+    image = on_meta((batch, contract.channels, contract.height, contract.width))
+    run = DryRun(image, tensors, program.alias, mode, deadline)
+    with torch.no_grad(), torch.random.fork_rng([]), FlopCounterMode(display=False) as counter:
+        for number, node in enumerate(graph.nodes):
+            run.step(node, f"node {number} of {mode!r} ({node.operation.name})")
+    output = run.values[graph.output]
+    if not isinstance(output, Tensor) or tuple(output.shape) != expected or not output.is_floating_point():
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise refuse(f"for {batch} images the graph {mode!r} gives {shape}, not logits {expected}")
+    operations = counter.get_total_flops() // batch
+    if operations > OPERATIONS_PER_IMAGE:
+        raise refuse(f"one image costs {operations:.2g} operations; at most {OPERATIONS_PER_IMAGE:.2g} are allowed")
+    return Sizes(tuple(tuple(each.shape) if isinstance(each, Tensor) else None for each in run.values), operations)
+
+
+class DryRun:
+    """A graph on the meta device, node after node; `tensors` are the stored ones by their stored names."""
+
+    def __init__(self, image: Tensor, tensors: dict[str, Tensor], alias: Mapping[str, str], mode: str, deadline: float):
+        self.tensors, self.alias, self.mode, self.deadline = tensors, alias, mode, deadline
         self.total = 0
-        meta = torch.device("meta")
-        self.tensors = {
-            name: torch.empty(shape, dtype=getattr(torch, widened(program.dtypes[name])), device=meta)
-            for name, shape in program.shapes.items()
-        }
-        contract = program.contract
-        self.values: list[Any] = [torch.empty(batch, contract.channels, contract.height, contract.width, device=meta)]
+        self.values: list[Any] = [image]
 
-    def run(self) -> Sizes:
-        with torch.no_grad(), torch.random.fork_rng([]), FlopCounterMode(display=False) as counter:
-            for number, node in enumerate(self.graph.nodes):
-                self._node(node, f"node {number} of {self.mode!r} ({node.operation.name})")
-        output, expected = self.values[self.graph.output], (self.batch, self.program.classes)
-        if not isinstance(output, Tensor) or tuple(output.shape) != expected or not output.is_floating_point():
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise refuse(f"for {self.batch} images the graph {self.mode!r} gives {shape}, not logits {expected}")
-        operations = counter.get_total_flops() // self.batch
-        if operations > OPERATIONS_PER_IMAGE:
-            raise refuse(f"one image costs {operations:.2g} operations; at most {OPERATIONS_PER_IMAGE:.2g} are allowed")
-        return Sizes(tuple(tuple(each.shape) if isinstance(each, Tensor) else None for each in self.values), operations)
+    def step(self, node: Node, where: str) -> Any:
+        """Run one node; gives its result.
 
-    def _node(self, node: Node, where: str) -> None:
+        Raises:
+            UploadError: it does not take its arguments, or gives something too large.
+        """
         if time.monotonic() > self.deadline:
             raise refuse(f"its dry run takes more than {SECONDS} seconds")
-        arguments = [self.filled(each) for each in node.arguments]
-        keywords = {name: self.filled(value) for name, value in node.keywords.items()}
+        arguments = [self._filled(each) for each in node.arguments]
+        keywords = {name: self._filled(value) for name, value in node.keywords.items()}
         keywords |= forced_device(node, self.values[0].device)
         self._check_parts(node, arguments, keywords, where)
         try:
             result = node.operation.function(*arguments, **keywords)
-        except UploadError:
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever torch raises on these arguments
+        except Exception as error:  # whatever torch raises on these arguments
             words = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise refuse(f"{where} does not take what it is given: {words}") from error
         self._check_value(result, where)
         self.values.append(result)
+        return result
 
-    def filled(self, value: Any) -> Any:
+    def _filled(self, value: Any) -> Any:
         return filled(value, self.values, self._tensor, self.values[0].device)
 
     def _tensor(self, name: str) -> Tensor:
-        return self.tensors[self.program.stored(name)]
+        return self.tensors[self.alias.get(name, name)]
 
     def _check_parts(self, node: Node, arguments: list[Any], keywords: Mapping[str, Any], where: str) -> None:
         """See that an operation neither gives too many tensors nor reads too large windows, before it runs."""

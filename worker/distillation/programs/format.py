@@ -206,9 +206,25 @@ def _check_name(name: Any, what: str) -> str:
     if len(parts) > DEPTH:
         raise refuse(f"the {what} {name[:80]!r} lies more than {DEPTH} modules deep")
     for part in parts:
-        if not _PART.fullmatch(part) or keyword.iskeyword(part) or part.startswith(("__", "_program")) or part in _RESERVED:
-            raise refuse(f"the {what} {name[:80]!r} has the part {part[:80]!r}, which no module or tensor can be called")
+        if (
+            not _PART.fullmatch(part)
+            or keyword.iskeyword(part)
+            or part.startswith(("__", "_program"))
+            or part in _RESERVED
+        ):
+            raise refuse(
+                f"the {what} {name[:80]!r} has the part {part[:80]!r}, which no module or tensor can be called"
+            )
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether a dotted name can be that of a module or tensor."""
+    try:
+        _check_name(name, "name")
+    except UploadError:
+        return False
+    return True
 
 
 class _Reader:
@@ -270,7 +286,12 @@ class _Reader:
             if not isinstance(stored, str) or stored not in self.shapes or kinds[stored] != kinds[name]:
                 raise refuse(f"the alias {name!r} names no stored tensor of its kind")
         for name, kind in kinds.items():
-            if kind == "param" and self.dtypes[alias.get(name, name)] not in ("float32", "float64", "float16", "bfloat16"):
+            if kind == "param" and self.dtypes[alias.get(name, name)] not in (
+                "float32",
+                "float64",
+                "float16",
+                "bfloat16",
+            ):
                 raise refuse(f"the parameter {name!r} holds integers, which cannot be trained")
         self.kinds = kinds
         return alias
@@ -296,7 +317,11 @@ class _Reader:
             raise refuse(words, "docs/programs.md lists the operations; write the network with those.")
         if not is_integer(call, 0, calls - 1):
             raise refuse(f"{where} belongs to no call")
-        if not isinstance(arguments, list) or not isinstance(keywords, dict) or len(arguments) + len(keywords) > ARGUMENTS:
+        if (
+            not isinstance(arguments, list)
+            or not isinstance(keywords, dict)
+            or len(arguments) + len(keywords) > ARGUMENTS
+        ):
             raise refuse(f"{where} has no list of arguments, or too many")
         if any(type(key) is not str or not key.isidentifier() or len(key) > NAME for key in keywords):
             raise refuse(f"{where} has a named argument whose name is none")

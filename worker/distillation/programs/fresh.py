@@ -42,7 +42,9 @@ def initialise(network: ProgramNetwork) -> tuple[str, ...]:
 
 def _used_directly(network: ProgramNetwork, program: Program) -> Iterator[tuple[str, Tensor, str]]:
     """Tensors that operations outside torch's layers read, each with its role: `weight`, `fan`, or a normalisation's."""
-    tensors = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers(remove_duplicate=False))
+    tensors = dict(network.named_parameters(remove_duplicate=False)) | dict(
+        network.named_buffers(remove_duplicate=False)
+    )
     for node in program.graphs["eval"].nodes:
         if node.operation.schema is None:
             continue

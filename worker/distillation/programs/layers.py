@@ -21,7 +21,12 @@ TRANSPOSED: Mapping[str, type[nn.Module]] = {
     "aten.conv_transpose1d.default": nn.ConvTranspose1d, "aten.conv_transpose2d.input": nn.ConvTranspose2d,
     "aten.conv_transpose3d.input": nn.ConvTranspose3d,
 }  # fmt: skip
-BATCH_NORMS: Mapping[int, type[nn.Module]] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+BATCH_NORMS: Mapping[int, type[nn.Module]] = {
+    2: nn.BatchNorm1d,
+    3: nn.BatchNorm1d,
+    4: nn.BatchNorm2d,
+    5: nn.BatchNorm3d,
+}
 """By the number of dimensions of the input."""
 ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {
     "aten.relu.default": nn.ReLU, "aten.relu6.default": nn.ReLU6, "aten.silu.default": nn.SiLU, "aten.mish.default": nn.Mish,
@@ -49,7 +54,9 @@ class Layer:
         return self.build(**given, device="meta") if self.tensors else self.build(**given)
 
 
-def layer_of(program: Program, path: str, nodes: Sequence[Node], shapes: Sequence[tuple[int, ...] | None]) -> Layer | None:
+def layer_of(
+    program: Program, path: str, nodes: Sequence[Node], shapes: Sequence[tuple[int, ...] | None]
+) -> Layer | None:
     """The layer that a call at `path` is of; None if it is no layer of torch's, or holds other tensors.
 
     `nodes` are those of the call, `shapes` those of all values of its graph.
@@ -85,7 +92,9 @@ def layer_of(program: Program, path: str, nodes: Sequence[Node], shapes: Sequenc
 def _without_counter(nodes: Sequence[Node], path: str) -> tuple[list[Node], bool]:
     """The nodes without the one that counts BatchNorm's batches, and whether there was one."""
     counter = TensorName(f"{path}.num_batches_tracked")
-    rest = [node for node in nodes if not (node.operation.name == "aten.add_.Tensor" and node.arguments == (counter, 1))]
+    rest = [
+        node for node in nodes if not (node.operation.name == "aten.add_.Tensor" and node.arguments == (counter, 1))
+    ]
     return rest, len(rest) == len(nodes) - 1
 
 
@@ -141,7 +150,13 @@ def _batch_norm(given: Mapping[str, Any], node: Node, program: Program, shapes: 
     shape = shapes[node.arguments[0].number]
     tracked, affine = given["running_mean"] is not None, given["weight"] is not None
     halves = affine != (given["bias"] is not None) or tracked != (given["running_var"] is not None)
-    if tensors is None or halves or shape is None or len(shape) not in BATCH_NORMS or not (tracked or given["training"]):
+    if (
+        tensors is None
+        or halves
+        or shape is None
+        or len(shape) not in BATCH_NORMS
+        or not (tracked or given["training"])
+    ):
         return None
     settings = {"num_features": shape[1], "eps": given["eps"], "momentum": given["momentum"], "affine": affine}
     training = given["training"] and tracked
@@ -191,7 +206,9 @@ def _simple(build: Callable[..., nn.Module], **names: str) -> Any:
 def _pool(build: Callable[..., nn.Module], *names: str) -> Any:
     def make(given: Mapping[str, Any], node: Node, program: Program, shapes: Any) -> Layer:
         stride = given["stride"] or given["kernel_size"]
-        return _layer(build, (), kernel_size=given["kernel_size"], stride=stride, **{name: given[name] for name in names})
+        return _layer(
+            build, (), kernel_size=given["kernel_size"], stride=stride, **{name: given[name] for name in names}
+        )
 
     return make
 

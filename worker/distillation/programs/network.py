@@ -25,7 +25,9 @@ class Frame:
     def tensor(self, name: str) -> Tensor:
         """A parameter or buffer by its name in the program."""
         if not name.startswith(self.prefix):
-            raise RuntimeError(f"the module at {self.prefix[:-1]!r} reads {name!r}, which is not its own: call the whole network")
+            raise RuntimeError(
+                f"the module at {self.prefix[:-1]!r} reads {name!r}, which is not its own: call the whole network"
+            )
         *path, leaf = name[len(self.prefix) :].split(".")
         module = self.owner
         for part in path:

@@ -85,13 +85,39 @@ _ON_SYMBOLS = {"torch.sym_max": max, "torch.sym_min": min, "torch.sym_int": int,
 
 FRESH = frozenset(
     f"aten.{name}"
-    for name in """
-    conv1d.default conv1d.padding conv2d.default conv2d.padding conv3d.default conv3d.padding conv_transpose1d.default
-    conv_transpose2d.input conv_transpose3d.input linear.default batch_norm.default layer_norm.default group_norm.default
-    instance_norm.default matmul.default softmax.int log_softmax.int max_pool1d.default max_pool2d.default
-    avg_pool1d.default adaptive_avg_pool1d.default adaptive_avg_pool2d.default scaled_dot_product_attention.default
-    cat.default stack.default square.default relu6.default selu.default softplus.default mish.default silu.default
-    """.split()
+    for name in [
+        "conv1d.default",
+        "conv1d.padding",
+        "conv2d.default",
+        "conv2d.padding",
+        "conv3d.default",
+        "conv3d.padding",
+        "conv_transpose1d.default",
+        "conv_transpose2d.input",
+        "conv_transpose3d.input",
+        "linear.default",
+        "batch_norm.default",
+        "layer_norm.default",
+        "group_norm.default",
+        "instance_norm.default",
+        "matmul.default",
+        "softmax.int",
+        "log_softmax.int",
+        "max_pool1d.default",
+        "max_pool2d.default",
+        "avg_pool1d.default",
+        "adaptive_avg_pool1d.default",
+        "adaptive_avg_pool2d.default",
+        "scaled_dot_product_attention.default",
+        "cat.default",
+        "stack.default",
+        "square.default",
+        "relu6.default",
+        "selu.default",
+        "softplus.default",
+        "mish.default",
+        "silu.default",
+    ]
 )
 """Composite operations that never return the memory of an argument."""
 

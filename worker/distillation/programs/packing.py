@@ -193,7 +193,10 @@ def _images(contract: Mapping[str, Any], count: int) -> Tensor:
 def _tensors_of(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str]]:
     """Tensors that are stored, the kinds of all names, and the names that share another's tensor."""
     persistent = network.state_dict(keep_vars=True).keys()
-    named = {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers(remove_duplicate=False))}
+    named = {
+        **dict(network.named_parameters(remove_duplicate=False)),
+        **dict(network.named_buffers(remove_duplicate=False)),
+    }
     ordered = [*persistent, *(name for name in named if name not in persistent)]
     tensors: dict[str, Tensor] = {}
     kinds: dict[str, str] = {}
@@ -217,10 +220,8 @@ def _export(network: nn.Module, image: Tensor, mode: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(
-                network, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
-            )
-    except Exception as error:  # noqa: BLE001  # whatever torch or the network's own code raises says why
+            return torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
+    except Exception as error:  # whatever torch or the network's own code raises says why
         words = (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
         hint = "data-dependent Python code and batch sizes that are written into shapes cannot be exported"
         raise CannotPack(f"torch.export cannot export the network in mode {mode} ({hint}): {words}") from error
@@ -238,7 +239,9 @@ class Translation:
 
     def graph(self) -> dict[str, Any]:
         values: Values = {}
-        for node, spec in zip(_placeholders(self.exported.graph), self.exported.graph_signature.input_specs, strict=True):
+        for node, spec in zip(
+            _placeholders(self.exported.graph), self.exported.graph_signature.input_specs, strict=True
+        ):
             values[node] = {"v": 0} if spec.kind.name == "USER_INPUT" else {"t": self._tensor(spec.target)}
         output = self._translate(self.exported.graph_module, values, ())
         if len(output) != 1 or "v" not in (output[0] or {}):

@@ -64,7 +64,9 @@ def plans(program: Program, shapes: Mapping[str, Shapes]) -> dict[str, Plan]:
     taken = {part for name in program.kinds for part in _prefixes(name)}
     taken |= {call.path for graph in program.graphs.values() for call in graph.calls}
     names = _Names(taken)
-    return {mode: _Planner(program, graph, shapes[mode], layers, names).plan() for mode, graph in program.graphs.items()}
+    return {
+        mode: _Planner(program, graph, shapes[mode], layers, names).plan() for mode, graph in program.graphs.items()
+    }
 
 
 def _prefixes(name: str) -> list[str]:
@@ -81,7 +83,9 @@ def _layers(program: Program, shapes: Mapping[str, Shapes]) -> dict[str, Layer]:
         for node in graph.nodes:
             nodes.setdefault(node.call, []).append(node)
         for number, call in enumerate(graph.calls):
-            layer = None if number in callers or not number else layer_of(program, call.path, nodes[number], shapes[mode])
+            layer = (
+                None if number in callers or not number else layer_of(program, call.path, nodes[number], shapes[mode])
+            )
             if layer is not None and layer.training is not None and layer.training != (mode == "train"):
                 layer = None
             found.setdefault(call.path, []).append(layer)

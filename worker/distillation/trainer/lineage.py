@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from worker.distillation import networks, registry
+from worker.distillation import networks, programs, registry
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.initial_weights.neuron_merging import merged
 from worker.distillation.initial_weights.slices import given_teacher, sliced
@@ -37,7 +37,7 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
     spec, training = job.spec, job.training
     student = Member(
         network=spec["student"]["network"],
-        options=dict(spec["student"].get("options") or {}),
+        options=programs.student_options(spec["student"]),
         objectives=tuple(spec["objectives"]),
         initial=GIVEN,
         transforms=tuple(spec.get("transforms") or ()),
@@ -250,6 +250,8 @@ def build_network(member: Member, job: Job) -> nn.Module:
         SpecError: there is no such network, or it cannot be built for this job; with its place in the job's spec.
     """
     try:
+        if member.network == programs.NETWORK:
+            return programs.student(job.files, member.options, job.classes, job.contract)
         return networks.build(member.network, job.classes, job.contract, dict(member.options))
     except SpecError as error:
         moved = [Problem(member.network_pointer + problem.pointer, problem.message) for problem in error.problems]

@@ -20,7 +20,8 @@ from worker.distillation.introspection.taps import Tapped
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.reused_classifier import is_reused
 from worker.distillation.parameters import parse
-from worker.distillation.uploads import activation_statistics, class_embeddings
+from worker.distillation.programs import NETWORK
+from worker.distillation.uploads import activation_statistics, class_embeddings, program_uploads
 from worker.distillation.uploads.key_matching import fitting, match
 from worker.distillation.uploads.state_dicts import read_state_dict
 
@@ -50,6 +51,8 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
     contract, classes, options = _contract(said["input"]), int(said["classes"]), dict(said.get("options") or {})
     name = said["network"]
     _check_said(said, classes, contract)
+    if name == NETWORK:
+        return program_uploads.teacher(said, upload, canonical, limits)
     with torch.device("meta"):
         parameters = _parameters(networks.build(name, classes, contract, options))
     if parameters > limits.parameters:
@@ -178,5 +181,7 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-_FILES = {"weights": _weights, "statistics": _statistics, "embeddings": _embeddings}
+_FILES = {
+    "weights": _weights, "statistics": _statistics, "embeddings": _embeddings, "program": program_uploads.student,
+}  # fmt: skip
 _INSPECTIONS = {"teacher": _teacher, "dataset": _dataset, "file": _file}
