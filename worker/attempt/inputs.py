@@ -14,6 +14,7 @@ from models.records import Checkpoint, Dataset, File, Job, Teacher
 from models.records.columns import Uploaded
 from models.scheduling.resources import ResourceNeeds
 from models.settings import settings
+from models.spec.catalogue import PROGRAM
 from models.spec.initial_weights import file_of
 from models.spec.named_files import named_files
 from models.spec.students import Student
@@ -154,6 +155,25 @@ def lay_out(job: Job, folder: Path, ledger: AttemptLedger, lease: Lease, attend:
     content["resume"] = fetch.checkpoint(ledger)
     content["seconds_used"] = ledger.seconds_used() + clock() - lease.claim.sent_at
     write_job_file(folder, content)
+
+
+def fetch_programs(
+    inputs: AttemptInputs, folder: Path, attend: Callable[[], None]
+) -> tuple[list[dict[str, Any]], dict[str, str | None]]:
+    """The teachers as a check's job file names them, and its files: only programs are fetched, of which networks are built.
+
+    Raises:
+        InputMissing: a program was deleted, or its blob is gone or damaged.
+        StorageError: storage is away.
+    """
+    fetch, described = Fetch(folder, attend), []
+    for number, teacher in enumerate(inputs.teachers):
+        one = describe_teacher(teacher)
+        if one["network"] == PROGRAM:
+            one["program"] = fetch.teacher(teacher, f"teacher_{number}")
+        described.append(one)
+    files = {file.id: (pointer, file) for pointer, file in inputs.files.items() if file and file.kind == PROGRAM}
+    return described, {each: fetch.upload(file, each, pointer) for each, (pointer, file) in files.items()}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,15 @@ from models.settings import settings
 from models.status import JobStatus, UploadStatus
 from models.storage.blobs import Damaged, NotFound, StorageError, storage
 from worker.attempt.engine_watch import EngineWatch
-from worker.attempt.inputs import AttemptInputs, describe_run, describe_teacher, describe_teachers, write_job_file
+from worker.attempt.inputs import (
+    AttemptInputs,
+    InputMissing,
+    describe_run,
+    describe_teacher,
+    describe_teachers,
+    fetch_programs,
+    write_job_file,
+)
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import judge_crash, said_error
 from worker.attempt.retrying import insist
@@ -87,6 +95,13 @@ def _check(
     command: Sequence[str],
 ) -> bool:
     """Have the engine build what a spec names; says whether it could."""
+    try:
+        teachers, files = fetch_programs(inputs, folder.path, lease.demand)
+    except InputMissing as gone:
+        errors = [{"pointer": gone.pointer, "message": gone.message}]
+        missing = ends.error("input_missing", gone.message, errors=errors)
+        insist(lease, lambda: ledger.fail_check(missing))
+        return False
     write_job_file(
         folder.path,
         describe_run("check", ledger.subject_id, ledger.attempt, ledger.request_id)
@@ -95,7 +110,8 @@ def _check(
             "dataset_findings": inputs.dataset.findings if inputs.dataset else None,
             "evaluation_findings": inputs.evaluation.findings if inputs.evaluation else None,
         }
-        | describe_teachers([describe_teacher(teacher) for teacher in inputs.teachers]),
+        | describe_teachers(teachers)
+        | {"files": files},
     )
     word = _drive(ledger, folder, lease, draining, command, EngineLimits(int(MOST_SECONDS), ADDRESS_BYTES))
     if word is None:

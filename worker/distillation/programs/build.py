@@ -39,7 +39,8 @@ class Checked:
         """Modules that the network calls; of a flat one, as an ONNX file makes, those whose results are cut points."""
         plan = self.plans["eval"]
         calls = {path for path in plan.called if path}
-        if any(call.caller > 0 for call in self.program.graphs["eval"].calls):
+        graph = self.program.graphs["eval"]
+        if any(call.caller > 0 for call in graph.calls) or any(node.call == 0 for node in graph.nodes):
             return frozenset(calls)
         points = cut_points(self.program, self.sizes["eval"].shapes)
         steps = [step for step in plan.bodies[0].steps if isinstance(step, Enter)]

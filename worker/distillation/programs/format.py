@@ -242,7 +242,7 @@ class _Reader:
         _keys(entry, ("dtype", "shape", "data_offsets"), f"the tensor {name[:80]!r}")
         shape, (begin, end) = entry["shape"], entry["data_offsets"]
         known = {safe: ours for ours, safe in DTYPES.items()}
-        if entry["dtype"] not in known:
+        if not isinstance(entry["dtype"], str) or entry["dtype"] not in known:
             raise refuse(f"the tensor {name[:80]!r} has the number format {str(entry['dtype'])[:20]!r}")
         if not isinstance(shape, list) or len(shape) > 16 or not all(is_integer(each, 0) for each in shape):
             raise refuse(f"the tensor {name[:80]!r} has no valid shape")
@@ -286,12 +286,7 @@ class _Reader:
             if not isinstance(stored, str) or stored not in self.shapes or kinds[stored] != kinds[name]:
                 raise refuse(f"the alias {name!r} names no stored tensor of its kind")
         for name, kind in kinds.items():
-            if kind == "param" and self.dtypes[alias.get(name, name)] not in (
-                "float32",
-                "float64",
-                "float16",
-                "bfloat16",
-            ):
+            if kind == "param" and "float" not in self.dtypes[alias.get(name, name)]:
                 raise refuse(f"the parameter {name!r} holds integers, which cannot be trained")
         self.kinds = kinds
         return alias

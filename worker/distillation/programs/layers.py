@@ -69,6 +69,7 @@ def layer_of(
         return None
     given = {each.name: each.default_value for each in node.operation.schema.arguments if each.has_default_value()}
     given |= bound(node.operation, node.arguments, node.keywords)
+    given = {name: _own(each, path, program) for name, each in given.items()}
     others = [each for name, each in given.items() if name not in ("input", "self")]
     if any(isinstance(each, (Value, Special)) for each in others) or any(_holds_reference(each) for each in others):
         return None
@@ -87,6 +88,15 @@ def layer_of(
     elif counted:
         return None
     return layer if own == named else None
+
+
+def _own(value: Any, path: str, program: Program) -> Any:
+    """A shared tensor under the name that it has within `path`, if it has one there."""
+    if not isinstance(value, TensorName):
+        return value
+    own = f"{path}.{value.name.rpartition('.')[2]}"
+    shared = own in program.kinds and program.stored(own) == program.stored(value.name)
+    return TensorName(own) if shared else value
 
 
 def _without_counter(nodes: Sequence[Node], path: str) -> tuple[list[Node], bool]:

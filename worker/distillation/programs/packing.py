@@ -222,7 +222,7 @@ def _export(network: nn.Module, image: Tensor, mode: str) -> Any:
             warnings.simplefilter("ignore")
             return torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
     except Exception as error:  # whatever torch or the network's own code raises says why
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+        words = " ".join(str(error).split())[:500] or type(error).__name__
         hint = "data-dependent Python code and batch sizes that are written into shapes cannot be exported"
         raise CannotPack(f"torch.export cannot export the network in mode {mode} ({hint}): {words}") from error
 

@@ -68,6 +68,35 @@ def _combine(context: Context, name: str, one: Any, other: Any) -> Any:
     return result
 
 
+def equal(context: Context) -> Operand | None:
+    """Equal of two shapes, as ones and zeros; a length that depends on the batch equals nothing below 1."""
+    operands = all_integers(context)
+    if operands is None or len(operands) != 2:
+        return None
+    length = max(len(each.items) for each in operands)
+    pairs = zip(*(_repeated(each.items, length) for each in operands), strict=True)
+    return Integers(tuple(_equal(one, other) for one, other in pairs), all(each.flat for each in operands))
+
+
+def _equal(one: Any, other: Any) -> int:
+    computed = [each for each in (one, other) if isinstance(each, Value)]
+    if not computed:
+        return int(one == other)
+    if len(computed) == 2 or max(each for each in (one, other) if isinstance(each, int)) > 0:
+        raise NoTranslation("compares a length that depends on the batch")
+    return 0
+
+
+def where(context: Context) -> Operand | None:
+    """Where among shapes."""
+    operands = all_integers(context)
+    if operands is None or len(operands) != 3 or not isinstance(context.operand(0), Integers):
+        return None
+    length = max(len(each.items) for each in operands)
+    rows = zip(*(_repeated(each.items, length) for each in operands), strict=True)
+    return Integers(tuple(one if chosen else other for chosen, one, other in rows))
+
+
 def shape(context: Context) -> Operand:
     """Shape: the lengths of a tensor."""
     given = context.operand(0)

@@ -261,6 +261,9 @@ def _tile(context: Context) -> Operand:
 
 
 def _where(context: Context) -> Operand:
+    found = integers.where(context)
+    if found is not None:
+        return found
     return context.add("aten.where.self", *(context.tensor(at) for at in range(3)))
 
 
@@ -295,6 +298,11 @@ def _softsign(context: Context) -> Operand:
     return context.add("aten.div.Tensor", x, context.add("aten.add.Scalar", context.add("aten.abs.default", x), 1))
 
 
+def _equal(context: Context) -> Operand:
+    found = integers.equal(context)
+    return found if found is not None else context.add("aten.eq.Tensor", context.tensor(0), context.tensor(1))
+
+
 def _erf_like(context: Context) -> Operand:
     return context.add("aten.erf.default", context.tensor(0))
 
@@ -327,7 +335,7 @@ RULES: Mapping[str, Rule] = {
     "Flatten": _flatten, "Reshape": _reshape, "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,
     "Concat": _concat, "Split": _split, "Slice": _slice, "Gather": _gather, "Cast": _cast, "Expand": _expand, "Tile": _tile,
     "Where": _where, "DepthToSpace": _depth_to_space, "Einsum": _einsum,
-    "Equal": _compare("aten.eq.Tensor"), "Greater": _compare("aten.gt.Tensor"), "Less": _compare("aten.lt.Tensor"),
+    "Equal": _equal, "Greater": _compare("aten.gt.Tensor"), "Less": _compare("aten.lt.Tensor"),
     "GreaterOrEqual": _compare("aten.ge.Tensor"), "LessOrEqual": _compare("aten.le.Tensor"),
     "And": _compare("aten.logical_and.default"), "Or": _compare("aten.logical_or.default"),
 }  # fmt: skip
