@@ -81,7 +81,12 @@ masked_fill_.Tensor uniform_.default normal_.default
 _SIZES = "sym_size.int sym_numel.default sym_stride.int"
 _ON_INTEGERS = ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv", "getitem", "eq", "ne", "lt", "le", "gt", "ge")
 """Functions of the module `operator`."""
-_ON_SYMBOLS: Mapping[str, Callable[..., Any]] = {"torch.sym_max": max, "torch.sym_min": min, "torch.sym_int": int, "torch.sym_float": float}
+_ON_SYMBOLS: Mapping[str, Callable[..., Any]] = {
+    "torch.sym_max": max,
+    "torch.sym_min": min,
+    "torch.sym_int": int,
+    "torch.sym_float": float,
+}
 
 FRESH = frozenset(
     f"aten.{name}"

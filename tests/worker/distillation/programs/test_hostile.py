@@ -198,8 +198,6 @@ CASES = {
 }  # fmt: skip
 
 
-
-
 def with_header(text, data=b""):
     encoded = text.encode()
     return struct.pack("<Q", len(encoded)) + encoded + data

@@ -64,8 +64,7 @@ def test_its_taps_are_what_hooks_on_the_original_see(pair):
     both = [tap for tap in both if not tap.endswith(":pre") or ours._trace.places[tap] == theirs._trace.places[tap]]
     theirs.request(both)
     ours.request(both)
-    with torch.no_grad():
-        expected, given = theirs(x).taps, ours(x).taps
+    expected, given = theirs(x).taps, ours(x).taps
     assert [tap for tap in both if not torch.equal(given[tap], expected[tap])] == []
 
 
@@ -75,11 +74,16 @@ def test_batch_norms_are_layers_with_their_statistics(pair):
     for name, norm in norms.items():
         ours = program.get_submodule(name)
         assert type(ours) is type(norm)
-        assert torch.equal(ours.running_var, norm.running_var) and (ours.eps, ours.momentum) == (norm.eps, norm.momentum)
+        assert torch.equal(ours.running_var, norm.running_var) and (ours.eps, ours.momentum) == (
+            norm.eps,
+            norm.momentum,
+        )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in LIBRARY if name != "timm_maxvit"])  # which torch cannot export itself
+@pytest.mark.parametrize(
+    "name", [name for name in LIBRARY if name != "timm_maxvit"]
+)  # which torch cannot export itself
 def test_it_exports_to_onnx_as_the_original_does(name, tmp_path):
     make, size = library_networks()[name]
     program = again(of(make), tmp_path / "net.safetensors", size=size, train=False).eval()
@@ -121,7 +125,7 @@ def test_shared_weights_stay_shared(tmp_path):
 
 def test_modes_of_parts_are_those_of_layers(tmp_path):
     program = again(of(Residual), tmp_path / "net.safetensors").train()
-    program.body[0].bn.eval()
+    program.get_submodule("body.0.bn").eval()
     before = {name: buffer.clone() for name, buffer in program.named_buffers()}
     program(images(16))
     changed = {name for name, buffer in program.named_buffers() if not torch.equal(buffer, before[name])}
