@@ -155,7 +155,7 @@ CASES = {
         program["graphs"]["eval"]["nodes"][0][3].update(out=W),
     ),
     "text_for_a_number": before_logits(("aten.add.Tensor", V0, "1")),
-    "text_not_on_the_list": before_logits(("aten.gelu.default", V0, "__import__('os')")),
+    "text_not_on_the_list": before_logits(("aten.pad.default", V0, [1, 1], "__import__('os')")),
     "device": before_logits(("aten.to.device", V0, {"device": "cuda:0"}, {"dtype": "float32"})),
     "strange_equation": before_logits(("aten.einsum.default", "__import__", [W])),
     # writing

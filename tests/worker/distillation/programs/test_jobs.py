@@ -28,9 +28,22 @@ def folder(engine_inputs, tmp_path):
     """Inputs with a program as the teacher, and another that students are built of."""
     shutil.copytree(engine_inputs, tmp_path / "job")
     inputs = tmp_path / "job" / "inputs"
-    pack(of(Residual, 1, channels=1, width=16, classes=4), inputs / "net.safetensors", **CONTRACT)
+    teacher = learnt(of(Residual, 1, channels=1, width=16, classes=4), inputs / "dataset.safetensors")
+    pack(teacher, inputs / "net.safetensors", **CONTRACT)
     pack(of(Residual, 2, channels=1, width=8, classes=4), inputs / "student.safetensors", **CONTRACT, train=True)
     return tmp_path / "job"
+
+
+def learnt(network, dataset):
+    """The network once it tells the dataset's classes apart."""
+    data = load_file(dataset)
+    image, label = (data["train.image"].float() / 255 - 0.5) / 0.25, data["train.label"]
+    optimizer = torch.optim.Adam(network.train().parameters(), lr=3e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(image), label).backward()
+        optimizer.step()
+    return network
 
 
 def program_job(folder, **spec):
@@ -75,7 +88,7 @@ def test_a_named_student_ships_as_a_program(folder):
 
 
 def test_statistics_of_batch_norm_are_found_in_a_program(folder):
-    source = {"name": "deep_inversion", "images": 16, "batch_size": 16, "steps": 3}
+    source = {"name": "deep_inversion", "generator_batch": 8, "iterations": 3, "warm_up_rounds": 1, "rounds": 1}
     job = program_job(folder, source=source, objectives=OBJECTIVES[1:2])
     assert check(job)["teacher"]["parameters"] > 0
     run_whole(job)

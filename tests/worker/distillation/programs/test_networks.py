@@ -12,12 +12,12 @@ from worker.distillation.introspection.taps import Tapped
 SMALL = {"everything": Everything, "residual": Residual}
 
 
-@pytest.fixture(params=[*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LIBRARY)])
-def pair(request, tmp_path):
+@pytest.fixture(scope="module", params=[*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LIBRARY)])
+def pair(request, tmp_path_factory):
     """A network, the same packed and loaded, and the size of its images."""
     make, size = (SMALL[request.param], 16) if request.param in SMALL else library_networks()[request.param]
     network = of(make)
-    return network, again(network, tmp_path / "net.safetensors", size=size), size
+    return network, again(network, tmp_path_factory.mktemp("pair") / "net.safetensors", size=size), size
 
 
 def images(size, count=3, seed=0):
@@ -55,7 +55,7 @@ def test_it_is_the_original_bit_for_bit(pair):
 def test_its_taps_are_what_hooks_on_the_original_see(pair):
     network, program, size = pair
     x = images(size)
-    theirs, ours = Tapped(copy.deepcopy(network).eval(), x), Tapped(program.eval(), x)
+    theirs, ours = Tapped(copy.deepcopy(network).eval(), x), Tapped(copy.deepcopy(program).eval(), x)
     assert ours.map.stages == theirs.map.stages
     assert ours.map.classifier == theirs.map.classifier
     both = [tap for tap in (*theirs.map.shapes, *theirs.map.inputs) if ours.map.shape(tap) is not None]
@@ -69,7 +69,7 @@ def test_its_taps_are_what_hooks_on_the_original_see(pair):
 
 
 def test_batch_norms_are_layers_with_their_statistics(pair):
-    network, program, size = pair
+    network, program, _ = pair
     norms = {name: each for name, each in network.named_modules() if type(each) in (nn.BatchNorm1d, nn.BatchNorm2d)}
     for name, norm in norms.items():
         ours = program.get_submodule(name)
