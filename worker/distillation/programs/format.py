@@ -286,7 +286,7 @@ class _Reader:
             if not isinstance(stored, str) or stored not in self.shapes or kinds[stored] != kinds[name]:
                 raise refuse(f"the alias {name!r} names no stored tensor of its kind")
         for name, kind in kinds.items():
-            if kind == "param" and "float" not in self.dtypes[alias.get(name, name)]:
+            if kind == "param" and "float" not in self.dtypes[str(alias.get(name, name))]:
                 raise refuse(f"the parameter {name!r} holds integers, which cannot be trained")
         self.kinds = kinds
         return alias

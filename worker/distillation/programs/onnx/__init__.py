@@ -14,6 +14,7 @@ from worker.distillation.contract import read_contract
 from worker.distillation.limits import UploadLimits
 from worker.distillation.programs.onnx.compare import compare
 from worker.distillation.programs.onnx.reading import read
+from worker.distillation.programs.onnx.rules import RULES
 from worker.distillation.programs.onnx.translation import Translator
 
 __all__ = ["compare", "is_onnx", "program_of_onnx"]
@@ -38,4 +39,4 @@ def program_of_onnx(
             functions, custom operations), or operations without a translation.
     """
     graph = read(path, limits)
-    return Translator(graph, read_contract(said["input"]), said).program()
+    return Translator(graph, read_contract(said["input"]), said, RULES).program()

@@ -37,7 +37,7 @@ def compare(path: Path, network: nn.Module, contract: InputContract) -> None:
             with torch.no_grad():
                 _compare(torch.from_numpy(logits).double(), network(image).double())
     except _runtime_errors() as error:
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        words = (str(error).replace(str(path), "the file").strip().splitlines() or [type(error).__name__])[0][:300]
         raise refuse(f"onnxruntime does not run it: {words}") from error
 
 

@@ -1,15 +1,13 @@
 """Rules: what translates each operation of ONNX."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from worker.distillation.programs.format import Special
 from worker.distillation.programs.onnx import integers, layers
-from worker.distillation.programs.onnx.translation import Constant, Context, Integers, NoTranslation, Operand
-
-Rule = Callable[[Context], Any]
+from worker.distillation.programs.onnx.translation import Constant, Context, Integers, NoTranslation, Operand, Rule
 
 
 def _simple(operation: str) -> Rule:

@@ -144,6 +144,10 @@ class Context:
         return self.add("aten.sym_size.int", operand, dimension) if known is None else known
 
 
+Rule = Callable[[Context], Any]
+"""What adds an ONNX node's operations, and gives the node's results."""
+
+
 def _attribute(attribute: Any) -> Any:
     import onnx
 
@@ -152,10 +156,12 @@ def _attribute(attribute: Any) -> Any:
 
 
 class Translator:
-    """Translates one graph; `said` holds what the file does not."""
+    """Translates one graph by `rules`, one for each operation; `said` holds what the file does not."""
 
-    def __init__(self, source: OnnxGraph, contract: InputContract, said: Mapping[str, Any]):
-        self.source, self.contract, self.said = source, contract, said
+    def __init__(
+        self, source: OnnxGraph, contract: InputContract, said: Mapping[str, Any], rules: Mapping[str, "Rule"]
+    ):
+        self.source, self.contract, self.said, self.rules = source, contract, said, rules
         self.values: dict[str, Operand] = {"": None}
         self.nodes: list[Node] = []
         self.calls: list[tuple[int, str]] = [(-1, "")]
@@ -204,24 +210,20 @@ class Translator:
         self.values[inputs[0].name] = Value(0)
 
     def _refuse_unknown(self) -> None:
-        from worker.distillation.programs.onnx.rules import RULES
-
-        unknown = sorted({node.op_type for node in self.source.graph.node} - set(RULES))
+        unknown = sorted({node.op_type for node in self.source.graph.node} - set(self.rules))
         if unknown:
             raise refuse(
                 f"it uses {', '.join(each[:60] for each in unknown[:12])}, which have no translation", EXPORT_AGAIN
             )
 
     def _translate(self, node: Any, number: int) -> None:
-        from worker.distillation.programs.onnx.rules import RULES
-
         where = f"node {number}, {node.op_type}"
         missing = [name for name in node.input if name not in self.values]
         if missing:
             raise refuse(f"{where} reads {missing[0][:80]!r}, which no node before it gives")
         operands = [self.values[name] for name in node.input]
         context = Context(self, node, operands, self._path(node))
-        rule: Callable[[Context], Any] = RULES[node.op_type]
+        rule = self.rules[node.op_type]
         try:
             found = rule(context)
         except NoTranslation as error:
