@@ -15,9 +15,10 @@ import torch
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.programs.build import checked, load
-from worker.distillation.programs.format import NETWORK, Program, is_program
+from worker.distillation.programs.format import NETWORK, Program
 from worker.distillation.programs.fresh import initialise
 from worker.distillation.programs.network import ProgramNetwork
+from worker.distillation.programs.reading import is_program
 
 __all__ = [
     "NETWORK", "Program", "ProgramNetwork", "completed", "file_of", "is_program", "load", "student", "student_options",

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from worker.distillation.limits import UploadLimits
 from worker.distillation.programs import arguments
 from worker.distillation.programs.dry_run import Sizes, dry_run, widened
-from worker.distillation.programs.format import Program, read, refuse
+from worker.distillation.programs.format import Program, refuse
 from worker.distillation.programs.network import Block, Holder, ProgramNetwork
 from worker.distillation.programs.plan import Enter, Plan, cut_points, plans
+from worker.distillation.programs.reading import read
 
 
 class Checked:

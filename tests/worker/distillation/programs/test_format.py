@@ -6,10 +6,11 @@ import torch
 from tests.worker.distillation.programs.samples import Everything, Residual, of, packed
 from worker.distillation.errors import UploadError
 from worker.distillation.programs.build import checked
-from worker.distillation.programs.format import is_name, is_program
+from worker.distillation.programs.format import is_name
 from worker.distillation.programs.layers import ACTIVATION_OPERATIONS
 from worker.distillation.programs.operators import OPERATIONS
 from worker.distillation.programs.packing import CannotPack, compare, pack, program_of
+from worker.distillation.programs.reading import is_program
 
 CONTRACT = {"channels": 3, "height": 16, "width": 16, "mean": [0.0] * 3, "std": [1.0] * 3}
 
