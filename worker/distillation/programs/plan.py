@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch.nn.functional as F
+from torch import Tensor
+
 from worker.distillation.programs.arguments import read_by
 from worker.distillation.programs.format import Call, Graph, Node, Program, Value
 from worker.distillation.programs.layers import ACTIVATION_OPERATIONS, Layer, layer_of
@@ -162,7 +165,7 @@ class _Planner:
         if node.operation.name in ACTIVATION_OPERATIONS:
             layer = layer_of(self.program, "\0", [node], self.shapes)
         if layer is None:
-            return Operate(number, _with_cudnn(node), forget)
+            return Operate(number, _with_functions(node), forget)
         ordinal = self.ordinals[path, layer] = self.ordinals.get((path, layer), -1) + 1
         name = self.names.name(path, layer, ordinal)
         self.added.add(f"{path}.{name}" if path else name)
@@ -214,11 +217,29 @@ def _spans(graph: Graph) -> list[tuple[int, int]]:
     return spans
 
 
-def _with_cudnn(node: Node) -> Node:
-    """The node with cuDNN's batch normalisation allowed, which an export on a CPU writes as forbidden."""
-    if node.operation.name != "aten.batch_norm.default" or len(node.arguments) != 9:
+def _with_functions(node: Node) -> Node:
+    """The node with `F.batch_norm` for its operation, if it normalises a batch.
+
+    So ranks and sources that watch that function see it in programs too, and cuDNN is used where it is enabled: an export
+    on a CPU writes that it is not.
+    """
+    if node.operation.name != "aten.batch_norm.default" or len(node.arguments) != 9 or node.keywords:
         return node
-    return replace(node, arguments=(*node.arguments[:8], True))
+    return replace(node, operation=replace(node.operation, function=_batch_norm))
+
+
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    momentum: float,
+    epsilon: float,
+    _cudnn: bool,
+) -> Tensor:
+    return F.batch_norm(x, mean, variance, weight, bias, training, momentum, epsilon)
 
 
 def cut_points(program: Program, shapes: Shapes) -> frozenset[int]:

@@ -76,6 +76,26 @@ class Block(nn.Module):
         return self.relu(y)
 
 
+class NormAct(nn.BatchNorm2d):
+    """BatchNorm with its activation within, as timm has it: a call that is no single layer."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.head = nn.Conv2d(3, 4, 3), NormAct(4), nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.bn(self.conv(x)).mean((2, 3)))
+
+
 def of(network_type, seed=0, **options):
     torch.manual_seed(seed)
     return randomised(network_type(**options))

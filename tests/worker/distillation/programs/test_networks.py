@@ -6,10 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.worker.distillation.programs.samples import LIBRARY, Everything, Residual, again, library_networks, of
+from tests.worker.distillation.programs.samples import (
+    LIBRARY,
+    Everything,
+    Normed,
+    Residual,
+    again,
+    library_networks,
+    of,
+)
+from worker.distillation.introspection.channel_groups import follow
 from worker.distillation.introspection.taps import Tapped
+from worker.distillation.synthesis.batch_norm_statistics import StatisticsReader
 
-SMALL = {"everything": Everything, "residual": Residual}
+SMALL = {"everything": Everything, "residual": Residual, "normed": Normed}
 
 
 @pytest.fixture(scope="module", params=[*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LIBRARY)])
@@ -147,3 +157,28 @@ def test_an_activation_applied_as_a_function_becomes_a_tap(tmp_path):
         taps = tapped(images(16)).taps
     assert torch.equal(taps["relu_0"], taps["relu_0:pre"].relu())
     assert bool((taps["relu_0:pre"] < 0).any())
+
+
+def test_a_normalisation_within_a_module_is_seen_by_what_watches_the_function(tmp_path):
+    network = of(Normed)
+    program = again(network, tmp_path / "net.safetensors").eval()
+    with torch.no_grad(), StatisticsReader() as theirs:
+        network.eval()(images(16))
+    with torch.no_grad(), StatisticsReader() as ours:
+        program(images(16))
+    assert len(ours.found) == len(theirs.found) == 1
+    assert all(torch.equal(one, other) for one, other in zip(ours.found[0], theirs.found[0], strict=True))
+
+
+def test_channels_are_followed_through_a_program_as_through_the_original(tmp_path):
+    network = of(Residual)
+    program = again(network, tmp_path / "net.safetensors").eval()
+
+    def sizes(of):
+        followed = follow(of, images(16, 2))
+        return {
+            name: tuple(None if axis is None else sum(group.root.size * each for group, each in axis) for axis in axes)
+            for name, axes in followed.axes.items()
+        }
+
+    assert sizes(program) == sizes(network.eval())
