@@ -28,7 +28,7 @@ class Inputs:
 
     def __init__(self, session: Session, key_id: str, spec: JobSpec, lock: bool = False):
         teachers = named(spec.model_dump(mode="json", include={"teacher"})["teacher"])
-        methods = spec.model_dump(mode="json", by_alias=True, include={*SINGLE, *SEVERAL})
+        methods = spec.model_dump(mode="json", by_alias=True, include={*SINGLE, *SEVERAL, "student"})
         files = named_files(methods)
         wanted: list[tuple[str, type[Upload | Job], str | None]] = [
             *((pointer, Job if each.startswith(JOB) else Teacher, each) for pointer, each in teachers.items()),

@@ -3,5 +3,6 @@
 from distillery_client import errors
 from distillery_client.client import Client
 from distillery_client.errors import DistilleryError
+from distillery_client.own_network import pack
 
-__all__ = ["Client", "DistilleryError", "errors"]
+__all__ = ["Client", "DistilleryError", "errors", "pack"]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from distillery_client.commands import artifacts, catalogue, jobs, keys, uploads
+from distillery_client.commands import artifacts, catalogue, jobs, keys, pack, uploads
 from distillery_client.session import Options
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(keys.app, name="keys")
 app.command("catalogue")(catalogue.catalogue)
+app.command("pack")(pack.pack)
 
 
 @app.callback()

@@ -7,6 +7,7 @@ from typing import Any
 
 from distillery_client.connection import Connection
 from distillery_client.errors import Conflict, Rejected
+from distillery_client.packed_file import packed_program, teacher_spec
 from distillery_client.paging import pages
 from distillery_client.waiting import Record, until
 
@@ -48,13 +49,15 @@ class Uploads:
     def send(
         self, file: Path, progress: Progress | None = None, timeout_seconds: float | None = None, **spec: Any
     ) -> Record:
-        """Create a record, upload its bytes and wait until it is `ready`.
+        """Create a record, upload its bytes and wait until it is `ready`. A program's file describes its own teacher.
 
         Raises:
             Rejected: the inspection rejected the bytes.
             StillWaiting: the inspection has not ended after `timeout_seconds`.
         """
-        record = self.create(**({"name": file.stem} | spec))
+        packed = packed_program(file) if self.kind == "teachers" and "network" not in spec else None
+        known = teacher_spec(packed) if packed else {}
+        record = self.create(**({"name": file.stem} | known | spec))
         self.upload(record, file, progress)
         return self.wait(record["id"], timeout_seconds)
 

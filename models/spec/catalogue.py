@@ -13,6 +13,8 @@ MOST_ITEMS = 1024
 MOST_OBJECTIVES = 16
 OBJECTIVES, NETWORK, NETWORK_SPACE = "#/objectives", "#/network", "#/network_space"
 """References of parameters that are lists of objectives, networks, or families of networks."""
+PROGRAM = "program"
+"""What stands for the network's name where a file brings the network itself."""
 FILES = "#/files/"
 """What the reference of a parameter begins with that is the id of an uploaded file; its kind follows."""
 
@@ -78,9 +80,9 @@ def needs_of(objective: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def network_is_known(name: str) -> bool:
-    """Whether a network is listed by name, or is of a family that is known by a pattern."""
+    """Whether a network is listed by name, is of a family that is known by a pattern, or is a program."""
     patterns = (entry["pattern"] for entry in catalogue()["network_patterns"])
-    return name in known("networks") or any(re.fullmatch(pattern, name) for pattern in patterns)
+    return name == PROGRAM or name in known("networks") or any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def nested_objectives(kind: str, name: str) -> tuple[str, ...]:

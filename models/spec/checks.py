@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.records import File
-from models.spec.catalogue import known, needs_of, nested_files, nested_objectives, values_with
+from models.spec.catalogue import PROGRAM, known, needs_of, nested_files, nested_objectives, values_with
 from models.spec.defaults import provided, reads_labels
 from models.spec.facts import DatasetFacts, Facts
 from models.spec.named_files import named_files
@@ -126,7 +126,7 @@ def _check_files(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]
         if file.kind != named.kind:
             yield Problem(named.pointer, f"must be a file of the kind `{named.kind}`, and this one is of `{file.kind}`")
         of = (file.findings or {}).get("classes")
-        if file.kind == named.kind and of and classes and of != classes:
+        if file.kind == named.kind != PROGRAM and of and classes and of != classes:
             yield Problem(named.pointer, f"is of {of} classes, and the teacher tells {classes} apart")
         yield from _check_taps(named.pointer, file, facts)
 

@@ -144,6 +144,7 @@ def _student(
     return {
         "network": user["network"],
         "options": network_values(user["network"], user.get("options") or {}),
+        **({"program": user["program"]} if user.get("program") else {}),
         "initial_weights": user.get("initial_weights"),
         "classes": user.get("classes") or classes,
         "input": user.get("input") or (dict(teacher.input) if teacher and not reads_alone else None),

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints
 
-from models.spec.catalogue import choices, known
+from models.spec.catalogue import PROGRAM, choices, known
 from models.spec.facts import Facts
 from models.spec.problems import Problem, complaint
 
@@ -47,6 +47,8 @@ def choose(student: Mapping[str, Any], source: str, facts: Facts) -> tuple[str, 
 
 def _is_slice(student: Mapping[str, Any], network: str, options: Mapping[str, Any]) -> bool:
     """Whether it is known, without building either, that the teacher's channels contain the student's."""
+    if student["network"] == PROGRAM:
+        return False  # without building them, nothing is known of what their layers are
     entry = known("networks").get(student["network"], {})
     ours, theirs = (
         _options(name, given) for name, given in ((student["network"], student["options"]), (network, options))

@@ -18,6 +18,7 @@ from models.spec.initial_weights import InitialWeights
 from models.spec.method_spec import method
 from models.spec.network_spec import Classes, InputContract, NetworkSpec
 from models.spec.problems import Problem, complaint, problems_of
+from models.spec.programs import PROGRAM_FIELD, ProgramFile, check_program
 from models.spec.task_checks import TASK
 from models.spec.teacher_spec import TeacherChoice
 from models.spec.training_spec import TrainingSpec
@@ -80,6 +81,7 @@ SourceChoice = Annotated[
 class StudentSpec(NetworkSpec):
     """The network that is trained. Its classes and its input are the teacher's, unless there is none."""
 
+    program: ProgramFile | None = PROGRAM_FIELD
     initial_weights: InitialWeights | None = Field(
         None,
         description="What it begins with: `teacher` (slices of the teacher: of each layer the channels of largest norm), "
@@ -95,6 +97,11 @@ class StudentSpec(NetworkSpec):
         examples=[10],
     )
     input: InputContract | None = Field(None, description="What it reads; the teacher's if null.")
+
+    @model_validator(mode="after")
+    def _program_is_named(self) -> Self:
+        check_program(self.network, self.program)
+        return self
 
 
 class EvaluationSpec(Body):
@@ -186,7 +193,7 @@ class JobSpec(Body):
         None, description="What it is measured on; the dataset itself if null, its `test` part if it has one."
     )
     exports: list[ExportFormat] = Field(
-        list(choices("export_formats")),
+        ["safetensors", "onnx"],
         min_length=1,
         max_length=len(choices("export_formats")),
         description="In which forms the student ships.",

@@ -1,4 +1,4 @@
-"""The uploaded files that methods in a spec name by their parameters: statistics, embeddings, …"""
+"""The uploaded files that a spec names: those of methods' parameters (statistics, embeddings, …), and a student's program."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 from models.spec.catalogue import known, nested_files
 from models.spec.problems import pointer_of
+from models.spec.programs import program_of
 
 SINGLE = {"source": "sources", "procedure": "procedures"}
 SEVERAL = {"objectives": "objectives", "transforms": "transforms"}
@@ -22,7 +23,9 @@ class NamedFile:
 
 def named_files(spec: Mapping[str, Any]) -> list[NamedFile]:
     """The files of a spec, as its user wrote it or resolved; methods written as bare names have none."""
-    return [
+    program = program_of(spec)
+    built_of = [NamedFile("/student/program", program, "program")] if program else []
+    return built_of + [
         NamedFile(pointer_of([*place, parameter, *index]), identifier, of_kind)
         for place, kind, method in _methods(spec)
         if isinstance(method, Mapping) and method["name"] in known(kind)

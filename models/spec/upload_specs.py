@@ -67,8 +67,8 @@ OptionValue = bool | int | float | Annotated[str, StringConstraints(max_length=2
 
 
 class FileSpec(Body):
-    """Another input of a job that will be uploaded: weights to begin with, statistics of a teacher's activations, or
-    embeddings of its classes."""
+    """Another input of a job that will be uploaded: weights to begin with, statistics of a teacher's activations,
+    embeddings of its classes, or a program that students are built of."""
 
     kind: FileKind = Field(description="What it is.", examples=["weights"])
     name: Name | None = Field(None, description="What you call it.", examples=["warm start"])

@@ -14,6 +14,7 @@ from models.records import Checkpoint, Dataset, File, Job, Teacher
 from models.records.columns import Uploaded
 from models.scheduling.resources import ResourceNeeds
 from models.settings import settings
+from models.spec.catalogue import PROGRAM
 from models.spec.initial_weights import file_of
 from models.spec.named_files import named_files
 from models.spec.students import Student
@@ -164,6 +165,26 @@ def _fetched(job: Job, inputs: AttemptInputs, fetch: "Fetch", ledger: AttemptLed
     }
     content["resume"] = fetch.checkpoint(ledger)
     return content
+
+
+def fetch_programs(
+    inputs: AttemptInputs, folder: Path, storage: AttemptStorage
+) -> tuple[list[dict[str, Any]], dict[str, str | None]]:
+    """The teachers and files of a check's job file. Only programs are downloaded, since networks are built from them.
+
+    Raises:
+        InputMissing: a program was deleted, or its blob is missing or damaged.
+        StorageError: the storage is unavailable.
+    """
+    fetch = Fetch(folder, storage)
+    described = []
+    for number, teacher in enumerate(inputs.teachers):
+        one = describe_teacher(teacher)
+        if one["network"] == PROGRAM:
+            one["program"] = fetch.teacher(teacher, f"teacher_{number}")
+        described.append(one)
+    files = {file.id: (pointer, file) for pointer, file in inputs.files.items() if file and file.kind == PROGRAM}
+    return described, {each: fetch.upload(file, each, pointer) for each, (pointer, file) in files.items()}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,15 @@ from models.storage import keys
 from models.storage.errors import Damaged, NotFound, StorageError
 from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.engine_watch import EngineWatch
-from worker.attempt.inputs import AttemptInputs, describe_run, describe_teacher, describe_teachers, write_job_file
+from worker.attempt.inputs import (
+    AttemptInputs,
+    InputMissing,
+    describe_run,
+    describe_teacher,
+    describe_teachers,
+    fetch_programs,
+    write_job_file,
+)
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import crash_error, engine_error, is_final_error
 from worker.engine.confinement import EngineLimits
@@ -111,8 +119,15 @@ class InspectionAttempt:
             "dataset_findings": inputs.dataset.findings if inputs.dataset else None,
             "evaluation_findings": inputs.evaluation.findings if inputs.evaluation else None,
         }
-        teachers = describe_teachers([describe_teacher(teacher) for teacher in inputs.teachers])
-        write_job_file(self.folder.path, self._described("check") | found | teachers)
+        try:
+            described, files = fetch_programs(inputs, self.folder.path, self.storage)
+        except InputMissing as missing:
+            errors = [{"pointer": missing.pointer, "message": missing.message}]
+            self.ledger.fail_check(ends.error("input_missing", missing.message, errors=errors))
+            return False
+        write_job_file(
+            self.folder.path, self._described("check") | found | describe_teachers(described) | {"files": files}
+        )
         event = self._run_engine(EngineLimits(int(MOST_SECONDS), ADDRESS_BYTES))
         if event is None:
             return False

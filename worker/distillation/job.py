@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from worker.distillation import networks, registry
+from worker.distillation import networks, programs, registry
 from worker.distillation.contract import InputContract, read_contract
 from worker.distillation.data.images import Images, class_names_of, has_field, has_split
 from worker.distillation.errors import Problem, SpecError
@@ -37,6 +37,7 @@ class Job:
             values = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise SpecError([Problem("", f"{path} is no job file that can be read: {error}")]) from error
+        values = programs.completed(values, path.parent)
         problems = [Problem(key, "is missing from the job file") for key in _missing(values)]
         if problems:
             raise SpecError(problems, "docs/architecture.md has a whole job file.")
@@ -161,6 +162,8 @@ class Job:
         return Ensemble(members, contracts, **how_combined(self.spec.get("teacher"))).to(device)
 
     def _build_one(self, teacher: Mapping[str, Any], device: torch.device) -> nn.Module:
+        if teacher["network"] == programs.NETWORK:
+            return programs.teacher(programs.file_of(teacher, self.folder), device)
         with torch.device(device):
             contract = read_contract(teacher["input"])
             network = networks.build(teacher["network"], teacher["classes"], contract, teacher.get("options") or {})

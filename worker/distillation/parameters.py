@@ -108,7 +108,15 @@ class EmbeddingsFile(UploadedFile):
     kind = "embeddings"
 
 
-FILE_KINDS: dict[str, type[UploadedFile]] = {each.kind: each for each in (WeightsFile, StatisticsFile, EmbeddingsFile)}
+class ProgramFile(UploadedFile):
+    """A program: a network of any architecture, which students are built from (docs/programs.md)."""
+
+    kind = "program"
+
+
+FILE_KINDS: dict[str, type[UploadedFile]] = {
+    each.kind: each for each in (WeightsFile, StatisticsFile, EmbeddingsFile, ProgramFile)
+}
 """The kinds of files that may be uploaded, with the types of parameters that name one."""
 TapPair = tuple[str, str]
 """A student's tap and the teacher's tap that it is compared with."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from distillery_client import output
+from distillery_client.packed_file import PROGRAM, packed_program, teacher_spec
 from distillery_client.progress import transfer
 from distillery_client.session import session
 from distillery_client.uploads import Uploads
@@ -25,24 +26,46 @@ Identifier = Annotated[str, typer.Argument(metavar="ID")]
 def upload_teacher(
     context: typer.Context,
     file: Bytes,
-    network: Annotated[str, typer.Option(help="Network of the catalogue, such as lenet5.")],
-    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")],
-    size: Annotated[str, typer.Option("--input", help="Channels, height and width of its input, such as 1x32x32.")],
-    mean: Annotated[str, typer.Option(help="Mean of each channel used in its training, such as 0.13.")],
-    std: Annotated[str, typer.Option(help="Standard deviation of each channel used in its training.")],
+    network: Annotated[
+        str | None,
+        typer.Option(help="Network of the catalogue, such as lenet5. Not needed for a program or an ONNX file."),
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
+    size: Annotated[
+        str | None, typer.Option("--input", help="Channels, height and width of its input, such as 1x32x32.")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="Mean of each channel used in its training, such as 0.13.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation of each channel used in its training.")] = None,
     name: Name = None,
     class_names: Annotated[str | None, typer.Option(help="Names of the classes, comma-separated.")] = None,
     options: JsonObject = "{}",
 ) -> None:
-    """Upload a state dict (safetensors, .pt or .pth) and wait for its inspection."""
-    spec = {
-        "network": network,
-        "classes": classes,
-        "input": input_contract(size, mean, std),
-        "class_names": class_names.split(",") if class_names else None,
-        "options": json_object(options, "--options"),
-    }
-    _send(context, "teachers", file, name, spec)
+    """Upload a state dict (safetensors, .pt or .pth), a packed network or an ONNX file, and wait for its inspection.
+
+    A packed network (`distillery pack`) says all of itself; an ONNX file needs --classes, --input, --mean and --std, and a
+    state dict --network too.
+    """
+    packed = packed_program(file) if network in (None, PROGRAM) else None
+    known = teacher_spec(packed) if packed else {}
+    if network is None and not known and file.suffix != ".onnx":
+        raise typer.BadParameter("say which network the weights are of (--network), or pack it: distillery pack")
+    given: dict[str, Any] = {"classes": classes, "input": _contract(size, mean, std)}
+    if class_names:
+        given["class_names"] = class_names.split(",")
+    spec = {"network": network or PROGRAM} | known | {key: value for key, value in given.items() if value is not None}
+    missing = [option for option, key in (("--classes", "classes"), ("--input", "input")) if key not in spec]
+    if missing:
+        raise typer.BadParameter(f"{' and '.join(missing)} must be given: the file does not say")
+    _send(context, "teachers", file, name, spec | {"options": json_object(options, "--options")})
+
+
+def _contract(size: str | None, mean: str | None, std: str | None) -> dict[str, Any] | None:
+    """The input contract from its options, all of which must be given together; None without them."""
+    if size is None and mean is None and std is None:
+        return None
+    if size is None or mean is None or std is None:
+        raise typer.BadParameter("give --input, --mean and --std together")
+    return input_contract(size, mean, std)
 
 
 @datasets.command("upload")

@@ -12,10 +12,12 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.export import onnx, safetensors
+from worker.distillation.export import onnx, program, safetensors
 from worker.distillation.export.card import Card
 
-WRITERS: Mapping[str, Callable[[nn.Module, Card, Path], None]] = {"safetensors": safetensors.write, "onnx": onnx.write}
+WRITERS: Mapping[str, Callable[[nn.Module, Card, Path], None]] = {
+    "safetensors": safetensors.write, "onnx": onnx.write, "program": program.write,
+}  # fmt: skip
 
 
 def export(
@@ -28,7 +30,7 @@ def export(
     meta: Mapping[str, Any],
     stem: str = "student",
 ) -> list[dict[str, Any]]:
-    """Write `STEM.FORMAT` to the folder for each format; the student is not changed.
+    """Write `STEM.FORMAT` (of a program `STEM.program.safetensors`) to the folder for each format; the student is not changed.
 
     `meta` contains `network` and `options`, from which the student can be built, its `task`, and `output`, the name of its
     output; optional are `added_by` (the objectives that added modules to it) and `initial_weights` (a description). Returns
@@ -52,7 +54,10 @@ def export(
         tuple(meta.get("added_by") or ()),
         meta.get("initial_weights", ""),
     )
-    return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
+    suffixes = {"program": "program.safetensors"}
+    return [
+        _write(student, card, name, folder / f"{stem}.{suffixes.get(name, name)}") for name in dict.fromkeys(formats)
+    ]
 
 
 def _write(student: nn.Module, card: Card, name: str, path: Path) -> dict[str, Any]:

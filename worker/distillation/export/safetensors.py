@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from worker.distillation.errors import EngineError
 from worker.distillation.export.card import Card
+from worker.distillation.programs import ProgramNetwork
+from worker.distillation.programs.saving import program_and_tensors, text_of
 
 
 def write(student: nn.Module, card: Card, path: Path) -> None:
@@ -25,7 +27,12 @@ def write(student: nn.Module, card: Card, path: Path) -> None:
     bad = next((name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())), None)
     if bad is not None:
         raise EngineError(f"the student's `{bad}` contains NaN or infinite values", "Lower the learning rate.")
-    path.write_bytes(serialise(state, {"format": "pt", **card.texts()}))
+    texts = card.texts()
+    if isinstance(student, ProgramNetwork):  # without its program, nobody could build it
+        values, tensors = program_and_tensors(student, card.contract, card.class_names)
+        texts["program"] = text_of(values)
+        state = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(serialise(state, {"format": "pt", **texts}))
 
 
 def serialise(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

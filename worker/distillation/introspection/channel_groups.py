@@ -155,7 +155,7 @@ class Followed(TorchFunctionMode):
         given = dict(kwargs or {})
         result = function(*args, **given)
         self._alive.append((args, given, result))  # else a later tensor could get the id of a freed one
-        name = getattr(function, "__name__", "").strip("_")
+        name = getattr(function, "__name__", "").partition(".")[0].strip("_")  # `add.Tensor` is an `add`
         if not isinstance(result, Tensor):
             made = result if isinstance(result, (tuple, list)) else ()
             self._makers |= {id(each): name for each in made if isinstance(each, Tensor)}

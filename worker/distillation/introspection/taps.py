@@ -136,9 +136,15 @@ def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], image: to
     which attention weights end in.
     """
     height, width = image[-2:]
+    among = getattr(network, "stage_candidates", None)  # a program says which of its modules are to be looked at
     best: dict[tuple[int, ...], str] = {}
     for tap, shape in shapes.items():
-        is_map = len(shape) == 3 and ":" not in tap and abs(shape[1] - shape[2] * height / width) <= ROUNDING_PIXELS
+        is_map = (
+            len(shape) == 3
+            and ":" not in tap
+            and (among is None or tap in among)
+            and abs(shape[1] - shape[2] * height / width) <= ROUNDING_PIXELS
+        )
         if (
             is_map
             and not isinstance(network.get_submodule(tap), NO_MAPS)

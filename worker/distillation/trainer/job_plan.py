@@ -1,6 +1,6 @@
 """A job's procedure, and the stages that it plans."""
 
-from worker.distillation import registry
+from worker.distillation import programs, registry
 from worker.distillation.job import Job
 from worker.distillation.planning.teacher_first import TeacherFirst, trained_teacher
 from worker.distillation.procedure import GIVEN, Member, Plan, Procedure, Stage, StageResult
@@ -19,7 +19,7 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
     training = job.training
     student = Member(
         network=spec["student"]["network"],
-        options=dict(spec["student"].get("options") or {}),
+        options=programs.student_options(spec["student"]),
         objectives=tuple(spec["objectives"]),
         initial=GIVEN,
         transforms=tuple(spec.get("transforms") or ()),

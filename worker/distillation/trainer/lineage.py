@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from worker.distillation import networks
+from worker.distillation import networks, programs
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.initial_weights.neuron_merging import merged
 from worker.distillation.initial_weights.slices import given_teacher, sliced
@@ -218,6 +218,8 @@ def build_network(member: Member, job: Job) -> nn.Module:
         SpecError: there is no such network, or it cannot be built for this job; with its place in the job's spec.
     """
     try:
+        if member.network == programs.NETWORK:
+            return programs.student(job.files, member.options, job.classes, job.contract)
         return networks.build(member.network, job.classes, job.contract, dict(member.options))
     except SpecError as error:
         moved = [Problem(member.network_pointer + problem.pointer, problem.message) for problem in error.problems]

@@ -19,8 +19,9 @@ from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.reused_classifier import is_reused
-from worker.distillation.parameters import EmbeddingsFile, StatisticsFile, parse
-from worker.distillation.uploads import activation_statistics, class_embeddings
+from worker.distillation.parameters import EmbeddingsFile, ProgramFile, StatisticsFile, parse
+from worker.distillation.programs import NETWORK
+from worker.distillation.uploads import activation_statistics, class_embeddings, program_uploads
 from worker.distillation.uploads.key_matching import fitting, match_any, strip_prefixes
 from worker.distillation.uploads.reading_findings import reading_of, reading_of_all
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
@@ -53,6 +54,8 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
     contract, classes, options = read_contract(said["input"]), int(said["classes"]), dict(said.get("options") or {})
     name = said["network"]
     _check_said(said, classes, contract)
+    if name == NETWORK:
+        return program_uploads.teacher(said, upload, canonical, limits)
     with torch.device("meta"):
         parameters = _parameters(networks.build(name, classes, contract, options))
     if parameters > limits.parameters:
@@ -189,5 +192,9 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-_FILES = {StatisticsFile.kind: _statistics, EmbeddingsFile.kind: _embeddings}
+_FILES = {
+    StatisticsFile.kind: _statistics,
+    EmbeddingsFile.kind: _embeddings,
+    ProgramFile.kind: program_uploads.student,
+}
 _INSPECTIONS = {"teacher": _teacher, "dataset": _dataset, "file": _file}

@@ -1,0 +1,340 @@
+"""Rules: what translates each operation of ONNX."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from worker.distillation.programs.format import Special
+from worker.distillation.programs.onnx import integers, layers
+from worker.distillation.programs.onnx.translation import Constant, Context, Integers, NoTranslation, Operand, Rule
+
+
+def _simple(operation: str) -> Rule:
+    return lambda context: context.add(operation, context.tensor(0))
+
+
+def _activation(operation: str, **attributes: float) -> Rule:
+    """An operation whose further arguments are attributes, by name and default in order."""
+
+    def rule(context: Context) -> Operand:
+        given = [context.get(name, default) for name, default in attributes.items()]
+        return context.add(operation, context.tensor(0), *given)
+
+    return rule
+
+
+def _arithmetic(tensors: str, name: str) -> Rule:
+    def rule(context: Context) -> Operand:
+        found = integers.arithmetic(context, name)
+        if found is not None:
+            return found
+        one, other = context.tensor(0), context.tensor(1)
+        if name == "floordiv" and not context.translator.dtype(one).is_floating_point:
+            return context.add("aten.div.Tensor_mode", one, other, rounding_mode="trunc")
+        return context.add(tensors, one, other)
+
+    return rule
+
+
+def _compare(operation: str) -> Rule:
+    return lambda context: context.add(operation, context.tensor(0), context.tensor(1))
+
+
+def _variadic(operation: str) -> Rule:
+    def rule(context: Context) -> Operand:
+        result = context.tensor(0)
+        for number in range(1, len(context.operands)):
+            result = context.add(operation, result, context.tensor(number))
+        return result
+
+    return rule
+
+
+def _reduce(operation: str) -> Rule:
+    def rule(context: Context) -> Operand:
+        x = context.tensor(0)
+        axes = context.get("axes") or (context.static(1) if context.has(1) else None)
+        if not axes and context.get("noop_with_empty_axes", 0):
+            return x
+        keep = bool(context.get("keepdims", 1))
+        return context.add(operation, x, list(axes or range(len(context.shape(x)))), keep)
+
+    return rule
+
+
+def _norm(context: Context) -> Operand:
+    x = context.tensor(0)
+    axes = context.get("axes") or (context.static(1) if context.has(1) else list(range(len(context.shape(x)))))
+    return context.add("aten.linalg_vector_norm.default", x, 2, list(axes), bool(context.get("keepdims", 1)))
+
+
+def _clip(context: Context) -> Operand:
+    x = context.tensor(0)
+    least, most = (
+        (context.get("min"), context.get("max")) if context.opset < 11 else (context.number(1), context.number(2))
+    )
+    if least == 0 and most is None:
+        return context.add("aten.relu.default", x)
+    if least is not None and most is not None:
+        return context.add("aten.hardtanh.default", x, least, most)
+    return context.add("aten.clamp.default", x, least, most) if (least, most) != (None, None) else x
+
+
+def _hard_sigmoid(context: Context) -> Operand:
+    alpha, beta = context.get("alpha", 0.2), context.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
+        return context.add("aten.hardsigmoid.default", context.tensor(0))
+    scaled = context.add("aten.add.Scalar", context.add("aten.mul.Scalar", context.tensor(0), alpha), beta)
+    return context.add("aten.clamp.default", scaled, 0, 1)
+
+
+def _gelu(context: Context) -> Operand:
+    return context.add("aten.gelu.default", context.tensor(0), approximate=context.get("approximate", "none"))
+
+
+def _softmax(operation: str) -> Rule:
+    def rule(context: Context) -> Operand:
+        x, old = context.tensor(0), context.opset < 13
+        rank = len(context.shape(x))
+        axis = context.get("axis", 1 if old else -1) % rank
+        if old and axis != rank - 1:
+            raise NoTranslation("goes over several dimensions")
+        return context.add(operation, x, axis)
+
+    return rule
+
+
+def _prelu(context: Context) -> Operand:
+    slope = np.asarray(context.array(1))
+    x = context.tensor(0)
+    if slope.size not in (1, context.shape(x)[1]) or slope.size != max(slope.shape, default=1):
+        raise NoTranslation("has other slopes than one for each channel")
+    return context.add("aten.prelu.default", x, context.store(slope.reshape(-1), "weight", "param"))
+
+
+def _flatten(context: Context) -> Operand:
+    x, axis = context.tensor(0), context.get("axis", 1)
+    rank = len(context.shape(x))
+    if axis % rank != 1:
+        raise NoTranslation(f"begins at dimension {axis}")
+    return context.add("aten.flatten.using_ints", x, 1)
+
+
+def _reshape(context: Context) -> Operand:
+    wanted = context.get("shape") if context.opset < 5 else context.integers(1)
+    if found := integers.as_integers(context.operand(0)):
+        return Integers(found.items, flat=not wanted)
+    x = context.tensor(0)
+    if context.get("allowzero", 0) and 0 in wanted:
+        raise NoTranslation("makes an empty tensor")
+    sizes = [context.size(x, at) if isinstance(each, int) and each == 0 else each for at, each in enumerate(wanted)]
+    return context.add("aten.reshape.default", x, sizes)
+
+
+def _transpose(context: Context) -> Operand:
+    x = context.tensor(0)
+    order = context.get("perm") or list(reversed(range(len(context.shape(x)))))
+    return context.add("aten.permute.default", x, list(order))
+
+
+def _axes(context: Context) -> list[int] | None:
+    if context.opset < 13:
+        given = context.get("axes")
+        return None if given is None else list(given)
+    return context.static(1) if context.has(1) else None
+
+
+def _squeeze(context: Context) -> Operand:
+    if found := integers.as_integers(context.operand(0)):
+        return Integers(found.items, flat=True)
+    x, axes = context.tensor(0), _axes(context)
+    if axes is None:
+        axes = [at for at, length in enumerate(context.shape(x)) if length == 1]
+    return context.add("aten.squeeze.dims", x, axes)
+
+
+def _unsqueeze(context: Context) -> Operand:
+    found = integers.as_integers(context.operand(0))
+    if found is not None and found.flat:
+        return Integers(found.items)
+    x, axes = context.tensor(0), _axes(context) or []
+    rank = len(context.shape(x)) + len(axes)
+    for axis in sorted(each % rank for each in axes):
+        x = context.add("aten.unsqueeze.default", x, axis)
+    return x
+
+
+def _concat(context: Context) -> Operand:
+    parts = integers.all_integers(context)
+    if parts is not None:
+        return integers.joined(parts)
+    return context.add(
+        "aten.cat.default", [context.tensor(at) for at in range(len(context.operands))], context.get("axis")
+    )
+
+
+def _split(context: Context) -> Any:
+    x, axis, count = context.tensor(0), context.get("axis", 0), len(context.node.output)
+    sizes = context.get("split") if context.opset < 13 else (context.static(1) if context.has(1) else None)
+    length = context.shape(x)[axis]
+    if sizes is None:
+        if length is None:
+            raise NoTranslation("splits the batch")
+        size = -(-length // count)
+        sizes = [min(size, length - at * size) for at in range(count)]
+    parts = context.add("aten.split_with_sizes.default", x, list(sizes), axis)
+    return [context.add("operator.getitem", parts, at) for at in range(count)]
+
+
+def _slice(context: Context) -> Operand:
+    found = integers.as_integers(context.operand(0))
+    if found is not None and not found.flat:
+        return integers.sliced(context, found)
+    x = context.tensor(0)
+    if context.opset < 10:
+        starts, ends, axes, steps = context.get("starts"), context.get("ends"), context.get("axes"), None
+    else:
+        starts, ends = context.integers(1), context.integers(2)
+        axes, steps = (context.static(at) if context.has(at) else None for at in (3, 4))
+    axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 1:
+            raise NoTranslation("goes backwards")
+        x = context.add("aten.slice.Tensor", x, axis, start, end, step)
+    return x
+
+
+def _gather(context: Context) -> Operand:
+    found = integers.as_integers(context.operand(0))
+    if found is not None and not found.flat:
+        return integers.gather(context, found)
+    x, axis, index = context.tensor(0), context.get("axis", 0), np.asarray(context.array(1))
+    length = context.shape(x)[axis]
+    if length is None or index.ndim > 1 or index.size == 0 or index.min() < -length or index.max() >= length:
+        raise NoTranslation("picks by an index that is out of range or no list")
+    if index.ndim == 0:
+        return context.add("aten.select.int", x, axis, int(index))
+    return context.add(
+        "aten.index_select.default", x, axis, context.store(index.astype(np.int64) % length, "index", "constant")
+    )
+
+
+_TYPES = {
+    1: "float32",
+    10: "float32",
+    16: "float32",
+    11: "float64",
+    7: "int64",
+    6: "int32",
+    9: "bool",
+    2: "uint8",
+    3: "int8",
+}
+
+
+def _cast(context: Context) -> Operand:
+    kind = _TYPES.get(context.get("to"))
+    operand = context.operand(0)
+    if kind is None:
+        raise NoTranslation("casts to an unusual type")
+    if kind in ("int64", "int32") and isinstance(operand, Integers):
+        return operand
+    if isinstance(operand, Constant):
+        return Constant(np.asarray(operand.array).astype(kind))
+    return context.add("aten.to.dtype", context.tensor(0), Special("dtype", kind))
+
+
+def _expand(context: Context) -> Operand:
+    x, wanted = context.tensor(0), context.integers(1)
+    shape = context.shape(x)
+    lengths = [-1 if each == 1 and at >= len(wanted) - len(shape) else each for at, each in enumerate(wanted)]
+    if len(lengths) < len(shape):
+        lengths = [-1] * (len(shape) - len(lengths)) + lengths
+    return context.add("aten.expand.default", x, lengths)
+
+
+def _tile(context: Context) -> Operand:
+    return context.add("aten.repeat.default", context.tensor(0), context.integers(1))
+
+
+def _where(context: Context) -> Operand:
+    found = integers.where(context)
+    if found is not None:
+        return found
+    return context.add("aten.where.self", *(context.tensor(at) for at in range(3)))
+
+
+def _arg_max(context: Context) -> Operand:
+    if context.get("select_last_index", 0):
+        raise NoTranslation("takes the last of equals")
+    return context.add(
+        "aten.argmax.default", context.tensor(0), context.get("axis", 0), bool(context.get("keepdims", 1))
+    )
+
+
+def _depth_to_space(context: Context) -> Operand:
+    if context.get("mode", "DCR") != "CRD":
+        raise NoTranslation("has another order than torch's pixel_shuffle")
+    return context.add("aten.pixel_shuffle.default", context.tensor(0), context.get("blocksize"))
+
+
+def _einsum(context: Context) -> Operand:
+    tensors = [context.tensor(at) for at in range(len(context.operands))]
+    return context.add("aten.einsum.default", context.get("equation").replace(" ", ""), tensors)
+
+
+def _pow(context: Context) -> Operand:
+    exponent = context.operand(1)
+    if isinstance(exponent, (Constant, Integers)) and np.asarray(context.array(1)).size == 1:
+        return context.add("aten.pow.Tensor_Scalar", context.tensor(0), context.number(1))
+    return context.add("aten.pow.Tensor_Tensor", context.tensor(0), context.tensor(1))
+
+
+def _softsign(context: Context) -> Operand:
+    x = context.tensor(0)
+    return context.add("aten.div.Tensor", x, context.add("aten.add.Scalar", context.add("aten.abs.default", x), 1))
+
+
+def _equal(context: Context) -> Operand:
+    found = integers.equal(context)
+    return found if found is not None else context.add("aten.eq.Tensor", context.tensor(0), context.tensor(1))
+
+
+def _erf_like(context: Context) -> Operand:
+    return context.add("aten.erf.default", context.tensor(0))
+
+
+RULES: Mapping[str, Rule] = {
+    "Conv": layers.convolution, "ConvTranspose": layers.transposed_convolution, "Gemm": layers.gemm, "MatMul": layers.matmul,
+    "BatchNormalization": layers.batch_normalization, "InstanceNormalization": layers.instance_normalization,
+    "LayerNormalization": layers.layer_normalization, "GroupNormalization": layers.group_normalization,
+    "MaxPool": layers.max_pool, "AveragePool": layers.average_pool, "GlobalAveragePool": layers.global_average_pool,
+    "GlobalMaxPool": layers.global_max_pool, "Resize": layers.resize, "Upsample": layers.resize, "Pad": layers.pad,
+    "Identity": layers.leave, "Dropout": layers.leave,
+    "Constant": integers.constant, "ConstantOfShape": integers.constant_of_shape, "Shape": integers.shape,
+    "Range": integers.integer_range,
+    "Add": _arithmetic("aten.add.Tensor", "add"), "Sub": _arithmetic("aten.sub.Tensor", "sub"),
+    "Mul": _arithmetic("aten.mul.Tensor", "mul"), "Div": _arithmetic("aten.div.Tensor", "floordiv"),
+    "Pow": _pow, "Min": _variadic("aten.minimum.default"), "Max": _variadic("aten.maximum.default"),
+    "Sum": _variadic("aten.add.Tensor"),
+    **{name: _simple(f"aten.{name.lower()}.default") for name in (
+        "Sqrt", "Exp", "Log", "Neg", "Abs", "Reciprocal", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Relu", "Sigmoid",
+        "Tanh", "Mish", "HardSwish", "Selu",
+    )},
+    "Erf": _erf_like, "Not": _simple("aten.logical_not.default"),
+    "LeakyRelu": _activation("aten.leaky_relu.default", alpha=0.01), "Elu": _activation("aten.elu.default", alpha=1.0),
+    "Celu": _activation("aten.celu.default", alpha=1.0), "Softplus": _simple("aten.softplus.default"),
+    "Clip": _clip, "HardSigmoid": _hard_sigmoid, "Gelu": _gelu, "PRelu": _prelu, "Softsign": _softsign,
+    "Softmax": _softmax("aten.softmax.int"), "LogSoftmax": _softmax("aten.log_softmax.int"),
+    "ReduceMean": _reduce("aten.mean.dim"), "ReduceSum": _reduce("aten.sum.dim_IntList"),
+    "ReduceMax": _reduce("aten.amax.default"), "ReduceMin": _reduce("aten.amin.default"), "ReduceL2": _norm,
+    "ArgMax": _arg_max,
+    "Flatten": _flatten, "Reshape": _reshape, "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,
+    "Concat": _concat, "Split": _split, "Slice": _slice, "Gather": _gather, "Cast": _cast, "Expand": _expand, "Tile": _tile,
+    "Where": _where, "DepthToSpace": _depth_to_space, "Einsum": _einsum,
+    "Equal": _equal, "Greater": _compare("aten.gt.Tensor"), "Less": _compare("aten.lt.Tensor"),
+    "GreaterOrEqual": _compare("aten.ge.Tensor"), "LessOrEqual": _compare("aten.le.Tensor"),
+    "And": _compare("aten.logical_and.default"), "Or": _compare("aten.logical_or.default"),
+}  # fmt: skip
+"""By the name of the operation."""
