@@ -23,6 +23,7 @@ def campaign(out: Path, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(report.read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it finds engines in /proc")
 def test_six_jobs_survive_five_faults_on_the_embedded_set(tmp_path: Path) -> None:
     variants = ("--variant", "longer than a lease", "--variant", "two long stages")

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.integration.whole import TEACHER, Whole, eventually
 
 REQUEST = "trace-me-1"
@@ -15,6 +17,7 @@ def lines(whole: Whole, **wanted: Any) -> list[dict[str, Any]]:
     return [line for line in found if wanted.items() <= line.items()]
 
 
+@pytest.mark.slow
 def test_a_job_leaves_its_ids_in_every_log(tmp_path: Path, inputs: Path) -> None:
     with Whole(tmp_path / "data") as whole, whole.client() as client:
         teacher = client.teachers.send(inputs / "teacher.safetensors", **TEACHER)["id"]

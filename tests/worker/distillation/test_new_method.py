@@ -79,6 +79,7 @@ print(json.dumps([app.openapi()["components"]["schemas"], problems(2.0), problem
     assert (fitting, too_strong) == (None, ["/objectives/0/strength"])
 
 
+@pytest.mark.slow
 def test_is_held_to_the_contract_which_catches_a_sum_over_samples(checkout):
     tests = (
         "-m",
