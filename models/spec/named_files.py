@@ -1,4 +1,4 @@
-"""The uploaded files that methods in a spec name by their parameters: statistics, embeddings, …"""
+"""The uploaded files that the parameters of methods in a spec name: statistics, embeddings, …"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ SEVERAL = {"objectives": "objectives", "transforms": "transforms"}
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A file that a parameter names; `kind` is what it has to be."""
+    """A file that a parameter names; `kind` is the required kind."""
 
     pointer: str
     id: str
@@ -21,7 +21,7 @@ class NamedFile:
 
 
 def named_files(spec: Mapping[str, Any]) -> list[NamedFile]:
-    """The files of a spec, as its user wrote it or resolved; methods written as bare names have none."""
+    """The files that a spec names. The spec may be resolved or not; methods written as bare names have no files."""
     return [
         NamedFile(pointer_of([*place, parameter, *index]), identifier, of_kind)
         for place, kind, method in _methods(spec)
@@ -32,7 +32,7 @@ def named_files(spec: Mapping[str, Any]) -> list[NamedFile]:
 
 
 def _each(given: str | Sequence[str] | None) -> Iterator[tuple[list[int], str]]:
-    """One file, or each of a list with its place in it."""
+    """One file, or each file of a list with its index."""
     if isinstance(given, str):
         yield [], given
     else:

@@ -29,7 +29,7 @@ from models.records import (
     WebhookDelivery,
 )  # fmt: skip
 from models.settings import settings
-from models.spec.students import pupils_of
+from models.spec.students import taught_by
 from models.status import UploadStatus
 from models.storage.errors import StorageError
 from models.storage.opening import storage
@@ -150,7 +150,7 @@ def _remove_artifacts() -> int:
     for job_id in jobs:
         with transaction() as session:
             session.execute(select(Job.id).where(Job.id == job_id).with_for_update())  # whoever comes second waits here
-            if session.scalar(select(Job.id).where(pupils_of(job_id)).limit(1)) is not None:
+            if session.scalar(select(Job.id).where(taught_by(job_id)).limit(1)) is not None:
                 continue  # its student is to teach
             gone = {"artifacts_removed_at": now(), "version": Job.version + 1}
             session.execute(update(Job).where(Job.id == job_id).values(**gone))
