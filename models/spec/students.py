@@ -60,7 +60,7 @@ class Student:
         if job.student is None:
             return f"{job.id} is from a version that does not describe its student: upload its student as a teacher"
         if added := job.student.get("added_by"):
-            more = f"the student of {job.id} is more than the network {job.student['network']!r}"
+            more = f"{job.id} has a student that is more than the network {job.student['network']!r}"
             return f"{more}: layers added by {', '.join(added)} cannot be loaded as a teacher"
         return None
 

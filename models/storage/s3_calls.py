@@ -25,11 +25,11 @@ CREDENTIALS_KEPT = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Unfinished:
-    """An incomplete multipart upload; `begun` is its start in seconds since 1970 by the store's clock."""
+    """An incomplete multipart upload; `started_at` is in seconds since 1970 by the store's clock."""
 
     key: str
     upload_id: str
-    begun: float
+    started_at: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class S3Calls:
         before, aborted = datetime.now(UTC).timestamp() - older_than_seconds, 0
         try:
             for one in list(self.unfinished()):
-                if one.begun < before:
+                if one.started_at < before:
                     self._abort(one)
                     aborted += 1
         except (BotoCoreError, ClientError) as error:

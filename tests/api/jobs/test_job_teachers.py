@@ -91,7 +91,7 @@ def test_the_student_of_a_job_can_be_a_teacher(user: User) -> None:
         ("failed", {}, "has failed: it has no student"),
         ("cancelled", {}, "was cancelled: it has no student"),
         ("succeeded", {"student": None}, "is from a version that does not describe its student"),
-        ("succeeded", {"student": CARD | {"added_by": ["similarity_head"]}}, "what similarity_head adds cannot be loaded"),
+        ("succeeded", {"student": CARD | {"added_by": ["similarity_head"]}}, "layers added by similarity_head cannot be loaded"),
         ("running", {"resolved": {"exports": ["onnx"]}}, "does not export its student as safetensors"),
     ],
 )  # fmt: skip

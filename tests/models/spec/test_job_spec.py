@@ -85,8 +85,8 @@ def test_a_resolved_spec_has_every_parameter(body: dict[str, Any]) -> None:
     for kind, method in [*written, ("sources", full["source"]), ("procedures", full["procedure"])]:
         extra = {"name", "weight"} if kind == "objectives" else {"name"}
         assert set(method) == extra | set(known(kind)[method["name"]]["parameters"]["properties"])
-    said = {name: value for name, value in (body.get("training") or {}).items() if value is not None}
-    assert said.items() <= full["training"].items()
+    given = {name: value for name, value in (body.get("training") or {}).items() if value is not None}
+    assert given.items() <= full["training"].items()
     assert (full["training"]["epochs"] is None) != (full["training"]["steps"] is None)
     assert None not in (full["training"]["learning_rate"], full["training"]["weight_decay"])
 
@@ -165,8 +165,8 @@ def test_the_default_evaluation_split_depends_on_the_dataset() -> None:
 
 
 def test_defaults_depend_on_the_optimiser() -> None:
-    def training(body: dict[str, Any], **said: Any) -> dict[str, Any]:
-        return dict(resolved(body | {"training": said})["training"])
+    def training(body: dict[str, Any], **given: Any) -> dict[str, Any]:
+        return dict(resolved(body | {"training": given})["training"])
 
     assert training(WITH_DATA)["learning_rate"] == 0.002
     assert training(WITH_DATA, optimizer="adamw")["weight_decay"] == 0.01
@@ -180,9 +180,9 @@ def test_defaults_depend_on_the_optimiser() -> None:
 
 def test_students_with_sliced_weights_have_a_smaller_learning_rate_without_data() -> None:
     rates = {}
-    for begun in ("teacher", "neuron_merging", "random"):
-        body = SMALLEST | {"student": {**SMALLEST["student"], "initial_weights": begun}}
-        rates[begun] = resolved(body)["training"]["learning_rate"]
+    for weights in ("teacher", "neuron_merging", "random"):
+        body = SMALLEST | {"student": {**SMALLEST["student"], "initial_weights": weights}}
+        rates[weights] = resolved(body)["training"]["learning_rate"]
         assert resolved(body | {"training": {"learning_rate": 0.3}})["training"]["learning_rate"] == 0.3
     assert rates == {"teacher": 2e-3, "neuron_merging": 2e-3, "random": 4e-3}
 
@@ -270,8 +270,8 @@ def test_pointers_do_not_start_with_body() -> None:
 
 def test_labels_need_a_dataset() -> None:
     problems = found(SMALLEST | {"objectives": ["kd", "cross_entropy"]})
-    said = "cross_entropy needs labels; set source/labels to 'teacher', or remove cross_entropy"
-    assert problems == {"/objectives/1": said}
+    message = "cross_entropy needs labels; set source/labels to 'teacher', or remove cross_entropy"
+    assert problems == {"/objectives/1": message}
 
 
 def test_objectives_that_compare_networks_need_a_teacher() -> None:

@@ -18,10 +18,12 @@ def found(body: dict[str, Any], task: str = "classification") -> dict[str, str]:
     findings = {**(dataset_facts().findings or {}), "labels": KIND.get(task, "class")}
     facts = Facts(teacher, DatasetFacts(findings) if body.get("dataset") else None, None)
     full = resolve(JobSpec.model_validate(body | {"task": task}), facts)
-    told: dict[str, str] = {}
+    found_messages: dict[str, str] = {}
     for problem in check(full, facts):
-        told[problem.pointer] = "; ".join(filter(None, (told.get(problem.pointer), problem.message)))
-    return told
+        found_messages[problem.pointer] = "; ".join(
+            filter(None, (found_messages.get(problem.pointer), problem.message))
+        )
+    return found_messages
 
 
 def test_a_search_needs_held_out_images() -> None:

@@ -42,10 +42,10 @@ def test_only_sources_of_the_catalogue_are_chosen(monkeypatch: pytest.MonkeyPatc
         assert source_choice.choose(SMALLEST | more, facts)[0] in ("dafl", "dataset")
 
 
-@pytest.mark.parametrize("said", [{}, {"source": None}, {"source": "auto"}, {"source": {"name": "auto"}}])
-def test_no_source_and_auto_are_the_same_and_the_resolved_spec_has_the_reason(said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("given", [{}, {"source": None}, {"source": "auto"}, {"source": {"name": "auto"}}])
+def test_no_source_and_auto_are_the_same_and_the_resolved_spec_has_the_reason(given: dict[str, Any]) -> None:
     facts = Facts(teacher())
-    first = resolve(JobSpec.model_validate(SMALLEST | said), facts)
+    first = resolve(JobSpec.model_validate(SMALLEST | given), facts)
     assert first["source"]["name"] == "dafl" and first["reasons"]["/source"].startswith("dafl, because the teacher")
     assert resolve(JobSpec.model_validate(first), facts) == first
 

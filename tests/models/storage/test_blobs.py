@@ -211,8 +211,8 @@ def test_a_folder_has_no_links(configured_folder: Storage) -> None:
 
 
 def test_a_stopped_server_is_unavailable(configure: Configure) -> None:
-    away = {"storage_endpoint": "http://127.0.0.1:9", "storage_access_key": "a", "storage_secret_key": "b"}
-    blobs = open_storage(configure(storage_url="s3://bucket", **away))
+    unreachable = {"storage_endpoint": "http://127.0.0.1:9", "storage_access_key": "a", "storage_secret_key": "b"}
+    blobs = open_storage(configure(storage_url="s3://bucket", **unreachable))
     with pytest.raises(Unavailable, match="key"):
         blobs.size("key")
 

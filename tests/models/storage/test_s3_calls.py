@@ -148,9 +148,9 @@ def test_without_credentials_the_storage_is_unavailable(s3: S3, configure: Confi
 
 
 def test_aborting_uploads_raises_unavailable_without_a_server(configure: Configure) -> None:
-    away = {"storage_endpoint": "http://127.0.0.1:9", "storage_access_key": "a", "storage_secret_key": "b"}
+    unreachable = {"storage_endpoint": "http://127.0.0.1:9", "storage_access_key": "a", "storage_secret_key": "b"}
     with pytest.raises(Unavailable, match="cannot be listed"):
-        open_storage(configure(storage_url="s3://bucket", **away)).discard_partial(0)
+        open_storage(configure(storage_url="s3://bucket", **unreachable)).discard_partial(0)
 
 
 def test_boto3_is_imported_only_when_needed() -> None:
