@@ -1,7 +1,7 @@
 """The task that a wake-up message runs.
 
-One message runs work until none is due. With one message per row, every lost message would leave a worker idle until the
-next sweep.
+One message runs work until none is due. With one message per row, every lost message would leave a worker idle until
+the next sweep.
 """
 
 import threading
@@ -89,7 +89,8 @@ def put_back(claimed: Claim, error: Exception) -> None:
     """
     first_line = str(error).partition("\n")[0][:500]
     why = ends.error("worker_failed", f"the worker could not run it: {type(error).__name__}: {first_line}")
-    error_of_machine, delay_seconds = isinstance(error, OSError), settings().lease_seconds
+    error_of_machine = isinstance(error, OSError)
+    delay_seconds = settings().lease_seconds
     if isinstance(claimed.record, Job):
         job = AttemptLedger(claimed.id, claimed.attempt)
         if error_of_machine:

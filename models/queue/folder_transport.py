@@ -60,7 +60,8 @@ class Channel(filesystem.Channel):
 
 
 class Transport(filesystem.Transport):
-    """`filesystem://` with the channel above. Its options are kombu's; messages being read are in `processed_folder`."""
+    """`filesystem://` with the channel above. Its options are kombu's; messages being read are in
+    `processed_folder`."""
 
     Channel = Channel
 

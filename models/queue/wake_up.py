@@ -1,7 +1,7 @@
 """Wake-up messages, which say "there may be work" and carry nothing else.
 
-API and workers share the Celery app, its two queues and its settings. Messages are never retried, stored or answered, as
-a lost one does no harm: the database is the source of truth, and every worker sweeps it.
+API and workers share the Celery app, its two queues and its settings. Messages are never retried, stored or answered,
+as a lost one does no harm: the database is the source of truth, and every worker sweeps it.
 """
 
 from collections.abc import Mapping

@@ -10,7 +10,8 @@ from models.spec.students import Student
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """A teacher as its record describes it. `findings` is None until it is inspected; `pointer` is its place in the spec."""
+    """A teacher as its record describes it. `findings` is None until it is inspected; `pointer` is its place in the
+    spec."""
 
     network: str
     classes: int
@@ -70,7 +71,8 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """The inputs that a spec names, None for those that it does not. `others` are the further teachers of an ensemble."""
+    """The inputs that a spec names, None for those that it does not. `others` are the further teachers of an
+    ensemble."""
 
     teacher: TeacherFacts | None = None
     dataset: DatasetFacts | None = None

@@ -31,7 +31,8 @@ def file_of(initial_weights: str | None) -> str | None:
 
 
 def choose(student: Mapping[str, Any], source: str, facts: Facts) -> tuple[str, str]:
-    """The default initial weights of a resolved `student`, and the reason (empty for a source that trains on a dataset).
+    """The default initial weights of a resolved `student`, and the reason (empty for a source that trains on a
+    dataset).
 
     With a dataset they are random, as in the papers.
     """

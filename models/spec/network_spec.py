@@ -77,7 +77,8 @@ Values = Annotated[list[Any], Field(min_length=1, max_length=limit("values_of_an
 
 
 class NetworkSpaceSpec(Body):
-    """A family of networks: a name, and lists of values for some of its options. It has a network for each combination."""
+    """A family of networks: a name, and lists of values for some of its options. It has a network for each
+    combination."""
 
     network: str = Field(max_length=255, description="Name of a network in the catalogue.", examples=["mlp"])
     options: dict[str, Values] = Field(

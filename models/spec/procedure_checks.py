@@ -13,8 +13,8 @@ Placed = tuple[str, Mapping[str, Any]]
 
 
 def filled_objectives(procedure: Mapping[str, Any]) -> Iterator[Placed]:
-    """The objectives that a resolved procedure uses for its null parameters, each with the pointer of the value that fills
-    it in, such as a preset."""
+    """The objectives that a resolved procedure uses for its null parameters, each with the pointer of the value that
+    fills it in, such as a preset."""
     place = pointer_of(["procedure", decided_by("procedures", procedure, "fills") or "name"])
     for parameter, objectives in effective("procedures", procedure, "fills").items():
         if procedure[parameter] is None:
@@ -23,7 +23,8 @@ def filled_objectives(procedure: Mapping[str, Any]) -> Iterator[Placed]:
 
 
 def check_procedure(resolved: Mapping[str, Any], gives_labels: bool) -> Iterator[Problem]:
-    """Problems of a resolved job with its procedure; `gives_labels` says whether its source provides a dataset's labels."""
+    """Problems of a resolved job with its procedure; `gives_labels` says whether its source provides a dataset's
+    labels."""
     procedure = resolved["procedure"]
     name, place = procedure["name"], "/procedure"
     needs = effective("procedures", procedure, "needs")

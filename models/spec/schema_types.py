@@ -65,7 +65,8 @@ def model(
 
 
 def part_model(name: str, **changed: Mapping[str, Any]) -> type[BaseModel]:
-    """The model of a part of a spec, from the catalogue; `changed` has the schemas of parameters that differ in a request."""
+    """The model of a part of a spec, from the catalogue; `changed` has the schemas of parameters that differ in a
+    request."""
     entry = part(name)
     parameters = {key: changed.get(key, schema) for key, schema in entry["parameters"]["properties"].items()}
     title = "".join(word.capitalize() for word in name.split("_"))

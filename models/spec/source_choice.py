@@ -46,7 +46,8 @@ class Offer:
 
 @dataclass(frozen=True)
 class Rule:
-    """A source, and the condition for it. A rule is skipped if its source is not in the catalogue or not for the task."""
+    """A source, and the condition for it. A rule is skipped if its source is not in the catalogue or not for the
+    task."""
 
     source: str
     suits: Callable[[Offer], object]

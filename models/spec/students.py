@@ -65,8 +65,8 @@ class Student:
         return None
 
     def card(self) -> Mapping[str, Any]:
-        """The description of the exported student (network, options, classes, class_names, input); before the job ends, the
-        expected one."""
+        """The description of the exported student (network, options, classes, class_names, input); before the job ends,
+        the expected one."""
         if self.job.student is not None:
             return self.job.student
         expected = self.job.resolved.get("student") or {}

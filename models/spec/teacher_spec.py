@@ -56,10 +56,10 @@ else:
 
 
 class EnsembleSpec(DeclaredEnsemble):
-    """An ensemble of teachers (arXiv:1503.02531). All members have the same number of classes and read images of the same
-    shape; each image is normalised with each member's own mean and std. The name of a tap is `0.PATH` for the first member,
-    `1.PATH` for the second, and so on. Objectives that compare features must name their tap; sources that synthesise images
-    use the taps of the first member."""
+    """An ensemble of teachers (arXiv:1503.02531). All members have the same number of classes and read images of the
+    same shape; each image is normalised with each member's own mean and std. The name of a tap is `0.PATH` for the
+    first member, `1.PATH` for the second, and so on. Objectives that compare features must name their tap; sources that
+    synthesise images use the taps of the first member."""
 
     members: Members = Field(
         description="Ids of the teachers, or of jobs whose students become teachers.", examples=[["tch_…", "job_…"]]

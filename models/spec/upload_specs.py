@@ -71,8 +71,8 @@ OptionValue = bool | int | float | Annotated[str, StringConstraints(max_length=2
 
 
 class FileSpec(Body):
-    """Another input of a job: initial weights, statistics of a teacher's activations, or embeddings of its classes. The file
-    is uploaded afterwards."""
+    """Another input of a job: initial weights, statistics of a teacher's activations, or embeddings of its classes. The
+    file is uploaded afterwards."""
 
     kind: FileKind = Field(description="Kind of file.", examples=["weights"])
     name: Name | None = Field(None, description="Your name for the file.", examples=["warm start"])

@@ -114,7 +114,8 @@ class Storage:
     def download(
         self, key: str, path: Path, sha256: str | None = None, check: Callable[[], None] | None = None
     ) -> Stored:
-        """Copy a blob to a file, which appears only once it is complete. `check` is called before every chunk and may raise.
+        """Copy a blob to a file, which appears only once it is complete. `check` is called before every chunk and may
+        raise.
 
         Raises:
             NotFound: there is no such blob.
@@ -178,7 +179,8 @@ class Storage:
         """
         if self._folder is None:
             return self._s3.abort_unfinished(older_than_seconds) if self._s3 else 0
-        discarded, before = 0, time.time() - older_than_seconds
+        before = time.time() - older_than_seconds
+        discarded = 0
         for path in self._folder.rglob("*#*"):
             try:
                 if PARTIAL.search(path.name) and path.is_file() and path.stat().st_mtime < before:

@@ -58,7 +58,8 @@ async def blocks_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         size += len(chunk)
         if size >= CHUNK:
             yield b"".join(gathered)
-            gathered, size = [], 0
+            gathered = []
+            size = 0
     if size:
         yield b"".join(gathered)
 

@@ -34,7 +34,8 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class S3Calls:
-    """Calls on one bucket. The service uses `endpoint` (None: AWS); links for clients use `public_endpoint` (None: no links)."""
+    """Calls on one bucket. The service uses `endpoint` (None: AWS); links for clients use `public_endpoint` (None: no
+    links)."""
 
     bucket: str
     prefix: str
@@ -77,7 +78,8 @@ class S3Calls:
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        before, aborted = datetime.now(UTC).timestamp() - older_than_seconds, 0
+        before = datetime.now(UTC).timestamp() - older_than_seconds
+        aborted = 0
         try:
             for one in list(self.unfinished()):
                 if one.started_at < before:

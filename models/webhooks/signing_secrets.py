@@ -49,7 +49,8 @@ def current(session: Session, key_id: str) -> Sequence[WebhookSecret]:
 
 
 def signing(session: Session, key_id: str) -> list[str]:
-    """The secrets to sign with, the newest first. For a key without a secret, one is created; the API never shows it."""
+    """The secrets to sign with, the newest first. For a key without a secret, one is created; the API never shows
+    it."""
     valid = current(session, key_id)
     if not valid:
         _lock(session, key_id)

@@ -1,4 +1,5 @@
-"""Storage for one attempt: operations are retried while the storage is unavailable, and end when the attempt must end."""
+"""Storage for one attempt: operations are retried while the storage is unavailable, and end when the attempt must
+end."""
 
 import time
 from collections.abc import Callable
@@ -53,13 +54,14 @@ class AttemptStorage:
 
     def _retried(self, work: Callable[[], Result]) -> Result:
         patience = settings().storage_patience_seconds if self._patience_seconds is None else self._patience_seconds
-        give_up, pause = clock() + patience, RETRY_SECONDS
+        deadline = clock() + patience
+        pause = RETRY_SECONDS
         while True:
             self.check()
             try:
                 return work()
             except Unavailable as error:
-                if clock() + pause > give_up:
+                if clock() + pause > deadline:
                     raise
                 log.warning("storage_unavailable_retrying", error=str(error))
             self._pause(pause)

@@ -1,4 +1,5 @@
-"""The deadline of a cancel: a separate thread, because the attempt's own thread may be waiting for database or storage."""
+"""The deadline of a cancel: a separate thread, because the attempt's own thread may be waiting for database or
+storage."""
 
 import threading
 
@@ -18,7 +19,8 @@ log = structlog.get_logger(__name__)
 
 
 class CancelDeadline:
-    """Sets the job `cancelled` soon after the engine's grace period, if the attempt has not. Later writes are refused."""
+    """Sets the job `cancelled` soon after the engine's grace period, if the attempt has not. Later writes are
+    refused."""
 
     def __init__(self, lease: Lease):
         self._lease = lease

@@ -46,8 +46,8 @@ def _keep(sha256: str, folder: Folder) -> Path:
 
 
 class CheckpointUploads:
-    """Stores an attempt's checkpoints, one after the other. While the storage is unavailable, an upload is retried without
-    limit."""
+    """Stores an attempt's checkpoints, one after the other. While the storage is unavailable, an upload is retried
+    without limit."""
 
     def __init__(self, ledger: AttemptLedger, folder: Folder, lease: Lease):
         self._ledger = ledger

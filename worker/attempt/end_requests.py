@@ -1,4 +1,5 @@
-"""Cancel and drain requests, checked between the steps of an attempt. While the engine runs, `engine_watch.py` checks."""
+"""Cancel and drain requests, checked between the steps of an attempt. While the engine runs, `engine_watch.py`
+checks."""
 
 import threading
 from typing import Literal

@@ -19,8 +19,8 @@ log = structlog.get_logger(__name__)
 class EngineWatch:
     """A thread that uses neither database nor storage, so it is never late because of them.
 
-    It sends heartbeats to the engine, asks the engine to end (`request` says why) and kills it after the grace period. It
-    kills the engine at once if the lease is lost, or if the engine sends no event for `stall_seconds`.
+    It sends heartbeats to the engine, asks the engine to end (`request` says why) and kills it after the grace period.
+    It kills the engine at once if the lease is lost, or if the engine sends no event for `stall_seconds`.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""Validation of the fields of an engine's events. The engine is not trusted: its values become keys, headers and rows."""
+"""Validation of the fields of an engine's events. The engine is not trusted: its values become keys, headers and
+rows."""
 
 import re
 from typing import Any

@@ -31,7 +31,8 @@ log = structlog.get_logger(__name__)
 
 
 class StorageUnavailable(Exception):
-    """The storage was unavailable for so long that the job goes back to the queue; the message says for which operation."""
+    """The storage was unavailable for so long that the job goes back to the queue; the message says for which
+    operation."""
 
 
 class InputMissing(Exception):
@@ -205,7 +206,8 @@ class Fetch:
         return path
 
     def checkpoint(self, ledger: AttemptLedger) -> str | None:
-        """The path of the newest manifest whose parts can all be read; None if there is none, and the job starts anew."""
+        """The path of the newest manifest whose parts can all be read; None if there is none, and the job starts
+        anew."""
         checkpoints = ledger.checkpoints()
         for checkpoint in checkpoints:
             try:

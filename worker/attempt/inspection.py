@@ -31,7 +31,8 @@ from worker.ledger.inspections import SUBJECTS, Canonical, InspectionLedger
 PATIENCE_SECONDS = 0.5
 MOST_SECONDS = 3600.0
 ADDRESS_BYTES = 24 * 2**30
-"""Maximum address space of an inspecting engine, plus four times the size of its upload. torch alone maps several GiB."""
+"""Maximum address space of an inspecting engine, plus four times the size of its upload. torch alone maps several
+GiB."""
 
 log = structlog.get_logger(__name__)
 
@@ -175,8 +176,8 @@ class InspectionAttempt:
             log.warning("upload_left_behind", key=upload.upload_key, error=str(error))
 
     def _run_engine(self, limits: EngineLimits) -> Event | None:
-        """Run the engine; returns its final event if it is a result for the subject, else None: the inspection is queued
-        again."""
+        """Run the engine; returns its final event if it is a result for the subject, else None: the inspection is
+        queued again."""
         engine = EngineProcess(self.folder.path, self.command, settings().engine_threads, gpu=False, limits=limits)
         with engine, EngineWatch(engine, self.lease, self.draining, MOST_SECONDS) as watch:
             for _ in engine.events(PATIENCE_SECONDS):

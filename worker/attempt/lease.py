@@ -31,8 +31,8 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether this attempt may still act. It asks neither database nor network: it is true only while the last confirmed
-        renewal is certainly valid."""
+        """Whether this attempt may still act. It asks neither database nor network: it is true only while the last
+        confirmed renewal is certainly valid."""
         return not self._taken.is_set() and clock() < self._trusted_until
 
     def check_held(self) -> None:

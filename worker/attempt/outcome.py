@@ -64,5 +64,6 @@ def engine_error(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_final_error(event: Mapping[str, Any]) -> bool:
-    """Whether an event is an error of the input or the job, not of the service, so that another attempt would fail too."""
+    """Whether an event is an error of the input or the job, not of the service, so that another attempt would fail
+    too."""
     return event["event"] == "error" and event.get("fault") in ("user", "job")

@@ -26,7 +26,8 @@ class Unpublishable(Exception):
 def store_artifacts(
     events: Sequence[Event], ledger: AttemptLedger, folder: Folder, storage: AttemptStorage
 ) -> list[File]:
-    """Upload all artifacts of an attempt. On an error none are left. Exceptions of the storage's `check` are raised too.
+    """Upload all artifacts of an attempt. On an error none are left. Exceptions of the storage's `check` are raised
+    too.
 
     Raises:
         Unpublishable: a file does not match the engine's event, or cannot be read.
@@ -58,7 +59,8 @@ def _store(ledger: AttemptLedger, folder: Folder, storage: AttemptStorage, event
 
 
 def discard_unpublished(files: Sequence[File], ledger: AttemptLedger) -> None:
-    """Remove these files from storage, unless this attempt has published them. Another attempt may hold the job by now."""
+    """Remove these files from storage, unless this attempt has published them. Another attempt may hold the job by
+    now."""
     try:
         if not files or ledger.published():
             return

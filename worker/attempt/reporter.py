@@ -68,7 +68,8 @@ class Reporter:
             log.warning("event_ignored", event_name=event["event"], error=repr(error))
 
     def flush(self, now: bool = False) -> None:
-        """Write the batch if it is a second old, or `now`. If the database is unavailable, it is kept for the next flush."""
+        """Write the batch if it is a second old, or `now`. If the database is unavailable, it is kept for the next
+        flush."""
         self._lease.check_held()
         if not self._batch or (not now and clock() - self._flushed < FLUSH_SECONDS):
             return

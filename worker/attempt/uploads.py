@@ -1,6 +1,7 @@
 """Uploads while the engine runs: checkpoints, previews and the log.
 
-One thread uploads, so that a slow storage does not delay events. A failed upload does not end the run; the next may succeed.
+One thread uploads, so that a slow storage does not delay events. A failed upload does not end the run; the next may
+succeed.
 """
 
 import math
@@ -71,7 +72,8 @@ class Uploads:
             self._storage.delete(replaced)
 
     def log(self, path: Path) -> None:
-        """Store the log with every heartbeat if it has grown, so that it survives a crash of this worker or its machine."""
+        """Store the log with every heartbeat if it has grown, so that it survives a crash of this worker or its
+        machine."""
         if clock() - self._log_checked_at < settings().beat_seconds:
             return
         self._log_checked_at = clock()

@@ -20,8 +20,8 @@ MOST_MINUTES = 60 * 24 * 30
 
 @dataclass(frozen=True)
 class Training:
-    """Length, optimiser and learning rate of a training. The defaults are ours, not a paper's. If both `epochs` and `steps`
-    are set, `steps` counts."""
+    """Length, optimiser and learning rate of a training. The defaults are ours, not a paper's. If both `epochs` and
+    `steps` are set, `steps` counts."""
 
     epochs: Annotated[
         int | None,
@@ -142,7 +142,8 @@ class Training:
         return AdamW([group for group in groups if group["params"]], self.learning_rate, weight_decay=self.weight_decay)
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The autocast context: bf16 if the precision is `bf16`, or if it is `auto` on a GPU that supports bf16 natively."""
+        """The autocast context: bf16 if the precision is `bf16`, or if it is `auto` on a GPU that supports bf16
+        natively."""
         automatic = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         low = self.precision == "bf16" or (self.precision == "auto" and automatic)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)

@@ -197,7 +197,8 @@ class AttemptLedger(LeasedLedger):
         log_key: str | None,
         student: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Publish the artifacts and set the job `succeeded`, in one transaction; returns False if a cancel was requested.
+        """Publish the artifacts and set the job `succeeded`, in one transaction; returns False if a cancel was
+        requested.
 
         `student` describes the exported student, for jobs that use it as a teacher.
         """
@@ -250,8 +251,8 @@ class AttemptLedger(LeasedLedger):
 
     @retried
     def postpone(self, error: ends.Error, delay_seconds: float, log_key: str | None) -> None:
-        """Queue the job again, due after a delay, because of an error of neither the job nor the engine. It does not count
-        as a loss."""
+        """Queue the job again, due after a delay, because of an error of neither the job nor the engine. It does not
+        count as a loss."""
         with transaction() as session:
             held = ends.held_by(self.number)
             if not ends.requeue(session, self.job_id, error["message"], *held, delay_seconds=delay_seconds):

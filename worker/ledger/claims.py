@@ -41,8 +41,8 @@ class Claim:
 def claim(kind: Kind, worker_id: str) -> Claim | None:
     """Claim the next row (`models.scheduling.turns`) whose needs this worker meets, and increment its attempt number.
 
-    Claims of one kind run one after the other, so that each sees the ones before it: two concurrent claims could exceed a
-    key's share or its limit of running jobs. A row that another transaction has locked is skipped.
+    Claims of one kind run one after the other, so that each sees the ones before it: two concurrent claims could exceed
+    a key's share or its limit of running jobs. A row that another transaction has locked is skipped.
     """
     sent_at = clock()
     line: Line = Job if kind == "distill" else Inspection

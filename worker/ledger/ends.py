@@ -20,8 +20,8 @@ NO_LEASE = {"lease_owner": None, "lease_expires_at": None, "rung_at": None}
 def error(
     code: str, message: str, hint: str = "", fault: str | None = None, errors: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, Any]:
-    """The error of a failed job or upload, without NUL characters: an engine's log may contain them, but Postgres refuses
-    them.
+    """The error of a failed job or upload, without NUL characters: an engine's log may contain them, but Postgres
+    refuses them.
 
     The fault and the default hint of a worker's code come from `FAILURES`; a code of the engine needs a `fault`.
     """
@@ -48,8 +48,8 @@ def end_attempt(
 ) -> None:
     """Set the end of an attempt's row, unless it is set. Without a `log_key` the recorded one stays.
 
-    If the worker that holds the attempt does not end it itself (`by_holder`), its seconds stay those of its last heartbeat:
-    what it did afterwards is unknown.
+    If the worker that holds the attempt does not end it itself (`by_holder`), its seconds stay those of its last
+    heartbeat: what it did afterwards is unknown.
     """
     values: dict[str, Any] = {"log_key": log_key} if log_key is not None else {}
     if by_holder:
@@ -71,7 +71,8 @@ def finish(
     notes: Sequence[Note] = (),
     **values: Any,
 ) -> bool:
-    """Set the final status of a job, if the conditions hold and the transition is allowed; returns whether it was set."""
+    """Set the final status of a job, if the conditions hold and the transition is allowed; returns whether it was
+    set."""
     level = "error" if target == JobStatus.FAILED else "info"
     data = {"error": dict(error)} if error else {}
     phases, at = session.execute(select(Job.phases, now()).where(Job.id == job_id)).one()
@@ -123,12 +124,12 @@ def lose(
     log_key: str | None = None,
     skip_locked: bool = False,
 ) -> str | None:
-    """End an attempt that was lost or whose engine crashed. The job is queued again, cancelled if a cancel was requested, or
-    fails as poison after `most_lost_attempts` lost attempts in a row without progress.
+    """End an attempt that was lost or whose engine crashed. The job is queued again, cancelled if a cancel was
+    requested, or fails as poison after `most_lost_attempts` lost attempts in a row without progress.
 
     Returns:
-        The job's new status; None if this attempt does not hold it any more, or if `skip_locked` and another transaction
-        has locked the row.
+        The job's new status; None if this attempt does not hold it any more, or if `skip_locked` and another
+        transaction has locked the row.
     """
     fence = (*held_by(number), *conditions)
     job = session.scalar(select(Job).where(Job.id == job_id, *fence).with_for_update(skip_locked=skip_locked))

@@ -35,8 +35,8 @@ class Canonical:
 class InspectionLedger(LeasedLedger):
     """The rows of one attempt at an inspection.
 
-    Every method is one transaction, and raises `Taken` if the attempt does not hold the inspection any more. With a lease,
-    methods are retried while the database is unavailable.
+    Every method is one transaction, and raises `Taken` if the attempt does not hold the inspection any more. With a
+    lease, methods are retried while the database is unavailable.
     """
 
     def __init__(self, inspection: Inspection, lease: HeldLease | None = None):
@@ -50,7 +50,8 @@ class InspectionLedger(LeasedLedger):
 
     @retried
     def accept(self, findings: Mapping[str, Any], canonical: Canonical) -> bool:
-        """Set the upload `ready`, and settle the jobs that wait for it; returns False if the upload was deleted meanwhile."""
+        """Set the upload `ready`, and settle the jobs that wait for it; returns False if the upload was deleted
+        meanwhile."""
         with transaction() as session:
             self._end(session, InspectionStatus.DONE)
             accepted = _set_status(
@@ -131,8 +132,8 @@ def lose(
     *conditions: ColumnElement[bool],
     skip_locked: bool = False,
 ) -> str | None:
-    """End a lost attempt. The inspection is queued again, or fails after `most_lost_attempts` in a row; then its upload is
-    rejected, or its job fails.
+    """End a lost attempt. The inspection is queued again, or fails after `most_lost_attempts` in a row; then its upload
+    is rejected, or its job fails.
 
     Returns:
         The inspection's new status; None if this attempt does not hold it any more, or if `skip_locked` and another

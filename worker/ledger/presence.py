@@ -71,7 +71,8 @@ def alive_here(kind: Kind) -> bool:
 def idle_workers() -> dict[Kind, list[Machine]]:
     """The machines of the idle workers of each kind.
 
-    If a worker's report that it is idle was lost, it counts as idle as soon as it holds no lease on what it was busy with.
+    If a worker's report that it is idle was lost, it counts as idle as soon as it holds no lease on what it was busy
+    with.
     """
     holds = or_(*(exists().where(table.id == Worker.busy_with, table.lease_owner == Worker.id) for table in LEASED))
     waiting = Worker.left_at.is_(None), ~holds, Worker.seen_at > now() - _unseen_seconds()

@@ -52,8 +52,8 @@ def retried(
 ) -> Callable[Concatenate[Ledger, Parameters], Result]:
     """Retry a ledger's method, which is one transaction, while the database is unavailable and the lease is held.
 
-    If the response to a commit that ended the attempt was lost, the retry raises `Taken`: the attempt does not hold the row
-    any more.
+    If the response to a commit that ended the attempt was lost, the retry raises `Taken`: the attempt does not hold the
+    row any more.
     """
 
     @wraps(method)

@@ -1,4 +1,5 @@
-"""Jobs that wait for the inspection of their inputs, for the jobs of their teachers, and for the check of their spec."""
+"""Jobs that wait for the inspection of their inputs, for the jobs of their teachers, and for the check of their
+spec."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias

@@ -49,8 +49,8 @@ log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """Runs a pass about once a minute, and at once again if more is due. The first pass is at a random time, so that workers
-    do not all run theirs together."""
+    """Runs a pass about once a minute, and at once again if more is due. The first pass is at a random time, so that
+    workers do not all run theirs together."""
 
     def __init__(self) -> None:
         self._next_at = clock() + random.uniform(0, REST_SECONDS)

@@ -1,4 +1,5 @@
-"""The sweep: a thread in every worker that searches for due work and expired leases. Several may run at the same time."""
+"""The sweep: a thread in every worker that searches for due work and expired leases. Several may run at the same
+time."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -24,9 +24,11 @@ from worker.ledger.presence import idle_workers
 
 AT_ONCE = 100
 CHECK_SECONDS = 300.0
-"""Age after which a check without a job is removed. The API removes its checks itself long before, unless it crashes."""
+"""Age after which a check without a job is removed. The API removes its checks itself long before, unless it
+crashes."""
 OVERDUE_SECONDS = 2.0
-"""Time after the grace period of a cancel after which a sweep cancels the job. Workers notice a cancel within a second."""
+"""Time after the grace period of a cancel after which a sweep cancels the job. Workers notice a cancel within a
+second."""
 FINAL = tuple(status for status in JobStatus if status.final)
 log = structlog.get_logger(__name__)
 
@@ -81,8 +83,8 @@ def cancel_queued() -> None:
 
 
 def cancel_overdue() -> None:
-    """Cancel the running jobs whose worker has not done so in time: it is suspended, or has crashed and its lease has not
-    expired yet."""
+    """Cancel the running jobs whose worker has not done so in time: it is suspended, or has crashed and its lease has
+    not expired yet."""
     patience = settings().cancel_grace_seconds + OVERDUE_SECONDS
     overdue = Job.status == JobStatus.RUNNING, Job.cancel_requested_at < now() - patience
     with reading() as session:
@@ -105,7 +107,8 @@ def clear_checks() -> None:
 
 
 def settle_stuck_jobs() -> None:
-    """Settle jobs that still wait although their inputs are inspected, because the worker that inspected them crashed."""
+    """Settle jobs that still wait although their inputs are inspected, because the worker that inspected them
+    crashed."""
     with reading() as session:
         ids = waiting.stuck_jobs(session, AT_ONCE)
     waiting.settle_all(ids)

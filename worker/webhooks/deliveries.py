@@ -13,8 +13,8 @@ from models.settings import settings
 from models.webhooks import signing_secrets
 
 MARGIN_SECONDS = 45.0
-"""Time after the deadline of a try within which it has certainly ended, DNS lookup included; then another worker may claim
-the delivery."""
+"""Time after the deadline of a try within which it has certainly ended, DNS lookup included; then another worker may
+claim the delivery."""
 JITTER = 0.2
 PENDING: ColumnElement[str] = literal_column("'pending'")
 """A literal, so that the database can use the partial index of pending deliveries."""

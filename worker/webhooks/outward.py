@@ -40,8 +40,8 @@ class Outward(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        addresses, last = checked(host, port, self._plain), httpcore.ConnectError("the host name has no address")
-        for address in addresses:
+        last = httpcore.ConnectError("the host name has no address")
+        for address in checked(host, port, self._plain):
             try:
                 stream = httpcore.SyncBackend().connect_tcp(str(address), port, _left(self._ends_at))
                 return _Bounded(stream, self._ends_at)

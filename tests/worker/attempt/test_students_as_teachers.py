@@ -1,4 +1,5 @@
-"""Jobs whose teacher is the student of another job: when they continue, when they fail, and how long artifacts are kept."""
+"""Jobs whose teacher is the student of another job: when they continue, when they fail, and how long artifacts are
+kept."""
 
 import json
 from collections.abc import Callable

@@ -12,8 +12,8 @@ from worker.distillation.parameters import Example, Range, parse
 class WeightSchedule:
     """An objective's weight over a stage's progress, from 0 to 1.
 
-    `linear` and `cosine` go from `start` to `end`, reach it at the progress `until`, and stay there. The schedule `until` is
-    `start` before that progress and `end` from it on. Epoch e of n ends at the progress e / n.
+    `linear` and `cosine` go from `start` to `end`, reach it at the progress `until`, and stay there. The schedule
+    `until` is `start` before that progress and `end` from it on. Epoch e of n ends at the progress e / n.
     """
 
     schedule: Annotated[Literal["linear", "cosine", "until"], "Shape of the schedule."]
@@ -46,8 +46,8 @@ def check_weight(weight: Any, pointer: str) -> None:
 def weight_at(weight: float | Mapping[str, Any], progress: float) -> float:
     """An objective's weight at a `progress` from 0 to 1 of the stage.
 
-    `{"schedule": "linear" | "cosine", "start": a, "end": b, "until": 0.5}` goes from a to b over the first half and stays
-    there; `"until"` is a before that progress and b (0 by default) from it on.
+    `{"schedule": "linear" | "cosine", "start": a, "end": b, "until": 0.5}` goes from a to b over the first half and
+    stays there; `"until"` is a before that progress and b (0 by default) from it on.
     """
     if not isinstance(weight, Mapping):
         return float(weight)
