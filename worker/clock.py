@@ -1,9 +1,9 @@
-"""The clock by which a worker waits and holds leases."""
+"""The clock for a worker's waits and leases."""
 
 import time
 
 
 def clock() -> float:
-    """Seconds of this host's clock that nobody can set; where there is one, the clock that runs on in a suspend."""
+    """Seconds of this host's monotonic clock; where the system has one, a clock that includes time in suspend."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)

@@ -1,7 +1,7 @@
-"""What a worker does when it is woken up.
+"""The task that a wake-up message runs.
 
-One wake-up message runs work until none is due. A message for each row would do as well where nothing is lost; but a
-message that was lost would leave a worker idle until the next sweep, once for each row that waits.
+One message runs work until none is due. With one message per row, every lost message would leave a worker idle until
+the next sweep.
 """
 
 import threading
@@ -28,10 +28,12 @@ log = structlog.get_logger(__name__)
 
 
 class DueWork:
-    """Runs what is due of one kind, for one worker: its row, and whether it is about to leave (`draining`)."""
+    """Runs the due work of one kind for one worker. `draining` is set when the worker is drained."""
 
     def __init__(self, kind: Kind, worker_id: str, command: Sequence[str] = ENGINE):
-        self.kind, self.worker_id, self.command = kind, worker_id, command
+        self.kind = kind
+        self.worker_id = worker_id
+        self.command = command
         self.draining = threading.Event()
 
     def register(self, app: Celery) -> None:
@@ -39,24 +41,26 @@ class DueWork:
         app.task(name=WAKE_UP, ignore_result=True)(self.run)
 
     def run(self) -> None:
-        """Claim the best due row and run it, again until nothing is due. A message that finds nothing is dropped.
+        """Claim and run the next due row, until nothing is due.
 
-        After an attempt that this worker could not carry out (a full disk) it claims no more until the next message, or
-        it would take everything that is queued with it.
+        After an attempt that this worker could not run (because of a full disk, say), it claims nothing until the next
+        message. Otherwise it would claim and put back everything that is queued.
         """
         try:
             while not self.draining.is_set():
                 if not migrate.is_current():
                     log.error(
-                        "SCHEMA_DIFFERS", message="this worker claims nothing: start one of the database's version"
+                        "SCHEMA_DIFFERS",
+                        message="the database has another schema version; this worker claims nothing: start a worker of the"
+                        " database's version",
                     )
                     return
                 claimed = claim(self.kind, self.worker_id)
                 if claimed is None:
                     return
-                carried_out = self._attempt(claimed)
+                completed = self._attempt(claimed)
                 presence.idle(self.worker_id)
-                if not carried_out:
+                if not completed:
                     return
         except AWAY as error:
             log.warning("nothing_claimed", error=str(error).partition("\n")[0])
@@ -70,31 +74,32 @@ class DueWork:
             try:
                 put_back(claimed, error)
             except Taken:
-                log.warning("attempt_taken_away", id=claimed.id, attempt=claimed.attempt)
+                log.warning("attempt_taken_back_meanwhile", id=claimed.id, attempt=claimed.attempt)
             return False
         return True
 
 
 def put_back(claimed: Claim, error: Exception) -> None:
-    """Put back what this worker could not carry out, without waiting for its lease to run out.
+    """Queue work again that this worker could not run, without waiting for its lease to expire.
 
-    What the machine refuses (a full disk) is not the work's fault and does not count as a loss; anything else does.
+    An error of the machine, such as a full disk, does not count as a loss; any other error does.
 
     Raises:
-        Taken: it is another's already.
+        Taken: this attempt does not hold the row any more.
     """
-    sentence = str(error).partition("\n")[0][:500]
-    why = ends.error("worker_failed", f"the worker could not carry it out: {type(error).__name__}: {sentence}")
-    blameless, delay_seconds = isinstance(error, OSError), settings().lease_seconds
+    first_line = str(error).partition("\n")[0][:500]
+    why = ends.error("worker_failed", f"the worker could not run it: {type(error).__name__}: {first_line}")
+    error_of_machine = isinstance(error, OSError)
+    delay_seconds = settings().lease_seconds
     if isinstance(claimed.record, Job):
         job = AttemptLedger(claimed.id, claimed.attempt)
-        if blameless:
+        if error_of_machine:
             job.postpone(why, delay_seconds, None)
         else:
             job.lose(why, None)
     else:
         inspection = InspectionLedger(claimed.record)
-        if blameless:
+        if error_of_machine:
             inspection.release(delay_seconds)
         else:
             inspection.lose(why)

@@ -20,7 +20,7 @@ from models.records import Attempt, Event, Idempotency, Inspection, Job, Webhook
 from models.scheduling.resources import ResourceNeeds
 from models.scheduling.turns import turns
 from models.settings import settings
-from models.spec.students import pupils_of
+from models.spec.students import taught_by
 from models.status import InspectionStatus, JobStatus, sources_of
 from models.storage import keys
 from models.storage.errors import StorageError
@@ -153,7 +153,7 @@ def remove(key_id: str, job_id: str) -> None:
         job = find(session, key_id, job_id, lock=True)
         if not JobStatus(job.status).final:
             raise Conflict(f"The job {job_id} is {job.status}. Cancel it before you delete it.")
-        user = session.scalar(select(Job.id).where(Job.key_id == key_id, pupils_of(job.id)).limit(1))
+        user = session.scalar(select(Job.id).where(Job.key_id == key_id, taught_by(job.id)).limit(1))
         if user is not None:
             raise Conflict(
                 f"The unfinished job {user} uses the student of {job_id} as a teacher. Cancel {user} or wait until it ends."

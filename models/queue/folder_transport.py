@@ -1,8 +1,8 @@
-"""The embedded queue: Celery's `filesystem://` transport, made whole.
+"""The embedded queue: Celery's `filesystem://` transport with atomic writes.
 
-As kombu has it, a reader may take a message that is still being written, or read a table of queues that is; the empty
-text that it finds then ends the whole worker (about one message in a hundred, when two processes write as fast as they
-can). Here every file appears under its name only when it is whole.
+In kombu's transport, a reader can read a message or a table of queues while it is being written. The empty text then
+crashes the worker (about one message in a hundred, if two processes write as fast as they can). Here files are written
+under a temporary name and then renamed.
 """
 
 import json
@@ -21,14 +21,14 @@ Table = list[filesystem.exchange_queue_t]
 
 
 class Channel(filesystem.Channel):
-    """Messages and tables as files that are renamed into place."""
+    """A channel whose messages and tables are written under a temporary name and renamed."""
 
     def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         name = f"{time.time_ns():020}_{uuid.uuid4()}.{queue}.msg"
         _write(Path(self.data_folder_out) / name, payload)
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
-        for name in sorted(os.listdir(self.data_folder_in)):  # noqa: PTH208 - names are all that is wanted
+        for name in sorted(os.listdir(self.data_folder_in)):  # noqa: PTH208 - only names are needed
             if name.partition(".")[2] != f"{queue}.msg":
                 continue
             taken = Path(self.processed_folder) / name
@@ -60,7 +60,8 @@ class Channel(filesystem.Channel):
 
 
 class Transport(filesystem.Transport):
-    """`filesystem://` with the channel above; its options are kombu's, with `processed_folder` for messages in hand."""
+    """`filesystem://` with the channel above. Its options are kombu's; messages being read are in
+    `processed_folder`."""
 
     Channel = Channel
 

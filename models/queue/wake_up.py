@@ -1,7 +1,7 @@
-"""The queue: a wake-up message that says "there may be work", and nothing else.
+"""Wake-up messages, which say "there may be work" and carry nothing else.
 
-Both sides share the Celery app, its two queues and its settings. No message carries anything that is relied upon, so
-none is ever retried, kept or answered: the database is the truth, and every worker sweeps it.
+API and workers share the Celery app, its two queues and its settings. Messages are never retried, stored or answered,
+as a lost one does no harm: the database is the source of truth, and every worker sweeps it.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ KINDS: tuple[Kind, ...] = ("distill", "inspect")
 WAKE_UP = "distillery.wake_up"
 """The name of the only task; the worker defines it."""
 GIVE_UP = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
-"""How long a request waits for a broker that is away: it does not."""
+"""Transport options with which a send fails at once if the broker is unavailable."""
 
 log = structlog.get_logger(__name__)
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery app on the broker that settings name."""
+    """A Celery app for the broker of the settings."""
     app = Celery("distillery", broker=settings.broker, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
@@ -55,7 +55,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 def transport_options(settings: Settings) -> Mapping[str, Any]:
-    """Options of the broker's transport; for files, the folders, which are made."""
+    """Options of the broker's transport. For files, the folders, which are created."""
     scheme = urlsplit(settings.broker).scheme
     if scheme == "filesystem":
         folders = {name: settings.data.absolute() / "queue" / name for name in ("messages", "control", "taken")}
@@ -85,10 +85,10 @@ def app() -> Celery:
 
 
 def wake_up(kind: Kind, count: int = 1) -> bool:
-    """Send so many wake-up messages to a kind's workers, after the commit that made the work.
+    """Send `count` wake-up messages to the workers of a kind. Call it after the commit that created the work.
 
     Returns:
-        False, with a line in the log, when the broker is away.
+        False if the broker is unavailable; this is logged.
     """
     try:
         with app().connection_for_write() as connection:

@@ -1,4 +1,4 @@
-"""What all parts of a request have in common."""
+"""The base class and shared field types of all request bodies."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ from models.spec.problems import Problem, complaint
 
 
 class Body(BaseModel):
-    """Part of a request: unknown names are errors, numbers are numbers and finite."""
+    """Part of a request. Unknown names, numbers written as strings, and infinite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -16,7 +16,7 @@ class Body(BaseModel):
 def _id_of(prefix: str, what: str) -> Any:
     def checked(value: str) -> str:
         if not value.startswith(f"{prefix}_"):
-            raise complaint(Problem("", f"must be the id of {what}, which begins with {prefix}_"))
+            raise complaint(Problem("", f"must be the id of {what}, beginning with {prefix}_"))
         return value
 
     return AfterValidator(checked)
@@ -31,5 +31,9 @@ Labels = Annotated[
         Annotated[str, StringConstraints(min_length=1, max_length=63)],
         Annotated[str, StringConstraints(max_length=255)],
     ],
-    Field(max_length=64, description="Words of your own, to find things by.", examples=[{"team": "vision"}]),
+    Field(
+        max_length=64,
+        description="Your own key-value pairs. Lists can be filtered by them.",
+        examples=[{"team": "vision"}],
+    ),
 ]

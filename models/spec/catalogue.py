@@ -1,4 +1,4 @@
-"""What there is: every objective, procedure, source, transform and network, from the generated `catalogue.json`."""
+"""The catalogue of objectives, procedures, sources, transforms and networks, from the generated `catalogue.json`."""
 
 import json
 import re
@@ -9,19 +9,19 @@ from typing import Any
 
 KINDS = ("objectives", "procedures", "sources", "transforms")
 MOST_ITEMS = 1024
-"""Longest list of a parameter that says no bound of its own."""
+"""Maximum length of a list parameter without its own bound."""
 MOST_OBJECTIVES = 16
 OBJECTIVES, NETWORK, NETWORK_SPACE = "#/objectives", "#/network", "#/network_space"
-"""References of parameters that are lists of objectives, networks, or families of networks."""
+"""`$ref` of parameters that are objectives, networks, or families of networks."""
 PROGRAM = "program"
-"""What stands for the network's name where a file brings the network itself."""
+"""Name of a network that an uploaded file defines."""
 FILES = "#/files/"
-"""What the reference of a parameter begins with that is the id of an uploaded file; its kind follows."""
+"""Prefix of the `$ref` of a parameter that is the id of an uploaded file. The file's kind follows."""
 
 
 @lru_cache(maxsize=1)
 def catalogue() -> dict[str, Any]:
-    """The catalogue as `make catalogue` wrote it."""
+    """The catalogue, as written by `make catalogue`."""
     return dict(json.loads(Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8")))
 
 
@@ -31,34 +31,34 @@ def known(kind: str) -> Mapping[str, Any]:
 
 
 def part(name: str) -> Mapping[str, Any]:
-    """A part of a spec that is no method, such as `training`: its description, and its parameters as JSON schema."""
+    """A part of a spec that is not a method, such as `training`: its description, and its parameters as JSON schema."""
     return dict(known("parts")[name])
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """The words that a spec may use for what has no schema of its own, such as `export_formats`."""
+    """The allowed values of a field without its own schema, such as `export_formats`."""
     return tuple(known("choices")[name])
 
 
 def limit(name: str) -> int:
-    """A number that the engine and the API share, such as the most `classes`."""
+    """A limit that the engine and the API share, such as the maximum number of `classes`."""
     return int(known("limits")[name])
 
 
 def effective(kind: str, method: Mapping[str, Any], attribute: str) -> Any:
-    """What the catalogue says of a method with the parameters that it has, such as its `needs`."""
+    """An attribute of a method, such as its `needs`, for the given parameters."""
     _, value = _case(kind, method, attribute)
     return value
 
 
 def decided_by(kind: str, method: Mapping[str, Any], attribute: str) -> str | None:
-    """The parameter of a method whose value makes an attribute other than it usually is, if one does."""
+    """The parameter whose value changes this attribute of a method; None if the attribute has its usual value."""
     parameter, _ = _case(kind, method, attribute)
     return parameter
 
 
 def _case(kind: str, method: Mapping[str, Any], attribute: str) -> tuple[str | None, Any]:
-    """As the engine's `Method`: of several values that the parameters have, the first counts."""
+    """As in the engine's `Method`: if several cases apply, the first counts."""
     entry = known(kind)[method["name"]]
     for case in entry["when"]:
         if attribute in case["then"] and method.get(case["parameter"]) == case["value"]:
@@ -67,20 +67,19 @@ def _case(kind: str, method: Mapping[str, Any], attribute: str) -> tuple[str | N
 
 
 def values_with(kind: str, name: str, attribute: str) -> Iterator[tuple[str, Any, Any]]:
-    """The parameters' values that make an attribute of a method another, each with the parameter before and the attribute
-    after it."""
+    """The parameter values that change an attribute of a method, as (parameter, value, attribute)."""
     for case in known(kind)[name]["when"]:
         if attribute in case["then"]:
             yield case["parameter"], case["value"], case["then"][attribute]
 
 
 def needs_of(objective: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an objective needs with the parameters that it has."""
+    """The needs of an objective with the given parameters."""
     return dict(effective("objectives", objective, "needs"))
 
 
 def network_is_known(name: str) -> bool:
-    """Whether a network is listed by name, is of a family that is known by a pattern, or is a program."""
+    """Whether a network is listed by name, matches the pattern of a family, or is a program."""
     patterns = (entry["pattern"] for entry in catalogue()["network_patterns"])
     return name == PROGRAM or name in known("networks") or any(re.fullmatch(pattern, name) for pattern in patterns)
 
@@ -91,12 +90,12 @@ def nested_objectives(kind: str, name: str) -> tuple[str, ...]:
 
 
 def nested_networks(kind: str, name: str) -> tuple[str, ...]:
-    """The parameters of a method that are networks, or lists of them."""
+    """The parameters of a method that are networks or lists of networks."""
     return _of_reference(kind, name, NETWORK)
 
 
 def nested_files(kind: str, name: str) -> dict[str, str]:
-    """The parameters of a method that are ids of uploaded files, with the kinds of the files."""
+    """The parameters of a method that are ids of uploaded files, mapped to the required kinds of file."""
     properties = known(kind)[name]["parameters"].get("properties", {})
     return {
         parameter: reference.removeprefix(FILES)
@@ -107,7 +106,7 @@ def nested_files(kind: str, name: str) -> dict[str, str]:
 
 
 def _of_reference(kind: str, name: str, reference: str) -> tuple[str, ...]:
-    """The parameters of a method whose values, or whose lists' items, are what a reference means."""
+    """The parameters of a method whose schema, or the schema of whose items, has this `$ref`."""
     properties = known(kind)[name]["parameters"].get("properties", {})
     return tuple(parameter for parameter, schema in properties.items() if reference in _references(schema))
 

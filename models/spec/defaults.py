@@ -1,4 +1,4 @@
-"""Writing out what a job's spec leaves unsaid."""
+"""The defaults of a job's spec: resolution writes out every value that the user omits."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from models.spec.catalogue import choices, effective, known, nested_networks, ne
 from models.spec.facts import Facts
 from models.spec.source_choice import choose
 from models.spec.task_checks import TASK, default_objectives, outputs_asked, reads_truth, task_of
-from models.spec.teacher_reads import are_two
+from models.spec.teacher_reads import has_two_images
 from models.spec.teacher_spec import OF_THE_STAGE, is_trained_first
 from models.spec.training_spec import EPOCHS, OPTIMIZER_DEFAULTS, TrainingSpec
 
 
 def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
-    """`user` (a spec as its user wrote it, already validated) with every default; see `models.spec.job_spec.resolve`."""
+    """`user` (a validated spec, as sent) with every default; see `models.spec.job_spec.resolve`."""
     task = user.get("task", TASK)
     source, why = _source(user, facts)
     objectives = [method("objectives", one) for one in user.get("objectives") or _objectives(user, source)]
-    student = _student(user["student"], facts, reads_labels(source, objectives, task), are_two(source), task)
-    begun = _initial_weights(student, source, facts)
+    student = _student(user["student"], facts, reads_labels(source, objectives, task), has_two_images(source), task)
+    why_weights = _initial_weights(student, source, facts)
     trained = training(user.get("training") or {}, _training_defaults(source, student))
     return {
         "name": user.get("name") or _name(student, facts),
@@ -39,12 +39,12 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         "evaluation": _evaluation(user, facts, source),
         "exports": list(user.get("exports") or choices("export_formats")),
         "webhook": webhook_target.resolved(user.get("webhook")),
-        "reasons": dict(user.get("reasons") or {}) | why | begun,
+        "reasons": dict(user.get("reasons") or {}) | why | why_weights,
     }
 
 
 def method(kind: str, written: Mapping[str, Any]) -> dict[str, Any]:
-    """A method with all its parameters; objectives within it have all of theirs too."""
+    """A method with all its parameters, including those of the objectives and networks within it."""
     parameters = known(kind)[written["name"]]["parameters"].get("properties", {})
     full: dict[str, Any] = {"name": written["name"]}
     if kind == "objectives":
@@ -61,12 +61,12 @@ def method(kind: str, written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provided(source: Mapping[str, Any]) -> list[str]:
-    """The batch fields that a source gives with these parameters, beside the image."""
+    """The batch fields that a source provides with these parameters, besides the image."""
     return list(effective("sources", source, "provides"))
 
 
 def _source(user: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[str, str]]:
-    """The source, and why it was chosen where the user left that open."""
+    """The source, and the reason for it if the service chose it."""
     if user.get("source"):
         return method("sources", user["source"]), {}
     name, why = choose(user, facts)
@@ -79,29 +79,29 @@ def _network(written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training_defaults(source: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
-    """What the source says of training, by what the student begins with."""
+    """The source's training defaults, which depend on the student's initial weights."""
     entry = known("sources")[source["name"]]
     sliced = student["initial_weights"] in initial_weights.OF_THE_TEACHER
     return {**entry["training_defaults"], **(entry["sliced_training_defaults"] if sliced else {})}
 
 
 def training(user: Mapping[str, Any], source_defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The training's values: the user's, over the source's, over the optimiser's, over the general ones.
+    """The values of the training: the user's, else the source's, else the optimiser's, else the general ones.
 
-    What a source says of its optimiser's figures holds only for that optimiser, and of a length only where the user
-    says none.
+    A source's learning rate, weight decay and momentum apply only to the source's own optimiser. Its length applies
+    only if the user sets neither epochs nor steps.
     """
-    said = {name: value for name, value in user.items() if value is not None}
-    beneath = dict(source_defaults)
-    if said.get("optimizer", beneath.get("optimizer")) != beneath.get("optimizer"):
+    given = {name: value for name, value in user.items() if value is not None}
+    of_source = dict(source_defaults)
+    if given.get("optimizer", of_source.get("optimizer")) != of_source.get("optimizer"):
         for name in ("learning_rate", "weight_decay", "momentum", "nesterov"):
-            beneath.pop(name, None)
-    if "epochs" in said or "steps" in said:
-        beneath.pop("epochs", None)
-        beneath.pop("steps", None)
+            of_source.pop(name, None)
+    if "epochs" in given or "steps" in given:
+        of_source.pop("epochs", None)
+        of_source.pop("steps", None)
     general = TrainingSpec().model_dump(mode="json")
-    optimizer = OPTIMIZER_DEFAULTS[{**general, **beneath, **said}["optimizer"]]
-    full = {**general, **optimizer, **beneath, **said}
+    optimizer = OPTIMIZER_DEFAULTS[{**general, **of_source, **given}["optimizer"]]
+    full = {**general, **optimizer, **of_source, **given}
     if full["epochs"] is None and full["steps"] is None:
         full["epochs"] = EPOCHS
     return full
@@ -112,7 +112,7 @@ def _resources(user: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _teacher(written: Any, objectives: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> Any:
-    """The teacher: an id as it is, an ensemble with all its parameters, or a network with its own part of the training."""
+    """The teacher: an id unchanged, an ensemble with all its parameters, or a network with its own training values."""
     if is_trained_first(written):
         own = training(written.get("training") or {}, {name: job[name] for name in OF_THE_STAGE})
         return _network(written) | {"training": {name: own[name] for name in OF_THE_STAGE}}
@@ -132,11 +132,9 @@ def reads_labels(source: Mapping[str, Any], objectives: Sequence[Mapping[str, An
     return own and reads_truth(objectives, task)
 
 
-def _student(
-    user: Mapping[str, Any], facts: Facts, learns_labels: bool, reads_alone: bool, task: str
-) -> dict[str, Any]:
-    """The student. Its classes are those of the labels that it learns, which are not the teacher's in a transfer; what it
-    reads is the teacher's, unless it `reads_alone`."""
+def _student(user: Mapping[str, Any], facts: Facts, learns_labels: bool, own_image: bool, task: str) -> dict[str, Any]:
+    """The student. By default its classes are the dataset's if it learns labels, else the teacher's; its input is the
+    teacher's, unless it reads its `own_image`."""
     teacher, asked = facts.teacher, outputs_asked(facts.dataset, task)
     classes = teacher.classes if teacher else asked
     if learns_labels and asked and asked >= task_of(task)["least_outputs"]:
@@ -147,12 +145,12 @@ def _student(
         **({"program": user["program"]} if user.get("program") else {}),
         "initial_weights": user.get("initial_weights"),
         "classes": user.get("classes") or classes,
-        "input": user.get("input") or (dict(teacher.input) if teacher and not reads_alone else None),
+        "input": user.get("input") or (dict(teacher.input) if teacher and not own_image else None),
     }
 
 
 def _initial_weights(student: dict[str, Any], source: Mapping[str, Any], facts: Facts) -> dict[str, str]:
-    """Say in the student what it begins with, where its user did not; gives why."""
+    """Set the student's initial weights if the user did not; returns the reason by its place in the spec."""
     if student["initial_weights"]:
         return {}
     student["initial_weights"], why = initial_weights.choose(student, source["name"], facts)
@@ -160,7 +158,7 @@ def _initial_weights(student: dict[str, Any], source: Mapping[str, Any], facts: 
 
 
 def network_values(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A network's options, all written out."""
+    """A network's options, with defaults."""
     properties = (known("networks").get(network) or {}).get("parameters", {}).get("properties", {})
     return {
         name: copy.deepcopy(schema["default"]) for name, schema in properties.items() if "default" in schema

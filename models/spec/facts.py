@@ -1,4 +1,4 @@
-"""What is known of a job's inputs when its spec is resolved and checked."""
+"""Facts about a job's inputs, for the resolution and the checks of its spec."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,8 @@ from models.spec.students import Student
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """A teacher as its user announced it; `findings` is None until it is inspected. `pointer` is its place in the spec."""
+    """A teacher as its record describes it. `findings` is None until it is inspected; `pointer` is its place in the
+    spec."""
 
     network: str
     classes: int
@@ -22,7 +23,7 @@ class TeacherFacts:
 
     @classmethod
     def of(cls, record: Teacher | Student, pointer: str = "/teacher") -> "TeacherFacts | None":
-        """What is known of an upload, or of a job's student; None while nothing is."""
+        """The facts of an upload or of a job's student; None while a student's classes or input are unknown."""
         if isinstance(record, Teacher):
             given = (record.network, record.classes, record.input, record.options, record.findings)
             return cls(*given, pointer=pointer, class_names=record.class_names or ())
@@ -35,7 +36,7 @@ class TeacherFacts:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A dataset; `findings` is None until it is inspected, and then nothing below is known either."""
+    """A dataset. Until it is inspected, `findings` is None and the properties have no information."""
 
     findings: Mapping[str, Any] | None = None
 
@@ -49,7 +50,7 @@ class DatasetFacts:
 
     @property
     def labels(self) -> str:
-        """What it says of each image: `class`, `multi_label` or `target`."""
+        """Kind of label of each image: `class`, `multi_label` or `target`."""
         return str((self.findings or {}).get("labels", "class"))
 
     @property
@@ -58,11 +59,11 @@ class DatasetFacts:
 
     @property
     def splits(self) -> Mapping[str, int]:
-        """Images by split."""
+        """Number of images by split."""
         return {} if self.findings is None else dict(self.findings["splits"])
 
     def per_class(self, split: str) -> list[tuple[str, int]]:
-        """Images of each class in a split, by the class's name, as far as inspection listed them."""
+        """Class name and number of images of each class in a split; empty if the findings do not list them."""
         if self.findings is None or "per_class" not in self.findings:
             return []
         return list(zip(self.findings["class_names"], self.findings["per_class"].get(split, ()), strict=False))
@@ -70,14 +71,15 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """The inputs that a spec names: None where it names none. `others` teach beside `teacher`."""
+    """The inputs that a spec names, None for those that it does not. `others` are the further teachers of an
+    ensemble."""
 
     teacher: TeacherFacts | None = None
     dataset: DatasetFacts | None = None
     evaluation: DatasetFacts | None = None
     others: tuple[TeacherFacts, ...] = ()
     files: Mapping[str, File] = field(default_factory=dict)
-    """The files that methods name, by their places in the spec."""
+    """The files that methods name, by their places in the spec (JSON pointers)."""
 
     @classmethod
     def of(
@@ -87,7 +89,7 @@ class Facts:
         evaluation: Dataset | None,
         files: Mapping[str, File] | None = None,
     ) -> "Facts":
-        """What the records of the inputs hold now; `teachers` and `files` by their places in the spec."""
+        """The facts that the records hold now; `teachers` and `files` are keyed by their places in the spec."""
         known = [TeacherFacts.of(record, pointer) for pointer, record in teachers.items()]
         first, *others = known or [None]
         return cls(

@@ -1,4 +1,4 @@
-"""What a student begins with: slices of its teacher, its merged neurons, random weights, or an upload."""
+"""A student's initial weights: slices of its teacher, the teacher's merged neurons, random weights, or an upload."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ FILE = "fil_"
 
 def _checked(value: str) -> str:
     if value not in WORDS and not value.startswith(FILE):
-        words = f"must be {', '.join(f'`{each}`' for each in WORDS)}, or the id of a file, which begins with {FILE}"
+        words = f"must be {', '.join(f'`{each}`' for each in WORDS)}, or the id of a file, beginning with {FILE}"
         raise complaint(Problem("", words))
     return value
 
@@ -26,29 +26,33 @@ InitialWeights = Annotated[str, StringConstraints(max_length=64), AfterValidator
 
 
 def file_of(initial_weights: str | None) -> str | None:
-    """The id of the upload that a student begins with, if it does."""
+    """The id of the uploaded file of initial weights; None for other initial weights."""
     return initial_weights if (initial_weights or "").startswith(FILE) else None
 
 
 def choose(student: Mapping[str, Any], source: str, facts: Facts) -> tuple[str, str]:
-    """What a student begins with whose user left it open, and why (empty where that goes without saying).
+    """The default initial weights of a resolved `student`, and the reason (empty for a source that trains on a
+    dataset).
 
-    `student` is resolved. With a dataset it starts afresh, as in papers.
+    With a dataset they are random, as in the papers.
     """
     teacher = facts.teacher
     if not known("sources")[source]["synthesises"]:
         return RANDOM, ""
     if teacher is None or facts.others:
-        return RANDOM, "there is no single teacher to take slices of"
+        return RANDOM, "there is no single teacher whose channels the student could take"
     if student["classes"] != teacher.classes or not _is_slice(student, teacher.network, teacher.options):
         return RANDOM, f"{student['network']} is not known to be a slice of {teacher.network}"
-    return TEACHER, f"{student['network']} is a slice of {teacher.network}, and without data that is a better beginning"
+    return (
+        TEACHER,
+        f"{student['network']} is a slice of {teacher.network}, and without data its weights are a better start than random ones",
+    )
 
 
 def _is_slice(student: Mapping[str, Any], network: str, options: Mapping[str, Any]) -> bool:
-    """Whether it is known, without building either, that the teacher's channels contain the student's."""
+    """Whether the catalogue lists the student's channels as a subset of the teacher's. Neither network is built."""
     if student["network"] == PROGRAM:
-        return False  # without building them, nothing is known of what their layers are
+        return False  # its layers are not known before it is built
     entry = known("networks").get(student["network"], {})
     ours, theirs = (
         _options(name, given) for name, given in ((student["network"], student["options"]), (network, options))

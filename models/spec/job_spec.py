@@ -1,7 +1,7 @@
-"""What users ask for: the bodies that make teachers, datasets, files and jobs.
+"""Request bodies that create jobs, and the public names of this folder.
 
-Every part says what it is; together they are the API's schema. `resolve` writes out a job's defaults, `check` finds
-what cannot work before any network is built, `problems_of` turns pydantic's errors into places and sentences.
+The descriptions here are the API's schema. `resolve` writes out a job's defaults, `check` finds problems before any
+network is built, `problems_of` turns pydantic's errors into pointers and sentences.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    # what a method's type is, is known only at run time
+    # the types of methods are known only at run time: they come from the catalogue
     ObjectiveSpec: TypeAlias = BaseModel
     ProcedureSpec: TypeAlias = BaseModel
     SourceSpec: TypeAlias = BaseModel
@@ -62,41 +62,41 @@ else:
 
 
 class AutoSource(Body):
-    """Leaves the source to the service, as null does."""
+    """The service chooses the source. Null means the same."""
 
-    name: Literal["auto"] = Field(description="Which method this is.", examples=["auto"])
+    name: Literal["auto"] = Field(description="Name of the method.", examples=["auto"])
 
 
-def _chosen_by_us(value: Any) -> Any:
+def _none_if_auto(value: Any) -> Any:
     return None if value in (source_choice.NAME, {"name": source_choice.NAME}) else value
 
 
 ShortText = Annotated[str, StringConstraints(max_length=1000)]
 SourceChoice = Annotated[
     SourceSpec | None,
-    BeforeValidator(_chosen_by_us, json_schema_input_type=SourceSpec | AutoSource | Literal["auto"] | None),
+    BeforeValidator(_none_if_auto, json_schema_input_type=SourceSpec | AutoSource | Literal["auto"] | None),
 ]
 
 
 class StudentSpec(NetworkSpec):
-    """The network that is trained. Its classes and its input are the teacher's, unless there is none."""
+    """The network to train. By default it has the teacher's classes and input."""
 
     program: ProgramFile | None = PROGRAM_FIELD
     initial_weights: InitialWeights | None = Field(
         None,
-        description="What it begins with: `teacher` (slices of the teacher: of each layer the channels of largest norm), "
+        description="Initial weights: `teacher` (slices of the teacher: of each layer the channels of largest norm), "
         "`neuron_merging` (the same, but hidden fully connected layers are merged pair by pair, arXiv:1507.06149), "
-        "`random`, or the id of a file of weights. If null `teacher` where the source synthesises and the student is "
-        "known to be a slice of the teacher, else `random`.",
+        "`random`, or the id of a file of weights. If null: `teacher` if the source synthesises images and the catalogue "
+        "lists the student as a slice of the teacher, else `random`.",
         examples=["teacher"],
     )
     classes: Classes | None = Field(
         None,
-        description="Classes; of other tasks the labels, the targets, or the length of the embedding. The teacher's, else "
-        "the dataset's, if null.",
+        description="Number of classes; for other tasks the number of labels or targets, or the length of the embedding. "
+        "If null: the dataset's if the student learns its labels or has no teacher, else the teacher's.",
         examples=[10],
     )
-    input: InputContract | None = Field(None, description="What it reads; the teacher's if null.")
+    input: InputContract | None = Field(None, description="Input of the student. If null: the teacher's.")
 
     @model_validator(mode="after")
     def _program_is_named(self) -> Self:
@@ -105,121 +105,141 @@ class StudentSpec(NetworkSpec):
 
 
 class EvaluationSpec(Body):
-    """What the student is measured on at the end; nothing is chosen by it."""
+    """The evaluation of the finished student. It never influences the training or the choice of weights."""
 
-    dataset: DatasetId = Field(description="A dataset.", examples=["dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"])
+    dataset: DatasetId = Field(
+        description="Id of the evaluation dataset.", examples=["dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"]
+    )
     split: Literal["train", "test"] | None = Field(
-        None, description="Which part of it; if null `test` where there is one, else `train`.", examples=["test"]
+        None,
+        description="Split to evaluate on. If null: `test` if the dataset has it, else `train`.",
+        examples=["test"],
     )
 
 
 class ResourcesSpec(Body):
-    """What a job runs on: so many devices of one worker, GPUs where it has some, else processes on its processors."""
+    """The devices that a job needs, all of one worker: GPUs if the worker has some, else CPU processes."""
 
     gpus: int | None = Field(
         None,
         ge=1,
         le=64,
-        description="How many devices one job uses at once; 1 if null. They share every batch, and make the student that "
-        "one would make; sources that synthesise run on one. They are GPUs where the worker has some, else as "
-        "many processes on its processors; ask for `gpu` or `gpu_memory_gb` if only a GPU will do.",
+        description="Number of devices. If null: 1. Each batch is divided among them, and the student is the same as on one "
+        "device, up to rounding; sources that synthesise images run on one. The devices are GPUs if the worker has some, "
+        "else CPU processes; set `gpu` or `gpu_memory_gb` to require GPUs.",
         examples=[1],
     )
     gpu: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}$")] | None = Field(
         None,
-        description="A part of the name that the GPU must have, in any case, such as `h100`; any device if null.",
+        description="Part of the name of the required GPU, such as `h100`; case does not matter. If null: any device.",
         examples=["h100"],
     )
     gpu_memory_gb: int | None = Field(
-        None, ge=1, le=10_000, description="Least memory of each GPU, in GB of 10^9 bytes; any if null.", examples=[24]
+        None,
+        ge=1,
+        le=10_000,
+        description="Minimum memory of each GPU, in GB (10^9 bytes). If null: any.",
+        examples=[24],
     )
 
 
 class JobSpec(Body):
-    """A distillation.
+    """A distillation job.
 
-    The smallest has a teacher and a student: without a dataset, a source synthesises images and knowledge distillation
-    does the rest.
+    The smallest job has a teacher and a student. Without a dataset, a source synthesises the training images.
     """
 
     name: Name | None = Field(
-        None, description="What you call it; made from the networks' names if null.", examples=["half-lenet"]
+        None, description="Your name for the job. If null: made from the networks' names.", examples=["half-lenet"]
     )
     task: TaskName = Field(
         TASK,
-        description="What the networks do: tell one class, or several labels, of an image, answer with real numbers "
-        "(`regression`), or with a vector by which images of one identity are found (`embedding`).",
+        description="Task of the networks: one class per image (`classification`), several labels per image "
+        "(`multi_label`), real-valued outputs (`regression`), or a vector for retrieval of images of the same identity "
+        "(`embedding`).",
         examples=["classification"],
     )
     labels: Labels = Field(default_factory=dict)
-    priority: int = Field(0, ge=-100, le=100, description="Higher goes first among waiting jobs.", examples=[0])
-    resources: ResourcesSpec = Field(default_factory=ResourcesSpec, description="What it runs on.")
+    priority: int = Field(
+        0,
+        ge=-100,
+        le=100,
+        description="Waiting jobs with the highest priority start first, before the fair share of keys.",
+        examples=[0],
+    )
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec, description="Required devices.")
     teacher: TeacherChoice | None = Field(
         None,
-        description="A teacher; a job, whose student teaches; several of them, which answer as one; or a network that is "
-        "trained first. Null trains without one.",
+        description="Id of a teacher; id of a job, whose student becomes the teacher; an ensemble of several of them; or a "
+        "network to train first. If null: the student trains without a teacher.",
         examples=["tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"],
     )
-    student: StudentSpec = Field(description="The network that is trained.", examples=[{"network": "lenet5_half"}])
+    student: StudentSpec = Field(description="The network to train.", examples=[{"network": "lenet5_half"}])
     dataset: DatasetId | None = Field(
         None,
-        description="Images to train on; null synthesises them.",
+        description="Id of the training dataset. If null: the source synthesises images.",
         examples=["dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"],
     )
     source: SourceChoice = Field(
         None,
-        description="Where batches come from; if null or `auto` it is chosen by what teacher and dataset offer, and "
-        "`reasons` in the resolved spec says why.",
+        description="Source of the training batches. If null or `auto`: chosen from the properties of teacher and dataset, "
+        "with the reason in `reasons` of the resolved spec.",
         examples=["dataset"],
     )
     objectives: list[ObjectiveSpec] | None = Field(
         None,
         min_length=1,
         max_length=MOST_OBJECTIVES,
-        description="The losses; if null the source's own, or cross-entropy 0.1 and knowledge distillation 0.9 at "
-        "temperature 4.",
+        description="Losses. If null: those of the procedure or source if it has some, else those of the task; for "
+        "classification with labels and a teacher, `cross_entropy` of weight 0.1 and `kd` of weight 0.9 at temperature 4.",
         examples=[[{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4}]],
     )
     procedure: ProcedureSpec | None = Field(
-        None, description="Which stages run; `direct` if null.", examples=["direct"]
+        None, description="Procedure: the stages to run. If null: `direct`.", examples=["direct"]
     )
     transforms: list[TransformSpec] = Field(
-        default_factory=list, max_length=8, description="How the student's weights live.", examples=[[]]
+        default_factory=list,
+        max_length=8,
+        description="Transforms of the student's weights: quantisation, pruning, factorisation.",
+        examples=[[]],
     )
     training: TrainingSpec = Field(
-        default_factory=TrainingSpec, description="How it trains.", examples=[{"epochs": 30}]
+        default_factory=TrainingSpec,
+        description="Length, optimiser and learning rate of the training.",
+        examples=[{"epochs": 30}],
     )
     evaluation: EvaluationSpec | None = Field(
-        None, description="What it is measured on; the dataset itself if null, its `test` part if it has one."
+        None,
+        description="Evaluation of the finished student. If null: on the training dataset, its `test` split if it has one.",
     )
     exports: list[ExportFormat] = Field(
         ["safetensors", "onnx"],
         min_length=1,
         max_length=len(choices("export_formats")),
-        description="In which forms the student ships.",
+        description="File formats of the student.",
         examples=[list(choices("export_formats"))],
     )
     webhook: Webhook | None = Field(
         None,
-        description="Where to tell of it: a URL, or a URL with a choice of events; nobody is told if null.",
+        description="Webhook for changes of the job's status: a URL, or an object with a URL and events. If null: none.",
         examples=["https://example.com/hooks/jobs"],
     )
 
     reasons: dict[ShortText, ShortText] = Field(
         default_factory=dict,
         max_length=64,
-        description="Why the service chose what was left to it, by its place; the resolved spec has it, and you need not "
-        "send it.",
+        description="Reasons for the values that the service chose, by JSON pointer. Filled in the resolved spec; you need "
+        "not send it.",
         examples=[{}],
     )
 
     @model_validator(mode="after")
     def _each_export_once(self) -> Self:
         if len(set(self.exports)) != len(self.exports):
-            raise complaint(Problem("/exports", "must name each form once"))
+            raise complaint(Problem("/exports", "must name each format once"))
         return self
 
 
 def resolve(spec: JobSpec, facts: Facts) -> dict[str, Any]:
-    """The spec with every default written out, as JSON; resolving it again changes nothing."""
+    """The spec with every default written out, as JSON. Resolving the result again changes nothing."""
     return resolved(spec.model_dump(mode="json", by_alias=True, exclude_unset=True), facts)

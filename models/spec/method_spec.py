@@ -1,4 +1,4 @@
-"""One method of a kind in a spec: a union of models, told apart by `name`. A method may also be written as its bare name."""
+"""The type of a method in a spec: a union of models, discriminated by `name`. A bare name is accepted too."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -16,7 +16,7 @@ WEIGHT: Mapping[str, Any] = part("objective_weight")["parameters"]["properties"]
 
 
 if TYPE_CHECKING:
-    # what a method's type is, is known only at run time
+    # the types of methods are known only at run time: they come from the catalogue
     WeightSchedule: TypeAlias = Body
     Number: TypeAlias = float
 else:
@@ -48,7 +48,7 @@ def method(kind: str) -> Any:
 
 def _method_model(kind: str, name: str) -> type[BaseModel]:
     entry = known(kind)[name]
-    extra: dict[str, Any] = {"name": (Literal[name], Field(description="Which method this is."))}
+    extra: dict[str, Any] = {"name": (Literal[name], Field(description="Name of the method."))}
     if kind == "objectives":
         extra["weight"] = (Weight, Field(WEIGHT["default"], description=WEIGHT["description"]))
     title = "".join(part.capitalize() for part in f"{name}_{kind[:-1]}".split("_"))
@@ -58,7 +58,7 @@ def _method_model(kind: str, name: str) -> type[BaseModel]:
 
 def _label(kind: str, name: str) -> str:
     own = [*known(kind)[name]["parameters"].get("properties", {}), *(["weight"] if kind == "objectives" else [])]
-    return f"{name}, which has {', '.join(own) or 'none'}"
+    return f"{name}; its parameters: {', '.join(own) or 'none'}"
 
 
 def _named(kind: str) -> Callable[[Any], Any]:
@@ -70,7 +70,7 @@ def _named(kind: str) -> Callable[[Any], Any]:
             raise complaint(
                 Problem(
                     "",
-                    f"must be a name, or an object with `name` and parameters; there are {', '.join(known(kind)) or 'none yet'}",
+                    f"must be a name, or an object with `name` and parameters; known are {', '.join(known(kind)) or 'none'}",
                 )
             )
         problems = list(_misnamed(kind, given, at))
@@ -83,13 +83,11 @@ def _named(kind: str) -> Callable[[Any], Any]:
 
 def _misnamed(kind: str, given: Mapping[str, Any], at: str) -> Iterator[Problem]:
     if "name" not in given:
-        yield Problem(at, f"is required: say which {kind[:-1]}; there are {', '.join(known(kind)) or 'none yet'}")
+        yield Problem(at, f"is required: the name of one of the {kind}; known are {', '.join(known(kind)) or 'none'}")
         return
     entry = known(kind).get(given["name"]) if isinstance(given["name"], str) else None
     if entry is None:
-        yield Problem(
-            at, f"no {kind[:-1]} is called {given['name']!r}; there are {', '.join(known(kind)) or 'none yet'}"
-        )
+        yield Problem(at, f"there is no {kind[:-1]} {given['name']!r}; known are {', '.join(known(kind)) or 'none'}")
 
 
 REFERENCES: References = {

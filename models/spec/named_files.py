@@ -1,4 +1,4 @@
-"""The uploaded files that a spec names: those of methods' parameters (statistics, embeddings, …), and a student's program."""
+"""The uploaded files that a spec names: parameters of methods (statistics, embeddings, …), and a student's program."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SEVERAL = {"objectives": "objectives", "transforms": "transforms"}
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A file that a parameter names; `kind` is what it has to be."""
+    """A file that a parameter names; `kind` is the required kind."""
 
     pointer: str
     id: str
@@ -22,7 +22,7 @@ class NamedFile:
 
 
 def named_files(spec: Mapping[str, Any]) -> list[NamedFile]:
-    """The files of a spec, as its user wrote it or resolved; methods written as bare names have none."""
+    """The files that a spec names. The spec may be resolved or not; methods written as bare names have no files."""
     program = program_of(spec)
     built_of = [NamedFile("/student/program", program, "program")] if program else []
     return built_of + [
@@ -35,7 +35,7 @@ def named_files(spec: Mapping[str, Any]) -> list[NamedFile]:
 
 
 def _each(given: str | Sequence[str] | None) -> Iterator[tuple[list[int], str]]:
-    """One file, or each of a list with its place in it."""
+    """One file, or each file of a list with its index."""
     if isinstance(given, str):
         yield [], given
     else:

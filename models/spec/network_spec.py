@@ -1,4 +1,4 @@
-"""How a spec says which network it means, and what that network reads."""
+"""Networks in a spec: their names, options and input contracts."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
@@ -23,16 +23,19 @@ else:
 
 
 class InputContract(DeclaredContract):
-    """What a network reads: images of this size, each channel as `(pixel / 255 - mean) / std`.
+    """Input of a network: images of this size, each channel normalised as `(pixel / 255 - mean) / std`.
 
-    Wrong normalisation is the commonest reason for a student that learns nothing: take the values of the training.
+    Use the mean and std that the teacher was trained with. Wrong values are the most common reason for a student that
+    learns nothing.
     """
 
     @model_validator(mode="after")
-    def _one_a_channel(self) -> Self:
+    def _one_per_channel(self) -> Self:
         given = dict(self)
         wrong = [
-            Problem(f"/{name}", f"must have one number a channel: {given['channels']}, not {len(given[name])}")
+            Problem(
+                f"/{name}", f"must have one number for each of {given['channels']} channels, not {len(given[name])}"
+            )
             for name in ("mean", "std")
             if len(given[name]) != given["channels"]
         ]
@@ -43,7 +46,7 @@ class InputContract(DeclaredContract):
 
 @cache
 def network_options(name: str) -> type[BaseModel]:
-    """The model of a network's options; networks that are known by a pattern have none."""
+    """The model of a network's options; networks known by a pattern have none."""
     entry = known("networks").get(name) or {}
     return model("".join(part.capitalize() for part in f"{name}_options".split("_")), entry.get("parameters", {}), {})
 
@@ -51,15 +54,17 @@ def network_options(name: str) -> type[BaseModel]:
 class NetworkSpec(Body):
     """A network by name, with its options."""
 
-    network: str = Field(max_length=255, description="A network of the catalogue.", examples=["lenet5_half"])
+    network: str = Field(max_length=255, description="Name of a network in the catalogue.", examples=["lenet5_half"])
     options: dict[str, Any] = Field(
-        default_factory=dict, description="The network's options, as the catalogue lists them.", examples=[{}]
+        default_factory=dict, description="Options of the network, as listed in the catalogue.", examples=[{}]
     )
 
     @model_validator(mode="after")
     def _network_exists(self) -> Self:
         if not network_is_known(self.network):
-            raise complaint(Problem("/network", f"no network is called {self.network!r}; GET /v1/catalogue lists them"))
+            raise complaint(
+                Problem("/network", f"there is no network {self.network!r}; GET /v1/catalogue lists the networks")
+            )
         try:
             network_options(self.network).model_validate(self.options)
         except ValidationError as error:
@@ -72,16 +77,17 @@ Values = Annotated[list[Any], Field(min_length=1, max_length=limit("values_of_an
 
 
 class NetworkSpaceSpec(Body):
-    """A family of networks: a name, and lists of values of those options that vary; all combinations belong to it."""
+    """A family of networks: a name, and lists of values for some of its options. It has a network for each
+    combination."""
 
-    network: str = Field(max_length=255, description="A network of the catalogue.", examples=["mlp"])
+    network: str = Field(max_length=255, description="Name of a network in the catalogue.", examples=["mlp"])
     options: dict[str, Values] = Field(
-        default_factory=dict, description="Values of its options.", examples=[{"hidden": [[64], [128], [64, 64]]}]
+        default_factory=dict, description="Values for each option.", examples=[{"hidden": [[64], [128], [64, 64]]}]
     )
 
     @model_validator(mode="after")
     def _networks_exist(self) -> Self:
-        """Each value is checked beside the defaults of the other options."""
+        """Each value is checked with the defaults of the other options."""
         NetworkSpec(network=self.network)
         found = []
         for name, values in self.options.items():
@@ -96,5 +102,5 @@ class NetworkSpaceSpec(Body):
 
 
 def _of_value(problem: Problem, name: str, index: int) -> Problem:
-    """A problem of an option, at the value's place in its list."""
+    """A problem of an option, with the pointer of the value in its list."""
     return Problem(f"/options/{name}/{index}{problem.pointer.removeprefix(f'/{name}')}", problem.message)

@@ -1,4 +1,4 @@
-"""What is wrong with a request, each thing at its place: a JSON pointer (RFC 6901) and a plain sentence."""
+"""Problems of a request: each has a JSON pointer (RFC 6901) and a message."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,36 +10,36 @@ from pydantic_core import PydanticCustomError
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong; `pointer` is a JSON pointer into the request's body."""
+    """One problem; `pointer` is a JSON pointer into the request's body."""
 
     pointer: str
     message: str
 
 
 def pointer_of(parts: Iterable[str | int]) -> str:
-    """A JSON pointer from names and places: `/objectives/0/name`, empty for the whole."""
+    """A JSON pointer from names and indices: `/objectives/0/name`, empty for the whole body."""
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
 def complaint(*problems: Problem) -> PydanticCustomError:
-    """For our own validators: an error with problems whose pointers are relative to the value that is validated."""
+    """The error that our own validators raise; pointers are relative to the validated value."""
     found = [(problem.pointer, problem.message) for problem in problems]
     text = "; ".join(problem.message for problem in problems)
     return PydanticCustomError("distillery", "{text}", {"text": text, "problems": found})
 
 
 def tag(label: str) -> str:
-    """How a union's member is called in the places of pydantic's errors, told apart from what a user writes.
+    """The tag of a union's member in pydantic's error locations; the brackets distinguish it from a user's field names.
 
-    Where a name is unknown in such a member, the sentence shows its label.
+    The message of an unknown field in such a member shows the label.
     """
     return f"<{label}>"
 
 
 def problems_of(error: ValidationError | Sequence[Any], skip: int = 0) -> list[Problem]:
-    """The problems behind pydantic's errors (or its `.errors()`), without the first `skip` parts of their places.
+    """The problems of a pydantic error (or its `.errors()`), without the first `skip` parts of each location.
 
-    FastAPI puts `body` before the places of a body's errors: leave it out with `skip=1`.
+    FastAPI puts `body` before the locations of a body's errors; `skip=1` removes it.
     """
     errors: Sequence[Any] = error.errors() if isinstance(error, ValidationError) else error
     found: dict[Problem, None] = {}
@@ -60,12 +60,12 @@ def _problems_in(entry: Mapping[str, Any], label: str) -> list[Problem]:
     if entry["type"] == "distillery":
         return [Problem(pointer, message) for pointer, message in context["problems"]]
     if entry["type"] == "extra_forbidden" and label:
-        return [Problem("", f"is no parameter of {label}")]
+        return [Problem("", f"is not a parameter of {label}")]
     return [Problem("", _sentence(entry["type"], context, entry.get("input"), entry["msg"]))]
 
 
 _TYPES = {
-    "string": "a text", "int": "an integer", "float": "a number", "bool": "true or false", "list": "a list",
+    "string": "a string", "int": "an integer", "float": "a number", "bool": "true or false", "list": "a list",
     "tuple": "a list", "dict": "an object", "model": "an object", "model_attributes": "an object", "none_required": "null",
 }  # fmt: skip
 _BOUNDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
@@ -80,7 +80,7 @@ def _sentence(kind: str, context: Mapping[str, Any], value: Any, fallback: str) 
         return f"must be {_BOUNDS[bound]} {context[bound]:g}, not {written}"
     sentences = {
         "missing": "is required",
-        "extra_forbidden": "is not known here",
+        "extra_forbidden": "is not a known field",
         "literal_error": f"must be {context.get('expected')}, not {written}",
         "finite_number": "must be finite",
         "int_from_float": f"must be an integer, not {written}",
@@ -88,7 +88,7 @@ def _sentence(kind: str, context: Mapping[str, Any], value: Any, fallback: str) 
         "string_too_long": f"must have at most {_count(context.get('max_length'), 'character')}",
         "too_short": f"must have at least {_count(context.get('min_length'), 'item')}, not {context.get('actual_length')}",
         "too_long": f"must have at most {_count(context.get('max_length'), 'item')}",
-        "json_invalid": "is not JSON",
+        "json_invalid": "is not valid JSON",
         "recursion_loop": "must not contain itself",
     }
     return sentences.get(kind, fallback[:1].lower() + fallback[1:])
@@ -99,7 +99,7 @@ def _count(number: int | None, thing: str) -> str:
 
 
 def _written(value: Any) -> str:
-    """A value as its sender wrote it, cut short."""
+    """A value as it was sent, shortened to 64 characters."""
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, list | tuple):

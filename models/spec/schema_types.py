@@ -9,12 +9,12 @@ from models.spec.body import Body, FileId
 from models.spec.catalogue import FILES, MOST_ITEMS, MOST_OBJECTIVES, NETWORK, NETWORK_SPACE, OBJECTIVES, part
 
 References = Mapping[str, Callable[[], Any]]
-"""What a `$ref` of a schema stands for: a type, made when it is needed."""
+"""The type for each `$ref` of a schema, built when it is needed."""
 NO_REFERENCES: References = {}
 
 
 def annotation(schema: Mapping[str, Any], references: References = NO_REFERENCES) -> Any:
-    """The Python type of a parameter's JSON schema; `references` has the types of what its `$ref` may name."""
+    """The Python type of a parameter's JSON schema; `references` has the types of its `$ref`s."""
     if (schema.get("items") or {}).get("$ref") == OBJECTIVES:
         return Annotated[list[references[OBJECTIVES]()], Field(max_length=MOST_OBJECTIVES)]  # type: ignore[misc]
     if schema.get("$ref") in (NETWORK, NETWORK_SPACE):
@@ -51,10 +51,10 @@ def model(
     about: str = "",
     references: References = NO_REFERENCES,
 ) -> type[BaseModel]:
-    """A pydantic model from the JSON schema of an object, with further fields before its own."""
+    """A pydantic model from the JSON schema of an object, with the `extra` fields first."""
     fields: dict[str, Any] = dict(extra)
     for name, schema in parameters.get("properties", {}).items():
-        # a parameter may be called as a method of pydantic's is
+        # a parameter may have the name of an attribute of pydantic's BaseModel
         attribute, alias = (f"{name}_", name) if hasattr(BaseModel, name) else (name, None)
         default = schema.get("default", ...)
         fields[attribute] = (
@@ -65,7 +65,8 @@ def model(
 
 
 def part_model(name: str, **changed: Mapping[str, Any]) -> type[BaseModel]:
-    """The model of a part of a spec, from the catalogue; `changed` are the schemas of parameters that differ in a request."""
+    """The model of a part of a spec, from the catalogue; `changed` has the schemas of parameters that differ in a
+    request."""
     entry = part(name)
     parameters = {key: changed.get(key, schema) for key, schema in entry["parameters"]["properties"].items()}
     title = "".join(word.capitalize() for word in name.split("_"))

@@ -1,4 +1,4 @@
-"""Which source a job gets that names none, and why: by what its teacher and its dataset offer."""
+"""The choice of a source for a job that names none, from the properties of its teacher and dataset."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from models.spec.task_checks import TASK
 
 NAME = "auto"
 MANY_CLASSES = 100
-"""A generator's batch tells whether so many classes are in balance (ten images of each), and hardly more."""
+"""Maximum number of classes for which a generator's batch can show class balance (about ten images of each)."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a job has to make batches of; None is what is not known before an inspection."""
+    """The properties of a job's inputs that decide its source; None for those that only an inspection can tell."""
 
     teacher: bool
     dataset: bool
@@ -26,7 +26,7 @@ class Offer:
 
     @classmethod
     def of(cls, user: Mapping[str, Any], facts: Facts) -> "Offer":
-        """Of a spec as its user wrote it, and what its inspections found."""
+        """From a spec as sent, and the findings of inspections."""
         teacher, dataset = facts.teacher, facts.dataset
         findings = (teacher.findings if teacher else None) or {}
         return cls(
@@ -40,13 +40,14 @@ class Offer:
 
     @property
     def unlabelled(self) -> bool:
-        """A dataset of one class, for a teacher of several."""
+        """Whether the dataset has one class and the teacher several."""
         return self.teacher and self.dataset_classes == 1 and (self.classes or 0) > 1
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A source for the jobs that it suits; one whose source is not in the catalogue, or not for the task, is passed over."""
+    """A source, and the condition for it. A rule is skipped if its source is not in the catalogue or not for the
+    task."""
 
     source: str
     suits: Callable[[Offer], object]
@@ -57,40 +58,40 @@ RULES = (
     Rule(
         "substitute",
         lambda offer: offer.dataset and offer.unlabelled,
-        "the dataset has one class and the teacher several, so that its images serve without labels",
+        "the dataset has one class and the teacher several, so its images are used without labels",
     ),
     Rule("dataset", lambda offer: offer.dataset, "a dataset is given"),
     Rule(
         "noise",
         lambda offer: offer.teacher and offer.gradient is False,
-        "the teacher gives outputs and no gradient, by which images could be made; `substitute`, with any images as the "
-        "dataset, does better",
+        "the teacher is not differentiable, so no images can be synthesised with its gradients; `substitute` with any "
+        "images as the dataset gives better results",
     ),
     Rule(
         "fast_meta",
         lambda offer: offer.batch_norm,
-        "the teacher has BatchNorm, whose statistics tell what its training images were like",
+        "the teacher has BatchNorm layers, whose statistics describe its training images",
     ),
     Rule(
         "dfad",
         lambda offer: offer.gradient and (offer.classes or 0) > MANY_CLASSES,
-        f"the teacher has no BatchNorm and more than {MANY_CLASSES} classes, too many to balance in a batch, as DAFL does",
+        f"the teacher has no BatchNorm and more than {MANY_CLASSES} classes, too many for DAFL to balance in one batch",
     ),
     Rule(
         "dafl",
         lambda offer: offer.gradient,
-        "the teacher has no BatchNorm to be imitated, and few enough classes for a batch to hold them all",
+        f"the teacher has no BatchNorm, and at most {MANY_CLASSES} classes, few enough to balance in one batch",
     ),
-    Rule("dafl", lambda _: True, "nothing is known yet of the teacher, and it suits most"),
+    Rule("dafl", lambda _: True, "the teacher is not inspected yet, and dafl suits most teachers"),
 )
-"""The first that suits is taken."""
+"""The first rule whose condition holds applies."""
 
 
 def choose(user: Mapping[str, Any], facts: Facts) -> tuple[str, str]:
-    """The name of a source for a spec that names none, and the sentence that says why."""
+    """The name of a source for a spec that names none, and the reason as a sentence."""
     offer, task = Offer.of(user, facts), user.get("task", TASK)
-    made = [name for name, entry in known("sources").items() if task in entry["tasks"]]
-    suiting = [rule for rule in RULES if rule.suits(offer)]
-    rule = next((rule for rule in suiting if rule.source in made), RULES[-1])
-    passed_over = f"{suiting[0].source}, which would suit what is offered, does not make batches for the task {task!r}"
-    return rule.source, f"{rule.source}, since {rule.why if rule is suiting[0] else passed_over}"
+    for_task = [name for name, entry in known("sources").items() if task in entry["tasks"]]
+    suitable = [rule for rule in RULES if rule.suits(offer)]
+    rule = next((rule for rule in suitable if rule.source in for_task), RULES[-1])
+    skipped = f"{suitable[0].source}, the first choice for these inputs, does not support the task {task!r}"
+    return rule.source, f"{rule.source}, because {rule.why if rule is suitable[0] else skipped}"

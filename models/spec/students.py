@@ -1,4 +1,4 @@
-"""The student of a job, where it is to teach another."""
+"""The student of a finished job as the teacher of another job."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ WEIGHTS = "student.safetensors"
 UNFINISHED = tuple(status for status in JobStatus if not status.final)
 
 
-def pupils_of(job_id: str) -> ColumnElement[bool]:
-    """The jobs that have not ended and whose spec names this job."""
-    named = cast(Job.resolved, String).contains(job_id)  # long enough to be found as text, wherever it stands
+def taught_by(job_id: str) -> ColumnElement[bool]:
+    """The condition for unfinished jobs whose spec names this job."""
+    named = cast(Job.resolved, String).contains(job_id)  # an id is long enough for a text search in the whole spec
     return Job.status.in_(UNFINISHED) & Job.deleted_at.is_(None) & (Job.id != job_id) & named
 
 
 @dataclass(frozen=True)
 class Student:
-    """A job, and the file of its student's weights once it is there."""
+    """A job, and the file of its student's weights once it exists."""
 
     job: Job
     weights: Artifact | None
 
     @classmethod
     def of(cls, session: Session, job: Job) -> "Student":
-        """As the rows are now."""
+        """From the current rows."""
         return cls(job, session.scalar(select(Artifact).where(Artifact.job_id == job.id, Artifact.name == WEIGHTS)))
 
     @property
@@ -42,28 +42,31 @@ class Student:
         return not JobStatus(self.job.status).final
 
     def refusal(self) -> str | None:
-        """A sentence on why it cannot teach; None if it can, or may yet."""
+        """Why the student cannot be a teacher, as a sentence; None if it can, or if its job has not ended."""
         job = self.job
         if job.deleted_at is not None:
             return f"{job.id} was deleted"
         if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
             how = "has failed" if job.status == JobStatus.FAILED else "was cancelled"
-            return f"{job.id} {how}: there is no student of it that could teach"
+            return f"{job.id} {how}: it has no student that could be a teacher"
         if "safetensors" not in (job.resolved.get("exports") or ["safetensors"]):
-            return f"{job.id} does not export its student as safetensors: nothing can be loaded from it"
+            return f"{job.id} does not export its student as safetensors, the format that a teacher is loaded from"
         if self.waits:
             return None
         if self.weights is None:
-            return f"the artifacts of {job.id} have been removed: submit it again, or upload its student as a teacher"
+            return (
+                f"the artifacts of {job.id} have been removed: submit the job again, or upload its student as a teacher"
+            )
         if job.student is None:
-            return f"{job.id} was made before students could teach: upload its student as a teacher"
+            return f"{job.id} is from a version that does not describe its student: upload its student as a teacher"
         if added := job.student.get("added_by"):
-            more = f"{job.id} ships more than the network {job.student['network']!r}"
-            return f"{more}: what {', '.join(added)} adds cannot be loaded as a teacher"
+            more = f"{job.id} has a student that is more than the network {job.student['network']!r}"
+            return f"{more}: layers added by {', '.join(added)} cannot be loaded as a teacher"
         return None
 
     def card(self) -> Mapping[str, Any]:
-        """What shipped (network, options, classes, class_names, input); before that, what is known of what will."""
+        """The description of the exported student (network, options, classes, class_names, input); before the job ends,
+        the expected one."""
         if self.job.student is not None:
             return self.job.student
         expected = self.job.resolved.get("student") or {}

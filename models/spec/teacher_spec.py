@@ -1,4 +1,4 @@
-"""Who teaches: the `teacher` of a job's spec."""
+"""The `teacher` of a job's spec."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
@@ -17,12 +17,12 @@ OF_THE_STAGE = (
     "epochs", "steps", "batch_size", "optimizer", "learning_rate", "final_learning_rate_fraction", "momentum",
     "weight_decay", "nesterov", "schedule", "milestones", "warm_up_steps",
 )  # fmt: skip
-"""What of a training a stage may have of its own; the rest is the job's."""
+"""The training fields that a stage may set itself; the others are those of the job."""
 
 
 def _is_id(value: str) -> str:
     if not value.startswith((UPLOAD, JOB)):
-        words = f"must be the id of a teacher, which begins with {UPLOAD}, or of a job, which begins with {JOB}"
+        words = f"must be the id of a teacher, beginning with {UPLOAD}, or of a job, beginning with {JOB}"
         raise complaint(Problem("", words))
     return value
 
@@ -32,16 +32,16 @@ TaughtBy = Annotated[
     StringConstraints(max_length=64),
     AfterValidator(_is_id),
     Field(
-        description="A teacher, or a job: its student teaches, once it is there.",
+        description="Id of a teacher, or of a job. The student of the job becomes the teacher when that job succeeds.",
         examples=["tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"],
     ),
 ]
 
 
 def _each_once(members: list[str]) -> list[str]:
-    twice = [index for index, one in enumerate(members) if one in members[:index]]
-    if twice:
-        raise complaint(*(Problem(f"/{index}", "is named before: give it a weight instead") for index in twice))
+    repeated = [index for index, one in enumerate(members) if one in members[:index]]
+    if repeated:
+        raise complaint(*(Problem(f"/{index}", "is listed twice; use `weights` instead") for index in repeated))
     return members
 
 
@@ -49,47 +49,52 @@ Members = Annotated[list[TaughtBy], Field(min_length=2, max_length=MOST_TEACHERS
 
 
 if TYPE_CHECKING:
-    # its fields are known only at run time: the engine declares them
+    # the fields are known only at run time: the engine declares them
     DeclaredEnsemble: TypeAlias = Body
 else:
     DeclaredEnsemble = part_model("ensemble")
 
 
 class EnsembleSpec(DeclaredEnsemble):
-    """Several teachers that answer as one (arXiv:1503.02531). They tell the same classes apart and read images of one
-    shape; each has them normalised by its own mean and std. A tap of the first is called `0.PATH`, of the second `1.PATH`;
-    objectives that compare features have to name theirs, and sources that synthesise read those of the first."""
+    """An ensemble of teachers (arXiv:1503.02531). All members have the same number of classes and read images of the
+    same shape; each image is normalised with each member's own mean and std. The name of a tap is `0.PATH` for the
+    first member, `1.PATH` for the second, and so on. Objectives that compare features must name their tap; sources that
+    synthesise images use the taps of the first member."""
 
-    members: Members = Field(description="The teachers.", examples=[["tch_…", "job_…"]])
+    members: Members = Field(
+        description="Ids of the teachers, or of jobs whose students become teachers.", examples=[["tch_…", "job_…"]]
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         given = dict(self)
         if given["weights"] is not None and len(given["weights"]) != len(self.members):
-            words = f"must have one number for each of the {len(self.members)} members, not {len(given['weights'])}"
+            words = f"must have one number for each of {len(self.members)} members, not {len(given['weights'])}"
             raise complaint(Problem("/weights", words))
         if given["combine"] == "logits" and given["temperature"] is not None:
-            raise complaint(Problem("/temperature", "is for `probabilities`: a mean of logits is the same at each"))
+            raise complaint(Problem("/temperature", "applies only if combine is `probabilities`; omit it"))
         return self
 
 
 class TeacherTraining(TrainingSpec):
-    """How a teacher trains; what is left out is as in the job's training."""
+    """The training of a teacher. Fields that are left out have the values of the job's training."""
 
     @model_validator(mode="after")
     def _of_a_stage(self) -> Self:
         wrong = sorted(self.model_fields_set - set(OF_THE_STAGE))
         if wrong:
-            raise complaint(*(Problem(f"/{name}", "is the whole job's: say it in /training") for name in wrong))
+            raise complaint(*(Problem(f"/{name}", "applies to the whole job; set it in /training") for name in wrong))
         return self
 
 
 class TrainedTeacherSpec(NetworkSpec):
-    """A teacher that does not exist yet: it is trained first, on the dataset's labels, and kept as `teacher.safetensors`."""
+    """A teacher that the job trains first, on the dataset's labels, and publishes as `teacher.safetensors`."""
 
-    network: str = Field(max_length=255, description="A network of the catalogue.", examples=["lenet5"])
+    network: str = Field(max_length=255, description="Name of a network in the catalogue.", examples=["lenet5"])
     training: TeacherTraining = Field(
-        default_factory=TeacherTraining, description="How it trains.", examples=[{"epochs": 60}]
+        default_factory=TeacherTraining,
+        description="Training of the teacher. If left out: as the job's training.",
+        examples=[{"epochs": 60}],
     )
 
 
@@ -111,7 +116,7 @@ TeacherChoice = Annotated[
 
 
 def named(teacher: Any) -> dict[str, str]:
-    """The ids that a spec's `teacher` names, by their places in the spec; it may be resolved or not."""
+    """The ids that a spec's `teacher` names, by their places in the spec. The spec may be resolved or not."""
     if isinstance(teacher, str):
         return {"/teacher": teacher}
     place, members = "/teacher", teacher or ()
@@ -121,10 +126,10 @@ def named(teacher: Any) -> dict[str, str]:
 
 
 def alone(teacher: Any) -> str | None:
-    """The id of an upload that teaches alone; None for any other `teacher` of a spec."""
+    """The id of an upload that is the only teacher; None for any other `teacher` of a spec."""
     return teacher if isinstance(teacher, str) and teacher.startswith(UPLOAD) else None
 
 
 def is_trained_first(teacher: Any) -> bool:
-    """Whether a spec's `teacher` does not exist yet."""
+    """Whether the job trains its teacher first."""
     return isinstance(teacher, Mapping) and "network" in teacher

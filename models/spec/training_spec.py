@@ -1,4 +1,4 @@
-"""How long and how a student trains: the `training` part of a job's spec."""
+"""The `training` part of a job's spec: length, optimiser and learning rate."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -11,14 +11,14 @@ from models.spec.problems import Problem, complaint
 from models.spec.schema_types import part_model
 
 EPOCHS = limit("default_epochs")
-"""Passes over the source where neither the user nor the source says a length."""
+"""Number of epochs if neither the user nor the source sets a length."""
 
 PROPERTIES: Mapping[str, Any] = part("training")["parameters"]["properties"]
 BY_OPTIMIZER: dict[str, dict[str, float]] = {
     "sgd": {"learning_rate": 0.05, "weight_decay": 5e-4},
     "adam": {"weight_decay": 0.0},
 }
-"""What of a training depends on its optimiser, as far as it differs from the engine's defaults."""
+"""Defaults by optimiser, where they differ from the engine's defaults."""
 OPTIMIZER_DEFAULTS: dict[str, dict[str, float]] = {
     optimizer: {name: PROPERTIES[name]["default"] for name in ("learning_rate", "weight_decay")}
     | BY_OPTIMIZER.get(optimizer, {})
@@ -27,9 +27,9 @@ OPTIMIZER_DEFAULTS: dict[str, dict[str, float]] = {
 
 
 def _of_the_optimizer(name: str) -> dict[str, Any]:
-    """What a request's schema says of a number that is null until the optimiser is known."""
+    """The request's schema of a number whose default depends on the optimiser: it may be null."""
     values = ", ".join(f"{defaults[name]:g} for {optimizer}" for optimizer, defaults in OPTIMIZER_DEFAULTS.items())
-    described = f"{PROPERTIES[name]['description']} If null {values}."
+    described = f"{PROPERTIES[name]['description']} If null: {values}."
     apart = ("description", "examples", "default")
     number = {key: value for key, value in PROPERTIES[name].items() if key not in apart}
     null = {"anyOf": [number, {"type": "null"}], "default": None}
@@ -37,22 +37,24 @@ def _of_the_optimizer(name: str) -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-    # its fields are known only at run time: the engine declares them
+    # the fields are known only at run time: the engine declares them
     Declared: TypeAlias = Body
 else:
     Declared = part_model("training", **{name: _of_the_optimizer(name) for name in ("learning_rate", "weight_decay")})
 
 
 class TrainingSpec(Declared):
-    """How long and how the student trains. Where nothing is said, a source may have defaults of its own."""
+    """Length, optimiser and learning rate of the student's training. A source may have its own defaults."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         given = dict(self)
         if given["epochs"] is not None and given["steps"] is not None:
-            raise complaint(Problem("/steps", "give `epochs` or `steps`, not both"))
+            raise complaint(Problem("/steps", "set `epochs` or `steps`, not both"))
         if sorted(set(given["milestones"])) != given["milestones"]:
-            raise complaint(Problem("/milestones", "must rise"))
+            raise complaint(Problem("/milestones", "must be in increasing order, without repeats"))
         if given["selection"] == "average" and given["average_weights"] is None:
-            raise complaint(Problem("/average_weights", "say the decay of the average that is to ship"))
+            raise complaint(
+                Problem("/average_weights", "is required if selection is `average`: the decay of the running average")
+            )
         return self

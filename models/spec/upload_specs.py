@@ -1,4 +1,4 @@
-"""The bodies that announce an upload: a teacher, a dataset or another file."""
+"""Request bodies that create an upload: a teacher, a dataset or another file."""
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
@@ -12,38 +12,42 @@ from models.spec.schema_types import part_model
 
 
 class TeacherSpec(NetworkSpec):
-    """A trained network whose weights will be uploaded."""
+    """A trained network. Its weights are uploaded afterwards."""
 
-    network: str = Field(max_length=255, description="The network that the weights belong to.", examples=["lenet5"])
-    name: Name | None = Field(None, description="What you call it; the network's name if null.", examples=["digits"])
-    labels: Labels = Field(default_factory=dict)
-    classes: Classes = Field(
-        description="Classes that it tells apart; of another network, how many numbers it answers with.", examples=[10]
+    network: str = Field(
+        max_length=255,
+        description="Name of the network in the catalogue that the weights belong to.",
+        examples=["lenet5"],
     )
+    name: Name | None = Field(
+        None, description="Your name for the teacher. If null: the network's name.", examples=["digits"]
+    )
+    labels: Labels = Field(default_factory=dict)
+    classes: Classes = Field(description="Number of classes; for other tasks the number of outputs.", examples=[10])
     class_names: list[Name] = Field(
         default_factory=list,
         max_length=MOST_CLASSES,
-        description="Their names, in order; empty if unknown.",
+        description="Class names in the order of the outputs; empty if unknown.",
         examples=[[]],
     )
-    input: InputContract = Field(description="What it reads.")
+    input: InputContract = Field(description="Input of the network.")
     weights: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
         "auto",
-        description="Which weights of the file are read: `raw`, `averaged` (a running average), a dotted path within it, or "
-        "`auto`: those that fit, averaged ones first.",
+        description="Which weights to read from the file: `raw`, `averaged` (a running average), a dotted path within the "
+        "file, or `auto`: those that fit the network, averaged ones first.",
         examples=["auto"],
     )
 
     @model_validator(mode="after")
     def _all_classes_named(self) -> Self:
         if self.class_names and len(self.class_names) != self.classes:
-            message = f"must have one name a class: {self.classes}, not {len(self.class_names)}"
+            message = f"must have one name for each of {self.classes} classes, not {len(self.class_names)}"
             raise complaint(Problem("/class_names", message))
         return self
 
 
 if TYPE_CHECKING:
-    # their fields and words are known only at run time: the engine declares them
+    # the fields and values are known only at run time: the engine declares them
     DatasetOptions: TypeAlias = Body
     FileKind: TypeAlias = str
 else:
@@ -51,15 +55,15 @@ else:
 
 
 class DatasetSpec(Body):
-    """Images with labels that will be uploaded: an npz file, or a zip of a folder a class.
+    """Images with labels. The file is uploaded afterwards: an npz file, or a zip file with one folder per class.
 
-    An npz file holds `x_train` and `y_train`, perhaps `x_test` and `y_test`, and `class_names`; for the evaluation of
+    An npz file has `x_train` and `y_train`, optionally `x_test`, `y_test` and `class_names`; for the evaluation of
     embeddings also `camera_test`, a number for each image, and `query_test`, 1 for queries and 0 for the gallery.
     """
 
-    name: Name | None = Field(None, description="What you call it.", examples=["digits"])
+    name: Name | None = Field(None, description="Your name for the dataset.", examples=["digits"])
     labels: Labels = Field(default_factory=dict)
-    options: DatasetOptions = Field(default_factory=DatasetOptions, description="How it is to be read.", examples=[{}])
+    options: DatasetOptions = Field(default_factory=DatasetOptions, description="How to read the file.", examples=[{}])
 
 
 OptionName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -67,12 +71,12 @@ OptionValue = bool | int | float | Annotated[str, StringConstraints(max_length=2
 
 
 class FileSpec(Body):
-    """Another input of a job that will be uploaded: weights to begin with, statistics of a teacher's activations,
-    embeddings of its classes, or a program that students are built of."""
+    """Another input of a job: initial weights, statistics of a teacher's activations, embeddings of its classes, or a program
+    that a student is built from. The file is uploaded afterwards."""
 
-    kind: FileKind = Field(description="What it is.", examples=["weights"])
-    name: Name | None = Field(None, description="What you call it.", examples=["warm start"])
+    kind: FileKind = Field(description="Kind of file.", examples=["weights"])
+    name: Name | None = Field(None, description="Your name for the file.", examples=["warm start"])
     labels: Labels = Field(default_factory=dict)
     options: dict[OptionName, OptionValue] = Field(
-        default_factory=dict, max_length=64, description="What its kind needs to be read.", examples=[{}]
+        default_factory=dict, max_length=64, description="Options for reading a file of this kind.", examples=[{}]
     )

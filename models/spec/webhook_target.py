@@ -1,4 +1,4 @@
-"""Where a job's owner wants to be told of it, and of what."""
+"""The webhook of a job: its URL and events."""
 
 import re
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PORTS = {"https": 443, "http": 80}
 
 @dataclass(frozen=True)
 class Target:
-    """The parts of a URL that a request is sent by."""
+    """The parts of a URL that a request needs."""
 
     scheme: str
     host: str
@@ -35,10 +35,10 @@ class Target:
 
 
 def target_of(url: str) -> Target:
-    """The parts of a URL, read strictly, so that no two readers take it for different ones.
+    """The parts of a URL. It is parsed strictly, so that no other parser can read the same URL differently.
 
     Raises:
-        ValueError: with a sentence of what is wrong.
+        ValueError: the URL is invalid or not allowed; the message is for the user.
     """
     try:
         parts = urlsplit(url)
@@ -46,22 +46,24 @@ def target_of(url: str) -> Target:
     except ValueError as error:
         raise ValueError(f"is not a URL: {error}") from error
     if not PRINTABLE.fullmatch(url) or "\\" in url:
-        raise ValueError("must be of printable ASCII characters: write other names as punycode, encode the rest with %")
+        raise ValueError(
+            "must contain only printable ASCII characters; write host names in punycode and percent-encode the rest"
+        )
     if parts.scheme not in PORTS:
-        raise ValueError("must begin with https://")
+        raise ValueError("must start with https://")
     if "@" in parts.netloc:
-        raise ValueError("must not hold a user or a password: deliveries are signed")
+        raise ValueError("must not contain a user name or password; verify the signature of deliveries instead")
     if "#" in url:
         raise ValueError("must not have a fragment")
     host = parts.netloc.rpartition(":")[0] if port is not None else parts.netloc.removesuffix(":")
     if not HOST.fullmatch(host):
-        raise ValueError("must name a host")
+        raise ValueError("must have a valid host name")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, host.strip("[]"), PORTS[parts.scheme] if port is None else port, path)
 
 
 def _reachable(url: str) -> str:
-    """Refuse what no delivery could ever be sent to; what a name resolves to is looked at when it is sent."""
+    """Refuse URLs to which no delivery can be sent. The addresses of a host name are checked at each delivery."""
     try:
         target = target_of(url)
     except ValueError as error:
@@ -70,12 +72,12 @@ def _reachable(url: str) -> str:
     address = literal(target.host)
     within = address is not None and is_within(address, allowed)
     if target.scheme != "https" and not allowed:
-        raise complaint(Problem("", "must begin with https://"))
+        raise complaint(Problem("", "must start with https://"))
     if target.port not in settings().webhook_port_numbers:
         ports = ", ".join(map(str, settings().webhook_port_numbers))
         raise complaint(Problem("", f"must use port {ports}, not {target.port}"))
     if address is not None and is_inward(address) and not within:
-        raise complaint(Problem("", "must lead outside: this address belongs to the service's own network"))
+        raise complaint(Problem("", "must have a public address; this one belongs to a private or local network"))
     return url
 
 
@@ -87,14 +89,17 @@ Url = Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterVali
 
 
 class WebhookSpec(Body):
-    """Where to tell of a job's changes of status, signed as Standard Webhooks are."""
+    """A webhook for changes of a job's status. Deliveries are signed as in Standard Webhooks."""
 
-    url: Url = Field(description="An https address that takes a POST.", examples=["https://example.com/hooks/jobs"])
+    url: Url = Field(
+        description="URL that receives a POST for each event; it must start with https://.",
+        examples=["https://example.com/hooks/jobs"],
+    )
     events: list[EventType] = Field(
         list(FINAL_EVENTS),
         min_length=1,
         max_length=len(EVENTS),
-        description="Of what it is told; every end of a job if left out.",
+        description="Events to deliver. If left out: the three final statuses of a job.",
         examples=[list(FINAL_EVENTS)],
     )
 
@@ -106,7 +111,7 @@ class WebhookSpec(Body):
 
 
 Webhook = Annotated[WebhookSpec, BeforeValidator(_whole, json_schema_input_type=WebhookSpec | str)]
-"""A URL alone will do."""
+"""An object, or a URL alone."""
 
 
 def resolved(written: Any) -> dict[str, Any] | None:

@@ -1,5 +1,5 @@
 """Blobs: one interface over a local folder and S3.
 
-Belongs here: reading, writing and listing bytes, and the keys under which everything is kept. Does not: what the bytes
-mean. May import `models/settings`.
+Belongs here: reading, writing and listing bytes, and all storage keys. Does not: the meaning of the bytes. May import
+`models/settings`.
 """

@@ -1,6 +1,6 @@
 """Blobs: one small interface over a local folder and S3.
 
-Keys are `/`-separated names (`models/storage/keys.py` has them all). A write is seen whole or not at all, on both.
+Keys are `/`-separated names (`models/storage/keys.py` has them all). Writes are atomic in both.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from models.storage.s3_calls import S3Calls
 
 PARTS_AT_ONCE = 2
 PARTIAL = re.compile(r"#\d+$")
-"""How a folder's file ends while it is written."""
+"""End of the name of a file in a folder while it is written."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Entry:
 
 
 class Storage:
-    """Blobs in a folder or in a bucket. Every method may raise `Unavailable`."""
+    """Blobs in a folder or a bucket. Every method may raise `Unavailable`."""
 
     def __init__(
         self,
@@ -40,19 +40,21 @@ class Storage:
         folder: Path | None = None,
         s3: S3Calls | None = None,
     ):
-        self._store, self._folder, self._s3 = store, folder, s3
+        self._store = store
+        self._folder = folder
+        self._s3 = s3
 
     def put(self, key: str, data: bytes | Path | Iterable[bytes], create_only: bool = False) -> Stored:
-        """Write a blob, over an older one unless `create_only`.
+        """Write a blob. An existing one is replaced, unless `create_only`.
 
-        A create-only write of an iterable is read into memory first; one of bytes or of a file is not copied.
+        If `create_only`, an iterable is read into memory first; bytes and files are not copied.
 
         Raises:
-            Exists: `create_only`, and there is one.
+            Exists: `create_only`, and the blob exists.
         """
         tally = Tally(key)
         if isinstance(data, Path):
-            data.stat()  # a missing file of ours is not a missing blob
+            data.stat()  # a missing source file must not raise NotFound
         with translated(key):
             if not create_only:
                 chunks = (tally.add(chunk) for chunk in chunks_of(data))
@@ -64,9 +66,9 @@ class Storage:
         return tally.total()
 
     async def put_stream(self, key: str, chunks: AsyncIterable[bytes], limit: int) -> Stored:
-        """Write a blob from a stream in constant memory; nothing is visible before its end.
+        """Write a blob from a stream in constant memory; the blob is visible only once it is complete.
 
-        What `chunks` raises (a sender that vanishes) is raised, and nothing is written.
+        Exceptions of `chunks` (such as a lost client) are raised, and nothing is written.
 
         Raises:
             TooLarge: the stream is longer than `limit` bytes.
@@ -74,7 +76,7 @@ class Storage:
         tally = Tally(key, limit)
 
         async def counted() -> AsyncIterator[bytes]:
-            # one block is hashed in a thread while the next one arrives: hashing costs as long as all the rest
+            # a thread hashes each block while the next one arrives: hashing takes as long as everything else
             hashed: asyncio.Future[None] | None = None
             try:
                 async for block in blocks_of(chunks):
@@ -92,10 +94,10 @@ class Storage:
         return tally.total()
 
     def get(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start` up to, not including, `end` (clipped to the blob), in chunks.
+        """The bytes from `start` to `end` (exclusive, clipped to the blob's size), in chunks.
 
         Raises:
-            NotFound: at the call, not at the first chunk.
+            NotFound: there is no such blob; raised by the call, not by the first chunk.
         """
         size = self.size(key)
         if size is None:
@@ -103,7 +105,7 @@ class Storage:
         return self._read(key, start, size if end is None else min(end, size))
 
     def _read(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        # a request a chunk: a slow reader holds no connection open until it times out
+        # one request per chunk: a slow reader does not keep a connection open until it times out
         for offset in range(start, end, CHUNK):
             with translated(key):
                 chunk = obstore.get_range(self._store, key, start=offset, end=min(offset + CHUNK, end))
@@ -112,7 +114,8 @@ class Storage:
     def download(
         self, key: str, path: Path, sha256: str | None = None, check: Callable[[], None] | None = None
     ) -> Stored:
-        """Copy a blob to a file, which appears only when it is whole; `check` is called before every chunk, and may raise.
+        """Copy a blob to a file, which appears only once it is complete. `check` is called before every chunk and may
+        raise.
 
         Raises:
             NotFound: there is no such blob.
@@ -134,7 +137,7 @@ class Storage:
         return stored
 
     def size(self, key: str) -> int | None:
-        """Bytes of a blob, None if there is none."""
+        """Size of a blob in bytes; None if it does not exist."""
         try:
             with translated(key):
                 return obstore.head(self._store, key)["size"]
@@ -142,7 +145,7 @@ class Storage:
             return None
 
     def delete(self, key: str) -> None:
-        """Remove a blob; that there is none is fine."""
+        """Remove a blob, if it exists."""
         try:
             with translated(key):
                 obstore.delete(self._store, key)
@@ -150,9 +153,13 @@ class Storage:
             return
 
     def delete_prefix(self, prefix: str) -> int:
-        """Remove all blobs under `prefix/`; says how many there were."""
+        """Remove all blobs under `prefix/`; returns how many there were.
+
+        Raises:
+            ValueError: the prefix is empty.
+        """
         if not prefix.strip("/"):
-            raise ValueError("deleting a prefix needs a prefix")
+            raise ValueError("the prefix must not be empty")
         keys = [entry.key for entry in self.list(prefix)]
         for key in keys:
             self.delete(key)
@@ -166,26 +173,26 @@ class Storage:
                     yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
     def discard_partial(self, older_than_seconds: float) -> int:
-        """Remove what writers that were killed have left; says how many.
+        """Remove the partial blobs of writers that were killed; returns how many.
 
-        No listing shows these: in a folder a blob is written beside its name, in a bucket it is a multipart upload that
-        nobody completes.
+        They are not in any listing: in a folder they are temporary files, in a bucket incomplete multipart uploads.
         """
         if self._folder is None:
             return self._s3.abort_unfinished(older_than_seconds) if self._s3 else 0
-        discarded, before = 0, time.time() - older_than_seconds
+        before = time.time() - older_than_seconds
+        discarded = 0
         for path in self._folder.rglob("*#*"):
             try:
                 if PARTIAL.search(path.name) and path.is_file() and path.stat().st_mtime < before:
                     path.unlink()
                     discarded += 1
             except FileNotFoundError:
-                continue  # its writer has just finished, or another sweep was quicker
+                continue  # the writer has just finished, or another sweep has removed it
         return discarded
 
     def presign(self, key: str, seconds: int, file_name: str, content_type: str) -> str | None:
-        """A link that anyone may GET for so long, saved under `file_name`.
+        """A link that anyone may GET for `seconds`; browsers save the blob as `file_name`.
 
-        None where blobs lie in a folder, or where clients cannot reach the S3 server (no public endpoint is set).
+        None if blobs are in a folder, or if clients cannot reach the S3 server (no public endpoint is set).
         """
         return self._s3.link(key, seconds, file_name, content_type) if self._s3 else None

@@ -1,4 +1,4 @@
-"""Bytes on their way into storage: cut into chunks, counted and hashed."""
+"""Chunks of bytes for writes to storage, with their size and hash."""
 
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -10,23 +10,25 @@ from models.storage.errors import TooLarge
 CHUNK = 4 * 2**20
 """Bytes of one read."""
 PART = 8 * 2**20
-"""Bytes of one part of a multipart write; S3 allows 10,000 of them."""
+"""Bytes of one part of a multipart write. S3 allows 10,000 parts."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What was written: bytes and their SHA-256 in hex."""
+    """A written blob: size in bytes, and SHA-256 in hex."""
 
     size: int
     sha256: str
 
 
 class Tally:
-    """Counts and hashes what passes, up to a limit."""
+    """Counts and hashes bytes, up to a limit."""
 
     def __init__(self, key: str, limit: int | None = None):
-        self.key, self.limit = key, limit
-        self.size, self._hash = 0, hashlib.sha256()
+        self.key = key
+        self.limit = limit
+        self.size = 0
+        self._hash = hashlib.sha256()
 
     def add(self, chunk: bytes) -> bytes:
         self.count(chunk)
@@ -40,7 +42,7 @@ class Tally:
             raise TooLarge(self.key, self.limit)
 
     def hash(self, chunk: bytes) -> None:
-        """The second half of `add`, in the chunks' order."""
+        """The second half of `add`; must be called in the order of the chunks."""
         self._hash.update(chunk)
 
     def total(self) -> Stored:
@@ -56,13 +58,14 @@ async def blocks_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         size += len(chunk)
         if size >= CHUNK:
             yield b"".join(gathered)
-            gathered, size = [], 0
+            gathered = []
+            size = 0
     if size:
         yield b"".join(gathered)
 
 
 def chunks_of(data: bytes | Path | Iterable[bytes]) -> Iterator[bytes]:
-    """Bytes, a file's bytes, or what an iterable gives, without empty chunks."""
+    """The chunks of bytes, of a file, or of an iterable, without empty ones."""
     if isinstance(data, bytes):
         yield from (data[offset : offset + PART] for offset in range(0, len(data), PART))
     elif isinstance(data, Path):

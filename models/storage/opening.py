@@ -1,4 +1,4 @@
-"""The storage that the settings name: a folder or a bucket."""
+"""The storage given by the settings: a folder or a bucket."""
 
 from datetime import timedelta
 from functools import lru_cache
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def open_storage(settings: Settings) -> Storage:
-    """The storage that settings name.
+    """The storage given by the settings.
 
     Raises:
         ValueError: the URL is neither `file:///folder` nor `s3://bucket/prefix`.

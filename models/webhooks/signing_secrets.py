@@ -1,4 +1,4 @@
-"""The secrets that webhooks are signed with: one a key, and for a while the one before it."""
+"""The secrets that sign webhooks: one per key, and after a rotation also the previous ones until they expire."""
 
 import base64
 import secrets
@@ -13,48 +13,49 @@ from models.records import Key, WebhookSecret
 
 SECRET_BYTES = 32
 OVERLAP_SECONDS = 24 * 3600.0
-"""After a rotation, the secret before it signs too for so long."""
-MOST_ALIVE = 3
+"""How long the previous secret stays valid after a rotation."""
+MOST_VALID = 3
 
 
 @dataclass(frozen=True)
 class Rotated:
-    """A new secret, and until when the one before it signs too (None if there was none)."""
+    """A new secret, and the time when the previous one expires (None if there was none)."""
 
     record: WebhookSecret
     previous_until: float | None
 
 
 def rotate(session: Session, key_id: str) -> Rotated:
-    """Make a key's secret, or a new one beside the one that it has."""
-    _lock(session, key_id)  # two at once make two, one by one
-    alive = current(session, key_id)
+    """Create a secret for a key. The current one, if any, stays valid for `OVERLAP_SECONDS`."""
+    _lock(session, key_id)  # concurrent rotations run one after the other
+    valid = current(session, key_id)
     until = session.scalars(select(now() + OVERLAP_SECONDS)).one()
     mine = WebhookSecret.key_id == key_id
     session.execute(update(WebhookSecret).where(mine, WebhookSecret.expires_at.is_(None)).values(expires_at=until))
-    spared = [secret.number for secret in alive[: MOST_ALIVE - 1]]
-    session.execute(delete(WebhookSecret).where(mine, WebhookSecret.number.not_in(spared)))
+    kept = [secret.number for secret in valid[: MOST_VALID - 1]]
+    session.execute(delete(WebhookSecret).where(mine, WebhookSecret.number.not_in(kept)))
     text = f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
-    made = WebhookSecret(key_id=key_id, number=alive[0].number + 1 if alive else 1, secret=text)
+    made = WebhookSecret(key_id=key_id, number=valid[0].number + 1 if valid else 1, secret=text)
     session.add(made)
     session.flush()
-    return Rotated(made, until if alive else None)
+    return Rotated(made, until if valid else None)
 
 
 def current(session: Session, key_id: str) -> Sequence[WebhookSecret]:
-    """The secrets that sign a key's messages now, the newest first."""
-    alive = or_(WebhookSecret.expires_at.is_(None), WebhookSecret.expires_at > now())
-    query = select(WebhookSecret).where(WebhookSecret.key_id == key_id, alive)
+    """The valid secrets of a key, the newest first."""
+    valid = or_(WebhookSecret.expires_at.is_(None), WebhookSecret.expires_at > now())
+    query = select(WebhookSecret).where(WebhookSecret.key_id == key_id, valid)
     return session.scalars(query.order_by(WebhookSecret.number.desc())).all()
 
 
 def signing(session: Session, key_id: str) -> list[str]:
-    """The secrets to sign with, the newest first; a key without one gets its first, which nobody has seen."""
-    alive = current(session, key_id)
-    if not alive:
+    """The secrets to sign with, the newest first. For a key without a secret, one is created; the API never shows
+    it."""
+    valid = current(session, key_id)
+    if not valid:
         _lock(session, key_id)
-        alive = current(session, key_id) or [rotate(session, key_id).record]
-    return [secret.secret for secret in alive]
+        valid = current(session, key_id) or [rotate(session, key_id).record]
+    return [secret.secret for secret in valid]
 
 
 def _lock(session: Session, key_id: str) -> None:

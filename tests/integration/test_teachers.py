@@ -77,7 +77,7 @@ def test_a_student_that_ships_more_than_a_network_cannot_teach(tmp_path: Path, i
         with pytest.raises(errors.JobEnded):
             client.jobs.wait(pupil, 60)
         [error] = client.jobs.get(pupil)["error"]["errors"]
-        assert error["pointer"] == "/teacher" and "what similarity_head adds cannot be loaded" in error["message"]
+        assert error["pointer"] == "/teacher" and "layers added by similarity_head cannot be loaded" in error["message"]
         client.artifacts.download(reuse, "student.safetensors", tmp_path)
         with pytest.raises(DistilleryError, match="projector and its teacher's classifier"):
             client.teachers.send(tmp_path / "student.safetensors", **(TEACHER | {"network": "lenet5_half"}))

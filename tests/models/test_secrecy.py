@@ -1,4 +1,4 @@
-"""What a process keeps from others of the same user: its environment, and so its memory."""
+"""Processes hide their environment and memory from other processes of the same user."""
 
 import os
 import subprocess

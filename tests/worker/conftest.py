@@ -1,4 +1,4 @@
-"""Databases of each test's own, and times in fractions of a second."""
+"""A database for each test, and intervals of fractions of a second."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 QUICK = {
-    "lease_seconds": 8.0,  # nobody loses one by chance, on a machine that is busy with other things
+    "lease_seconds": 8.0,  # long enough that no lease expires on a busy machine
     "beat_seconds": 0.5,
     "sweep_seconds": 0.2,
     "cancel_grace_seconds": 0.5,
@@ -17,17 +17,17 @@ QUICK = {
 
 @pytest.fixture
 def both(configure: Callable[..., Any], migrated: str) -> None:
-    """An empty database, SQLite and Postgres in turn."""
+    """An empty database: once SQLite, once Postgres."""
     configure(**QUICK)
 
 
 @pytest.fixture
 def embedded(configure: Callable[..., Any], migrated_sqlite: str) -> None:
-    """The embedded set: SQLite, a folder, a queue of files."""
+    """The embedded services: SQLite, a folder, a queue of files."""
     configure(**QUICK)
 
 
 @pytest.fixture
 def draining() -> threading.Event:
-    """Set when the worker is to leave."""
+    """The event that is set when the worker is drained."""
     return threading.Event()

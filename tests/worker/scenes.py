@@ -1,4 +1,4 @@
-"""Rows and runs that the worker's tests share."""
+"""Rows and runs for tests of the worker."""
 
 import json
 import sys
@@ -55,7 +55,7 @@ def make_job(ready: bool = True, priority: int = 0, key_id: str | None = None, *
 def make_upload(
     content: bytes, kind: str = "dataset", key_id: str | None = None, status: str = "inspecting", **options: Any
 ) -> str:
-    """An upload whose bytes have arrived, and its inspection, unless that is done."""
+    """An upload with bytes, and its inspection unless the upload is inspected."""
     key_id = key_id or make_key()
     own: dict[str, Any] = {"options": options}
     if kind == "teacher":
@@ -102,7 +102,7 @@ def claimed(kind: Any = "distill") -> Claim:
 
 
 def run_next(draining: threading.Event | None = None) -> Job:
-    """Claim the best due job and run one attempt at it."""
+    """Claim the next due job and run one attempt at it."""
     taken = claimed()
     run_job(taken, draining or threading.Event(), SCRIPTED)
     return get(Job, taken.id)

@@ -1,20 +1,20 @@
-"""A small engine that speaks the real one's protocol; the label `script` of a job, or an upload's options, say how
+"""A small engine with the real engine's protocol. The label `script` of a job, or an upload's options, control how
 it behaves.
 
-    steps, pause           how many steps it takes, and seconds between them
+    steps, pause           number of steps, and seconds between them
     checkpoint_every       steps between checkpoints
-    await_stored           it goes on only when the worker has stored a checkpoint
-    kill_at, kill_attempts it kills itself before this step, in these attempts (all, if none are named)
-    kill_after             it kills itself after so many steps of an attempt, in these attempts
+    await_stored           it continues only when the worker has stored a checkpoint
+    kill_at, kill_attempts it kills itself before this step, in these attempts (all if not given)
+    kill_after             it kills itself after this number of steps of an attempt, in these attempts
     export_pause           seconds between its last step and its artifacts
     stderr                 a line for its log
-    student                what it says that it shipped
-    print_spec             it prints the spec that it was given
-    deaf                   it takes no notice of commands
-    error, error_attempts  the fields of an `error` event that it ends with, in these attempts (all, if none are named)
-    hang                   it neither steps nor ends
+    student                the description of the exported student
+    print_spec             it prints the spec that it got
+    deaf                   it ignores commands
+    error, error_attempts  the fields of its final `error` event, in these attempts (all if not given)
+    hang                   it neither makes steps nor ends
 
-Its state is a chain of hashes, so that a run that was resumed ends as an undisturbed one does, or visibly not.
+Its state is a chain of hashes, so that a test can compare the end of a resumed run with that of an uninterrupted one.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def checkpoint(step: int, state: str) -> None:
         parts[name] = {"sha256": sha256, "size": len(content)}
     kept = Path("checkpoints", parts["run"]["sha256"])
     written = kept.stat().st_ctime_ns
-    time.sleep(0.02 if script.get("await_stored") else 0)  # or the file system's clock might not have ticked since
+    time.sleep(0.02 if script.get("await_stored") else 0)  # otherwise the file's timestamp may be unchanged
     say("checkpoint", manifest={"step": step, "parts": parts})
     # the worker links the file, uploads it, writes the checkpoint's row and removes its link, which all change this time
     while script.get("await_stored") and (kept.stat().st_nlink > 1 or kept.stat().st_ctime_ns == written):

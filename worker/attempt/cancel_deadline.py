@@ -1,4 +1,5 @@
-"""Cancelling in time: a thread beside the one that runs the attempt, which may be waiting for a store that is away."""
+"""The deadline of a cancel: a separate thread, because the attempt's own thread may be waiting for database or
+storage."""
 
 import threading
 
@@ -18,11 +19,14 @@ log = structlog.get_logger(__name__)
 
 
 class CancelDeadline:
-    """Sets the job `cancelled`, soon after the engine's grace, if nobody else has; whatever is under way is then refused."""
+    """Sets the job `cancelled` soon after the engine's grace period, if the attempt has not. Later writes are
+    refused."""
 
     def __init__(self, lease: Lease):
         self._lease = lease
-        self._ledger = AttemptLedger(lease.claim.id, lease.claim.attempt)  # which tries once: this looks again anyway
+        self._ledger = AttemptLedger(
+            lease.claim.id, lease.claim.attempt
+        )  # without a lease it does not retry; this thread does
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cancel-deadline", daemon=True)
 
@@ -45,7 +49,7 @@ class CancelDeadline:
     def _cancel(self) -> bool:
         try:
             self._ledger.cancel(None)
-            log.warning("cancelled_beside_its_attempt", job=self._ledger.job_id)
+            log.warning("cancelled_at_deadline", job=self._ledger.job_id)
         except Taken:
             log.debug("cancelled_already")
         except AWAY:

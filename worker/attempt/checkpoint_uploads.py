@@ -1,4 +1,4 @@
-"""Checkpoints on their way from an engine's folder into storage. The newest counts: one that waits is overtaken by it."""
+"""Uploads of checkpoints from an engine's folder. A newer checkpoint supersedes one whose upload is not finished."""
 
 import math
 import os
@@ -21,11 +21,11 @@ log = structlog.get_logger(__name__)
 
 
 class Superseded(Exception):
-    """A newer checkpoint waits, or none is of use any more."""
+    """There is a newer checkpoint, or checkpoints are not needed any more."""
 
 
 class CheckpointUpload:
-    """One checkpoint: its manifest, and its parts under names of our own."""
+    """One checkpoint: its manifest, and hard links to its parts."""
 
     def __init__(self, manifest: dict[str, Any], folder: Folder):
         step_of(manifest["step"])
@@ -33,52 +33,55 @@ class CheckpointUpload:
         self.files = {sha256: _keep(sha256, folder) for sha256 in self.parts}
 
     def forget(self) -> None:
-        """Remove the names of our own."""
+        """Remove the hard links."""
         for path in self.files.values():
             path.unlink(missing_ok=True)
 
 
 def _keep(sha256: str, folder: Folder) -> Path:
-    # a second name, since the engine removes parts that its newest checkpoints do not name
+    # a hard link, because the engine removes parts that its newest checkpoints do not name
     kept = folder.path / "pending" / f"{sha256}.{os.urandom(4).hex()}"
     os.link(folder.inside(f"checkpoints/{sha256}"), kept)
     return kept
 
 
 class CheckpointUploads:
-    """Stores an attempt's checkpoints, one after the other. A storage that is away is waited for, however long."""
+    """Stores an attempt's checkpoints, one after the other. While the storage is unavailable, an upload is retried
+    without limit."""
 
     def __init__(self, ledger: AttemptLedger, folder: Folder, lease: Lease):
-        self._ledger, self._folder, self._lease = ledger, folder, lease
+        self._ledger = ledger
+        self._folder = folder
+        self._lease = lease
         self._newest: CheckpointUpload | None = None
         self._stored: set[str] = set()
-        self._hurry_by = math.inf
+        self._deadline = math.inf
 
     def begin(self, manifest: dict[str, Any]) -> CheckpointUpload:
-        """Keep a checkpoint's files before the engine removes them; all older ones that wait are overtaken.
+        """Link a checkpoint's files before the engine removes them. It supersedes all older ones.
 
         Raises:
-            Malformed: it is no manifest.
-            OSError, ValueError: a part is not there.
+            Malformed: the manifest is invalid.
+            OSError, ValueError: a part does not exist.
         """
         self._newest = CheckpointUpload(manifest, self._folder)
         return self._newest
 
     def abandon(self) -> None:
-        """No checkpoint is of use any more."""
+        """Give up all uploads: checkpoints are not needed any more."""
         self._newest = None
 
-    def hurry(self, seconds: float) -> None:
-        """The attempt is at its end: a storage that is away is waited for no longer than this."""
-        self._hurry_by = clock() + seconds
+    def limit_retries(self, seconds: float) -> None:
+        """Retry for at most this long from now on: the attempt is ending."""
+        self._deadline = clock() + seconds
 
     def store(self, upload: CheckpointUpload) -> None:
-        """Upload the parts that are new, write the checkpoint's row, and remove the parts that no row names any more.
+        """Upload the new parts, write the checkpoint's row, and remove the parts that no row names any more.
 
         Raises:
             Taken: the lease was lost.
-            Unavailable: the storage is away, and the attempt at its end.
-            Malformed: a part has other bytes than its name says.
+            Unavailable: the storage is unavailable, and the attempt is ending.
+            Malformed: the SHA-256 of a part is not its name.
         """
         storage = AttemptStorage(lambda: self._check(upload), math.inf)
         try:
@@ -99,8 +102,8 @@ class CheckpointUploads:
         self._lease.check_held()
         if upload is not self._newest:
             raise Superseded
-        if clock() > self._hurry_by:
-            raise Unavailable("checkpoint", "the storage does not answer, and this attempt is at its end")
+        if clock() > self._deadline:
+            raise Unavailable("checkpoint", "the storage does not respond, and this attempt is ending")
 
     def _store_part(self, storage: AttemptStorage, sha256: str, size: int, files: Mapping[str, Path]) -> None:
         key = keys.checkpoint_part(self._ledger.job_id, sha256)
@@ -111,8 +114,8 @@ class CheckpointUploads:
             try:
                 stored = storage.put(key, path, create_only=True)
             except Exists:
-                stored = storage.put(key, path)  # one of another size lay there: it was cut short
+                stored = storage.put(key, path)  # a part of another size exists: an earlier write was incomplete
             if (stored.size, stored.sha256) != (size, sha256):
                 storage.delete(key)
-                raise Malformed(f"the part {sha256} has other bytes than its name says")
+                raise Malformed(f"the SHA-256 of the part {sha256} is not its name")
         self._stored.add(sha256)

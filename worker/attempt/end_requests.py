@@ -1,4 +1,5 @@
-"""Whether an attempt is to go on, asked between the steps of its own work; `engine_watch.py` asks while the engine runs."""
+"""Cancel and drain requests, checked between the steps of an attempt. While the engine runs, `engine_watch.py`
+checks."""
 
 import threading
 from typing import Literal
@@ -9,7 +10,7 @@ from worker.clock import clock
 
 
 class EndRequested(Exception):
-    """The attempt is to end: its job was cancelled, or the worker is to leave."""
+    """The attempt must end: its job was cancelled, or the worker is being drained."""
 
     def __init__(self, request: Literal["cancel", "drain"]):
         super().__init__(request)
@@ -17,25 +18,26 @@ class EndRequested(Exception):
 
 
 class EndRequests:
-    """Cancels and drains of one attempt."""
+    """Cancel and drain requests of one attempt."""
 
     def __init__(self, lease: Lease, draining: threading.Event):
-        self.lease, self.draining = lease, draining
+        self.lease = lease
+        self.draining = draining
         self._draining_since: float | None = None
 
     def check(self) -> None:
-        """Go on only while nobody asks the attempt to end.
+        """Check that the attempt may continue.
 
         Raises:
             Taken: the lease was lost.
-            EndRequested: the job is to be cancelled, or the worker to leave.
+            EndRequested: the job was cancelled, or the worker is being drained.
         """
         self._check_cancelled()
         if self.draining.is_set():
             raise EndRequested("drain")
 
     def check_with_grace(self) -> None:
-        """The same for work that is all but done: a worker that is to leave goes on with it for the grace of a drain."""
+        """The same for work that is nearly done: during a drain it may continue for the grace period of a drain."""
         self._check_cancelled()
         if self.draining.is_set():
             self._draining_since = self._draining_since or clock()

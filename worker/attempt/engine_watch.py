@@ -1,4 +1,4 @@
-"""Watching an engine: what ends it, and how long it may take over it."""
+"""The watch over a running engine: end requests, grace periods, time limit and stalls."""
 
 import threading
 from typing import Literal
@@ -17,10 +17,10 @@ log = structlog.get_logger(__name__)
 
 
 class EngineWatch:
-    """A thread that waits for nothing: it touches neither database nor storage, so it acts in time whatever they do.
+    """A thread that uses neither database nor storage, so it is never late because of them.
 
-    It beats on the engine's input, asks the engine to end (`request` says why), kills it after the grace, and kills it
-    at once when the lease is not held any more, or when it was not `heard` for `stall_seconds`.
+    It sends heartbeats to the engine, asks the engine to end (`request` says why) and kills it after the grace period.
+    It kills the engine at once if the lease is lost, or if the engine sends no event for `stall_seconds`.
     """
 
     def __init__(
@@ -32,9 +32,12 @@ class EngineWatch:
         stall_seconds: float | None = None,
     ):
         self.request: Request | None = None
-        self._engine, self._lease, self._draining = engine, lease, draining
-        self._most_seconds, self._stall_seconds = most_seconds, stall_seconds
-        self._heard = clock()
+        self._engine = engine
+        self._lease = lease
+        self._draining = draining
+        self._most_seconds = most_seconds
+        self._stall_seconds = stall_seconds
+        self._last_event_at = clock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -46,36 +49,37 @@ class EngineWatch:
         self._over.set()
         self._thread.join()
 
-    def heard(self) -> None:
-        """The engine has said something."""
-        self._heard = clock()
+    def event_received(self) -> None:
+        """The engine has sent an event."""
+        self._last_event_at = clock()
 
     def _run(self) -> None:
-        begun = beaten = clock()
+        started_at = beat_at = clock()
         killed_at: float | None = None
         while not self._over.wait(min(PAUSE_SECONDS, settings().beat_seconds)):
             now = clock()
             if not self._lease.held:
-                log.warning("engine_fenced", id=self._lease.claim.id, attempt=self._lease.claim.attempt)
+                log.warning("engine_killed_without_lease", id=self._lease.claim.id, attempt=self._lease.claim.attempt)
                 self._engine.kill()
                 return
-            if now - beaten >= settings().beat_seconds:
-                beaten = now
+            if now - beat_at >= settings().beat_seconds:
+                beat_at = now
                 self._engine.send("beat")
-            if self.request is None and self._stall_seconds is not None and now - self._heard > self._stall_seconds:
+            silent_seconds = now - self._last_event_at
+            if self.request is None and self._stall_seconds is not None and silent_seconds > self._stall_seconds:
                 log.warning("engine_stalled", id=self._lease.claim.id, seconds=self._stall_seconds)
                 self.request = "stall"
                 self._engine.kill()
                 return
-            request = self._wanted(now - begun)
+            request = self._due_request(now - started_at)
             if request is not None and request != self.request:
                 killed_at = now + self._ask(request)
             if killed_at is not None and now >= killed_at:
-                log.warning("engine_overran_its_grace", id=self._lease.claim.id, request=self.request)
+                log.warning("engine_killed_after_grace", id=self._lease.claim.id, request=self.request)
                 self._engine.kill()
                 return
 
-    def _wanted(self, seconds: float) -> Request | None:
+    def _due_request(self, seconds: float) -> Request | None:
         if self._lease.cancelled.is_set():
             return "cancel"
         if self.request == "time" or seconds > self._most_seconds:

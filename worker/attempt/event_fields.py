@@ -1,4 +1,5 @@
-"""What an event of the engine may hold. The engine is not trusted: what it names becomes keys, headers and rows."""
+"""Validation of the fields of an engine's events. The engine is not trusted: its values become keys, headers and
+rows."""
 
 import re
 from typing import Any
@@ -12,22 +13,22 @@ STAGE_CHARACTERS = 255
 
 
 class Malformed(ValueError):
-    """The engine said something that the contract does not know."""
+    """An event does not follow the protocol."""
 
 
 def step_of(value: Any) -> int:
-    """A step, which is a number that every database takes.
+    """A step: an integer from 0 to 2^31 - 1, which every database can store.
 
     Raises:
-        Malformed: it is none.
+        Malformed: it is not.
     """
     if not isinstance(value, int) or not 0 <= value < 2**31:
-        raise Malformed(f"a step is {value!r}")
+        raise Malformed(f"a step must be an integer from 0 to {2**31 - 1}, not {value!r}")
     return value
 
 
 def stage_of(value: Any) -> str | None:
-    """A stage's name, cut to what its column takes."""
+    """The name of a stage, cut to the length of its column."""
     return None if value is None else str(value)[:STAGE_CHARACTERS]
 
 
@@ -35,11 +36,11 @@ def file_of(event: Event) -> tuple[str, str]:
     """The name and content type of an artifact or a preview.
 
     Raises:
-        Malformed: they are none that a key or a header can hold.
+        Malformed: they are not valid in a key or a header.
     """
     name, content_type = event["name"], str(event["content_type"])
     if not FILE_NAME.fullmatch(name) or not CONTENT_TYPE.fullmatch(content_type):
-        raise Malformed(f"the engine names a file {name!r} of type {content_type!r}")
+        raise Malformed(f"invalid file name {name!r} or content type {content_type!r}")
     return name, content_type
 
 
@@ -47,12 +48,12 @@ def parts_of(manifest: dict[str, Any]) -> dict[str, int]:
     """The parts of a checkpoint: SHA-256 to size.
 
     Raises:
-        Malformed: a part is not named by its SHA-256.
+        Malformed: the name of a part is not a SHA-256.
     """
     parts: dict[str, int] = {}
     for part in manifest["parts"].values():
         sha256, size = part["sha256"], part["size"]
         if not SHA256.fullmatch(sha256) or not isinstance(size, int):
-            raise Malformed("a checkpoint's part is not named by its SHA-256")
+            raise Malformed(f"the part {sha256!r} of {size!r} bytes must be named by its SHA-256")
         parts[sha256] = size
     return parts

@@ -1,4 +1,4 @@
-"""What an attempt is given: its inputs, its newest checkpoint that can be read, and the job file."""
+"""The inputs of an attempt: the uploads, the newest readable checkpoint, and the job file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,37 +31,39 @@ RESUME = "checkpoints/resume.json"
 log = structlog.get_logger(__name__)
 
 
-class StorageAway(Exception):
-    """The storage did not answer for so long that the job is to wait in the queue; the message says what for."""
+class StorageUnavailable(Exception):
+    """The storage was unavailable for so long that the job goes back to the queue; the message says for which
+    operation."""
 
 
 class InputMissing(Exception):
-    """An input of a job is not to be had any more."""
+    """An input of a job does not exist any more."""
 
     def __init__(self, pointer: str, message: str):
         super().__init__(message)
-        self.pointer, self.message = pointer, message
+        self.pointer = pointer
+        self.message = message
 
 
 @dataclass(frozen=True)
 class AttemptInputs:
-    """The records that a spec names; its teachers in their order."""
+    """The records that a spec names; the teachers in the order of the spec."""
 
     teachers: list[Teacher | Student]
     dataset: Dataset | None
     evaluation: Dataset | None
     initial_weights: File | None
     files: dict[str, File | None]
-    """The files that methods name, by their places in the spec."""
+    """The files that methods name, by their places in the spec (JSON pointers)."""
 
     @classmethod
     def of(cls, job: Job) -> "AttemptInputs":
-        """Those of a job."""
+        """The inputs of a job."""
         return cls._of(job.dataset_id, job.evaluation_id, {"teacher": job.teacher_id} | job.resolved)
 
     @classmethod
     def named(cls, resolved: Mapping[str, Any]) -> "AttemptInputs":
-        """Those that a resolved spec names."""
+        """The inputs that a resolved spec names."""
         evaluation = (resolved.get("evaluation") or {}).get("dataset")
         return cls._of(resolved.get("dataset"), evaluation, resolved)
 
@@ -83,12 +85,12 @@ def _teacher(session: Session, identifier: str) -> Teacher | Student:
     record: Job | Teacher | None
     record = session.get(Job, identifier) if identifier.startswith(JOB) else session.get(Teacher, identifier)
     if record is None:
-        raise InputMissing("/teacher", f"{identifier} is not there any more")
+        raise InputMissing("/teacher", f"{identifier} does not exist any more")
     return Student.of(session, record) if isinstance(record, Job) else record
 
 
 def describe_teacher(teacher: Teacher | Student) -> dict[str, Any]:
-    """The teacher as a job file names it, without its weights."""
+    """A teacher's entry in a job file, without its weights."""
     names = ("network", "options", "classes", "class_names", "input")
     if isinstance(teacher, Student):
         card = teacher.card()
@@ -97,13 +99,13 @@ def describe_teacher(teacher: Teacher | Student) -> dict[str, Any]:
 
 
 def describe_teachers(described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One teacher, or the members of an ensemble, as a job file holds them."""
+    """The job file's fields for one teacher or for the members of an ensemble."""
     one = described[0] if len(described) == 1 else None
     return {"teacher": one, "teachers": list(described) if len(described) > 1 else []}
 
 
 def describe_run(kind: str, subject_id: str, attempt: int, request_id: str | None = None) -> dict[str, Any]:
-    """What every job file begins with."""
+    """The common fields of all job files."""
     config = settings()
     return {
         "kind": kind,
@@ -119,34 +121,34 @@ def describe_run(kind: str, subject_id: str, attempt: int, request_id: str | Non
 
 
 def write_job_file(folder: Path, content: dict[str, Any]) -> None:
-    """Write `job.json`. The engine is not told where the job's owner is: a webhook's URL may hold a token."""
+    """Write `job.json`, without the webhook: its URL may contain a token, and the engine does not need it."""
     if "spec" in content:
         content = content | {"spec": {name: part for name, part in content["spec"].items() if name != "webhook"}}
     (folder / "job.json").write_text(json.dumps(content, indent=1, allow_nan=False))
 
 
 def lay_out(job: Job, folder: Path, ledger: AttemptLedger, storage: AttemptStorage, lease: Lease) -> None:
-    """Fetch everything that a job's attempt needs, and write its job file.
+    """Fetch everything that an attempt at a job needs, and write its job file. Exceptions of the storage's `check` are
+    raised too.
 
     Raises:
-        InputMissing: an input was deleted, or its blob is gone or damaged.
-        StorageAway: the storage stayed away.
-        Taken: the lease was lost meanwhile.
-        Whatever the storage's `check` raises.
+        InputMissing: an input was deleted, or its blob is missing or damaged.
+        StorageUnavailable: the storage was unavailable for too long.
+        Taken: the lease was lost.
     """
     inputs = ledger.read(lambda: AttemptInputs.of(job))
     try:
         content = _fetched(job, inputs, Fetch(folder, storage), ledger)
     except StorageError as error:
-        raise StorageAway(f"the inputs could not be fetched: {error}") from error
+        raise StorageUnavailable(f"the inputs could not be fetched: {error}") from error
     content["seconds_used"] = ledger.seconds_used() + clock() - lease.claim.sent_at
     write_job_file(folder, content)
 
 
 def _fetched(job: Job, inputs: AttemptInputs, fetch: "Fetch", ledger: AttemptLedger) -> dict[str, Any]:
-    """The content of a job file, after its files were fetched."""
+    """Fetch the files of a job; returns the content of its job file."""
     content = describe_run("distill", job.id, job.attempt, job.request_id) | {"spec": job.resolved}
-    # this worker has as many devices: else it would not have claimed the job
+    # this worker has enough devices: otherwise it would not have claimed the job
     content["ranks"] = ResourceNeeds.of(job.resolved.get("resources") or {}).devices
     names = ["teacher", *(f"teacher_{number}" for number in range(1, len(inputs.teachers)))]
     described = [
@@ -189,7 +191,7 @@ def fetch_programs(
 
 @dataclass(frozen=True)
 class Fetch:
-    """Fetches blobs into an attempt's folder; one that lies there already, whole, is not fetched again."""
+    """Fetches blobs into an attempt's folder. A file that exists already is complete, and is not fetched again."""
 
     folder: Path
     storage: AttemptStorage
@@ -200,28 +202,33 @@ class Fetch:
             return self.upload(teacher, name, "/teacher")
         path = f"inputs/{name}.safetensors"
         if (refusal := teacher.refusal()) or teacher.weights is None:
-            raise InputMissing("/teacher", refusal or f"{teacher.id} has not ended")
+            raise InputMissing("/teacher", refusal or f"the job {teacher.id} has not ended")
         try:
             self._file(teacher.weights.key, self.folder / path, teacher.weights.sha256)
         except (NotFound, Damaged) as error:
-            raise InputMissing("/teacher", f"the weights of {teacher.id} are lost: {error.message}") from error
+            raise InputMissing(
+                "/teacher", f"the weights of {teacher.id} are missing or damaged in storage: {error.message}"
+            ) from error
         return path
 
     def upload(self, upload: Uploaded | None, name: str, pointer: str) -> str | None:
-        """The path of an upload's canonical form, None for none."""
+        """The path of an upload's canonical form; None without an upload."""
         if upload is None:
             return None
         path = f"inputs/{name}.safetensors"
         if upload.status != UploadStatus.READY or upload.blob_key is None:
-            raise InputMissing(pointer, f"{upload.id} is not ready any more")
+            raise InputMissing(pointer, f"the upload {upload.id} is not ready any more")
         try:
             self._file(upload.blob_key, self.folder / path, upload.blob_sha256)
         except (NotFound, Damaged) as error:
-            raise InputMissing(pointer, f"the bytes of {upload.id} are lost: {error.message}") from error
+            raise InputMissing(
+                pointer, f"the bytes of {upload.id} are missing or damaged in storage: {error.message}"
+            ) from error
         return path
 
     def checkpoint(self, ledger: AttemptLedger) -> str | None:
-        """The path of the newest manifest whose parts can all be read; None if there is none, and the job begins."""
+        """The path of the newest manifest whose parts can all be read; None if there is none, and the job starts
+        anew."""
         checkpoints = ledger.checkpoints()
         for checkpoint in checkpoints:
             try:
@@ -229,13 +236,13 @@ class Fetch:
             except (NotFound, Damaged) as error:
                 log.warning("checkpoint_unreadable", job=ledger.job_id, checkpoint=checkpoint.id, error=str(error))
                 if isinstance(error, Damaged):
-                    self.storage.delete(error.key)  # or the same part, made again, would be taken for stored
+                    self.storage.delete(error.key)  # otherwise a new part of the same hash would count as stored
                 ledger.drop_checkpoint(checkpoint.id, error.message)
                 continue
             (self.folder / RESUME).write_text(json.dumps(checkpoint.manifest))
             return RESUME
         if checkpoints:
-            ledger.begin_again()
+            ledger.note_restart()
         return None
 
     def _parts(self, job_id: str, checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""The life of one inspection: an upload is read once and made canonical, or a spec is checked."""
+"""One attempt at an inspection: it reads an upload and writes its canonical form, or checks a spec."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -39,13 +39,14 @@ from worker.ledger.inspections import SUBJECTS, Canonical, InspectionLedger
 PATIENCE_SECONDS = 0.5
 MOST_SECONDS = 3600.0
 ADDRESS_BYTES = 24 * 2**30
-"""Address space of an inspecting engine, besides four times its upload: torch alone maps several GiB."""
+"""Maximum address space of an inspecting engine, plus four times the size of its upload. torch alone maps several
+GiB."""
 
 log = structlog.get_logger(__name__)
 
 
 def run_inspection(claim: Claim, draining: threading.Event, command: Sequence[str] = ENGINE) -> None:
-    """Run one attempt at an inspection; returns when it has ended, or is another's."""
+    """Run one attempt at an inspection; returns when it has ended or was taken back."""
     assert isinstance(claim.record, Inspection)
     record = claim.record
     with (
@@ -59,9 +60,9 @@ def run_inspection(claim: Claim, draining: threading.Event, command: Sequence[st
         try:
             InspectionAttempt(record, folder, lease, draining, command).run()
         except Taken:
-            log.warning("inspection_taken_away")
+            log.warning("inspection_taken_back_meanwhile")
         except AWAY as error:
-            log.error("database_away", error=str(error).partition("\n")[0])
+            log.error("database_unavailable", error=str(error).partition("\n")[0])
 
 
 class InspectionAttempt:
@@ -75,12 +76,15 @@ class InspectionAttempt:
         draining: threading.Event,
         command: Sequence[str] = ENGINE,
     ):
-        self.folder, self.lease, self.draining, self.command = folder, lease, draining, command
+        self.folder = folder
+        self.lease = lease
+        self.draining = draining
+        self.command = command
         self.ledger = InspectionLedger(inspection, lease)
-        self.storage = AttemptStorage(lease.check_held, 0.0)  # the queue waits for a storage that is away, not we
+        self.storage = AttemptStorage(lease.check_held, 0.0)  # no retries here: the inspection is queued again
 
     def run(self) -> None:
-        """Inspect the subject, and write what was found."""
+        """Inspect the subject, and write the result."""
         try:
             if self.ledger.kind == "job":
                 self._check_job()
@@ -89,7 +93,7 @@ class InspectionAttempt:
             else:
                 self._inspect_upload()
         except StorageError as error:
-            log.warning("storage_away", error=str(error))
+            log.warning("storage_unavailable", error=str(error))
             self.ledger.release(settings().beat_seconds)
 
     def _subject(self, table: type[Any]) -> Any:
@@ -113,7 +117,7 @@ class InspectionAttempt:
         self._check(resolved, self.ledger.read(lambda: AttemptInputs.named(resolved)))
 
     def _check(self, resolved: Mapping[str, Any], inputs: AttemptInputs) -> bool:
-        """Have the engine build what a spec names; says whether it could."""
+        """Let the engine build the networks of a spec; returns whether it could."""
         found = {
             "spec": resolved,
             "dataset_findings": inputs.dataset.findings if inputs.dataset else None,
@@ -147,8 +151,8 @@ class InspectionAttempt:
         try:
             sent = self.storage.download(upload.upload_key, self.folder.path / "inputs" / "upload", upload.sha256)
         except (NotFound, Damaged) as error:
-            lost = ends.error("upload_lost", f"the bytes are lost: {error.message}", "Upload it again.")
-            self.ledger.reject(lost)  # changes nothing of an upload that its owner has deleted
+            message = f"the uploaded bytes are missing or damaged in storage: {error.message}"
+            self.ledger.reject(ends.error("upload_lost", message))  # has no effect if the owner has deleted the upload
             return
         write_job_file(self.folder.path, self._described_upload(upload))
         event = self._run_engine(EngineLimits(int(MOST_SECONDS), ADDRESS_BYTES + 4 * sent.size))
@@ -163,7 +167,7 @@ class InspectionAttempt:
         kind = self.ledger.kind
         own = {name: getattr(upload, name) for name in ("options",) if hasattr(upload, name)}
         if kind == "teacher":
-            own = {"teacher": describe_teacher(upload) | {"weights": upload.weights}}  # type: ignore[arg-type, attr-defined]  # its kind says what it is
+            own = {"teacher": describe_teacher(upload) | {"weights": upload.weights}}  # type: ignore[arg-type, attr-defined]  # the kind determines the type
         if kind == "file":
             own["options"] = own["options"] | {"kind": upload.kind}  # type: ignore[attr-defined]
         limits = {"parameters": settings().network_parameters}
@@ -187,7 +191,8 @@ class InspectionAttempt:
             log.warning("upload_left_behind", key=upload.upload_key, error=str(error))
 
     def _run_engine(self, limits: EngineLimits) -> Event | None:
-        """Run the engine; its final event if that says something of the subject. Else the inspection is put back."""
+        """Run the engine; returns its final event if it is a result for the subject, else None: the inspection is
+        queued again."""
         engine = EngineProcess(self.folder.path, self.command, settings().engine_threads, gpu=False, limits=limits)
         with engine, EngineWatch(engine, self.lease, self.draining, MOST_SECONDS) as watch:
             for _ in engine.events(PATIENCE_SECONDS):

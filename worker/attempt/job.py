@@ -1,4 +1,4 @@
-"""The life of one attempt at a job, from its claim to its end."""
+"""One attempt at a job, from its claim to its end."""
 
 import threading
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.cancel_deadline import CancelDeadline
 from worker.attempt.end_requests import EndRequested, EndRequests
 from worker.attempt.engine_watch import EngineWatch
-from worker.attempt.inputs import InputMissing, StorageAway, lay_out
+from worker.attempt.inputs import InputMissing, StorageUnavailable, lay_out
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import Ending, outcome_of
 from worker.attempt.publication import Unpublishable, discard_unpublished, store_artifacts, store_log
@@ -32,11 +32,11 @@ log = structlog.get_logger(__name__)
 
 
 def run_job(claim: Claim, draining: threading.Event, command: Sequence[str] = ENGINE) -> None:
-    """Run one attempt at a job; returns when it has ended, or is another's.
+    """Run one attempt at a job; returns when it has ended or was taken back.
 
     Args:
-        draining: set when this worker is to leave; the engine is then asked to checkpoint and end.
-        command: the engine's, without the job file's name.
+        draining: set when this worker is drained; the engine is then asked to write a checkpoint and end.
+        command: the command line of the engine, without the name of the job file.
     """
     assert isinstance(claim.record, Job)
     with (
@@ -51,9 +51,9 @@ def run_job(claim: Claim, draining: threading.Event, command: Sequence[str] = EN
             with CancelDeadline(lease):
                 JobAttempt(claim.record, folder, lease, draining, command).run()
         except Taken:
-            log.warning("attempt_taken_away")
+            log.warning("attempt_taken_back_meanwhile")
         except AWAY as error:
-            log.error("database_away", error=str(error).partition("\n")[0])
+            log.error("database_unavailable", error=str(error).partition("\n")[0])
 
 
 class JobAttempt:
@@ -62,13 +62,16 @@ class JobAttempt:
     def __init__(
         self, job: Job, folder: Folder, lease: Lease, draining: threading.Event, command: Sequence[str] = ENGINE
     ):
-        self.job, self.folder, self.lease, self.command = job, folder, lease, command
+        self.job = job
+        self.folder = folder
+        self.lease = lease
+        self.command = command
         self.requests = EndRequests(lease, draining)
         self.ledger = AttemptLedger(job.id, job.attempt, lease)
         self.log_key: str | None = None
 
     def run(self) -> None:
-        """Fetch the inputs, run the engine, and write how it ended."""
+        """Fetch the inputs, run the engine, and write the outcome."""
         try:
             lay_out(self.job, self.folder.path, self.ledger, AttemptStorage(self.requests.check), self.lease)
             with Reporter(self.ledger, self.folder, self.lease) as reporter:
@@ -82,13 +85,13 @@ class JobAttempt:
         except InputMissing as missing:
             errors = [{"pointer": missing.pointer, "message": missing.message}]
             self.ledger.fail(ends.error("input_missing", missing.message, errors=errors), self.log_key)
-        except StorageAway as away:
-            self.ledger.postpone(ends.error("storage_away", str(away)), settings().beat_seconds, self.log_key)
+        except StorageUnavailable as unavailable:
+            self.ledger.postpone(ends.error("storage_away", str(unavailable)), settings().beat_seconds, self.log_key)
         except Unpublishable as unpublishable:
             self.ledger.lose(ends.error("artifacts_not_stored", str(unpublishable)), self.log_key)
 
     def _run_engine(self, reporter: Reporter) -> Ending:
-        """Run the engine to its end, reporting what it says."""
+        """Run the engine to its end, and report its events."""
         minutes = self.ledger.minutes_allowed()
         used = self.ledger.seconds_used() + clock() - self.lease.claim.sent_at
         engine = EngineProcess(self.folder.path, self.command, settings().engine_threads)
@@ -96,8 +99,8 @@ class JobAttempt:
         with engine, watch:
             for event in engine.events(PATIENCE_SECONDS):
                 if event is not None:
-                    watch.heard()
-                    reporter.hear(event)
+                    watch.event_received()
+                    reporter.handle(event)
                 reporter.flush()
                 reporter.uploads.log(engine.log.path)
             exit = engine.exit()
@@ -119,7 +122,7 @@ class JobAttempt:
         elif ending.outcome == "drained":
             self.ledger.drain(self.log_key)
         elif reporter.unreadable_checkpoint and (checkpoints := self.ledger.checkpoints()):
-            # no loss: there are few checkpoints, and each is dropped once
+            # does not count as a loss: there are few checkpoints, and each is dropped once
             self.ledger.drop_checkpoint(checkpoints[0].id, str(error.get("message")))
             self.ledger.postpone(error, 0.0, self.log_key)
         else:
@@ -127,13 +130,13 @@ class JobAttempt:
             log.warning("attempt_lost", error=error, status=status)
 
     def _publish(self, ending: Ending, reporter: Reporter) -> None:
-        """Upload the artifacts and set the job `succeeded`; or leave nothing in storage that no row names."""
+        """Upload the artifacts and set the job `succeeded`. If that fails, no artifacts are left in storage."""
         storage = AttemptStorage(self.requests.check_with_grace)
         files = store_artifacts(reporter.artifacts, self.ledger, self.folder, storage)
         try:
             if self.ledger.succeed(ending.summary or {}, files, self.log_key, ending.student):
                 log.info("attempt_succeeded", artifacts=len(files))
-                waiting.settle_jobs_of(self.ledger.job_id)  # those that the student is to teach
+                waiting.settle_jobs_of(self.ledger.job_id)  # the jobs whose teacher is this student
                 wake_up("inspect")
             else:
                 self.ledger.cancel(self.log_key)

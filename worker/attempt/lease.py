@@ -1,4 +1,4 @@
-"""Holding a claim: the lease is renewed every beat, and given up in time when it cannot be."""
+"""The lease of a claim: renewed with every heartbeat, and given up before it expires if it cannot be renewed."""
 
 import threading
 
@@ -11,30 +11,32 @@ from worker.ledger.changes import Taken
 from worker.ledger.claims import Claim, look, renew
 
 LOOK_SECONDS = 1.0
-"""A job that was cancelled or taken away is noticed in so long."""
+"""Interval between two checks for a cancel or the loss of the lease."""
 TRUSTED_FRACTION = 0.75
-"""A lease is relied upon for so much of its length, from when its last renewal was sent."""
+"""Fraction of the lease's length for which it counts as held, from when the last renewal was sent."""
 
 log = structlog.get_logger(__name__)
 
 
 class Lease:
-    """Renews a claim from a thread of its own. `cancelled` is set when the job's owner asked for that."""
+    """Renews a claim in a thread. `cancelled` is set when the job's owner asks for a cancel."""
 
     def __init__(self, claim: Claim):
         self.claim = claim
-        self.cancelled, self._taken, self._over = threading.Event(), threading.Event(), threading.Event()
+        self.cancelled = threading.Event()
+        self._taken = threading.Event()
+        self._over = threading.Event()
         self._trusted_until = claim.sent_at + TRUSTED_FRACTION * settings().lease_seconds
         self._thread = threading.Thread(target=self._beat, name="beat", daemon=True)
 
     @property
     def held(self) -> bool:
-        """Whether this attempt may still act. It asks nobody: it is true only as long as the last confirmed renewal
-        surely stands, whatever the network does."""
+        """Whether this attempt may still act. It asks neither database nor network: it is true only while the last
+        confirmed renewal is certainly valid."""
         return not self._taken.is_set() and clock() < self._trusted_until
 
     def check_held(self) -> None:
-        """Go on only while the lease is held.
+        """Check that the lease is held.
 
         Raises:
             Taken: it is not.
@@ -43,7 +45,7 @@ class Lease:
             raise Taken(self.claim.id)
 
     def give_up(self) -> None:
-        """Remember that the work is another's; nothing is written any more."""
+        """Give up the lease: from now on nothing is written."""
         self._taken.set()
 
     def __enter__(self) -> "Lease":

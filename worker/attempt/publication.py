@@ -1,4 +1,4 @@
-"""What an attempt leaves in storage at its end: its artifacts, published all or none, and its log."""
+"""Uploads at the end of an attempt: its artifacts, all or none, and its log."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from models.storage.errors import StorageError
 from models.storage.opening import storage
 from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.event_fields import file_of
-from worker.attempt.inputs import StorageAway
+from worker.attempt.inputs import StorageUnavailable
 from worker.engine.engine_process import Event
 from worker.engine.folder import Folder
 from worker.ledger.attempts import AttemptLedger, File
@@ -20,18 +20,18 @@ log = structlog.get_logger(__name__)
 
 
 class Unpublishable(Exception):
-    """What the engine left cannot be stored as it is."""
+    """An artifact is invalid or cannot be read."""
 
 
 def store_artifacts(
     events: Sequence[Event], ledger: AttemptLedger, folder: Folder, storage: AttemptStorage
 ) -> list[File]:
-    """Upload all artifacts of an attempt, or leave none.
+    """Upload all artifacts of an attempt. On an error none are left. Exceptions of the storage's `check` are raised
+    too.
 
     Raises:
-        Unpublishable: a file is not what the engine said, or a disk is in the way.
-        StorageAway: the storage stayed away.
-        Whatever the storage's `check` raises.
+        Unpublishable: a file does not match the engine's event, or cannot be read.
+        StorageUnavailable: the storage was unavailable for too long.
     """
     files: list[File] = []
     try:
@@ -41,7 +41,7 @@ def store_artifacts(
     except BaseException as error:
         discard_unpublished(files, ledger)
         if isinstance(error, StorageError):
-            raise StorageAway(f"the artifacts could not be stored: {error}") from error
+            raise StorageUnavailable(f"the artifacts could not be stored: {error}") from error
         if isinstance(error, ValueError | KeyError | OSError):
             raise Unpublishable(f"the artifacts could not be stored: {error}") from error
         raise
@@ -54,12 +54,13 @@ def _store(ledger: AttemptLedger, folder: Folder, storage: AttemptStorage, event
     stored = storage.put(key, folder.inside(event["path"]))
     if stored.sha256 != event["sha256"]:
         storage.delete(key)
-        raise ValueError(f"{name} has changed since the engine wrote it")
+        raise ValueError(f"{name} has another SHA-256 than the engine reported")
     return File(name, key, content_type, stored.size, stored.sha256)
 
 
 def discard_unpublished(files: Sequence[File], ledger: AttemptLedger) -> None:
-    """Remove these from storage, unless the attempt has published them; also when the job is another attempt's by now."""
+    """Remove these files from storage, unless this attempt has published them. Another attempt may hold the job by
+    now."""
     try:
         if not files or ledger.published():
             return
@@ -70,7 +71,7 @@ def discard_unpublished(files: Sequence[File], ledger: AttemptLedger) -> None:
 
 
 def store_log(ledger: AttemptLedger, storage: AttemptStorage, path: Path) -> str | None:
-    """Upload an engine's log; its key, or None if there is nothing in it or it could not be stored."""
+    """Upload an engine's log; returns its key, or None if it is empty or could not be stored."""
     key = keys.engine_log(ledger.job_id, ledger.number)
     try:
         return key if path.stat().st_size and storage.put(key, path) else None

@@ -1,6 +1,6 @@
-"""Turns what an engine says into rows, while it runs.
+"""Writes a running engine's events to the database.
 
-Rows are written in batches by whoever reads the events; blobs are uploaded by a thread beside it (`uploads.py`).
+Rows are written in batches by the thread that reads the events; a separate thread uploads blobs (`uploads.py`).
 """
 
 import math
@@ -23,25 +23,26 @@ from worker.ledger.changes import Note
 
 FLUSH_SECONDS = 1.0
 MOST_LOG_LINES = 5000
-"""So many lines of one attempt become events; all of them are in its log."""
+"""Maximum number of log lines of one attempt that become events. The attempt's log has all of them."""
 MESSAGE_CHARACTERS = 4000
 PROGRESS_EVENTS_A_RUN = 600
-"""Progress is an event at most once a second, and the longer a run takes, the more seldom."""
+"""Approximate maximum number of progress events of a run: at most one per second, and fewer the longer the run."""
 LEVELS = {"info": "info", "warning": "warning", "warn": "warning", "error": "error", "debug": "info"}
 
 log = structlog.get_logger(__name__)
 
 
 class Reporter:
-    """Reports one attempt at a job. `artifacts` are the files to publish at its end."""
+    """The reporter of one attempt at a job. `artifacts` are the files to publish at its end."""
 
     def __init__(self, ledger: AttemptLedger, folder: Folder, lease: Lease):
         self.artifacts: list[Event] = []
         self.unreadable_checkpoint = False
         self.uploads = Uploads(ledger, folder, lease)
-        self._ledger, self._lease = ledger, lease
+        self._ledger = ledger
+        self._lease = lease
         self._batch = EventBatch()
-        self._begun = self._flushed = clock()
+        self._started_at = self._flushed = clock()
         self._pace = Pace()
         self._progress_noted = -math.inf
         self._log_lines = 0
@@ -52,11 +53,11 @@ class Reporter:
     def __exit__(self, *exception: object) -> None:
         self.uploads.close()
 
-    def hear(self, event: Event) -> None:
-        """Take one event; what is malformed is logged and left out.
+    def handle(self, event: Event) -> None:
+        """Process one event; a malformed one is logged and ignored.
 
         Raises:
-            Taken: the attempt is not the job's any more.
+            Taken: the lease was lost.
         """
         handler: Callable[[Event], None] | None = getattr(self, f"_on_{event['event']}", None)
         if handler is None:
@@ -64,10 +65,11 @@ class Reporter:
         try:
             handler(event)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
-            log.warning("event_left_out", event_name=event["event"], error=repr(error))
+            log.warning("event_ignored", event_name=event["event"], error=repr(error))
 
     def flush(self, now: bool = False) -> None:
-        """Write what has gathered, if it is a second old, or `now`; a database that is away is tried again later."""
+        """Write the batch if it is a second old, or `now`. If the database is unavailable, it is kept for the next
+        flush."""
         self._lease.check_held()
         if not self._batch or (not now and clock() - self._flushed < FLUSH_SECONDS):
             return
@@ -80,7 +82,7 @@ class Reporter:
         self._batch = EventBatch()
 
     def finish(self) -> None:
-        """Write what has gathered; a database that is away is waited for, as long as the lease is held."""
+        """Write the batch; retried while the database is unavailable and the lease is held."""
         if self._batch:
             self._ledger.write(self._batch)
             self._batch = EventBatch()
@@ -91,15 +93,15 @@ class Reporter:
     def _on_started(self, event: Event) -> None:
         data = {name: value for name, value in event.items() if name != "event"}
         resumed = event.get("resumed_from")
-        where = "afresh" if resumed is None else f"from step {resumed}"
-        self._note("log", f"the engine has started {where}", data=data)
+        where = "" if resumed is None else f" from step {resumed}"
+        self._note("log", f"the engine has started{where}", data=data)
         self.flush(now=True)
 
     def _on_sandbox(self, event: Event) -> None:
         data = {name: value for name, value in event.items() if name != "event"}
         parts = ", ".join(f"{name} {data[name]}" for name in ("filesystem", "network", "memory", "signals"))
-        whole = data["filesystem"] != "open" and data["network"] != "shared"
-        self._note("log", f"the engine's sandbox: {parts}", "info" if whole else "warning", data)
+        confined = data["filesystem"] != "open" and data["network"] != "shared"
+        self._note("log", f"the engine's sandbox: {parts}", "info" if confined else "warning", data)
 
     def _on_phase(self, event: Event) -> None:
         phase, stage = Phase(event["phase"]), event.get("stage")
@@ -116,13 +118,13 @@ class Reporter:
         self._batch.progress = {name: event.get(name) for name in names} | left
         self._batch.stage = stage_of(event.get("stage"))
         first = self._progress_noted == -math.inf
-        interval = max(1.0, (clock() - self._begun) / PROGRESS_EVENTS_A_RUN)
+        interval = max(1.0, (clock() - self._started_at) / PROGRESS_EVENTS_A_RUN)
         if clock() - self._progress_noted >= interval or event.get("step") == event.get("steps"):
             self._progress_noted = clock()
             message = f"step {event.get('step')} of {event.get('steps')}"
             self._note("progress", message, data=self._batch.progress)
         if first:
-            self.flush(now=True)  # whoever waits sees at once that it trains
+            self.flush(now=True)  # so that users see at once that the training has started
 
     def _on_metrics(self, event: Event) -> None:
         step = step_of(event["step"])
@@ -135,7 +137,7 @@ class Reporter:
         if self._log_lines <= MOST_LOG_LINES:
             self._note("log", str(event["message"]), LEVELS.get(str(event.get("level")), "info"))
         elif self._log_lines == MOST_LOG_LINES + 1:
-            self._note("log", "further lines are in the attempt's log only", "warning")
+            self._note("log", "further log lines are only in the attempt's log file", "warning")
 
     def _on_artifact(self, event: Event) -> None:
         self.artifacts = [known for known in self.artifacts if known["name"] != event["name"]] + [event]

@@ -1,4 +1,4 @@
-"""How fast a run goes, and so how long it still takes."""
+"""The estimate of a run's remaining time."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,27 +6,27 @@ from collections.abc import Callable
 from worker.clock import clock
 
 WINDOW_SECONDS = 120.0
-"""What is longer ago says little of how fast it goes now."""
+"""Length of the window over which the speed is measured."""
 LEAST_SECONDS = 2.0
 
 
 class Pace:
-    """Remembers what fraction of a job was done when, for some minutes."""
+    """Records the completed fraction of a job over the last minutes."""
 
     def __init__(self, seconds: Callable[[], float] = clock):
         self._seconds = seconds
-        self._seen: deque[tuple[float, float]] = deque()
+        self._samples: deque[tuple[float, float]] = deque()
 
     def seconds_left(self, fraction: object) -> float | None:
-        """Seconds until the whole is done, at the pace of the last minutes; None while that is not known."""
+        """Seconds until the job is complete, at the speed of the last minutes; None while the speed is unknown."""
         if not isinstance(fraction, int | float):
             return None
         at = self._seconds()
-        if not self._seen or at - self._seen[-1][0] >= 1.0:
-            self._seen.append((at, float(fraction)))
-        while len(self._seen) > 2 and at - self._seen[1][0] >= WINDOW_SECONDS:
-            self._seen.popleft()
-        begun, done = self._seen[0]
-        if at - begun < LEAST_SECONDS or fraction <= done:
+        if not self._samples or at - self._samples[-1][0] >= 1.0:
+            self._samples.append((at, float(fraction)))
+        while len(self._samples) > 2 and at - self._samples[1][0] >= WINDOW_SECONDS:
+            self._samples.popleft()
+        started_at, done = self._samples[0]
+        if at - started_at < LEAST_SECONDS or fraction <= done:
             return None
-        return round((1.0 - fraction) * (at - begun) / (fraction - done), 1)
+        return round((1.0 - fraction) * (at - started_at) / (fraction - done), 1)

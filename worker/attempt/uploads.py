@@ -1,6 +1,7 @@
-"""What an attempt stores while its engine runs: checkpoints, previews and the log.
+"""Uploads while the engine runs: checkpoints, previews and the log.
 
-One thread uploads, so that a slow store holds up no event. An upload that fails does not end the run: the next may succeed.
+One thread uploads, so that a slow storage does not delay events. A failed upload does not end the run; the next may
+succeed.
 """
 
 import math
@@ -30,31 +31,34 @@ log = structlog.get_logger(__name__)
 
 
 class Uploads:
-    """The uploads of one attempt, in their order."""
+    """The uploads of one attempt, in order."""
 
     def __init__(self, ledger: AttemptLedger, folder: Folder, lease: Lease):
-        self._ledger, self._folder, self._lease = ledger, folder, lease
+        self._ledger = ledger
+        self._folder = folder
+        self._lease = lease
         self._storage = AttemptStorage(lease.check_held, 0.0)
         self._checkpoints = CheckpointUploads(ledger, folder, lease)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
-        self._log_stored, self._log_looked = 0, -math.inf
+        self._log_stored = 0
+        self._log_checked_at = -math.inf
         self._log_upload = threading.Lock()
 
     def checkpoint(self, manifest: dict[str, Any]) -> None:
-        """Store a checkpoint; those before it that still wait are left out.
+        """Store a checkpoint; older ones that are not stored yet are skipped.
 
         Raises:
-            Malformed: it is no manifest.
-            OSError, ValueError: a part is not there.
+            Malformed: the manifest is invalid.
+            OSError, ValueError: a part does not exist.
         """
         upload = self._checkpoints.begin(manifest)
         self._submit("checkpoint", lambda: self._checkpoints.store(upload))
 
     def preview(self, event: Event) -> None:
-        """Store a preview, and show it.
+        """Store and publish a preview.
 
         Raises:
-            Malformed, ValueError: it is no file that can be shown.
+            Malformed, ValueError: the event does not name a valid file.
         """
         name, content_type = file_of(event)
         step, path = step_of(event["step"]), self._folder.inside(event["path"])
@@ -68,10 +72,11 @@ class Uploads:
             self._storage.delete(replaced)
 
     def log(self, path: Path) -> None:
-        """Store the log every beat, if it has grown, so that it is there when this worker or its machine dies."""
-        if clock() - self._log_looked < settings().beat_seconds:
+        """Store the log with every heartbeat if it has grown, so that it survives a crash of this worker or its
+        machine."""
+        if clock() - self._log_checked_at < settings().beat_seconds:
             return
-        self._log_looked = clock()
+        self._log_checked_at = clock()
         size = path.stat().st_size if path.exists() else 0
         if size > self._log_stored and self._log_upload.acquire(blocking=False):
             self._submit("log", lambda: self._store_log(path, size), self._log_upload.release)
@@ -84,17 +89,17 @@ class Uploads:
         self._log_stored = size
 
     def finish(self, checkpoints: bool) -> None:
-        """Wait for the uploads that are on their way, and for `checkpoints` if they are still of use.
+        """Wait for the pending uploads, and for those of checkpoints if `checkpoints` are still needed.
 
-        Where the storage is away, that is for the grace of a drain.
+        While the storage is unavailable, uploads are retried for the grace period of a drain.
         """
         if not checkpoints:
             self._checkpoints.abandon()
-        self._checkpoints.hurry(settings().drain_grace_seconds)
+        self._checkpoints.limit_retries(settings().drain_grace_seconds)
         self._thread.shutdown(wait=True)
 
     def close(self) -> None:
-        """Leave out what has not begun."""
+        """Cancel the uploads that have not started."""
         self._checkpoints.abandon()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
@@ -113,5 +118,5 @@ class Uploads:
 
 
 def _report_failure(upload: "Future[None]") -> None:
-    if not upload.cancelled() and (mistake := upload.exception()) is not None:
-        log.error("upload_broke", exc_info=mistake)
+    if not upload.cancelled() and (error := upload.exception()) is not None:
+        log.error("upload_crashed", exc_info=error)

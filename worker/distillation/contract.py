@@ -12,21 +12,25 @@ from worker.distillation.parameters import Example, Range, parse
 
 MOST_CHANNELS = 64
 MOST_PIXELS = 4096
-"""Largest height and width of an image."""
+"""Maximum height and width of an image."""
 
 
 @dataclass(frozen=True)
 class InputContract:
     """The input of a network: float images (B, channels, height, width), `(pixel / 255 - mean) / std` per channel."""
 
-    channels: Annotated[int, Range(ge=1, le=MOST_CHANNELS), "Channels of an image.", Example(1)]
-    height: Annotated[int, Range(ge=1, le=MOST_PIXELS), "Rows of pixels.", Example(32)]
-    width: Annotated[int, Range(ge=1, le=MOST_PIXELS), "Columns of pixels.", Example(32)]
-    mean: Annotated[tuple[float, ...], "One number a channel.", Example([0.1307])]
-    std: Annotated[tuple[Annotated[float, Range(gt=0)], ...], "One number a channel.", Example([0.3081])]
+    channels: Annotated[int, Range(ge=1, le=MOST_CHANNELS), "Number of channels.", Example(1)]
+    height: Annotated[int, Range(ge=1, le=MOST_PIXELS), "Height of an image in pixels.", Example(32)]
+    width: Annotated[int, Range(ge=1, le=MOST_PIXELS), "Width of an image in pixels.", Example(32)]
+    mean: Annotated[tuple[float, ...], "Mean of each channel, for pixel values from 0 to 1.", Example([0.1307])]
+    std: Annotated[
+        tuple[Annotated[float, Range(gt=0)], ...],
+        "Standard deviation of each channel, for pixel values from 0 to 1.",
+        Example([0.3081]),
+    ]
 
     def blank(self, device: torch.device) -> Tensor:
-        """Two images of zeros (2, channels, height, width), to find the shapes of activations with."""
+        """Two images of zeros (2, channels, height, width), for finding the shapes of activations."""
         return torch.zeros(2, self.channels, self.height, self.width, device=device)
 
 
@@ -34,7 +38,8 @@ def read_contract(values: Mapping[str, Any], pointer: str = "/input") -> InputCo
     """An input contract from JSON; `pointer` is its place there.
 
     Raises:
-        SpecError: a value is missing, of the wrong type or out of range, or mean or std has not one number a channel.
+        SpecError: a value is missing, of the wrong type or out of range, or mean or std does not have one number per
+            channel.
     """
     contract = parse(InputContract, values, pointer)
     wrong = [

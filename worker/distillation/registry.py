@@ -1,4 +1,5 @@
-"""Methods are found by file name: `find("objectives", "kd")` is the one Objective defined in a file `kd.py` under `objectives/`."""
+"""Methods are found by file name: `find("objectives", "kd")` is the one Objective defined in a file `kd.py` under
+`objectives/`."""
 
 import importlib
 import inspect
@@ -44,13 +45,14 @@ def find(kind: str, name: str, pointer: str = "") -> Any:
     found = _classes(module) if module else []
     if not found:
         raise SpecError(
-            [Problem(f"{pointer}/name", f"no {kind[:-1]} is called {name!r}; there are {', '.join(names(kind))}")]
+            [Problem(f"{pointer}/name", f"there is no {kind[:-1]} {name!r}; known are {', '.join(names(kind))}")]
         )
     return found[0]
 
 
 def make(kind: str, spec: Mapping[str, Any], pointer: str, *, leave_out: Collection[str] = ()) -> Any:
-    """The method that a part of a job's spec names, with the parameters that it gives; keys in `leave_out` are no parameters.
+    """The method that a part of a job's spec names, with the parameters that it gives; keys in `leave_out` are no
+    parameters.
 
     Raises:
         SpecError: there is no such method, or it does not take these parameters.

@@ -1,4 +1,4 @@
-"""How a network trains: the `training` part of a job's spec, its optimiser and its learning rate."""
+"""The `training` part of a job's spec: length, optimiser and learning rate."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -14,68 +14,91 @@ from worker.distillation.parameters import Example, Items, Range, parse
 from worker.distillation.precision import Precision
 
 DEFAULT_EPOCHS = 30
-"""Passes over the source where neither epochs nor steps are given."""
+"""Number of epochs if neither epochs nor steps are set."""
 MOST_MINUTES = 60 * 24 * 30
 
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how a network trains. Defaults are ours; if both `epochs` and `steps` are given, `steps` counts."""
+    """Length, optimiser and learning rate of a training. The defaults are ours, not a paper's. If both `epochs` and
+    `steps` are set, `steps` counts."""
 
     epochs: Annotated[
         int | None,
         Range(ge=1, le=100_000),
-        f"Passes over the source; {DEFAULT_EPOCHS} if neither is given.",
+        f"Number of passes over the source. If `steps` is null too: {DEFAULT_EPOCHS}.",
         Example(240),
     ] = None
-    steps: Annotated[int | None, Range(ge=1, le=100_000_000), "Steps, instead of epochs.", Example(None)] = None
-    batch_size: Annotated[int, Range(ge=1, le=65_536), "Images a step.", Example(64)] = 128
-    optimizer: Annotated[Literal["sgd", "adam", "adamw"], "The optimiser; most papers use sgd.", Example("sgd")] = (
-        "adamw"
-    )
-    learning_rate: Annotated[float, Range(gt=0, le=1000), "At its highest.", Example(0.05)] = 2e-3
+    steps: Annotated[
+        int | None, Range(ge=1, le=100_000_000), "Number of steps. Set instead of `epochs`.", Example(None)
+    ] = None
+    batch_size: Annotated[int, Range(ge=1, le=65_536), "Number of images per step.", Example(64)] = 128
+    optimizer: Annotated[Literal["sgd", "adam", "adamw"], "Optimiser. Most papers use sgd.", Example("sgd")] = "adamw"
+    learning_rate: Annotated[float, Range(gt=0, le=1000), "Peak learning rate.", Example(0.05)] = 2e-3
     final_learning_rate_fraction: Annotated[
-        float, Range(ge=0, le=1), "Where `cosine` ends, as a part of the learning rate.", Example(0.0)
+        float,
+        Range(ge=0, le=1),
+        "Final learning rate of `cosine`, as a fraction of the peak learning rate.",
+        Example(0.0),
     ] = 0.0
-    momentum: Annotated[float, Range(ge=0, lt=1), "Of sgd.", Example(0.9)] = 0.9
+    momentum: Annotated[float, Range(ge=0, lt=1), "Momentum of sgd.", Example(0.9)] = 0.9
     weight_decay: Annotated[
-        float, Range(ge=0, le=1), "Decay of the weights; adamw spares biases and BatchNorm.", Example(0.0005)
+        float,
+        Range(ge=0, le=1),
+        "Weight decay. adamw does not apply it to parameters of one dimension (biases and BatchNorm).",
+        Example(0.0005),
     ] = 0.01
-    nesterov: Annotated[bool, "Nesterov's momentum, for sgd.", Example(True)] = True
+    nesterov: Annotated[bool, "Whether sgd uses Nesterov momentum.", Example(True)] = True
     schedule: Annotated[
-        Literal["constant", "cosine", "multistep"], "How the learning rate falls.", Example("cosine")
+        Literal["constant", "cosine", "multistep"],
+        "Schedule of the learning rate after the warm-up.",
+        Example("cosine"),
     ] = "cosine"
     milestones: Annotated[
         tuple[Annotated[float, Range(gt=0, lt=1)], ...],
         Items(most=64),
-        "`multistep` divides by ten after these parts of the training.",
+        "Fractions of the training at which `multistep` divides the learning rate by ten, in increasing order.",
         Example([0.625, 0.75, 0.875]),
     ] = (0.625, 0.75, 0.875)
     warm_up_steps: Annotated[
-        int, Range(ge=0, le=10_000_000), "Steps over which the learning rate rises from zero.", Example(0)
+        int,
+        Range(ge=0, le=10_000_000),
+        "Number of steps over which the learning rate rises linearly from zero. 0: no warm-up.",
+        Example(0),
     ] = 0
-    precision: Annotated[Precision, "auto: bf16 where the GPU has it.", Example("auto")] = "auto"
-    seed: Annotated[int, Range(ge=0, lt=2**63), "Same spec, seed and machine: same student.", Example(0)] = 0
+    precision: Annotated[
+        Precision, "Precision of the forward pass. auto: bf16 on GPUs with native support, else fp32.", Example("auto")
+    ] = "auto"
+    seed: Annotated[
+        int,
+        Range(ge=0, lt=2**63),
+        "Random seed. The same spec and seed give the same student on the same machine.",
+        Example(0),
+    ] = 0
     time_limit_minutes: Annotated[
         float | None,
         Range(gt=0, le=MOST_MINUTES),
-        "When its attempts together have run for so long, the training stops where it is, and the student is evaluated"
-        " and exported as it is; the job fails only if there is no student yet.",
+        "Maximum running time in minutes, over all attempts. At the limit the training stops, and the student is evaluated"
+        " and exported as it is; the job fails only if there is no student yet. If null: no limit of the job's own.",
         Example(60),
     ] = None
     validation_fraction: Annotated[
-        float, Range(ge=0, lt=1), "Part of the dataset that is held back to choose by.", Example(0.1)
+        float,
+        Range(ge=0, lt=1),
+        "Fraction of the training images to hold out as validation images, for the choice of weights.",
+        Example(0.1),
     ] = 0.0
     selection: Annotated[
         Literal["last", "best", "average"],
-        "Which weights ship: the last, the best on the held-back part (never on the evaluation), or the running average.",
+        "Which weights to export: the last, those with the best result on the validation images (never on the evaluation"
+        " dataset), or the running average.",
         Example("last"),
     ] = "last"
     average_weights: Annotated[
         float | None,
         Range(gt=0, lt=1),
-        "Decay of a running average of the weights, min(decay, (1 + n) / (10 + n)) at step n, which is measured beside"
-        " those that ship; none if null.",
+        "Decay of a running average of the weights; at step n it is min(decay, (1 + n) / (10 + n)). The average is evaluated"
+        " in addition to the exported weights. If null: no average.",
         Example(0.999),
     ] = None
 
@@ -83,11 +106,18 @@ class Training:
     def from_spec(cls, values: Mapping[str, Any]) -> "Training":
         training = parse(cls, values, "/training")
         if training.selection == "average" and training.average_weights is None:
-            raise SpecError([Problem("/training/average_weights", "say the decay of the average that is to ship")])
+            raise SpecError(
+                [
+                    Problem(
+                        "/training/average_weights",
+                        "is required if selection is `average`: the decay of the running average",
+                    )
+                ]
+            )
         return training
 
     def learning_rate_at(self, number: int, total: int) -> float:
-        """The learning rate of step `number` of `total`; warm-up is linear, the rest follows the schedule."""
+        """The learning rate of step `number` of `total`: linear warm-up, then the schedule."""
         if number < self.warm_up_steps:
             return self.learning_rate * (number + 1) / self.warm_up_steps
         done = (number - self.warm_up_steps) / max(1, total - self.warm_up_steps)
@@ -99,7 +129,7 @@ class Training:
         return self.learning_rate
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """The optimiser; weight decay is left off for parameters of one dimension (biases and BatchNorm) by AdamW only."""
+        """The optimiser. AdamW alone has no weight decay for parameters of one dimension (biases and BatchNorm)."""
         parameters = list(parameters)
         if self.optimizer == "sgd":
             nesterov = self.nesterov and self.momentum > 0
@@ -112,7 +142,8 @@ class Training:
         return AdamW([group for group in groups if group["params"]], self.learning_rate, weight_decay=self.weight_decay)
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """Low precision where it was asked for, or by itself on a GPU that does not have to emulate it."""
+        """The autocast context: bf16 if the precision is `bf16`, or if it is `auto` on a GPU that supports bf16
+        natively."""
         automatic = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         low = self.precision == "bf16" or (self.precision == "auto" and automatic)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)

@@ -1,7 +1,7 @@
-"""Every row that a worker writes.
+"""All database writes of a worker.
 
-Belongs here: claims, ends, and what an attempt writes meanwhile. Whatever an attempt writes names its number, the
-fencing token, in the WHERE clause: what an old attempt writes changes nothing and raises `Taken`. Times are the
-database's. Does not: deciding what to write (`worker/attempt`, `worker/upkeep`). May import `worker/clock`,
-`worker/devices` and `models`.
+Belongs here: claims, the writes of running attempts, and the ends of attempts. Every write of an attempt has the
+attempt's number, the fencing token, in its WHERE clause: a write of an old attempt changes nothing and raises `Taken`.
+All times are the database's. Does not: deciding what to write (`worker/attempt`, `worker/upkeep`). May import
+`worker/clock`, `worker/devices` and `models`.
 """

@@ -1,6 +1,7 @@
-"""What one running attempt at a job writes. Every method is one transaction, and raises `Taken` behind the fence.
+"""The writes of one running attempt at a job.
 
-Under a lease, methods are tried again while the database is away: all but those that say otherwise.
+Every method is one transaction, and raises `Taken` if the attempt does not hold the job any more. With a lease, methods
+are retried while the database is unavailable, unless their docstring says otherwise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ UPSERT = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 @dataclass
 class EventBatch:
-    """What an engine has said since the last transaction. `metrics` maps (name, step) to a value."""
+    """An engine's events since the last transaction. `metrics` maps (name, step) to a value."""
 
     notes: list[Note] = field(default_factory=list)
     metrics: dict[tuple[str, int], float | None] = field(default_factory=dict)
@@ -40,7 +41,7 @@ class EventBatch:
 
 @dataclass(frozen=True)
 class File:
-    """A file of an attempt that lies in storage."""
+    """A file of an attempt in storage."""
 
     name: str
     key: str
@@ -54,7 +55,8 @@ class AttemptLedger(LeasedLedger):
 
     def __init__(self, job_id: str, number: int, lease: HeldLease | None = None):
         super().__init__(lease)
-        self.job_id, self.number = job_id, number
+        self.job_id = job_id
+        self.number = number
 
     def _change(self, session: Session, notes: Sequence[Note] = (), **values: Any) -> None:
         if change_job(session, self.job_id, *ends.held_by(self.number), notes=notes, **values) is None:
@@ -62,11 +64,11 @@ class AttemptLedger(LeasedLedger):
 
     @retried
     def write(self, batch: EventBatch) -> None:
-        """Write what the engine said."""
+        """Write a batch of the engine's events."""
         self.try_to_write(batch)
 
     def try_to_write(self, batch: EventBatch) -> None:
-        """The same, once: whoever reads the engine's events cannot wait for a database."""
+        """The same without retries: the thread that reads the engine's events must not wait for a database."""
         values: dict[str, Any] = {}
         with transaction() as session:
             if batch.phase is not None:
@@ -97,9 +99,9 @@ class AttemptLedger(LeasedLedger):
 
     @retried
     def checkpoint(self, manifest: Mapping[str, Any]) -> list[str]:
-        """Name a checkpoint whose parts are all in storage, and forget all but the newest two.
+        """Record a checkpoint whose parts are all in storage, and delete the rows of all but the newest two.
 
-        More done than any other checkpoint has is progress: losses count from zero again.
+        If it is further than all other checkpoints, that is progress: the count of losses is set to zero.
 
         Returns:
             SHA-256 of the parts that no checkpoint names any more.
@@ -123,27 +125,27 @@ class AttemptLedger(LeasedLedger):
             return sorted(_parts(old) - _parts(kept))
 
     def _newest_checkpoints(self) -> Any:
-        # by time and not by step: after a fall-back to an older one, the newest may be at an earlier step
+        # by time, not by step: after a fallback to an older checkpoint, the newest may be at an earlier step
         order = Checkpoint.created_at.desc(), Checkpoint.step.desc(), Checkpoint.id.desc()
         return select(Checkpoint).where(Checkpoint.job_id == self.job_id).order_by(*order)
 
     @retried
     def checkpoints(self) -> Sequence[Checkpoint]:
-        """Checkpoints of the job, the newest first."""
+        """The checkpoints of the job, the newest first."""
         with reading() as session:
             return session.scalars(self._newest_checkpoints()).all()
 
     @retried
     def drop_checkpoint(self, checkpoint_id: str, reason: str) -> None:
-        """Forget a checkpoint that cannot be read back."""
+        """Delete the row of a checkpoint that cannot be read."""
         with transaction() as session:
-            message = f"a checkpoint cannot be read back and is left out: {reason}"
+            message = f"a checkpoint cannot be read and is ignored: {reason}"
             self._change(session, [Note("checkpoint", message, "warning", {"checkpoint": checkpoint_id})])
             session.execute(delete(Checkpoint).where(Checkpoint.id == checkpoint_id))
 
     @retried
     def preview(self, file: File, step: int) -> str | None:
-        """Show a preview that lies in storage; returns the key of the one that it replaces."""
+        """Publish a preview that is in storage; returns the key of the one that it replaces, if it is another key."""
         with transaction() as session:
             data = {"name": file.name, "step": step, "content_type": file.content_type, "size": file.size}
             self._change(session, [Note("preview", f"preview {file.name} at step {step}", data=data)])
@@ -158,7 +160,7 @@ class AttemptLedger(LeasedLedger):
 
     @retried
     def keep_log(self, log_key: str) -> None:
-        """Name the log of an attempt that runs, so that it is there however the attempt ends."""
+        """Record the log of a running attempt, so that it is available however the attempt ends."""
         with transaction() as session:
             fence = select(Job.id).where(Job.id == self.job_id, *ends.held_by(self.number))
             mine = Attempt.job_id == self.job_id, Attempt.number == self.number, exists(fence)
@@ -168,25 +170,24 @@ class AttemptLedger(LeasedLedger):
 
     @retried
     def seconds_used(self) -> float:
-        """How long earlier attempts have held the job; waiting between them does not count."""
+        """Seconds for which earlier attempts held the job, without the waiting between them."""
         with reading() as session:
             earlier = Attempt.job_id == self.job_id, Attempt.number < self.number
             return session.scalar(select(func.sum(Attempt.seconds)).where(*earlier)) or 0.0
 
     @retried
     def minutes_allowed(self) -> int:
-        """How long all attempts together may hold the job."""
+        """Maximum number of minutes for which all attempts together may hold the job."""
         with reading() as session:
             key_id = session.scalars(select(Job.key_id).where(Job.id == self.job_id)).one()
             return limits_of_key(session, key_id).job_minutes
 
     @retried
-    def begin_again(self) -> None:
-        """Say that none of the job's checkpoints could be read back."""
+    def note_restart(self) -> None:
+        """Write an event: none of the job's checkpoints can be read."""
+        message = "no checkpoint can be read: the job starts again from the beginning"
         with transaction() as session:
-            self._change(
-                session, [Note("checkpoint", "no checkpoint can be read back: the job begins again", "warning")]
-            )
+            self._change(session, [Note("checkpoint", message, "warning")])
 
     @retried
     def succeed(
@@ -196,9 +197,10 @@ class AttemptLedger(LeasedLedger):
         log_key: str | None,
         student: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Publish the artifacts and set the job `succeeded`, in one transaction; false if it was asked to be cancelled.
+        """Publish the artifacts and set the job `succeeded`, in one transaction; returns False if a cancel was
+        requested.
 
-        `student` says what shipped, by which it is built where it is to teach.
+        `student` describes the exported student, for jobs that use it as a teacher.
         """
         notes = [
             Note(
@@ -208,7 +210,7 @@ class AttemptLedger(LeasedLedger):
             )
             for file in files
         ]
-        notes.append(Note("log", "the engine is done", data={"summary": dict(summary)}))
+        notes.append(Note("log", "the engine has finished", data={"summary": dict(summary)}))
         stopped = summary.get("stopped_early")
         message = f"succeeded, stopped early by its {str(stopped).replace('_', ' ')}" if stopped else "succeeded"
         early = {"stopped_early": str(stopped)[:32] if stopped else None, "losses": 0, "student": student}
@@ -227,7 +229,7 @@ class AttemptLedger(LeasedLedger):
 
     @retried
     def fail(self, error: ends.Error, log_key: str | None) -> None:
-        """Set the job `failed`, for a reason that is the user's or the job's own."""
+        """Set the job `failed`, because of an error that another attempt cannot avoid."""
         with transaction() as session:
             self._finish(session, JobStatus.FAILED, error["message"], error=error)
             ends.end_attempt(session, self.job_id, self.number, "failed", error, log_key)
@@ -241,7 +243,7 @@ class AttemptLedger(LeasedLedger):
 
     @retried
     def drain(self, log_key: str | None) -> None:
-        """Put the job back into the queue because this worker leaves; it does not count as a loss."""
+        """Queue the job again because this worker is drained. It does not count as a loss."""
         with transaction() as session:
             if not ends.requeue(session, self.job_id, "the worker was drained", *ends.held_by(self.number)):
                 raise Taken(self.job_id)
@@ -249,7 +251,8 @@ class AttemptLedger(LeasedLedger):
 
     @retried
     def postpone(self, error: ends.Error, delay_seconds: float, log_key: str | None) -> None:
-        """Put the job back into the queue for a while, because of what neither it nor the engine can help."""
+        """Queue the job again, due after a delay, because of an error of neither the job nor the engine. It does not
+        count as a loss."""
         with transaction() as session:
             held = ends.held_by(self.number)
             if not ends.requeue(session, self.job_id, error["message"], *held, delay_seconds=delay_seconds):
@@ -266,7 +269,7 @@ class AttemptLedger(LeasedLedger):
             return status
 
     def published(self) -> bool:
-        """Whether this attempt's artifacts have been published. Tried once, and whoever holds the job."""
+        """Whether this attempt's artifacts have been published. It is not retried and needs no lease."""
         with reading() as session:
             mine = Attempt.job_id == self.job_id, Attempt.number == self.number
             return session.scalar(select(Attempt.outcome).where(*mine)) == "succeeded"
@@ -277,7 +280,7 @@ class AttemptLedger(LeasedLedger):
 
 
 def _done(manifest: Mapping[str, Any]) -> int:
-    """How much of a job is done at a checkpoint: steps, and those of a source's warm-up, where the engine counts them."""
+    """The progress of a checkpoint: its steps, and those of a source's warm-up if the engine counts them."""
     return int(manifest.get("done", manifest["step"]))
 
 

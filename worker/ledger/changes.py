@@ -1,4 +1,4 @@
-"""One change of a job: a conditional UPDATE that raises its version, and the events that tell of it."""
+"""One change of a job: a conditional UPDATE that increments its version, and the events of the change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from models.webhooks import outbox
 
 
 class Taken(Exception):
-    """The work is not, or no longer, this attempt's: it has ended, or was taken back."""
+    """This attempt does not hold the row (any more): it has ended, or was taken back."""
 
 
 class Changed(NamedTuple):
-    """What a change of a job tells: its attempt, and the database's time of the change."""
+    """The result of a change of a job: the job's attempt number, and the database's time of the change."""
 
     attempt: int
     at: float
@@ -25,7 +25,7 @@ class Changed(NamedTuple):
 
 @dataclass(frozen=True)
 class Note:
-    """An event that is still to be written."""
+    """An event to be written."""
 
     type: str
     message: str
@@ -36,7 +36,7 @@ class Note:
 def change_job(
     session: Session, job_id: str, *conditions: ColumnElement[bool], notes: Sequence[Note] = (), **values: Any
 ) -> Changed | None:
-    """Change a job where the conditions hold, and append events; None if they do not."""
+    """Change a job if the conditions hold, and append events; returns None if they do not hold."""
     row = session.execute(
         update(Job)
         .where(Job.id == job_id, *conditions)

@@ -1,4 +1,4 @@
-"""Claiming the best due row of a kind, and holding it."""
+"""Claims: taking the next due row of a kind, and renewing its lease."""
 
 from dataclasses import dataclass
 
@@ -18,12 +18,12 @@ from worker.ledger.changes import Taken, change_job, status_note
 
 LINES: tuple[Line, ...] = (Job, Inspection)
 LOCK = 0x7475726E
-"""Of Postgres' advisory locks, the first half of those that claims hold."""
+"""First key of the Postgres advisory locks that claims hold."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One attempt at one row, by one worker. `sent_at` is this host's clock when the claim was sent."""
+    """One attempt at one row, by one worker. `sent_at` is the time of this host's clock when the claim was sent."""
 
     record: Job | Inspection
     worker_id: str
@@ -39,15 +39,15 @@ class Claim:
 
 
 def claim(kind: Kind, worker_id: str) -> Claim | None:
-    """Take the row whose turn it is (`models.scheduling.turns`) among those that this worker fits, and raise its attempt.
+    """Claim the next row (`models.scheduling.turns`) whose needs this worker meets, and increment its attempt number.
 
-    Claims of a kind come one after the other, so that each sees what the ones before it took: two at once could give a
-    key more than its share, or than it may run. A row that somebody else is just changing is left out.
+    Claims of one kind run one after the other, so that each sees the ones before it: two concurrent claims could exceed
+    a key's share or its limit of running jobs. A row that another transaction has locked is skipped.
     """
     sent_at = clock()
     line: Line = Job if kind == "distill" else Inspection
     with transaction() as session:
-        _wait_for_others(session, line)
+        _lock_claims(session, line)
         machine = Machine.of(session.scalar(select(Worker.about).where(Worker.id == worker_id)))
         for turn in turns(session, line, machine.fits):
             record = _take(session, line, turn.id, worker_id)
@@ -60,8 +60,8 @@ def claim(kind: Kind, worker_id: str) -> Claim | None:
     return None
 
 
-def _wait_for_others(session: Session, line: Line) -> None:
-    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time
+def _lock_claims(session: Session, line: Line) -> None:
+    if session.get_bind().dialect.name == "postgresql":  # SQLite has only one writer at a time
         session.execute(select(func.pg_advisory_xact_lock(LOCK, LINES.index(line))))
 
 
@@ -80,7 +80,7 @@ def _take_job(session: Session, job_id: str, worker_id: str) -> Job | None:
         session,
         job_id,
         Job.status == JobStatus.QUEUED,
-        notes=[status_note(JobStatus.RUNNING, f"attempt {number} has begun", worker=worker_id, attempt=number)],
+        notes=[status_note(JobStatus.RUNNING, f"attempt {number} has started", worker=worker_id, attempt=number)],
         status=JobStatus.RUNNING,
         reason=None,
         started_at=func.coalesce(Job.started_at, now()),
@@ -112,10 +112,10 @@ def _lease(table: type[Leased], worker_id: str) -> dict[str, object]:
 
 
 def renew(held: Claim) -> bool:
-    """Renew the lease; says whether the job was asked to be cancelled.
+    """Renew the lease; returns whether a cancel of the job was requested.
 
     Raises:
-        Taken: the row is no longer this attempt's.
+        Taken: this attempt does not hold the row any more.
     """
     table = type(held.record)
     with transaction() as session:
@@ -134,10 +134,10 @@ def renew(held: Claim) -> bool:
 
 
 def look(held: Claim) -> bool:
-    """Whether the job was asked to be cancelled, without renewing the lease.
+    """Whether a cancel of the job was requested, without renewing the lease.
 
     Raises:
-        Taken: the row is no longer this attempt's.
+        Taken: this attempt does not hold the row any more.
     """
     table = type(held.record)
     with reading() as session:

@@ -1,4 +1,4 @@
-"""How attempts at jobs end, for whoever ends them: the worker that holds one, or a sweep that takes it back."""
+"""The ends of attempts at jobs, written by the worker that holds one or by a sweep that takes it back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,15 +14,16 @@ from worker.ledger.changes import Note, change_job, status_note
 from worker.ledger.failures import FAILURES
 
 Error = Mapping[str, Any]
-FREE = {"lease_owner": None, "lease_expires_at": None, "rung_at": None}
+NO_LEASE = {"lease_owner": None, "lease_expires_at": None, "rung_at": None}
 
 
 def error(
     code: str, message: str, hint: str = "", fault: str | None = None, errors: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, Any]:
-    """What a job says when it has failed; without NUL characters, which an engine's log may hold and Postgres refuses.
+    """The error of a failed job or upload, without NUL characters: an engine's log may contain them, but Postgres
+    refuses them.
 
-    A code of the worker's own brings its fault, and a hint where none is given; one of an engine's needs a `fault`.
+    The fault and the default hint of a worker's code come from `FAILURES`; a code of the engine needs a `fault`.
     """
     if fault is None:
         known = FAILURES[code]
@@ -32,7 +33,7 @@ def error(
 
 
 def held_by(attempt: int) -> tuple[ColumnElement[bool], ...]:
-    """The fence: the job is running, and this attempt is its newest."""
+    """The fencing condition: the job is running, and this attempt is its newest."""
     return Job.attempt == attempt, Job.status == JobStatus.RUNNING
 
 
@@ -45,8 +46,11 @@ def end_attempt(
     log_key: str | None = None,
     by_holder: bool = True,
 ) -> None:
-    """Close an attempt's row, once. Its log stays what it was if there is no newer one; of an attempt that is not ended `by_holder`
-    nobody knows what it did after its last beat, and that does not count."""
+    """Set the end of an attempt's row, unless it is set. Without a `log_key` the recorded one stays.
+
+    If the worker that holds the attempt does not end it itself (`by_holder`), its seconds stay those of its last
+    heartbeat: what it did afterwards is unknown.
+    """
     values: dict[str, Any] = {"log_key": log_key} if log_key is not None else {}
     if by_holder:
         values["seconds"] = now() - Attempt.started_at
@@ -67,7 +71,8 @@ def finish(
     notes: Sequence[Note] = (),
     **values: Any,
 ) -> bool:
-    """Bring a job into a final state, where the conditions hold and the transition is legal."""
+    """Set the final status of a job, if the conditions hold and the transition is allowed; returns whether it was
+    set."""
     level = "error" if target == JobStatus.FAILED else "info"
     data = {"error": dict(error)} if error else {}
     phases, at = session.execute(select(Job.phases, now()).where(Job.id == job_id)).one()
@@ -81,7 +86,7 @@ def finish(
         reason=None,
         error=error,
         finished_at=now(),
-        **({"phases": closed(phases, at)} | FREE | values),
+        **({"phases": closed(phases, at)} | NO_LEASE | values),
     )
     return changed is not None
 
@@ -94,7 +99,7 @@ def requeue(
     delay_seconds: float = 0.0,
     **values: Any,
 ) -> bool:
-    """Put a running job back into the queue, where the conditions hold."""
+    """Queue a running job again, if the conditions hold; returns whether it was queued."""
     changed = change_job(
         session,
         job_id,
@@ -104,7 +109,7 @@ def requeue(
         status=JobStatus.QUEUED,
         reason=reason,
         due_at=now() + delay_seconds,
-        **(FREE | values),
+        **(NO_LEASE | values),
     )
     return changed is not None
 
@@ -119,12 +124,12 @@ def lose(
     log_key: str | None = None,
     skip_locked: bool = False,
 ) -> str | None:
-    """End an attempt that was lost or whose engine crashed: the job is queued again, is cancelled if that was asked
-    for, or fails as poison after so many lost attempts in a row without progress.
+    """End an attempt that was lost or whose engine crashed. The job is queued again, cancelled if a cancel was
+    requested, or fails as poison after `most_lost_attempts` lost attempts in a row without progress.
 
     Returns:
-        The job's new status; None if it was not this attempt's any more, or with `skip_locked` if somebody else is
-        just changing it.
+        The job's new status; None if this attempt does not hold it any more, or if `skip_locked` and another
+        transaction has locked the row.
     """
     fence = (*held_by(number), *conditions)
     job = session.scalar(select(Job).where(Job.id == job_id, *fence).with_for_update(skip_locked=skip_locked))
@@ -145,14 +150,14 @@ def lose(
 
 
 def _poison(losses: int, last: Error) -> dict[str, Any]:
-    message = f"{losses} attempts in a row were lost without progress; the last: {last['message']}"
+    message = f"{losses} attempts in a row were lost without progress; the last one: {last['message']}"
     return error("poison", message, str(last.get("hint", "")), errors=last.get("errors", ()))
 
 
 def entered(phases: Mapping[str, Any], phase: str, at: float) -> dict[str, Any]:
-    """The phases with their times, after one has begun at `at`."""
-    begun = closed(phases, at)
-    return begun | {phase: {"started_at": begun.get(phase, {}).get("started_at", at), "ended_at": None}}
+    """The phases with their times, after `phase` has started at `at`."""
+    earlier = closed(phases, at)
+    return earlier | {phase: {"started_at": earlier.get(phase, {}).get("started_at", at), "ended_at": None}}
 
 
 def closed(phases: Mapping[str, Any], at: float) -> dict[str, Any]:

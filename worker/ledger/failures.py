@@ -1,6 +1,6 @@
-"""Why a job or an upload may end, where it is the worker that says so: every code, whose fault it is, and what to do.
+"""The worker's error codes of jobs and uploads, with fault, meaning and hint.
 
-What the engine says itself is in `worker/distillation/errors.py`.
+The engine's own codes are in `worker/distillation/errors.py`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Fault = Literal["user", "job", "service"]
 
 @dataclass(frozen=True)
 class Failure:
-    """One kind of end: whose fault it is, what it means, and the hint where whoever finds it has none of its own."""
+    """One error code: whose fault it is, its meaning, and the default hint."""
 
     fault: Fault
     meaning: str
@@ -21,49 +21,56 @@ class Failure:
 FAILURES = {
     "artifacts_not_stored": Failure(
         "service",
-        "What the engine left could not be stored as it is.",
-        "Retry the job; if it comes again, tell the operator.",
+        "An artifact of the engine is invalid or could not be read.",
+        "Retry the job. If the error occurs again, tell the operator.",
     ),
     "engine_crashed": Failure(
         "service",
-        "The engine ended without saying why: killed from outside, out of memory, or a mistake in a library.",
-        "The last lines of the attempt's log may say more. Less memory is wanted by a lower training/batch_size.",
+        "The engine ended without an error message: it was killed, ran out of memory, or crashed in a library.",
+        "Read the last lines of the attempt's log. If memory ran out, lower training/batch_size.",
     ),
     "input_missing": Failure(
         "service",
-        "An input of the job is gone from storage, or damaged there.",
-        "Upload it again and submit a new job.",
+        "An input of the job was deleted, or is missing or damaged in storage.",
+        "Upload it again, then submit a new job.",
     ),
     "input_rejected": Failure(
-        "user", "An input of the job was refused by its inspection.", "Upload it again, then submit a new job."
+        "user", "The inspection rejected an input of the job.", "Upload it again, then submit a new job."
     ),
-    "invalid_spec": Failure("user", "The spec cannot work with what its inputs turned out to be.", "Submit a new job."),
+    "invalid_spec": Failure(
+        "user", "The spec does not fit its inputs, as their inspection shows.", "Correct the spec and submit a new job."
+    ),
     "poison": Failure(
         "service",
-        "Attempt after attempt was lost without progress; the message tells of the last.",
-        "Look at the attempts: if all ended alike, change the spec or the input that they have in common.",
+        "Several attempts in a row were lost without progress. The message is that of the last one.",
+        "Compare the attempts. If all have the same error, change the spec or the input.",
     ),
     "stalled": Failure(
-        "service", "The engine lived but said nothing for too long, and was stopped.", "It is tried again by itself."
+        "service",
+        "The engine sent no event for too long, and was killed. The job is retried automatically.",
+        "Wait: the job is retried automatically.",
     ),
     "storage_away": Failure(
-        "service", "The storage did not answer; the job waits and is tried again.", "Wait, or tell the operator."
+        "service",
+        "The storage was unavailable. The job is retried automatically.",
+        "Wait, or tell the operator.",
     ),
     "time_limit": Failure(
         "user",
-        "The job took longer than the operator allows.",
-        "Ask for less training, or set training/time_limit_minutes below that: at its own limit a job ships its student as it is.",
+        "The job ran longer than its key allows.",
+        "Train for fewer steps, or set training/time_limit_minutes to less than the allowed time: at that limit the job exports"
+        " its student as it is.",
     ),
-    "upload_lost": Failure(
-        "service", "The bytes of an upload are gone from storage, or damaged there.", "Upload it again."
-    ),
+    "upload_lost": Failure("service", "The bytes of an upload are missing or damaged in storage.", "Upload it again."),
     "worker_failed": Failure(
-        "service", "The worker could not carry it out; it is tried again.", "Tell the operator: a disk may be full."
+        "service",
+        "The worker could not run the job or inspection. It is retried automatically.",
+        "Tell the operator: a disk may be full.",
     ),
     "worker_lost": Failure(
         "service",
-        "The worker died, or was cut off from the database; the job is tried again.",
-        "Nothing is to be done: it goes on by itself.",
+        "The worker crashed or lost its connection to the database. The job is retried automatically.",
+        "Wait: the job is retried automatically.",
     ),
 }
 """By code."""

@@ -1,4 +1,4 @@
-"""What one running attempt at an inspection writes, and how it ends when it is lost."""
+"""The writes of one running attempt at an inspection, and the end of a lost one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ SUBJECTS: Mapping[str, type[Teacher] | type[Dataset] | type[File]] = {
 
 @dataclass(frozen=True)
 class Canonical:
-    """The canonical form of an upload, as it lies in storage."""
+    """The canonical form of an upload in storage."""
 
     key: str
     size: int
@@ -33,40 +33,45 @@ class Canonical:
 
 
 class InspectionLedger(LeasedLedger):
-    """The rows of one attempt at an inspection. Every method is one transaction, and raises `Taken` behind the fence.
+    """The rows of one attempt at an inspection.
 
-    Under a lease, methods are tried again while the database is away.
+    Every method is one transaction, and raises `Taken` if the attempt does not hold the inspection any more. With a
+    lease, methods are retried while the database is unavailable.
     """
 
     def __init__(self, inspection: Inspection, lease: HeldLease | None = None):
         super().__init__(lease)
-        self.id, self.attempt = inspection.id, inspection.attempt
-        self.kind, self.subject_id, self.resolved = inspection.kind, inspection.subject_id, inspection.resolved
+        self.id = inspection.id
+        self.attempt = inspection.attempt
+        self.kind = inspection.kind
+        self.subject_id = inspection.subject_id
+        self.resolved = inspection.resolved
         self.request_id = inspection.request_id
 
     @retried
     def accept(self, findings: Mapping[str, Any], canonical: Canonical) -> bool:
-        """Set the upload `ready`; false if it is not wanted any more. Jobs that waited for it go on."""
+        """Set the upload `ready`, and settle the jobs that wait for it; returns False if the upload was deleted
+        meanwhile."""
         with transaction() as session:
             self._end(session, InspectionStatus.DONE)
-            wanted = _judge(
+            accepted = _set_status(
                 session, self.kind, self.subject_id, UploadStatus.READY, findings=dict(findings), problem=None,
                 blob_key=canonical.key, blob_size=canonical.size, blob_sha256=canonical.sha256,
             )  # fmt: skip
         waiting.settle_jobs_of(self.subject_id)
-        return wanted
+        return accepted
 
     @retried
     def reject(self, problem: ends.Error) -> None:
-        """Set the upload `rejected`; jobs that waited for it fail."""
+        """Set the upload `rejected`; the jobs that wait for it fail."""
         with transaction() as session:
             self._end(session, InspectionStatus.FAILED, problem)
-            _judge(session, self.kind, self.subject_id, UploadStatus.REJECTED, problem=dict(problem))
+            _set_status(session, self.kind, self.subject_id, UploadStatus.REJECTED, problem=dict(problem))
         waiting.settle_jobs_of(self.subject_id)
 
     @retried
     def pass_check(self, facts: Mapping[str, Any]) -> None:
-        """Let the job be claimed, or tell whoever asked for the check."""
+        """Record a passed check; a job that waits for it can be claimed."""
         with transaction() as session:
             self._end(session, InspectionStatus.DONE, facts=dict(facts))
             if self.kind == "job":
@@ -74,7 +79,7 @@ class InspectionLedger(LeasedLedger):
 
     @retried
     def fail_check(self, error: ends.Error) -> None:
-        """Fail the job, or tell whoever asked for the check."""
+        """Record a failed check; a job that waits for it fails."""
         with transaction() as session:
             self._end(session, InspectionStatus.FAILED, error)
             if self.kind == "job":
@@ -82,16 +87,16 @@ class InspectionLedger(LeasedLedger):
 
     @retried
     def drop(self) -> None:
-        """End an inspection whose subject is not wanted any more."""
+        """End an inspection whose subject needs none any more, such as a deleted upload."""
         with transaction() as session:
             self._end(session, InspectionStatus.DONE)
 
     @retried
     def release(self, delay_seconds: float) -> None:
-        """Put it back into the queue; it does not count as a loss."""
+        """Queue the inspection again, due after a delay. It does not count as a loss."""
         with transaction() as session:
             requeued = {"status": InspectionStatus.QUEUED, "due_at": now() + delay_seconds}
-            self._change(session, **requeued, **ends.FREE)
+            self._change(session, **requeued, **ends.NO_LEASE)
 
     @retried
     def lose(self, error: ends.Error) -> None:
@@ -102,7 +107,7 @@ class InspectionLedger(LeasedLedger):
 
     def _end(self, session: Session, status: InspectionStatus, error: ends.Error | None = None, **more: Any) -> None:
         failed = dict(error) if error else None
-        self._change(session, status=status, error=failed, finished_at=now(), **ends.FREE, **more)
+        self._change(session, status=status, error=failed, finished_at=now(), **ends.NO_LEASE, **more)
 
     def _change(self, session: Session, **values: Any) -> None:
         changed = session.execute(
@@ -127,11 +132,12 @@ def lose(
     *conditions: ColumnElement[bool],
     skip_locked: bool = False,
 ) -> str | None:
-    """End an attempt that was lost: it is queued again, or its subject is refused after so many in a row.
+    """End a lost attempt. The inspection is queued again, or fails after `most_lost_attempts` in a row; then its upload
+    is rejected, or its job fails.
 
     Returns:
-        The inspection's new status; None if it was not this attempt's any more, or with `skip_locked` if somebody else
-        is just changing it.
+        The inspection's new status; None if this attempt does not hold it any more, or if `skip_locked` and another
+        transaction has locked the row.
     """
     held = Inspection.id == inspection_id, *_held_by(attempt), *conditions
     inspection = session.scalar(select(Inspection).where(*held).with_for_update(skip_locked=skip_locked))
@@ -146,24 +152,24 @@ def lose(
     inspection.status = InspectionStatus.FAILED
     inspection.finished_at = session.scalar(select(now()))
     session.flush()
-    message = f"{inspection.losses} inspections in a row were lost; the last: {error['message']}"
+    message = f"{inspection.losses} attempts at the inspection in a row were lost; the last one: {error['message']}"
     poison = ends.error("poison", message, str(error.get("hint", "")))
     if inspection.kind == "check":
         inspection.error = poison
     elif inspection.kind == "job":
         waiting.fail_check(session, inspection.subject_id, poison)
     else:
-        _judge(session, inspection.kind, inspection.subject_id, UploadStatus.REJECTED, problem=poison)
+        _set_status(session, inspection.kind, inspection.subject_id, UploadStatus.REJECTED, problem=poison)
     return InspectionStatus.FAILED
 
 
-def _judge(session: Session, kind: str, subject_id: str, status: UploadStatus, **values: Any) -> bool:
+def _set_status(session: Session, kind: str, subject_id: str, status: UploadStatus, **values: Any) -> bool:
     table: type[Uploaded] = SUBJECTS[kind]
-    judged = session.execute(
+    changed = session.execute(
         update(table)
         .where(table.id == subject_id, table.status == UploadStatus.INSPECTING, table.deleted_at.is_(None))
         .values(status=status, updated_at=now(), upload_key=None, **values)
         .returning(table.id)
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    return judged is not None
+    return changed is not None

@@ -1,4 +1,4 @@
-"""The worker's own row: that it is there, and what it holds."""
+"""The rows of workers: when each was last seen, and what it is working on."""
 
 import os
 import platform
@@ -17,13 +17,13 @@ from models.settings import settings
 from worker import devices
 
 UNSEEN_SWEEPS = 4
-"""A worker that has missed so many sweeps is not counted on."""
+"""Number of missed sweeps after which a worker counts as gone."""
 LEASED: tuple[type[Job] | type[Inspection], ...] = (Job, Inspection)
 FORGOTTEN_SECONDS = 7 * 24 * 3600.0
 
 
 def register(kind: Kind, sandbox: Mapping[str, object] | None = None) -> str:
-    """Insert a worker's row, with what confines its engines; returns its id."""
+    """Insert a worker's row, with a description of its engines' sandbox; returns its id."""
     about: dict[str, Any] = {
         "python": platform.python_version(),
         "system": platform.system(),
@@ -44,34 +44,35 @@ def host() -> str:
 
 
 def seen(worker_id: str) -> None:
-    """Say that a worker is there."""
+    """Record that a worker is running."""
     with transaction() as session:
         session.execute(update(Worker).where(Worker.id == worker_id).values(seen_at=now(), left_at=None))
 
 
 def idle(worker_id: str) -> None:
-    """Say that a worker holds nothing."""
+    """Record that a worker is idle."""
     with transaction() as session:
         session.execute(update(Worker).where(Worker.id == worker_id).values(busy_with=None))
 
 
 def leave(worker_id: str) -> None:
-    """Say that a worker is gone."""
+    """Record that a worker has stopped."""
     with transaction() as session:
         session.execute(update(Worker).where(Worker.id == worker_id).values(left_at=now(), busy_with=None))
 
 
 def alive_here(kind: Kind) -> bool:
-    """Whether a worker of the kind on this machine was seen lately."""
+    """Whether a worker of the kind on this machine is running."""
     alive = Worker.left_at.is_(None), Worker.seen_at > now() - _unseen_seconds()
     with reading() as session:
         return bool(session.scalar(select(exists().where(Worker.kind == kind, Worker.host == host(), *alive))))
 
 
 def idle_workers() -> dict[Kind, list[Machine]]:
-    """What the workers of each kind have that wait for work.
+    """The machines of the idle workers of each kind.
 
-    A worker whose word that it is idle was lost is idle all the same: what it was busy with is not its own any more.
+    If a worker's report that it is idle was lost, it counts as idle as soon as it holds no lease on what it was busy
+    with.
     """
     holds = or_(*(exists().where(table.id == Worker.busy_with, table.lease_owner == Worker.id) for table in LEASED))
     waiting = Worker.left_at.is_(None), ~holds, Worker.seen_at > now() - _unseen_seconds()
@@ -81,7 +82,7 @@ def idle_workers() -> dict[Kind, list[Machine]]:
 
 
 def dismiss_unseen() -> None:
-    """Close the rows of workers that died, and forget those that are long gone."""
+    """Mark workers that crashed as stopped, and delete the rows of those that stopped more than a week ago."""
     with transaction() as session:
         unseen = Worker.left_at.is_(None), Worker.seen_at < now() - 4 * _unseen_seconds()
         session.execute(update(Worker).where(*unseen).values(left_at=now(), busy_with=None))

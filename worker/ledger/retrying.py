@@ -1,4 +1,4 @@
-"""Writing while the database comes and goes: a ledger that knows its lease tries again for as long as that is held."""
+"""Retries of database operations: a ledger with a lease retries for as long as the lease is held."""
 
 import time
 from collections.abc import Callable
@@ -18,20 +18,20 @@ log = structlog.get_logger(__name__)
 
 
 class HeldLease(Protocol):
-    """What a ledger has to know of a lease."""
+    """The part of a lease that a ledger needs."""
 
     def check_held(self) -> None:
-        """Raise `Taken` where the lease is not held any more."""
+        """Raise `Taken` if the lease is not held any more."""
 
 
 class LeasedLedger:
-    """The rows of one attempt. Without a lease, everything is tried once."""
+    """The rows of one attempt. Without a lease, nothing is retried."""
 
     def __init__(self, lease: HeldLease | None):
         self._lease = lease
 
     def read(self, query: Callable[[], Result]) -> Result:
-        """What a query gives; tried again while the database is away and the lease is held.
+        """The result of a query, which is retried while the database is unavailable and the lease is held.
 
         Raises:
             Taken: the lease was lost.
@@ -43,17 +43,17 @@ class LeasedLedger:
             try:
                 return query()
             except AWAY as error:
-                log.warning("database_away_retrying", error=str(error).partition("\n")[0])
+                log.warning("database_unavailable_retrying", error=str(error).partition("\n")[0])
                 time.sleep(RETRY_SECONDS)
 
 
 def retried(
     method: Callable[Concatenate[Ledger, Parameters], Result],
 ) -> Callable[Concatenate[Ledger, Parameters], Result]:
-    """Have a ledger's method, which is one transaction, tried again while the database is away and the lease is held.
+    """Retry a ledger's method, which is one transaction, while the database is unavailable and the lease is held.
 
-    A transaction whose commit was carried out, though its answer was lost, raises `Taken` when it is tried again, if it
-    ended the attempt: the fence does not hold any more.
+    If the response to a commit that ended the attempt was lost, the retry raises `Taken`: the attempt does not hold the
+    row any more.
     """
 
     @wraps(method)

@@ -1,4 +1,5 @@
-"""Jobs that wait for their inputs to be inspected, for jobs whose students are to teach, and for the check of their spec."""
+"""Jobs that wait for the inspection of their inputs, for the jobs of their teachers, and for the check of their
+spec."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -26,11 +27,11 @@ log = structlog.get_logger(__name__)
 
 
 def settle_jobs_of(input_id: str) -> None:
-    """Settle the jobs that wait and name this upload, or this job as a teacher.
+    """Settle the waiting jobs that name this upload, or this job as a teacher.
 
-    Those that are submitted just now are left to the sweep, and so are all of them while the database is away.
+    Jobs that are being submitted concurrently are left to the sweep. If the database is unavailable, all of them are.
     """
-    in_spec = cast(Job.resolved, String).contains(input_id)  # long enough to be found as text, wherever it stands
+    in_spec = cast(Job.resolved, String).contains(input_id)  # an id is long enough for a text search in the whole spec
     names = or_(Job.teacher_id == input_id, Job.dataset_id == input_id, Job.evaluation_id == input_id, in_spec)
     try:
         with reading() as session:
@@ -42,7 +43,7 @@ def settle_jobs_of(input_id: str) -> None:
 
 
 def settle_all(ids: Sequence[str]) -> None:
-    """Settle each of these jobs in a transaction of its own, so that none stands in another's way."""
+    """Settle each of these jobs in its own transaction, so that an error with one does not affect the others."""
     for job_id in ids:
         try:
             with transaction() as session:
@@ -52,17 +53,17 @@ def settle_all(ids: Sequence[str]) -> None:
 
 
 def stuck_jobs(session: Session, most: int) -> Sequence[str]:
-    """Ids of some jobs, drawn by chance, that wait without a check of their spec on its way."""
+    """Ids of at most `most` random jobs that wait without a queued or running check of their spec."""
     inspected = exists().where(Inspection.subject_id == Job.id, Inspection.status.in_(OPEN))
     waiting = Job.status == JobStatus.QUEUED, ~Job.ready, Job.cancel_requested_at.is_(None), Job.deleted_at.is_(None)
     return session.scalars(select(Job.id).where(*waiting, ~inspected).order_by(func.random()).limit(most)).all()
 
 
 def settle(session: Session, job_id: str) -> bool:
-    """Have a waiting job's spec checked if all its inputs are ready, or fail it if one was rejected.
+    """Queue the check of a waiting job's spec if all its inputs are ready, or fail the job if one was rejected.
 
     Returns:
-        Whether an inspection was made, so that a worker is to be woken up.
+        Whether a check was queued, so that a worker must be woken up.
     """
     job = session.scalar(
         select(Job).where(Job.id == job_id, Job.status == JobStatus.QUEUED, ~Job.ready).with_for_update()
@@ -95,7 +96,7 @@ def settle(session: Session, job_id: str) -> bool:
 
 
 def _resolve(job: Job, inputs: Mapping[str, Input | None]) -> tuple[dict[str, Any], ends.Error | None]:
-    """The spec resolved again, now that all inputs are known, and what turns out to be wrong with it."""
+    """The spec resolved again with the findings of all inputs, and the error of its checks."""
     dataset, evaluation = map(inputs.get, ("/dataset", "/evaluation/dataset"))
     facts = Facts.of(
         {pointer: one for pointer, one in inputs.items() if isinstance(one, Teacher | Student)},
@@ -106,13 +107,13 @@ def _resolve(job: Job, inputs: Mapping[str, Input | None]) -> tuple[dict[str, An
     try:
         resolved = resolve(JobSpec.model_validate(job.spec), facts)
         problems = check(resolved, facts)
-    except ValidationError as error:  # methods have changed since the job was submitted
+    except ValidationError as error:  # the catalogue has changed since the job was submitted
         resolved, problems = job.resolved, problems_of(error)
     if not problems:
         return resolved, None
     errors = [{"pointer": problem.pointer, "message": problem.message} for problem in problems]
     message = "; ".join(f"{problem.pointer}: {problem.message}" for problem in problems)
-    return resolved, ends.error("invalid_spec", message, "Submit a new job.", "user", errors)
+    return resolved, ends.error("invalid_spec", message, errors=errors)
 
 
 def _inspection_of(job_id: str) -> Exists:
@@ -120,7 +121,7 @@ def _inspection_of(job_id: str) -> Exists:
 
 
 def _inputs_of(session: Session, job: Job) -> dict[str, Input | None]:
-    """What the spec names, by its place; None where there is no such row."""
+    """The inputs that the spec names, by their places in the spec; None for those without a row."""
     weights = file_of((job.resolved.get("student") or {}).get("initial_weights"))
     inputs: dict[str, tuple[type[Uploaded], str | None]] = {
         "/dataset": (Dataset, job.dataset_id),
@@ -147,18 +148,18 @@ def _is_awaited(one: Input | None) -> bool:
 
 
 def _refusal(one: Input | None) -> str | None:
-    """Why an input will never be had."""
+    """Why an input will never be ready; None if it is or may become ready."""
     if isinstance(one, Student):
         return one.refusal()
     if one is not None and one.deleted_at is None and one.status != UploadStatus.REJECTED:
         return None
     problem = (one.problem or {}) if one else {}
-    return f"the input was refused: {problem.get('message') or problem.get('detail') or 'it was deleted'}"
+    return f"the input cannot be used: {problem.get('message') or problem.get('detail') or 'it was deleted'}"
 
 
 def _fail(session: Session, job_id: str, refused: Mapping[str, str]) -> None:
     errors = [{"pointer": pointer, "message": why} for pointer, why in refused.items()]
-    hint = "Upload it again, or name another teacher, then submit a new job."
+    hint = "Upload it again or use another one, then submit a new job."
     error = ends.error("input_rejected", "; ".join(item["message"] for item in errors), hint, "user", errors)
     ends.finish(
         session,
@@ -172,13 +173,13 @@ def _fail(session: Session, job_id: str, refused: Mapping[str, str]) -> None:
 
 
 def pass_check(session: Session, job_id: str) -> bool:
-    """Let a job whose check has passed be claimed."""
+    """Mark a job whose check has passed as ready to be claimed."""
     waiting = Job.status == JobStatus.QUEUED, Job.cancel_requested_at.is_(None)
-    note = status_note(JobStatus.QUEUED, "the spec has been checked: waiting for a worker", ready=True)
+    note = status_note(JobStatus.QUEUED, "the spec has been checked; waiting for a worker", ready=True)
     return change_job(session, job_id, *waiting, notes=[note], ready=True, reason=None) is not None
 
 
 def fail_check(session: Session, job_id: str, error: ends.Error) -> None:
-    """Fail a job whose spec cannot work."""
+    """Fail a job whose spec has errors."""
     waiting = Job.status == JobStatus.QUEUED
     ends.finish(session, job_id, JobStatus.FAILED, error["message"], waiting, error=error, phase=Phase.VALIDATING)

@@ -1,6 +1,5 @@
-"""What any worker does for all of them: lost leases, due work that nobody was told of, retention, orphaned blobs.
+"""Periodic upkeep in every worker: expired leases, missed wake-up messages, retention, orphaned blobs.
 
-Belongs here: work that the sweep starts, and that any number of workers may do at once. Does not: anything that one
-attempt does for itself (`worker/attempt`). May import `worker/ledger`, `worker/engine/folder.py`, `worker/clock` and
-`models`.
+Belongs here: work that the sweep starts, and that several workers may do at the same time. Does not: work of a single
+attempt (`worker/attempt`). May import `worker/ledger`, `worker/engine/folder.py`, `worker/clock` and `models`.
 """

@@ -1,4 +1,4 @@
-"""Blobs that no row names: what a process left that died between a write to storage and its commit."""
+"""Orphans: blobs that no row names, left by a process that crashed between a write to storage and its commit."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -18,47 +18,47 @@ from models.storage.opening import storage
 from worker.clock import clock
 
 REST_SECONDS = 6 * 3600.0
-"""Between the end of one look through storage and the beginning of the next, at most."""
+"""Maximum pause between two scans of storage."""
 PAGE = 500
 UPLOADS: tuple[type[Teacher] | type[Dataset] | type[File], ...] = (Teacher, Dataset, File)
 log = structlog.get_logger(__name__)
 
 
 class Orphans:
-    """Looks through storage, some blobs a sweep, so that no sweep is held up however many there are."""
+    """Scans storage, at most `PAGE` blobs per sweep, so that sweeps stay short."""
 
     def __init__(self) -> None:
         self._entries: Iterator[Entry] | None = None
-        self._rested_at = clock()
+        self._next_at = clock()
 
     def clear(self) -> int:
-        """Remove the orphans among the next blobs; says how many."""
+        """Remove the orphans among the next blobs; returns how many."""
         if self._entries is None:
-            if clock() < self._rested_at:
+            if clock() < self._next_at:
                 return 0
             _discard_partial()
             self._entries = (entry for prefix in keys.PREFIXES for entry in storage().list(prefix))
-        entries, self._entries = self._entries, None  # an error on the way ends this look
+        entries, self._entries = self._entries, None  # an error below ends this scan
         page = list(islice(entries, PAGE))
         if len(page) == PAGE:
             self._entries = entries
         else:
-            self._rested_at = clock() + min(REST_SECONDS, _spared_seconds() / 4)
+            self._next_at = clock() + min(REST_SECONDS, _kept_seconds() / 4)
         return clear_orphans(page)
 
 
 def _discard_partial() -> None:
     try:
-        if discarded := storage().discard_partial(_spared_seconds()):
+        if discarded := storage().discard_partial(_kept_seconds()):
             log.warning("partial_blobs_removed", count=discarded)
-    except StorageError as error:  # a server need not allow it
-        log.warning("partial_blobs_left", error=str(error))
+    except StorageError as error:  # the S3 server may not permit it
+        log.warning("partial_blobs_not_removed", error=str(error))
 
 
 def clear_orphans(entries: Iterable[Entry]) -> int:
-    """Remove those of these blobs that are old and that no row names; says how many."""
+    """Remove those of these blobs that are old and that no row names; returns how many."""
     with reading() as session:
-        before = session.scalars(select(now())).one() - _spared_seconds()
+        before = session.scalars(select(now())).one() - _kept_seconds()
         old = [entry.key for entry in entries if entry.modified < before]
         orphans = _unnamed(session, old) if old else []
     for key in orphans:
@@ -67,8 +67,8 @@ def clear_orphans(entries: Iterable[Entry]) -> int:
     return len(orphans)
 
 
-def _spared_seconds() -> float:
-    # a younger blob may still be named: by a commit that is on its way, or by an inspection that holds its lease
+def _kept_seconds() -> float:
+    # a younger blob may still get a row: from a pending commit, or from an inspection that holds its lease
     return max(settings().keep_orphans_hours * 3600, 2 * settings().lease_seconds)
 
 
@@ -87,7 +87,7 @@ def _unnamed(session: Session, found_keys: list[str]) -> list[str]:
     ):
         named.update(session.scalars(select(column).join(Job, Job.id == of_job).where(kept)))
     final = Job.status.in_([status for status in JobStatus if status.final])
-    resumable = exists().where(Checkpoint.job_id == Job.id)  # its parts are cleared with its checkpoints
+    resumable = exists().where(Checkpoint.job_id == Job.id)  # the parts are removed together with the checkpoints
     open_jobs = set(session.scalars(select(Job.id).where(kept, ~final | resumable)))
     return [key for key, owner in owners.items() if owner is not None and key not in named and owner not in open_jobs]
 

@@ -1,7 +1,7 @@
-"""What is removed when its time is over: docs/operations.md has the table.
+"""Retention: removes what is older than its retention time (table in docs/operations.md).
 
-Rows go first, then their blobs: a process that dies in between leaves blobs that no row names, which the look for orphans
-finds. Every pass asks an index for what is due and takes some of it, so that it costs next to nothing when nothing is.
+Rows are removed before their blobs. If the process crashes in between, the blobs are orphans, and the scan for orphans
+removes them. Every pass finds due rows with an index and takes only some of them, so a pass without due rows is cheap.
 """
 
 import random
@@ -29,7 +29,7 @@ from models.records import (
     WebhookDelivery,
 )  # fmt: skip
 from models.settings import settings
-from models.spec.students import pupils_of
+from models.spec.students import taught_by
 from models.status import UploadStatus
 from models.storage.errors import StorageError
 from models.storage.opening import storage
@@ -37,9 +37,9 @@ from worker.clock import clock
 from worker.ledger import waiting
 
 AT_ONCE = 100
-"""Jobs, or things of another kind, that one pass takes."""
+"""Maximum number of jobs, or of rows of another kind, per pass."""
 ROWS_AT_ONCE = 5000
-"""Events that one transaction removes."""
+"""Maximum number of events that one transaction removes."""
 REST_SECONDS = 60.0
 DAY = 24 * 3600.0
 INSPECTIONS_KEPT_DAYS = 7
@@ -49,24 +49,25 @@ log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """A pass about once a minute, and at once again while there is more; workers keep to minutes of their own."""
+    """Runs a pass about once a minute, and at once again if more is due. The first pass is at a random time, so that
+    workers do not all run theirs together."""
 
     def __init__(self) -> None:
-        self._rested_at = clock() + random.uniform(0, REST_SECONDS)
+        self._next_at = clock() + random.uniform(0, REST_SECONDS)
 
     def clear(self) -> int:
-        """Remove some of what is due; says how much."""
-        if clock() < self._rested_at:
+        """Remove some of what is due; returns how much."""
+        if clock() < self._next_at:
             return 0
-        self._rested_at = clock() + REST_SECONDS
+        self._next_at = clock() + REST_SECONDS
         removed = clear()
         if any(count >= AT_ONCE for count in removed.values()):
-            self._rested_at = clock()
+            self._next_at = clock()
         return sum(removed.values())
 
 
 def clear() -> dict[str, int]:
-    """One pass; says how much of what was removed. What fails leaves the rest to be done."""
+    """One pass; returns the number of removed items by kind. An error with one kind does not affect the others."""
     removed: dict[str, int] = {}
     for name, duty in DUTIES.items():
         try:
@@ -79,17 +80,17 @@ def clear() -> dict[str, int]:
 
 
 def due_artifacts() -> Due:
-    """Ids of jobs whose artifacts are due; as often as there are artifacts."""
+    """Ids of jobs whose artifacts are due, once for each artifact."""
     return _oldest(Artifact.created_at, settings().keep_artifacts_days, Artifact.job_id)
 
 
 def due_previews() -> Due:
-    """Ids of previews."""
+    """Ids of previews that are due."""
     return _oldest(Preview.created_at, settings().keep_previews_days, Preview.id)
 
 
 def due_logs() -> Due:
-    """Jobs and numbers of attempts whose logs are due."""
+    """Job ids and numbers of attempts whose logs are due."""
     named = Attempt.job_id, Attempt.number
     return _oldest(Attempt.ended_at, settings().keep_previews_days, *named, where=[Attempt.log_key.is_not(None)])
 
@@ -101,22 +102,22 @@ def due_histories() -> Due:
 
 
 def due_uploads(table: type[Teacher] | type[Dataset] | type[File], status: UploadStatus, days: float) -> Due:
-    """Ids of uploads that have been in a state for so long."""
+    """Ids of uploads that have had a status for longer than `days`."""
     return _oldest(table.updated_at, days, table.id, where=[table.status == status, table.deleted_at.is_(None)])
 
 
-def due_promises() -> Due:
-    """Idempotency keys that no longer hold."""
+def due_idempotency_keys() -> Due:
+    """Idempotency keys that have expired."""
     return _oldest(Idempotency.created_at, KEPT_SECONDS / DAY, Idempotency.key_id, Idempotency.idempotency_key)
 
 
 def due_deliveries() -> Due:
-    """Ids of webhook deliveries that have been over for long."""
+    """Ids of finished webhook deliveries that are due."""
     return _oldest(WebhookDelivery.finished_at, settings().keep_deliveries_days, WebhookDelivery.id)
 
 
 def due_inspections() -> Due:
-    """Ids of inspections that have been over for long."""
+    """Ids of finished inspections that are due."""
     return _oldest(Inspection.finished_at, INSPECTIONS_KEPT_DAYS, Inspection.id)
 
 
@@ -126,10 +127,10 @@ def _oldest(
     *columns: InstrumentedAttribute[Any],
     where: Sequence[ColumnElement[bool]] = (),
 ) -> Due:
-    """Those of the oldest rows that are due.
+    """The oldest rows, as far as they are due.
 
-    The oldest are taken first and asked for their age then: so no more of an index is read than that, whatever the
-    database believes of how many are due.
+    The inner query takes the oldest rows, the outer one compares their age. This reads at most `AT_ONCE` entries of the
+    index, whatever number of due rows the database's planner estimates.
     """
     query = select(*columns, at.label("at")).where(*where, at.is_not(None)).order_by(at).limit(AT_ONCE)
     oldest = query.subquery()
@@ -149,11 +150,11 @@ def _remove_artifacts() -> int:
     jobs = _ids(due_artifacts()) if settings().keep_artifacts_days else []
     for job_id in jobs:
         with transaction() as session:
-            session.execute(select(Job.id).where(Job.id == job_id).with_for_update())  # whoever comes second waits here
-            if session.scalar(select(Job.id).where(pupils_of(job_id)).limit(1)) is not None:
-                continue  # its student is to teach
-            gone = {"artifacts_removed_at": now(), "version": Job.version + 1}
-            session.execute(update(Job).where(Job.id == job_id).values(**gone))
+            session.execute(select(Job.id).where(Job.id == job_id).with_for_update())  # a concurrent pass waits here
+            if session.scalar(select(Job.id).where(taught_by(job_id)).limit(1)) is not None:
+                continue  # an unfinished job uses its student as a teacher
+            removed = {"artifacts_removed_at": now(), "version": Job.version + 1}
+            session.execute(update(Job).where(Job.id == job_id).values(**removed))
             keys = session.scalars(delete(Artifact).where(Artifact.job_id == job_id).returning(Artifact.key)).all()
         _discard(keys)
     return len(jobs)
@@ -195,8 +196,8 @@ def _remove_histories() -> int:
             with transaction() as session:
                 session.execute(delete(Metric).where(Metric.job_id == job_id, Metric.name == name))
         with transaction() as session:
-            gone = {"history_removed_at": now(), "version": Job.version + 1}
-            session.execute(update(Job).where(Job.id == job_id).values(**gone))
+            removed = {"history_removed_at": now(), "version": Job.version + 1}
+            session.execute(update(Job).where(Job.id == job_id).values(**removed))
     return len(jobs)
 
 
@@ -218,7 +219,7 @@ def _expire_uploads(status: UploadStatus, days: float, problem: dict[str, Any] |
 
 def _expire_unsent() -> int:
     days = settings().keep_unsent_days
-    message = f"its bytes were not sent within {days:g} days"
+    message = f"the bytes of the upload were not sent within {days:g} days"
     return _expire_uploads(UploadStatus.WAITING, days, {"code": "never_sent", "message": message})
 
 
@@ -226,8 +227,8 @@ def _expire_rejected() -> int:
     return _expire_uploads(UploadStatus.REJECTED, settings().keep_rejected_days, None)
 
 
-def _forget_promises() -> int:
-    found = [tuple(row) for row in _some(due_promises())]
+def _remove_idempotency_keys() -> int:
+    found = [tuple(row) for row in _some(due_idempotency_keys())]
     if found:
         with transaction() as session:
             named = tuple_(Idempotency.key_id, Idempotency.idempotency_key).in_(found)
@@ -235,16 +236,16 @@ def _forget_promises() -> int:
     return len(found)
 
 
-def _forget_deliveries() -> int:
+def _remove_deliveries() -> int:
     found = _ids(due_deliveries()) if settings().keep_deliveries_days else []
     if found:
         with transaction() as session:
-            over = WebhookDelivery.id.in_(found), WebhookDelivery.finished_at.is_not(None)
-            session.execute(delete(WebhookDelivery).where(*over))
+            finished = WebhookDelivery.id.in_(found), WebhookDelivery.finished_at.is_not(None)
+            session.execute(delete(WebhookDelivery).where(*finished))
     return len(found)
 
 
-def _forget_inspections() -> int:
+def _remove_inspections() -> int:
     found = _ids(due_inspections())
     if found:
         with transaction() as session:
@@ -257,7 +258,7 @@ def _discard(keys: Iterable[str]) -> None:
         try:
             storage().delete(key)
         except StorageError as error:
-            log.warning("blob_left_behind", key=key, error=str(error))  # the look for orphans finds it
+            log.warning("blob_left_behind", key=key, error=str(error))  # the scan for orphans removes it
 
 
 DUTIES: dict[str, Callable[[], int]] = {
@@ -267,7 +268,7 @@ DUTIES: dict[str, Callable[[], int]] = {
     "histories": _remove_histories,
     "unsent": _expire_unsent,
     "rejected": _expire_rejected,
-    "promises": _forget_promises,
-    "deliveries": _forget_deliveries,
-    "inspections": _forget_inspections,
+    "idempotency_keys": _remove_idempotency_keys,
+    "deliveries": _remove_deliveries,
+    "inspections": _remove_inspections,
 }

@@ -1,4 +1,5 @@
-"""The sweep: a thread in every worker that mends what was lost. Any number of them may run at once."""
+"""The sweep: a thread in every worker that searches for due work and expired leases. Several may run at the same
+time."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Sweeps every few seconds, from its start to its end."""
+    """Sweeps every `sweep_seconds`, from entering to leaving the context."""
 
     def __init__(self, worker_id: str):
         self._worker_id = worker_id
@@ -42,13 +43,17 @@ class Sweep:
 
 
 def sweep(worker_id: str, over: threading.Event | None = None, slow: Sequence[Orphans | Retention] = ()) -> None:
-    """One sweep. What fails (a database or store that is away) is logged, and tried again by the next."""
+    """One sweep. Errors, such as an unavailable database or storage, are logged; the next sweep tries again."""
     try:
         if not migrate.is_current():
-            log.error("SCHEMA_DIFFERS", message="this worker sweeps nothing: start one of the database's version")
+            log.error(
+                "SCHEMA_DIFFERS",
+                message="the database has another schema version; this worker sweeps nothing: start a worker of the"
+                " database's version",
+            )
             return
     except AWAY as error:
-        log.warning("database_away", error=str(error).partition("\n")[0])
+        log.warning("database_unavailable", error=str(error).partition("\n")[0])
         return
     duties: tuple[Callable[[], object], ...] = (
         lambda: presence.seen(worker_id),

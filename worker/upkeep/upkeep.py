@@ -1,6 +1,6 @@
-"""What any worker does for all of them: lost leases, cancelled jobs, due work that nobody was told of, orphans.
+"""The duties of a sweep: expired leases, cancelled jobs, wake-up messages, and the removal of rows and blobs.
 
-Each of these is a conditional change, so that any number of workers may do it at once.
+Each is a conditional change, so several workers may do it at the same time.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,17 @@ from worker.ledger.presence import idle_workers
 
 AT_ONCE = 100
 CHECK_SECONDS = 300.0
-"""Whoever asked for a check without a job has had an answer by then, and has removed it unless they died."""
+"""Age after which a check without a job is removed. The API removes its checks itself long before, unless it
+crashes."""
 OVERDUE_SECONDS = 2.0
-"""A worker sees a cancel within a second; one that it has not carried out so long after the grace is left to a sweep."""
+"""Time after the grace period of a cancel after which a sweep cancels the job. Workers notice a cancel within a
+second."""
 FINAL = tuple(status for status in JobStatus if status.final)
 log = structlog.get_logger(__name__)
 
 
 def take_back_jobs() -> int:
-    """Take back jobs whose lease has run out; says how many."""
+    """Take back jobs whose lease has expired; returns how many."""
     expired = Job.lease_expires_at < now()
     with reading() as session:
         query = select(Job.id, Job.attempt, Job.lease_owner).where(Job.status == JobStatus.RUNNING, expired)
@@ -49,7 +51,7 @@ def take_back_jobs() -> int:
 
 
 def take_back_inspections() -> int:
-    """Take back inspections whose lease has run out; says how many."""
+    """Take back inspections whose lease has expired; returns how many."""
     expired = Inspection.lease_expires_at < now()
     with reading() as session:
         query = select(Inspection.id, Inspection.attempt, Inspection.lease_owner)
@@ -71,30 +73,31 @@ def _worker_lost(worker_id: str | None) -> dict[str, Any]:
 
 
 def cancel_queued() -> None:
-    """Cancel the queued jobs for which that was asked."""
-    asked = Job.status == literal_column("'queued'"), Job.cancel_requested_at.is_not(None)  # as in its index
+    """Cancel the queued jobs for which a cancel was requested."""
+    requested = Job.status == literal_column("'queued'"), Job.cancel_requested_at.is_not(None)  # as in the index
     with reading() as session:
-        ids = session.scalars(select(Job.id).where(*asked).limit(AT_ONCE)).all()
+        ids = session.scalars(select(Job.id).where(*requested).limit(AT_ONCE)).all()
     for job_id in ids:
         with transaction() as session:
-            ends.finish(session, job_id, JobStatus.CANCELLED, "cancelled", *asked)
+            ends.finish(session, job_id, JobStatus.CANCELLED, "cancelled", *requested)
 
 
 def cancel_overdue() -> None:
-    """Cancel the running jobs whose worker should long have done it: it is stopped, or has died and still has its lease."""
+    """Cancel the running jobs whose worker has not done so in time: it is suspended, or has crashed and its lease has
+    not expired yet."""
     patience = settings().cancel_grace_seconds + OVERDUE_SECONDS
-    asked = Job.status == JobStatus.RUNNING, Job.cancel_requested_at < now() - patience
+    overdue = Job.status == JobStatus.RUNNING, Job.cancel_requested_at < now() - patience
     with reading() as session:
-        late = session.execute(select(Job.id, Job.attempt).where(*asked).limit(AT_ONCE)).all()
+        late = session.execute(select(Job.id, Job.attempt).where(*overdue).limit(AT_ONCE)).all()
     for job_id, attempt in late:
         with transaction() as session:
-            fence = (*asked, *ends.held_by(attempt))
+            fence = (*overdue, *ends.held_by(attempt))
             if ends.finish(session, job_id, JobStatus.CANCELLED, "cancelled", *fence):
                 ends.end_attempt(session, job_id, attempt, "cancelled", by_holder=False)
 
 
 def clear_checks() -> None:
-    """Remove checks without a job whose asker has died."""
+    """Remove checks without a job that a crashed API process has left."""
     old = Inspection.kind == "check", Inspection.created_at < now() - CHECK_SECONDS
     with reading() as session:
         ids = session.scalars(select(Inspection.id).where(*old).limit(AT_ONCE)).all()
@@ -104,16 +107,17 @@ def clear_checks() -> None:
 
 
 def settle_stuck_jobs() -> None:
-    """Have jobs checked, or fail them, where the word that their inputs are inspected was lost."""
+    """Settle jobs that still wait although their inputs are inspected, because the worker that inspected them
+    crashed."""
     with reading() as session:
         ids = waiting.stuck_jobs(session, AT_ONCE)
     waiting.settle_all(ids)
 
 
 def wake_idle_workers() -> None:
-    """Send a wake-up message for each due row for which none was sent lately, up to the number of idle workers.
+    """Send a wake-up message for each due row without a recent one, up to the number of idle workers.
 
-    A message is for no worker in particular: where only some could take the work, all idle ones are woken up.
+    A message has no addressee. If only some of the idle workers meet the needs of the work, all of them are woken up.
     """
     idle = idle_workers()
     for kind in KINDS:
@@ -123,23 +127,23 @@ def wake_idle_workers() -> None:
 
 def _mark_sent(kind: Kind, idle: Sequence[Machine]) -> int:
     line: Line = Job if kind == "distill" else Inspection
-    silent = (line.rung_at.is_(None)) | (line.rung_at < now() - settings().sweep_seconds)
+    unsent = (line.rung_at.is_(None)) | (line.rung_at < now() - settings().sweep_seconds)
     with reading() as session:
-        found = list(islice(turns(session, line, lambda needs: any_fits(idle, needs), silent), len(idle)))
+        found = list(islice(turns(session, line, lambda needs: any_fits(idle, needs), unsent), len(idle)))
     if not found:
         return 0
     with transaction() as session:
-        mine = line.id.in_([turn.id for turn in found]), silent
+        mine = line.id.in_([turn.id for turn in found]), unsent
         marked = session.execute(update(line).where(*mine).values(rung_at=now()).returning(line.needs)).scalars().all()
-    picky = any(not machine.fits(ResourceNeeds.read(needs)) for needs in set(marked) for machine in idle)
-    return len(idle) if picky else len(marked)
+    some_do_not_fit = any(not machine.fits(ResourceNeeds.read(needs)) for needs in set(marked) for machine in idle)
+    return len(idle) if some_do_not_fit else len(marked)
 
 
 def clear_checkpoints() -> None:
-    """Remove the checkpoints of jobs that have ended, some leases ago: then no attempt uploads any more."""
+    """Remove the checkpoints of jobs that ended ten lease lengths ago: no attempt can still be uploading."""
     ended = Job.status.in_(FINAL), Job.finished_at < now() - 10 * settings().lease_seconds
     with reading() as session:
-        # of each checkpoint, whether its job has ended: a join might begin with all jobs that have
+        # a subquery for each checkpoint: a join might start from all ended jobs
         query = select(Checkpoint.job_id).where(select(Job.id).where(Job.id == Checkpoint.job_id, *ended).exists())
         ids = session.scalars(query.distinct().limit(AT_ONCE)).all()
     for job_id in ids:
@@ -149,15 +153,15 @@ def clear_checkpoints() -> None:
 
 
 def clear_deleted_jobs() -> None:
-    """Remove all blobs and rows of deleted jobs but the job's own."""
-    # the oldest first and only then their age: compared with a time, a column that is null everywhere seems to match a
-    # third of all rows, and Postgres reads them all
+    """Remove all blobs and rows of deleted jobs, except the job's own row."""
+    # the inner query takes the oldest, the outer one compares their age: for a comparison of a column that is always null,
+    # Postgres estimates a third of all rows, and would read the whole table
     left = Job.deleted_at.is_not(None), Job.history_removed_at.is_(None)
     oldest = select(Job.id, Job.deleted_at).where(*left).order_by(Job.deleted_at).limit(AT_ONCE).subquery()
     parts = (Artifact, Preview, Checkpoint, Metric, Event, Attempt, WebhookDelivery)
     with reading() as session:
-        gone = oldest.c.deleted_at < once_now() - 2 * settings().lease_seconds
-        ids = session.scalars(select(oldest.c.id).where(gone)).all()
+        due = oldest.c.deleted_at < once_now() - 2 * settings().lease_seconds
+        ids = session.scalars(select(oldest.c.id).where(due)).all()
     for job_id in ids:
         storage().delete_prefix(keys.job(job_id))
         with transaction() as session:

@@ -1,5 +1,5 @@
-"""Delivering webhooks: which are due, how they are signed and sent, and what came of a try.
+"""Delivery of webhooks: claiming due ones, signing and sending them, and recording the result.
 
-Belongs here: the courier and its HTTP client. Does not: what is to be delivered (`models/webhooks/outbox.py`). May
-import `models`.
+Belongs here: the courier and its HTTP client. Does not: writing deliveries (`models/webhooks/outbox.py`). May import
+`models`.
 """

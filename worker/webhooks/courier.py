@@ -1,7 +1,7 @@
-"""The courier: a thread in every worker that delivers webhooks. Any number of them may run at once.
+"""The courier: a thread in every worker that delivers webhooks. Several may run at the same time.
 
-Each try has a thread of its own, some at a time, so that a receiver that is slow holds up neither sweeps nor jobs; and
-no receiver and no key takes up all of them.
+Each try runs in its own thread, so a slow receiver delays neither sweeps nor jobs. The number of concurrent tries is
+limited in total, per receiver and per key, so that no receiver and no key uses all of them.
 """
 
 import threading
@@ -24,16 +24,16 @@ AT_ONCE = 8
 AT_ONCE_TO_ONE = 2
 AT_ONCE_OF_A_KEY = 4
 FAREWELL_SECONDS = 3.0
-"""What is on its way when a worker leaves has so long; what is not settled then is delivered again by another."""
+"""How long a stopping worker waits for running tries. Another worker repeats those that are not settled by then."""
 
 log = structlog.get_logger(__name__)
 
 
 class Courier:
-    """Delivers what is due, from its start to its end."""
+    """Delivers due webhooks, from entering to leaving the context."""
 
     def __init__(self) -> None:
-        self._under_way: dict[threading.Thread, DueDelivery] = {}
+        self._running: dict[threading.Thread, DueDelivery] = {}
         self._changed = threading.Condition()
         self._over = False
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
@@ -46,7 +46,7 @@ class Courier:
         with self._changed:
             self._over = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._under_way, FAREWELL_SECONDS)
+            self._changed.wait_for(lambda: not self._running, FAREWELL_SECONDS)
 
     def _run(self) -> None:
         while not self._over:
@@ -64,7 +64,7 @@ class Courier:
 
     def _send_one(self) -> bool:
         with self._changed:
-            deliveries = list(self._under_way.values())
+            deliveries = list(self._running.values())
         if len(deliveries) >= AT_ONCE or not migrate.is_current():
             return False
         delivery = claim(
@@ -75,7 +75,7 @@ class Courier:
             return False
         thread = threading.Thread(target=self._deliver, args=(delivery,), name=delivery.id, daemon=True)
         with self._changed:
-            self._under_way[thread] = delivery
+            self._running[thread] = delivery
         thread.start()
         return True
 
@@ -83,10 +83,10 @@ class Courier:
         try:
             deliver(delivery)
         except Exception:
-            log.exception("delivery_not_settled", delivery=delivery.id)  # it is tried again when its claim runs out
+            log.exception("delivery_not_settled", delivery=delivery.id)  # retried when its claim expires
         finally:
             with self._changed:
-                del self._under_way[threading.current_thread()]
+                del self._running[threading.current_thread()]
                 self._changed.notify_all()
 
 
@@ -95,16 +95,16 @@ def _at_least(most: int, counts: Counter[str]) -> list[str]:
 
 
 def deliver(delivery: DueDelivery) -> str | None:
-    """One try, and what came of it written down; returns the delivery's status, None if it was taken over."""
+    """Try a delivery once and record the outcome; returns its status, None if another worker has taken it over."""
     outcome = attempt(delivery)
     status = settle(delivery, outcome)
-    said = {"status_code": outcome.status_code, "error": outcome.error}
-    log.info("webhook_sent", delivery=delivery.id, attempt=delivery.attempt, status=status, **said)
+    result = {"status_code": outcome.status_code, "error": outcome.error}
+    log.info("webhook_sent", delivery=delivery.id, attempt=delivery.attempt, status=status, **result)
     return status
 
 
 def attempt(delivery: DueDelivery) -> Outcome:
-    """Send it; how that went. Nothing of the answer is kept but its status code."""
+    """Send a delivery; returns the outcome. Of the response only the status code is kept."""
     began = time.monotonic()
     try:
         target = target_of(delivery.url)
@@ -122,7 +122,7 @@ def attempt(delivery: DueDelivery) -> Outcome:
 
 
 def signed(delivery: DueDelivery, at: float) -> dict[str, str]:
-    """The headers of a message, as Standard Webhooks has them; one signature for each secret."""
+    """The headers of a message as in Standard Webhooks, with one signature for each secret."""
     moment = datetime.fromtimestamp(int(at), UTC)
     signatures = [Webhook(secret).sign(delivery.id, moment, delivery.body) for secret in delivery.secrets]
     return {

@@ -1,4 +1,4 @@
-"""Webhook deliveries: claiming those that are due, and what came of a try."""
+"""Webhook deliveries: claiming due ones, and recording the outcome of a try."""
 
 import random
 from collections.abc import Collection, Sequence
@@ -13,17 +13,17 @@ from models.settings import settings
 from models.webhooks import signing_secrets
 
 MARGIN_SECONDS = 45.0
-"""A try is over this long after its receiver's time at the latest, the search for its address included; then another
-worker may take the delivery."""
+"""Time after the deadline of a try within which it has certainly ended, DNS lookup included; then another worker may
+claim the delivery."""
 JITTER = 0.2
 PENDING: ColumnElement[str] = literal_column("'pending'")
-"""Written out, so that the index of pending deliveries serves."""
+"""A literal, so that the database can use the partial index of pending deliveries."""
 GONE = 410
 
 
 @dataclass(frozen=True)
 class DueDelivery:
-    """One try at a delivery: what is sent where, signed by which secrets. `sent_at` is the database's time."""
+    """One try at a delivery: body, URL and signing secrets. `sent_at` is the database's time."""
 
     id: str
     attempt: int
@@ -38,7 +38,7 @@ class DueDelivery:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a try: a status code, or the kind of error that kept one from coming."""
+    """The outcome of a try: the status code of the response, or the kind of error if there was none."""
 
     status_code: int | None = None
     error: str | None = None
@@ -49,14 +49,14 @@ class Outcome:
 
 
 def due(busy_origins: Collection[str], busy_keys: Collection[str]) -> Select[str]:
-    """Ids of the deliveries that are due to nobody who is busy, the longest due first."""
+    """Ids of the due deliveries, except to busy receivers or of busy keys; those due the longest come first."""
     waiting = WebhookDelivery.status == PENDING, WebhookDelivery.due_at <= once_now()
     idle = WebhookDelivery.origin.not_in(busy_origins), WebhookDelivery.key_id.not_in(busy_keys)
     return select(WebhookDelivery.id).where(*waiting, *idle).order_by(WebhookDelivery.due_at)
 
 
 def claim(busy_origins: Collection[str], busy_keys: Collection[str]) -> DueDelivery | None:
-    """Take a due delivery to nobody who is busy; None if there is none."""
+    """Claim the next delivery of `due`; None if there is none."""
     query = due(busy_origins, busy_keys).limit(1)
     with reading() as session:
         if session.scalar(query) is None:
@@ -82,12 +82,12 @@ def _take(session: Session, identifier: str) -> DueDelivery:
 
 
 def settle(delivery: DueDelivery, outcome: Outcome) -> str | None:
-    """Write what came of a try; returns the delivery's status, None if it was taken over meanwhile.
+    """Record the outcome of a try; returns the delivery's status, None if another worker has taken it over.
 
-    A receiver that says 410 is told nothing more of this job.
+    If the receiver responds with 410, the webhook of this job is disabled.
     """
     pauses = settings().webhook_pauses
-    over = outcome.delivered or outcome.status_code == GONE or delivery.pauses >= len(pauses)
+    finished = outcome.delivered or outcome.status_code == GONE or delivery.pauses >= len(pauses)
     with transaction() as session:
         mine = WebhookDelivery.id == delivery.id, WebhookDelivery.attempt == delivery.attempt
         row = session.scalar(
@@ -97,9 +97,9 @@ def settle(delivery: DueDelivery, outcome: Outcome) -> str | None:
             return None
         at = session.scalars(select(now())).one()
         row.tries = [*row.tries, {"at": delivery.sent_at, "status_code": outcome.status_code, "error": outcome.error}]
-        if over:
+        if finished:
             row.finished_at = at
-            row.status = _ending(outcome)
+            row.status = _final_status(outcome)
         else:
             row.pauses = delivery.pauses + 1
             row.due_at = at + pauses[delivery.pauses] * (1 + random.uniform(0, JITTER))
@@ -110,7 +110,7 @@ def settle(delivery: DueDelivery, outcome: Outcome) -> str | None:
         return row.status
 
 
-def _ending(outcome: Outcome) -> str:
+def _final_status(outcome: Outcome) -> str:
     if outcome.delivered:
         return "delivered"
     return "disabled" if outcome.status_code == GONE else "failed"

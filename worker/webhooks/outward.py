@@ -1,8 +1,8 @@
-"""A POST to an address that a stranger names, so that it reaches nothing within.
+"""A POST to a URL that a user chooses, protected against server-side request forgery (SSRF).
 
-The name is resolved once, every address that it has is checked, and the connection is made to one of those that were
-checked: no second look-up can answer differently. TLS and `Host` keep the name. Nothing is followed, nothing is read
-but the status, no proxy is taken from the environment, and the whole has one deadline.
+The host name is resolved once, all of its addresses are checked, and the connection is made to one of the checked
+addresses, so a second DNS lookup cannot give another one. TLS and `Host` use the name. Redirects are not followed, only
+the status of the response is read, proxies of the environment are not used, and one deadline covers everything.
 """
 
 import ssl
@@ -22,14 +22,15 @@ from models.spec.webhook_target import Target
 
 
 class Refused(Exception):
-    """The name leads to an address that is not outside."""
+    """The host name has an address that is not public or allowed."""
 
 
 class Outward(httpcore.NetworkBackend):
-    """Connects to checked addresses alone, and lets nothing last beyond its deadline."""
+    """Connects only to checked addresses, and ends every operation at the deadline."""
 
     def __init__(self, seconds: float, plain: bool = False):
-        self._plain, self._ends_at = plain, time.monotonic() + seconds
+        self._plain = plain
+        self._ends_at = time.monotonic() + seconds
 
     def connect_tcp(
         self,
@@ -39,8 +40,8 @@ class Outward(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        addresses, last = checked(host, port, self._plain), httpcore.ConnectError("the name has no address")
-        for address in addresses:
+        last = httpcore.ConnectError("the host name has no address")
+        for address in checked(host, port, self._plain):
             try:
                 stream = httpcore.SyncBackend().connect_tcp(str(address), port, _left(self._ends_at))
                 return _Bounded(stream, self._ends_at)
@@ -50,10 +51,11 @@ class Outward(httpcore.NetworkBackend):
 
 
 class _Bounded(httpcore.NetworkStream):
-    """A stream that a receiver cannot keep open by sending a byte now and then."""
+    """A stream with a total deadline, so that a receiver cannot keep it open by sending single bytes."""
 
     def __init__(self, stream: httpcore.NetworkStream, ends_at: float):
-        self._stream, self._ends_at = stream, ends_at
+        self._stream = stream
+        self._ends_at = ends_at
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, _left(self._ends_at))
@@ -81,13 +83,14 @@ def _left(ends_at: float) -> float:
 
 
 def checked(host: str, port: int, plain: bool = False) -> list[Address]:
-    """The addresses of a name, all of which may be reached.
+    """The addresses of a host name, if all of them are permitted.
 
     Args:
-        plain: whether it is to be reached without TLS, which only allowed networks are.
+        plain: whether the connection has no TLS, which is permitted only to allowed networks.
 
     Raises:
-        Refused: one of them lies within, or is of no allowed network and `plain`.
+        Refused: an address is in a private or local network that is not allowed, or `plain` and in no allowed network.
+        httpcore.ConnectError: the name has no address.
     """
     try:
         found = getaddrinfo(host, port, proto=IPPROTO_TCP)
@@ -102,11 +105,11 @@ def checked(host: str, port: int, plain: bool = False) -> list[Address]:
 
 
 def post(target: Target, headers: dict[str, str], body: bytes, seconds: float) -> int:
-    """Send a body; the status code of the answer.
+    """Send a body; returns the status code of the response.
 
     Raises:
-        Refused: it would not have gone outside.
-        httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError: no answer came.
+        Refused: the address is not permitted.
+        httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError: there was no response.
     """
     url = httpcore.URL(
         scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path.encode()
@@ -115,14 +118,14 @@ def post(target: Target, headers: dict[str, str], body: bytes, seconds: float) -
     trusted = trust(settings().webhook_ca_file) if target.scheme == "https" else None
     with (
         httpcore.ConnectionPool(ssl_context=trusted, network_backend=backend) as pool,
-        pool.stream("POST", url, headers=[*headers.items(), ("Connection", "close")], content=body) as answer,
+        pool.stream("POST", url, headers=[*headers.items(), ("Connection", "close")], content=body) as response,
     ):
-        return int(answer.status)
+        return int(response.status)
 
 
 @lru_cache(maxsize=1)
 def trust(more: str) -> ssl.SSLContext:
-    """The certificates that are trusted: the public ones, and those of a file, if one is named."""
+    """A TLS context that trusts the public certificate authorities, and those of the file `more` if it is set."""
     context = ssl.create_default_context(cafile=certifi.where())
     if more:
         context.load_verify_locations(more)

@@ -62,10 +62,10 @@ def test_an_invalid_teacher_of_an_ensemble_has_its_own_pointer(user: User, other
     assert list(refused(user, spec([fine, other.teacher()]))) == ["/teacher/1"]
     assert list(refused(user, spec({"members": [user.teacher("rejected"), fine]}))) == ["/teacher/members/0"]
     few = user.teacher(classes=7)
-    assert refused(user, spec([fine, few])) == {"/teacher/1": "tells 7 classes apart, and the first teacher 10"}
+    assert refused(user, spec([fine, few])) == {"/teacher/1": "has 7 classes, but the first teacher has 10"}
     large = user.teacher(input=INPUT | {"height": 64, "width": 64})
     assert refused(user, spec({"members": [fine, large]})) == {
-        "/teacher/members/1": "reads images of 1 x 64 x 64, and the first teacher of 1 x 32 x 32"
+        "/teacher/members/1": "reads images of 1 x 64 x 64, but the first teacher reads 1 x 32 x 32"
     }
     assert submitted(user, spec([fine, user.teacher(input=INPUT | {"mean": [0.0], "std": [1.0]})]))
 
@@ -88,10 +88,10 @@ def test_the_student_of_a_job_can_be_a_teacher(user: User) -> None:
 @pytest.mark.parametrize(
     ("status", "values", "message"),
     [
-        ("failed", {}, "has failed: there is no student"),
-        ("cancelled", {}, "was cancelled: there is no student"),
-        ("succeeded", {"student": None}, "was made before students could teach"),
-        ("succeeded", {"student": CARD | {"added_by": ["similarity_head"]}}, "what similarity_head adds cannot be loaded"),
+        ("failed", {}, "has failed: it has no student"),
+        ("cancelled", {}, "was cancelled: it has no student"),
+        ("succeeded", {"student": None}, "is from a version that does not describe its student"),
+        ("succeeded", {"student": CARD | {"added_by": ["similarity_head"]}}, "layers added by similarity_head cannot be loaded"),
         ("running", {"resolved": {"exports": ["onnx"]}}, "does not export its student as safetensors"),
     ],
 )  # fmt: skip
@@ -125,7 +125,7 @@ def test_a_job_cannot_be_deleted_while_an_unfinished_job_uses_its_student(user: 
 
 def test_the_classes_of_a_student_must_match_the_first_teacher(user: User) -> None:
     teacher = made(user, student=CARD | {"classes": 7})
-    assert "tells 7 classes apart" in refused(user, spec([user.teacher(), teacher]))["/teacher/1"]
+    assert "has 7 classes" in refused(user, spec([user.teacher(), teacher]))["/teacher/1"]
 
 
 def test_a_transfer_can_compare_features_but_not_logits(user: User) -> None:
@@ -137,7 +137,7 @@ def test_a_transfer_can_compare_features_but_not_logits(user: User) -> None:
     body = spec(user.teacher(), dataset=dataset)
     problems = refused(user, body)
     assert list(problems) == ["/objectives/1"]
-    assert problems["/objectives/1"] == "kd compares logits, but the teacher tells 10 classes apart and the student 3"
+    assert problems["/objectives/1"] == "kd compares logits, but the teacher has 10 classes and the student 3"
     job = submitted(user, body | {"objectives": ["cross_entropy", "fsp"]})
     assert job["resolved"]["student"]["classes"] == 3
 

@@ -1,4 +1,4 @@
-"""The wake-up message: it arrives where the broker is there, and never hurts where it is not."""
+"""Wake-up messages, with and without an available broker."""
 
 import json
 import multiprocessing
@@ -25,8 +25,8 @@ def broker(request: pytest.FixtureRequest, configure: Configure) -> str:
     return str(request.param)
 
 
-def heard(kind: Kind) -> list[Any]:
-    """The messages that wait in a queue."""
+def received(kind: Kind) -> list[Any]:
+    """The messages in a queue."""
     found = []
     with app().connection_for_read() as connection:
         waiting = connection.SimpleQueue(kind, no_ack=True)
@@ -39,10 +39,10 @@ def heard(kind: Kind) -> list[Any]:
             waiting.close()
 
 
-def test_bells_reach_their_queue_and_no_other(broker: str) -> None:
+def test_messages_arrive_in_their_own_queue(broker: str) -> None:
     assert wake_up("inspect")
     assert wake_up("distill", 3)
-    distill, inspect = heard("distill"), heard("inspect")
+    distill, inspect = received("distill"), received("inspect")
     assert (len(distill), len(inspect)) == (3, 1)
     for message in [*distill, *inspect]:
         assert message.headers["task"] == WAKE_UP
@@ -51,12 +51,12 @@ def test_bells_reach_their_queue_and_no_other(broker: str) -> None:
         assert (arguments, keywords) == ([], {})
 
 
-def test_no_bells_are_no_message(broker: str) -> None:
+def test_a_count_of_zero_sends_nothing(broker: str) -> None:
     assert wake_up("distill", 0)
-    assert heard("distill") == []
+    assert received("distill") == []
 
 
-def test_a_broker_that_is_away_costs_no_time_and_raises_nothing(configure: Configure) -> None:
+def test_an_unavailable_broker_fails_at_once_without_raising(configure: Configure) -> None:
     configure(broker_url="redis://127.0.0.1:1/0")
     wake_up("distill")  # imports the transport
     begin = time.monotonic()
@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_written_raises_nothing(configure: Configure, tm
     assert not wake_up("distill")
 
 
-def test_the_embedded_queue_lies_in_the_data_folder(configure: Configure, tmp_path: Path) -> None:
+def test_the_embedded_queue_is_in_the_data_folder(configure: Configure, tmp_path: Path) -> None:
     configure(data=tmp_path)
     wake_up("inspect")
     [message] = (tmp_path / "queue" / "messages").iterdir()
@@ -97,12 +97,12 @@ def test_there_are_two_queues() -> None:
     assert KINDS == ("distill", "inspect")
 
 
-def ring_often(times: int) -> bool:
+def send_many(times: int) -> bool:
     return all(wake_up("distill") for _ in range(times))
 
 
-def hear_often(wanted: int) -> int:
-    """Take messages until none came for a while; raises what a reader of half a message would."""
+def receive_many(wanted: int) -> int:
+    """Read messages until none arrives for a while; raises the errors of reading an incomplete message."""
     count, silent = 0, 0
     with app().connection_for_read() as connection:
         waiting = connection.SimpleQueue("distill", no_ack=True)
@@ -116,11 +116,11 @@ def hear_often(wanted: int) -> int:
     return count
 
 
-def test_no_reader_of_the_embedded_queue_sees_half_a_message(configure: Configure, tmp_path: Path) -> None:
+def test_readers_of_the_embedded_queue_never_see_an_incomplete_message(configure: Configure, tmp_path: Path) -> None:
     configure(data=tmp_path)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        ringing = pool.starmap_async(ring_often, [(300,), (300,)])
-        assert hear_often(600) == 600
+        ringing = pool.starmap_async(send_many, [(300,), (300,)])
+        assert receive_many(600) == 600
         assert ringing.get(30) == [True, True]
     assert [path for path in (tmp_path / "queue").rglob("*") if path.suffix in (".msg", ".part")] == []
 

@@ -1,4 +1,4 @@
-"""Specs for tests: hypothesis strategies over the catalogue's parameters, and facts that go with them."""
+"""Specs for tests: hypothesis strategies over the catalogue's parameters, and matching facts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -130,7 +130,7 @@ lengths = st.sampled_from([{}, {"epochs": 3}, {"steps": 50}, {"epochs": 3, "step
 
 
 def jobs() -> st.SearchStrategy[dict[str, Any]]:
-    """Bodies that are right in form; they may still ask for what cannot work."""
+    """Bodies that validate; the checks of a resolved spec may still find problems."""
     return st.fixed_dictionaries(
         {"student": networks()},
         optional={
@@ -150,7 +150,7 @@ def jobs() -> st.SearchStrategy[dict[str, Any]]:
 
 
 def facts_for(body: Mapping[str, Any]) -> Facts:
-    """What would be known of a body's inputs."""
+    """Facts about the inputs of a body."""
     evaluation = body.get("evaluation")
     return Facts(
         teacher_facts if body.get("teacher") else None,

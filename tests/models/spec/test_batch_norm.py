@@ -1,4 +1,4 @@
-"""Sources that match BatchNorm's statistics, and teachers that keep none."""
+"""Sources that match BatchNorm statistics, and teachers without BatchNorm."""
 
 import pytest
 
@@ -17,15 +17,15 @@ def problems(source, batch_norm):
     return check(resolve(JobSpec.model_validate(spec), facts), facts)
 
 
-def test_who_reads_them():
+def test_which_sources_match_batch_norm_statistics():
     assert READERS == ["cmi", "deep_inversion", "dfq", "fast_meta", "nayer"]
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_teacher_without_them_is_refused_with_a_way_out(name):
+def test_a_teacher_without_batch_norm_is_refused_with_alternatives(name):
     (problem,) = problems({"name": name}, batch_norm=False)
     assert problem.pointer == "/teacher"
-    assert f"{name!r} matches the statistics" in problem.message
+    assert f"{name!r} matches BatchNorm statistics" in problem.message
     assert "`dfad`" in problem.message
     assert not problems({"name": name}, batch_norm=True)
     assert not problems({"name": name, "statistics_weight": 0}, batch_norm=False)

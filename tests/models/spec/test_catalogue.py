@@ -1,4 +1,4 @@
-"""From parameters' schemas to types."""
+"""Pydantic types from the catalogue's JSON schemas."""
 
 from typing import Any
 
@@ -36,12 +36,14 @@ def accepts(schema: dict[str, Any], value: Any) -> bool:
         ({"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}]}, [["a", 1]], [["a"], ["a", "b"], ["a", 1, 2], "ab"]),
     ],
 )  # fmt: skip
-def test_types_accept_what_their_schema_says(schema: dict[str, Any], right: list[Any], wrong: list[Any]) -> None:
+def test_types_accept_the_same_values_as_their_schemas(
+    schema: dict[str, Any], right: list[Any], wrong: list[Any]
+) -> None:
     assert [value for value in right if not accepts(schema, value)] == []
     assert [value for value in wrong if accepts(schema, value)] == []
 
 
-def test_a_parameter_may_be_called_as_a_method_of_pydantics() -> None:
+def test_a_parameter_may_have_the_name_of_a_pydantic_method() -> None:
     names = ("copy", "schema", "json", "validate", "model_config_", "dict", "construct", "register")
     made = model("Shadowing", {"properties": {name: {"type": "integer"} for name in names}}, {})
     values = {name: index for index, name in enumerate(names)}
@@ -56,7 +58,7 @@ def test_a_parameter_without_a_default_is_required() -> None:
         made.model_validate({"y": 1})
 
 
-def test_an_unknown_type_is_a_mistake_of_ours() -> None:
+def test_an_unknown_type_raises() -> None:
     with pytest.raises(KeyError):
         annotation({"type": "complex"})
 
@@ -75,7 +77,7 @@ def test_every_method_has_a_type() -> None:
         for name, entry in catalogue.known(kind).items():
             if not entry["parameters"]["required"]:
                 assert adapter.validate_python(name).name == name
-        with pytest.raises(ValidationError, match=f"no {kind[:-1]} is called 'nothing'"):
+        with pytest.raises(ValidationError, match=f"there is no {kind[:-1]} 'nothing'"):
             adapter.validate_python("nothing")
 
 
@@ -91,7 +93,7 @@ def test_a_network_within_a_method_is_checked_as_the_student_is() -> None:
             NETWORK.validate_python(wrong)
 
 
-def test_networks_within_a_method_get_all_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_within_a_method_have_all_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
     networks = {"type": "array", "items": {"$ref": "#/network"}, "default": []}
     one = {"anyOf": [{"$ref": "#/network"}, {"type": "null"}], "default": None}
     entry = {"parameters": {"properties": {"chain": networks, "first": one, "other": one}}}

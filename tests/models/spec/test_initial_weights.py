@@ -1,4 +1,4 @@
-"""What a student begins with whose user left it open."""
+"""The default initial weights of a student."""
 
 import pytest
 from pydantic import ValidationError
@@ -12,7 +12,7 @@ TEACHER = "tch_" + "0" * 32
 LENET = {"network": "lenet5_half"}
 
 
-def begun(student, teacher="lenet5", options=None, **spec):
+def chosen(student, teacher="lenet5", options=None, **spec):
     facts = Facts(TeacherFacts(teacher, 10, INPUT, options or {}))
     spec = JobSpec.model_validate({"teacher": TEACHER, "student": student, "source": "dafl", **spec})
     full = resolve(spec, facts)
@@ -20,10 +20,10 @@ def begun(student, teacher="lenet5", options=None, **spec):
     return full["student"]["initial_weights"], full["reasons"].get("/student/initial_weights", "")
 
 
-def test_a_student_that_is_a_slice_of_its_teacher_begins_so_without_data():
-    assert begun(LENET) == (
+def test_without_data_a_slice_of_the_teacher_starts_with_the_teachers_weights():
+    assert chosen(LENET) == (
         "teacher",
-        "lenet5_half is a slice of lenet5, and without data that is a better beginning",
+        "lenet5_half is a slice of lenet5, and without data its weights are a better start than random ones",
     )
 
 
@@ -41,29 +41,29 @@ def test_a_student_that_is_a_slice_of_its_teacher_begins_so_without_data():
         ("mlp", "mlp", {"activation": "none"}, "random"),
     ],
 )
-def test_what_is_known_of_two_networks_decides(student, teacher, options, expected):
-    assert begun({"network": student}, teacher, options)[0] == expected
+def test_the_catalogue_decides_whether_a_student_is_a_slice(student, teacher, options, expected):
+    assert chosen({"network": student}, teacher, options)[0] == expected
 
 
 def test_a_perceptron_of_narrower_layers_is_a_slice():
-    assert begun({"network": "mlp", "options": {"hidden": [800, 800]}}, "mlp")[0] == "teacher"
-    assert begun({"network": "mlp", "options": {"hidden": [800]}}, "mlp")[0] == "random"
+    assert chosen({"network": "mlp", "options": {"hidden": [800, 800]}}, "mlp")[0] == "teacher"
+    assert chosen({"network": "mlp", "options": {"hidden": [800]}}, "mlp")[0] == "random"
 
 
-def test_a_student_of_other_classes_begins_afresh():
-    assert begun({**LENET, "classes": 4})[0] == "random"
+def test_a_student_with_other_classes_starts_with_random_weights():
+    assert chosen({**LENET, "classes": 4})[0] == "random"
 
 
-def test_with_a_dataset_a_student_begins_afresh_and_nothing_is_said_of_it():
-    assert begun(LENET, source="dataset", dataset="dts_" + "0" * 32) == ("random", "")
+def test_with_a_dataset_the_default_is_random_without_a_reason():
+    assert chosen(LENET, source="dataset", dataset="dts_" + "0" * 32) == ("random", "")
 
 
 @pytest.mark.parametrize("words", ["random", "teacher", "neuron_merging", "fil_" + "0" * 32])
-def test_what_the_user_says_stands(words):
-    assert begun({**LENET, "initial_weights": words}) == (words, "")
+def test_initial_weights_that_the_user_sets_are_kept(words):
+    assert chosen({**LENET, "initial_weights": words}) == (words, "")
 
 
-def test_anything_else_is_refused():
+def test_other_values_are_refused():
     with pytest.raises(ValidationError, match="must be `teacher`, `neuron_merging`, `random`, or the id of a file"):
         JobSpec.model_validate({"student": {**LENET, "initial_weights": "kaiming"}})
 

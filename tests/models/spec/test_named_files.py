@@ -1,4 +1,4 @@
-"""Files that methods name: where they stand, and which of them will not do."""
+"""Files that methods name: their pointers, and checks of them."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def found(body: dict[str, Any], kind: str = "statistics", **findings: Any) -> di
     return {problem.pointer: problem.message for problem in check(resolve(spec, facts), facts)}
 
 
-def test_they_are_found_where_they_stand_as_written_and_resolved() -> None:
+def test_files_are_found_in_specs_as_sent_and_resolved() -> None:
     expected = [NamedFile("/source/statistics", FILE, "statistics")]
     assert named_files(METADATA) == expected
     assert named_files(resolve(JobSpec.model_validate(METADATA), Facts())) == expected
@@ -34,7 +34,7 @@ def test_they_are_found_where_they_stand_as_written_and_resolved() -> None:
     assert named_files(nayer) == [NamedFile("/source/embeddings", FILE, "embeddings")]
 
 
-def test_each_of_a_list_has_its_place() -> None:
+def test_each_file_of_a_list_has_its_own_pointer() -> None:
     route = SMALLEST | {"dataset": DATASET, "procedure": {"name": "route", "checkpoints": [FILE, FILE]}}
     expected = [NamedFile(f"/procedure/checkpoints/{index}", FILE, "weights") for index in range(2)]
     assert named_files(route) == expected
@@ -43,25 +43,25 @@ def test_each_of_a_list_has_its_place() -> None:
     assert found(route, kind="weights", taps={}) == {}
 
 
-def test_right_ones_are_not_complained_of() -> None:
+def test_matching_files_have_no_problems() -> None:
     assert found(METADATA) == {}
 
 
-def test_a_source_that_works_from_a_file_requires_it() -> None:
+def test_a_source_may_require_a_file() -> None:
     for source in ("metadata", {"name": "metadata", "statistics": None}):
         problems = found(SMALLEST | {"source": source})
-        assert problems == {"/source/statistics": "is required: the id of a file of the kind `statistics`"}
+        assert problems == {"/source/statistics": "is required: set the id of a file of the kind `statistics`"}
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"kind": "weights"}, "must be a file of the kind `statistics`, and this one is of `weights`"),
-        ({"classes": 7}, "is of 7 classes, and the teacher tells 10 apart"),
-        ({"taps": {"conv9": 5, "fc2:in": 84}}, "and the teacher has no such activation"),
-        ({"taps": {"conv1": 5, "fc2:in": 84}}, "and the teacher has 4704 numbers there"),
+        ({"kind": "weights"}, "must be a file of the kind `statistics`, not `weights`"),
+        ({"classes": 7}, "is for 7 classes, but the teacher has 10"),
+        ({"taps": {"conv9": 5, "fc2:in": 84}}, "but the teacher has no such tap"),
+        ({"taps": {"conv1": 5, "fc2:in": 84}}, "but the teacher has 4704 values there"),
     ],
 )
-def test_others_are_refused_at_their_place(more: dict[str, Any], words: str) -> None:
+def test_files_that_do_not_match_are_refused_with_their_pointer(more: dict[str, Any], words: str) -> None:
     problems = found(METADATA, **more)
     assert list(problems) == ["/source/statistics"] and words in problems["/source/statistics"]

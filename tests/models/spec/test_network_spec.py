@@ -1,4 +1,4 @@
-"""Spaces of networks, as a search's parameters name them."""
+"""Families of networks, as in the parameters of a search."""
 
 import pytest
 from pydantic import ValidationError
@@ -9,7 +9,7 @@ from models.spec.problems import problems_of
 from models.spec.schema_types import annotation
 
 
-def test_a_space_has_lists_of_values():
+def test_a_family_has_lists_of_values():
     given = {"network": "mlp", "options": {"hidden": [[8], [16, 16], []]}}
     assert NetworkSpaceSpec.model_validate(given).model_dump() == given
     assert annotation({"$ref": "#/network_space"}, REFERENCES) is NetworkSpaceSpec
@@ -25,7 +25,7 @@ def test_a_space_has_lists_of_values():
         ({"network": "mlp", "options": {"hiden": [[8]]}}, "/options/hiden/0"),
     ],
 )
-def test_what_is_no_space_is_refused_with_its_place(given, pointer):
+def test_an_invalid_family_is_refused_with_a_pointer(given, pointer):
     with pytest.raises(ValidationError) as caught:
         NetworkSpaceSpec.model_validate(given)
     assert [problem.pointer for problem in problems_of(caught.value)] == [pointer]

@@ -1,4 +1,4 @@
-"""What a job lacks for its procedure, and what its procedure fills in that cannot work, is refused with its place."""
+"""Checks of a job against its procedure, with pointers."""
 
 from typing import Any
 
@@ -18,22 +18,26 @@ def found(body: dict[str, Any], task: str = "classification") -> dict[str, str]:
     findings = {**(dataset_facts().findings or {}), "labels": KIND.get(task, "class")}
     facts = Facts(teacher, DatasetFacts(findings) if body.get("dataset") else None, None)
     full = resolve(JobSpec.model_validate(body | {"task": task}), facts)
-    told: dict[str, str] = {}
+    found_messages: dict[str, str] = {}
     for problem in check(full, facts):
-        told[problem.pointer] = "; ".join(filter(None, (told.get(problem.pointer), problem.message)))
-    return told
+        found_messages[problem.pointer] = "; ".join(
+            filter(None, (found_messages.get(problem.pointer), problem.message))
+        )
+    return found_messages
 
 
-def test_a_search_chooses_by_images_that_are_held_out() -> None:
+def test_a_search_needs_held_out_images() -> None:
     body = TAUGHT | {"procedure": "architecture_search"}
-    words = "architecture_search chooses by labelled images that are held out of a dataset"
+    words = "architecture_search needs labelled images held out of a dataset"
     assert found(body) == {"/training/validation_fraction": f"must be greater than 0: {words}"}
     assert found(body | HELD_OUT) == {}
-    assert found(body | {"dataset": None}) == {"/procedure": f"{words}, and the source 'dafl' gives none"}
-    assert found(body | {"source": "substitute"}) == {"/procedure": f"{words}, and the source 'substitute' gives none"}
+    assert found(body | {"dataset": None}) == {"/procedure": f"{words}, and the source 'dafl' provides none"}
+    assert found(body | {"source": "substitute"}) == {
+        "/procedure": f"{words}, and the source 'substitute' provides none"
+    }
 
 
-def test_a_greedy_route_does_and_an_equal_one_does_not() -> None:
+def test_a_greedy_route_needs_held_out_images_and_an_equal_one_does_not() -> None:
     problems = found(ALONE | GREEDY)
     assert list(problems) == ["/training/validation_fraction"]
     assert problems["/training/validation_fraction"].startswith(
@@ -43,7 +47,7 @@ def test_a_greedy_route_does_and_an_equal_one_does_not() -> None:
     assert found(ALONE | {"procedure": "route"}) == {}
 
 
-def test_what_a_procedure_cannot_compare_is_refused() -> None:
+def test_a_procedure_refuses_tasks_without_its_metric() -> None:
     search = TAUGHT | HELD_OUT | {"procedure": "architecture_search"}
     assert found(search, "regression") == {
         "/procedure": "architecture_search is for classification or multi_label or embedding, not for the task regression"
@@ -53,14 +57,14 @@ def test_what_a_procedure_cannot_compare_is_refused() -> None:
     assert found(ALONE | GREEDY | HELD_OUT, "multi_label") == greedy
 
 
-def test_a_search_wants_figures_that_are_better_the_higher_they_are() -> None:
+def test_a_search_supports_the_tasks_whose_main_metric_is_better_if_higher() -> None:
     suited = {name for name, task in known("tasks").items() if task["higher_is_better"]}
     assert set(known("procedures")["architecture_search"]["needs"]["tasks"]) == suited
 
 
-def test_peers_are_those_of_a_cohort() -> None:
+def test_objectives_with_peers_need_a_cohort() -> None:
     objectives = ["cross_entropy", "mutual"]
-    words = "mutual learns from the other members of a cohort, and the job trains none; choose the procedure `mutual`"
+    words = "mutual needs other members of a cohort, and the job trains one student; set the procedure to `mutual`"
     assert found(TAUGHT | {"objectives": objectives}) == {"/objectives/1": words}
     assert found(TAUGHT | {"objectives": objectives, "procedure": "mutual"}) == {}
 
@@ -74,18 +78,18 @@ def test_a_preset_for_another_task_is_refused() -> None:
     assert found(body, "regression") == {}
     problems = found(body)
     assert list(problems) == ["/procedure/preset"]
-    assert problems["/procedure/preset"].startswith("fills in an objective that cannot work: attentive_")
+    assert problems["/procedure/preset"].startswith("adds an objective that does not fit this job: attentive_")
     assert "is for regression, not for the task classification" in problems["/procedure/preset"]
     assert list(found(TAUGHT | two_stage("saputra", first=["hint"]))) == ["/procedure/preset"]
     assert list(found(TAUGHT | two_stage("saputra", second=["kd"]))) == ["/procedure/preset"]
     assert found(TAUGHT | two_stage("saputra", first=["hint"], second=["kd"])) == {}
 
 
-def test_what_a_preset_fills_in_is_checked_as_what_is_written() -> None:
+def test_objectives_of_a_preset_are_checked_too() -> None:
     untaught = found(ALONE | two_stage("fitnets"))
     assert list(untaught) == ["/procedure/preset"]
-    assert "work: hint compares the student with a teacher, and the job has none" in untaught["/procedure/preset"]
+    assert "this job: hint needs a teacher, and the job has none" in untaught["/procedure/preset"]
     unlabelled = found(TAUGHT | two_stage("fitnets") | {"dataset": None})
     assert list(unlabelled) == ["/procedure/preset"]
-    assert "work: cross_entropy needs labels" in unlabelled["/procedure/preset"]
+    assert "this job: cross_entropy needs labels" in unlabelled["/procedure/preset"]
     assert found(TAUGHT | two_stage("fitnets")) == {}

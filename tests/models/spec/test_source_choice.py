@@ -1,4 +1,4 @@
-"""The source that a job gets that names none."""
+"""The choice of a source for a job that names none."""
 
 from typing import Any
 
@@ -21,45 +21,45 @@ CASES = {
     "a LeNet": ({}, Facts(teacher()), "dafl", "no BatchNorm"),
     "one with BatchNorm": ({}, Facts(teacher(batch_norm=True)), "fast_meta", "statistics"),
     "many classes": ({}, Facts(teacher(classes=200)), "dfad", "more than 100 classes"),
-    "outputs only": ({}, Facts(teacher(differentiable=False)), "noise", "no gradient"),
-    "not inspected yet": ({}, Facts(TeacherFacts("lenet5", 10, CONTRACT)), "dafl", "nothing is known yet"),
+    "outputs only": ({}, Facts(teacher(differentiable=False)), "noise", "not differentiable"),
+    "not inspected yet": ({}, Facts(TeacherFacts("lenet5", 10, CONTRACT)), "dafl", "is not inspected yet"),
     "a dataset": ({"dataset": DATASET}, Facts(teacher(), dataset_facts()), "dataset", "a dataset is given"),
     "unlabelled images": ({"dataset": DATASET}, Facts(teacher(), dataset_facts(classes=1)), "substitute", "one class"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_offered_decides(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_inputs_determine_the_source(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_choice, "known", lambda _: ALL)
     more, facts, source, word = CASES[case]
     name, why = source_choice.choose(SMALLEST | more, facts)
-    assert name == source and why.startswith(f"{source}, since ") and word in why
+    assert name == source and why.startswith(f"{source}, because ") and word in why
 
 
-def test_what_the_catalogue_has_not_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_sources_of_the_catalogue_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_choice, "known", lambda _: {name: ALL[name] for name in ("dafl", "dataset")})
     for more, facts, _, _ in CASES.values():
         assert source_choice.choose(SMALLEST | more, facts)[0] in ("dafl", "dataset")
 
 
-@pytest.mark.parametrize("said", [{}, {"source": None}, {"source": "auto"}, {"source": {"name": "auto"}}])
-def test_saying_nothing_and_auto_are_the_same_and_the_resolved_spec_says_why(said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("given", [{}, {"source": None}, {"source": "auto"}, {"source": {"name": "auto"}}])
+def test_no_source_and_auto_are_the_same_and_the_resolved_spec_has_the_reason(given: dict[str, Any]) -> None:
     facts = Facts(teacher())
-    first = resolve(JobSpec.model_validate(SMALLEST | said), facts)
-    assert first["source"]["name"] == "dafl" and first["reasons"]["/source"].startswith("dafl, since the teacher")
+    first = resolve(JobSpec.model_validate(SMALLEST | given), facts)
+    assert first["source"]["name"] == "dafl" and first["reasons"]["/source"].startswith("dafl, because the teacher")
     assert resolve(JobSpec.model_validate(first), facts) == first
 
 
-def test_teachers_of_several_labels_are_distilled_without_data_by_decisions_for_and_against() -> None:
+def test_multi_label_teachers_are_distilled_without_data_with_sigmoid_outputs() -> None:
     facts = Facts(teacher(classes=3, batch_norm=True))
     full = resolve(JobSpec.model_validate(SMALLEST | {"task": "multi_label"}), facts)
     assert full["source"]["name"] == "dafl" and check(full, facts) == []
     assert full["reasons"]["/source"].startswith(
-        "dafl, since fast_meta, which would suit what is offered, does not make"
+        "dafl, because fast_meta, the first choice for these inputs, does not support"
     )
     assert [(one["name"], one["outputs"], one["weight"]) for one in full["objectives"]] == [("kd", "sigmoid", 1.0)]
 
 
-def test_a_source_that_is_named_needs_no_reason() -> None:
+def test_a_source_that_the_user_sets_has_no_reason() -> None:
     spec = JobSpec.model_validate(SMALLEST | {"source": "dafl"})
     assert "/source" not in resolve(spec, Facts(teacher()))["reasons"]

@@ -1,4 +1,4 @@
-"""What does not suit a job's task is refused with its place; what suits it has defaults of its own."""
+"""Checks of a job against its task, and the defaults of each task."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def found(body: dict[str, Any], given: Facts) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("task", known("tasks"))
-def test_a_job_of_every_task_has_objectives_that_suit_it(task: str) -> None:
+def test_every_task_has_suitable_default_objectives(task: str) -> None:
     body = TAUGHT | {"task": task}
     full = resolved(body, facts(task))
     assert (full["task"], full["student"]["classes"]) == (task, 3)
@@ -40,7 +40,7 @@ def test_a_job_of_every_task_has_objectives_that_suit_it(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", known("tasks"))
-def test_without_a_teacher_the_ground_truth_is_learnt(task: str) -> None:
+def test_without_a_teacher_the_default_objective_is_the_ground_truth(task: str) -> None:
     student = {"network": "lenet5_half", "input": CONTRACT} | ({"classes": 8} if task == "embedding" else {})
     body = {"task": task, "student": student, "dataset": DATASET}
     full = resolved(body, facts(task, teacher=False))
@@ -50,27 +50,27 @@ def test_without_a_teacher_the_ground_truth_is_learnt(task: str) -> None:
     assert found(body, facts(task, teacher=False)) == {}
 
 
-def test_an_embedding_has_no_length_by_itself() -> None:
+def test_the_length_of_an_embedding_has_no_default() -> None:
     body = {"task": "embedding", "student": {"network": "mlp", "input": CONTRACT}, "dataset": DATASET}
     assert set(found(body, facts("embedding", teacher=False))) == {"/student/classes"}
 
 
-def test_an_embeddings_identities_are_no_outputs() -> None:
-    """A set for evaluation may hold other identities, of another number."""
+def test_identities_are_not_compared_with_the_outputs_of_an_embedding() -> None:
+    """An evaluation dataset may have other identities, and another number of them."""
     given = facts("embedding", outputs=751)
     body = TAUGHT | {"task": "embedding", "evaluation": {"dataset": OTHER}}
     assert found(body, Facts(given.teacher, given.dataset, facts("embedding", outputs=750).dataset)) == {}
 
 
 @pytest.mark.parametrize("task", OTHERS)
-def test_objectives_of_classes_are_refused(task: str) -> None:
+def test_objectives_for_classification_are_refused_for_other_tasks(task: str) -> None:
     body = TAUGHT | {"task": task, "objectives": ["hint", "dkd", "logit_distance"]}
     assert found(body, facts(task)) == {
-        "/objectives/1": f"dkd is for classification, not for the task {task}; leave it out"
+        "/objectives/1": f"dkd is for classification, not for the task {task}; remove it"
     }
 
 
-def test_kd_has_a_form_for_several_labels() -> None:
+def test_kd_supports_multi_label_with_sigmoid_outputs() -> None:
     body: dict[str, Any] = TAUGHT | {"task": "multi_label", "objectives": ["kd"]}
     words = "kd is for classification, not for the task multi_label; set `outputs` to 'sigmoid'"
     assert found(body, facts("multi_label")) == {"/objectives/0": words}
@@ -86,7 +86,7 @@ def test_objectives_within_a_procedure_are_refused(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["regression", "embedding"])
-def test_a_synthesiser_of_classes_is_refused(task: str) -> None:
+def test_a_synthesiser_for_classification_is_refused_for_other_tasks(task: str) -> None:
     body = {
         "teacher": TEACHER,
         "student": {"network": "lenet5_half"},
@@ -98,13 +98,11 @@ def test_a_synthesiser_of_classes_is_refused(task: str) -> None:
         Facts(TeacherFacts("lenet5", 3, CONTRACT), None, None),
         " or ".join(known("sources")["dafl"]["tasks"]),
     )
-    assert found(body, given) == {
-        "/source": f"'dafl' makes batches for {suited}, not for the task {task}; give a dataset"
-    }
+    assert found(body, given) == {"/source": f"'dafl' is for {suited}, not for the task {task}; train on a dataset"}
 
 
 @pytest.mark.parametrize("task", ["multi_label", "regression"])
-def test_batches_by_class_need_classes(task: str) -> None:
+def test_the_per_class_sampler_needs_classes(task: str) -> None:
     body = TAUGHT | {"task": task, "source": {"name": "dataset", "sampler": "per_class"}, "objectives": ["hint"]}
     assert set(found(body, facts(task))) == {"/source/sampler"}
 
@@ -118,7 +116,7 @@ def test_batches_by_class_need_classes(task: str) -> None:
         ("multi_label", "target", "regression"),
     ],
 )
-def test_a_dataset_of_other_labels_is_refused(task: str, labels: str, fitting: str) -> None:
+def test_a_dataset_with_another_kind_of_label_is_refused(task: str, labels: str, fitting: str) -> None:
     problems = found(TAUGHT | {"task": task}, facts(task, labels=labels))
     assert f"set task to {fitting}, or" in problems["/dataset"]
     given = facts(task)
@@ -126,23 +124,23 @@ def test_a_dataset_of_other_labels_is_refused(task: str, labels: str, fitting: s
     assert "/evaluation/dataset" in found(TAUGHT | {"task": task, "evaluation": {"dataset": OTHER}}, other)
 
 
-def test_a_dataset_of_before_names_a_class_for_each_image() -> None:
+def test_findings_of_earlier_versions_mean_class_labels() -> None:
     assert dataset_facts().labels == "class"
 
 
-def test_targets_of_another_number_are_refused() -> None:
+def test_another_number_of_targets_is_refused() -> None:
     body = TAUGHT | {"task": "regression", "objectives": ["target_error"], "student": {"network": "mlp", "classes": 2}}
     assert set(found(body, facts("regression"))) == {"/objectives/0", "/student/classes"}
 
 
-def test_one_output_is_enough_for_all_but_classes() -> None:
+def test_one_output_is_enough_for_all_tasks_but_classification() -> None:
     body = {"student": {"network": "mlp", "input": CONTRACT, "classes": 1}, "dataset": DATASET}
     for task in known("tasks"):
         problems = found(body | {"task": task}, facts(task, outputs=1, teacher=False))
         assert ("/student/classes" in problems) == (task == "classification"), task
 
 
-def test_a_task_that_does_not_exist() -> None:
+def test_an_unknown_task_is_refused() -> None:
     with pytest.raises(ValueError, match="task"):
         JobSpec.model_validate(TAUGHT | {"task": "segmentation"})
 

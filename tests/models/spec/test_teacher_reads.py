@@ -1,4 +1,4 @@
-"""Specs of jobs whose teacher reads another picture of each sample than the student."""
+"""Specs of jobs whose teacher reads another image of each sample than the student."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ JOB = {
 
 
 def facts(channels: int | None = 3, teacher: dict[str, Any] = COLOUR) -> Facts:
-    """Of a teacher that reads colour, and a dataset of grey images beside privileged ones of so many channels."""
+    """A teacher that reads RGB, and a dataset of greyscale images with privileged images of `channels` channels."""
     other = channels and {"channels": channels, "height": 28, "width": 28}
     known_of = dataset_facts().findings or {}
     return Facts(TeacherFacts("lenet5", 10, teacher), DatasetFacts({**known_of, "privileged": other}))
@@ -32,7 +32,7 @@ def found(body: dict[str, Any], of: Facts | None = None) -> dict[str, str]:
 
 @pytest.mark.parametrize("objective", ["kd", "crd", "hint", "privileged"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_each_network_has_an_input_of_its_own(objective: str, channels: int) -> None:
+def test_teacher_and_student_have_separate_inputs(objective: str, channels: int) -> None:
     body = JOB | {"objectives": [objective]}
     assert resolve(JobSpec.model_validate(body), facts())["student"]["input"] == CONTRACT
     assert not found(body, facts(channels))
@@ -44,9 +44,9 @@ def test_the_students_input_is_not_taken_from_a_teacher_that_reads_other_images(
     assert found(body).keys() == {"/student/input"}
 
 
-def test_a_field_is_there_only_where_the_teacher_reads_it() -> None:
+def test_the_privileged_field_needs_teacher_reads() -> None:
     body = JOB | {"objectives": ["privileged"], "source": "dataset", "student": {"network": "lenet5_half"}}
-    words = "privileged needs the field 'privileged'; set source/teacher_reads to 'privileged', or leave privileged out"
+    words = "privileged needs the field 'privileged'; set source/teacher_reads to 'privileged', or remove privileged"
     assert found(body, facts(teacher=CONTRACT)) == {"/objectives/0": words}
 
 
@@ -61,18 +61,18 @@ def test_a_field_is_there_only_where_the_teacher_reads_it() -> None:
         ({"teacher": None, "objectives": ["cross_entropy"]}, facts(), "/source/teacher_reads"),
     ],
 )
-def test_what_cannot_work_is_said_with_its_place(part: dict[str, Any], of: Facts, pointer: str) -> None:
+def test_problems_have_pointers(part: dict[str, Any], of: Facts, pointer: str) -> None:
     assert found(JOB | part, of).keys() == {pointer}
 
 
-def test_views_of_one_size_are_moved_alike() -> None:
+def test_augmentation_is_accepted_for_images_of_one_size() -> None:
     assert not found(JOB | {"source": READS | {"augmentation": "standard"}})
 
 
-def test_nothing_is_said_of_a_dataset_that_is_not_yet_inspected() -> None:
+def test_a_dataset_is_not_checked_before_its_inspection() -> None:
     assert not found(JOB, Facts(TeacherFacts("lenet5", 10, COLOUR), DatasetFacts()))
 
 
-def test_only_a_dataset_has_second_pictures() -> None:
+def test_only_the_dataset_source_has_privileged_images() -> None:
     reading = {name for name, entry in known("sources").items() if "teacher_reads" in str(entry["parameters"])}
     assert reading == {"dataset"}

@@ -1,4 +1,4 @@
-"""A bucket of the tests' S3 server, whole blobs, and a writer that never ends."""
+"""Helpers for storage tests: a bucket of the S3 server, the bytes of a blob, and a writer that never ends."""
 
 import uuid
 
@@ -19,7 +19,7 @@ storage().put("uploads/x/1", chunks())
 
 
 def s3_settings(s3: S3) -> dict[str, str]:
-    """A place of its own in the bucket, and keys for it."""
+    """Settings for a prefix of its own in the bucket, with credentials."""
     return {
         "storage_url": f"s3://{s3.bucket}/tests/{uuid.uuid4().hex}",
         "storage_endpoint": s3.endpoint,
@@ -29,5 +29,5 @@ def s3_settings(s3: S3) -> dict[str, str]:
 
 
 def whole(blobs: Storage, key: str, *part: int) -> bytes:
-    """A blob's bytes, or those from `part[0]` up to `part[1]`."""
+    """The bytes of a blob, or the range from `part[0]` to `part[1]`."""
     return b"".join(blobs.get(key, *part))

@@ -1,4 +1,4 @@
-"""One contract for blobs, kept by a folder and by an S3 server."""
+"""The storage interface, with a folder and with an S3 server."""
 
 import asyncio
 import hashlib
@@ -40,13 +40,13 @@ LARGE = os.urandom(1 << 16) * ((2 * PART + CHUNK) >> 16) + b"end"
 
 @pytest.mark.parametrize("data", [b"", b"x", LARGE], ids=["empty", "byte", "parts"])
 @pytest.mark.parametrize("create_only", [False, True])
-def test_bytes_come_back(blobs: Storage, data: bytes, create_only: bool) -> None:
+def test_written_bytes_are_read_back(blobs: Storage, data: bytes, create_only: bool) -> None:
     assert blobs.put("a/b c/ü.bin", data, create_only) == stored(data)
     assert blobs.size("a/b c/ü.bin") == len(data)
     assert whole(blobs, "a/b c/ü.bin") == data
 
 
-def test_files_and_iterables_are_written_too(blobs: Storage, tmp_path: Path) -> None:
+def test_files_and_iterables_are_written(blobs: Storage, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(LARGE)
     assert blobs.put("file", path) == stored(LARGE)
@@ -60,7 +60,7 @@ def test_a_missing_file_is_not_a_missing_blob(blobs: Storage, tmp_path: Path) ->
         blobs.put("key", tmp_path / "missing")
 
 
-def test_a_put_replaces_unless_it_may_only_create(blobs: Storage) -> None:
+def test_a_put_replaces_unless_create_only(blobs: Storage) -> None:
     blobs.put("key", b"old")
     with pytest.raises(Exists):
         blobs.put("key", b"new", create_only=True)
@@ -106,13 +106,13 @@ def test_a_missing_blob(blobs: Storage, tmp_path: Path) -> None:
     assert list(blobs.list("missing")) == []
     assert blobs.delete_prefix("missing") == 0
     with pytest.raises(NotFound):
-        blobs.get("missing")  # at once, before anybody reads
+        blobs.get("missing")  # at the call, before the first chunk is read
     with pytest.raises(NotFound):
         blobs.download("missing", tmp_path / "file")
     assert list(tmp_path.glob("*file*")) == []
 
 
-def test_lists_and_deletes_by_whole_names(blobs: Storage) -> None:
+def test_prefixes_match_whole_names(blobs: Storage) -> None:
     for key in ("jobs/1/a", "jobs/1/b/c", "jobs/10/a", "jobs2/a"):
         blobs.put(key, key.encode())
     assert {(entry.key, entry.size) for entry in blobs.list("jobs/1")} == {("jobs/1/a", 8), ("jobs/1/b/c", 10)}
@@ -122,16 +122,16 @@ def test_lists_and_deletes_by_whole_names(blobs: Storage) -> None:
     assert {entry.key for entry in blobs.list()} == {"jobs/10/a", "jobs2/a"}
     blobs.delete("jobs2/a")
     assert {entry.key for entry in blobs.list()} == {"jobs/10/a"}
-    with pytest.raises(ValueError, match="needs a prefix"):
+    with pytest.raises(ValueError, match="must not be empty"):
         blobs.delete_prefix("/")
 
 
-def test_no_key_leads_out_of_the_store(blobs: Storage) -> None:
+def test_no_key_leads_out_of_the_storage(blobs: Storage) -> None:
     with pytest.raises(ValueError, match=r"\.\."):
         blobs.put("a/../../b", b"x")
 
 
-def test_a_download_is_whole_or_not_there(blobs: Storage, tmp_path: Path) -> None:
+def test_a_failed_download_leaves_no_file(blobs: Storage, tmp_path: Path) -> None:
     blobs.put("key", LARGE)
     path = tmp_path / "copies" / "file"
     path.parent.mkdir()
@@ -159,19 +159,19 @@ def test_a_stream_is_written_and_hashed(blobs: Storage) -> None:
     assert blobs.size("empty") == 0
 
 
-def test_a_stream_past_its_limit_leaves_nothing(blobs: Storage) -> None:
-    with pytest.raises(TooLarge, match="the 10 bytes"):
+def test_a_stream_above_its_limit_leaves_nothing(blobs: Storage) -> None:
+    with pytest.raises(TooLarge, match="the allowed 10 bytes"):
         asyncio.run(blobs.put_stream("stream", _stream([b"0123456789", b"!"]), 10))
     with pytest.raises(TooLarge):
         asyncio.run(blobs.put_stream("stream", _stream([bytes(PART)] * 3), 2 * PART))
     assert blobs.size("stream") is None
 
 
-def test_a_sender_that_vanishes_leaves_nothing(blobs: Storage) -> None:
-    blobs.put("stream", b"what was there")
+def test_a_stream_that_fails_leaves_nothing(blobs: Storage) -> None:
+    blobs.put("stream", b"the old blob")
     with pytest.raises(ConnectionAbortedError):
         asyncio.run(blobs.put_stream("stream", _stream([bytes(PART + 1)], ConnectionAbortedError()), 10 * PART))
-    assert whole(blobs, "stream") == b"what was there"
+    assert whole(blobs, "stream") == b"the old blob"
     assert [entry.key for entry in blobs.list()] == ["stream"]
 
 
@@ -191,7 +191,7 @@ def test_a_stream_that_is_cancelled_leaves_nothing(blobs: Storage) -> None:
     assert blobs.size("stream") is None
 
 
-def test_what_a_killed_writer_left_in_a_folder_is_discarded_in_time(configured_folder: Storage, tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_writer_are_removed(configured_folder: Storage, tmp_path: Path) -> None:
     configured_folder.put("uploads/y#1/2", b"whole")
     root = Path(__file__).parents[3]
     writer = subprocess.Popen([sys.executable, "-c", WRITER], cwd=root)
@@ -206,13 +206,13 @@ def test_what_a_killed_writer_left_in_a_folder_is_discarded_in_time(configured_f
     assert whole(configured_folder, "uploads/y#1/2") == b"whole"
 
 
-def test_a_folder_makes_no_links(configured_folder: Storage) -> None:
+def test_a_folder_has_no_links(configured_folder: Storage) -> None:
     assert configured_folder.presign("large", 60, "large.bin", "text/plain") is None
 
 
-def test_a_server_that_is_away_is_unavailable(configure: Configure) -> None:
-    away = {"storage_endpoint": "http://127.0.0.1:9", "storage_access_key": "a", "storage_secret_key": "b"}
-    blobs = open_storage(configure(storage_url="s3://bucket", **away))
+def test_a_stopped_server_is_unavailable(configure: Configure) -> None:
+    unreachable = {"storage_endpoint": "http://127.0.0.1:9", "storage_access_key": "a", "storage_secret_key": "b"}
+    blobs = open_storage(configure(storage_url="s3://bucket", **unreachable))
     with pytest.raises(Unavailable, match="key"):
         blobs.size("key")
 

@@ -1,4 +1,4 @@
-"""Every key names its owner, and no other file makes keys."""
+"""Storage keys: each names its owner, and only one file makes them."""
 
 import re
 from pathlib import Path
@@ -21,14 +21,14 @@ OF_AN_UPLOAD = [keys.upload("tch_1", "f00"), keys.canonical("tch_1", "ins_1", 3)
     ("key", "owner"),
     [(key, "job_1") for key in OF_A_JOB]
     + [(key, "tch_1") for key in OF_AN_UPLOAD]
-    + [("blobs/tch_1.safetensors", "tch_1")]  # as earlier versions named them
+    + [("blobs/tch_1.safetensors", "tch_1")]  # the form of earlier versions
     + [(key, None) for key in ("jobs/readme", "uploads", "other/job_1/2/x", "")],
 )
 def test_a_key_names_its_owner(key: str, owner: str | None) -> None:
     assert keys.owner(key) == owner
 
 
-def test_every_key_is_another_and_under_a_known_prefix() -> None:
+def test_keys_differ_and_have_a_known_prefix() -> None:
     assert len({*OF_A_JOB, *OF_AN_UPLOAD}) == 6
     assert {key.partition("/")[0] for key in (*OF_A_JOB, *OF_AN_UPLOAD)} == set(keys.PREFIXES)
     assert all(key.startswith(f"{keys.job('job_1')}/") for key in OF_A_JOB)

@@ -1,4 +1,4 @@
-"""Links, unfinished uploads and credentials, as a real S3 server takes them."""
+"""Presigned links, incomplete multipart uploads and credentials, with a real S3 server."""
 
 import json
 import os
@@ -27,7 +27,7 @@ Configure = Callable[..., Any]
 ROOT = Path(__file__).parents[3]
 
 
-def test_a_bucket_makes_links_only_where_clients_reach_it(s3: S3, configure: Configure) -> None:
+def test_a_bucket_has_links_only_with_a_public_endpoint(s3: S3, configure: Configure) -> None:
     values = s3_settings(s3)
     assert open_storage(configure(**values)).presign("key", 60, "x", "text/plain") is None
     blobs = open_storage(configure(**values, storage_public_endpoint=s3.endpoint))
@@ -45,8 +45,8 @@ def test_a_bucket_makes_links_only_where_clients_reach_it(s3: S3, configure: Con
         refused.value.close()
 
 
-def test_what_a_killed_writer_left_in_a_bucket_is_discarded_in_time(s3: S3, configure: Configure) -> None:
-    other = open_storage(configure(**s3_settings(s3)))  # under a prefix of its own
+def test_incomplete_uploads_of_a_killed_writer_are_aborted(s3: S3, configure: Configure) -> None:
+    other = open_storage(configure(**s3_settings(s3)))  # with its own prefix
     blobs = open_storage(configure(**s3_settings(s3)))
     blobs.put("uploads/y/1", b"whole")
     calls = blobs._s3
@@ -64,14 +64,14 @@ def test_what_a_killed_writer_left_in_a_bucket_is_discarded_in_time(s3: S3, conf
 
 
 def keyless(s3: S3) -> dict[str, str]:
-    """Settings without keys, whose links clients can follow."""
+    """Settings with a public endpoint and without access keys."""
     values = {name: value for name, value in s3_settings(s3).items() if not name.endswith("_key")}
     return values | {"storage_public_endpoint": s3.endpoint}
 
 
 @pytest.fixture
 def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of whoever runs the tests is found, and no cloud is asked."""
+    """Hide the credentials of the user who runs the tests; no cloud service is asked."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
@@ -80,7 +80,7 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def works(blobs: Storage) -> None:
-    """Reading, writing, links and the clearing of uploads, all with the credentials that were found."""
+    """Reading, writing, links and aborting uploads work with the credentials that were found."""
     blobs.put("key", b"0123456789")
     assert whole(blobs, "key") == b"0123456789"
     link = blobs.presign("key", 60, "x", "text/plain")
@@ -91,7 +91,9 @@ def works(blobs: Storage) -> None:
 
 
 @pytest.mark.usefixtures("no_credentials")
-def test_a_profile_is_enough(s3: S3, configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_credentials_of_a_profile_are_used(
+    s3: S3, configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "credentials").write_text(
         f"[distillery]\naws_access_key_id = {s3.access_key}\naws_secret_access_key = {s3.secret_key}\n"
     )
@@ -101,7 +103,7 @@ def test_a_profile_is_enough(s3: S3, configure: Configure, monkeypatch: pytest.M
 
 @contextmanager
 def role(s3: S3) -> Iterator[tuple[str, list[str]]]:
-    """The address at which a container finds the credentials of its role, and what was asked there."""
+    """A server of a container's role credentials: its address, and the paths that were requested."""
     asked: list[str] = []
 
     class Answers(BaseHTTPRequestHandler):
@@ -125,15 +127,17 @@ def role(s3: S3) -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.usefixtures("no_credentials")
-def test_the_role_of_a_container_is_enough(s3: S3, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_of_a_containers_role_are_used(
+    s3: S3, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with role(s3) as (address, asked):
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", address)
         works(open_storage(configure(**keyless(s3))))
-        assert asked == ["/role"]  # once, for all of it
+        assert asked == ["/role"]  # one request for all operations
 
 
 @pytest.mark.usefixtures("no_credentials")
-def test_without_credentials_the_store_is_unavailable(s3: S3, configure: Configure) -> None:
+def test_without_credentials_the_storage_is_unavailable(s3: S3, configure: Configure) -> None:
     blobs = open_storage(configure(**keyless(s3)))
     with pytest.raises(Unavailable, match="credentials"):
         blobs.put("key", b"x")
@@ -143,13 +147,13 @@ def test_without_credentials_the_store_is_unavailable(s3: S3, configure: Configu
         blobs.discard_partial(0)
 
 
-def test_a_server_that_is_away_cannot_clear_uploads(configure: Configure) -> None:
-    away = {"storage_endpoint": "http://127.0.0.1:9", "storage_access_key": "a", "storage_secret_key": "b"}
+def test_aborting_uploads_raises_unavailable_without_a_server(configure: Configure) -> None:
+    unreachable = {"storage_endpoint": "http://127.0.0.1:9", "storage_access_key": "a", "storage_secret_key": "b"}
     with pytest.raises(Unavailable, match="cannot be listed"):
-        open_storage(configure(storage_url="s3://bucket", **away)).discard_partial(0)
+        open_storage(configure(storage_url="s3://bucket", **unreachable)).discard_partial(0)
 
 
-def test_boto3_is_imported_only_where_it_is_needed() -> None:
+def test_boto3_is_imported_only_when_needed() -> None:
     code = (
         "import sys; from models.settings import Settings; from models.storage.opening import open_storage\n"
         "keys = {'storage_access_key': 'a', 'storage_secret_key': 'b', 'storage_endpoint': 'http://127.0.0.1:9'}\n"

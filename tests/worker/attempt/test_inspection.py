@@ -1,4 +1,4 @@
-"""Inspections of uploads and checks of specs, and the jobs that wait for them."""
+"""Inspections of uploads, checks of specs, and the jobs that wait for them."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ def inspect_next(draining: threading.Event | None = None) -> None:
     run_inspection(claimed("inspect"), draining or threading.Event(), SCRIPTED)
 
 
-def test_an_upload_becomes_ready_and_its_original_is_deleted(both: None) -> None:
+def test_an_inspected_upload_is_ready_and_its_original_is_deleted(both: None) -> None:
     subject = make_upload(b"images")
     inspect_next()
     dataset = get(Dataset, subject)
@@ -34,7 +34,7 @@ def test_an_upload_becomes_ready_and_its_original_is_deleted(both: None) -> None
     assert claim("inspect", "w") is None
 
 
-def test_a_bad_upload_is_rejected_with_the_engines_problem_and_its_bytes_are_gone(both: None) -> None:
+def test_a_bad_upload_is_rejected_with_the_engines_error_and_its_bytes_are_deleted(both: None) -> None:
     subject = make_upload(b"bad teacher", kind="teacher")
     inspect_next()
     teacher = get(Teacher, subject)
@@ -46,7 +46,7 @@ def test_a_bad_upload_is_rejected_with_the_engines_problem_and_its_bytes_are_gon
     assert list(storage().list("uploads")) == [] and list(storage().list("blobs")) == []
 
 
-def test_an_upload_that_crashes_every_engine_is_rejected_in_the_end(embedded: None) -> None:
+def test_an_upload_that_crashes_every_engine_is_rejected(embedded: None) -> None:
     subject = make_upload(b"crash")
     statuses = []
     for _ in range(3):
@@ -57,7 +57,7 @@ def test_an_upload_that_crashes_every_engine_is_rejected_in_the_end(embedded: No
     assert "signal 11 (SIGSEGV)" in get(Dataset, subject).problem["message"]
 
 
-def test_an_upload_whose_bytes_have_changed_in_storage_is_rejected_and_not_tried_for_ever(embedded: None) -> None:
+def test_an_upload_that_is_damaged_in_storage_is_rejected(embedded: None) -> None:
     subject = make_upload(b"images")
     storage().put(f"uploads/{subject}/1", b"imagez")
     inspect_next()
@@ -66,7 +66,7 @@ def test_an_upload_whose_bytes_have_changed_in_storage_is_rejected_and_not_tried
     assert claim("inspect", "w") is None
 
 
-def test_a_jobs_check_makes_it_ready(both: None) -> None:
+def test_a_job_is_ready_after_its_check(both: None) -> None:
     job_id = make_job(ready=False)
     upkeep.settle_stuck_jobs()
     assert claim("distill", "w") is None
@@ -76,7 +76,7 @@ def test_a_jobs_check_makes_it_ready(both: None) -> None:
     assert claimed().id == job_id
 
 
-def test_a_jobs_check_can_fail_it_with_pointers(both: None) -> None:
+def test_a_failed_check_fails_the_job_with_pointers(both: None) -> None:
     problem = {
         "fault": "user",
         "code": "invalid_spec",
@@ -100,7 +100,7 @@ def make_check(**script: Any) -> str:
     return check.id
 
 
-def test_a_check_without_a_job_answers_whoever_asked(both: None) -> None:
+def test_a_check_without_a_job_records_its_result(both: None) -> None:
     fits, fails = make_check(), make_check(error={"fault": "user", "code": "invalid_spec", "message": "no"})
     inspect_next()
     inspect_next()
@@ -109,7 +109,7 @@ def test_a_check_without_a_job_answers_whoever_asked(both: None) -> None:
     assert claim("inspect", "w") is None
 
 
-def test_a_check_without_a_job_that_always_breaks_its_engine_ends(embedded: None) -> None:
+def test_a_check_without_a_job_that_always_crashes_its_engine_fails(embedded: None) -> None:
     check = make_check(error={"fault": "service", "code": "broken", "message": "it broke"})
     for status in ("queued", "queued", "failed"):
         inspect_next()
@@ -117,7 +117,7 @@ def test_a_check_without_a_job_that_always_breaks_its_engine_ends(embedded: None
     assert get(Inspection, check).error["code"] == "poison"
 
 
-def test_a_check_that_nobody_waits_for_is_taken_from_its_worker_and_removed(embedded: None) -> None:
+def test_an_abandoned_check_is_taken_back_and_removed(embedded: None) -> None:
     answered, forgotten, held = make_check(), make_check(), make_check()
     with transaction() as session:
         session.execute(delete(Inspection).where(Inspection.id == answered))
@@ -152,11 +152,11 @@ def test_a_job_whose_input_is_rejected_fails(both: None) -> None:
     inspect_next()
     job = get(Job, job_id)
     assert (job.status, job.phase, job.error["code"]) == ("failed", "validating", "input_rejected")
-    assert job.error["errors"] == [{"pointer": "/dataset", "message": "the input was refused: it is bad"}]
+    assert job.error["errors"] == [{"pointer": "/dataset", "message": "the input cannot be used: it is bad"}]
 
 
-@pytest.mark.parametrize("before", ["claim", "verdict"])
-def test_an_upload_that_is_deleted_meanwhile_leaves_nothing(embedded: None, before: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("before", ["claim", "result"])
+def test_an_upload_deleted_during_its_inspection_leaves_no_blobs(embedded: None, before: str, monkeypatch: Any) -> None:
     subject = make_upload(b"images")
     if before == "claim":
         change(Dataset, subject, deleted_at=now())
@@ -173,7 +173,7 @@ def test_an_upload_that_is_deleted_meanwhile_leaves_nothing(embedded: None, befo
     assert rows(Inspection, subject_id=subject)[0].status == "done"
 
 
-def test_an_inspection_is_put_back_by_a_drain(embedded: None, draining: threading.Event) -> None:
+def test_a_drain_queues_an_inspection_again(embedded: None, draining: threading.Event) -> None:
     subject = make_upload(b"images")
     change(Dataset, subject, options={"hang": True})
     draining.set()

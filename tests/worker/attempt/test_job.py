@@ -1,4 +1,4 @@
-"""The life of an attempt, with a small engine that speaks the protocol."""
+"""An attempt from claim to end, with a scripted engine."""
 
 import hashlib
 import threading
@@ -31,7 +31,7 @@ def eventually(condition, seconds: float = 5.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_job_runs_and_leaves_rows_and_artifacts(both: None) -> None:
+def test_a_job_writes_rows_and_artifacts(both: None) -> None:
     job = run_next_of(make_job(steps=10, checkpoint_every=5))
     assert (job.status, job.attempt, job.phase, job.error) == ("succeeded", 1, "exporting", None)
     assert job.lease_owner is None and job.started_at <= job.finished_at
@@ -57,7 +57,7 @@ def run_next_of(job_id: str, draining: threading.Event | None = None) -> Job:
     return job
 
 
-def test_a_killed_engine_is_resumed_from_its_checkpoint_and_ends_the_same(both: None) -> None:
+def test_a_job_resumes_after_a_killed_engine_with_the_same_result(both: None) -> None:
     job_id = make_job(steps=12, checkpoint_every=5, await_stored=True, kill_at=8, kill_attempts=[1])
     job = run_next_of(job_id)
     assert (job.status, job.losses) == ("queued", 1)
@@ -73,7 +73,7 @@ def test_a_killed_engine_is_resumed_from_its_checkpoint_and_ends_the_same(both: 
     assert by_attempt == {step: 1 if step <= 5 else 2 for step in range(1, 13)}
 
 
-def test_progress_resets_the_count_and_three_losses_without_it_are_poison(embedded: None) -> None:
+def test_progress_resets_the_losses_and_three_losses_without_progress_are_poison(embedded: None) -> None:
     job_id = make_job(steps=12, checkpoint_every=5, await_stored=True, kill_at=8, stderr="it hurts here")
     statuses = []
     for _ in range(3):
@@ -87,7 +87,7 @@ def test_progress_resets_the_count_and_three_losses_without_it_are_poison(embedd
     assert rows(Artifact, job_id=job_id) == []
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(embedded: None) -> None:
+def test_after_a_damaged_checkpoint_the_previous_one_is_used(embedded: None) -> None:
     job_id = make_job(steps=20, checkpoint_every=5, await_stored=True, kill_at=12, kill_attempts=[1])
     run_next_of(job_id)
     newest = max(rows(Checkpoint, job_id=job_id), key=lambda row: row.step)
@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(embedded: None) -> No
     ]
 
 
-def test_the_newest_two_checkpoints_are_kept_and_parts_that_none_names_are_deleted(embedded: None) -> None:
+def test_the_newest_two_checkpoints_are_kept_and_unused_parts_are_deleted(embedded: None) -> None:
     job_id = make_job(steps=20, pause=0.03, checkpoint_every=4, await_stored=True, kill_at=19)
     run_next_of(job_id)
     kept = rows(Checkpoint, job_id=job_id)
@@ -112,7 +112,7 @@ def test_the_newest_two_checkpoints_are_kept_and_parts_that_none_names_are_delet
 
 
 @pytest.mark.parametrize("deaf", [False, True])
-def test_cancel_ends_a_running_job_within_its_grace(embedded: None, deaf: bool) -> None:
+def test_a_cancel_ends_a_running_job_within_the_grace_period(embedded: None, deaf: bool) -> None:
     job_id = make_job(steps=1000, pause=0.05, deaf=deaf)
     thread = in_thread(run_next)
     eventually(lambda: get(Job, job_id).progress is not None)
@@ -125,7 +125,9 @@ def test_cancel_ends_a_running_job_within_its_grace(embedded: None, deaf: bool) 
     assert rows(Artifact, job_id=job_id) == [] and not list(storage().list(f"jobs/{job_id}/1/student"))
 
 
-def test_a_drain_checkpoints_requeues_and_costs_no_loss(embedded: None, draining: threading.Event) -> None:
+def test_a_drain_writes_a_checkpoint_and_queues_the_job_without_a_loss(
+    embedded: None, draining: threading.Event
+) -> None:
     job_id = make_job(steps=60, pause=0.02)
     thread = in_thread(lambda: run_next(draining))
     eventually(lambda: get(Job, job_id).progress is not None)
@@ -140,7 +142,7 @@ def test_a_drain_checkpoints_requeues_and_costs_no_loss(embedded: None, draining
     assert [row.outcome for row in rows(Attempt, job_id=job_id)] == ["drained", "succeeded"]
 
 
-def test_an_engine_that_overruns_a_drain_is_killed_and_still_costs_no_loss(
+def test_an_engine_that_ignores_a_drain_is_killed_without_a_loss(
     configure, embedded: None, draining: threading.Event
 ) -> None:
     configure(drain_grace_seconds=0.3)
@@ -153,7 +155,7 @@ def test_an_engine_that_overruns_a_drain_is_killed_and_still_costs_no_loss(
 
 
 @pytest.mark.parametrize("fault", ["user", "job"])
-def test_an_error_that_is_not_the_services_fails_the_job(embedded: None, fault: str) -> None:
+def test_an_error_of_user_or_job_fails_the_job(embedded: None, fault: str) -> None:
     problem = {
         "fault": fault,
         "code": "diverged",
@@ -166,12 +168,12 @@ def test_an_error_that_is_not_the_services_fails_the_job(embedded: None, fault: 
     assert rows(Attempt, job_id=job.id)[0].outcome == "failed"
 
 
-def test_an_error_of_the_service_is_tried_again(embedded: None) -> None:
+def test_an_error_of_the_service_is_retried(embedded: None) -> None:
     job = run_next_of(make_job(error={"fault": "service", "code": "x", "message": "away", "hint": "", "errors": []}))
     assert (job.status, job.losses, job.reason) == ("queued", 1, "away")
 
 
-def test_an_attempt_that_was_taken_away_stops_its_engine_and_writes_nothing(embedded: None) -> None:
+def test_an_attempt_that_was_taken_back_stops_its_engine_and_writes_nothing(embedded: None) -> None:
     job_id = make_job(steps=1000, pause=0.02)
     thread = in_thread(run_next)
     eventually(lambda: get(Job, job_id).progress is not None)
@@ -184,7 +186,7 @@ def test_an_attempt_that_was_taken_away_stops_its_engine_and_writes_nothing(embe
     assert not any(settings().work_folder.iterdir())
 
 
-def test_a_worker_that_cannot_renew_stops_its_engine_before_its_lease_ends(
+def test_a_worker_that_cannot_renew_its_lease_stops_its_engine_before_the_lease_expires(
     configure, embedded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(lease_seconds=2.0)
@@ -204,7 +206,9 @@ def test_a_worker_that_cannot_renew_stops_its_engine_before_its_lease_ends(
     assert (get(Job, job_id).status, get(Job, job_id).losses) == ("queued", 1)
 
 
-def test_the_engine_sees_no_secret_and_odd_lines_do_no_harm(embedded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_gets_no_secrets_and_invalid_lines_are_ignored(
+    embedded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DISTILL_STORAGE_SECRET_KEY", "hush")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     job = run_next_of(make_job(steps=2, print_environment=True, flood=3 << 20))
@@ -213,7 +217,7 @@ def test_the_engine_sees_no_secret_and_odd_lines_do_no_harm(embedded: None, monk
     assert "hush" not in environment and "DISTILL_" not in environment and "sqlite" not in environment
 
 
-def test_what_the_engine_started_dies_with_it(embedded: None) -> None:
+def test_child_processes_of_the_engine_end_with_it(embedded: None) -> None:
     job_id = make_job(hang=True, deaf=True)
     thread = in_thread(run_next)
     eventually(lambda: events(job_id, "log") != [])
@@ -231,7 +235,7 @@ def _links_into(path: Path, folder: Path) -> bool:
         return False
 
 
-def test_an_input_that_is_gone_fails_the_job_with_a_sentence(embedded: None) -> None:
+def test_a_missing_input_fails_the_job_with_a_message(embedded: None) -> None:
     from tests.worker.scenes import make_upload
 
     dataset = make_upload(b"images")
@@ -240,13 +244,13 @@ def test_an_input_that_is_gone_fails_the_job_with_a_sentence(embedded: None) -> 
     assert job.error["errors"][0]["pointer"] == "/dataset"
 
 
-def test_a_log_is_kept_in_storage(embedded: None) -> None:
+def test_the_log_is_stored(embedded: None) -> None:
     job = run_next_of(make_job(steps=1, stderr="a warning of some library"))
     (attempt,) = rows(Attempt, job_id=job.id)
     assert b"".join(storage().get(attempt.log_key)) == b"a warning of some library\n"
 
 
-def test_a_claim_that_nobody_runs_is_taken_back(embedded: None) -> None:
+def test_a_claim_without_a_running_attempt_is_taken_back(embedded: None) -> None:
     job_id = make_job()
     taken = claimed()
     change(Job, job_id, lease_expires_at=0.0)

@@ -1,4 +1,4 @@
-"""The hard cases of an attempt's life, with a small engine that speaks the protocol and a store that can be refused."""
+"""Failures during an attempt, with a scripted engine and a storage that can be made unavailable."""
 
 import re
 import threading
@@ -29,17 +29,17 @@ ROOT = Path(__file__).parents[3]
 
 @contextmanager
 def refused() -> Iterator[None]:
-    """A store that refuses everything: a file lies where its folder was."""
+    """Make the storage unavailable: replace its folder by a file."""
     folder = settings().data / "blobs"
     folder.mkdir(parents=True, exist_ok=True)
-    away = folder.with_name("blobs.away")
-    folder.rename(away)
+    moved = folder.with_name("blobs.moved")
+    folder.rename(moved)
     folder.touch()
     try:
         yield
     finally:
         folder.unlink()
-        away.rename(folder)
+        moved.rename(folder)
 
 
 def resumes(job_id: str) -> list[int | None]:
@@ -51,7 +51,7 @@ def outcomes(job_id: str) -> list[str | None]:
 
 
 def until_final(*ids: str) -> None:
-    """Run what is due until these jobs have ended."""
+    """Run due work until these jobs have ended."""
     work = DueWork("distill", presence.register("distill"), SCRIPTED)
 
     def final() -> bool:
@@ -61,7 +61,7 @@ def until_final(*ids: str) -> None:
     eventually(final, 60.0)
 
 
-def test_poison_fails_after_three_attempts_and_the_queue_flows_on(embedded: None) -> None:
+def test_a_poison_job_fails_after_three_attempts_and_other_jobs_run(embedded: None) -> None:
     poison = make_job(kill_at=0, priority=5)
     others = [make_job(steps=2) for _ in range(2)]
     until_final(poison, *others)
@@ -70,7 +70,7 @@ def test_poison_fails_after_three_attempts_and_the_queue_flows_on(embedded: None
     assert [get(Job, other).status for other in others] == ["succeeded"] * 2
 
 
-def test_ten_kills_with_progress_cost_nothing(embedded: None) -> None:
+def test_ten_kills_with_progress_do_not_fail_a_job(embedded: None) -> None:
     job_id = make_job(steps=33, checkpoint_every=3, await_stored=True, kill_after=3, kill_attempts=list(range(1, 11)))
     until_final(job_id)
     job = get(Job, job_id)
@@ -79,7 +79,7 @@ def test_ten_kills_with_progress_cost_nothing(embedded: None) -> None:
     assert artifact(job_id) == chain(33)
 
 
-def test_an_engine_that_says_nothing_is_stopped_and_lost(embedded: None, configure: Callable[..., Any]) -> None:
+def test_a_stalled_engine_is_killed_and_counts_as_a_loss(embedded: None, configure: Callable[..., Any]) -> None:
     configure(stall_seconds=0.7)
     job_id = make_job(hang=True, deaf=True, stderr="before the silence")
     job = run_next_of(job_id)
@@ -89,13 +89,13 @@ def test_an_engine_that_says_nothing_is_stopped_and_lost(embedded: None, configu
 
 
 @pytest.mark.parametrize("when", ["download", "checkpoint", "finish"])
-def test_a_store_that_is_away_for_a_while_is_waited_for(embedded: None, when: str) -> None:
+def test_operations_are_retried_while_the_storage_is_unavailable(embedded: None, when: str) -> None:
     first = "download" if when == "download" else None
     job_id = make_job(
         steps=40, pause=0.02, checkpoint_every=5, kill_at=33, kill_attempts=[1] if first else [], export_pause=0.5
     )
     if first:
-        run_next_of(job_id)  # so that there is a checkpoint to download
+        run_next_of(job_id)  # creates a checkpoint to download
         change(Job, job_id, due_at=0.0)
     before = get(Job, job_id).attempt
 
@@ -118,13 +118,15 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(embedded: None, when: st
             at = step()
             time.sleep(2.0 if when == "finish" else 0.1)
             if when == "checkpoint":
-                eventually(lambda: step() > at + 5)  # the training goes on
+                eventually(lambda: step() > at + 5)  # the training continues
     thread.join(20)
     assert get(Job, job_id).status == "succeeded" and get(Job, job_id).attempt == before + 1
     assert artifact(job_id) == chain(40)
 
 
-def test_a_store_that_stays_away_puts_the_job_back_uncounted(embedded: None, configure: Callable[..., Any]) -> None:
+def test_if_the_storage_stays_unavailable_the_job_is_queued_without_a_loss(
+    embedded: None, configure: Callable[..., Any]
+) -> None:
     configure(storage_patience_seconds=0.5)
     job_id = make_job(steps=3, export_pause=0.5)
     thread = in_thread(run_next)
@@ -138,7 +140,7 @@ def test_a_store_that_stays_away_puts_the_job_back_uncounted(embedded: None, con
 
 
 @pytest.mark.parametrize("request_", ["cancel", "drain"])
-def test_while_inputs_cannot_be_fetched_a_job_can_be_cancelled_and_drained(embedded: None, request_: str) -> None:
+def test_a_job_can_be_cancelled_and_drained_while_it_waits_for_its_inputs(embedded: None, request_: str) -> None:
     job_id, draining = (
         make_job(steps=20, checkpoint_every=5, await_stored=True, kill_at=12, kill_attempts=[1]),
         threading.Event(),
@@ -160,7 +162,7 @@ def test_while_inputs_cannot_be_fetched_a_job_can_be_cancelled_and_drained(embed
     assert not any(settings().work_folder.iterdir())
 
 
-def test_a_cancel_is_final_though_the_attempts_own_thread_waits_for_the_store(
+def test_a_cancel_is_carried_out_while_the_attempt_waits_for_the_storage(
     embedded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
@@ -185,7 +187,7 @@ def test_a_cancel_is_final_though_the_attempts_own_thread_waits_for_the_store(
     assert not [entry for entry in storage().list(f"jobs/{job_id}") if "student" in entry.key]
 
 
-def test_a_cancel_that_was_accepted_comes_before_a_success(both: None) -> None:
+def test_an_accepted_cancel_has_priority_over_a_success(both: None) -> None:
     job_id = make_job()
     ledger = AttemptLedger(job_id, claimed().attempt)
     change(Job, job_id, cancel_requested_at=now())
@@ -195,12 +197,12 @@ def test_a_cancel_that_was_accepted_comes_before_a_success(both: None) -> None:
     assert get(Job, job_id).status == "cancelled" and outcomes(job_id) == ["cancelled"]
 
 
-def test_a_sweep_cancels_what_its_worker_does_not(both: None) -> None:
+def test_a_sweep_cancels_a_job_whose_worker_does_not(both: None) -> None:
     job_id = make_job()
     zombie = claimed()
     change(Job, job_id, cancel_requested_at=now())
     upkeep.cancel_overdue()
-    assert get(Job, job_id).status == "running"  # its worker still has time
+    assert get(Job, job_id).status == "running"  # the worker's grace period is not over
     change(Job, job_id, cancel_requested_at=now() - 60)
     upkeep.cancel_overdue()
     assert get(Job, job_id).status == "cancelled" and outcomes(job_id) == ["cancelled"]
@@ -208,7 +210,7 @@ def test_a_sweep_cancels_what_its_worker_does_not(both: None) -> None:
         renew(zombie)
 
 
-def test_time_counts_over_all_attempts_and_waiting_does_not(both: None) -> None:
+def test_the_time_of_all_attempts_counts_and_waiting_does_not(both: None) -> None:
     job_id = make_job()
     first = claimed()
     time.sleep(0.3)
@@ -218,7 +220,7 @@ def test_time_counts_over_all_attempts_and_waiting_does_not(both: None) -> None:
     change(Job, job_id, lease_expires_at=0.0)
     time.sleep(0.3)
     upkeep.take_back_jobs()
-    assert rows(Attempt, job_id=job_id)[0].seconds == held  # after the last beat nobody knows
+    assert rows(Attempt, job_id=job_id)[0].seconds == held  # what happens after the last heartbeat is not counted
     change(Job, job_id, due_at=0.0)
     second = AttemptLedger(job_id, claimed().attempt)
     assert second.seconds_used() == held
@@ -228,7 +230,7 @@ def test_time_counts_over_all_attempts_and_waiting_does_not(both: None) -> None:
     assert third.seconds_used() == pytest.approx(sum(row.seconds for row in rows(Attempt, job_id=job_id)[:2]))
 
 
-def test_what_earlier_attempts_used_is_told_to_the_engine_and_ends_the_job_at_the_operators_limit(
+def test_the_time_of_earlier_attempts_is_in_the_job_file_and_counts_towards_the_limit(
     embedded: None, configure: Callable[..., Any]
 ) -> None:
     configure(job_minutes=2)
@@ -253,7 +255,7 @@ def with_seconds(job_id: str, number: int, seconds: float) -> None:
         session.execute(update(Attempt).where(*mine).values(seconds=seconds))
 
 
-def test_the_log_of_an_attempt_whose_worker_was_lost_is_there(embedded: None) -> None:
+def test_the_log_of_an_attempt_with_a_lost_worker_is_available(embedded: None) -> None:
     job_id = make_job(hang=True, deaf=True, stderr="last words")
     thread = in_thread(run_next)
     eventually(lambda: rows(Attempt, job_id=job_id) != [] and rows(Attempt, job_id=job_id)[0].log_key is not None, 10.0)
@@ -265,24 +267,28 @@ def test_the_log_of_an_attempt_whose_worker_was_lost_is_there(embedded: None) ->
     assert b"".join(storage().get(attempt.log_key)) == b"last words\n"
 
 
-def test_all_checkpoints_damaged_the_job_begins_again_says_so_and_can_be_resumed_later(embedded: None) -> None:
+def test_if_all_checkpoints_are_damaged_the_job_starts_again_with_an_event_and_can_be_resumed_later(
+    embedded: None,
+) -> None:
     job_id = make_job(steps=20, checkpoint_every=5, await_stored=True, kill_at=12, kill_attempts=[1, 2])
     run_next_of(job_id)
     newest, before = sorted(rows(Checkpoint, job_id=job_id), key=lambda row: -row.step)
     shared = newest.manifest["parts"]["frozen"]
     assert shared == before.manifest["parts"]["frozen"]
-    storage().put(f"jobs/{job_id}/parts/{shared['sha256']}", bytes(shared["size"]))  # as many bytes, and others
+    storage().put(f"jobs/{job_id}/parts/{shared['sha256']}", bytes(shared["size"]))  # the same size, other content
     change(Job, job_id, due_at=0.0)
     run_next_of(job_id)
     assert resumes(job_id) == [None, None]
-    assert "no checkpoint can be read back: the job begins again" in [event.message for event in events(job_id)]
+    assert "no checkpoint can be read: the job starts again from the beginning" in [
+        event.message for event in events(job_id)
+    ]
     change(Job, job_id, due_at=0.0)
     assert run_next_of(job_id).status == "succeeded"
     assert resumes(job_id) == [None, None, 10]
     assert artifact(job_id) == chain(20)
 
 
-def test_a_missing_part_falls_back(embedded: None) -> None:
+def test_after_a_missing_part_the_previous_checkpoint_is_used(embedded: None) -> None:
     job_id = make_job(steps=20, checkpoint_every=5, await_stored=True, kill_at=12, kill_attempts=[1])
     run_next_of(job_id)
     newest = max(rows(Checkpoint, job_id=job_id), key=lambda row: row.step)
@@ -290,8 +296,8 @@ def test_a_missing_part_falls_back(embedded: None) -> None:
     assert run_next_of(job_id).status == "succeeded" and resumes(job_id) == [None, 5]
 
 
-def test_a_checkpoint_that_the_engine_refuses_is_dropped_and_no_loss(embedded: None) -> None:
-    said = {
+def test_a_checkpoint_that_the_engine_cannot_read_is_dropped_without_a_loss(embedded: None) -> None:
+    error = {
         "fault": "service",
         "code": "checkpoint_unreadable",
         "message": "of another version",
@@ -299,7 +305,7 @@ def test_a_checkpoint_that_the_engine_refuses_is_dropped_and_no_loss(embedded: N
         "errors": [],
     }
     job_id = make_job(
-        steps=12, checkpoint_every=5, await_stored=True, kill_at=8, kill_attempts=[1], error=said, error_attempts=[2]
+        steps=12, checkpoint_every=5, await_stored=True, kill_at=8, kill_attempts=[1], error=error, error_attempts=[2]
     )
     run_next_of(job_id)
     job = run_next_of(job_id)
@@ -308,7 +314,7 @@ def test_a_checkpoint_that_the_engine_refuses_is_dropped_and_no_loss(embedded: N
     assert run_next_of(job_id).status == "succeeded" and resumes(job_id) == [None, None]
 
 
-def test_every_code_that_the_worker_gives_is_explained() -> None:
+def test_every_error_code_of_the_worker_has_an_entry() -> None:
     engine = ROOT / "worker" / "distillation"
     text = "".join(path.read_text() for path in (ROOT / "worker").rglob("*.py") if engine not in path.parents)
     given = set(re.findall(r'(?<!log\.)\berror\(\s*"([a-z_]+)"', text))

@@ -1,4 +1,4 @@
-"""Jobs whose methods name uploaded files: when they go on, when they fail, and what their engines are given."""
+"""Jobs whose methods name uploaded files: when they continue, when they fail, and the files in the job folder."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def make_file(key_id: str, status: str = "ready", kind: str = "statistics", **fi
 
 
 def make_reader(key_id: str, file: str, ready: bool = False) -> str:
-    """A job with the source `metadata`, as the API submits it; resolved no further than is needed."""
+    """A job with the source `metadata`, as the API writes it; the resolved spec has only the needed fields."""
     teacher = make_upload(b"weights", "teacher", key_id, status="ready")
     blob = storage().put(f"blobs/{teacher}/1.safetensors", b"weights")
     change(Teacher, teacher, blob_key=f"blobs/{teacher}/1.safetensors", blob_size=blob.size, blob_sha256=blob.sha256)
@@ -61,14 +61,12 @@ def test_a_job_is_checked_when_its_file_is_ready(both: None) -> None:
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ({"status": "rejected"}, "was refused"),
+        ({"status": "rejected"}, "the input cannot be used"),
         ({"kind": "weights"}, "of the kind `statistics`"),
         ({"classes": 7}, "7 classes"),
     ],
 )
-def test_a_job_fails_with_the_place_of_a_file_that_will_not_do(
-    embedded: None, found: dict[str, Any], words: str
-) -> None:
+def test_a_job_fails_with_the_pointer_of_an_unsuitable_file(embedded: None, found: dict[str, Any], words: str) -> None:
     key = make_key()
     job = make_reader(key, make_file(key, **found))
     upkeep.settle_stuck_jobs()
@@ -90,7 +88,7 @@ def laid_out(job_id: str) -> tuple[dict[str, Any], bytes]:
         return content, Path(folder.path, path).read_bytes()
 
 
-def test_an_engine_is_given_the_file_by_its_id(embedded: None) -> None:
+def test_the_job_file_has_the_files_by_id(embedded: None) -> None:
     key = make_key()
     file = make_file(key)
     job = make_reader(key, file, ready=True)
@@ -98,7 +96,7 @@ def test_an_engine_is_given_the_file_by_its_id(embedded: None) -> None:
     assert list(content["files"]) == [file] and numbers == b"numbers"
 
 
-def test_a_file_that_is_gone_ends_the_attempt_with_its_place(embedded: None) -> None:
+def test_a_missing_file_ends_the_attempt_with_its_pointer(embedded: None) -> None:
     key = make_key()
     file = make_file(key)
     job = make_reader(key, file, ready=True)

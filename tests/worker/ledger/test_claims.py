@@ -1,4 +1,4 @@
-"""Claims, leases and the fence, on both databases."""
+"""Claims, leases and fencing, on both databases."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ FILE = File("student.safetensors", "jobs/x/1/student.safetensors", "application/
 MANIFEST = {"step": 5, "parts": {"run": {"sha256": "b" * 64, "size": 1}}}
 
 
-def test_every_due_job_is_claimed_once_by_threads_that_race(both: None) -> None:
+def test_concurrent_threads_claim_every_due_job_once(both: None) -> None:
     key = make_key()
     ids = {make_job(key_id=key) for _ in range(24)}
     workers = [presence.register("distill") for _ in range(8)]
@@ -56,7 +56,7 @@ def test_inspections_are_claimed_once_too(both: None) -> None:
     assert sorted(found) == sorted(subjects)
 
 
-def test_the_best_due_job_is_claimed_first(both: None) -> None:
+def test_the_highest_priority_and_oldest_due_job_is_claimed_first(both: None) -> None:
     later = make_job()
     old, urgent = make_job(), make_job(priority=5)
     make_job(ready=False)
@@ -68,7 +68,7 @@ def test_the_best_due_job_is_claimed_first(both: None) -> None:
     assert get(Job, old).lease_expires_at > 0
 
 
-def test_a_claim_tells_who_holds_it(both: None) -> None:
+def test_a_claim_records_its_worker(both: None) -> None:
     job_id = make_job()
     taken = claimed()
     (worker,) = rows(Worker, id=taken.worker_id)
@@ -94,7 +94,7 @@ def zombie_and_heir(job_id: str) -> tuple[AttemptLedger, AttemptLedger]:
     return AttemptLedger(job_id, 1), AttemptLedger(job_id, 2)
 
 
-def test_nothing_that_a_zombie_writes_changes_anything(both: None) -> None:
+def test_writes_of_an_old_attempt_change_nothing(both: None) -> None:
     job_id = make_job()
     zombie, heir = zombie_and_heir(job_id)
     heir.write(EventBatch(metrics={("loss", 1): 2.0}))
@@ -140,7 +140,7 @@ def snapshot(job_id: str) -> object:
         )
 
 
-def test_of_metrics_the_newer_attempts_value_stands(both: None) -> None:
+def test_the_newer_attempts_metrics_are_kept(both: None) -> None:
     job_id = make_job()
     first = AttemptLedger(job_id, claimed().attempt)
     first.write(EventBatch(metrics={("loss", 1): 1.0, ("loss", 2): 2.0}))
@@ -152,7 +152,7 @@ def test_of_metrics_the_newer_attempts_value_stands(both: None) -> None:
     assert found == {(1, 1.0, 1), (2, None, 2), (3, 3.5, 2)}
 
 
-def test_only_a_further_step_is_progress(both: None) -> None:
+def test_only_a_later_step_is_progress(both: None) -> None:
     job_id = make_job()
     ledger = AttemptLedger(job_id, claimed().attempt)
     for step, losses in ((5, 0), (5, 2), (4, 2), (6, 0)):
@@ -161,7 +161,7 @@ def test_only_a_further_step_is_progress(both: None) -> None:
         assert get(Job, job_id).losses == losses
 
 
-def test_sweeps_that_race_take_a_job_back_once(both: None) -> None:
+def test_concurrent_sweeps_take_a_job_back_once(both: None) -> None:
     job_id = make_job()
     claimed()
     change(Job, job_id, lease_expires_at=0.0)
@@ -172,7 +172,7 @@ def test_sweeps_that_race_take_a_job_back_once(both: None) -> None:
     assert [event.data["status"] for event in events(job_id, "status")] == ["running", "queued"]
 
 
-def test_a_worker_that_stopped_within_a_transaction_blocks_no_sweep(
+def test_a_worker_suspended_in_a_transaction_does_not_block_sweeps(
     configure: Callable[..., Any], migrated_postgres: str
 ) -> None:
     configure(**QUICK)
@@ -193,7 +193,7 @@ def test_a_worker_that_stopped_within_a_transaction_blocks_no_sweep(
     stopped.close()
 
 
-def test_a_lost_job_for_which_a_cancel_was_asked_is_cancelled(both: None) -> None:
+def test_a_lost_job_with_a_requested_cancel_is_cancelled(both: None) -> None:
     job_id = make_job()
     claimed()
     change(Job, job_id, lease_expires_at=0.0, cancel_requested_at=now())
@@ -201,7 +201,7 @@ def test_a_lost_job_for_which_a_cancel_was_asked_is_cancelled(both: None) -> Non
     assert get(Job, job_id).status == "cancelled"
 
 
-def test_a_job_that_loses_every_worker_is_poison(both: None) -> None:
+def test_a_job_whose_workers_are_all_lost_is_poison(both: None) -> None:
     job_id = make_job()
     for _ in range(3):
         change(Job, job_id, due_at=0.0)
@@ -221,7 +221,7 @@ def test_a_cancelled_queued_job_never_runs(both: None) -> None:
     assert (job.status, job.reason) == ("cancelled", None) and job.finished_at is not None
 
 
-def test_an_inspections_zombie_cannot_judge(both: None) -> None:
+def test_an_old_attempt_at_an_inspection_cannot_set_the_uploads_status(both: None) -> None:
     subject = make_upload(b"images")
     zombie = InspectionLedger(claimed("inspect").record)
     change(Inspection, zombie.id, lease_expires_at=0.0)
@@ -243,7 +243,7 @@ def test_an_inspections_zombie_cannot_judge(both: None) -> None:
     assert get(Dataset, subject).status == "ready"
 
 
-def test_checkpoints_of_ended_jobs_and_everything_of_deleted_ones_is_cleared(both: None) -> None:
+def test_checkpoints_of_ended_jobs_and_all_data_of_deleted_jobs_are_removed(both: None) -> None:
     job_id = make_job()
     ledger = AttemptLedger(job_id, claimed().attempt)
     storage().put(f"jobs/{job_id}/parts/{'b' * 64}", b"x")
@@ -260,7 +260,9 @@ def test_checkpoints_of_ended_jobs_and_everything_of_deleted_ones_is_cleared(bot
     assert list(storage().list(f"jobs/{job_id}")) == [] and rows(Event, job_id=job_id) == []
 
 
-def test_bells_ring_for_due_work_up_to_the_number_of_idle_workers(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wake_up_messages_are_sent_for_due_work_up_to_the_number_of_idle_workers(
+    both: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: list[tuple[str, int]] = []
     monkeypatch.setattr(upkeep, "wake_up", lambda kind, count: sent.append((kind, count)))
     upkeep.wake_idle_workers()

@@ -1,6 +1,6 @@
-"""Everything that workers and sweeps may do to jobs, in any order, over a clock of the database that the test sets.
+"""All actions of workers and sweeps on jobs, in random order, with a database clock that the test sets.
 
-Invariants after every step: nobody holds what another holds, what is final stays as it is, artifacts are those of the
+Invariants after every step: no two workers hold the same job, final states do not change, artifacts are those of the
 attempt that succeeded, all or none, and events are numbered without gaps.
 """
 
@@ -46,7 +46,7 @@ CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
 
 
 class Clock:
-    """The database's clock, as the test sets it: on both databases, what `now()` asks for is put in the place of its own."""
+    """A database clock that the test sets. On both databases it replaces the function that `now()` calls."""
 
     def __init__(self) -> None:
         self.seconds = float(int(time.time()))
@@ -75,7 +75,7 @@ class Clock:
 
 @dataclass(eq=False)
 class Hold:
-    """A claim, and until when its holder may rely on it."""
+    """A claim, and the time until which its lease counts as held."""
 
     claim: Claim
     ledger: AttemptLedger
@@ -113,7 +113,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(target=holds, seconds=st.sampled_from([0.0, 2.0, 11.0]), worker=st.integers(0, 2), messages=st.integers(1, 3))
     def later(self, seconds: float, worker: int, messages: int) -> Any:
-        """Time passes, sweeps sweep, and workers are woken up."""
+        """Advance the clock, sweep, and wake workers up."""
         self.clock.advance(seconds)
         self.sweep(messages)
         return multiple(*self.wake(worker, messages))
@@ -212,11 +212,11 @@ class Ledger(RuleBasedStateMachine):
         self._ended(hold, outcome.get(how, "queued"))
 
     def _tried(self, hold: Hold, write: Callable[[], Any]) -> bool:
-        """Whether a write was taken: it is from the owner, and from nobody else."""
+        """Whether a write was accepted; it must be if, and only if, it is the owner's."""
         try:
             write()
         except Taken:
-            assert self.owners.get(hold.claim.id) is not hold, "the owner was refused"
+            assert self.owners.get(hold.claim.id) is not hold, "a write of the owner was refused"
             return False
         assert self.owners.get(hold.claim.id) is hold, "a zombie wrote"
         return True
@@ -265,7 +265,7 @@ def machine(configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> I
             stateful_step_count=steps,
             deadline=None,
             database=None,
-            phases=[Phase.generate],  # a failure prints its steps; to shrink them takes minutes
+            phases=[Phase.generate],  # a failure prints its steps; shrinking them takes minutes
             suppress_health_check=list(HealthCheck),
         )
         run_state_machine_as_test(Ledger, settings=chosen)  # type: ignore[no-untyped-call]
@@ -274,10 +274,12 @@ def machine(configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> I
     assert rows(Worker) != []
 
 
-def test_whatever_workers_and_sweeps_do_the_ledger_is_whole(migrated_sqlite: str, machine: Callable[..., None]) -> None:
+def test_the_invariants_hold_after_any_actions_of_workers_and_sweeps(
+    migrated_sqlite: str, machine: Callable[..., None]
+) -> None:
     machine(8, 25)
 
 
 @pytest.mark.slow
-def test_at_length(migrated: str, machine: Callable[..., None]) -> None:
+def test_the_invariants_with_more_and_longer_runs(migrated: str, machine: Callable[..., None]) -> None:
     machine(40, 40)

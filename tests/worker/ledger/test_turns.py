@@ -1,4 +1,4 @@
-"""Whose turn it is, against the rule stated slowly; and that one key's many rows cost nobody anything."""
+"""The order of claims, compared with a plain implementation of the rule; the cost does not depend on one key's rows."""
 
 import random
 import re
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass
 class World:
-    """What the rule speaks of, in plain Python."""
+    """The state that the rule depends on, in plain Python."""
 
     waiting: list[Row]
     most: dict[str, int]
@@ -53,7 +53,7 @@ class World:
     served: dict[str, int] = field(default_factory=dict)
 
     def take(self, fits: Callable[[ResourceNeeds], bool]) -> str | None:
-        """The rule: of what is due, fits and is allowed, the best; and what follows from taking it."""
+        """Apply the rule: take the best of the due, fitting and allowed rows, and update the state."""
         allowed = [
             row for row in self.waiting if row.due and fits(row.needs) and self.running[row.key] < self.most[row.key]
         ]
@@ -68,7 +68,7 @@ class World:
         return best.id
 
     def line(self, fits: Callable[[ResourceNeeds], bool]) -> list[str]:
-        """Everything in its order."""
+        """The order in which all rows would be claimed."""
         found = []
         while (identifier := self.take(fits)) is not None:
             found.append(identifier)
@@ -106,7 +106,7 @@ def worker_with(machine: Machine) -> str:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_claims_follow_the_rule(both: None, seed: int) -> None:
+def test_claims_follow_the_plain_rule(both: None, seed: int) -> None:
     draw = random.Random(seed)
     world = make_world(draw)
     workers = [(machine, worker_with(machine)) for machine in MACHINES]
@@ -125,7 +125,7 @@ def test_claims_follow_the_rule(both: None, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(100, 102))
-def test_the_whole_line_is_as_if_it_were_claimed_and_nothing_ended(both: None, seed: int) -> None:
+def test_the_order_of_the_queue_is_that_of_successive_claims(both: None, seed: int) -> None:
     draw = random.Random(seed)
     world = make_world(draw)
     for _ in range(draw.randint(0, 6)):
@@ -138,7 +138,7 @@ def test_the_whole_line_is_as_if_it_were_claimed_and_nothing_ended(both: None, s
         assert found_line == copy.line(fits)
 
 
-def test_a_key_with_thousands_of_jobs_lets_others_through_even_with_one_worker(both: None) -> None:
+def test_a_key_with_thousands_of_jobs_does_not_delay_other_keys(both: None) -> None:
     greedy, modest, also = make_key(), make_key(), make_key()
     many(greedy, 2000)
     jobs = {make_job(key_id=modest), make_job(key_id=also)}
@@ -151,7 +151,7 @@ def test_a_key_with_thousands_of_jobs_lets_others_through_even_with_one_worker(b
     assert jobs == set()
 
 
-def test_inspections_take_turns_too(both: None) -> None:
+def test_inspections_are_shared_fairly_too(both: None) -> None:
     greedy, modest = make_key(), make_key()
     for _ in range(3):
         make_upload(b"images", key_id=greedy)
@@ -162,7 +162,7 @@ def test_inspections_take_turns_too(both: None) -> None:
     assert last in [claimed("inspect").record.subject_id for _ in range(2)]
 
 
-def test_racing_claims_keep_shares_and_limits(both: None) -> None:
+def test_concurrent_claims_respect_shares_and_limits(both: None) -> None:
     bounded, free = make_key(), make_key()
     change(Key, bounded, limits={"running_jobs": 2})
     many(bounded, 12)
@@ -178,15 +178,15 @@ def test_racing_claims_keep_shares_and_limits(both: None) -> None:
     assert Counter(row.key_id for row in rows(Job, status="running")) == {bounded: 2, free: 7}
 
 
-def test_where_workers_differ_all_idle_ones_are_told(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_only_some_workers_fit_all_idle_ones_are_woken_up(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     monkeypatch.setattr(upkeep, "wake_up", lambda kind, count: sent.append(count))
-    monkeypatch.setattr(settings(), "sweep_seconds", 600.0)  # nobody is told twice, however slow the machine
+    monkeypatch.setattr(settings(), "sweep_seconds", 600.0)  # no second message for a row, even on a slow machine
     key = make_key()
     many(key, 1, needs=str(ResourceNeeds(1, "h100")))
     worker_with(Machine())
     upkeep.wake_idle_workers()
-    assert sent == []  # nobody could take it
+    assert sent == []  # no idle worker meets the needs
     for machine in (Machine(), Machine(1, (H100,))):
         worker_with(machine)
     upkeep.wake_idle_workers()
@@ -207,7 +207,7 @@ def many(key_id: str, count: int, **values: Any) -> None:
 
 
 def plans_of(work: Callable[[], object]) -> list[str]:
-    """The plan of every statement on jobs that some work runs."""
+    """The query plans of all statements on jobs that `work` runs."""
     asked: list[tuple[str, Any]] = []
 
     def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
@@ -228,7 +228,7 @@ def plans_of(work: Callable[[], object]) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [20_000, pytest.param(300_000, marks=pytest.mark.slow)])
-def test_a_claim_reads_indexes_alone(both: None, count: int) -> None:
+def test_a_claim_uses_only_indexes(both: None, count: int) -> None:
     make_job(priority=-1)
     greedy = make_key()
     for _ in range(count // 10_000):

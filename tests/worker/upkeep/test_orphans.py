@@ -1,4 +1,4 @@
-"""What is swept from storage, and what is not."""
+"""Which blobs the scan for orphans removes."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def as_old_as(seconds: float) -> list[Entry]:
 
 
 def age(seconds: float, but: str = "") -> None:
-    """Make blobs in a folder look older."""
+    """Set an older modification time of blobs in a folder."""
     for key in keys() - {but}:
         path = settings().data / "blobs" / key
         os.utime(path, (path.stat().st_mtime - seconds,) * 2)
@@ -44,7 +44,7 @@ def put(*names: str) -> set[str]:
     return set(names)
 
 
-def test_old_blobs_that_no_row_names_are_removed_and_no_others(both: None) -> None:
+def test_only_old_blobs_without_a_row_are_removed(both: None) -> None:
     waiting, gone = make_upload(b"1"), make_upload(b"2")
     change(Dataset, gone, deleted_at=1.0, blob_key=f"blobs/{gone}.safetensors")
     done, running, resumable, deleted = make_job(), make_job(), make_job(), make_job()
@@ -69,7 +69,7 @@ def test_old_blobs_that_no_row_names_are_removed_and_no_others(both: None) -> No
     assert keys() == kept
 
 
-def test_a_look_through_storage_goes_page_by_page_and_then_rests(embedded: None, configure, monkeypatch) -> None:
+def test_a_scan_of_storage_proceeds_page_by_page_and_then_pauses(embedded: None, configure, monkeypatch) -> None:
     monkeypatch.setattr(orphans, "PAGE", 2)
     configure(keep_orphans_hours=0.5)
     put(*(f"uploads/{new_id('tch')}/1" for _ in range(5)), "uploads/tch_young/1")
@@ -94,7 +94,7 @@ from worker.ledger.{module} import {ledger}
 
 
 @pytest.mark.parametrize("kind", ["inspect", pytest.param("distill", marks=pytest.mark.slow)])
-def test_what_a_worker_left_that_was_killed_before_its_commit_is_swept(embedded: None, draining, kind: str) -> None:
+def test_blobs_of_a_worker_killed_before_its_commit_are_removed(embedded: None, draining, kind: str) -> None:
     of_jobs = {"module": "attempts", "ledger": "AttemptLedger", "method": "succeed", "run": "job.run_job"}
     of_uploads = {"module": "inspections", "ledger": "InspectionLedger", "method": "accept"}
     how = of_jobs if kind == "distill" else of_uploads | {"run": "inspection.run_inspection"}

@@ -1,4 +1,4 @@
-"""What is removed when its time is over, on both databases, and what a pass costs when nothing is."""
+"""Retention on both databases, and the cost of a pass without due rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ def keys() -> set[str]:
 
 
 def ended(days: float, **script: Any) -> str:
-    """A job that ran, and ended so long ago."""
+    """A job that ended `days` ago."""
     job_id = make_job(steps=12, checkpoint_every=6, stderr="a line", **script)
     assert run_next().status == "succeeded"
     with transaction() as session:
@@ -55,7 +55,7 @@ def ended(days: float, **script: Any) -> str:
 
 
 def left(job_id: str) -> dict[str, int]:
-    """What there is of a job."""
+    """Whether a job still has rows, by kind."""
     logs = [row for row in rows(Attempt, job_id=job_id) if row.log_key]
     found = {table.__tablename__: len(rows(table, job_id=job_id)) for table in (Artifact, Preview, Event, Metric)}
     return {name: bool(count) for name, count in (found | {"logs": len(logs)}).items()}
@@ -65,7 +65,7 @@ ALL = {"artifacts": True, "previews": True, "events": True, "metrics": True, "lo
 KEEP = {"keep_artifacts_days": 200, "keep_previews_days": 30, "keep_history_days": 90}
 
 
-def test_what_a_job_made_goes_when_its_time_is_over_and_not_before(both: None, configure: Callable[..., Any]) -> None:
+def test_the_data_of_a_job_is_removed_after_its_retention_time(both: None, configure: Callable[..., Any]) -> None:
     configure(**KEEP)
     young, old, ancient = ended(29), ended(100), ended(201)
     version = get(Job, ancient).version
@@ -84,7 +84,7 @@ def test_what_a_job_made_goes_when_its_time_is_over_and_not_before(both: None, c
     assert events(young)
 
 
-def test_for_ever_is_for_ever(embedded: None, configure: Callable[..., Any]) -> None:
+def test_a_retention_time_of_zero_keeps_everything(embedded: None, configure: Callable[..., Any]) -> None:
     names = ("artifacts", "previews", "history", "unsent", "rejected", "deliveries")
     configure(**{f"keep_{name}_days": 0 for name in names})
     job_id, upload = ended(5000), make_upload(b"", "teacher", status="waiting")
@@ -104,7 +104,7 @@ def test_a_running_job_keeps_its_events(both: None) -> None:
     assert len(rows(Event)) == 1
 
 
-def test_history_goes_in_pieces_and_goes_on_where_a_killed_one_stopped(
+def test_history_is_removed_in_batches_and_continues_after_a_kill(
     both: None, configure: Callable[..., Any], monkeypatch: Any
 ) -> None:
     configure(**KEEP)
@@ -116,7 +116,7 @@ def test_history_goes_in_pieces_and_goes_on_where_a_killed_one_stopped(
     assert rows(Event) == [] and rows(Metric) == []
 
 
-def test_blobs_that_a_killed_pass_left_are_orphans(embedded: None, configure: Callable[..., Any]) -> None:
+def test_blobs_left_by_a_killed_pass_are_orphans(embedded: None, configure: Callable[..., Any]) -> None:
     configure(**KEEP)
     job_id = ended(300)
     before = keys()
@@ -137,7 +137,7 @@ def test_blobs_that_a_killed_pass_left_are_orphans(embedded: None, configure: Ca
     assert keys() == set()
 
 
-def test_uploads_that_were_never_sent_or_were_rejected_go(both: None) -> None:
+def test_unsent_and_rejected_uploads_are_removed(both: None) -> None:
     key = make_key()
     uploads = {
         (status, days): make_upload(b"x", "teacher", key, status=status)
@@ -152,11 +152,11 @@ def test_uploads_that_were_never_sent_or_were_rejected_go(both: None) -> None:
     assert hidden == {("waiting", 8), ("waiting", 31), ("rejected", 31)}
     failed = get(Job, job)
     assert (failed.status, failed.error["code"]) == ("failed", "input_rejected")
-    assert "its bytes were not sent within 7 days" in failed.error["message"]
+    assert "the bytes of the upload were not sent within 7 days" in failed.error["message"]
     assert sum(retention.clear().values()) == 0
 
 
-def test_deliveries_inspections_and_workers_that_are_over_go(both: None) -> None:
+def test_old_deliveries_inspections_and_workers_are_removed(both: None) -> None:
     job_id = make_job()
     hook = {"job_id": job_id, "key_id": get(Job, job_id).key_id, "type": "job.failed", "body": "{}", "url": "u"}
     with transaction() as session:
@@ -177,13 +177,13 @@ def test_deliveries_inspections_and_workers_that_are_over_go(both: None) -> None
     assert (removed["deliveries"], removed["inspections"]) == (1, 2)
 
 
-def test_a_pass_takes_some_and_the_next_goes_on_at_once(embedded: None, monkeypatch: Any) -> None:
+def test_a_pass_is_limited_and_the_next_one_follows_at_once(embedded: None, monkeypatch: Any) -> None:
     monkeypatch.setattr(retention, "AT_ONCE", 2)
     key = make_key()
     for _ in range(5):
         change(File, _file(key), updated_at=now() - 8 * DAY)
     duty = retention.Retention()
-    monkeypatch.setattr(duty, "_rested_at", 0.0)
+    monkeypatch.setattr(duty, "_next_at", 0.0)
     assert [duty.clear() for _ in range(5)] == [2, 2, 1, 0, 0]
 
 
@@ -200,14 +200,14 @@ DUE: dict[str, Callable[[], Select[Any]]] = {
     "attempts": retention.due_logs,
     "jobs": retention.due_histories,
     "teachers": lambda: retention.due_uploads(Teacher, UploadStatus.WAITING, 7),
-    "idempotency": retention.due_promises,
+    "idempotency": retention.due_idempotency_keys,
     "webhook_deliveries": retention.due_deliveries,
     "inspections": retention.due_inspections,
     "deliveries that are due": lambda: deliveries.due(["example.org:443"], ["key_1"]).limit(1),
 }
 
 
-def test_no_pass_looks_through_a_whole_table(both: None, configure: Callable[..., Any]) -> None:
+def test_no_pass_reads_a_whole_table(both: None, configure: Callable[..., Any]) -> None:
     configure(**KEEP)
     _fill(1500)
     for name, due in DUE.items():
@@ -229,7 +229,7 @@ def _plan(query: Select[Any]) -> str:
 
 
 def _fill(count: int) -> None:
-    """So many of everything, all of it young, as in a service that has been swept so far."""
+    """`count` rows of every kind, none of them due."""
     key = make_key()
     ids = [f"job_{number}" for number in range(count)]
     file = {"key": "k", "content_type": "x/y", "size": 1, "sha256": "a" * 64, "attempt": 1}

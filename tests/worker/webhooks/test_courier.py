@@ -1,4 +1,4 @@
-"""Webhooks from the change of a job to a receiver that verifies them, on both databases."""
+"""Webhooks from the change of a job to a receiver that verifies the signature, on both databases."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def receiver(authority: Authority) -> Iterator[Receiver]:
 
 @pytest.fixture
 def open_to(authority: Authority, configure: Callable[..., Any]) -> Callable[..., Any]:
-    """Settings with which this machine may be reached, at the ports of these receivers."""
+    """Settings that allow deliveries to this machine, at the ports of these receivers."""
 
     def opened(*receivers: Receiver, **values: Any) -> Any:
         ports = ",".join(str(receiver.port) for receiver in receivers)
@@ -54,7 +54,7 @@ def open_to(authority: Authority, configure: Callable[..., Any]) -> Callable[...
 
 
 def telling(url: str, events: list[str] | None = None, key_id: str | None = None, **script: Any) -> str:
-    """A job that tells of itself."""
+    """A job with a webhook."""
     job_id = make_job(key_id=key_id, **script)
     hook = {"url": url, "events": events or ALL[1:]}
     change(Job, job_id, resolved=get(Job, job_id).resolved | {"webhook": hook})
@@ -62,7 +62,7 @@ def telling(url: str, events: list[str] | None = None, key_id: str | None = None
 
 
 def finished(url: str, key_id: str | None = None) -> str:
-    """A job that has just failed, and so has something to tell."""
+    """A job with a webhook that has just failed, so a delivery is pending."""
     job_id = telling(url, key_id=key_id)
     with transaction() as session:
         ends.finish(session, job_id, JobStatus.FAILED, "it broke", error=ends.error("broken", "it broke", "", "job"))
@@ -80,12 +80,12 @@ def next_delivery() -> DueDelivery:
     return found[0]
 
 
-def test_a_jobs_life_is_told_as_it_was_and_signed(both: None, receiver: Receiver, open_to: Any) -> None:
+def test_every_change_of_status_is_delivered_and_signed(both: None, receiver: Receiver, open_to: Any) -> None:
     open_to(receiver)
     job_id = telling(receiver.url, ALL, steps=2, print_spec=True)
     run_next()
     [spec] = [json.loads(event.message) for event in events(job_id, "log") if event.message.startswith("{")]
-    assert spec["student"] and "webhook" not in spec  # the engine need not know where its owner is
+    assert spec["student"] and "webhook" not in spec  # the engine gets no webhook
     for _ in range(2):
         deliver(next_delivery())
     assert claim([], []) is None
@@ -102,7 +102,7 @@ def test_a_jobs_life_is_told_as_it_was_and_signed(both: None, receiver: Receiver
         receiver.received[0].verified("whsec_" + "A" * 44)
 
 
-def test_nothing_is_told_that_was_not_asked_for_or_did_not_happen(both: None) -> None:
+def test_only_requested_events_that_were_committed_are_delivered(both: None) -> None:
     job_id = telling("https://example.org/", ["job.succeeded"])
     held = claimed()
     assert rows(WebhookDelivery) == []
@@ -117,7 +117,7 @@ def test_nothing_is_told_that_was_not_asked_for_or_did_not_happen(both: None) ->
     assert [row.type for row in rows(WebhookDelivery)] == ["job.succeeded"]
 
 
-def test_it_is_tried_again_under_the_same_id_until_it_is_taken(both: None, receiver: Receiver, open_to: Any) -> None:
+def test_a_delivery_is_retried_with_the_same_id_until_it_succeeds(both: None, receiver: Receiver, open_to: Any) -> None:
     open_to(receiver, webhook_seconds=0.5)
     receiver.script = [500, 301, 5.0, 200]
     job_id = finished(receiver.url)
@@ -136,7 +136,7 @@ def test_it_is_tried_again_under_the_same_id_until_it_is_taken(both: None, recei
     assert (row.status, row.attempt, row.id) == ("delivered", 4, receiver.received[0].id)
 
 
-def test_it_fails_at_the_end_of_the_schedule(embedded: None, receiver: Receiver, open_to: Any) -> None:
+def test_a_delivery_fails_after_the_last_retry(embedded: None, receiver: Receiver, open_to: Any) -> None:
     open_to(receiver, webhook_retry_seconds="0.1")
     receiver.otherwise = 503
     finished(receiver.url)
@@ -145,7 +145,7 @@ def test_it_fails_at_the_end_of_the_schedule(embedded: None, receiver: Receiver,
     assert claim([], []) is None
 
 
-def test_a_receiver_that_is_gone_is_told_nothing_more_of_the_job(both: None, receiver: Receiver, open_to: Any) -> None:
+def test_a_response_of_410_disables_the_webhook_of_the_job(both: None, receiver: Receiver, open_to: Any) -> None:
     open_to(receiver)
     receiver.otherwise = 410
     job_id, other = telling(receiver.url, ALL), telling(receiver.url, ALL)
@@ -161,7 +161,7 @@ def test_a_receiver_that_is_gone_is_told_nothing_more_of_the_job(both: None, rec
     assert len(rows(WebhookDelivery, job_id=other)) == 2
 
 
-def test_after_a_rotation_both_secrets_sign(both: None, receiver: Receiver, open_to: Any) -> None:
+def test_after_a_rotation_both_secrets_sign_deliveries(both: None, receiver: Receiver, open_to: Any) -> None:
     open_to(receiver)
     job_id = finished(receiver.url)
     old = secret_of(job_id)
@@ -174,10 +174,10 @@ def test_after_a_rotation_both_secrets_sign(both: None, receiver: Receiver, open
     with transaction() as session:
         for _ in range(5):
             signing_secrets.rotate(session, get(Job, job_id).key_id)
-        assert len(signing_secrets.current(session, get(Job, job_id).key_id)) == signing_secrets.MOST_ALIVE
+        assert len(signing_secrets.current(session, get(Job, job_id).key_id)) == signing_secrets.MOST_VALID
 
 
-def test_couriers_that_race_send_everything_once(both: None) -> None:
+def test_concurrent_couriers_send_every_delivery_once(both: None) -> None:
     key_id = make_key()
     for _ in range(12):
         finished("https://example.org/", key_id)
@@ -187,7 +187,7 @@ def test_couriers_that_race_send_everything_once(both: None) -> None:
     assert len(rows(WebhookSecret, key_id=key_id)) == 1
 
 
-def test_a_slow_receiver_holds_up_nobody_else(
+def test_a_slow_receiver_does_not_delay_others(
     embedded: None, authority: Authority, receiver: Receiver, open_to: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(courier, "FAREWELL_SECONDS", 0.2)
@@ -206,7 +206,7 @@ def test_a_slow_receiver_holds_up_nobody_else(
         assert slow.most_at_once == courier.AT_ONCE_TO_ONE
 
 
-def test_what_was_sent_but_not_written_down_is_sent_again_under_the_same_id(
+def test_a_delivery_without_a_recorded_outcome_is_repeated_with_the_same_id(
     embedded: None, receiver: Receiver, open_to: Any
 ) -> None:
     open_to(receiver)
@@ -225,7 +225,7 @@ def test_what_was_sent_but_not_written_down_is_sent_again_under_the_same_id(
     assert [one.id for one in receiver.received] == [row.id] * 2
 
 
-def test_one_that_was_taken_over_writes_nothing(both: None, receiver: Receiver, open_to: Any) -> None:
+def test_a_try_that_was_taken_over_records_nothing(both: None, receiver: Receiver, open_to: Any) -> None:
     open_to(receiver)
     finished(receiver.url)
     stale = next_delivery()
@@ -237,7 +237,7 @@ def test_one_that_was_taken_over_writes_nothing(both: None, receiver: Receiver, 
 
 
 def answers(*found: list[str]) -> Callable[..., Any]:
-    """A resolver that answers each question with the next of these, and the last one from then on."""
+    """A resolver that returns the next of these addresses for each lookup, and then always the last one."""
     left = list(found)
 
     def resolve(host: Any, port: Any, *_: Any, **__: Any) -> Any:
@@ -248,7 +248,7 @@ def answers(*found: list[str]) -> Callable[..., Any]:
     return resolve
 
 
-def test_a_name_that_changes_its_address_is_reached_where_it_was_checked(
+def test_the_connection_is_made_to_the_checked_address(
     embedded: None, authority: Authority, open_to: Any, monkeypatch: Any
 ) -> None:
     with (
@@ -274,16 +274,14 @@ def test_a_name_that_changes_its_address_is_reached_where_it_was_checked(
     [["127.0.0.1"], ["93.184.216.34", "127.0.0.1"], ["::ffff:127.0.0.1"], ["64:ff9b::7f00:1"], ["2002:7f00:1::"],
      ["224.0.0.1"], ["169.254.169.254"], ["fe80::1%1"]],
 )  # fmt: skip
-def test_a_name_that_leads_inward_is_refused_whatever_else_it_leads_to(
-    configure: Any, addresses: list[str], monkeypatch: Any
-) -> None:
+def test_a_name_with_any_inward_address_is_refused(configure: Any, addresses: list[str], monkeypatch: Any) -> None:
     configure()
     monkeypatch.setattr(outward, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", (one, 443)) for one in addresses])
     with pytest.raises(outward.Refused):
         outward.checked("anything.test", 443)
 
 
-def test_without_tls_only_allowed_networks_are_reached(configure: Any, monkeypatch: Any) -> None:
+def test_without_tls_only_allowed_networks_are_permitted(configure: Any, monkeypatch: Any) -> None:
     configure(webhook_allow="10.0.0.0/8")
     resolve = answers(["10.1.2.3"], ["93.184.216.34"])
     monkeypatch.setattr(outward, "getaddrinfo", resolve)
@@ -292,7 +290,7 @@ def test_without_tls_only_allowed_networks_are_reached(configure: Any, monkeypat
         outward.checked("outer.test", 80, plain=True)
 
 
-def test_a_certificate_of_nobody_known_is_refused_and_no_proxy_is_asked(
+def test_an_untrusted_certificate_is_refused_and_no_proxy_is_used(
     embedded: None, receiver: Receiver, open_to: Any, monkeypatch: Any, configure: Any
 ) -> None:
     open_to(receiver)
@@ -305,7 +303,7 @@ def test_a_certificate_of_nobody_known_is_refused_and_no_proxy_is_asked(
     assert receiver.received == []
 
 
-def test_a_worker_leaves_though_a_receiver_is_silent(
+def test_a_worker_stops_while_a_receiver_does_not_respond(
     embedded: None, receiver: Receiver, open_to: Any, monkeypatch: Any
 ) -> None:
     open_to(receiver, webhook_seconds=60)

@@ -60,7 +60,7 @@ def test_problems_point_into_the_spec():
     with pytest.raises(SpecError) as caught:
         Composition([{"name": "cross_entropy"}, {"name": "kd", "temperature": -1.0}])
     assert caught.value.problems[0].pointer == "/objectives/1/temperature"
-    with pytest.raises(SpecError, match="no objective is called 'kdd'"):
+    with pytest.raises(SpecError, match="there is no objective 'kdd'"):
         Composition([{"name": "kdd"}])
 
 

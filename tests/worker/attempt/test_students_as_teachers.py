@@ -1,4 +1,5 @@
-"""Jobs that are taught by the students of others: when they go on, when they fail, and what is kept for them."""
+"""Jobs whose teacher is the student of another job: when they continue, when they fail, and how long artifacts are
+kept."""
 
 import json
 from collections.abc import Callable
@@ -24,12 +25,12 @@ WHOLE = {"student": {"network": "lenet5_half"}, "exports": ["safetensors"]}
 
 
 def teaching(key_id: str, **script: Any) -> str:
-    """A job whose student is to teach."""
+    """A job whose student becomes a teacher."""
     return make_job(steps=4, student=CARD, key_id=key_id, **script)
 
 
-def pupil(key_id: str, teacher: Any, ready: bool = False) -> str:
-    """A job that is taught, as the API submits it; resolved no further than is needed."""
+def taught(key_id: str, teacher: Any, ready: bool = False) -> str:
+    """A job with such a teacher, as the API writes it; the resolved spec has only the needed fields."""
     spec = WHOLE | {"teacher": teacher, "labels": {"script": json.dumps({"steps": 2})}}
     members = {"members": teacher} if isinstance(teacher, list) else teacher
     job_id = make_job(ready=True, key_id=key_id)
@@ -37,10 +38,10 @@ def pupil(key_id: str, teacher: Any, ready: bool = False) -> str:
     return job_id
 
 
-def test_a_pupil_is_checked_as_soon_as_its_teacher_has_succeeded(both: None) -> None:
+def test_a_job_is_checked_as_soon_as_its_teachers_job_has_succeeded(both: None) -> None:
     key = make_key()
     teacher = teaching(key)
-    waiting = pupil(key, teacher)
+    waiting = taught(key, teacher)
     upkeep.settle_stuck_jobs()
     assert not rows(Inspection, subject_id=waiting)
     assert run_next().id == teacher
@@ -50,28 +51,28 @@ def test_a_pupil_is_checked_as_soon_as_its_teacher_has_succeeded(both: None) -> 
     assert (resolved["student"]["classes"], resolved["student"]["input"]) == (10, INPUT)
 
 
-def test_a_pupil_whose_teacher_fails_fails_with_its_place(both: None) -> None:
+def test_a_job_fails_with_a_pointer_if_its_teachers_job_fails(both: None) -> None:
     key = make_key()
     upload = make_upload(b"weights", "teacher", key, status="ready")
     teacher = teaching(key, error={"fault": "user", "code": "diverged", "message": "no"})
-    waiting = pupil(key, [upload, teacher])
+    waiting = taught(key, [upload, teacher])
     assert run_next().status == JobStatus.FAILED
     upkeep.settle_stuck_jobs()
     failed = get(Job, waiting)
     assert failed.status == JobStatus.FAILED and failed.phase == "validating"
     assert failed.error["errors"] == [
-        {"pointer": "/teacher/1", "message": f"{teacher} has failed: there is no student of it that could teach"}
+        {"pointer": "/teacher/1", "message": f"{teacher} has failed: it has no student that could be a teacher"}
     ]
 
 
-def test_a_pupil_is_given_its_teachers_weights(both: None) -> None:
+def test_the_job_folder_has_the_weights_of_all_teachers(both: None) -> None:
     key = make_key()
     upload = make_upload(b"weights", "teacher", key, status="ready")
     blob = storage().put("blobs/one.safetensors", b"of the upload")
     change(Teacher, upload, blob_key="blobs/one.safetensors", blob_sha256=blob.sha256)
     teacher = teaching(key)
     run_next()
-    job = get(Job, pupil(key, [upload, teacher], ready=True))
+    job = get(Job, taught(key, [upload, teacher], ready=True))
     claim = claimed()
     assert claim.id == job.id
     with Lease(claim) as lease, Folder(claim.id, claim.attempt) as folder:
@@ -89,12 +90,12 @@ def test_a_pupil_is_given_its_teachers_weights(both: None) -> None:
     assert [each.id for each in AttemptInputs.of(job).teachers] == [upload, teacher]
 
 
-def test_artifacts_are_kept_until_no_pupil_wants_them(both: None, configure: Callable[..., Any]) -> None:
+def test_artifacts_are_kept_while_an_unfinished_job_needs_them(both: None, configure: Callable[..., Any]) -> None:
     configure(keep_artifacts_days=1)
     key = make_key()
     teacher = teaching(key)
     run_next()
-    waiting = pupil(key, teacher)
+    waiting = taught(key, teacher)
     (row,) = rows(Artifact, job_id=teacher, name="student.safetensors")
     for artifact in rows(Artifact, job_id=teacher):
         change(Artifact, artifact.id, created_at=now() - 1000 * 24 * 3600)

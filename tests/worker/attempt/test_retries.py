@@ -1,4 +1,4 @@
-"""An attempt whose database or storage is away: it waits as long as it may, and no longer."""
+"""Retries of an attempt whose database or storage is unavailable, and their limits."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ BATCH = EventBatch(metrics={("loss", 1): 0.5})
 
 
 class Held:
-    """A lease that is held until it is taken."""
+    """A lease that is held until the test takes it."""
 
     def __init__(self) -> None:
         self.asked, self.taken = 0, threading.Event()
@@ -44,7 +44,7 @@ def run_sql(statement: str) -> None:
         session.execute(text(statement))
 
 
-def test_a_write_waits_for_the_database_while_the_lease_is_held(embedded: None) -> None:
+def test_writes_are_retried_while_the_lease_is_held(embedded: None) -> None:
     job_id, lease = make_job(), Held()
     ledger = AttemptLedger(job_id, claimed().attempt, lease)
     run_sql(AWAY)
@@ -63,7 +63,7 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_write_ends_with_the_lease(embedded: None) -> None:
+def test_retries_end_with_the_lease(embedded: None) -> None:
     job_id, lease, ended = make_job(), Held(), []
     ledger = AttemptLedger(job_id, claimed().attempt, lease)
 
@@ -81,7 +81,7 @@ def test_a_write_ends_with_the_lease(embedded: None) -> None:
     assert ended == [True] and get(Job, job_id).status == "running"
 
 
-def test_what_is_written_between_events_is_tried_once(embedded: None) -> None:
+def test_writes_between_events_are_not_retried(embedded: None) -> None:
     lease = Held()
     ledger = AttemptLedger(make_job(), claimed().attempt, lease)
     run_sql(AWAY)
@@ -92,7 +92,7 @@ def test_what_is_written_between_events_is_tried_once(embedded: None) -> None:
     run_sql(BACK)
 
 
-def test_a_ledger_without_a_lease_tries_once(embedded: None) -> None:
+def test_a_ledger_without_a_lease_does_not_retry(embedded: None) -> None:
     ledger = AttemptLedger(make_job(), claimed().attempt)
     run_sql(AWAY)
     with pytest.raises(Exception, match="no such table"):
@@ -100,7 +100,7 @@ def test_a_ledger_without_a_lease_tries_once(embedded: None) -> None:
     run_sql(BACK)
 
 
-def test_behind_the_fence_nothing_is_written_though_the_lease_seems_held(both: None) -> None:
+def test_fencing_refuses_writes_even_if_the_lease_seems_held(both: None) -> None:
     job_id = make_job()
     ledger = AttemptLedger(job_id, claimed().attempt, Held())
     change(Job, job_id, attempt=7)
@@ -110,7 +110,7 @@ def test_behind_the_fence_nothing_is_written_though_the_lease_seems_held(both: N
     assert rows(Metric, job_id=job_id) == [] and get(Job, job_id).status == "running"
 
 
-def test_storage_that_is_away_for_a_while_is_waited_for(embedded: None, tmp_path: Path) -> None:
+def test_storage_operations_are_retried(embedded: None, tmp_path: Path) -> None:
     checks: list[int] = []
     patient = AttemptStorage(lambda: checks.append(1), 30.0)
     storage().put("a", b"bytes")
@@ -121,20 +121,20 @@ def test_storage_that_is_away_for_a_while_is_waited_for(embedded: None, tmp_path
     assert (tmp_path / "a").read_bytes() == b"bytes"
 
 
-def test_storage_that_stays_away_is_given_up(embedded: None, configure: Callable[..., Any]) -> None:
+def test_storage_operations_fail_after_the_patience(embedded: None, configure: Callable[..., Any]) -> None:
     with refused():
         for patience in (0.0, 1.0):
             checks, began = [], time.monotonic()
             with pytest.raises(Unavailable):
                 AttemptStorage(lambda checks=checks: checks.append(1), patience).size("a")
-            assert (len(checks) == 1) == (patience == 0.0)  # one try, or several
+            assert (len(checks) == 1) == (patience == 0.0)  # one try without retries, several with
             assert time.monotonic() - began < patience + 5
         configure(data=settings().data, storage_patience_seconds=0.0)
         with pytest.raises(Unavailable):
-            AttemptStorage(lambda: None).delete("a")  # as long as the setting says
+            AttemptStorage(lambda: None).delete("a")  # retries for as long as the setting says
 
 
-def test_a_drain_ends_the_wait_for_storage_and_work_that_is_all_but_done_has_a_grace(
+def test_a_drain_ends_the_retries_and_nearly_finished_work_has_a_grace_period(
     embedded: None, configure: Callable[..., Any], draining: threading.Event
 ) -> None:
     configure(drain_grace_seconds=0.3)
@@ -152,7 +152,7 @@ def test_a_drain_ends_the_wait_for_storage_and_work_that_is_all_but_done_has_a_g
         lease.cancelled.set()
         with pytest.raises(EndRequested) as asked:
             requests.check_with_grace()
-        assert asked.value.request == "cancel"  # which counts for more
+        assert asked.value.request == "cancel"  # a cancel has priority over a drain
         lease.give_up()
         with pytest.raises(Taken):
             requests.check()
