@@ -178,13 +178,13 @@ def test_killed_and_restored_bit_equal(form, at, engine_inputs, tmp_path):
     assert run_twice(engine_inputs, tmp_path, form, at)
 
 
-@pytest.mark.parametrize("lost", ["objectives", "own"])
+@pytest.mark.parametrize("lost", ["objectives", "adversary"])
 def test_a_resume_without_the_discriminator_or_its_optimizer_is_noticed(lost, engine_inputs, tmp_path, monkeypatch):
     load = MemberRun.load_state_dict
 
     def forgetful(member, state):
         fresh = member.state_dict()
-        optimizers = state["optimizers"] | ({"own": fresh["optimizers"]["adversary"]} if lost == "own" else {})
+        optimizers = state["optimizers"] | ({lost: fresh["optimizers"][lost]} if lost == "adversary" else {})
         objectives = fresh["objectives"] if lost == "objectives" else state["objectives"]
         load(member, {**state, "optimizers": optimizers, "objectives": objectives})
 
