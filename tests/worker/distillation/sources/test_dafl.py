@@ -165,7 +165,7 @@ def test_samples_are_fresh_and_leave_no_trace():
     assert torch.equal(before["random"], after["random"])
 
 
-def test_too_little_memory_is_refused_with_what_would_do():
+def test_too_little_memory_is_refused_with_the_amount_needed():
     assert 6 * 2**20 < 8192 * (2 * 8 * 12 * 4 + 3 * 4) < 7 * 2**20
     with pytest.raises(SpecError, match="pool_megabytes: must be at least 7"):
         made(generator_batch=8192, pool_megabytes=1, precision="fp32")

@@ -122,7 +122,7 @@ def test_second_views_are_given_to_those_who_ask_and_change_nothing_else():
         assert not torch.equal(other.fields["second_view"], one.image)
 
 
-def test_a_redrawn_second_view_is_the_image_where_nothing_is_augmented():
+def test_a_redrawn_second_view_without_augmentation_is_the_image():
     for batch in epoch(asked_for(images(), second_view="redrawn"), 0):
         assert torch.equal(batch.fields["second_view"], batch.image)
 

@@ -44,7 +44,7 @@ def test_layers_are_new_every_round_and_generators_after_their_life():
     assert not torch.equal(generators[1], source.new_generator(0).stem.weight)  # it has been trained on
 
 
-def test_given_embeddings_are_what_the_generator_reads(tmp_path):
+def test_the_generator_reads_uploaded_embeddings(tmp_path):
     rows = torch.randn(3, 7)
     save_file({class_embeddings.KEY: rows}, tmp_path / "embeddings")
     teacher = Tapped(network(0).eval().requires_grad_(False), torch.zeros(2, 2, 8, 12))

@@ -17,7 +17,7 @@ from worker.distillation.reporting.measurement import Measurement
 from worker.distillation.run import Run
 from worker.distillation.source import Source
 from worker.distillation.step import Outputs
-from worker.distillation.synthesis.collapse import NAMES, figures
+from worker.distillation.synthesis.collapse import NAMES, measure
 from worker.distillation.synthesis.image_loss import Seen
 
 LABELS = 3
@@ -35,7 +35,7 @@ def test_each_label_is_a_choice_of_its_own():
         on = sum(1 / (1 + math.exp(-float(row[label]))) for row in LOGITS) / 7
         entropy += on * math.log10(on) + (1 - on) * math.log10(1 - on)
     assert SEEN.information_entropy().item() == pytest.approx(entropy / LABELS, rel=1e-5)
-    found = dict(zip(NAMES, figures(SEEN).tolist(), strict=True))
+    found = dict(zip(NAMES, measure(SEEN).tolist(), strict=True))
     assert found["balance"] == pytest.approx(-entropy / LABELS / math.log10(2), rel=1e-5)
     assert found["agreement"] == pytest.approx(float(((LOGITS > 0) == (ANSWER > 0)).float().mean()))
     probability = LOGITS.sigmoid()
