@@ -65,7 +65,7 @@ def test_value_and_gradient_equal_the_formula(first):
     torch.testing.assert_close(gradient, its)
 
 
-def test_is_zero_where_the_statistics_are_the_batchs_own():
+def test_is_zero_for_the_batchs_own_statistics():
     teacher, image = network(), images()
     for module in teacher:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -107,7 +107,7 @@ def test_low_precision_gives_nearly_the_same_terms(teacher):
     assert low.metrics()["generator/bf16"] == 1
 
 
-def test_precision_is_what_is_asked_for_or_what_the_hardware_has():
+def test_precision_is_the_requested_or_the_hardwares():
     assert precision.resolve("fp32", CPU) == torch.float32
     assert precision.resolve("bf16", CPU) == torch.bfloat16
     native = precision.has_fast_bf16(CPU)

@@ -71,7 +71,7 @@ def warnings(events):
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_collapsed_stage_begins_again_and_says_so(name, inputs, displeased, tmp_path):
+def test_a_collapsed_stage_restarts_with_a_warning(name, inputs, displeased, tmp_path):
     seen = displeased(1)
     events = run_whole(job_for(name, inputs, tmp_path / "job"))
     (words,) = warnings(events)
@@ -84,7 +84,7 @@ def test_a_collapsed_stage_begins_again_and_says_so(name, inputs, displeased, tm
     assert len(seen) == 2 and seen[1].one_hot == 2 * max(seen[0].one_hot, 1)
 
 
-def test_after_the_last_restart_the_job_fails_and_says_what_was_seen(inputs, displeased, tmp_path):
+def test_after_the_last_restart_the_job_fails_with_the_metrics(inputs, displeased, tmp_path):
     seen = displeased(9)
     with pytest.raises(
         Collapsed, match=r"few of the classes .*; begun again with other weights, 2 of 2 times, it ends so"

@@ -60,7 +60,7 @@ def notes_of(folder):
     return json.loads((folder / "output/report.json").read_text())["summary"]["notes"]
 
 
-def test_a_collapsed_stage_begins_again_and_says_so(inputs, impatient, tmp_path):
+def test_a_collapsed_stage_restarts_with_a_warning(inputs, impatient, tmp_path):
     made = job(inputs, tmp_path / "job")
     made.spec["reasons"] = {"/source": "dafl, since it was asked for"}
     events = run_whole(made)
@@ -76,7 +76,7 @@ def test_a_collapsed_stage_begins_again_and_says_so(inputs, impatient, tmp_path)
     assert notes_of(tmp_path / "job")[-len(warnings) :] == warnings
 
 
-def test_after_the_last_restart_the_job_fails_and_says_what_was_seen(inputs, impatient, tmp_path, monkeypatch):
+def test_after_the_last_restart_the_job_fails_with_the_metrics(inputs, impatient, tmp_path, monkeypatch):
     monkeypatch.setattr(collapse, "LEAST_BALANCE", 1.1)  # nothing is good enough
     for restarts, words in ((0, None), (1, "begun again with other weights, 1 of 1 times, it ends so too")):
         with pytest.raises(Collapsed, match="entropy of the mean prediction") as error:
@@ -128,7 +128,7 @@ def test_killed_before_and_after_restarts_and_restored_bit_equal(at, inputs, imp
 
 
 @pytest.mark.parametrize("source", ["dafl", "dfad"])
-def test_a_teacher_of_one_answer_ends_in_the_collapse_error_at_once(source, engine_inputs, tmp_path):
+def test_a_teacher_with_constant_outputs_collapses_without_a_restart(source, engine_inputs, tmp_path):
     shutil.copytree(engine_inputs, tmp_path / "job")
     path = tmp_path / "job/inputs/teacher.safetensors"
     state = load_file(path)
@@ -136,6 +136,8 @@ def test_a_teacher_of_one_answer_ends_in_the_collapse_error_at_once(source, engi
     save_file(state | {weight: torch.zeros_like(state[weight])}, path)
     spec = {"name": source, "generator_width": 4, "generator_batch": 16, "student_steps_per_generator_step": 1}
     planted = job_of(tmp_path / "job", source=spec, objectives=[{"name": "kd"}], training={"steps": 60})
-    with pytest.raises(Collapsed, match="answered all images alike, different as they are") as error:
+    with pytest.raises(
+        Collapsed, match="the teacher's outputs were the same for all images, although the images differ"
+    ) as error:
         run_whole(planted)
     assert error.value.code == "collapsed" and error.value.fault == "job" and "begun again" not in error.value.message
