@@ -1,4 +1,4 @@
-"""A teacher that does not exist yet: the first stage trains it, and every other one takes it for the job's own."""
+"""A teacher that the job trains: the first stage trains it, and every other stage uses it as the job's teacher."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -47,7 +47,7 @@ class TeacherFirst(Procedure):
         return self.procedure.student_place(history[1:], plan) if len(history) > 1 else f"{STAGE}/student"
 
     def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
-        """The teacher, and what the procedure keeps."""
+        """The teacher, and the networks that the procedure keeps."""
         return {"teacher": PLACE} | self.procedure.kept_places(history[1:], plan)
 
     def ensembles(self, history: Sequence[StageResult], plan: Plan) -> dict[str, tuple[str, ...]]:

@@ -73,7 +73,7 @@ def test_evolution_draws_neighbours_of_the_best_of_the_newest():
         assert any(tried[trial] in each or not each for each in left)
 
 
-def test_evolution_is_better_than_chance_where_neighbours_are_alike():
+def test_evolution_beats_random_draws_if_neighbours_are_similar():
     space = ((8, 8, 8, 8),)
 
     def reward(number):

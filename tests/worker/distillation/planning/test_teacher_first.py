@@ -56,7 +56,7 @@ def test_killed_in_either_stage_and_restored_bit_equal(folder, tmp_path, at):
         )
 
 
-def test_the_report_says_who_taught_and_how_well_it_does(folder):
+def test_the_report_has_the_teacher_and_its_metrics(folder):
     events = run_whole(first_job(folder, training={"steps": None, "epochs": 8}))
     assert [event["phase"] for event in events if event["event"] == "phase"][:2] == ["training_teacher", "distilling"]
     report = json.loads((folder / "output" / "report.json").read_text())

@@ -137,7 +137,7 @@ def test_trials_are_measured_and_the_report_shows_them_all(engine_inputs, tmp_pa
     ]
 
 
-def test_latency_is_measured_where_nobody_says_otherwise(engine_inputs, tmp_path):
+def test_latency_is_measured_by_default(engine_inputs, tmp_path):
     threads = torch.get_num_threads()
     run_in(engine_inputs, tmp_path / "job", {**SEARCH, "trials": 2}, training=TRAINING)
     assert all(0 < row["latency_milliseconds"] < 1000 for row in report_of(tmp_path / "job")["procedure"]["trials"])
@@ -185,7 +185,7 @@ def test_killed_in_and_between_trials_and_restored_bit_equal(at, engine_inputs, 
         ([{"network": "mlp"}], TRAINING | {"objectives": "nst"}, "/objectives/0/taps"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_trial(engine_inputs, space, training, pointer):
+def test_invalid_parameters_are_refused_before_any_trial(engine_inputs, space, training, pointer):
     training = dict(training)
     spec = {"objectives": [{"name": training.pop("objectives")}]} if "objectives" in training else {}
     with pytest.raises(SpecError) as caught:

@@ -57,7 +57,7 @@ def test_the_assistant_that_taught_is_kept(engine_inputs, tmp_path):
         ({"assistants": [HALF | {"options": {"width": 1}}]}, True, "/procedure/assistants/0/options/width"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_place(engine_inputs, values, teacher, pointer):
+def test_invalid_parameters_are_refused_with_their_pointer(engine_inputs, values, teacher, pointer):
     with pytest.raises(SpecError) as caught:
         check(taught(engine_inputs, {"name": "assistant", **values}, teacher=teacher))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]

@@ -89,7 +89,7 @@ def test_the_epoch_at_which_the_teacher_is_taken(stop, snapshots, teacher):
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused_with_its_place(engine_inputs, values, teacher, spec, pointer):
+def test_invalid_parameters_are_refused_with_their_pointer(engine_inputs, values, teacher, spec, pointer):
     with pytest.raises(SpecError) as caught:
         check(taught(engine_inputs, {"name": "early_stopped", **values}, teacher=teacher, **spec))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]

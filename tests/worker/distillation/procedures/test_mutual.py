@@ -128,7 +128,7 @@ def test_a_peer_can_ship_under_its_own_name(engine_inputs, tmp_path, selection):
         ({"name": "direct"}, [CE, MUTUAL], "/objectives/1/name"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused_with_its_place(engine_inputs, procedure, objectives, pointer):
+def test_invalid_parameters_are_refused_with_their_pointer(engine_inputs, procedure, objectives, pointer):
     with pytest.raises(SpecError) as caught:
         check(taught(engine_inputs, procedure, teacher=False, objectives=objectives))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]

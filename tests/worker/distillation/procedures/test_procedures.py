@@ -118,7 +118,7 @@ def test_every_stage_gets_at_least_one(fraction, epochs):
         ({"preset": "fitnets"}, {"epochs": 1}, "/procedure/fraction"),
     ],
 )
-def test_what_cannot_work_is_refused_before_the_first_stage(values, plan, pointer):
+def test_invalid_parameters_are_refused_before_the_first_stage(values, plan, pointer):
     with pytest.raises(SpecError) as caught:
         procedure_of("two_stage", **values).next((), plan_of(**plan))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
@@ -136,7 +136,7 @@ def test_saputra_is_an_attentive_hint_and_then_imitation_by_the_rest():
 
 
 @pytest.mark.parametrize(("preset", "freeze", "frozen"), [("fitnets", True, "relu4"), ("saputra", False, None)])
-def test_whether_the_first_layers_stay_can_be_said(preset, freeze, frozen):
+def test_freezing_of_the_first_layers_can_be_set(preset, freeze, frozen):
     procedure = procedure_of("two_stage", preset=preset, guided="relu4", hint="relu5", freeze=freeze)
     (_, second), _ = stages_of(procedure, plan_of())
     assert second.members["student"].trains_after == frozen

@@ -142,7 +142,7 @@ def test_divergences_are_measured_on_the_held_out_images(engine_inputs, tmp_path
         ({"teacher_epochs": 4, "choice": "greedy"}, False, "/training/validation_fraction"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_place(engine_inputs, values, teacher, pointer):
+def test_invalid_parameters_are_refused_with_their_pointer(engine_inputs, values, teacher, pointer):
     with pytest.raises(SpecError) as caught:
         check(taught(engine_inputs, {"name": "route", **values}, teacher=teacher))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
