@@ -72,7 +72,7 @@ def test_average_precision_is_that_of_torchmetrics():
     torch.testing.assert_close(average_precision(LOGITS, LABEL.bool()), theirs, check_dtype=False)
 
 
-def test_labels_that_nobody_has_count_in_no_mean():
+def test_labels_without_samples_are_left_out_of_means():
     label = torch.tensor([[1, 0], [0, 0]])
     logits = torch.tensor([[1.0, -1.0], [-1.0, -1.0]])
     assert average_precision(logits, label.bool()).isnan().tolist() == [False, True]

@@ -71,7 +71,7 @@ def test_figures_are_those_of_the_slow_formulas(monkeypatch, cameras, gallery, a
     assert figures["queries"] < COUNT  # some have nobody to be found
 
 
-def test_the_filter_takes_away_the_same_identity_by_the_same_camera_alone():
+def test_only_images_of_the_same_identity_and_camera_are_left_out():
     near, label = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-0.1, 1.0]]), torch.tensor([0, 0, 1, 0])
     camera = torch.tensor([1, 1, 1, 2])
     assert measure(near, label, None)["recall_at_1"] == pytest.approx(2 / 3)
@@ -129,7 +129,7 @@ def test_the_task_measures_and_compares():
     assert other["agreement"] < 0.5
 
 
-def test_the_task_tells_knowledge_from_chance():
+def test_the_task_separates_knowledge_from_chance():
     label = torch.arange(120) % 6
     images, draw = images_of(label, 6), torch.Generator().manual_seed(0)
     noise = torch.randn(120, 8, generator=draw)
@@ -139,5 +139,5 @@ def test_the_task_tells_knowledge_from_chance():
 
 
 def test_a_set_without_pairs_is_refused():
-    with pytest.raises(SpecError, match="nothing to be found"):
+    with pytest.raises(SpecError, match="so that retrieval cannot be measured"):
         Embedding().check_labels(images_of(torch.arange(5), 5), 3, "/dataset")

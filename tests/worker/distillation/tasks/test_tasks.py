@@ -97,7 +97,7 @@ def undisturbed(task, inputs, tmp_path_factory):
     return folder
 
 
-def test_a_run_is_measured_by_its_tasks_figures(task, undisturbed):
+def test_a_run_is_measured_by_its_tasks_metrics(task, undisturbed):
     report = report_of(undisturbed)
     evaluation, figure = report["evaluation"], registry.find("tasks", task).figure
     assert evaluation["teacher"][ABOVE[task]] > SEEN[task]
@@ -133,7 +133,7 @@ def test_killed_anywhere_and_restored_bit_equal(task, inputs, undisturbed, tmp_p
 
 
 @pytest.mark.parametrize("action", [check, run_whole])
-def test_what_takes_logits_for_classes_is_refused(task, inputs, tmp_path, action):
+def test_objectives_that_treat_logits_as_classes_are_refused(task, inputs, tmp_path, action):
     folder = shutil.copytree(inputs, tmp_path / "job")
     with pytest.raises(SpecError) as caught:
         action(job(folder, task, objectives=[{"name": "hint", "taps": [["maxpool2", "maxpool2"]]}, {"name": "dist"}]))
