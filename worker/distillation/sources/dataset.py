@@ -88,10 +88,10 @@ class Dataset(Source):
             self._check_privileged(context.contract)
         self._epoch: int | None = None
 
-    def check_sampler(self, demanded: str | None) -> None:
-        super().check_sampler(demanded)
-        if self.settings.sampler is not None and demanded not in (None, self.settings.sampler):
-            words = f"must be {demanded!r}, as the objectives require, or left out"
+    def check_sampler(self, required: str | None) -> None:
+        super().check_sampler(required)
+        if self.settings.sampler is not None and required not in (None, self.settings.sampler):
+            words = f"must be {required!r}, as the objectives require, or left out"
             raise SpecError([Problem("/source/sampler", words)])
 
     def check_inputs(self, student: InputContract, teacher: InputContract | None) -> None:

@@ -70,18 +70,18 @@ def evaluate(
     """
     logits, teacher_logits = predict(network_fn, images, batch_size, teacher_fn)
     label = images.label.cpu()
-    figures = {
+    metrics = {
         "accuracy": accuracy(logits, label),
         "cross_entropy": F.cross_entropy(logits, label),
         "calibration_error": calibration_error(logits, label),
     }
     if logits.shape[1] > 5:
-        figures["top5_accuracy"] = accuracy(logits, label, top=5)
+        metrics["top5_accuracy"] = accuracy(logits, label, top=5)
     if teacher_logits is not None:
         log_p, log_q = teacher_logits.log_softmax(1), logits.log_softmax(1)
-        figures["agreement"] = (logits.argmax(1) == teacher_logits.argmax(1)).double().mean()
-        figures["teacher_kl"] = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-    return {name: float(value) for name, value in figures.items()}
+        metrics["agreement"] = (logits.argmax(1) == teacher_logits.argmax(1)).double().mean()
+        metrics["teacher_kl"] = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def accuracy(logits: Tensor, label: Tensor, top: int = 1) -> Tensor:

@@ -55,13 +55,13 @@ class Embedding(Task):
         given, teacher = predict(network_fn, images, batch_size, teacher_fn)
         known = {name: value.cpu() for name, value in images.fields.items() if name in ("label", "camera", "query")}
         label, camera, query = known["label"], known.get("camera"), known.get("query")
-        figures = measure(given, label, camera, query)
+        metrics = measure(given, label, camera, query)
         if teacher is not None:
             nearest = [
                 torch.cat([each.nearest for each in rankings(x, label, camera, query)]) for x in (given, teacher)
             ]
-            figures["agreement"] = float((nearest[0] == nearest[1]).double().mean())
-        return figures
+            metrics["agreement"] = float((nearest[0] == nearest[1]).double().mean())
+        return metrics
 
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """Assesses the mean average precision of the images among themselves, against that with shuffled identities."""

@@ -51,18 +51,18 @@ class MultiLabel(Task):
         """
         logits, teacher = predict(network_fn, images, batch_size, teacher_fn)
         label = images.label.cpu().bool()
-        said = logits > 0
-        figures = {
+        predicted = logits > 0
+        metrics = {
             "mean_average_precision": average_precision(logits, label).nanmean(),
-            "f1_micro": f1(said.flatten()[:, None], label.flatten()[:, None]).nanmean(),
-            "f1_macro": f1(said, label).nanmean(),
-            "exact_match": (said == label).all(1).double().mean(),
+            "f1_micro": f1(predicted.flatten()[:, None], label.flatten()[:, None]).nanmean(),
+            "f1_macro": f1(predicted, label).nanmean(),
+            "exact_match": (predicted == label).all(1).double().mean(),
             "binary_cross_entropy": F.binary_cross_entropy_with_logits(logits, label.double()),
         }
         if teacher is not None:
-            figures["agreement"] = (said == (teacher > 0)).double().mean()
-            figures["teacher_kl"] = binary_kl(logits, teacher).mean()
-        return {name: float(value) for name, value in figures.items()}
+            metrics["agreement"] = (predicted == (teacher > 0)).double().mean()
+            metrics["teacher_kl"] = binary_kl(logits, teacher).mean()
+        return {name: float(value) for name, value in metrics.items()}
 
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """Assesses the mean average precision, against that with the images' labels shuffled."""
@@ -88,8 +88,8 @@ def average_precision(logits: Tensor, label: Tensor) -> Tensor:
     return torch.stack(areas)
 
 
-def f1(said: Tensor, label: Tensor) -> Tensor:
+def f1(predicted: Tensor, label: Tensor) -> Tensor:
     """`2 TP / (2 TP + FP + FN)` of each label (K,) over samples (N, K); NaN for one that no sample has or is
     predicted to have."""
-    right = 2 * (said & label).sum(0)
-    return right / (said.sum(0) + label.sum(0)).double()
+    right = 2 * (predicted & label).sum(0)
+    return right / (predicted.sum(0) + label.sum(0)).double()

@@ -56,18 +56,18 @@ class Regression(Task):
         target = images.fields["target"].cpu().double()
         error = given - target
         coefficients = determination(given, target)
-        figures = {
+        metrics = {
             "mean_absolute_error": error.abs().mean(),
             "root_mean_squared_error": error.square().mean().sqrt(),
         }
         if len(coefficients):
-            figures["r2"] = coefficients.mean()
+            metrics["r2"] = coefficients.mean()
         if 1 < error.shape[1] <= NAMED_AT_MOST:
             means = zip(images.class_names, error.abs().mean(0), strict=True)
-            figures |= {f"mean_absolute_error/{name}": mean for name, mean in means}
+            metrics |= {f"mean_absolute_error/{name}": mean for name, mean in means}
         if teacher is not None:
-            figures["teacher_distance"] = (given - teacher).square().mean().sqrt()
-        return {name: float(value) for name, value in figures.items()}
+            metrics["teacher_distance"] = (given - teacher).square().mean().sqrt()
+        return {name: float(value) for name, value in metrics.items()}
 
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """Assesses R²; a teacher that predicts no output better than the targets' mean is at chance level."""

@@ -113,7 +113,7 @@ def measure(
     if not len(places):
         return {}
     name = "recall_at" if camera_N is None else "cmc"
-    figures = {"mean_average_precision": float(torch.cat(precision).mean()), "queries": float(len(places))}
-    figures |= {f"{name}_{rank}": float((places < rank).double().mean()) for rank in ranks}
+    metrics = {"mean_average_precision": float(torch.cat(precision).mean()), "queries": float(len(places))}
+    metrics |= {f"{name}_{rank}": float((places < rank).double().mean()) for rank in ranks}
     measured = [rate for rate in rates if rate * impostors >= 1]
-    return figures | {f"tar_at_far_{rate:g}": accepted(true, impostor, impostors, rate) for rate in measured}
+    return metrics | {f"tar_at_far_{rate:g}": accepted(true, impostor, impostors, rate) for rate in measured}

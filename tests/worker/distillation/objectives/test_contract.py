@@ -1,4 +1,4 @@
-"""What holds for every file in objectives/, whatever it measures."""
+"""Requirements for every file in objectives/."""
 
 import copy
 import inspect
@@ -113,7 +113,7 @@ def test_refuses_to_work_without_the_teacher_that_it_needs(name):
 
 
 @each_case
-def test_refuses_other_classes_only_where_it_compares_logits(name, values):
+def test_refuses_other_classes_only_if_it_compares_logits(name, values):
     objective = objective_of(name, **values)
     if not objective.active_needs.logits:
         trial = Trial.of("plain", objective, classes=5, teacher_classes=7)

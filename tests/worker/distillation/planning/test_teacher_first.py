@@ -1,4 +1,4 @@
-"""A teacher that the job trains first teaches as one that was given would."""
+"""A teacher that the job trains first gives the same student as an uploaded one."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def first_job(folder, teacher=LEARNS, **spec):
 
 @pytest.mark.parametrize("procedure", PROCEDURES)
 def test_it_teaches_as_if_it_had_been_given(folder, tmp_path, procedure):
-    """The same student, to the bit, as from a job that is given what the first stage made."""
+    """The student is bit-equal to that of a job whose teacher is the first stage's result."""
     spec = PROCEDURES[procedure]
     run_whole(first_job(folder, LEARNT, **spec))
     shutil.copytree(folder / "inputs", tmp_path / "given" / "inputs")

@@ -1,4 +1,4 @@
-"""Architecture search: rewards, the best trained in full, a replay from the history, and a run killed anywhere."""
+"""Architecture search: rewards, the best trained in full, a replay from the history, and a killed run."""
 
 import shutil
 from dataclasses import replace
@@ -26,7 +26,8 @@ def result(stage, accuracy, milliseconds):
 
 
 def searched(procedure, plan, measure):
-    """The stages of a search whose trials come out as `measure` says of their members, and their history."""
+    """The stages of a search whose trials have the results that `measure` gives for their members, and their
+    history."""
     stages, history = [], []
     while (stage := procedure.next(tuple(history), plan)) is not None:
         stages.append(stage)
@@ -35,7 +36,7 @@ def searched(procedure, plan, measure):
 
 
 def by_width(member):
-    """The wider, the better and the slower."""
+    """Wider networks are better and slower."""
     width = member.options.get("first", 3) * member.options.get("hidden", 42)
     return min(0.99, width / 200), width / 10
 
@@ -44,7 +45,7 @@ def test_the_job_s_own_student_is_the_first_trial_and_the_best_is_trained_in_ful
     procedure, plan = procedure_of(**{**SEARCH, "trials": 20}), plan_of(**HELD_OUT, epochs=10)
     stages, history = searched(procedure, plan, by_width)
     *trials, final = stages
-    assert len(trials) == 1 + 6 + 1  # all that there are
+    assert len(trials) == 1 + 6 + 1  # all architectures of the space
     assert trials[0].members["student"] == replace(STUDENT, initial=None)
     assert all((stage.epochs, stage.evaluated, stage.timed) == (5, True, True) for stage in trials)
     assert all(stage.members["student"].objectives == STUDENT.objectives for stage in trials)
@@ -104,7 +105,7 @@ def test_until_the_end_the_best_trial_ships():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Latencies as if a millisecond went by for every thousand parameters."""
+    """Latencies of one millisecond for every thousand parameters."""
 
     def latency(network, contract, threads):
         return {"milliseconds": sum(each.numel() for each in network.parameters()) / 1000}

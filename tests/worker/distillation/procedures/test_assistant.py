@@ -1,4 +1,4 @@
-"""Teacher assistants: the chain, and that without assistants nothing is new."""
+"""Teacher assistants: the chain, and that without assistants nothing changes."""
 
 import pytest
 import torch

@@ -33,7 +33,7 @@ def test_before_the_stop_it_is_plain_distillation_and_after_it_the_loss_is_cross
     assert losses[:3] == terms_of(plain, "loss")[:3]
     assert (
         labels[:4] == terms_of(plain, "cross_entropy/cross_entropy")[:4]
-    )  # the fourth is of weights after three steps
+    )  # the fourth belongs to weights after three steps
     assert losses[3:] == labels[3:]
     assert len(terms_of(stopped, "kd/kd")) == 3
     assert labels[4:] != terms_of(plain, "cross_entropy/cross_entropy")[4:]

@@ -1,4 +1,5 @@
-"""Mutual learning: the cohort's two ways to update, against steps taken by hand, and which network ships."""
+"""Mutual learning: both update orders of the cohort against steps taken by hand, and the choice of the job's
+student."""
 
 import json
 
@@ -18,7 +19,8 @@ PLAIN = {"steps": 1, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant
 
 
 def step_by_hand(network, image, label, peers):
-    """One step of gradient descent on cross-entropy and the mean divergence from the peers; gives the new predictions."""
+    """One step of gradient descent on cross-entropy and the mean divergence from the peers; returns the new
+    predictions."""
     log_p = network(image).log_softmax(1)
     divergences = [(q * (q.log() - log_p)).sum(1).mean() for q in peers]
     loss = F.nll_loss(log_p, label) + sum(divergences) / len(divergences)
@@ -55,7 +57,7 @@ def test_a_step_is_that_by_hand_in_the_way_that_was_asked_for_only(engine_inputs
             )
             for name, network in networks.items()
         }
-        assert close["student"]  # the first sees the others as they were, in both ways
+        assert close["student"]  # the first reads the others' old predictions with both orders
         assert (close["peer_1"] and close["peer_2"]) == (way == update)
 
 

@@ -1,4 +1,4 @@
-"""Procedures as what they are: functions from history to a stage."""
+"""Procedures as functions from a history to the next stage."""
 
 import copy
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The sources whose images only the teacher's answers make worth anything: `noise` and `substitute`."""
+"""The sources whose images carry no label and are only labelled by the teacher: `noise` and `substitute`."""
 
 import shutil
 from dataclasses import replace
@@ -139,7 +139,7 @@ SPECS = {
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """Students of runs that nobody kills, by name."""
+    """Students of uninterrupted runs, by name."""
     return {}
 
 
@@ -163,7 +163,7 @@ def test_killed_and_restored_bit_equal(name, at, engine_inputs, tmp_path, undist
 
 
 def test_labels_of_a_substitute_are_never_read(engine_inputs, tmp_path):
-    """Other labels, of classes that the teacher has not, change nothing."""
+    """Labels of classes that the teacher does not have change nothing."""
     from safetensors.torch import load_file, save_file
 
     students = []

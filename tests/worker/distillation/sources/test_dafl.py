@@ -1,4 +1,4 @@
-"""DAFL as a source: what its batches are, and that a resumed run goes on bit for bit."""
+"""DAFL as a source: its batches, and that a resumed run continues bit-equal."""
 
 import copy
 
@@ -178,7 +178,8 @@ def test_presets_choose_whatever_has_no_default():
 
 
 def test_presets_of_the_paper_are_its_authors_settings():
-    """Coefficients of the one-hot, entropy and activation loss, the generator's rate, the noise's size, and the batch."""
+    """Weights of the one-hot, entropy and activation loss, the generator's learning rate, the noise's dimension, and
+    the batch."""
     names = (
         "one_hot_weight",
         "entropy_weight",

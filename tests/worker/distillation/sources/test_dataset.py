@@ -84,7 +84,7 @@ def test_shift_never_mirrors_and_standard_does():
     held = Images.of(ramp, torch.zeros(64, dtype=torch.int64), ("a", "b"), CONTRACT)
 
     def falls(augmentation: str) -> set[bool]:
-        # inside the padding of 1, every view still shows the columns 2 to 5
+        # with a padding of 1, every view still shows the columns 2 to 5
         made = source(held, augmentation=augmentation, padding=1)
         image = torch.cat([batch.image for batch in epoch(made, 0)])
         return set((image[:, 0, 4, 2] > image[:, 0, 4, 5]).tolist())
@@ -138,7 +138,8 @@ def test_second_views_depend_on_seed_and_position_alone(sampler: str | None):
 
 @pytest.mark.parametrize("sampler", ["shuffled", "per_class"])
 def test_second_pictures_are_divided_and_moved_as_the_first(sampler: str):
-    """With the same bytes as second pictures and a contract that only shifts and scales them, each row tells its partner."""
+    """With privileged images of the same bytes, and a contract that only shifts and scales them, each row predicts
+    its partner."""
     noise = torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8)
     other = replace(images(), image=noise, contract=InputContract(1, 8, 8, (0.0,), (2.0,)))
     held = replace(images(), image=noise, privileged=other)

@@ -1,4 +1,4 @@
-"""What holds for every synthesising source: its batches, what it leaves alone, its memory, and that it can be resumed."""
+"""Every synthesising source: its batches, what it does not change, its memory, and its resume."""
 
 import copy
 from dataclasses import fields
@@ -67,7 +67,7 @@ def test_any_shape_and_number_of_classes(name, shape, classes):
 def test_presets_choose_whatever_is_null(name, preset):
     method = registry.find("sources", name)
     null = {each.name for each in fields(method.Parameters) if each.default is None}
-    further = {"embedding_size", "embeddings"}  # which depend on the classes, and on the user
+    further = {"embedding_size", "embeddings"}  # which depend on the classes and on the spec
     assert set(method.presets[preset]) == null - further
 
 

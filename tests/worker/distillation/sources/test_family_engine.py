@@ -50,7 +50,7 @@ def job_for(name, folder):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """Students of undisturbed runs, by source."""
+    """Students of uninterrupted runs, by source."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""The source `metadata`: images that give the activations that a teacher's statistics promise."""
+"""The source `metadata`: images whose activations match a teacher's statistics."""
 
 import shutil
 
@@ -62,7 +62,7 @@ def test_activations_come_near_those_that_were_drawn(inputs, values):
         source.generator_step(number, {})
         distances.append(source.metrics()["generator/activation_distance"].item())
     assert distances[39] < 0.5 * distances[0] and distances[79] < 0.5 * distances[40]
-    # the distance as the paper has it, slowly: of the last images, before the last step moved them
+    # the paper's distance, written slowly, for the last images before the last step changed them
     (image,), wanted = [source.pool.newest(16)[0]], source.wanted
     taps, total = source.teacher(image).taps, 0.0
     for tap, target in wanted.items():

@@ -1,4 +1,4 @@
-"""Teachers that tell of several labels whether an image has each: the losses of each label, and students without data."""
+"""Multi-label teachers: the losses of each label, and students without data."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def test_an_output_that_is_certain_has_finite_terms():
 
 
 def write_inputs(folder):
-    """Images of up to three bright bars, and a teacher that tells which."""
+    """Images of up to three bright bars, and a teacher that detects them."""
     draw = torch.Generator().manual_seed(7)
     label = torch.randint(0, 2, (96, LABELS), generator=draw).float()
     image = torch.randint(0, 120, (96, 1, 16, 16), generator=draw, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Random affine views, by their invariants."""
+"""Random affine views against their invariants."""
 
 import pytest
 import torch

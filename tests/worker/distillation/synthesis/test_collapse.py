@@ -1,4 +1,4 @@
-"""What is seen of a generator's collapse, and what is done about it."""
+"""The detection of a generator's collapse, and the weights of a restart."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The generator's training, its watch, and what it leaves alone."""
+"""The generator's training, its collapse detection, and what it does not change."""
 
 import math
 
@@ -27,7 +27,7 @@ def network(seed: int) -> nn.Sequential:
 
 @pytest.fixture
 def teacher() -> Tapped:
-    """One that prefers a class, so that the entropy has something to mend."""
+    """A teacher that prefers a class, so that the entropy can be increased."""
     biased = network(0)
     biased[-1].bias.data[0] += 2
     return Tapped(biased.eval().requires_grad_(False), torch.zeros(2, 1, 8, 8))

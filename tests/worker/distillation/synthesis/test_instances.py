@@ -1,4 +1,4 @@
-"""Telling images apart: the memory, and the loss against its formula."""
+"""Instance discrimination: the memory, and the loss against its formula."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Classification's figures against counting by hand, and against torchmetrics."""
+"""Classification metrics against counting by hand, and against torchmetrics."""
 
 import math
 
@@ -16,14 +16,14 @@ TEACHER = torch.tensor([[5.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.0, 0.0, 1.0], [4.0,
 
 
 def images_of(label, classes):
-    """Images that say which sample they are: a pixel of value 0, 1, 2, ..."""
+    """Images that encode their index: a pixel of value 0, 1, 2, ..."""
     image = torch.arange(len(label), dtype=torch.uint8).view(-1, 1, 1, 1)
     names = tuple(map(str, range(classes)))
     return Images.of(image, label, names, contract_of(1, 1))
 
 
 def looking_up(table):
-    """A network that gives each image its row of logits."""
+    """A network that returns each image's row of logits."""
     return lambda image: Outputs(table[(image[:, 0, 0, 0] * 255).round().long()])
 
 

@@ -1,4 +1,4 @@
-"""Multi-label figures against the formulas written slowly, and against torchmetrics."""
+"""Multi-label metrics against the formulas written slowly, and against torchmetrics."""
 
 import math
 
@@ -16,7 +16,7 @@ TEACHER = torch.randn(40, 5, generator=DRAW, dtype=torch.float64)
 
 
 def table(values):
-    """A network that gives each image its row."""
+    """A network that returns each image's row."""
     return lambda image: values[(image[:, 0, 0, 0] * 255).round().long()]
 
 

@@ -1,4 +1,4 @@
-"""Regression's figures against the formulas written slowly."""
+"""Regression metrics against the formulas written slowly."""
 
 import pytest
 import torch
@@ -15,14 +15,14 @@ TEACHER = (TARGET + 0.1).double()
 
 
 def images_of(target):
-    """Images that say which sample they are."""
+    """Images that encode their index."""
     image = torch.arange(len(target), dtype=torch.uint8).view(-1, 1, 1, 1)
     names = tuple("abcdefgh"[: target.shape[1]])
     return Images.of(image, {"target": target}, names, contract_of(1, 1))
 
 
 def table(values):
-    """A network that gives each image its row."""
+    """A network that returns each image's row."""
     return lambda image: values[(image[:, 0, 0, 0] * 255).round().long()]
 
 

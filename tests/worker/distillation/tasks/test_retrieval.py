@@ -1,4 +1,4 @@
-"""Retrieval's figures against the formulas written slowly, one pair at a time."""
+"""Retrieval metrics against the formulas written slowly, one pair at a time."""
 
 import math
 
@@ -19,7 +19,7 @@ def drawn(seed=0):
     draw = torch.Generator().manual_seed(seed)
     embedding = torch.randn(COUNT, 5, generator=draw, dtype=torch.float64)
     label = torch.randint(0, 5, (COUNT,), generator=draw)
-    label[-1] = 9  # nobody else's
+    label[-1] = 9  # an identity of a single image
     camera = torch.randint(0, 3, (COUNT,), generator=draw)
     query = (torch.rand(COUNT, generator=draw) < 0.3).long()
     return embedding, label, camera, query
@@ -68,7 +68,7 @@ def test_figures_are_those_of_the_slow_formulas(monkeypatch, cameras, gallery, a
     keys = ("mean_average_precision", f"{name}_1", f"{name}_5", f"{name}_10", "tar_at_far_0.05", "queries")
     expected = dict(zip(keys, slowly(embedding, label, *given, rate=0.05), strict=True))
     assert figures == pytest.approx(expected)
-    assert figures["queries"] < COUNT  # some have nobody to be found
+    assert figures["queries"] < COUNT  # some queries have no match
 
 
 def test_only_images_of_the_same_identity_and_camera_are_left_out():
@@ -76,7 +76,12 @@ def test_only_images_of_the_same_identity_and_camera_are_left_out():
     camera = torch.tensor([1, 1, 1, 2])
     assert measure(near, label, None)["recall_at_1"] == pytest.approx(2 / 3)
     parts = list(rankings(near, label, camera))
-    assert parts[0].match[0].tolist() == [False, True, False, False]  # its twin is of the same camera, the last one not
+    assert parts[0].match[0].tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]  # its twin has the same camera, the last image has another
     assert measure(near, label, camera)["cmc_1"] == 0.0
 
 
@@ -112,7 +117,7 @@ def test_a_perfect_and_a_random_embedding():
 
 
 def table(values):
-    """A network that gives each image its row."""
+    """A network that returns each image's row."""
     return lambda image: values[(image[:, 0, 0, 0] * 255).round().long()]
 
 

@@ -1,4 +1,4 @@
-"""Runs of every task but classification, which all other tests are of: whole, killed and restored, refused."""
+"""Runs of every task except classification, which all other tests cover: whole, killed and restored, refused."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ SAMPLES, STRIPES = 64, 4
 TRAINING = {"epochs": 2, "steps": None, "validation_fraction": 0.25, "selection": "best"}
 OTHERS = tuple(name for name in EVERY_TASK if name != "classification")
 SEEN = {"multi_label": 0.5, "regression": 0.5, "embedding": 0.4}
-"""What the teacher's figure of `ABOVE` must exceed, so that there is something to distil."""
+"""Minimum of the teacher's metric of `ABOVE`, so that there is something to distil."""
 ABOVE = {"multi_label": "mean_average_precision", "regression": "r2", "embedding": "mean_average_precision"}
 
 
@@ -44,7 +44,7 @@ def task(request):
 
 @pytest.fixture(scope="module")
 def inputs(task, tmp_path_factory):
-    """A folder with a dataset of stripes that are bright or dark, and a teacher that has learnt it a little."""
+    """A folder with a dataset of bright or dark stripes, and a teacher that has learnt it a little."""
     folder, draw = tmp_path_factory.mktemp(task), torch.Generator().manual_seed(7)
     bright = (torch.rand(SAMPLES, STRIPES, generator=draw) < 0.5).float()
     noise = torch.rand(SAMPLES, 1, 16, 16, generator=draw)
@@ -77,7 +77,7 @@ def outputs_of(task):
 
 
 def job(folder, task, asked=None, **spec):
-    """A job on the data and the teacher of one task, which asks for it or for another."""
+    """A job on the data and teacher of one task, for this task or another."""
     asked = asked or task
     objectives = [dict(each) for each in registry.find("tasks", asked).objective_defaults]
     if asked == "embedding":
@@ -165,7 +165,7 @@ def test_a_teacher_that_knows_nothing_is_refused(task, inputs, tmp_path):
     torch.manual_seed(5)
     blank = networks.build("lenet5", outputs_of(task), read_contract(INPUT), {})
     for parameter in blank.conv1.parameters():
-        parameter.data.zero_()  # blind: its answer is the same for all images
+        parameter.data.zero_()  # constant: the same output for all images
     save_file(blank.state_dict(), folder / "inputs" / "teacher.safetensors")
     with pytest.raises(SpecError, match="at chance level"):
         run_whole(job(folder, task, training={"steps": 1, "epochs": None}))
@@ -182,7 +182,7 @@ def test_a_procedure_trains_a_teacher_on_the_tasks_own_ground_truth(task):
 
 
 def test_a_teacher_is_trained_and_teaches(task, inputs, tmp_path):
-    """The whole of early-stopped distillation: in the first stage the dataset alone is learnt."""
+    """The whole of early-stopped distillation: the first stage learns from the dataset alone."""
     folder = shutil.copytree(inputs, tmp_path / "job")
     student = {"network": "lenet5_half", "options": {}, "classes": outputs_of(task), "input": INPUT}
     procedure = {"name": "early_stopped", "teacher": {"network": "lenet5"}, "stop": 0.5}

@@ -54,7 +54,8 @@ class SimilarityHead(Objective):
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         if teacher is None:
             raise SpecError([Problem("/name", "needs a teacher")])
-        self.classifier, self.own_classifier = classifier_of(teacher, "teacher"), classifier_of(student, "student")
+        self.classifier = classifier_of(teacher, "teacher")
+        self.own_classifier = classifier_of(student, "student")
         read = f"{self.classifier}:in"
         map_ = None if self.settings.vectors else deepest_map(teacher, teacher.inputs[read][0])
         last = deepest_map(student) if map_ else f"{self.own_classifier}:in"
