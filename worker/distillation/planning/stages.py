@@ -62,10 +62,10 @@ def reads_teacher(objective: Mapping[str, Any], pointer: str) -> bool:
 
 
 def split_budget(plan: Plan, parts: int, pointer: str) -> list[dict[str, int]]:
-    """The plan's epochs or steps in equal parts; where they do not divide, the earlier parts get one more.
+    """The plan's epochs or steps in equal parts; a remainder goes to the earlier parts, one each.
 
     Raises:
-        SpecError: there are fewer than parts; `pointer` is the place of their number in the job's spec.
+        SpecError: there are fewer of them than parts; `pointer` is the place of the number of parts in the job's spec.
     """
     unit, total = ("epochs", plan.epochs) if plan.steps is None else ("steps", plan.steps)
     if total is None or total < parts:

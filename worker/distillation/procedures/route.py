@@ -54,7 +54,8 @@ class Route(Procedure):
         ] = None
         choice: Annotated[
             Literal["equal", "greedy"],
-            "Learn from all anchors, or skip those that are hardly harder, which needs training/validation_fraction.",
+            "Learn from all anchors (`equal`), or skip ahead to the furthest that is not much harder than the current one "
+            "(`greedy`), which needs training/validation_fraction.",
         ] = "equal"
         delta: Annotated[
             float,

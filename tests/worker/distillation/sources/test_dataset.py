@@ -137,7 +137,7 @@ def test_second_views_depend_on_seed_and_position_alone(sampler: str | None):
 
 
 @pytest.mark.parametrize("sampler", ["shuffled", "per_class"])
-def test_second_pictures_are_divided_and_moved_as_the_first(sampler: str):
+def test_privileged_images_are_divided_and_augmented_like_the_images(sampler: str):
     """With privileged images of the same bytes, and a contract that only shifts and scales them, each row predicts
     its partner."""
     noise = torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8)
