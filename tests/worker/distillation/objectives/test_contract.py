@@ -78,7 +78,7 @@ def test_is_the_same_in_low_precision(name, values, pair):
 
 
 @each_case
-def test_is_a_mean_over_samples_unless_it_says_otherwise(name, values):
+def test_is_a_mean_over_samples_unless_declared_otherwise(name, values):
     trial = Trial.of("plain", objective_of(name, **values))
     if trial.objective.active_needs.batch_global:
         return
@@ -149,7 +149,7 @@ def test_refuses_taps_that_are_not_there(name):
 
 
 @each_objective
-def test_says_what_it_is(name):
+def test_has_a_description_and_a_paper(name):
     method = registry.find("objectives", name)
     assert first_sentence(method).endswith(".")
     assert method.paper or not method.needs.teacher

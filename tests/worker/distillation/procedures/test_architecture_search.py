@@ -96,7 +96,7 @@ def test_without_a_space_there_are_residual_networks(engine_inputs):
     ]  # fmt: skip
 
 
-def test_until_the_end_the_best_trial_ships():
+def test_before_the_end_the_best_trial_is_the_student():
     procedure, plan = procedure_of(**SEARCH), plan_of(**HELD_OUT)
     stages, _ = searched(procedure, plan, by_width)
     history = [result(stages[0], 0.5, 1.0), result(stages[1], 0.9, 1.0), result(stages[2], 0.7, 1.0)]

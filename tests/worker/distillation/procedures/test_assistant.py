@@ -45,8 +45,8 @@ def test_the_assistant_that_taught_is_kept(engine_inputs, tmp_path):
     )
     teacher = done.lineage.teacher_of(stage).network.state_dict()
     assert all(torch.equal(teacher[name], weight) for name, weight in kept.items())
-    (told,) = report_of(folder)["kept"]
-    assert (told["name"], told["network"], told["options"]["hidden"]) == ("assistant_1", "mlp", [16])
+    (entry,) = report_of(folder)["kept"]
+    assert (entry["name"], entry["network"], entry["options"]["hidden"]) == ("assistant_1", "mlp", [16])
 
 
 @pytest.mark.parametrize(

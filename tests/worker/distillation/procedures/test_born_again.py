@@ -70,13 +70,13 @@ def test_the_ensemble_is_kept_and_measured(engine_inputs, tmp_path):
     for number, network in enumerate(generations):
         whole = {f"{number}.{key}": value for key, value in network.state_dict().items()}
         assert same_bits(whole, _part(weights, number))
-    told = next(kept for kept in report_of(folder)["kept"] if kept["name"] == "ensemble")
-    assert told["evaluation"]["accuracy"] == pytest.approx((mean.argmax(1) == images.label).double().mean().item())
+    ensemble = next(kept for kept in report_of(folder)["kept"] if kept["name"] == "ensemble")
+    assert ensemble["evaluation"]["accuracy"] == pytest.approx((mean.argmax(1) == images.label).double().mean().item())
     loss = -mean.log()[torch.arange(len(images)), images.label].mean()
-    assert told["evaluation"]["cross_entropy"] == pytest.approx(loss.item(), rel=1e-5)
-    assert told["options"]["members"] == [{"network": "lenet5_half", "options": {}}] * 2
-    said = {event["name"] for event in done.events if event["event"] == "artifact"}
-    assert said == {"student.safetensors", "generation_1.safetensors", "ensemble.safetensors", "report.json"}
+    assert ensemble["evaluation"]["cross_entropy"] == pytest.approx(loss.item(), rel=1e-5)
+    assert ensemble["options"]["members"] == [{"network": "lenet5_half", "options": {}}] * 2
+    artifacts = {event["name"] for event in done.events if event["event"] == "artifact"}
+    assert artifacts == {"student.safetensors", "generation_1.safetensors", "ensemble.safetensors", "report.json"}
 
 
 @pytest.mark.slow

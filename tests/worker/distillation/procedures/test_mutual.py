@@ -34,15 +34,15 @@ def step_by_hand(network, image, label, peers):
 
 def by_hand(networks, image, label, sequential):
     with torch.no_grad():
-        said = {name: network(image).softmax(1) for name, network in networks.items()}
+        predictions = {name: network(image).softmax(1) for name, network in networks.items()}
     for name, network in networks.items():
-        after = step_by_hand(network, image, label, [said[other] for other in networks if other != name])
+        after = step_by_hand(network, image, label, [predictions[other] for other in networks if other != name])
         if sequential:
-            said[name] = after
+            predictions[name] = after
 
 
 @pytest.mark.parametrize("update", ["sequential", "simultaneous"])
-def test_a_step_is_that_by_hand_in_the_way_that_was_asked_for_only(engine_inputs, tmp_path, update):
+def test_a_step_equals_one_by_hand_with_the_same_update_order_only(engine_inputs, tmp_path, update):
     procedure = {"name": "mutual", "peers": [HALF, LENET], "update": update}
     done = run_in(engine_inputs, tmp_path / "job", procedure, teacher=False, objectives=[CE, MUTUAL], training=PLAIN)
     stage = done.lineage.procedure.next((), done.lineage.plan)
@@ -61,7 +61,7 @@ def test_a_step_is_that_by_hand_in_the_way_that_was_asked_for_only(engine_inputs
         assert (close["peer_1"] and close["peer_2"]) == (way == update)
 
 
-def test_the_student_begins_as_in_plain_training_and_its_peers_from_seeds_of_their_own(engine_inputs, tmp_path):
+def test_the_student_starts_as_in_plain_training_and_its_peers_from_other_seeds(engine_inputs, tmp_path):
     done = run_in(engine_inputs, tmp_path / "job", {"name": "mutual"}, teacher=False, objectives=[CE, MUTUAL])
     plain = run_in(engine_inputs, tmp_path / "plain", {"name": "direct"}, teacher=False, objectives=[CE])
     stages = [each.lineage.procedure.next((), each.lineage.plan) for each in (done, plain)]

@@ -59,7 +59,7 @@ def test_direct_is_one_stage_of_the_whole_plan():
     assert (stage.epochs, stage.steps) == (None, 500)
 
 
-def test_two_stages_share_the_budget_and_hand_over_the_weights():
+def test_two_stages_share_the_budget_and_pass_on_the_weights():
     own = [{"name": "hint", "weight": 2.0}]
     procedure = procedure_of("two_stage", first=own, guided="relu2", fraction=0.25)
     (first, second), _ = stages_of(procedure, plan_of(epochs=None, steps=100))

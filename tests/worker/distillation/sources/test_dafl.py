@@ -171,7 +171,7 @@ def test_too_little_memory_is_refused_with_the_amount_needed():
         made(generator_batch=8192, pool_megabytes=1, precision="fp32")
 
 
-def test_presets_choose_whatever_has_no_default():
+def test_presets_set_parameters_without_a_default():
     null = {name for name, field in Dafl.Parameters.__dataclass_fields__.items() if field.default is None}
     assert all(set(preset) == null for preset in Dafl.presets.values())
     assert set(schema(Dafl.Parameters)["properties"]["preset"]["enum"]) == set(Dafl.presets)

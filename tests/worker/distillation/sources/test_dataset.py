@@ -154,7 +154,7 @@ def test_privileged_images_are_divided_and_augmented_like_the_images(sampler: st
     assert len(torch.cat([batch.fields["index"] for batch in parts]).unique()) >= 7
 
 
-def test_a_part_of_a_split_keeps_its_second_pictures():
+def test_a_part_of_a_split_keeps_its_privileged_images():
     other = replace(images(), image=255 - images().image)
     held = replace(images(), privileged=other)
     train, held_out = held.split(0.25, seed=3)

@@ -64,7 +64,7 @@ def test_any_shape_and_number_of_classes(name, shape, classes):
 
 @each_source
 @pytest.mark.parametrize("preset", ["fast", "paper"])
-def test_presets_choose_whatever_is_null(name, preset):
+def test_presets_set_parameters_that_are_null(name, preset):
     method = registry.find("sources", name)
     null = {each.name for each in fields(method.Parameters) if each.default is None}
     further = {"embedding_size", "embeddings"}  # which depend on the classes and on the spec

@@ -109,7 +109,7 @@ def test_a_student_from_nothing_learns_them_without_data(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["dafl", "noise"])
-def test_the_teachers_choice_of_each_label_can_be_learnt_from_and_a_killed_run_goes_on(source, tmp_path):
+def test_a_student_learns_the_teachers_label_decisions_and_a_killed_run_resumes(source, tmp_path):
     objectives = [{"name": "binary_cross_entropy"}, KD]
 
     def small(place):

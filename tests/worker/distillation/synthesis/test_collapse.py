@@ -50,8 +50,8 @@ def test_batches_smaller_than_the_classes_are_balanced_if_each_image_shows_anoth
 
 def test_metrics_are_those_of_the_definitions_written_slowly():
     draw = torch.Generator().manual_seed(3)
-    image, logits, answer = (torch.randn(6, *shape, generator=draw) for shape in ((1, 2, 2), (3,), (3,)))
-    found = dict(zip(NAMES, measure(seen(image, logits, [answer])).tolist(), strict=True))
+    image, logits, student = (torch.randn(6, *shape, generator=draw) for shape in ((1, 2, 2), (3,), (3,)))
+    found = dict(zip(NAMES, measure(seen(image, logits, [student])).tolist(), strict=True))
     probabilities = logits.softmax(1)
     mean = probabilities.mean(0)
     assert found["balance"] == pytest.approx(-sum(p * math.log(p) for p in mean.tolist()) / math.log(3), rel=1e-5)
@@ -61,8 +61,8 @@ def test_metrics_are_those_of_the_definitions_written_slowly():
     assert found["diversity"] == pytest.approx(apart**0.5, rel=1e-5)
     apart = sum(float((logits[a] - logits[b]).square().mean()) for a, b in pairs) / len(pairs)
     assert found["spread"] == pytest.approx(apart**0.5 / float(logits.square().mean()) ** 0.5, rel=1e-5)
-    assert found["agreement"] == sum(float(a.argmax() == b.argmax()) for a, b in zip(logits, answer, strict=True)) / 6
-    centred = [x - x.mean(1, keepdim=True) for x in (logits, answer)]
+    assert found["agreement"] == sum(float(a.argmax() == b.argmax()) for a, b in zip(logits, student, strict=True)) / 6
+    centred = [x - x.mean(1, keepdim=True) for x in (logits, student)]
     assert found["disagreement"] == pytest.approx(
         float((centred[0] - centred[1]).abs().mean() / centred[0].abs().mean())
     )
@@ -135,8 +135,8 @@ def test_disagreement_that_grows_large_while_classes_stay_balanced_is_a_warning_
     restored.load_state_dict(watch.state_dict())
     in_turn(restored, 2.5)
     assert "rose from 0.20 to 2.50 of the size of its logits by generator step 230" in restored.warning
-    said = restored.warning
-    assert "balance of classes was 100%" in said and in_turn(restored, 5.0).warning == said
+    warning = restored.warning
+    assert "balance of classes was 100%" in warning and in_turn(restored, 5.0).warning == warning
 
 
 @pytest.mark.parametrize("disagreements", [(1.1, 1.2, 1.1), (1.8, 0.9, 1.7), (0.1, 0.5, 0.9)])

@@ -58,14 +58,14 @@ def test_terms_are_those_of_the_teacher_on_these_images(teacher):
     run = training(teacher, Weights(1, 1, 1, 1))
     student = network(1)
     image = run.step(noise(0), {"student": student})
-    answer = teacher(image)
-    logits, feature = answer.logits, answer.taps["5:in"]
+    outputs = teacher(image)
+    logits, feature = outputs.logits, outputs.taps["5:in"]
     assert run.terms["activation"].item() == pytest.approx(-feature.abs().mean().item(), rel=1e-4)
     assert run.terms["adversarial"].item() == pytest.approx(adversarial(student.eval()(image), logits).item(), rel=1e-4)
     assert run.watch.balance.item() == pytest.approx(-information_entropy(logits).item() / math.log10(5), rel=1e-4)
 
 
-def test_the_disagreement_that_is_shown_is_the_watchs_whatever_the_loss(teacher):
+def test_the_disagreement_metric_is_the_watchs_for_any_loss(teacher):
     for term in ("adversarial", "disagreement"):
         run = training(teacher, Weights(**{term: 1.0}))
         student = network(1)

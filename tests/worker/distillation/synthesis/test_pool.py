@@ -56,7 +56,7 @@ def test_draws_every_image_about_equally_often_and_with_its_own_logits():
     assert counts.max() < 1150
 
 
-def test_state_restores_and_goes_on_alike():
+def test_restored_state_continues_equally():
     pool, restored = filled(7, 4, 4), filled(7, 5)
     restored.load_state_dict(snapshot(pool.state_dict()))
     for one in (pool, restored):

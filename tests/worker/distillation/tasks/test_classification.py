@@ -33,11 +33,11 @@ def softmax(row):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
-def test_figures_are_those_counted_by_hand(batch_size):
-    figures = classification.evaluate(looking_up(LOGITS), images_of(LABEL, 3), batch_size, looking_up(TEACHER))
+def test_metrics_equal_those_counted_by_hand(batch_size):
+    metrics = classification.evaluate(looking_up(LOGITS), images_of(LABEL, 3), batch_size, looking_up(TEACHER))
     network, teacher = ([softmax(row) for row in table.tolist()] for table in (LOGITS, TEACHER))
     kl = [sum(p * math.log(p / q) for p, q in zip(t, s, strict=True)) for t, s in zip(teacher, network, strict=True)]
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
         {
             "accuracy": 2 / 4,
             "agreement": 3 / 4,
@@ -52,15 +52,15 @@ def test_figures_are_those_counted_by_hand(batch_size):
 
 def test_plain_logits_will_do_and_a_teacher_is_optional():
     lookup = looking_up(LOGITS)
-    figures = classification.evaluate(lambda image: lookup(image).logits, images_of(LABEL, 3), 2)
-    assert figures.keys() == {"accuracy", "cross_entropy", "calibration_error"}
+    metrics = classification.evaluate(lambda image: lookup(image).logits, images_of(LABEL, 3), 2)
+    assert metrics.keys() == {"accuracy", "cross_entropy", "calibration_error"}
 
 
 def test_top_five_with_more_than_five_classes():
     logits = torch.arange(7.0).flip(0).repeat(4, 1)
-    figures = classification.evaluate(looking_up(logits), images_of(torch.tensor([0, 4, 5, 6]), 7), 4)
-    assert figures["accuracy"] == 1 / 4
-    assert figures["top5_accuracy"] == 2 / 4
+    metrics = classification.evaluate(looking_up(logits), images_of(torch.tensor([0, 4, 5, 6]), 7), 4)
+    assert metrics["accuracy"] == 1 / 4
+    assert metrics["top5_accuracy"] == 2 / 4
 
 
 def test_calibration_error_is_that_of_torchmetrics():

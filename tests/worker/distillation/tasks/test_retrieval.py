@@ -59,16 +59,16 @@ def slowly(embedding, label, camera=None, query=None, rate=0.01):
 @pytest.mark.parametrize("cameras", [False, True])
 @pytest.mark.parametrize("gallery", [False, True])
 @pytest.mark.parametrize("at_once", [1, 50, 1 << 20])
-def test_figures_are_those_of_the_slow_formulas(monkeypatch, cameras, gallery, at_once):
+def test_metrics_equal_the_slow_formulas(monkeypatch, cameras, gallery, at_once):
     monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", at_once)
     embedding, label, camera, query = drawn()
     given = camera if cameras else None, query if gallery else None
-    figures = measure(embedding, label, *given, rates=(0.05,))
+    metrics = measure(embedding, label, *given, rates=(0.05,))
     name = "cmc" if cameras else "recall_at"
     keys = ("mean_average_precision", f"{name}_1", f"{name}_5", f"{name}_10", "tar_at_far_0.05", "queries")
     expected = dict(zip(keys, slowly(embedding, label, *given, rate=0.05), strict=True))
-    assert figures == pytest.approx(expected)
-    assert figures["queries"] < COUNT  # some queries have no match
+    assert metrics == pytest.approx(expected)
+    assert metrics["queries"] < COUNT  # some queries have no match
 
 
 def test_only_images_of_the_same_identity_and_camera_are_left_out():
@@ -102,16 +102,16 @@ def test_a_genuine_pair_as_near_as_an_impostor_is_not_accepted():
     assert accepted(torch.tensor([0.7, 0.9]), torch.tensor([0.7, 0.1]), 2, 0.0) == 1 / 2
 
 
-def test_rates_below_one_pair_have_no_figure():
+def test_rates_below_one_pair_have_no_metric():
     embedding, label, _, _ = drawn()
-    figures = measure(embedding, label)
-    assert "tar_at_far_0.01" in figures and "tar_at_far_0.0001" not in figures
+    metrics = measure(embedding, label)
+    assert "tar_at_far_0.01" in metrics and "tar_at_far_0.0001" not in metrics
 
 
 def test_a_perfect_and_a_random_embedding():
     label = torch.arange(200) % 20
-    figures = measure(torch.eye(20)[label].double(), label)
-    assert figures["mean_average_precision"] == figures["recall_at_1"] == figures["tar_at_far_0.001"] == 1.0
+    metrics = measure(torch.eye(20)[label].double(), label)
+    assert metrics["mean_average_precision"] == metrics["recall_at_1"] == metrics["tar_at_far_0.001"] == 1.0
     noise = measure(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)).double(), label)
     assert noise["mean_average_precision"] < 0.15
 
@@ -127,9 +127,9 @@ def test_the_task_measures_and_compares():
     images = Images.of(
         images.image, {"label": label, "camera": camera, "query": query}, images.class_names, images.contract
     )
-    figures = Embedding().evaluate(table(embedding), images, 7, table(embedding * 3))
-    assert figures.pop("agreement") == 1.0
-    assert figures == pytest.approx(measure(embedding, label, camera, query))
+    metrics = Embedding().evaluate(table(embedding), images, 7, table(embedding * 3))
+    assert metrics.pop("agreement") == 1.0
+    assert metrics == pytest.approx(measure(embedding, label, camera, query))
     other = Embedding().evaluate(table(embedding), images, 7, table(drawn(1)[0]))
     assert other["agreement"] < 0.5
 

@@ -109,20 +109,20 @@ def test_a_run_is_measured_by_its_tasks_metrics(task, undisturbed):
         assert {"cmc_1", "cmc_5", "cmc_10"} <= evaluation["student"].keys()
 
 
-def test_the_best_epoch_ships_whether_more_or_less_is_better(task, undisturbed):
+def test_the_best_epoch_is_exported_whether_more_or_less_is_better(task, undisturbed):
     found, events = registry.find("tasks", task)(), json.loads((undisturbed / "events.json").read_text())
-    told = [event["values"] for event in events if event["event"] == "metrics"]
-    of_epochs = [values[name] for values in told if (name := f"validation/{found.figure}") in values]
+    metrics = [event["values"] for event in events if event["event"] == "metrics"]
+    of_epochs = [values[name] for values in metrics if (name := f"validation/{found.figure}") in values]
     assert len(of_epochs) == TRAINING["epochs"]
     best = max(of_epochs) if found.higher_is_better else min(of_epochs)
     assert f"({best:.4f})" in report_of(undisturbed)["shipped"]["why"]
     assert found.higher_is_better == (task != "regression")
 
 
-def test_the_students_file_says_its_task(task, undisturbed):
+def test_the_students_file_holds_its_task(task, undisturbed):
     with safe_open(undisturbed / "output" / "student.safetensors", "pt") as file:
-        said = file.metadata()
-    assert (said["task"], said["output"]) == (task, registry.find("tasks", task).output)
+        metadata = file.metadata()
+    assert (metadata["task"], metadata["output"]) == (task, registry.find("tasks", task).output)
 
 
 @pytest.mark.parametrize("at", [1, 3, 4, 6])

@@ -37,7 +37,7 @@ def test_margin_is_the_mean_of_the_negative_values(bias, weight):
     torch.testing.assert_close(margins(norm_of([bias], [weight])), expected[None], rtol=0.02, atol=0)
 
 
-def test_margin_where_negative_values_are_rare():
+def test_margin_if_negative_values_are_rare():
     assert margins(norm_of([4.0], [1.0])).tolist() == [-3.0]
     (margin,) = margins(norm_of([3.0], [1.0])).tolist()  # 0.13 % are negative
     assert -1 < margin < 0

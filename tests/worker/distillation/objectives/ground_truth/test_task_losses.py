@@ -86,7 +86,7 @@ def test_kd_of_sigmoids_pulls_by_the_difference_of_probabilities():
     torch.testing.assert_close(student.grad, 3.0 * ((GIVEN / 3).sigmoid() - (WANTED / 3).sigmoid()) / 24)
 
 
-def test_binary_kl_bears_sure_networks():
+def test_binary_kl_is_finite_for_confident_networks():
     sure = torch.tensor([[80.0, -80.0]])
     assert binary_kl(sure, sure).abs().max() == 0
     assert binary_kl(-sure, sure).tolist() == [[80.0, 80.0]]

@@ -23,7 +23,7 @@ def batch():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_is_where_propagation_ends(batch, share):
+def test_equals_the_limit_of_the_propagation(batch, share):
     features, own = batch
     target, matrix = own, affinity(features)
     for _ in range(200):

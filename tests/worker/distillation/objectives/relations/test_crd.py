@@ -32,7 +32,7 @@ def test_uniform_predictions_cost_as_much_as_guessing(count):
 
 
 @pytest.mark.parametrize("images", [50, 50_000])
-def test_is_the_definition_whatever_the_number_of_images(images):
+def test_equals_the_definition_for_any_number_of_images(images):
     torch.manual_seed(0)
     log_ratio = torch.randn(3, 6, dtype=torch.float64)
     expected = 0.0
