@@ -45,8 +45,8 @@ class Metadata(PooledSource):
     class Parameters(PoolParameters):
         # fmt: off
         statistics: Annotated[StatisticsFile | None, "File of the teacher's activation statistics on real data; required."] = None
-        match: Annotated[Literal["top_layer", "all_layers"], "Activations to match: the input of the classifier, or all taps of the statistics, each weighted by "
-"its mean square."] = "top_layer"
+        match: Annotated[Literal["top_layer", "all_layers"], "Activations to match: the input of the classifier, or all taps of the statistics. The loss of a tap is "
+            "its mean squared difference."] = "top_layer"
         dropout: Annotated[float, Range(ge=0, lt=1), "Share of the activations that is left out at random in each step. The default is ours."] = 0.0
         iterations: Annotated[int | None, Range(ge=1, le=100_000), "Steps of Adam for each batch of images. If null: 60 (fast, ours) or 1000 (paper)."] = None
         rounds: Annotated[int | None, Range(ge=1, le=100_000), "Number of batches of images, each of all classes. If null: 16 (fast, ours) or 300 (paper)."] = None
