@@ -9,7 +9,7 @@ P_co = TypeVar("P_co", covariant=True)
 
 
 class Parametrised(Protocol[P_co]):
-    """A method, seen as what holds a `Parameters` dataclass."""
+    """A method, as the holder of a `Parameters` dataclass."""
 
     @property
     def Parameters(self) -> type[P_co]: ...  # noqa: N802
@@ -19,7 +19,7 @@ class Settings:
     """The attribute of a method that holds its settings: an instance of its own class's `Parameters`."""
 
     def __get__(self, method: Parametrised[P], owner: type | None = None) -> P:
-        raise AttributeError("a method has no settings before it is made")
+        raise AttributeError("a method has no settings before it is instantiated")
 
 
 class Method:
@@ -31,8 +31,8 @@ class Method:
 
     paper: ClassVar[str] = ""
     when: ClassVar[Mapping[tuple[str, Any], Mapping[str, Any]]] = {}
-    """Attributes of the class that are others where a parameter has a value: `{("standardise", True): {"needs": ...}}`. Of
-    several such values that the settings have, the one that is written first counts."""
+    """Attributes of the class that change if a parameter has a value: `{("standardise", True): {"needs": ...}}`. If
+    several entries match the settings, the first one counts."""
 
     @dataclass(frozen=True)
     class Parameters:
@@ -49,12 +49,12 @@ class Method:
         return type(self).__module__.rpartition(".")[2]
 
     def effective(self, attribute: str) -> Any:
-        """An attribute of the class, or what it is with these settings (`when`)."""
+        """An attribute of the class, or its value with these settings (`when`)."""
         _, value = self._case(attribute)
         return value
 
     def decided_by(self, attribute: str) -> str | None:
-        """The parameter whose value makes an attribute other than the class's own, if one does."""
+        """The parameter whose value overrides the class's own attribute, or None."""
         parameter, _ = self._case(attribute)
         return parameter
 

@@ -1,7 +1,7 @@
-"""Objective: what is measured between student, teacher, peers and samples.
+"""Objective: a loss computed from the outputs of student, teacher and peers, and from the samples.
 
-An objective is an `nn.Module` that owns everything it needs (connectors, memory banks, margins, discriminators), so
-its `state_dict()` is its whole resume state. It never calls a network, holds no optimiser and knows no epochs.
+An objective is an `nn.Module` that owns everything it needs (connectors, memory banks, margins, discriminators), so its
+`state_dict()` is all that a resume needs. It never calls a network, holds no optimiser and does not depend on epochs.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from worker.distillation.step import Outputs, Step
 
 @dataclass(frozen=True)
 class ObjectiveNeeds:
-    """What a job must offer for an objective to work; checked at submission from the catalogue."""
+    """What an objective requires of a job; checked at submission from the catalogue."""
 
     fields: tuple[str, ...] = ()
     """Batch fields: `label`, `index`, `privileged`, `second_view`, ..."""
@@ -27,31 +27,32 @@ class ObjectiveNeeds:
     logits: bool = False
     """Compares logits, so that teacher and student must have the same classes."""
     sampler: str | None = None
-    """A demand on how batches are drawn, such as `per_class`."""
+    """The sampler that it requires, such as `per_class`."""
     input_gradient: bool = False
     """Differentiates with respect to the image, teacher included."""
     prepass: bool = False
-    """Wants `observe` to see the training set once before the first step."""
+    """`observe` must see the training set once before the first step."""
     batch_global: bool = False
-    """Its value is not a mean over samples, so several devices must gather."""
+    """Its value is not a mean over samples, so several devices must gather their outputs."""
     minimum_classes: int = 1
-    """The fewest outputs that it can be measured on, where that is more than its tasks ask for."""
+    """Minimum number of outputs, if more than its tasks require."""
     tasks: tuple[str, ...] = ("classification",)
-    """The tasks whose networks it can be measured on; `EVERY_TASK` where logits, if read at all, are not taken for classes."""
+    """The tasks whose networks it can compare; `EVERY_TASK` if it reads no logits or does not treat them as classes."""
     peers: bool = False
     """Reads the outputs of the other members of a cohort."""
     mirrored: bool = False
-    """Reads the student's outputs for the images flipped left to right too."""
+    """Also reads the student's outputs for the images flipped left to right."""
 
     @property
     def one_image(self) -> bool:
-        """Whether student and teacher must read the same image: for a gradient to it, or a second view of it."""
+        """Whether student and teacher must read the same image: for a gradient with respect to it, or a second view
+        of it."""
         return self.teacher and (self.input_gradient or "second_view" in self.fields)
 
 
 @dataclass
 class BuildContext:
-    """Real shapes and modules, given to `build` once: outputs of two samples, and the networks (to read, not to train)."""
+    """Real shapes and modules for `build`: outputs of two samples, and the networks (to read, not to train)."""
 
     student: Outputs
     teacher: Outputs | None
@@ -61,7 +62,7 @@ class BuildContext:
     examples: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     peers: int = 0
-    """How many other members the cohort has."""
+    """Number of other members in the cohort."""
 
 
 class Objective(Method, nn.Module):
@@ -77,16 +78,20 @@ class Objective(Method, nn.Module):
         Method.__init__(self, settings)
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
-        """The taps to capture; raises SpecError (pointers relative to the objective, `/taps`) where they cannot be had."""
+        """The taps to capture.
+
+        Raises:
+            SpecError: the networks do not have these taps (pointers relative to the objective, such as `/taps`).
+        """
         return Taps()
 
     @property
     def active_needs(self) -> ObjectiveNeeds:
-        """What this objective needs with the parameters that it has."""
+        """What this objective requires with its parameter values."""
         return self.effective("needs")
 
     def build(self, context: BuildContext) -> None:
-        """Make connectors, banks and buffers for the shapes in `context`; called once, before any forward.
+        """Create connectors, banks and buffers for the shapes in `context`; called once, before any forward.
 
         Raises:
             SpecError: the objective cannot work with these networks (pointers relative to the objective).
@@ -96,27 +101,28 @@ class Objective(Method, nn.Module):
             raise SpecError([Problem("/name", problem) for problem in problems])
 
     def observe(self, step: Step) -> None:
-        """See one batch of the pre-pass (un-augmented, teacher only, no gradient)."""
+        """Read one batch of the pre-pass (un-augmented, teacher only, no gradient)."""
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        """Named, unweighted scalar terms; what a job's weight multiplies is their sum."""
+        """Named, unweighted scalar terms; the job's weight multiplies their sum."""
         raise NotImplementedError
 
     def adversary_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters of an adversary, trained by the engine with an optimiser of its own; all others train with the student."""
+        """Parameters of an adversary, which the engine trains with a separate optimiser; all others train with the
+        student."""
         return ()
 
     @property
     def adversary_learning_rate(self) -> float:
-        """Of the adversary's optimiser (Adam)."""
+        """Learning rate of the adversary's optimiser (Adam)."""
         return 1e-3
 
     def adversary_loss(self, step: Step) -> Tensor | None:
-        """The adversary's loss, on a detached student; None where there is no adversary."""
+        """The adversary's loss, on a detached student; None without an adversary."""
         return None
 
     def deploy(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
-        """The network that ships; SimKD, for one, ships more than the student."""
+        """The network to export. SimKD, for example, exports more than the student."""
         return student
 
 
@@ -125,12 +131,12 @@ def _unmet(needs: ObjectiveNeeds, context: BuildContext) -> list[str]:
     if needs.teacher and context.teacher is None:
         problems.append("needs a teacher")
     if needs.peers and not context.peers:
-        problems.append("learns from the other members of a cohort, and there are none: choose the procedure `mutual`")
+        problems.append("needs other members of a cohort, and there are none: choose the procedure `mutual`")
     if context.classes < needs.minimum_classes:
         problems.append(f"needs at least {needs.minimum_classes} classes, not {context.classes}")
     if needs.logits and context.teacher is not None:
         of_student, of_teacher = context.student.logits.shape[1:], context.teacher.logits.shape[1:]
         if of_student != of_teacher:
             shapes = ["x".join(map(str, shape)) for shape in (of_student, of_teacher)]
-            problems.append(f"compares logits, but the student gives {shapes[0]} and the teacher {shapes[1]}")
+            problems.append(f"compares logits, but the student has {shapes[0]} and the teacher {shapes[1]}")
     return problems

@@ -4,10 +4,10 @@ A method declares
 
     @dataclass(frozen=True)
     class Parameters:
-        temperature: Annotated[float, Range(gt=0), "Softens both softmaxes."] = 4.0
+        temperature: Annotated[float, Range(gt=0), "Divides the logits before the softmax."] = 4.0
 
 `parse` turns JSON values into an instance, and `parameter_schema.py` turns the class into JSON Schema for the catalogue,
-from which the API builds its types: both check the same rules.
+from which the API builds its types. Both check the same rules.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from worker.distillation.errors import Problem, SpecError
 P = TypeVar("P")
 
 MOST_VALUES = 64
-"""Values of one option in a space of networks."""
+"""Maximum number of values of one option in a space of networks."""
 WORDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
 
@@ -85,7 +85,7 @@ class NetworkSpace:
 
 
 class UploadedFile(str):
-    """The type of a parameter that is the id of an uploaded file; subclasses say of which kind."""
+    """The type of a parameter that is the id of an uploaded file; subclasses set its kind."""
 
     kind: ClassVar[str]
 
@@ -117,7 +117,7 @@ class ProgramFile(UploadedFile):
 FILE_KINDS: dict[str, type[UploadedFile]] = {
     each.kind: each for each in (WeightsFile, StatisticsFile, EmbeddingsFile, ProgramFile)
 }
-"""The kinds of files that may be uploaded, with the types of parameters that name one."""
+"""The kinds of files that can be uploaded, and the types of parameters that name one."""
 TapPair = tuple[str, str]
 """A student's tap and the teacher's tap that it is compared with."""
 
@@ -126,7 +126,7 @@ def parse(parameters: type[P], values: Mapping[str, Any], pointer: str = "") -> 
     """An instance of a `Parameters` dataclass from JSON values.
 
     Raises:
-        SpecError: a name is unknown, a value is missing, of the wrong type or out of range; it lists them all.
+        SpecError: a name is unknown, or a value is missing, of the wrong type or out of range; it lists all problems.
     """
     hints = typing.get_type_hints(parameters, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(parameters)}  # type: ignore[arg-type]
@@ -150,12 +150,12 @@ def parse(parameters: type[P], values: Mapping[str, Any], pointer: str = "") -> 
 
 
 def _token(name: str) -> str:
-    """A name as part of a JSON pointer."""
+    """A name, escaped as part of a JSON pointer."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
 class Hint(NamedTuple):
-    """A field's annotation, taken apart."""
+    """The parts of a field's annotation."""
 
     base: Any
     bounds: Range
@@ -221,7 +221,7 @@ def _parse_plain(base: type, value: Any) -> Any:
 def _parse_network(value: Any) -> NetworkChoice:
     right = isinstance(value, Mapping) and isinstance(value.get("network"), str)
     if not right or value.keys() - {"network", "options"} or not isinstance(value.get("options") or {}, Mapping):
-        raise ValueError(f"must be an object with the name of a `network` and perhaps its `options`, not {value!r}")
+        raise ValueError(f"must be an object with the name of a `network` and optionally its `options`, not {value!r}")
     return NetworkChoice(value["network"], dict(value.get("options") or {}))
 
 
@@ -236,7 +236,7 @@ def _parse_space(value: Any) -> NetworkSpace:
 def _parse_list(base: Any, args: tuple[Any, ...], items: Items, values: Any) -> Any:
     if base is Objectives:
         if not all(isinstance(value, Mapping) and isinstance(value.get("name"), str) for value in values):
-            raise ValueError("must be a list of objects that each have a name")
+            raise ValueError("must be a list of objects, each with a name")
         return Objectives(values)
     if args[-1:] != (Ellipsis,):
         if len(values) != len(args):

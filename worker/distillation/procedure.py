@@ -1,6 +1,6 @@
 """Procedure: which stages run, on which networks, from which weights.
 
-`Procedure.next` is a pure function of the finished stages, so that resuming a run is replaying it.
+`Procedure.next` is a pure function of the finished stages, so that a resumed run repeats the same decisions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,22 +12,22 @@ from worker.distillation.method import Method
 from worker.distillation.task import EVERY_TASK
 
 Phase = Literal["training_teacher", "synthesising", "distilling", "evaluating", "exporting"]
-"""What a run is doing, as its events say."""
+"""The phase of a run, as in its events."""
 GIVEN = "given"
-"""The job's own teacher, as a stage's `teacher`."""
+"""Value of a stage's `teacher` that stands for the job's own teacher."""
 FILE = "file:"
-"""What a stage's `teacher` begins with that is an uploaded file of the given teacher's network's weights."""
+"""Prefix of a stage's `teacher` for an uploaded file with weights of the job's teacher network."""
 
 
 @dataclass(frozen=True)
 class Member:
     """One network in training, as plain data.
 
-    `network` and `options` name it; `objectives` are written as in a job's spec; `initial` is None (fresh from the
-    seed), `"given"` (the job's initial weights) or `"stage:NAME"` / `"stage:NAME/MEMBER"` (copied from a finished
-    stage); `trains_through` names a tap: only parameters of layers executed up to and including it train, None for all;
-    `trains_after` one of whose layers, and those before it, none train;
-    `transforms` are written as in a job's spec.
+    `network` and `options` name it; `objectives` are written as in a job's spec; `initial` is None (initialised from
+    the seed), `"given"` (the job's initial weights) or `"stage:NAME"` / `"stage:NAME/MEMBER"` (copied from a finished
+    stage). `trains_through` names a tap: only parameters of layers executed up to and including it train; all if None.
+    `trains_after` names a tap: parameters of its layer and of those before it do not train. `transforms` are written as
+    in a job's spec.
     """
 
     network: str
@@ -38,9 +38,9 @@ class Member:
     trains_after: str | None = None
     transforms: tuple[dict[str, Any], ...] = ()
     pointer: str = "/objectives"
-    """Where in the job's spec the objectives stand, for messages."""
+    """JSON pointer to the objectives in the job's spec, for messages."""
     network_pointer: str = "/student"
-    """Where in the job's spec `network` and `options` stand, for messages."""
+    """JSON pointer to `network` and `options` in the job's spec, for messages."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Stage:
     """One training run, as plain data.
 
     `teacher` is None, `"given"`, `"file:ID"` (the given teacher's network with the weights of an uploaded file),
-    `"stage:NAME"`, `"stage:NAME/MEMBER"`, or either of these two with `@EPOCH` for a snapshot.
-    `epochs` or `steps` bounds it; `training` overrides keys of the job's training. `update` says whether a cohort's
-    members all read the same predictions or each sees its predecessors' newest. `snapshots` are epochs whose weights
-    are kept, for later stages. Random streams are derived from `seed_name` (the stage's name if None), so that two
-    procedures can draw the same numbers for stages that are to be compared.
+    `"stage:NAME"`, `"stage:NAME/MEMBER"`, or either of these two with `@EPOCH` for a snapshot. `epochs` or `steps`
+    limits it; `training` overrides keys of the job's training. `update` says whether a cohort's members all read the
+    same predictions or each reads its predecessors' newest. `snapshots` are epochs whose weights are kept for later
+    stages. Random streams are derived from `seed_name` (the stage's name if None), so that two procedures can draw the
+    same numbers for stages that are to be compared.
     """
 
     name: str
@@ -66,38 +66,39 @@ class Stage:
     phase: Phase = "distilling"
     seed_name: str | None = None
     evaluated: bool = False
-    """Its members are measured on the held-out images at its end: metrics `figure_of(member, figure)`."""
+    """Whether its members are evaluated on the held-out images at its end: metrics `figure_of(member, figure)`."""
     compared: tuple[str, ...] = ()
-    """Finished networks, as in `teacher`: metrics `kl_of(member, place)`, on the held-out images, the mean KL(network || member)
-    in nats."""
+    """Finished networks, as in `teacher`, to compare its members with: metrics `kl_of(member, place)`, the mean
+    KL(network || member) on the held-out images, in nats."""
     timed: bool = False
-    """Metrics `milliseconds_of(member)`: the median time for one image, on the job's device with one thread."""
+    """Whether its members are timed: metrics `milliseconds_of(member)`, the median time for one image, on the job's
+    device with one thread."""
 
     @property
     def seeded_by(self) -> str:
-        """What the stage's random streams are derived from, beside the job's seed."""
+        """Name from which, together with the job's seed, the stage's random streams are derived."""
         return self.seed_name or self.name
 
 
 def figure_of(member: str, figure: str) -> str:
-    """The name of a metric that a `evaluated` stage leaves."""
+    """The name of a metric of a stage that is `evaluated`."""
     return f"validation/{member}/{figure}"
 
 
 def kl_of(member: str, place: str) -> str:
-    """The name of a metric that a stage leaves for a place in its `compared`."""
+    """The name of a metric of a stage for a place in its `compared`."""
     return f"validation/{member}/kl/{place}"
 
 
 def milliseconds_of(member: str) -> str:
-    """The name of a metric that a `timed` stage leaves."""
+    """The name of a metric of a stage that is `timed`."""
     return f"latency_milliseconds/{member}"
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a finished stage left: its name, its steps, its last metrics and what was measured at its end. Weights are found by
-    name. Of a stage that is only planned there are no metrics."""
+    """Results of a finished stage: its name, its steps, its last metrics and the metrics measured at its end. Its
+    weights are found by its name. A stage that is only planned has no metrics."""
 
     name: str
     steps: int
@@ -107,7 +108,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a procedure may read of the job."""
+    """The parts of the job that a procedure may read."""
 
     student: Member
     teacher: str | None
@@ -116,34 +117,34 @@ class Plan:
     seed: int
     task: str
     held_out: bool = False
-    """Whether a part of the training images is held out, for stages to be evaluated on."""
+    """Whether some of the training images are held out, so that stages can be evaluated on them."""
 
 
 @dataclass(frozen=True)
 class ProcedureNeeds:
-    """What a job must offer for a procedure to work; checked at submission from the catalogue."""
+    """What a procedure requires of a job; checked at submission from the catalogue."""
 
     held_out_images: bool = False
-    """Chooses by figures on images that are held out of the training: `training/validation_fraction`."""
+    """Decides by metrics on images that are held out of the training: `training/validation_fraction`."""
     tasks: tuple[str, ...] = EVERY_TASK
     """The tasks whose networks it can compare."""
 
 
 class Procedure(Method):
-    """The schedule of a job."""
+    """The stages of a job."""
 
     needs: ClassVar[ProcedureNeeds] = ProcedureNeeds()
     fills: ClassVar[Mapping[str, tuple[dict[str, Any], ...]]] = {}
-    """The objectives that parameters which are null stand for; presets fill them in by `when`."""
+    """Objectives that replace parameters that are null; presets set them by `when`."""
     own_teacher: ClassVar[bool] = False
-    """Can train a teacher of its own, so that objectives may need one although the job has none."""
+    """Can train its own teacher, so that objectives may need a teacher even if the job has none."""
     cohort: ClassVar[bool] = False
-    """Trains several networks at once, so that objectives may read what the student's peers say."""
+    """Trains several networks at once, so that objectives may read the outputs of the student's peers."""
     objective_defaults: ClassVar[tuple[dict[str, Any], ...]] = ()
-    """The job's objectives where it names none, if not the usual ones."""
+    """The objectives of a job whose spec names none, if they differ from the general default."""
 
     def check(self, plan: Plan) -> None:
-        """See that the job offers what the procedure needs with the parameters that it has.
+        """Check that the job meets the procedure's requirements with its parameter values.
 
         Raises:
             SpecError: it does not.
@@ -152,7 +153,7 @@ class Procedure(Method):
         place = "/".join(["/procedure", *filter(None, [self.decided_by("needs")])])
         problems = []
         if needs.held_out_images and not plan.held_out:
-            words = "must be greater than 0: the procedure chooses by images that are held out"
+            words = "must be greater than 0: the procedure decides by held-out images"
             problems.append(Problem("/training/validation_fraction", words))
         if plan.task not in needs.tasks:
             problems.append(Problem(place, f"is for {' or '.join(needs.tasks)}, not for the task {plan.task}"))
@@ -163,26 +164,27 @@ class Procedure(Method):
         """The stage to run after `history`, or None at the end. Pure: the same arguments give the same stage.
 
         Raises:
-            SpecError: the parameters or the plan cannot work (pointers into the job's spec, such as `/procedure/first`).
+            SpecError: the parameters or the plan are invalid (pointers into the job's spec, such as `/procedure/first`).
         """
         raise NotImplementedError
 
     def student_place(self, history: Sequence[StageResult], plan: Plan) -> str:
-        """`"STAGE/MEMBER"` of the network that is the job's student."""
+        """`"STAGE/MEMBER"` of the network that becomes the job's student."""
         return f"{history[-1].name}/student"
 
     def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
-        """Other networks worth having, by the name of their artifact: `"STAGE/MEMBER"`, perhaps with `@EPOCH`."""
+        """Other networks to export, by the name of their artifact: `"STAGE/MEMBER"`, possibly with `@EPOCH`."""
         return {}
 
     def ensembles(self, history: Sequence[StageResult], plan: Plan) -> dict[str, tuple[str, ...]]:
-        """Finished networks worth having as one that gives their mean, by the name of its artifact: `"STAGE/MEMBER"` of each."""
+        """Ensembles to export, by the name of their artifact: `"STAGE/MEMBER"` of each finished network. An
+        ensemble's output is the mean of its networks'."""
         return {}
 
     def considers(self, plan: Plan) -> Sequence[Member]:
-        """Students of stages that depend on results: they are checked before the job begins, as planned ones are."""
+        """Students of stages that depend on results. They are checked before the job starts, like planned ones."""
         return ()
 
     def decisions(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
-        """What the report says of how the procedure decided, as plain data."""
+        """The procedure's decisions for the report, as plain data."""
         return {}

@@ -26,7 +26,7 @@ def names(kind: str) -> tuple[str, ...]:
 
 
 def places(kind: str) -> dict[str, str]:
-    """Every file of a kind's package, folders within it included: the module's full name by the file's."""
+    """Every file of a kind's package, subfolders included: the module's full name by the file's name."""
     package = importlib.import_module(f"worker.distillation.{kind}")
     found: dict[str, str] = {}
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -39,7 +39,7 @@ def find(kind: str, name: str, pointer: str = "") -> Any:
     """The class of a method.
 
     Raises:
-        SpecError: there is no such method; the message names those that there are.
+        SpecError: there is no such method; the message lists the known ones.
     """
     module = places(kind).get(name)
     found = _classes(module) if module else []
@@ -51,8 +51,7 @@ def find(kind: str, name: str, pointer: str = "") -> Any:
 
 
 def make(kind: str, spec: Mapping[str, Any], pointer: str, *, leave_out: Collection[str] = ()) -> Any:
-    """The method that a part of a job's spec names, with the parameters that it gives; keys in `leave_out` are no
-    parameters.
+    """The method that a part of a job's spec names, with its parameters; keys in `leave_out` are not parameters.
 
     Raises:
         SpecError: there is no such method, or it does not take these parameters.

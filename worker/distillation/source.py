@@ -1,4 +1,4 @@
-"""Source: where training batches come from: a dataset, or a synthesiser such as DAFL."""
+"""Source: where training batches come from, either a dataset or a synthesiser such as DAFL."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,35 +23,36 @@ DATA_FREE_TRAINING: Mapping[str, Any] = {
     "steps": 2_400, "batch_size": 256, "optimizer": "adam", "learning_rate": 4e-3, "weight_decay": 0.0,
     "schedule": "cosine", "final_learning_rate_fraction": 0.005, "warm_up_steps": 100,
 }  # fmt: skip
-"""How students train by default on images that are not data."""
+"""Default training parameters of students on synthetic images."""
 LABEL_FREE_OBJECTIVES: tuple[Mapping[str, Any], ...] = (
     {"name": "kd", "weight": 1.0, "temperature": 4.0},
     {"name": "kd", "weight": 1.0, "temperature": 1.0},
 )
-"""What they learn by default on images without labels."""
+"""Default objectives on images without labels."""
 
 
 @dataclass(frozen=True)
 class SourceNeeds:
-    """What a job must offer for a source to work; checked at submission from the catalogue."""
+    """What a source requires of a job; checked at submission from the catalogue."""
 
     dataset: bool = False
     teacher: bool = False
     teacher_gradient: bool = False
     files: tuple[str, ...] = ()
-    """Parameters, ids of uploaded files, that must be given."""
+    """Parameters, ids of uploaded files, that are required."""
     batch_norm: bool = False
-    """Matches the statistics that the teacher's BatchNorm layers keep."""
+    """Matches the running statistics of the teacher's BatchNorm layers."""
 
 
 @dataclass
 class SourceContext:
-    """What a source is built from. `teacher` is the frozen copy (its parameters never require a gradient, its input may).
+    """What a source is built from. `teacher` is the frozen copy (its parameters never require a gradient, its input
+    may).
 
-    `teacher_taps` says that objectives read the teacher's taps, so that logits alone do not make a batch's `teacher`.
-    `restarts`: how often the job's images have collapsed and been begun again. `files` are the uploaded files that
-    parameters name. `ranks` are the job's processes; a source that `divides` gives each its part of every batch, and says
-    so in it.
+    If `teacher_taps` is true, objectives read the teacher's taps, so that logits alone do not make a batch's `teacher`.
+    `restarts` is the number of the job's restarts after a collapse of its images. `files` are the uploaded files that
+    parameters name. `ranks` are the job's processes; a source that `divides` returns each rank's part of every batch,
+    and sets the batch's `division`.
     """
 
     teacher: "Tapped | None"
@@ -73,7 +74,8 @@ class SourceContext:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a stage stands: `epoch` and `step` within it, `number` of the step in the stage, `progress` from 0 to 1."""
+    """Position within a stage: `epoch` and `step` within it, `number` of the step in the stage, `progress` from 0 to
+    1."""
 
     epoch: int
     step: int
@@ -82,66 +84,66 @@ class Position:
 
 
 class Source(Method):
-    """Makes batches. All state that a resume needs is in `state_dict`; draws depend on the context's seed and the
-    position, or on torch's global generators, which the engine saves and restores."""
+    """Makes batches. `state_dict` holds all state that a resume needs; random draws depend on the context's seed and
+    the position, or on torch's global generators, which the engine saves and restores."""
 
     provides: ClassVar[tuple[str, ...]] = ()
-    """Batch fields beside the image."""
+    """Batch fields in addition to the image."""
     needs: ClassVar[SourceNeeds] = SourceNeeds()
     samplers: ClassVar[tuple[str, ...]] = ()
-    """Ways of drawing batches that an objective may demand (`Needs.sampler`)."""
+    """Samplers that an objective may require (`ObjectiveNeeds.sampler`)."""
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
-    """The tasks that it can make batches for."""
+    """The tasks for which it can make batches."""
     synthesises: ClassVar[bool] = False
     ignores_labels: ClassVar[bool] = False
-    """Never reads the dataset's labels: it may be of any classes, and measures nothing."""
+    """Never reads the dataset's labels: the dataset may have any classes, and no metric is measured on it."""
     divides: ClassVar[bool] = False
-    """Gives each of several ranks its part of a batch that does not depend on how many they are."""
+    """Gives each of several ranks its part of a batch that does not depend on the number of ranks."""
     training_defaults: ClassVar[Mapping[str, Any]] = {}
-    """What a job's `training` holds where its user said nothing, different from the general defaults."""
+    """Default values of a job's `training` that differ from the general defaults."""
     sliced_training_defaults: ClassVar[Mapping[str, Any]] = {}
-    """What differs from these where the student begins as slices of the teacher."""
+    """Values that differ from `training_defaults` if the student is initialised with slices of the teacher."""
     objective_defaults: ClassVar[tuple[Mapping[str, Any], ...]] = ()
-    """The objectives of a job whose user named none; empty for the general default."""
+    """The objectives of a job whose spec names none; empty for the general default."""
 
     @property
     def provided(self) -> tuple[str, ...]:
-        """The batch fields beside the image, with the parameters that it has."""
+        """The batch fields in addition to the image, with the source's parameter values."""
         return self.effective("provides")
 
     @property
     def most_restarts(self) -> int:
-        """How often a stage may be begun again whose images collapse."""
+        """Maximum number of restarts of a stage whose images collapse."""
         return 0
 
     def build(self, context: SourceContext) -> None:
-        """Make generators, pools and optimisers; called once a stage.
+        """Create generators, pools and optimisers; called once for each stage.
 
         Raises:
-            SpecError: batches are demanded in a way that this source cannot draw them.
+            SpecError: this source cannot draw batches as required.
         """
         self.check_sampler(context.sampler)
         self.context = context
 
     def check_teacher(self, teacher: "Tapped", example: Tensor) -> None:
-        """See that the teacher has what this source reads of it; `example` (B, C, H, W) may be passed through it.
+        """Check that the teacher has what this source reads of it; `example` (B, C, H, W) may be passed through it.
 
         Raises:
-            SpecError: it has not.
+            SpecError: it does not.
         """
 
-    def check_sampler(self, demanded: str | None) -> None:
-        """See that batches can be drawn as the objectives demand.
+    def check_sampler(self, required: str | None) -> None:
+        """Check that batches can be drawn as the objectives require.
 
         Raises:
             SpecError: they cannot.
         """
-        if demanded is not None and demanded not in self.samplers:
-            words = f"cannot draw batches by the sampler {demanded!r}, as the objectives demand"
+        if required is not None and required not in self.samplers:
+            words = f"cannot draw batches with the sampler {required!r}, which the objectives require"
             raise SpecError([Problem("/source", words)], "Choose other objectives, or the source `dataset`.")
 
     def check_inputs(self, student: InputContract, teacher: InputContract | None) -> None:
-        """See that batches can be made for what the student reads, and a given teacher.
+        """Check that batches can be made for the input contracts of the student and of a given teacher.
 
         Raises:
             SpecError: they cannot.
@@ -151,35 +153,39 @@ class Source(Method):
         raise NotImplementedError
 
     def generator_steps(self, number: int) -> int:
-        """Generator steps that are due before the students' step `number`, counted over the stage.
+        """Number of generator steps due before the students' step `number`, counted over the stage.
 
-        Those before step 0 are the phase `synthesising`. There are more before later ones where a synthesiser works in rounds
-        between the students' steps.
+        Those before step 0 are the phase `synthesising`. A synthesiser that works in rounds between the students' steps
+        has more of them before later steps.
         """
         return 0
 
     def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:
-        """Take generator step `number`, counted over the stage: train what makes images, or the images themselves."""
+        """Take generator step `number`, counted over the stage: train the generator, or optimise the images."""
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
-        """The batch of this step. A synthesiser may train its own generator here, against the teacher and the live
-        students (which it must leave as it finds them: no gradients, no moved BatchNorm statistics)."""
+        """The batch of this step.
+
+        A synthesiser may train its own generator here, against the teacher and the live students. It must not change
+        the students: no gradients, no updated BatchNorm statistics.
+        """
         raise NotImplementedError
 
     def metrics(self) -> dict[str, Tensor | float]:
-        """Figures of the source's own training since the last call, read every few seconds."""
+        """Metrics of the source's own training since the last call, read every few seconds."""
         return {}
 
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about the source's own training that the job's user should hear of; all so far, at every call."""
+        """Warnings about the source's own training for the job's user; all so far, at every call."""
         return ()
 
     def previews(self) -> dict[str, Tensor]:
-        """Pictures worth showing by name: (N, C, H, W) in normalised space. Asked once an epoch."""
+        """Previews by name: images (N, C, H, W) in normalised space. Called once an epoch."""
         return {}
 
     def samples(self, count: int) -> Tensor | None:
-        """Fresh images of a synthesiser, (count, C, H, W) normalised, for a score without data; None for a dataset."""
+        """New images of a synthesiser, (count, C, H, W) normalised, for an evaluation without data; None for a
+        dataset."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
@@ -187,11 +193,11 @@ class Source(Method):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo `state_dict`, after `build` with an equal context."""
+        """Restore what `state_dict` returned, after `build` with an equal context."""
 
 
 def check_fields(source: Source, fields: Iterable[str]) -> None:
-    """See that a source's batches hold these fields.
+    """Check that a source's batches hold these fields.
 
     Raises:
         SpecError: some are missing.
@@ -199,7 +205,7 @@ def check_fields(source: Source, fields: Iterable[str]) -> None:
     missing = sorted(set(fields) - set(source.provided))
     for (parameter, value), then in source.when.items():
         if given := [name for name in then.get("provides", ()) if name in missing]:
-            words = f"must be {value!r}, since the objectives need the batch fields {', '.join(given)}"
+            words = f"must be {value!r}: the objectives need the batch fields {', '.join(given)}"
             raise SpecError([Problem(f"/source/{parameter}", words)])
     if missing:
         words = f"does not provide the batch fields that the objectives need: {', '.join(missing)}"
@@ -207,16 +213,17 @@ def check_fields(source: Source, fields: Iterable[str]) -> None:
 
 
 LabelsOf = Literal["none", "teacher"]
-"""Who labels the images of a source whose own labels are unknown."""
+"""Where labels come from if a source has none of its own."""
 
 
 def chosen_of(logits_BK: Tensor, task: str) -> Tensor:
-    """What a teacher says of images, as labels: the likeliest class (B,) int64, or of several labels each 0 or 1 (B, K) float."""
+    """The teacher's predictions as labels: the predicted class (B,) int64, or for multi-label 0 or 1 of each label
+    (B, K) float."""
     return (logits_BK > 0).float() if task == "multi_label" else logits_BK.argmax(dim=1)
 
 
 def taught(batch: Batch, context: SourceContext) -> Batch:
-    """The batch with the outputs of the context's teacher, and what it chooses as the field `label`."""
+    """The batch with the outputs of the context's teacher, and its predictions as the field `label`."""
     teacher = context.teacher
     assert teacher is not None
     with torch.no_grad(), torch.autocast(batch.image.device.type, enabled=False):

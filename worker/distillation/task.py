@@ -1,4 +1,4 @@
-"""Task: what the networks of a job are for: what they learn from, and by which metrics they are measured.
+"""Task: what the networks of a job are for, what they learn from, and by which metrics they are measured.
 
 Shapes: B batch, N samples, K outputs of a network: classes, labels, values, or dimensions of an embedding.
 """
@@ -20,42 +20,42 @@ if TYPE_CHECKING:
     from worker.distillation.data.images import Images
 
 Predict = Callable[[Tensor], Outputs | Tensor]
-"""Images (B, C, H, W), normalised, to `Outputs` or to what a network gives (B, K)."""
+"""Maps images (B, C, H, W), normalised, to `Outputs` or to a network's output (B, K)."""
 SHUFFLES, ROUNDING = 20, 1e-9
 EVERY_TASK = ("classification", "multi_label", "regression", "embedding")
 
 
 @dataclass(frozen=True)
 class TeacherAssessment:
-    """How well a teacher does on some training images, in words, and whether that is chance level."""
+    """A teacher's quality on some training images, in words, and whether it is chance level."""
 
     words: str
     chance: bool
 
 
 class Task(Method):
-    """What networks are for. A task holds no state; what it measures, it measures in evaluation mode, which is the
-    caller's to set, and without gradient."""
+    """What networks are for. A task holds no state. It measures without gradient, in the mode that the caller has
+    set: evaluation mode."""
 
     labels: ClassVar[Labels] = "class"
-    """What a dataset must say of each sample."""
+    """The kind of labels that a dataset must have."""
     field: ClassVar[str] = "label"
-    """The batch field that holds it."""
+    """The batch field that holds them."""
     labels_are_outputs: ClassVar[bool] = True
     """Whether a network has one output for each class, label or target of the dataset."""
     output: ClassVar[str] = "logits"
-    """What a network's answer is called in files that others read."""
+    """Name of a network's output in exported files."""
     least_outputs: ClassVar[int] = 2
     ground_truth: ClassVar[Mapping[str, Any]] = {}
     """The objective that learns from the dataset alone, as in a job's spec."""
     objective_defaults: ClassVar[tuple[Mapping[str, Any], ...]] = ()
-    """The objectives of a job with a teacher whose user named none."""
+    """The objectives of a job with a teacher whose spec names none."""
     figure: ClassVar[str] = ""
-    """The figure of `evaluate` by which the best weights are chosen."""
+    """The metric of `evaluate` by which the best weights are chosen."""
     higher_is_better: ClassVar[bool] = True
 
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
-        """See that a network of so many outputs can learn from, and be compared with, what the dataset says.
+        """Check that a network with this many outputs can learn from the dataset's labels, and be compared with them.
 
         Raises:
             SpecError: it cannot; `pointer` is the dataset's place in the job's spec.
@@ -63,25 +63,25 @@ class Task(Method):
         raise NotImplementedError
 
     def comparable(self, outputs: int, images: "Images") -> bool:
-        """Whether a network of so many outputs can be evaluated on these images."""
+        """Whether a network with this many outputs can be evaluated on these images."""
         return not self.labels_are_outputs or outputs == images.classes
 
     def alike(self, outputs: int, others: int) -> bool:
-        """Whether two networks of so many outputs can be compared by them."""
+        """Whether the outputs of two networks with these numbers of outputs can be compared."""
         return outputs == others
 
     def evaluate(
         self, network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
     ) -> dict[str, float]:
-        """Figures of a network on a split, all samples once; with a teacher also those of their likeness."""
+        """Metrics of a network on a split, all samples once; with a teacher also the metrics of their agreement."""
         raise NotImplementedError
 
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
-        """Whether a teacher knows anything of these training images."""
+        """Assess a teacher on these training images, before any training."""
         raise NotImplementedError
 
     def better(self, figure: float, than: float | None) -> bool:
-        """Whether one value of `figure` is better than another, or than none."""
+        """Whether one value of `figure` is better than another, or than None."""
         return than is None or (figure > than if self.higher_is_better else figure < than)
 
 
@@ -89,7 +89,7 @@ class Task(Method):
 def predict(
     network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Outputs (N, K) of the network, and of the teacher where there is one, on the CPU in double precision."""
+    """Outputs (N, K) of the network, and of the teacher if there is one, on the CPU in double precision."""
     rows = _predict(network_fn, images, batch_size)
     return rows, None if teacher_fn is None else _predict(teacher_fn, images.for_teacher, batch_size)
 
@@ -98,23 +98,23 @@ def _predict(network_fn: Predict, images: "Images", batch_size: int) -> Tensor:
     rows: list[Tensor] = []
     for part in images.image.split(batch_size):
         pulse()
-        rows.append(_answer(network_fn(images.normalise(part))))
+        rows.append(_logits(network_fn(images.normalise(part))))
     return torch.cat(rows)
 
 
 def exceeds_chance(figure: float, shuffled: Callable[[Tensor], float], count: int) -> bool:
-    """Whether a figure is more than three standard deviations above what it is when `count` samples' labels are shuffled.
+    """Whether a metric is more than three standard deviations above its mean with shuffled labels of `count` samples.
 
-    `shuffled` gives it for labels in another order (count,). A figure that is not a number says nothing: it exceeds.
+    `shuffled` returns the metric for labels in another order (count,). NaN is treated as exceeding.
     """
     if math.isnan(figure):
         return True
     draw = torch.Generator().manual_seed(0)
-    figures = [shuffled(torch.randperm(count, generator=draw)) for _ in range(SHUFFLES)]
-    chance = torch.tensor(figures, dtype=torch.float64)
+    values = [shuffled(torch.randperm(count, generator=draw)) for _ in range(SHUFFLES)]
+    chance = torch.tensor(values, dtype=torch.float64)
     chance = chance[~chance.isnan()]
     return len(chance) < 2 or figure > float(chance.mean() + 3 * chance.std()) + ROUNDING
 
 
-def _answer(given: Outputs | Tensor) -> Tensor:
+def _logits(given: Outputs | Tensor) -> Tensor:
     return (given.logits if isinstance(given, Outputs) else given).cpu().double()

@@ -1,4 +1,4 @@
-"""Transform: how weights live during training and in the artifact: quantised, pruned, factorised."""
+"""Transform: how weights are stored during training and in the artifact: quantised, pruned, factorised."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,20 +9,20 @@ from worker.distillation.method import Method
 
 
 class Transform(Method):
-    """Changes how a network's weights live. Composes with any objective."""
+    """Changes how a network's weights are stored. Can be combined with any objective."""
 
     def prepare(self, network: nn.Module) -> None:
-        """Parametrise, mask or factorise the network in place, before its optimiser is made."""
+        """Parametrise, mask or factorise the network in place, before its optimiser is created."""
 
     def after_step(self, network: nn.Module) -> None:
         """Called after every optimiser step."""
 
     def finalize(self, network: nn.Module) -> None:
-        """Bake the transform into plain weights, in place, at the end of the stage."""
+        """Convert the transform to plain weights, in place, at the end of the stage."""
 
     def state_dict(self) -> dict[str, Any]:
         """State that is not in the network's own `state_dict`."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Restore what `state_dict` returned."""

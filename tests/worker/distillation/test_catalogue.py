@@ -1,4 +1,4 @@
-"""The catalogue that is committed is what the engine has."""
+"""The committed catalogue equals what the engine declares."""
 
 import json
 from typing import get_args

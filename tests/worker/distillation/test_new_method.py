@@ -99,4 +99,4 @@ def test_is_held_to_the_contract_which_catches_a_sum_over_samples(checkout):
     assert sum("[toy" in line or "-toy-" in line for line in passed) >= 10
     assert sum("test_killed_and_restored_bit_equal[toy-" in line for line in passed) == 1
     assert len(failed) == 1
-    assert "test_is_a_mean_over_samples_unless_it_says_otherwise[toy_wrong" in failed[0]
+    assert "test_is_a_mean_over_samples_unless_declared_otherwise[toy_wrong" in failed[0]

@@ -1,4 +1,4 @@
-"""Parameters: the schema and the parser say the same."""
+"""Parameters: schema and parser accept the same values."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ from worker.distillation.parameters import (
 
 @dataclass(frozen=True)
 class Example:
-    """One of each kind."""
+    """One parameter of each kind."""
 
     rate: Annotated[float, Range(gt=0, le=1), "A rate."] = 0.5
     count: Annotated[int, Range(ge=1)] = 3
@@ -37,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Required:
-    """One without a default."""
+    """A required parameter."""
 
     name: Annotated[str, "A name."]
 

@@ -63,7 +63,7 @@ def test_logits_are_refused_where_the_objective_stands(folder):
     with pytest.raises(SpecError) as caught:
         check(job_of(folder, objectives=[*FEATURES, {"name": "kd"}], **THREE))
     assert [problem.pointer for problem in caught.value.problems] == ["/objectives/2/name"]
-    assert "the student gives 3 and the teacher 4" in caught.value.problems[0].message
+    assert "the student has 3 and the teacher 4" in caught.value.problems[0].message
 
 
 def test_a_teacher_of_as_many_other_classes_is_not_judged_by_their_labels(engine_inputs, tmp_path):

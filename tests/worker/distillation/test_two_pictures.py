@@ -136,7 +136,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("action", [check, run_whole])
 @pytest.mark.parametrize("reason", REFUSALS)
-def test_what_cannot_work_is_refused_with_its_place(reason, action, folder):
+def test_invalid_parameters_are_refused_with_their_pointer(reason, action, folder):
     spec, pointer = REFUSALS[reason]
     with pytest.raises(SpecError) as caught:
         action(job_with_two(folder, **spec))

@@ -1,4 +1,4 @@
-"""What the catalogue holds, as plain data."""
+"""The catalogue's contents, as plain data."""
 
 import inspect
 import json
@@ -42,7 +42,8 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
         "higher_is_better",
     ),
 }  # fmt: skip
-"""What the service reads of methods of each kind, beside their parameters; `when` says where it is otherwise."""
+"""Attributes of each kind's methods that the service reads, in addition to their parameters; `when` lists
+exceptions."""
 PARTS: Mapping[str, type] = {
     "training": Training,
     "objective_weight": ConstantWeight,
@@ -51,12 +52,12 @@ PARTS: Mapping[str, type] = {
     "input_contract": InputContract,
     "dataset_options": DatasetOptions,
 }
-"""The parts of a spec, or of an upload, that are no methods."""
+"""The parts of a spec, or of an upload, that are not methods."""
 
 
 def catalogue() -> dict[str, Any]:
-    """All methods by kind and name, networks by name or pattern, the other parts of a spec, and lists of words and bounds
-    that it may use."""
+    """All methods by kind and name, networks by name or pattern, the other parts of a spec, and the names and bounds
+    that a spec may use."""
     methods = {kind: {name: _method(kind, name) for name in registry.names(kind)} for kind in registry.BASES}
     slices = _slices()
     named = {name: _network(network) | {"slice_of": slices[name]} for name, network in networks.named().items()}
@@ -67,19 +68,19 @@ def catalogue() -> dict[str, Any]:
 
 
 def text() -> str:
-    """The catalogue as JSON, the same bytes for the same methods."""
+    """The catalogue as JSON; the same methods give the same bytes."""
     return json.dumps(catalogue(), indent=2, ensure_ascii=False) + "\n"
 
 
 def first_sentence(described: type) -> str:
-    """The first paragraph's first sentence of a class's docstring."""
+    """The first sentence of a class's docstring."""
     paragraph = " ".join((inspect.getdoc(described) or "").split("\n\n")[0].split())
     sentence, stop, _ = paragraph.partition(". ")
     return sentence + stop.strip()
 
 
 def _choices() -> dict[str, Any]:
-    """Words that a spec or an event may use, where no parameter's own schema lists them."""
+    """Values that a spec or an event may use and that no parameter's own schema lists."""
     return {
         "export_formats": list(WRITERS),
         "faults": get_args(Fault),
@@ -117,7 +118,7 @@ def _network(network: Network) -> dict[str, Any]:
 
 
 def _slices() -> dict[str, list[str]]:
-    """Of every named network the others that it can be a slice of, all with default options."""
+    """For every named network, the other networks of which it can be a slice, all with default options."""
     contract = InputContract(3, 64, 64, (0.0,) * 3, (1.0,) * 3)
     with torch.device("meta"):
         built = {name: networks.build(name, 10, contract) for name in networks.names()}

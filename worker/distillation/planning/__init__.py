@@ -1,4 +1,4 @@
-"""What several procedures share: how stages are made, a teacher that is trained first, the search of architectures.
+"""What several procedures share: making stages, a teacher that is trained first, architecture search.
 
 Belongs here: plain data about stages. Does not: training (`trainer/`), the procedures themselves (`procedures/`). May
 import the interfaces, `registry.py` and `randomness.py`.

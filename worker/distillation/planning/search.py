@@ -1,7 +1,7 @@
-"""Search: which of many architectures to try next, from nothing but a seed and the rewards so far.
+"""Search: which architecture to try next, as a function of a seed and the rewards so far.
 
-An architecture is a number. A space is a tuple of families, each a tuple of how many values each of its options has:
-`((2, 3), (4,))` has 2 x 3 + 4 architectures, numbered from 0 as odometers count, family after family.
+An architecture is a number. A space is a tuple of families, each a tuple of the numbers of values of its options: `((2,
+3), (4,))` has 2 x 3 + 4 architectures, numbered from 0 family by family; the last option varies fastest.
 """
 
 import math
@@ -21,11 +21,12 @@ DRAWS = 100
 
 @dataclass(frozen=True)
 class Sampler:
-    """How the next architecture is drawn.
+    """Draws the next architecture.
 
-    `random` draws from all that have not been tried. `evolution` is that of Real et al., "Regularized evolution for image
-    classifier architecture search", arXiv:1802.01548: once `population` have been tried, the best of `sample` of the newest
-    `population` is the parent of the next, which differs from it in one option; the oldest die, however good they are.
+    `random` draws from all that have not been tried. `evolution` is that of Real et al., "Regularized evolution for
+    image classifier architecture search", arXiv:1802.01548: once `population` have been tried, `sample` of the newest
+    `population` are drawn, and the best of them is the parent of the next, which differs from it in one option. Older
+    ones are never parents, regardless of their reward.
     """
 
     kind: Literal["evolution", "random"]
@@ -34,11 +35,11 @@ class Sampler:
     seed: int
 
     def tried(self, space: Space, rewards: tuple[float, ...]) -> tuple[int, ...]:
-        """The architectures whose rewards these are, the given one first."""
+        """The architectures that have these rewards, the given one first."""
         return _tried(self, space, rewards)
 
     def propose(self, space: Space, rewards: tuple[float, ...]) -> int | None:
-        """The next architecture, or None when there is no other."""
+        """The next architecture, or None if all have been tried."""
         return self._draw(space, self.tried(space, rewards), rewards)
 
     def _draw(self, space: Space, tried: tuple[int, ...], rewards: tuple[float, ...]) -> int | None:
@@ -54,7 +55,7 @@ class Sampler:
     def _child(
         self, space: Space, tried: tuple[int, ...], rewards: tuple[float, ...], draw: random.Random
     ) -> int | None:
-        """A neighbour of the parent's that has not been tried, if there is one."""
+        """A neighbour of the parent that has not been tried, if there is one."""
         alive = range(len(tried) - self.population, len(tried))
         parent = max(draw.sample(alive, min(self.sample, len(alive))), key=lambda trial: rewards[trial])
         if tried[parent] == GIVEN:
@@ -69,18 +70,18 @@ def _tried(sampler: Sampler, space: Space, rewards: tuple[float, ...]) -> tuple[
     for count in range(len(rewards)):
         following = sampler._draw(space, tried, rewards[:count])
         if following is None:
-            raise ValueError(f"there are rewards for {len(rewards)} architectures, and only {count} to try")
+            raise ValueError(f"there are rewards for {len(rewards)} architectures, but only {count} to try")
         tried = (*tried, following)
     return tried
 
 
 def size(space: Space) -> int:
-    """How many architectures a space has."""
+    """The number of architectures in a space."""
     return sum(math.prod(family) for family in space)
 
 
 def choices(space: Space, number: int) -> tuple[int, tuple[int, ...]]:
-    """The family of an architecture, and which value of each of its options it has."""
+    """The index of an architecture's family, and the index of each of its options' values."""
     for index, family in enumerate(space):
         if number < math.prod(family):
             values = []
@@ -109,4 +110,4 @@ def _untried(space: Space, tried: tuple[int, ...], draw: random.Random) -> int |
         number = draw.randrange(total)
         if number not in tried:
             return number
-    return next(number for number in range(total) if number not in tried)  # all but a few of a small space are tried
+    return next(number for number in range(total) if number not in tried)  # nearly all of a small space have been tried

@@ -1,4 +1,4 @@
-"""What several procedures make their stages of."""
+"""Making stages, for several procedures."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +11,8 @@ from worker.distillation.procedure import Member, Plan, Stage
 
 
 def companion(plan: Plan, choice: NetworkChoice | None, pointer: str) -> Member:
-    """A network that trains as the student does: fresh from the seed, untransformed, the student's own if none is chosen.
+    """A network that trains like the student: initialised from the seed, without transforms; the student's own network
+    if `choice` is None.
 
     `pointer` is the choice's place in the job's spec.
     """
@@ -27,32 +28,32 @@ def ground_truth_of(task: str) -> dict[str, Any]:
 
 
 def teacher_stage(name: str, member: Member, task: str, **rest: Any) -> Stage:
-    """A stage that trains a teacher on the dataset alone; its place is `stage:NAME/teacher`. `rest`, such as the budget,
-    goes to it."""
+    """A stage that trains a teacher on the dataset alone; its place is `stage:NAME/teacher`. `rest`, such as the
+    budget, is passed to `Stage`."""
     member = replace(member, objectives=(ground_truth_of(task),))
     return Stage(name, {"teacher": member}, None, phase="training_teacher", **rest)
 
 
 def teacher_epochs(wanted: int | None, plan: Plan, pointer: str) -> int:
-    """For how many epochs a teacher trains whose snapshots are wanted: so many as are wanted, or as the job's student does.
+    """The number of epochs of a teacher with snapshots: `wanted`, or the job's number.
 
     Raises:
-        SpecError: the job counts steps, and nobody has said.
+        SpecError: `wanted` is None, and the job counts steps.
     """
     epochs = wanted or plan.epochs
     if epochs is None:
-        raise SpecError([Problem(pointer, "snapshots are taken after epochs and the job counts steps: say how many")])
+        raise SpecError([Problem(pointer, "is required: snapshots are taken after epochs, but the job counts steps")])
     return epochs
 
 
 def no_given_teacher(plan: Plan) -> None:
-    """See that a job whose procedure trains a teacher has no other.
+    """Check that a job whose procedure trains a teacher has no other teacher.
 
     Raises:
         SpecError: it has one.
     """
     if plan.teacher is not None:
-        raise SpecError([Problem("/teacher", "the procedure trains a teacher of its own: leave the job's out")])
+        raise SpecError([Problem("/teacher", "must be left out: the procedure trains its own teacher")])
 
 
 def reads_teacher(objective: Mapping[str, Any], pointer: str) -> bool:
@@ -61,10 +62,10 @@ def reads_teacher(objective: Mapping[str, Any], pointer: str) -> bool:
 
 
 def split_budget(plan: Plan, parts: int, pointer: str) -> list[dict[str, int]]:
-    """The plan's epochs or steps in equal parts; where they do not divide, the earlier parts get one more.
+    """The plan's epochs or steps in equal parts; a remainder goes to the earlier parts, one each.
 
     Raises:
-        SpecError: there are fewer than parts; `pointer` is the place of their number in the job's spec.
+        SpecError: there are fewer of them than parts; `pointer` is the place of the number of parts in the job's spec.
     """
     unit, total = ("epochs", plan.epochs) if plan.steps is None else ("steps", plan.steps)
     if total is None or total < parts:

@@ -1,4 +1,4 @@
-"""A teacher that does not exist yet: the first stage trains it, and every other one takes it for the job's own."""
+"""A teacher that the job trains: the first stage trains it, and every other stage uses it as the job's teacher."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,15 +13,16 @@ PLACE = f"{STAGE}/teacher"
 
 
 def trained_teacher(spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The `teacher` of a job's spec where it is a network that is to be trained; else None."""
+    """The `teacher` of a job's spec if it is a network to be trained; else None."""
     teacher = spec.get("teacher")
     return teacher if isinstance(teacher, Mapping) and "network" in teacher else None
 
 
 class TeacherFirst(Procedure):
-    """Another procedure's stages, after one in which the teacher that they are given learns the dataset's labels.
+    """Another procedure's stages, after a stage that trains their teacher on the dataset's labels.
 
-    It trains for as long as its own `training` says, else for as long as the job; what else is not said is the job's.
+    The teacher trains with its own `training` parameters; those that are missing, such as its epochs or steps, are the
+    job's.
     """
 
     def __init__(self, procedure: Procedure, teacher: Mapping[str, Any]):
@@ -47,7 +48,7 @@ class TeacherFirst(Procedure):
         return self.procedure.student_place(history[1:], plan) if len(history) > 1 else f"{STAGE}/student"
 
     def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
-        """The teacher, and what the procedure keeps."""
+        """The teacher, and the networks that the procedure keeps."""
         return {"teacher": PLACE} | self.procedure.kept_places(history[1:], plan)
 
     def ensembles(self, history: Sequence[StageResult], plan: Plan) -> dict[str, tuple[str, ...]]:

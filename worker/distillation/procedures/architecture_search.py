@@ -23,14 +23,16 @@ DEFAULT_SPACE = (NetworkSpace("resnet_cifar", {"depth": [8, 14, 20, 26, 32], "wi
 
 
 class ArchitectureSearch(Procedure):
-    """Architectures of a declared space are distilled for a short time each; the best by accuracy and latency, for the whole of it.
+    """Distils many architectures of a given space for a short time each, and the best by accuracy and latency for the
+    whole budget.
 
     Liu et al., "Search to distill: pearls are everywhere but not the eyes", arXiv:1911.09074: a trial's reward is
-    `accuracy * (latency / target) ** w`, its accuracy being that of a network that has learnt from the teacher for a while,
-    on held-out images, and its latency measured, for one image on the job's device with one thread. The first trial is the
-    job's own student. The paper searches by reinforcement learning over MobileNet-like networks in thousands of trials;
-    evolution and random draws, which do with a few dozen, are ours (docs/decisions/architecture-search.md), and so are all
-    defaults; w is that of MnasNet, Tan et al., arXiv:1807.11626.
+    `accuracy * (latency / target) ** w`. The accuracy is that of a network after a short distillation from the teacher,
+    on held-out images; the latency is measured for one image on the job's device with one thread. The first trial is
+    the job's own student. The paper searches by reinforcement learning over MobileNet-like networks in thousands of
+    trials. Evolution and random draws, for which a few dozen trials suffice, are ours
+    (docs/decisions/architecture-search.md), and so are all defaults, except w, which is that of MnasNet, Tan et al.,
+    arXiv:1807.11626.
     """
 
     paper = "arXiv:1911.09074"
@@ -38,32 +40,40 @@ class ArchitectureSearch(Procedure):
 
     @dataclass(frozen=True)
     class Parameters:
-        """What is searched, for how long, and for what."""
+        """The search space, the budget and the reward."""
 
         space: Annotated[
             tuple[NetworkSpace, ...] | None,
             Items(least=1, most=64),
-            "The networks to choose from, beside the job's own student: names, each with lists of values of its options; null "
-            "for `resnet_cifar` of 8 to 32 layers and widths of 8 to 32.",
+            "Networks to choose from, in addition to the job's own student: names, each with lists of values of "
+            "its options. If null: "
+            "`resnet_cifar` of 8 to 32 layers and widths of 8 to 32.",
         ] = None
         trials: Annotated[
-            int, Range(ge=2, le=200), "How many architectures are tried, the job's own student first."
+            int, Range(ge=2, le=200), "Number of architectures that are tried. The first is the job's own student."
         ] = 16
-        trial_fraction: Annotated[float, Range(gt=0, le=1), "What each trial gets of the job's epochs or steps."] = 0.1
+        trial_fraction: Annotated[
+            float, Range(gt=0, le=1), "Share of the job's epochs or steps for which each trial trains."
+        ] = 0.1
         target_milliseconds: Annotated[
-            float | None, Range(gt=0), "The latency wanted; null for that of the job's own student."
+            float | None, Range(gt=0), "Target latency in milliseconds. If null: that of the job's own student."
         ] = None
         latency_exponent: Annotated[
-            float, Range(le=0), "w: what latency weighs against accuracy; 0 ignores it."
+            float, Range(le=0), "Exponent w of the latency in the reward; 0 ignores the latency."
         ] = -0.07
         sampler: Annotated[
             Literal["evolution", "random"],
-            "Draw at random, or, after the first trials, near the best of some recent ones (arXiv:1802.01548).",
+            "Sampling of architectures: at random, or, after the first trials, by changing one of the best recent"
+            " ones (arXiv:1802.01548).",
         ] = "evolution"
         population: Annotated[
-            int, Range(ge=1, le=200), "Evolution: how many of the newest trials may have offspring."
+            int, Range(ge=1, le=200), "For evolution: number of the newest trials from which parents are chosen."
         ] = 8
-        sample: Annotated[int, Range(ge=1, le=200), "Evolution: of how many of these the best has some."] = 3
+        sample: Annotated[
+            int,
+            Range(ge=1, le=200),
+            "For evolution: number of these that are drawn at random, of which the best becomes the parent.",
+        ] = 3
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
         if history and history[-1].name == FINAL:
@@ -81,7 +91,7 @@ class ArchitectureSearch(Procedure):
         return Stage(name, {"student": member}, plan.teacher, **budget, evaluated=True, timed=True)
 
     def student_place(self, history: Sequence[StageResult], plan: Plan) -> str:
-        """What was trained in full, or else the best trial."""
+        """The network that was trained in full, or else that of the best trial."""
         if history[-1].name == FINAL:
             return f"{FINAL}/student"
         return f"trial_{_best(self._rewards(history, plan)) + 1}/student"
@@ -95,7 +105,7 @@ class ArchitectureSearch(Procedure):
         return [self._member(number, plan) for number in numbers]
 
     def decisions(self, history: Sequence[StageResult], plan: Plan) -> dict[str, Any]:
-        """All trials, and which was the best."""
+        """All trials, and the best one."""
         trials = [result for result in history if result.name != FINAL]
         if not trials:
             return {}
@@ -144,7 +154,7 @@ class ArchitectureSearch(Procedure):
         return _measured(history[0], _figure(plan))[1] if wanted is None and history else wanted
 
     def _rewards(self, history: Sequence[StageResult], plan: Plan) -> tuple[float, ...]:
-        """The rewards of the trials; of one that is only planned, 0."""
+        """The rewards of the trials; 0 for a trial that is only planned."""
         target, figure, rewards = self._target(history, plan), _figure(plan), []
         for result in history:
             accuracy, milliseconds = _measured(result, figure)
@@ -160,10 +170,10 @@ def _figure(plan: Plan) -> str:
 
 
 def _measured(result: StageResult, figure: str) -> tuple[float | None, float | None]:
-    """A trial's accuracy, or what the task has in its place, and its latency in milliseconds."""
+    """A trial's accuracy, or the task's main metric in its place, and its latency in milliseconds."""
     return result.metrics.get(figure_of("student", figure)), result.metrics.get(milliseconds_of("student"))
 
 
 def _best(rewards: Sequence[float]) -> int:
-    """The first of the highest."""
+    """The first of the highest rewards."""
     return max(range(len(rewards)), key=lambda trial: rewards[trial])

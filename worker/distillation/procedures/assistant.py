@@ -13,24 +13,25 @@ from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
 class Assistant(Procedure):
     """Each network of a chain learns from the one before it: the teacher, its assistants in order, then the student.
 
-    Mirzadeh et al., "Improved knowledge distillation via teacher assistant", arXiv:1902.03393. Every link trains for the
-    job's whole budget on the job's objectives. The paper finds an assistant best whose accuracy lies midway; Cho and
-    Hariharan (arXiv:1910.01348) find no consistent gain. Without assistants this is plain distillation, to the bit.
+    Mirzadeh et al., "Improved knowledge distillation via teacher assistant", arXiv:1902.03393. Every network of the
+    chain trains for the job's whole budget on the job's objectives. In the paper, the best assistant is one whose
+    accuracy lies midway; Cho and Hariharan (arXiv:1910.01348) find no consistent gain. Without assistants, the result
+    is bit-equal to plain distillation.
     """
 
     paper = "arXiv:1902.03393"
 
     @dataclass(frozen=True)
     class Parameters:
-        """The chain."""
+        """The networks of the chain."""
 
         assistants: Annotated[
-            tuple[NetworkChoice, ...], Items(most=16), "The networks between teacher and student, large to small."
+            tuple[NetworkChoice, ...], Items(most=16), "Networks between teacher and student, from large to small."
         ] = ()
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
         if plan.teacher is None:
-            raise SpecError([Problem("/teacher", "the chain begins with a teacher, and the job has none")])
+            raise SpecError([Problem("/teacher", "is required: the chain starts with a teacher")])
         done, links = len(history), len(self.settings.assistants)
         if done > links:
             return None

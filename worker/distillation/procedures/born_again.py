@@ -12,13 +12,14 @@ FIRST = "generation_0"
 
 
 class BornAgain(Procedure):
-    """Generations of the student's network, each fresh from a seed of its own and taught by the one before; the last ships.
+    """Generations of the student's network, each initialised from its own seed and taught by the one before; the last
+    is the result.
 
-    Furlanello et al., "Born again neural networks", arXiv:1805.04770. The job's teacher is generation 0; a job without
-    one trains it first, a network like the student, on labels. Every generation trains for the job's whole budget on
-    the job's objectives: the paper's are `kd` at a temperature of 1, with or without `cross_entropy`. Weights that the
-    job gives are those of the first generation only. The paper's ensembles are the mean of the predictions of all
-    generations, the teacher left out.
+    Furlanello et al., "Born again neural networks", arXiv:1805.04770. The job's teacher is generation 0. A job without
+    a teacher first trains one, a network like the student, on labels. Every generation trains for the job's whole
+    budget on the job's objectives: the paper's are `kd` at a temperature of 1, with or without `cross_entropy`. The
+    job's initial weights are used for the first generation only. The paper's ensembles are the mean of the predictions
+    of all generations, without the teacher.
     """
 
     paper = "arXiv:1805.04770"
@@ -26,12 +27,12 @@ class BornAgain(Procedure):
 
     @dataclass(frozen=True)
     class Parameters:
-        """How many."""
+        """The number of generations, and the ensemble."""
 
-        generations: Annotated[int, Range(ge=1, le=20), "Generations after the teacher."] = 3
+        generations: Annotated[int, Range(ge=1, le=20), "Number of generations after the teacher."] = 3
         ensemble: Annotated[
             bool,
-            "Make the mean of two generations or more an artifact too, and measure it, where they tell classes apart.",
+            "Also export and evaluate the mean of two or more generations, if the task is classification.",
         ] = True
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
@@ -43,13 +44,13 @@ class BornAgain(Procedure):
         if number > self.settings.generations:
             return None
         member = plan.student if number == 1 else replace(plan.student, initial=None)
-        seed_name = "distil" if number == 1 else None  # the first generation is plain distillation
+        seed_name = "distil" if number == 1 else None  # seeded like plain distillation
         return Stage(
             f"generation_{number}", {"student": member}, _teacher(history, plan), seed_name=seed_name, **budget
         )
 
     def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
-        """All generations but the one that ships."""
+        """All generations except the last, which is the result."""
         return {each.name: _place(each.name) for each in history[:-1]}
 
     def ensembles(self, history: Sequence[StageResult], plan: Plan) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Early-stopped distillation: the student is weaned off its teacher, or taught by one that has not finished its training."""
+"""Early-stopped distillation: stop distilling part-way, or learn from a teacher whose training was stopped early."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,13 @@ TEACHER = "teacher"
 
 
 class EarlyStopped(Procedure):
-    """Objectives that read the teacher are switched off part-way, and a teacher that is trained here may teach half-trained.
+    """Turns off the objectives that read the teacher part-way; a teacher that the procedure trains may also be stopped
+    early.
 
-    Cho, Hariharan, "On the efficacy of knowledge distillation", arXiv:1910.01348, with both of its interventions: `stop`
-    ends the distillation while the other objectives go on with the same optimiser and learning rate, and `teacher_stop`
-    takes the teacher's weights from an earlier epoch of its training, since a less trained one is easier to mimic. The
-    default of `stop` is ours.
+    Cho, Hariharan, "On the efficacy of knowledge distillation", arXiv:1910.01348, with both of its interventions:
+    `stop` ends the distillation while the other objectives continue with the same optimiser and learning rate, and
+    `teacher_stop` takes the teacher's weights from an earlier epoch of its training, since a less trained teacher is
+    easier to mimic. The default of `stop` is ours.
     """
 
     paper = "arXiv:1910.01348"
@@ -33,26 +34,33 @@ class EarlyStopped(Procedure):
 
     @dataclass(frozen=True)
     class Parameters:
-        """When to stop."""
+        """The teacher, and when to stop."""
 
         stop: Annotated[
-            float, Range(gt=0, le=1), "Share of the student's training after which it has no teacher; 1 is never."
+            float,
+            Range(gt=0, le=1),
+            "Share of the student's training after which objectives that read the teacher are off. 1 never turns "
+            "them off.",
         ] = 0.5
         teacher: Annotated[
-            NetworkChoice | None, "A teacher that is trained first, on labels, where the job gives none."
+            NetworkChoice | None, "Network of a teacher to train first, on labels, if the job has no teacher."
         ] = None
         teacher_epochs: Annotated[
-            int | None, Range(ge=1), "For how many epochs it trains; null is the job's number."
+            int | None,
+            Range(ge=1),
+            "Number of epochs for which that teacher trains. If null: the job's number of epochs.",
         ] = None
         teacher_stop: Annotated[
-            float, Range(gt=0, le=1), "Share of those epochs whose weights teach; 1 is the finished teacher."
+            float,
+            Range(gt=0, le=1),
+            "Share of the teacher's epochs after which its weights are taken. 1 takes the finished teacher.",
         ] = 1.0
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
         student = replace(plan.student, objectives=self._until_stop(plan.student.objectives, plan.task))
         if self.settings.teacher is None:
             if plan.teacher is None or self.settings.teacher_stop < 1:
-                words = "name the network of a teacher that is trained first, or give the job a finished one"
+                words = "name the network of a teacher to train first, or give the job a trained teacher"
                 raise SpecError([Problem("/procedure/teacher", words)])
         else:
             no_given_teacher(plan)
@@ -64,22 +72,25 @@ class EarlyStopped(Procedure):
         return Stage("distil", {"student": student}, teacher, epochs=plan.epochs, steps=plan.steps)
 
     def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
-        """The teacher that taught, where it was trained here."""
+        """The teacher of the distillation, if the procedure trained it."""
         return {} if self.settings.teacher is None else {TEACHER: self._teacher(plan).removeprefix("stage:")}
 
     def _until_stop(self, objectives: Sequence[dict[str, Any]], task: str) -> tuple[dict[str, Any], ...]:
-        """The job's objectives, those that read the teacher until the stop only."""
+        """The job's objectives; those that read the teacher end at the stop."""
         stop = self.settings.stop
         if stop == 1:
             return tuple(objectives)
         taught = [reads_teacher(each, f"/objectives/{index}") for index, each in enumerate(objectives)]
         problems = [
-            Problem(f"/objectives/{index}/weight", "must be a number: it is the procedure's to schedule")
+            Problem(f"/objectives/{index}/weight", "must be a number: the procedure schedules this weight")
             for index, each in enumerate(objectives)
             if taught[index] and isinstance(each.get("weight"), dict)
         ]
         if all(taught):
-            words = f"leave nothing to learn after the stop: add `{ground_truth_of(task)['name']}`"
+            words = (
+                "all read the teacher, so nothing is left to learn after the stop: add "
+                f"`{ground_truth_of(task)['name']}`"
+            )
             problems.append(Problem("/objectives", words))
         if problems:
             raise SpecError(problems)
@@ -91,7 +102,7 @@ class EarlyStopped(Procedure):
         )
 
     def _stop_epoch(self, plan: Plan) -> tuple[int, int]:
-        """After which epoch the teacher's weights are taken, and how many there are."""
+        """The epoch after which the teacher's weights are taken, and the number of its epochs."""
         total = teacher_epochs(self.settings.teacher_epochs, plan, "/procedure/teacher_epochs")
         return max(round(self.settings.teacher_stop * total), 1), total
 

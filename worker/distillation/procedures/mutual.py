@@ -15,10 +15,11 @@ STAGE = "distil"
 class Mutual(Procedure):
     """The student and its peers train together on the same batches, each on all of the job's objectives.
 
-    Zhang, Xiang, Hospedales, Lu, "Deep mutual learning", arXiv:1706.00384. The objective `mutual` compares them; with a
-    teacher, all of them have it. `sequential` is the paper's algorithm 1: the networks are updated in turn, and each
-    sees what its predecessors predict after their update; `simultaneous` lets all see the predictions from before. The
-    authors' code (YingZhangDUT/Deep-Mutual-Learning) draws a new batch for every network; here all see the same images.
+    Zhang, Xiang, Hospedales, Lu, "Deep mutual learning", arXiv:1706.00384. The objective `mutual` compares the members.
+    If the job has a teacher, all members have it. `sequential` is the paper's algorithm 1: the networks are updated in
+    turn, and each reads its predecessors' predictions after their update; with `simultaneous`, all read the predictions
+    from before. The authors' code (YingZhangDUT/Deep-Mutual-Learning) draws a new batch for every network; here all
+    read the same images.
     """
 
     paper = "arXiv:1706.00384"
@@ -27,18 +28,19 @@ class Mutual(Procedure):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The cohort."""
+        """The members of the cohort."""
 
         peers: Annotated[
             tuple[NetworkChoice, ...] | None,
             Items(least=1, most=15),
-            "The networks beside the student, in their order; null is one more of the student's own.",
+            "Networks of the peers, in order. If null: one more of the student's own.",
         ] = None
         update: Annotated[
-            Literal["sequential", "simultaneous"], "Whether a network sees what its predecessors have just learnt."
+            Literal["sequential", "simultaneous"],
+            "Whether each network reads its predecessors' predictions after their update, or before it.",
         ] = "sequential"
         ships: Annotated[
-            int, Range(ge=0), "Which network is the job's student in the end: 0 the student, 1 the first peer, ..."
+            int, Range(ge=0), "Index of the member that becomes the job's student: 0 the student, 1 the first peer, ..."
         ] = 0
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
@@ -56,7 +58,7 @@ class Mutual(Procedure):
         return f"{STAGE}/{self._names()[self.settings.ships]}"
 
     def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
-        """All other members of the cohort: `peer_1`, ..., and `cohort_student` where a peer ships."""
+        """All other members of the cohort: `peer_1`, ..., and `cohort_student` if a peer becomes the job's student."""
         others = [name for index, name in enumerate(self._names()) if index != self.settings.ships]
         return {"cohort_student" if name == "student" else name: f"{STAGE}/{name}" for name in others}
 

@@ -1,4 +1,4 @@
-"""Route constrained optimisation: the student follows the teacher's own training."""
+"""Route constrained optimisation: the student follows the course of the teacher's training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +13,18 @@ TEACHER = "teacher"
 
 
 class Route(Procedure):
-    """A teacher is trained first and leaves snapshots at equal intervals; the student learns from them in turn, easy to hard.
+    """Trains a teacher that leaves snapshots at equal intervals, the anchors; the student learns from them in turn,
+    from easy to hard.
 
-    Jin et al., "Knowledge distillation via route constrained optimization", arXiv:1904.09149. With the choice `equal` the
-    student learns from every snapshot, the last being the finished teacher. With `greedy` it begins with the first, and
-    goes on with the furthest that is not much harder than the one that it has learnt from: whose divergence from the
-    student's predictions, on held-out images, makes a share of at least `delta` with that one's; else with the next. The
-    student keeps its weights from anchor to anchor, while its optimiser and its learning rate begin anew. How hardness is
-    compared, `delta`, and dividing the job's budget equally among the snapshots (what `greedy` skips goes to the anchor
-    that it skips to) are ours; with one anchor this is plain distillation from the finished teacher, to the bit. Where the
-    teacher was trained elsewhere, its uploaded `checkpoints` are the snapshots, and the job's teacher the last anchor.
+    Jin et al., "Knowledge distillation via route constrained optimization", arXiv:1904.09149. With the choice `equal`
+    the student learns from every anchor; the last is the finished teacher. With `greedy` it starts with the first
+    anchor. It then takes the furthest anchor that is not much harder than the current one, or else the next one.
+    Hardness is the divergence of the anchor from the student's predictions on held-out images; an anchor is not much
+    harder if the current anchor's divergence is at least `delta` times that anchor's. The student keeps its weights
+    from anchor to anchor, while its optimiser and its learning rate start anew. The comparison of hardness, `delta`,
+    and the equal division of the job's budget among the anchors are ours; the budget of skipped anchors goes to the
+    next anchor used. With one anchor, the result is bit-equal to plain distillation from the finished teacher. If the
+    teacher was trained elsewhere, its uploaded `checkpoints` are the anchors, and the job's teacher the last one.
     """
 
     paper = "arXiv:1904.09149"
@@ -31,26 +33,35 @@ class Route(Procedure):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The teacher and its route."""
+        """The teacher, and the choice of its anchors."""
 
         teacher: Annotated[
-            NetworkChoice | None, "The network that is trained first, on labels; null is one like the student's."
+            NetworkChoice | None,
+            "Network of the teacher that is trained first, on labels. If null: one like the student's.",
         ] = None
-        teacher_epochs: Annotated[int | None, Range(ge=1), "For how many epochs; null is the job's number."] = None
-        anchors: Annotated[int, Range(ge=1, le=50), "How many of its states the student may learn from."] = 4
+        teacher_epochs: Annotated[
+            int | None, Range(ge=1), "Number of epochs for which it trains. If null: the job's number of epochs."
+        ] = None
+        anchors: Annotated[
+            int,
+            Range(ge=1, le=50),
+            "Number of snapshots of the teacher, including the finished one, from which the student may learn.",
+        ] = 4
         checkpoints: Annotated[
             tuple[WeightsFile, ...] | None,
             Items(least=1, most=49),
-            "Files of the weights of the job's teacher as it once was, easy to hard; null trains a teacher here.",
+            "Files of earlier weights of the job's teacher, from easy to hard. If null: the procedure trains a teacher.",
         ] = None
         choice: Annotated[
             Literal["equal", "greedy"],
-            "Learn from all of them, or skip those that are hardly harder; that needs training/validation_fraction.",
+            "Learn from all anchors (`equal`), or skip ahead to the furthest that is not much harder than the current one "
+            "(`greedy`), which needs training/validation_fraction.",
         ] = "equal"
         delta: Annotated[
             float,
             Range(gt=0, le=1),
-            "Least share, the student's divergence from its last anchor by that from a later one, to skip to it; our default.",
+            "Minimum ratio of the student's divergence from its last anchor to that from a later anchor, for the "
+            "later one to be used next. The default is ours.",
         ] = 0.8
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
@@ -72,18 +83,18 @@ class Route(Procedure):
             f"anchor_{number}",
             {"student": student},
             self._anchor(number, plan),
-            seed_name="distil" if first else None,  # begins as plain distillation does
+            seed_name="distil" if first else None,  # seeded like plain distillation
             compared=self._compared(number, plan),
             **_sum(budgets[before:number]),
         )
 
     def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
-        """The finished teacher, where it was trained here."""
+        """The finished teacher, if the procedure trained it."""
         return {TEACHER: f"{TEACHER}/teacher"} if self.settings.checkpoints is None else {}
 
     @property
     def _count(self) -> int:
-        """How many anchors there are."""
+        """The number of anchors."""
         uploaded = self.settings.checkpoints
         return self.settings.anchors if uploaded is None else len(uploaded) + 1
 
@@ -91,16 +102,16 @@ class Route(Procedure):
         if self.settings.checkpoints is None:
             no_given_teacher(plan)
         elif plan.teacher is None:
-            raise SpecError([Problem("/teacher", "is the last anchor, after its checkpoints, and the job has none")])
+            raise SpecError([Problem("/teacher", "is required: it is the last anchor, after its checkpoints")])
 
     def _compared(self, number: int, plan: Plan) -> tuple[str, ...]:
-        """This anchor and the later ones, where there is a choice among them."""
+        """This anchor and the later ones, if there is a choice among them."""
         if self.settings.choice == "equal" or number >= self._count - 1:
             return ()
         return tuple(self._anchor(each, plan) for each in range(number, self._count + 1))
 
     def _after(self, before: int, result: StageResult | None, plan: Plan) -> int:
-        """The number of the anchor after one; of a stage that is only planned, the next."""
+        """The number of the anchor after `before`. After a stage that is only planned, it is the next one."""
         places = self._compared(before, plan) if result else ()
         names = [kl_of("student", place) for place in places]
         kl = [result.metrics[name] for name in names if name in result.metrics] if result else []
@@ -110,7 +121,7 @@ class Route(Procedure):
         return max(near, default=before + 1)
 
     def _epochs(self, plan: Plan) -> list[int]:
-        """After which epochs of the teacher's training the anchors are taken."""
+        """The epochs of the teacher's training after which the anchors are taken."""
         total = teacher_epochs(self.settings.teacher_epochs, plan, "/procedure/teacher_epochs")
         count = self.settings.anchors
         if total < count:

@@ -1,4 +1,4 @@
-"""Two stages: first the student's lower layers, then all of it."""
+"""Two stages: first the student's lower layers, then the whole network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,8 @@ FITNETS_SECOND: tuple[dict[str, Any], ...] = (
         "temperature": FITNETS_TEMPERATURE,
     },
 )
-"""Cross-entropy and lambda times the softened one, lambda from 4 to 0. FitNets has no T², which `kd` has, so its weight is divided by it."""
+"""Cross-entropy, plus lambda times the softened cross-entropy, with lambda from 4 to 0. FitNets has no factor T²,
+which `kd` has, so the weight is divided by T²."""
 SAPUTRA_FIRST: tuple[dict[str, Any], ...] = ({"name": "attentive_hint", "weight": 1.0},)
 SAPUTRA_SECOND: tuple[dict[str, Any], ...] = ({"name": "attentive_imitation", "weight": 1.0},)
 PRESETS = {
@@ -26,16 +27,17 @@ PRESETS = {
     "saputra": {"first": SAPUTRA_FIRST, "second": SAPUTRA_SECOND},
 }
 FRACTIONS = {None: 0.4, "fitnets": 0.4, "saputra": 0.5}
-"""Of the budget that the first stage gets: that of the preset `saputra` is its paper's, the others are ours."""
+"""Share of the budget for the first stage. That of the preset `saputra` is the paper's; the others are ours."""
 
 
 class TwoStage(Procedure):
     """Two stages: the student first learns features, up to a guided layer, then trains from those weights.
 
-    The preset `fitnets` is Romero et al., "FitNets: hints for thin deep nets", arXiv:1412.6550: a hint in the paper's form,
-    then cross-entropy and KD at a temperature of 3 whose weight falls from 4 to 0, as in the authors' configuration
-    (adri-romsor/FitNets). The preset `saputra`, for regression, is Saputra et al., "Distilling knowledge from a deep pose
-    regressor network", arXiv:1908.00858: attentive hints, then attentive imitation by the layers after the guided one alone.
+    The preset `fitnets` is Romero et al., "FitNets: hints for thin deep nets", arXiv:1412.6550: a hint in the paper's
+    form, then cross-entropy and KD at a temperature of 3 whose weight falls from 4 to 0, as in the authors'
+    configuration (adri-romsor/FitNets). The preset `saputra`, for regression, is Saputra et al., "Distilling knowledge
+    from a deep pose regressor network", arXiv:1908.00858: attentive hints, then attentive imitation, which trains only
+    the layers after the guided one.
     """
 
     paper = "arXiv:1412.6550"
@@ -43,29 +45,32 @@ class TwoStage(Procedure):
 
     @dataclass(frozen=True)
     class Parameters:
-        """What the stages train on, and how the budget is split."""
+        """The objectives of the stages, the division of the budget, and the guided layer."""
 
         preset: Annotated[
-            Literal["fitnets", "saputra"] | None, "Fills in the objectives of both stages where they are null."
+            Literal["fitnets", "saputra"] | None, "Preset that sets the objectives of both stages where they are null."
         ] = None
-        first: Annotated[Objectives | None, "Objectives of the first stage; null takes the preset's."] = None
+        first: Annotated[Objectives | None, "Objectives of the first stage. If null: the preset's."] = None
         second: Annotated[
-            Objectives | None, "Objectives of the second stage; null takes the preset's, without one the job's own."
+            Objectives | None,
+            "Objectives of the second stage. If null: the preset's, or without a preset the job's own.",
         ] = None
         fraction: Annotated[
             float | None,
             Range(gt=0, lt=1),
-            "Share of the epochs or steps that the first stage gets; null is 0.4, and 0.5 in the preset `saputra`.",
+            "Share of the epochs or steps for the first stage. If null: 0.4, or 0.5 with the preset `saputra`.",
         ] = None
         guided: Annotated[
-            str | None, "The student's tap up to which the first stage trains it; null leaves that to its gradients."
+            str | None,
+            "Student's tap up to which the first stage trains the student. If null: every layer that receives a "
+            "gradient trains.",
         ] = None
         hint: Annotated[
-            str | None, "The teacher's tap that the preset's hint compares with `guided`; null pairs by resolution."
+            str | None, "Teacher's tap that the preset's hint compares with `guided`. If null: paired by resolution."
         ] = None
         freeze: Annotated[
             bool | None,
-            "Whether the second stage leaves the student as it is up to `guided`; null does in the preset `saputra` alone.",
+            "Whether the second stage freezes the student up to `guided`. If null: only with the preset `saputra`.",
         ] = None
 
     def next(self, history: Sequence[StageResult], plan: Plan) -> Stage | None:
@@ -96,11 +101,13 @@ class TwoStage(Procedure):
         if p.first is not None:
             return tuple(p.first)
         if p.preset is None:
-            raise SpecError([Problem("/procedure/first", "the first stage has no objectives: name some, or a preset")])
+            raise SpecError(
+                [Problem("/procedure/first", "the first stage has no objectives: name some, or choose a preset")]
+            )
         if (p.guided is None) != (p.hint is None):
             missing = "hint" if p.hint is None else "guided"
             raise SpecError(
-                [Problem(f"/procedure/{missing}", "the preset compares `guided` with `hint`: name both or none")]
+                [Problem(f"/procedure/{missing}", "the preset compares `guided` with `hint`: set both or neither")]
             )
         pair = None if p.guided is None else [p.guided, p.hint]
         (hint,) = PRESETS[p.preset]["first"]
@@ -117,7 +124,8 @@ class TwoStage(Procedure):
         freeze = p.preset == "saputra" if p.freeze is None else p.freeze
         if freeze and p.guided is None:
             words = (
-                "the second stage is to leave the student as it is up to a guided layer: name it, or do not `freeze`"
+                "is required: the second stage freezes the student up to the guided layer; name it, or set `freeze` "
+                "to false"
             )
             raise SpecError([Problem("/procedure/guided", words)])
         return p.guided if freeze else None

@@ -10,7 +10,7 @@ from torch import nn
 from worker.distillation.data.images import Images
 from worker.distillation.job import Job
 from worker.distillation.source import Source, chosen_of
-from worker.distillation.synthesis.collapse import LEAST_SPREAD, answered_alike, spread
+from worker.distillation.synthesis.collapse import LEAST_SPREAD, same_outputs, spread
 
 SYNTHETIC_SAMPLES = 1024
 
@@ -28,7 +28,7 @@ class Measurement:
         """`evaluation` and `without_data`; each is None where it could not be measured.
 
         Raises:
-            Collapsed: the teacher answers all synthetic images alike.
+            Collapsed: the teacher's outputs are the same for all synthetic images.
         """
         return {"evaluation": self._on_evaluation(student), "without_data": self._without_data(student)}
 
@@ -72,7 +72,9 @@ class Measurement:
             student_logits = torch.cat([student(part) for part in parts])
             teacher_logits = torch.cat([self.teacher(part) for part in parts])
         if len(samples) > 1 and spread(teacher_logits) < LEAST_SPREAD:
-            raise answered_alike(f"the teacher answers {len(samples)} synthetic images alike, different as they are")
+            raise same_outputs(
+                f"the teacher's outputs are the same for {len(samples)} synthetic images, although the images differ"
+            )
         task = self.job.task.name
         agreement = float((chosen_of(student_logits, task) == chosen_of(teacher_logits, task)).float().mean())
         return {"samples": len(samples), "agreement_with_teacher": agreement}

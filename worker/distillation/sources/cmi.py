@@ -1,4 +1,4 @@
-"""CMI: contrastive model inversion, batches of images that differ from all before them."""
+"""CMI: contrastive model inversion. New images must differ from all earlier ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from worker.distillation.synthesis.rounds import update
 
 
 class Cmi(HeldOutSource, LatentSource):
-    """Begins every round with a new generator, and asks that its images can be told apart from each other and from
-    those of the rounds before.
+    """Trains a new generator in every round, with a contrastive loss that makes its images differ from each other and
+    from those of earlier rounds.
 
-    Fang et al., "Contrastive Model Inversion for Data-Free Knowledge Distillation", arXiv:2105.08584. Two views of an
-    image, compared by what the teacher's classifier reads of them and a head that is trained along, are to be found among
-    those of all others. The memory holds the teacher's features, and not their embeddings by a head that has moved on
-    since; the second view is a random affine one; both are ours. The authors' students take 400 steps to a round, by
-    SGD from a rate of 0.1 at temperature 20.
+    Fang et al., "Contrastive Model Inversion for Data-Free Knowledge Distillation", arXiv:2105.08584. The embedding of
+    an image is the input of the teacher's classifier, mapped by a head that is trained too. For each image, the second
+    view must be the most similar among all other images' views and the memory. The memory holds the teacher's features,
+    not embeddings of them, which would become outdated as the head is trained; the second view is a random affine one;
+    both are ours. The authors' students take 400 steps a round, by SGD with a learning rate of 0.1 at temperature 20.
     """
 
     paper = "arXiv:2105.08584"
@@ -46,19 +46,21 @@ class Cmi(HeldOutSource, LatentSource):
     @dataclass(frozen=True)
     class Parameters(LatentParameters):
         # fmt: off
-        latent_learning_rate: Annotated[float, Range(gt=0), "Of Adam on what the generator reads; the default is ours."] = 1e-2
-        statistics_weight: Annotated[float, Range(ge=0), "Of the distance from the teacher's BatchNorm statistics; published: 1."] = 1.0
-        one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the classes that the images are to show; published: 0.5 to 1."] = 0.5
-        contrast_weight: Annotated[float, Range(ge=0), "Of the loss of images that cannot be told apart; published: 0.8."] = 0.8
-        contrast_temperature: Annotated[float, Range(gt=0), "Of that loss; published: 0.1 to 0.2."] = 0.2
-        embedding: Annotated[int, Range(ge=2, le=4096), "Size of an image's embedding; published: 256."] = 256
-        memory: Annotated[int | None, Range(ge=1), "Features of earlier images that are kept, as far as `pool_megabytes` hold them: 4096 (fast) or 40960 (paper)."] = None
-        negatives: Annotated[int | None, Range(ge=1), "How many of them are drawn a step: 512 (fast) or 4096 (paper)."] = None
+        latent_learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for the latents. The default is ours."] = 1e-2
+        statistics_weight: Annotated[float, Range(ge=0), "Weight of the distance from the teacher's BatchNorm statistics; published: 1."] = 1.0
+        one_hot_weight: Annotated[float, Range(ge=0), "Weight of the cross-entropy with the target classes; published: 0.5 to 1."] = 0.5
+        contrast_weight: Annotated[float, Range(ge=0), "Weight of the contrastive loss; published: 0.8."] = 0.8
+        contrast_temperature: Annotated[float, Range(gt=0), "Temperature of the contrastive loss; published: 0.1 to 0.2."] = 0.2
+        embedding: Annotated[int, Range(ge=2, le=4096), "Dimension of an image's embedding; published: 256."] = 256
+        memory: Annotated[int | None, Range(ge=1), "Number of earlier images whose features are kept, limited by `pool_megabytes`. If null: 4096 (fast) "
+"or 40960 (paper)."] = None
+        negatives: Annotated[int | None, Range(ge=1), "Number of features drawn from the memory in each step. If null: 512 (fast) or 4096 (paper)."] = None
         # fmt: on
 
     def prepare(self) -> None:
         chosen, device = self.settings, self.context.device
-        self.generator, self.latent = self.new_generator(0), self.new_latent()
+        self.generator = self.new_generator(0)
+        self.latent = self.new_latent()
         groups: list[dict[str, Any]] = [
             {"params": self.generator.parameters()},
             {"params": [self.latent], "lr": chosen.latent_learning_rate},
@@ -87,7 +89,9 @@ class Cmi(HeldOutSource, LatentSource):
         if not self.settings.contrast_weight:
             return {}
         feature = seen.outputs.taps[self.tap].flatten(1).float()
-        view = random_affine(image, self.random)  # in full precision, or its grid would be rounded to parts of a pixel
+        view = random_affine(
+            image, self.random
+        )  # in full precision: lower precision would round the grid to fractions of a pixel
         with self.image_loss.autocast():
             other = self.image_loss.teacher(view).taps[self.tap].flatten(1).float()
         negatives = self.memory.draw(self.chosen("negatives"), self.random)

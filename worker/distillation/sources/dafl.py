@@ -1,4 +1,4 @@
-"""DAFL: images without data, from a generator that pleases the teacher.
+"""DAFL: images without data, from a generator trained against the teacher.
 
 Chen et al., "Data-Free Learning of Student Networks", ICCV 2019, arXiv:1904.01186; the fast preset adds a pool of
 images, affine views of them, and an adversarial term after Fang et al., arXiv:1912.11006.
@@ -25,14 +25,14 @@ CIFAR = {**PAPER, "latent": 1000, "generator_learning_rate": 0.02, "generator_ba
 class Dafl(TrainedSource):
     """Trains a generator against the frozen teacher, pools its images, and draws the students' batches from the pool.
 
-    The activation loss is that of what the teacher's last linear layer reads: of LeNet-5 84 numbers, where the authors' code
-    has the 120 before them. Of a teacher of several labels, the one-hot and the entropy loss are those of each label, for or
-    against. Both are ours.
+    The activation loss is computed on the input of the teacher's last linear layer: for LeNet-5, 84 numbers, where the
+    authors' code uses the 120 before them. For a multi-label teacher, the one-hot and the entropy loss are computed for
+    each label's binary decision. Both are ours.
     """
 
     paper = "arXiv:1904.01186"
     tasks = ("classification", "multi_label")
-    epsilon = 0.8  # the authors'
+    epsilon = 0.8  # that of the authors
     sliced_training_defaults = {"learning_rate": 2e-3}
     presets = {
         "fast": {**FAST, **MNIST, "generator_warm_up_steps": 20, "adversarial_weight": 1.0},
@@ -44,15 +44,17 @@ class Dafl(TrainedSource):
 
     @dataclass(frozen=True)
     class Parameters(GeneratorParameters):
-        # more presets than other sources have, which choose more
+        # more presets than in other sources, and they set more parameters
         # fmt: off
-        preset: Annotated[Literal["fast", "paper", "paper_cifar10", "paper_cifar100", "paper_celeba"], "Chooses whatever is null: a cheap recipe of ours, or the authors' for MNIST (paper) or another dataset; what they had for CelebA is from a letter of theirs."] = "fast"  # type: ignore[assignment]
-        latent: Annotated[int | None, Range(ge=1, le=4096), "Size of the generator's noise: 100, or 1000 (CIFAR)."] = None  # type: ignore[assignment]
-        generator_learning_rate: Annotated[float | None, Range(gt=0), "Of Adam: 0.2, 0.02 (CIFAR) or 0.002 (CelebA)."] = None  # type: ignore[assignment]
-        one_hot_weight: Annotated[float | None, Range(ge=0), "Of the one-hot loss: 1, 0.05 (CIFAR-10), 0.5 (CIFAR-100) or 2 (CelebA)."] = None
-        entropy_weight: Annotated[float | None, Range(ge=0), "Of the information-entropy loss (decimal logarithm): 5, or 20 (CIFAR-100)."] = None
-        activation_weight: Annotated[float | None, Range(ge=0), "Of the activation loss: 0.1, or 0.01 (CIFAR-10)."] = None
-        adversarial_weight: Annotated[float | None, Range(ge=0), "Of the students' disagreement with the teacher, relative to the size of its logits: 1 (fast) or 0 (papers)."] = None
+        preset: Annotated[Literal["fast", "paper", "paper_cifar10", "paper_cifar100", "paper_celeba"], "Preset that sets the parameters that are null: a cheap recipe of ours (`fast`), or the authors' for "
+"MNIST (`paper`) or another dataset. The authors' values for CelebA are from a letter of theirs."] = "fast"  # type: ignore[assignment]
+        latent: Annotated[int | None, Range(ge=1, le=4096), "Dimension of the generator's noise. If null: 100, or 1000 (CIFAR)."] = None  # type: ignore[assignment]
+        generator_learning_rate: Annotated[float | None, Range(gt=0), "Learning rate of the generator's Adam. If null: 0.2, 0.02 (CIFAR) or 0.002 (CelebA)."] = None  # type: ignore[assignment]
+        one_hot_weight: Annotated[float | None, Range(ge=0), "Weight of the one-hot loss. If null: 1, 0.05 (CIFAR-10), 0.5 (CIFAR-100) or 2 (CelebA)."] = None
+        entropy_weight: Annotated[float | None, Range(ge=0), "Weight of the information-entropy loss (decimal logarithm). If null: 5, or 20 (CIFAR-100)."] = None
+        activation_weight: Annotated[float | None, Range(ge=0), "Weight of the activation loss. If null: 0.1, or 0.01 (CIFAR-10)."] = None
+        adversarial_weight: Annotated[float | None, Range(ge=0), "Weight of the students' disagreement with the teacher, relative to the size of its logits. If null: "
+"1 (fast) or 0 (papers)."] = None
         # fmt: on
 
     def weights(self) -> Weights:

@@ -23,10 +23,11 @@ from worker.distillation.task import EVERY_TASK
 class Dataset(Source):
     """Shuffles the dataset every epoch and augments its batches.
 
-    The order of an epoch and how each image is moved depend on the seed and the epoch alone, so that the position is
-    all that a resume needs. The sampler `per_class` is that of BAKE (Ge et al., arXiv:2104.13298): every image of the
-    shuffled dataset, and beside it others of its class, so that an epoch has `1 + mates` times as many images; each
-    gets a view of its own. Where an objective asks for second views, each image of a batch is augmented a second time.
+    The order of an epoch and the augmentation of each image depend on the seed and the epoch alone, so that a resume
+    needs only the position. The sampler `per_class` is that of BAKE (Ge et al., arXiv:2104.13298): every image of the
+    shuffled dataset comes with others of its class, its mates, so that an epoch has `1 + mates` times as many images;
+    each gets its own augmentation. If an objective needs second views, each image of a batch is augmented a second
+    time.
     """
 
     provides = ("label", "index", "second_view", "target")
@@ -40,35 +41,40 @@ class Dataset(Source):
     class Parameters:
         augmentation: Annotated[
             Literal["none", "standard", "shift"],
-            "`standard`: random crop of the zero-padded image and a horizontal flip; `shift`: the crop alone, for digits and text.",
+            "Random augmentation. `standard`: random crop of the zero-padded image and a horizontal flip; "
+            "`shift`: only the crop, for digits and text.",
         ] = "none"
         padding: Annotated[int, Range(ge=1, le=64), "Pixels of padding on each side before the crop."] = 4
-        drop_last: Annotated[bool, "Leave out the smaller batch at the end of an epoch."] = True
+        drop_last: Annotated[bool, "Drop the smaller batch at the end of an epoch."] = True
         sampler: Annotated[
             Literal["shuffled", "per_class"] | None,
-            "How batches are drawn: shuffled, or with mates of the same class; null for what the objectives demand.",
+            "How batches are drawn: shuffled, or with mates of the same class. If null: as the objectives require.",
         ] = None
         mates: Annotated[
-            int, Range(ge=1, le=64), "How many others of its class the sampler `per_class` draws for each image."
+            int,
+            Range(ge=1, le=64),
+            "Number of other images of its class that the sampler `per_class` draws for each image.",
         ] = 3
         second_view: Annotated[
             Literal["redrawn", "strong"],
-            "For objectives that ask for one: the same augmentation drawn again, or two operations of RandAugment after it.",
+            "Second view of each image, for objectives that need one: the same augmentation drawn again "
+            "(`redrawn`), or two operations of RandAugment after it (`strong`).",
         ] = "strong"
         strength: Annotated[
-            int, Range(ge=0, le=STRONGEST), "Magnitude of a strong view's operations (arXiv:1909.13719)."
+            int, Range(ge=0, le=STRONGEST), "Magnitude of the operations of a strong view (arXiv:1909.13719)."
         ] = 10
         teacher_reads: Annotated[
             Literal["image", "privileged"],
-            "What a given teacher reads of each sample: the student's image, or the dataset's `privileged` image, brought to "
-            "the teacher's own input while the student's is `student/input`.",
+            "What a given teacher reads of each sample: the student's image, or the dataset's `privileged` image,"
+            " converted to "
+            "the teacher's input contract; `student/input` sets the student's.",
         ] = "image"
 
     def build(self, context: SourceContext) -> None:
-        """Take the dataset.
+        """Use the context's dataset.
 
         Raises:
-            SpecError: there is none, or its batches cannot be drawn as is demanded.
+            SpecError: there is none, or its batches cannot be drawn as required.
         """
         super().build(context)
         if context.dataset is None or not len(context.dataset):
@@ -82,10 +88,10 @@ class Dataset(Source):
             self._check_privileged(context.contract)
         self._epoch: int | None = None
 
-    def check_sampler(self, demanded: str | None) -> None:
-        super().check_sampler(demanded)
-        if self.settings.sampler is not None and demanded not in (None, self.settings.sampler):
-            words = f"must be {demanded!r}, as the objectives demand, or left out"
+    def check_sampler(self, required: str | None) -> None:
+        super().check_sampler(required)
+        if self.settings.sampler is not None and required not in (None, self.settings.sampler):
+            words = f"must be {required!r}, as the objectives require, or left out"
             raise SpecError([Problem("/source/sampler", words)])
 
     def check_inputs(self, student: InputContract, teacher: InputContract | None) -> None:
@@ -94,19 +100,22 @@ class Dataset(Source):
             return
         sizes = [f"{each.height}x{each.width}" for each in (student, teacher)]
         if sizes[0] != sizes[1]:
-            words = f"moves both images of a sample alike, but the student reads {sizes[0]} and the teacher {sizes[1]}"
-            raise SpecError([Problem("/source/augmentation", words)], "Choose `none`, or inputs of one size.")
+            read = f"the student reads {sizes[0]} and the teacher {sizes[1]}"
+            words = f"applies the same crop to both images of a sample, but {read}"
+            raise SpecError(
+                [Problem("/source/augmentation", words)], "Choose `none`, or networks that read the same image size."
+            )
 
     def steps_per_epoch(self) -> int:
         return samplers.steps(len(self.images), self._anchors, self.settings.drop_last)
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
-        """Batch `position.step` of epoch `position.epoch`; fields `label` and `index`, both (B,) int64, and `second_view`
-        (B, C, H, W), normalised, where it is asked for. `privileged` (B, C', H', W'), normalised for the teacher, is moved
-        as the image is.
+        """Batch `position.step` of epoch `position.epoch`.
 
-        With the sampler `per_class` it holds as many images as fit beside their mates, then the first mate of each,
-        then the second, and so on.
+        Its fields are `label` and `index`, both (B,) int64; `second_view` (B, C, H, W), normalised, if it is required;
+        and `privileged` (B, C', H', W'), normalised for the teacher, with the same augmentation as the image. With the
+        sampler `per_class`, the batch holds as many images as fit together with their mates, then the first mate of
+        each, then the second, and so on.
         """
         self._begin(position.epoch)
         rows = slice(position.step * self._anchors, (position.step + 1) * self._anchors)
@@ -128,8 +137,8 @@ class Dataset(Source):
         return Batch(self.images.normalise(image), fields, division=division)
 
     def _begin(self, epoch: int) -> None:
-        """Draw an epoch: `_drawn` (N, 1 + mates), positions of images and of their mates, and the view of each, `_view`
-        (N, 1 + mates), of which `_order` is a copy on the CPU."""
+        """Draw an epoch: `_drawn` (N, 1 + mates), indices of images and of their mates, and the augmentation of
+        each, `_view` (N, 1 + mates), of which `_order` is a copy on the CPU."""
         if epoch == self._epoch:
             return
         size, seed, device = len(self.images), self.context.seed, self.images.image.device
@@ -139,7 +148,10 @@ class Dataset(Source):
             mates = samplers.mates(self.images.label.cpu(), drawn[:, 0], self.settings.mates, draw)
             drawn = torch.cat([drawn, mates], dim=1)
             view = torch.arange(drawn.numel()).view_as(drawn)
-        self._drawn, self._view, self._order, self._strong = drawn.to(device), view.to(device), view, None
+        self._drawn = drawn.to(device)
+        self._view = view.to(device)
+        self._order = view
+        self._strong = None
         self._views, self._second = (self._draw_views(drawn.numel(), each, epoch) for each in ("", "second view/"))
         if self.settings.second_view == "strong" and "second_view" in self.context.fields:
             draw = samplers.generator(seed, "strong views", epoch)
@@ -155,18 +167,18 @@ class Dataset(Source):
 
     def _check_privileged(self, student: InputContract) -> None:
         if self.images.privileged is None:
-            raise SpecError([Problem("/dataset", "holds no `privileged` images, which the teacher is to read")])
+            raise SpecError([Problem("/dataset", "holds no `privileged` images for the teacher")])
         self.check_inputs(student, self.images.privileged.contract)
 
     def _check_classes(self, images: Images) -> None:
         if not self._anchors:
-            words = f"has no room for an image and its {self.settings.mates} mates of the same class"
+            words = f"is too small for an image and its {self.settings.mates} mates of the same class"
             raise SpecError([Problem("/training/batch_size", words)], "Raise it, or lower source/mates.")
         alone = [_name(images, number) for number in samplers.lonely(images.label.cpu())]
         if alone:
             listed = ", ".join(alone[:8]) + (f" and {len(alone) - 8} more" if len(alone) > 8 else "")
-            words = f"has a single training image of each of these classes, which leaves it without a mate: {listed}"
-            raise SpecError([Problem("/dataset", words)], "Add an image to each of them, or leave them out.")
+            words = f"has only one training image of each of these classes, so that it has no mate: {listed}"
+            raise SpecError([Problem("/dataset", words)], "Add images to these classes, or leave the classes out.")
 
 
 def _name(images: Images, label: int) -> str:

@@ -1,4 +1,4 @@
-"""DeepInversion: pixels optimised until the teacher remembers them."""
+"""DeepInversion: optimise pixels until they match the teacher's BatchNorm statistics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from worker.distillation.synthesis.rounds import RoundParameters
 
 
 class DeepInversion(HeldOutSource):
-    """Optimises noise into images of wanted classes, smooth, and true to what the teacher's BatchNorm layers remember.
+    """Optimises noise into smooth images of target classes that match the teacher's BatchNorm statistics.
 
     Yin et al., "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion", arXiv:1912.08795, with the
-    adaptive term: once students train, images are also drawn to where they and the teacher differ. The preset `paper`
-    is that for CIFAR-10, as far as it is known; students' settings were never published.
+    adaptive term: once students train, the images are also optimised for disagreement between students and teacher. The
+    preset `paper` is that for CIFAR-10, as far as it is known; the students' settings were never published.
     """
 
     paper = "arXiv:1912.08795"
@@ -37,11 +37,11 @@ class DeepInversion(HeldOutSource):
     @dataclass(frozen=True)
     class Parameters(RoundParameters):
         # fmt: off
-        learning_rate: Annotated[float, Range(gt=0), "Of Adam on the pixels; published: 0.05 to 0.1."] = 0.1
-        first_layer_weight: Annotated[float, Range(ge=0), "How often the first BatchNorm layer counts; published: 1 for CIFAR, 10 for ImageNet."] = 1.0
-        total_variation_weight: Annotated[float, Range(ge=0), "Of the norms of differences between neighbouring pixels; published: 2.5e-5."] = 2.5e-5
-        energy_weight: Annotated[float, Range(ge=0), "Of the norm of the images; the default is ours."] = 0.0
-        competition_weight: Annotated[float, Range(ge=0), "Of 1 - JS(teacher, student); the default is ours."] = 1.0
+        learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for the pixels; published: 0.05 to 0.1."] = 0.1
+        first_layer_weight: Annotated[float, Range(ge=0), "Weight of the first BatchNorm layer relative to the others; published: 1 for CIFAR, 10 for ImageNet."] = 1.0
+        total_variation_weight: Annotated[float, Range(ge=0), "Weight of the norms of differences between neighbouring pixels; published: 2.5e-5."] = 2.5e-5
+        energy_weight: Annotated[float, Range(ge=0), "Weight of the norm of the images. The default is ours."] = 0.0
+        competition_weight: Annotated[float, Range(ge=0), "Weight of 1 - JS(teacher, student). The default is ours."] = 1.0
         # fmt: on
 
     def weights(self) -> Weights:

@@ -1,4 +1,4 @@
-"""DFAD: images on which the student is wrong."""
+"""DFAD: a generator of images on which the student is wrong."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,13 +9,13 @@ from worker.distillation.synthesis.trained import FAST, GeneratorParameters, Tra
 
 
 class Dfad(TrainedSource):
-    """Plays a game: a generator looks for images on which students and teacher differ, and the students learn them.
+    """Trains a generator to find images on which students and teacher differ, and trains the students on them.
 
-    Fang et al., "Data-Free Adversarial Distillation", arXiv:1912.11006. It reads logits only: neither BatchNorm nor
-    features are asked of the teacher. The preset `paper` is that for MNIST and CIFAR; beside it the authors train
-    students by SGD (MNIST: rate 0.01 for 10,000 steps, batches of 512; CIFAR: 0.1, weight decay 5e-4, 125,000 steps,
-    256). The difference of logits can be raised without end by raising the teacher's, at the expense of some classes,
-    so `fast` asks for balanced classes too.
+    Fang et al., "Data-Free Adversarial Distillation", arXiv:1912.11006. It reads logits only: the teacher needs neither
+    BatchNorm nor feature taps. The preset `paper` is that for MNIST and CIFAR; with it the authors train students by
+    SGD (MNIST: learning rate 0.01 for 10,000 steps, batches of 512; CIFAR: 0.1, weight decay 5e-4, 125,000 steps, 256).
+    The difference of logits can grow without bound if the teacher's logits grow, at the expense of some classes, so
+    `fast` adds a loss for balanced classes.
     """
 
     paper = "arXiv:1912.11006"
@@ -32,10 +32,10 @@ class Dfad(TrainedSource):
     @dataclass(frozen=True)
     class Parameters(GeneratorParameters):
         # fmt: off
-        latent: Annotated[int, Range(ge=1, le=4096), "Size of the generator's noise; published: 100 for MNIST, 256 for CIFAR."] = 100
-        generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam; published: 0.001."] = 1e-3
-        disagreement_weight: Annotated[float, Range(ge=0), "Of the mean absolute difference of logits, which the generator raises; published: 1."] = 1.0
-        entropy_weight: Annotated[float | None, Range(ge=0), "Of the information-entropy loss of DAFL: 5 (fast, ours) or 0 (paper)."] = None
+        latent: Annotated[int, Range(ge=1, le=4096), "Dimension of the generator's noise; published: 100 for MNIST, 256 for CIFAR."] = 100
+        generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of the generator's Adam; published: 0.001."] = 1e-3
+        disagreement_weight: Annotated[float, Range(ge=0), "Weight of the mean absolute difference of logits, which the generator maximises; published: 1."] = 1.0
+        entropy_weight: Annotated[float | None, Range(ge=0), "Weight of the information-entropy loss of DAFL. If null: 5 (fast, ours) or 0 (paper)."] = None
         # fmt: on
 
     def weights(self) -> Weights:

@@ -1,4 +1,4 @@
-"""DFQ: a generator that keeps to BatchNorm's memory of the data, and that the student should not follow."""
+"""DFQ: a generator that matches the teacher's BatchNorm statistics and trains against the student."""
 
 import math
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from worker.distillation.synthesis.trained import FAST, GeneratorParameters, Tra
 
 
 class Dfq(TrainedSource):
-    """Trains a generator by the teacher's kept statistics, certainty and balance of classes, and against the students.
+    """Trains a generator to match the teacher's BatchNorm statistics with confident and balanced predictions, and
+    against the students.
 
-    Choi et al., "Data-free network quantization with adversarial knowledge distillation", arXiv:2005.04136. Weights are
-    those of a public benchmark of data-free methods (zju-vipa/CMI), where students take ten steps at temperature 20 to
-    one of the generator, by SGD from a rate of 0.1.
+    Choi et al., "Data-free network quantization with adversarial knowledge distillation", arXiv:2005.04136. The weights
+    are those of a public benchmark of data-free methods (zju-vipa/CMI), where students take ten steps at temperature 20
+    for each generator step, by SGD with a learning rate of 0.1.
     """
 
     paper = "arXiv:2005.04136"
@@ -37,12 +38,12 @@ class Dfq(TrainedSource):
     @dataclass(frozen=True)
     class Parameters(GeneratorParameters):
         # fmt: off
-        latent: Annotated[int, Range(ge=1, le=4096), "Size of the generator's noise; the default is ours."] = 256
-        generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam; published: 0.001."] = 1e-3
-        divergence_weight: Annotated[float, Range(ge=0), "Of KL(teacher || student), which the generator raises; published: 1."] = 1.0
-        statistics_weight: Annotated[float, Range(ge=0), "Of the distance from the teacher's BatchNorm statistics; published: 1."] = 1.0
-        one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the teacher's own choice; published: 1."] = 1.0
-        balance_weight: Annotated[float, Range(ge=0), "Of the negative entropy of the mean prediction, in nats; published: 20."] = 20.0
+        latent: Annotated[int, Range(ge=1, le=4096), "Dimension of the generator's noise. The default is ours."] = 256
+        generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of the generator's Adam; published: 0.001."] = 1e-3
+        divergence_weight: Annotated[float, Range(ge=0), "Weight of KL(teacher || student), which the generator maximises; published: 1."] = 1.0
+        statistics_weight: Annotated[float, Range(ge=0), "Weight of the distance from the teacher's BatchNorm statistics; published: 1."] = 1.0
+        one_hot_weight: Annotated[float, Range(ge=0), "Weight of the cross-entropy with the teacher's own predicted class; published: 1."] = 1.0
+        balance_weight: Annotated[float, Range(ge=0), "Weight of the negative entropy of the mean prediction, in nats; published: 20."] = 20.0
         # fmt: on
 
     def weights(self) -> Weights:

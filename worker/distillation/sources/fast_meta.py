@@ -1,4 +1,4 @@
-"""Fast data-free distillation: a generator that learns to be adapted in a few steps."""
+"""Fast data-free distillation: a meta-generator that adapts in a few steps."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,12 +14,13 @@ from worker.distillation.synthesis.latents import BETAS, LatentParameters, Laten
 
 
 class FastMeta(LatentSource):
-    """Adapts a copy of a meta-generator, and what it reads, to each batch of images; a few steps are enough, since the
+    """Adapts a copy of a meta-generator, and its latents, to each batch of images; a few steps suffice, because the
     meta-generator learns from every adaptation.
 
-    Fang et al., "Up to 100x Faster Data-free Knowledge Distillation", arXiv:2112.15309. The weights are theirs for
-    CIFAR-10, the preset `paper` that with 5 steps; their students take 400 steps to a round, by SGD from a rate of 0.2
-    at temperature 20, 220 epochs of them. Not done here: to forget the meta-generator's first layer half-way.
+    Fang et al., "Up to 100x Faster Data-free Knowledge Distillation", arXiv:2112.15309. The weights are the authors'
+    for CIFAR-10, and the preset `paper` is theirs with 5 steps. Their students take 400 steps a round, by SGD with a
+    learning rate of 0.2 at temperature 20, for 220 epochs. Not implemented: resetting the meta-generator's first layer
+    half-way.
     """
 
     paper = "arXiv:2112.15309"
@@ -39,12 +40,14 @@ class FastMeta(LatentSource):
     @dataclass(frozen=True)
     class Parameters(LatentParameters):
         # fmt: off
-        meta: Annotated[Literal["first_order", "reptile"], "What the meta-generator follows: the sum of the gradients of all steps (first-order MAML), or the way to the adapted copy."] = "first_order"
-        generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam on the adapted copy; the meta-generator's is `iterations` times that."] = 2e-3
-        latent_learning_rate: Annotated[float, Range(gt=0), "Of Adam on what the generator reads; the default is ours."] = 1e-2
-        statistics_momentum: Annotated[float, Range(ge=0, lt=1), "What the batches before a batch count in its statistics; published: 0.9."] = 0.9
-        one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the classes that the images are to show; published: 0.4 to 0.5."] = 0.4
-        boundary_weight: Annotated[float, Range(ge=0), "Of KL(teacher || student) on images where both see the same class, which the images raise; published: 1.1 to 1.33."] = 1.1
+        meta: Annotated[Literal["first_order", "reptile"], "Update of the meta-generator: the sum of the gradients of all steps (`first_order`, first-order "
+"MAML), or the difference to the adapted copy (`reptile`)."] = "first_order"
+        generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for the adapted copy. That of the meta-generator is `iterations` times this."] = 2e-3
+        latent_learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for the latents. The default is ours."] = 1e-2
+        statistics_momentum: Annotated[float, Range(ge=0, lt=1), "Weight of earlier batches in the batch statistics; published: 0.9."] = 0.9
+        one_hot_weight: Annotated[float, Range(ge=0), "Weight of the cross-entropy with the target classes; published: 0.4 to 0.5."] = 0.4
+        boundary_weight: Annotated[float, Range(ge=0), "Weight of KL(teacher || student) on images for which both predict the same class, which the images "
+"maximise; published: 1.1 to 1.33."] = 1.1
         # fmt: on
 
     def statistics(self) -> BatchStatistics:
@@ -53,7 +56,8 @@ class FastMeta(LatentSource):
     def prepare(self) -> None:
         chosen = self.settings
         self.generator = self.new_generator()
-        self.copy, self.latent = deepcopy(self.generator), self.new_latent()
+        self.copy = deepcopy(self.generator)
+        self.latent = self.new_latent()
         self.weights_of_copy = list(self.copy.parameters())
         groups: list[dict[str, Any]] = [
             {"params": self.weights_of_copy},
@@ -76,7 +80,7 @@ class FastMeta(LatentSource):
         return self.copy(self.latent)
 
     def descend(self, loss: Tensor, step: int) -> None:
-        """An inner step; the meta-generator's after the last one."""
+        """One inner step; after the last one, also the meta-generator's step."""
         *gradients, self.latent.grad = torch.autograd.grad(loss, [*self.weights_of_copy, self.latent])
         for each, sum_, gradient in zip(self.weights_of_copy, self.sums, gradients, strict=True):
             each.grad = gradient
@@ -87,7 +91,7 @@ class FastMeta(LatentSource):
         self.optimizer.zero_grad(set_to_none=True)
 
     def fresh(self, count: int, random: torch.Generator) -> Tensor:
-        """Of the meta-generator as it is, without adaptation."""
+        """Images of the meta-generator itself, without adaptation."""
         meta, batches = deepcopy(self.generator), -(-count // self.generator_batch)
         with torch.no_grad():
             return torch.cat([meta(self.noise(self.generator_batch, random)) for _ in range(batches)])[:count]
@@ -100,7 +104,7 @@ class FastMeta(LatentSource):
         load(self._parts(), state)
 
     def _learn(self) -> None:
-        """The meta-generator's step."""
+        """One step of the meta-generator."""
         for meta, copy, sum_ in zip(self.generator.parameters(), self.weights_of_copy, self.sums, strict=True):
             meta.grad = sum_.clone() if self.settings.meta == "first_order" else (meta - copy).detach()
         self.meta_optimizer.step()

@@ -1,4 +1,4 @@
-"""Metadata: images optimised until the teacher's activations are as its statistics on the real data say."""
+"""Metadata: optimise images until the teacher's activations match statistics of the real data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
 from worker.distillation.synthesis.round_watch import RoundWatch
 from worker.distillation.uploads.activation_statistics import ActivationStatistics
 
-FEW_CLASSES_HINT = "raise the source's iterations, and see that the statistics are of this teacher's classes"
+FEW_CLASSES_HINT = "raise the source's iterations, and check that the statistics are of this teacher's classes"
 
 
 class Metadata(PooledSource):
-    """Draws activations from statistics that were kept of the real data, by class, and optimises noise into images that
-    give them; all images are made before the students' first step.
+    """Draws target activations by class from stored statistics of the real data, and optimises noise into images that
+    produce them; all images are made before the students' first step.
 
-    Lopes, Fenu, Starner, "Data-Free Knowledge Distillation for Deep Neural Networks", arXiv:1710.07535, with the objectives
-    of the top layer, of all layers, and of all layers with dropout; not the spectral ones. The top layer is here what the
-    teacher's classifier reads. Statistics share their random numbers over layers, which the paper's do not. The preset
-    `paper` has the authors' steps and batches a class. The images of one more round are kept from the students, to score
-    them by. Without statistics of the real data this is not to be had: the teacher's BatchNorm holds some, which other
-    sources read.
+    Lopes, Fenu, Starner, "Data-Free Knowledge Distillation for Deep Neural Networks", arXiv:1710.07535, with the
+    objectives of the top layer, of all layers, and of all layers with dropout; not the spectral ones. The top layer is
+    here the input of the teacher's classifier. Statistics share their random numbers across layers, unlike the paper's.
+    The preset `paper` has the authors' steps, and batches for each class. The images of one more round are withheld
+    from the students, to score them. The source needs statistics of the real data; sources that read the teacher's
+    BatchNorm statistics do not.
     """
 
     paper = "arXiv:1710.07535"
@@ -44,32 +44,34 @@ class Metadata(PooledSource):
     @dataclass(frozen=True)
     class Parameters(PoolParameters):
         # fmt: off
-        statistics: Annotated[StatisticsFile | None, "The teacher's statistics on real data; required."] = None
-        match: Annotated[Literal["top_layer", "all_layers"], "Which activations are matched: what the classifier reads, or all taps of the statistics, each counting by its mean square."] = "top_layer"
-        dropout: Annotated[float, Range(ge=0, lt=1), "Which part of the activations, at random, is left out of each step's match; the default is ours."] = 0.0
-        iterations: Annotated[int | None, Range(ge=1, le=100_000), "Steps of Adam for a batch of images: 60 (fast, ours) or 1000 (paper)."] = None
-        rounds: Annotated[int | None, Range(ge=1, le=100_000), "Batches of images of all classes: 16 (fast, ours) or 300 (paper)."] = None
-        learning_rate: Annotated[float, Range(gt=0), "Of Adam, for pixels from 0 to 1; published: 0.07."] = 0.07
-        initial_mean: Annotated[float, "Of the pixels at first, from 0 to 1; published: 0.44."] = 0.44
-        initial_std: Annotated[float, Range(ge=0), "Of the pixels at first; published: 0.29."] = 0.29
+        statistics: Annotated[StatisticsFile | None, "File of the teacher's activation statistics on real data; required."] = None
+        match: Annotated[Literal["top_layer", "all_layers"], "Activations to match: the input of the classifier, or all taps of the statistics. The loss of a tap is "
+            "its mean squared difference."] = "top_layer"
+        dropout: Annotated[float, Range(ge=0, lt=1), "Share of the activations that is left out at random in each step. The default is ours."] = 0.0
+        iterations: Annotated[int | None, Range(ge=1, le=100_000), "Steps of Adam for each batch of images. If null: 60 (fast, ours) or 1000 (paper)."] = None
+        rounds: Annotated[int | None, Range(ge=1, le=100_000), "Number of batches of images, each of all classes. If null: 16 (fast, ours) or 300 (paper)."] = None
+        learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam, for pixels from 0 to 1; published: 0.07."] = 0.07
+        initial_mean: Annotated[float, "Mean of the initial pixels, from 0 to 1; published: 0.44."] = 0.44
+        initial_std: Annotated[float, Range(ge=0), "Standard deviation of the initial pixels; published: 0.29."] = 0.29
         # fmt: on
 
     def build(self, context: SourceContext) -> None:
         """Read the statistics, and make an empty batch of images.
 
         Raises:
-            SpecError: they are missing, or are not those of this teacher.
+            SpecError: the statistics are missing, or do not match this teacher.
         """
         super().build(context)
         assert context.teacher is not None
         self.teacher = context.teacher
         path = context.files.get(self.settings.statistics or "")
         if path is None:
-            raise SpecError([Problem("/source/statistics", "is required: the id of a file of statistics")])
+            raise SpecError([Problem("/source/statistics", "is required: give the id of a file of statistics")])
         self.statistics = ActivationStatistics.load(path, context.device)
         self.taps = self._matched(self.teacher, context.classes)
         self.teacher.request(self.taps, "/source/statistics")
-        self.iterations, self.rounds = self.chosen("iterations"), self.chosen("rounds")
+        self.iterations = self.chosen("iterations")
+        self.rounds = self.chosen("rounds")
         contract = context.contract
         self.mean, self.std = (
             torch.tensor(values, device=context.device).view(-1, 1, 1) for values in (contract.mean, contract.std)
@@ -93,8 +95,8 @@ class Metadata(PooledSource):
         """One step of Adam; the last of a round adds its images to the pool.
 
         Raises:
-            Diverged: the loss is not a number.
-            Collapsed: see `RoundWatch`; beginning again would change nothing, since no weight guides these images.
+            Diverged: the loss is not finite.
+            Collapsed: see `RoundWatch`. A restart would change nothing, since no weights apply to these images.
         """
         round_, step = divmod(number, self.iterations)
         if step == 0:
@@ -103,7 +105,9 @@ class Metadata(PooledSource):
         if step < self.iterations - 1:
             return
         if not bool(self.loss.isfinite()):
-            raise Diverged(f"the synthetic images became not-a-number in round {round_}", "lower source/learning_rate")
+            raise Diverged(
+                f"the synthetic images became NaN or infinite in round {round_}", "lower source/learning_rate"
+            )
         image = self._normalised().detach()
         kept = image.to(self.pool.dtype)
         with torch.no_grad():
@@ -115,7 +119,7 @@ class Metadata(PooledSource):
             self.pool.add(kept, logits)
 
     def fresh(self, count: int, random: torch.Generator) -> Tensor:
-        """The images held back, at most as many as a round has."""
+        """The withheld images, at most as many as a round has."""
         assert self.held is not None
         return self.held[:count]
 
@@ -141,23 +145,24 @@ class Metadata(PooledSource):
         super().load_state_dict(state)
 
     def _matched(self, teacher: Tapped, classes: int) -> tuple[str, ...]:
-        """The taps to match."""
+        """The taps whose activations are matched."""
         known = self.statistics.taps
         taps = (penultimate(teacher),) if self.settings.match == "top_layer" else tuple(known)
         problems = []
         if self.statistics.classes != classes:
-            problems.append(f"are of {self.statistics.classes} classes, and the teacher tells {classes} apart")
+            problems.append(f"are of {self.statistics.classes} classes, but the teacher has {classes}")
         if taps[0] not in known:
             problems.append(
-                f"do not have {taps[0]!r}, which the teacher's classifier reads; they have {', '.join(known)}"
+                f"do not hold {taps[0]!r}, the input of the teacher's classifier; they hold {', '.join(known)}"
             )
         for tap in known:
             shape = teacher.map.shape(tap)
             if shape is None:
-                problems.append(f"have {tap!r}, and the teacher has no such tap; {teacher.map.nearest(tap)}")
+                problems.append(f"hold {tap!r}, but the teacher has no such tap; {teacher.map.nearest(tap)}")
             elif torch.Size(shape).numel() != known[tap].mean.shape[1]:
                 problems.append(
-                    f"have {known[tap].mean.shape[1]} numbers of {tap!r}, and the teacher {torch.Size(shape).numel()}"
+                    f"hold {known[tap].mean.shape[1]} numbers for {tap!r}, but the teacher's tap has "
+                    f"{torch.Size(shape).numel()}"
                 )
         if problems:
             raise SpecError([Problem("/source/statistics", words) for words in problems])
@@ -165,7 +170,7 @@ class Metadata(PooledSource):
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """New noise, and what its activations are to become: every class as often as any other."""
+        """Draw new noise and its target activations; all classes are equally frequent."""
         size, chosen, device = self.generator_batch, self.settings, self.context.device
         self.target = self.classes(self.random).to(device)
         z = torch.randn(size, self.statistics.rank, generator=self.random).to(device)

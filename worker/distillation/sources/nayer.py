@@ -1,4 +1,4 @@
-"""NAYER: a generator that reads the classes' names, and is stirred by a layer of noise."""
+"""NAYER: a generator that reads embeddings of the classes through a layer of random weights."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -15,17 +15,17 @@ from worker.distillation.synthesis.noisy_layer import NoisyLayer
 from worker.distillation.uploads import class_embeddings
 
 LEAST_SIZE = 64
-"""Of orthogonal embeddings."""
+"""Dimension of orthogonal embeddings."""
 
 
 class Nayer(LatentSource):
-    """Gives a generator each class's embedding through a linear layer that is drawn anew every round: the random source
-    is in the layer, and the embedding says what the image is to show.
+    """Passes each class's embedding to a generator through a linear layer that is drawn anew every round: the layer is
+    the source of randomness, and the embedding sets the class of the image.
 
     Tran et al., "NAYER: Noisy Layer Data Generation for Efficient and Effective Data-free Knowledge Distillation",
-    arXiv:2310.00258. One layer serves one image of every class; a batch has as many layers as it has such sets.
-    Without embeddings of the user's they are orthogonal; the authors' come from a text encoder. The preset `paper` is theirs for CIFAR; their
-    students learn by SGD at temperature 20 for 100 to 300 epochs.
+    arXiv:2310.00258. One layer serves one image of every class; a batch has one layer for each such set. Without
+    uploaded embeddings, orthogonal ones are used; the authors' come from a text encoder. The preset `paper` is theirs
+    for CIFAR; their students learn by SGD at temperature 20 for 100 to 300 epochs.
     """
 
     paper = "arXiv:2310.00258"
@@ -45,12 +45,15 @@ class Nayer(LatentSource):
     @dataclass(frozen=True)
     class Parameters(LatentParameters):
         # fmt: off
-        embeddings: Annotated[EmbeddingsFile | None, "A file with a vector for each class, such as a text encoder's of its name; orthogonal ones if null."] = None
-        embedding_size: Annotated[int | None, Range(ge=2, le=8192), "Of the orthogonal embeddings; if null 64, or the number of classes if that is more."] = None
-        generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam on generator and layer; the default is ours."] = 4e-3
-        generator_life: Annotated[int | None, Range(ge=1), "Rounds after which a new generator begins; published: 10 epochs of 2 rounds."] = None
-        one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the classes that the images are to show; published: 0.5."] = 0.5
-        boundary_weight: Annotated[float, Range(ge=0), "Of KL(teacher || student) on images where both see the same class, which the images raise; published: 1.33."] = 1.33
+        embeddings: Annotated[EmbeddingsFile | None, "File with a vector for each class, such as a text encoder's embedding of its name. If null: "
+"orthogonal vectors."] = None
+        embedding_size: Annotated[int | None, Range(ge=2, le=8192), "Dimension of the orthogonal embeddings. If null: 64, or the number of classes if that is more."] = None
+        generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for generator and layer. The default is ours."] = 4e-3
+        generator_life: Annotated[int | None, Range(ge=1), "Number of rounds after which the generator is replaced by a new one; published: 10 epochs of 2 "
+"rounds."] = None
+        one_hot_weight: Annotated[float, Range(ge=0), "Weight of the cross-entropy with the target classes; published: 0.5."] = 0.5
+        boundary_weight: Annotated[float, Range(ge=0), "Weight of KL(teacher || student) on images for which both predict the same class, which the images "
+"maximise; published: 1.33."] = 1.33
         # fmt: on
 
     def prepare(self) -> None:
@@ -72,7 +75,7 @@ class Nayer(LatentSource):
         return self.generator(self.layer(self.embedding[self.target]))
 
     def fresh(self, count: int, random: torch.Generator) -> Tensor:
-        """Of the generator as it is, behind new layers."""
+        """Images of the current generator, with new layers."""
         generator, layer = deepcopy(self.generator), deepcopy(self.layer)
         parts, classes = [], self.classes(random).to(self.context.device)
         with torch.no_grad():
@@ -82,7 +85,7 @@ class Nayer(LatentSource):
         return torch.cat(parts)[:count]
 
     def classes(self, random: torch.Generator) -> Tensor:
-        """Sets of one image of every class, all in one random order; the last set may lack some."""
+        """Sets of one image of every class, all in the same random order; the last set may be incomplete."""
         order = torch.randperm(self.context.classes, generator=random)
         return order.repeat(self._sets())[: self.generator_batch]
 
@@ -94,7 +97,7 @@ class Nayer(LatentSource):
         load(self._parts(), state)
 
     def _embedding(self) -> Tensor:
-        """A vector a class (K, E)."""
+        """One vector for each class (K, E)."""
         context, given = self.context, self.settings.embeddings
         if given is not None:
             if given not in context.files:

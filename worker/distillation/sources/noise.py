@@ -1,4 +1,4 @@
-"""Noise: images of independent normal numbers, which only the teacher's answers make worth anything."""
+"""Noise: images of independent normal numbers, from which students learn through the teacher's outputs alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ PREVIEWS = 64
 class Noise(Source):
     """Draws every pixel from N(0, 1) in normalised space: the baseline "normal distribution" of data-free distillation.
 
-    Chen et al., "Data-Free Learning of Student Networks", arXiv:1904.01186, table 1 (88.01 % on MNIST, from which a method
-    without data has to rise). Nothing is trained and no gradient is asked of the teacher. A batch depends on the seed and
-    on its number alone, and no image is drawn twice.
+    Chen et al., "Data-Free Learning of Student Networks", arXiv:1904.01186, table 1 (88.01 % on MNIST, which a method
+    without data must exceed). Nothing is trained, and the teacher needs no gradient. A batch depends on the seed and
+    its number alone, and no image is drawn twice.
     """
 
     paper = "arXiv:1904.01186"
@@ -44,9 +44,9 @@ class Noise(Source):
     @dataclass(frozen=True)
     class Parameters:
         labels: Annotated[
-            LabelsOf, "`teacher`: the teacher's likeliest class is each image's label; `none`: there are no labels."
+            LabelsOf, "Labels of the images. `teacher`: the teacher's predicted class; `none`: no labels."
         ] = "none"
-        steps_per_epoch: Annotated[int, Range(ge=1), "Batches that count as an epoch."] = 120
+        steps_per_epoch: Annotated[int, Range(ge=1), "Number of batches that count as an epoch."] = 120
 
     def steps_per_epoch(self) -> int:
         return self.settings.steps_per_epoch
@@ -59,7 +59,7 @@ class Noise(Source):
         return taught(batch, self.context) if self.settings.labels == "teacher" else batch
 
     def previews(self) -> dict[str, Tensor]:
-        """The first batch's images."""
+        """The images of the first batch."""
         return {"samples": self._draw(self.context.batch_size, "images", 0)[:PREVIEWS].to(self.context.device)}
 
     def samples(self, count: int) -> Tensor:
@@ -67,6 +67,6 @@ class Noise(Source):
         return self._draw(count, "samples").to(self.context.device)
 
     def _draw(self, count: int, *of: int | str) -> Tensor:
-        """On the CPU, so that it is the same on every device."""
+        """Drawn on the CPU, so that the images are the same on every device."""
         contract, random = self.context.contract, generator(self.context.seed, *of)
         return torch.randn(count, contract.channels, contract.height, contract.width, generator=random)

@@ -1,4 +1,4 @@
-"""Substitute: the images of another dataset, which only the teacher's answers make worth anything."""
+"""Substitute: images of another dataset, from which students learn through the teacher's outputs alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,13 +26,15 @@ PREVIEWS = 64
 
 
 class Substitute(Source):
-    """Shuffles the images of the job's dataset, whose labels are never read: the "alternative data" of data-free distillation.
+    """Shuffles the images of the job's dataset without reading its labels: the "alternative data" of data-free
+    distillation.
 
-    Chen et al., "Data-Free Learning of Student Networks", arXiv:1904.01186, table 1 (94.56 % on MNIST from USPS). Any
-    images will do, of any classes; images without labels are uploaded as a zip of one folder. They are brought to the
-    teacher's contract as any dataset's are: grey is repeated over the channels, RGB is weighed to grey (ITU-R BT.601), the
-    size is met by bilinear scaling with antialiasing (aspects are not kept), and the teacher's mean and std normalise
-    them. No gradient is asked of the teacher. Batches depend on the seed and their position alone.
+    Chen et al., "Data-Free Learning of Student Networks", arXiv:1904.01186, table 1 (94.56 % on MNIST from USPS).
+    Images of any classes can be used; upload images without labels as a zip of one folder. They are converted to the
+    teacher's input contract like any dataset: grey is repeated over the channels, RGB becomes weighted grey (ITU-R
+    BT.601), images are resized by bilinear interpolation with antialiasing (the aspect ratio is not kept), and the
+    teacher's mean and std normalise them. The teacher needs no gradient. Batches depend on the seed and their position
+    alone.
     """
 
     paper = "arXiv:1904.01186"
@@ -47,20 +49,21 @@ class Substitute(Source):
     @dataclass(frozen=True)
     class Parameters:
         labels: Annotated[
-            LabelsOf, "`teacher`: the teacher's likeliest class is each image's label; `none`: there are no labels."
+            LabelsOf, "Labels of the images. `teacher`: the teacher's predicted class; `none`: no labels."
         ] = "none"
         augmentation: Annotated[
             Literal["none", "standard", "shift"],
-            "`standard`: random crop of the zero-padded image and a horizontal flip; `shift`: the crop alone.",
+            "Random augmentation. `standard`: random crop of the zero-padded image and a horizontal flip; "
+            "`shift`: only the crop.",
         ] = "none"
         padding: Annotated[int, Range(ge=1, le=64), "Pixels of padding on each side before the crop."] = 4
-        drop_last: Annotated[bool, "Leave out the smaller batch at the end of an epoch."] = True
+        drop_last: Annotated[bool, "Drop the smaller batch at the end of an epoch."] = True
 
     def build(self, context: SourceContext) -> None:
-        """Take the images.
+        """Use the context's images.
 
         Raises:
-            SpecError: there are none, or batches are demanded in a way that needs labels.
+            SpecError: there are none, or batches must be drawn in a way that needs labels.
         """
         super().build(context)
         if context.dataset is None or not len(context.dataset):
@@ -85,15 +88,16 @@ class Substitute(Source):
         return taught(batch, self.context) if self.settings.labels == "teacher" else batch
 
     def previews(self) -> dict[str, Tensor]:
-        """The first images, as the networks read them."""
+        """The first images, converted to the networks' input."""
         return {"samples": self.images.normalise(self.images.image[:PREVIEWS])}
 
     def _begin(self, epoch: int) -> None:
-        """Draw an epoch's order, and the view of each image."""
+        """Draw the order of an epoch, and the augmentation of each image."""
         if epoch == self._epoch:
             return
         size, seed, device = len(self.images), self.context.seed, self.images.image.device
-        self._order, self._views = samplers.shuffled(size, seed, epoch).to(device), None
+        self._order = samplers.shuffled(size, seed, epoch).to(device)
+        self._views = None
         if self.settings.augmentation != "none":
             flips, draw = self.settings.augmentation == "standard", samplers.generator(seed, "augmentation", epoch)
             self._views = Views.draw(size, self.settings.padding, flips, draw, device)

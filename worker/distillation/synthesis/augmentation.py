@@ -14,8 +14,9 @@ SCALE, SHEAR, SHIFT = 0.15, 0.15, 0.1
 
 
 def random_affine(image_BCHW: Tensor, random: torch.Generator) -> Tensor:
-    """Each image rotated by up to 15 degrees, scaled by up to 15 % along each axis, sheared by up to 0.15 and shifted by
-    up to 10 % of its size, all uniform; bilinear, its border repeated outwards. `random` is a generator on the CPU."""
+    """Each image rotated by up to 15 degrees, scaled by up to 15 % along each axis, sheared by up to 0.15 and
+    shifted by up to 10 % of its size, all uniform; bilinear, with border padding. `random` is a generator on the
+    CPU."""
     batch, _, height, width = image_BCHW.shape
     angle, wide, high, shear, right, down = (2 * torch.rand(6, batch, generator=random) - 1).unbind()
     rotation = matrix(
@@ -35,8 +36,8 @@ def random_affine(image_BCHW: Tensor, random: torch.Generator) -> Tensor:
 
 
 def random_roll(image_BCHW: Tensor, pixels: int, flip: bool, random: torch.Generator) -> Tensor:
-    """The batch rolled by up to `pixels` along each axis, what leaves on one side coming back on the other; with `flip`
-    also mirrored left to right, or not, with equal chance."""
+    """The batch rolled by up to `pixels` along each axis: what leaves on one side comes back on the other. With
+    `flip`, it is also mirrored left to right with probability 0.5."""
     down, right = torch.randint(-pixels, pixels + 1, (2,), generator=random).tolist()
     view = image_BCHW.roll((down, right), dims=(2, 3))
     return view.flip(3) if flip and torch.rand((), generator=random).item() < 0.5 else view

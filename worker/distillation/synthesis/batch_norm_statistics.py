@@ -1,7 +1,7 @@
-"""BatchNorm's memory of the real data: how far a batch's statistics are from those that a teacher keeps.
+"""Distance between a batch's statistics and the running statistics of the teacher's BatchNorm layers.
 
-Yin et al., "Dreaming to Distill", CVPR 2020, arXiv:1912.08795. What is watched is the function and not the
-module, so that networks of any library are read alike. Shapes: B batch, C channels.
+Yin et al., "Dreaming to Distill", CVPR 2020, arXiv:1912.08795. The function is intercepted, not the module, so that
+networks of any library are handled alike. Shapes: B batch, C channels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,8 @@ NAMES = ("running_mean", "running_var")
 
 
 class StatisticsReader(TorchFunctionMode):
-    """Within this context every normalisation by kept statistics is noted in `found`, in the order of execution: the
-    input's mean and biased variance, then the kept ones, each (C,) float32 and with its gradient."""
+    """Within this context, every normalisation by running statistics appends to `found`, in the order of execution:
+    the input's mean and biased variance, then the running ones, each (C,) float32 and with its gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,11 +55,12 @@ class StatisticsReader(TorchFunctionMode):
 
 
 class BatchStatistics:
-    """The distance of a batch's statistics from a teacher's, summed over its normalisations (`r_feature`).
+    """The distance of a batch's statistics from a teacher's running statistics, summed over its normalisations
+    (`r_feature`).
 
-    Of each it is the Euclidean norm of the difference of means plus that of the difference of variances; the first
-    one's counts `first_weight` times. With a `momentum` m the batch counts 1 - m beside the mean of the batches before
-    it, which `remember` moves (Fang et al., arXiv:2112.15309).
+    For each, it is the Euclidean norm of the difference of means plus that of the difference of variances; the first
+    normalisation has the weight `first_weight`. With a `momentum` m, the batch has weight 1 - m, and the running mean
+    of earlier batches, which `remember` updates, has weight m (Fang et al., arXiv:2112.15309).
     """
 
     def __init__(self, first_weight: float = 1.0, momentum: float = 0.0):
@@ -69,12 +70,12 @@ class BatchStatistics:
         self._last: list[tuple[Tensor, Tensor]] = []
 
     def reading(self) -> StatisticsReader:
-        """The context of the teacher's forward pass whose batch is to be measured."""
+        """The context for the teacher's forward pass on the batch to be measured."""
         self._reader.found = []
         return self._reader
 
     def distance(self) -> Tensor:
-        """Of the batch that was read last."""
+        """The distance of the batch that was read last."""
         terms = []
         for number, (mean_C, variance_C, kept_mean_C, kept_variance_C) in enumerate(self._reader.found):
             if self._past:
@@ -88,7 +89,7 @@ class BatchStatistics:
         return torch.stack(terms).sum()
 
     def remember(self) -> None:
-        """Count the batch that was measured last among the past ones; nothing without a momentum."""
+        """Update the running mean of earlier batches with the batch measured last. Does nothing without a momentum."""
         if not self.momentum:
             return
         self._past = [
@@ -110,7 +111,7 @@ def norm(x: Tensor) -> Tensor:
 
 
 def check_kept(network: Callable[[Tensor], Any], example: Tensor) -> None:
-    """See that a network, in evaluation mode, normalises by kept statistics.
+    """Check that a network, in evaluation mode, normalises by running statistics.
 
     Raises:
         SpecError: it does not.
@@ -118,5 +119,5 @@ def check_kept(network: Callable[[Tensor], Any], example: Tensor) -> None:
     with torch.no_grad(), StatisticsReader() as reader:
         network(example)
     if not reader.found:
-        words = "has no BatchNorm layers whose kept statistics the source could match"
+        words = "has no BatchNorm layers with running statistics, which the source must match"
         raise SpecError([Problem("/teacher", words)], "Choose the source `dfad` or `dafl`.")

@@ -16,15 +16,16 @@ Output = Literal["tanh", "affine"]
 
 
 class Generator(nn.Module):
-    """The generator of DAFL (Chen et al., arXiv:1904.01186; the shape is DCGAN's with nearest-neighbour upsampling).
+    """The generator of DAFL (Chen et al., arXiv:1904.01186; the architecture is DCGAN's with nearest-neighbour
+    upsampling).
 
-    It starts at a quarter of the image's size, doubles, and doubles again: before the second convolution
-    (`resolution="full"`, as published), or at the very end (`"half"`: all convolutions run on a quarter of the pixels,
-    which is several times cheaper). Sizes that 4 does not divide are rounded up at the start and met exactly at the
-    end. The last normalisation gives every channel mean 0 and variance 1 over the batch: images are already
-    normalised. DAFL's authors have an inner `epsilon` of 0.8. With `output="affine"` there is no tanh, and a scale and
-    shift of every channel is learnt (Micaelli, Storkey, arXiv:1905.09768). With width 128, latent 100 and one channel
-    of 32 x 32 it has 1,049,985 parameters.
+    It starts at a quarter of the image's size and doubles the size twice. The second doubling is before the second
+    convolution (`resolution="full"`, as published), or at the very end (`"half"`: all convolutions run on a quarter of
+    the pixels, which is several times cheaper). Sizes that are not divisible by 4 are rounded up at the start and
+    reached exactly at the end. The last normalisation gives every channel mean 0 and variance 1 over the batch, so
+    images are already normalised. DAFL's authors use an inner `epsilon` of 0.8. With `output="affine"` there is no
+    tanh, and a scale and shift of every channel is learnt (Micaelli, Storkey, arXiv:1905.09768). With width 128, latent
+    100 and one channel of 32 x 32 it has 1,049,985 parameters.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ def seeded(
     epsilon: float = 0.8,
     output: Output = "tanh",
 ) -> Generator:
-    """A fresh generator on `device` whose weights depend on `seed` alone; the global generators are left as they were."""
+    """A new generator on `device` whose weights depend on `seed` alone; the global random generators keep their
+    state."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         generator = Generator(contract, latent, width, resolution, epsilon, output)

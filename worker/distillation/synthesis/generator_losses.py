@@ -1,8 +1,8 @@
-"""Losses of synthetic images, from the answers of a frozen teacher, and perhaps of live students. All are to be minimised.
+"""Losses of synthetic images, from the outputs of a frozen teacher and, for some, of live students. All are minimised.
 
-Chen et al., "Data-Free Learning of Student Networks", ICCV 2019, arXiv:1904.01186, section 3.1; the adversarial term follows
-Fang et al., "Data-Free Adversarial Distillation", arXiv:1912.11006. Shapes: B batch, K classes, C channels, H height,
-W width.
+Chen et al., "Data-Free Learning of Student Networks", ICCV 2019, arXiv:1904.01186, section 3.1; the adversarial term
+follows Fang et al., "Data-Free Adversarial Distillation", arXiv:1912.11006. Shapes: B batch, K classes, C channels, H
+height, W width.
 """
 
 import math
@@ -15,7 +15,7 @@ SMALLEST = 1e-6
 
 
 def one_hot(teacher_BK: Tensor, target_B: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the teacher's logits with their own largest class (equation 4), or with classes that are wanted."""
+    """Cross-entropy of the teacher's logits with their own largest class (equation 4), or with target classes."""
     return F.cross_entropy(teacher_BK, teacher_BK.argmax(dim=1) if target_B is None else target_B)
 
 
@@ -25,40 +25,42 @@ def activation(feature: Tensor) -> Tensor:
 
 
 def information_entropy(teacher_BK: Tensor) -> Tensor:
-    """Sum of p log10 p over classes, p the batch's mean prediction (equation 6); between -log10 K (balanced) and 0 (one class).
+    """Sum of p log10 p over classes, where p is the batch's mean prediction (equation 6); between -log10 K (balanced)
+    and 0 (one class).
 
-    The logarithm is the decimal one, as in the authors' code, so that their weights keep their meaning. It is taken
-    before averaging (log-mean-exp), so that value and gradient stay finite when a class's probability underflows.
+    The logarithm is decimal, as in the authors' code, so that their weights can be used. It is taken before averaging
+    (log-mean-exp), so that value and gradient stay finite if a class's probability underflows.
     """
     log_p_K = torch.logsumexp(teacher_BK.log_softmax(dim=1), dim=0) - math.log(len(teacher_BK))
     return (log_p_K.exp() * log_p_K).sum() / math.log(10)
 
 
 def balance(teacher_BK: Tensor) -> Tensor:
-    """The entropy of the mean prediction as a part, 0 to 1, of log K, or of log B where B images are fewer than the classes:
-    they can show one each."""
+    """The entropy of the mean prediction as a share, 0 to 1, of log K; or of log B if there are fewer images (B)
+    than classes, since B images can show at most B classes."""
     return (-information_entropy(teacher_BK) / math.log10(max(2, min(teacher_BK.shape)))).clamp_max(1.0)
 
 
 def decisions(logits_BK: Tensor) -> Tensor:
-    """Independent outputs as problems of two classes, against and for each: logits (B * K, 2) of the same probabilities."""
+    """Independent outputs as two-class problems, against and for each: logits (B * K, 2) of the same probabilities."""
     return torch.stack([torch.zeros_like(logits_BK), logits_BK], dim=2).flatten(0, 1)
 
 
 def information_entropy_of_each(teacher_BK: Tensor) -> Tensor:
-    """The information entropy of each of several independent outputs, for or against, mean over them; -log10 2 where each is
-    on in half of the images."""
+    """The information entropy of the binary decision of each of several independent outputs, mean over them; -log10
+    2 if each is on in half of the images."""
     logs = torch.stack([F.logsigmoid(teacher_BK), F.logsigmoid(-teacher_BK)])
     log_p_2K = torch.logsumexp(logs, dim=1) - math.log(len(teacher_BK))
     return (log_p_2K.exp() * log_p_2K).sum(dim=0).mean() / math.log(10)
 
 
 def adversarial(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
-    """Minus the students' disagreement with the teacher: the mean absolute difference of logits over their mean magnitude.
+    """Minus the students' disagreement with the teacher: the mean absolute difference of logits over their mean
+    magnitude.
 
-    Logits are centred first, since distillation of probabilities leaves a shift of them open. The published term is the
-    bare difference (arXiv:1912.11006, equation 3); a generator can raise that without end by raising the teacher's
-    logits, at the expense of some classes. The ratio is bounded by what the student gets wrong, and one weight suits
+    Logits are centred first, since distillation of probabilities does not determine their shift. The published term is
+    the bare difference (arXiv:1912.11006, equation 3). A generator can increase that without bound by increasing the
+    teacher's logits, at the expense of some classes. The ratio is bounded by the student's error, and one weight suits
     teachers of any scale.
     """
     student, teacher = (logits - logits.mean(dim=1, keepdim=True) for logits in (student_BK, teacher_BK))
@@ -76,9 +78,10 @@ def divergence(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
 
 
 def boundary(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
-    """Minus KL(teacher || student) where the student still chooses the teacher's class, mean over the whole batch.
+    """Minus KL(teacher || student) where the student still predicts the teacher's class, mean over the whole batch.
 
-    Images are driven to where the two are about to part, and no further (Fang et al., arXiv:2105.08584).
+    Images move to the point where the two predictions are about to differ, and no further (Fang et al.,
+    arXiv:2105.08584).
     """
     agrees_B = student_BK.argmax(dim=1) == teacher_BK.argmax(dim=1)
     return -(_divergences(student_BK, teacher_BK) * agrees_B).mean()

@@ -1,4 +1,4 @@
-"""The training of a generator against a frozen teacher and, if it is an adversary, the live students.
+"""The training of a generator against a frozen teacher and, if it is adversarial, against the live students.
 
 Shapes: B batch, Z latent size, C channels, H height, W width.
 """
@@ -15,9 +15,9 @@ from worker.distillation.synthesis.image_loss import ImageLoss
 
 
 class GeneratorTraining:
-    """A generator, its Adam optimiser, and the watch for its collapse.
+    """A generator, its Adam optimiser, and the detection of its collapse.
 
-    Gradients are taken with respect to the generator's parameters only: none reaches the teacher's or the students'.
+    Gradients are taken with respect to the generator's parameters only; teacher and students receive none.
     """
 
     def __init__(
@@ -28,8 +28,10 @@ class GeneratorTraining:
         betas: tuple[float, float],
         gradient_norm: float | None = None,
     ):
-        """`gradient_norm`: the largest that the gradient of all parameters may have; longer ones are shortened to it."""
-        self.generator, self.image_loss, self.gradient_norm = generator, image_loss, gradient_norm
+        """`gradient_norm`: the maximum norm of the gradient of all parameters; larger gradients are clipped to it."""
+        self.generator = generator
+        self.image_loss = image_loss
+        self.gradient_norm = gradient_norm
         self.parameters = list(generator.parameters())
         self.device = self.parameters[0].device
         self.optimizer = torch.optim.Adam(self.parameters, learning_rate, betas)
@@ -38,8 +40,8 @@ class GeneratorTraining:
         self.terms: dict[str, Tensor] = {}
 
     def step(self, noise_BZ: Tensor, students: Mapping[str, nn.Module]) -> Tensor:
-        """One step of the generator; gives its images (B, C, H, W) from before it, detached. `students` are its
-        adversaries, maybe none.
+        """One generator step; returns its images (B, C, H, W) from before the update, detached. `students` are its
+        adversaries, possibly none.
 
         Raises:
             Collapsed, Diverged: see `CollapseWatch`.
@@ -58,20 +60,20 @@ class GeneratorTraining:
 
     @torch.no_grad()
     def images(self, noise_BZ: Tensor) -> Tensor:
-        """Images (B, C, H, W) of the generator as it is; only the running statistics of its BatchNorm move."""
+        """Images (B, C, H, W) of the current generator; only the running statistics of its BatchNorm change."""
         with self.image_loss.autocast():
             return self.generator(noise_BZ.to(self.device))
 
     def metrics(self) -> dict[str, Tensor | float]:
-        """The last step's unweighted terms, what the watch for collapse sees (its disagreement, relative to the logits' size,
-        and not the term of that name), and whether the precision is low."""
+        """The last step's unweighted terms, the metrics of the collapse detection (whose disagreement is relative to
+        the logits' size, unlike the term of that name), and whether the precision is low."""
         shown = self.terms | self.watch.metrics()
         return {f"generator/{name}": value for name, value in shown.items()} | {
             "generator/bf16": float(self.image_loss.precision == torch.bfloat16),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """By kind of part."""
+        """State by kind of part."""
         return {
             "generator": self.generator.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -79,7 +81,7 @@ class GeneratorTraining:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Restore what `state_dict` returned."""
         self.generator.load_state_dict(state["generator"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps = state["training"]["steps"]

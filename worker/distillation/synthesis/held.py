@@ -1,4 +1,4 @@
-"""Sources in rounds without a generator that lasts: their first round is kept from the students, to score them by."""
+"""Round sources without a persistent generator: the first round is withheld from the students, to score them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from worker.distillation.synthesis.rounds import RoundSource
 
 
 class HeldOutSource(RoundSource):
-    """Holds back the images of the first round."""
+    """Withholds the images of the first round from the students."""
 
     held: Tensor | None = None
 
@@ -24,7 +24,7 @@ class HeldOutSource(RoundSource):
             super().keep(round_, image, logits)
 
     def fresh(self, count: int, random: torch.Generator) -> Tensor:
-        """The images held back, at most as many as a round has."""
+        """The withheld images, at most as many as a round has."""
         assert self.held is not None
         return self.held[:count]
 

@@ -1,4 +1,4 @@
-"""The loss of synthetic images: what a frozen teacher, and live students, make of them.
+"""The loss of synthetic images, from the outputs of a frozen teacher and of live students.
 
 Shapes: B batch, C channels, H height, W width, K classes.
 """
@@ -20,9 +20,9 @@ from worker.distillation.synthesis.live import evaluating
 
 @dataclass(frozen=True)
 class Weights:
-    """What the terms of a synthesiser's loss are multiplied by; a term of weight 0 is not computed.
+    """Weights of the terms of a synthesiser's loss; a term of weight 0 is not computed.
 
-    Each is a method of `Seen` by the same name.
+    Each term is the method of `Seen` of the same name.
     """
 
     one_hot: float = 0.0
@@ -38,7 +38,7 @@ class Weights:
     energy: float = 0.0
 
     def any(self, *names: str) -> bool:
-        """Whether one of these terms counts."""
+        """Whether one of these terms has a weight other than 0."""
         return any(getattr(self, name) for name in names)
 
 
@@ -47,21 +47,21 @@ AGAINST_STUDENTS = ("adversarial", "disagreement", "divergence", "boundary", "co
 
 @dataclass
 class Seen:
-    """One batch of images (B, C, H, W), and what was made of it, in single precision.
+    """One batch of images (B, C, H, W), and the networks' outputs for it, in single precision.
 
-    `logits` (B, K) are the teacher's, `answers` those of the students; `feature`: what the teacher's classifier reads;
-    `target` (B,) int64: the classes that the images are meant to show, the teacher's own choice where that is None.
+    `logits` (B, K) are the teacher's, `student_logits` those of the students; `feature` is the input of the teacher's
+    classifier; `target` (B,) int64: the target classes of the images, or the teacher's own predicted classes if None.
     """
 
     image: Tensor
     outputs: Outputs
     logits: Tensor
-    answers: list[Tensor]
+    student_logits: list[Tensor]
     feature: Tensor | None = None
     statistics: BatchStatistics | None = None
     target: Tensor | None = None
     independent: bool = False
-    """The outputs are not classes of which an image shows one, but labels each of which it may have."""
+    """The outputs are labels, of which an image may have any number, instead of classes."""
 
     def one_hot(self) -> Tensor:
         return generator_losses.one_hot(self.rows(self.logits), self.target)
@@ -73,7 +73,7 @@ class Seen:
         return entropy(self.logits)
 
     def rows(self, logits: Tensor) -> Tensor:
-        """Logits of which each row is one choice among classes."""
+        """Logits in which each row is one choice among classes."""
         return generator_losses.decisions(logits) if self.independent else logits
 
     def activation(self) -> Tensor:
@@ -106,15 +106,15 @@ class Seen:
         return generator_losses.energy(self.image)
 
     def _mean(self, loss: Any) -> Tensor:
-        """Of a loss (answer, teacher's logits) over the students."""
+        """The mean over the students of a loss (student's logits, teacher's logits)."""
         teacher = self.rows(self.logits)
-        return torch.stack([loss(self.rows(answer), teacher) for answer in self.answers]).mean()
+        return torch.stack([loss(self.rows(logits), teacher) for logits in self.student_logits]).mean()
 
 
 class ImageLoss:
-    """The weighted terms of a synthesiser's loss, from what the teacher and the students answer.
+    """The weighted terms of a synthesiser's loss, from the outputs of the teacher and the students.
 
-    Gradients flow to the images only: none is left in the networks, and students' modes and statistics stay as they were.
+    Gradients flow to the images only. The networks receive none, and the students' modes and statistics do not change.
     """
 
     def __init__(
@@ -126,7 +126,10 @@ class ImageLoss:
         statistics: BatchStatistics | None = None,
         independent: bool = False,
     ):
-        self.teacher, self.weights, self.precision, self.device = teacher, weights, precision, device
+        self.teacher = teacher
+        self.weights = weights
+        self.precision = precision
+        self.device = device
         self.independent = independent
         self.statistics = statistics or (BatchStatistics() if weights.batch_statistics else None)
         self.feature_tap = penultimate(teacher) if weights.activation else None
@@ -134,7 +137,7 @@ class ImageLoss:
             teacher.request([self.feature_tap])
 
     def autocast(self) -> torch.autocast:
-        """The precision of a synthesiser's forward passes."""
+        """Autocast at the precision of a synthesiser's forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
 
     def see(
@@ -144,19 +147,20 @@ class ImageLoss:
         target_B: Tensor | None = None,
         weights: Weights | None = None,
     ) -> tuple[Seen, dict[str, Tensor]]:
-        """What the networks make of the images, and the unweighted terms that count; `weights` may replace those of the loss."""
+        """The networks' outputs for the images, and the unweighted terms whose weight is not 0; `weights` may
+        replace those of the loss."""
         weights = weights or self.weights
         adversaries = list(students.values()) if weights.any(*AGAINST_STUDENTS) else []
         reading = self.statistics.reading() if self.statistics and weights.batch_statistics else nullcontext()
         with self.autocast(), evaluating(adversaries):
             with reading:
                 outputs = self.teacher(image_BCHW)
-            answers = [logits_of(student(image_BCHW)).float() for student in adversaries]
+            student_logits = [logits_of(student(image_BCHW)).float() for student in adversaries]
         feature = outputs.taps[self.feature_tap].float() if self.feature_tap else None
-        made_of = image_BCHW, outputs, outputs.logits.float(), answers, feature, self.statistics, target_B
+        made_of = image_BCHW, outputs, outputs.logits.float(), student_logits, feature, self.statistics, target_B
         seen = Seen(*made_of, independent=self.independent)
         counted = [each.name for each in fields(weights) if getattr(weights, each.name)]
-        return seen, {name: getattr(seen, name)() for name in counted if answers or name not in AGAINST_STUDENTS}
+        return seen, {name: getattr(seen, name)() for name in counted if student_logits or name not in AGAINST_STUDENTS}
 
     def total(self, terms: Mapping[str, Tensor], weights: Weights | None = None) -> Tensor:
         """The weighted sum of at least one term."""
@@ -171,5 +175,5 @@ class ImageLoss:
 
 
 def logits_of(output: Outputs | Tensor) -> Tensor:
-    """The logits of a network's answer, tapped or bare."""
+    """The logits of a network's output, tapped or bare."""
     return output.logits if isinstance(output, Outputs) else output

@@ -1,4 +1,4 @@
-"""Telling images apart: a memory of features, and the loss of those that look like what there is already.
+"""Instance discrimination: a memory of features, and a loss for images that resemble existing ones.
 
 Shapes: B batch, N features of a memory, D dimensions of a feature, E of an embedding.
 """
@@ -27,7 +27,7 @@ class FeatureMemory:
         self.written += len(feature_BD)
 
     def draw(self, count: int, random: torch.Generator) -> Tensor:
-        """`count` features, uniform and with replacement; none of an empty memory."""
+        """`count` features, uniform and with replacement; none if the memory is empty."""
         if not len(self):
             return self.rows[:0]
         return self.rows[torch.randint(len(self), (count,), generator=random).to(self.rows.device)]
@@ -52,9 +52,9 @@ class Head(nn.Module):
 
 
 def contrast(view_BE: Tensor, other_BE: Tensor, negatives_NE: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of finding the other view of the same image among those of all others and the negatives.
+    """Cross-entropy of identifying the other view of the same image among those of all others and the negatives.
 
-    All embeddings have length 1; similarity is their product over `temperature`.
+    All embeddings have length 1; similarity is their dot product divided by `temperature`.
     """
     logits = view_BE @ torch.cat([other_BE, negatives_NE]).T / temperature
     return F.cross_entropy(logits, torch.arange(len(view_BE), device=view_BE.device))

@@ -1,4 +1,4 @@
-"""Sources in rounds whose images come from a generator."""
+"""Round sources whose images come from a generator."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from worker.distillation.synthesis.image_loss import Weights
 from worker.distillation.synthesis.rounds import RoundParameters, RoundSource
 
 BETAS = (0.5, 0.999)
-"""Of the authors' Adam, for CMI and what follows it."""
+"""Betas of the authors' Adam, for CMI and its successors."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,21 @@ class LatentParameters(RoundParameters):
     """Parameters of every such source."""
 
     # fmt: off
-    generator_resolution: Annotated[Resolution | None, "Where the last upsampling is: at the end (half, fast) or before the last convolutions (full, paper)."] = None
-    generator_width: Annotated[int | None, Range(ge=2, le=1024), "Channels of the generator."] = None
-    latent: Annotated[int, Range(ge=1, le=4096), "Size of what the generator reads."] = 256
-    generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam on the generator's weights."] = 1e-3
-    boundary_weight: Annotated[float, Range(ge=0), "Of KL(teacher || student) on images where both see the same class, which the images raise."] = 0.5
+    generator_resolution: Annotated[Resolution | None, "Position of the last upsampling: at the end (half, fast) or before the last convolutions (full, "
+"paper). If null: the preset's."] = None
+    generator_width: Annotated[int | None, Range(ge=2, le=1024), "Number of channels of the generator. If null: the preset's."] = None
+    latent: Annotated[int, Range(ge=1, le=4096), "Dimension of the generator's input."] = 256
+    generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for the generator's weights."] = 1e-3
+    boundary_weight: Annotated[float, Range(ge=0), "Weight of KL(teacher || student) on images for which both predict the same class, which the images "
+"maximise."] = 0.5
     # fmt: on
 
 
 class LatentSource(RoundSource):
-    """Has a generator in the teacher's input space, whose inner normalisations have torch's epsilon."""
+    """Has a generator in the teacher's input space, whose inner normalisations have torch's default epsilon."""
 
     class Parameters(LatentParameters):
-        """Those of every such source."""
+        """Parameters of every such source."""
 
     def weights(self) -> Weights:
         chosen = self.settings
@@ -59,18 +61,18 @@ class LatentSource(RoundSource):
         return torch.randn(count, self.settings.latent, generator=random).to(self.context.device)
 
     def new_latent(self) -> nn.Parameter:
-        """Room for what the generator reads (B, Z), to be optimised with it."""
+        """A tensor for the generator's inputs (B, Z), optimised together with the generator."""
         return nn.Parameter(torch.zeros(self.generator_batch, self.settings.latent, device=self.context.device))
 
 
 def state_of(parts: dict[str, Any]) -> dict[str, Any]:
-    """State of modules and optimisers, and tensors as they are, by name."""
+    """State of modules and optimisers, and tensors, by name."""
     return {name: part.detach() if isinstance(part, Tensor) else part.state_dict() for name, part in parts.items()}
 
 
 @torch.no_grad()
 def load(parts: dict[str, Any], state: Any) -> None:
-    """Undo `state_of`."""
+    """Restore what `state_of` returned."""
     for name, part in parts.items():
         if isinstance(part, Tensor):
             part.copy_(state[name])

@@ -1,4 +1,4 @@
-"""A ring of synthetic images, so that a student can learn from each of them more than once.
+"""A ring buffer of synthetic images, so that students can learn from each of them more than once.
 
 Shapes: B batch, N images, C channels, H height, W width, K classes.
 """
@@ -16,16 +16,20 @@ SHARD_BYTES = 4 * 2**20
 
 
 class ImagePool:
-    """The newest `capacity` images with the teacher's logits; the oldest are overwritten.
+    """The newest `capacity` images with the teacher's logits; new images overwrite the oldest.
 
-    They lie in shards of about 4 MiB. Each shard is one key of `state_dict`, so that a checkpoint writes anew only
-    those shards that have changed. Memory is taken as shards fill.
+    They are stored in shards of about 4 MiB. Each shard is one key of `state_dict`, so that a checkpoint writes only
+    shards that have changed. Memory is allocated as shards fill.
     """
 
     def __init__(
         self, capacity: int, shape_CHW: tuple[int, ...], classes: int, dtype: torch.dtype, device: torch.device
     ):
-        self.capacity, self.shape, self.classes, self.dtype, self.device = capacity, shape_CHW, classes, dtype, device
+        self.capacity = capacity
+        self.shape = shape_CHW
+        self.classes = classes
+        self.dtype = dtype
+        self.device = device
         self.shard_size = min(capacity, max(1, SHARD_BYTES // bytes_per_image(shape_CHW, classes, dtype)))
         self.written = 0
         self._shards: list[dict[str, Tensor]] = []
@@ -43,7 +47,8 @@ class ImagePool:
         self.written += len(image_BCHW)
 
     def read(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) and logits (B, K), float32, at places (B,) int64 on the CPU, each below `len(self)`."""
+        """Images (B, C, H, W) and logits (B, K), float32, at the indices `places` (B,) int64 on the CPU, each below
+        `len(self)`."""
         image = torch.empty((len(places), *self.shape), device=self.device)
         logits = torch.empty((len(places), self.classes), device=self.device)
         for shard, chosen, offset in self._split(places):
@@ -56,7 +61,7 @@ class ImagePool:
         return self.read(torch.randint(len(self), (size,), generator=random))
 
     def newest(self, size: int) -> tuple[Tensor, Tensor]:
-        """The last `size` images and logits (fewer where there are fewer), newest last."""
+        """The last `size` images and logits (all if there are fewer), newest last."""
         size = min(size, len(self))
         return self.read((self.written - size + torch.arange(size)) % self.capacity)
 
@@ -67,14 +72,12 @@ class ImagePool:
         return {"written": self.written, "layout": layout} | shards
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo `state_dict`. The pool becomes what it was also where hardware of another precision would have made it of
-        another type, and so of another capacity: what is drawn depends on that."""
+        """Restore what `state_dict` returned, including capacity and dtype: on hardware of another precision the
+        pool would have another dtype and thus another capacity, which would change the draws."""
         layout = state["layout"]
-        self.capacity, self.shard_size, self.dtype = (
-            layout["capacity"],
-            layout["shard_size"],
-            getattr(torch, layout["dtype"]),
-        )
+        self.capacity = layout["capacity"]
+        self.shard_size = layout["shard_size"]
+        self.dtype = getattr(torch, layout["dtype"])
         self.written = state["written"]
         self._shards = []
         self._grow(len(self))
@@ -83,16 +86,16 @@ class ImagePool:
                 tensor.copy_(state[f"shard.{number:04}"][name])
 
     def _grow(self, images: int) -> None:
-        """Have shards for the first `images` places."""
+        """Allocate shards for the first `images` places."""
         while len(self._shards) * self.shard_size < images:
             size = min(self.shard_size, self.capacity - len(self._shards) * self.shard_size)
             image = torch.zeros((size, *self.shape), dtype=self.dtype, device=self.device)
             self._shards.append({"image": image, "logits": torch.zeros((size, self.classes), device=self.device)})
 
     def _split(self, places: Tensor) -> list[tuple[dict[str, Tensor], Tensor, Tensor]]:
-        """For every shard that `places` touch: the shard, which of the places lie in it, and where in it they are.
+        """For every shard that `places` touch: the shard, which of the places are in it, and their offsets in it.
 
-        Sorted on the CPU, so that the device is waited for twice and not twice a shard.
+        Sorted on the CPU, so that there are two synchronisations with the device, not two for each shard.
         """
         numbers, order = (places // self.shard_size).sort(stable=True)
         touched, counts = numbers.unique_consecutive(return_counts=True)
@@ -120,13 +123,13 @@ def pool_within(
     """A pool of `images`, or of as many as `bytes_limit` allows.
 
     Raises:
-        SpecError: those are fewer than `least`.
+        SpecError: that is fewer than `least`.
     """
     shape = (contract.channels, contract.height, contract.width)
     each = bytes_per_image(shape, classes, dtype)
     capacity = min(images, bytes_limit // each)
     if capacity < least:
         needed = -(-least * each // 2**20)
-        message = f"must be at least {needed}, to hold one batch of {least} images"
+        message = f"must be at least {needed} to hold one batch of {least} images"
         raise SpecError([Problem("/source/pool_megabytes", message)])
     return ImagePool(capacity, shape, classes, dtype, device)

@@ -1,4 +1,4 @@
-"""What all synthesisers share: a pool of labelled images that the students' batches are drawn from."""
+"""What all synthesisers share: a pool of images and teacher's logits from which the students' batches are drawn."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,23 +33,26 @@ IMAGES_A_CLASS = 10
 
 @dataclass(frozen=True)
 class PoolParameters:
-    """Parameters of every pooled source; those that are null are the preset's."""
+    """Parameters of every pooled source; those that are null are set by the preset."""
 
     # fmt: off
-    preset: Annotated[Literal["fast", "paper"], "Chooses whatever is null: a cheap recipe of ours, or the published one."] = "fast"
-    generator_batch: Annotated[int | None, Range(ge=2, le=8192), "Images made at once; if null the preset's, or 10 a class up to 1024 if that is more."] = None
-    pool_images: Annotated[int | None, Range(ge=0), "How many of the newest images to keep; 0 for the last batch only."] = None
-    pool_megabytes: Annotated[int, Range(ge=1), "Memory that the pool may take; it keeps fewer images where they are large."] = 1024
-    augmentation_probability: Annotated[float | None, Range(ge=0, le=1), "Of a random affine view of a whole batch, labelled anew by the teacher."] = None
-    labels: Annotated[LabelsOf, "`teacher`: the teacher's likeliest class is each image's label; `none`: there are no labels."] = "none"
-    precision: Annotated[Precision, "Of the images' making; auto: bf16 where the hardware has it."] = "auto"
+    preset: Annotated[Literal["fast", "paper"], "Preset that sets the parameters that are null: a cheap recipe of ours (`fast`), or the published one"
+" (`paper`)."] = "fast"
+    generator_batch: Annotated[int | None, Range(ge=2, le=8192), "Number of images made at once. If null: the preset's, or 10 for each class up to 1024 if that is "
+"more."] = None
+    pool_images: Annotated[int | None, Range(ge=0), "Number of the newest images that the pool keeps; 0 keeps only the last batch. If null: the preset's."] = None
+    pool_megabytes: Annotated[int, Range(ge=1), "Maximum memory of the pool in MiB. If the images need more, the pool keeps fewer."] = 1024
+    augmentation_probability: Annotated[float | None, Range(ge=0, le=1), "Probability that a whole batch is replaced by random affine views of its images, which the teacher "
+"labels anew. If null: the preset's."] = None
+    labels: Annotated[LabelsOf, "Labels of the images. `teacher`: the teacher's predicted class; `none`: no labels."] = "none"
+    precision: Annotated[Precision, "Precision of the synthesis. `auto`: bf16 if the hardware supports it."] = "auto"
     # fmt: on
 
 
 class PooledSource(Source):
-    """Keeps its images with the teacher's logits, and gives batches of them, some in a random affine view.
+    """Stores its images with the teacher's logits, and returns batches of them, some as random affine views.
 
-    `self.random` is the generator of everything that is drawn; `self.pool` holds the images.
+    `self.random` is the generator of all random draws; `self.pool` holds the images.
     """
 
     needs = SourceNeeds(teacher=True, teacher_gradient=True)
@@ -58,16 +61,16 @@ class PooledSource(Source):
     training_defaults = DATA_FREE_TRAINING
     objective_defaults = LABEL_FREE_OBJECTIVES
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """What the parameters that are null are, by the preset's name."""
+    """Values of the parameters that are null, by the preset's name."""
 
     class Parameters(PoolParameters):
-        """Those of every such source."""
+        """Parameters of every such source."""
 
     def build(self, context: SourceContext) -> None:
         """Make an empty pool, and the source's own parts.
 
         Raises:
-            SpecError: the pool's memory does not hold one batch, or the teacher lacks what the source needs of it.
+            SpecError: the pool's memory does not hold one batch, or the teacher lacks what the source needs.
         """
         super().build(context)
         assert context.teacher is not None
@@ -89,21 +92,21 @@ class PooledSource(Source):
 
     @property
     def most_restarts(self) -> int:
-        """What the parameter `restarts` says, of a source that has it."""
+        """The parameter `restarts`, or 0 for a source without it."""
         return getattr(self.settings, "restarts", 0)
 
     def chosen(self, name: str) -> Any:
-        """A parameter, or the preset's where it is null."""
+        """The value of a parameter, or the preset's if it is null."""
         value = getattr(self.settings, name)
         return self.presets[self.settings.preset][name] if value is None else value
 
     def generator_batch_for(self, classes: int) -> int:
-        """Images made at once; by default enough to tell whether the classes are in balance."""
+        """Number of images made at once; by default enough to measure whether the classes are balanced."""
         least = min(MOST_IMAGES, IMAGES_A_CLASS * classes)
         return self.settings.generator_batch or max(self.chosen("generator_batch"), least)
 
     def classes(self, random: torch.Generator) -> Tensor:
-        """What images made at once are to show (B,): every class as often as any other, in random order."""
+        """Target classes of images made at once (B,), in random order; all classes are equally frequent."""
         count = self.generator_batch
         return (torch.arange(count) % self.context.classes)[torch.randperm(count, generator=random)]
 
@@ -111,7 +114,7 @@ class PooledSource(Source):
         return STEPS_PER_EPOCH
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
-        """Images with the teacher's logits, or views of them that the engine has to label."""
+        """Images with the teacher's logits, or views of them without logits, which the engine labels."""
         image, logits = self.images(position, students)
         labelled = self.settings.labels == "teacher"
         if torch.rand((), generator=self.random).item() < self.augmentation_probability:
@@ -125,7 +128,7 @@ class PooledSource(Source):
         return self.pool.draw(self.context.batch_size, self.random)
 
     def fresh(self, count: int, random: torch.Generator) -> Tensor:
-        """New images (count, C, H, W) that leave no trace in the source, drawn with `random`."""
+        """New images (count, C, H, W), drawn with `random`; does not change the source's state."""
         raise NotImplementedError
 
     def metrics(self) -> dict[str, Tensor | float]:

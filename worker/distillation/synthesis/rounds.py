@@ -1,7 +1,7 @@
-"""Sources that work in rounds: a batch of images is optimised for some steps, and joins the pool when it is done.
+"""Sources that work in rounds: each round optimises a batch of images for some steps and then adds it to the pool.
 
-The steps of a round are generator steps, taken between the students' (`Source.generator_steps`), so that a run can stop,
-save and go on within a round. Shapes: B batch, C channels, H height, W width, Z latent size.
+The steps of a round are generator steps, taken between the students' (`Source.generator_steps`), so that a run can
+stop, save and continue within a round. Shapes: B batch, C channels, H height, W width, Z latent size.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from worker.distillation.synthesis.image_loss import AGAINST_STUDENTS, ImageLoss
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
 from worker.distillation.synthesis.round_watch import RoundWatch
 
-FEW_CLASSES_HINT = "raise the source's one_hot_weight or iterations, or lower its statistics_weight"
+FEW_CLASSES_HINT = "raise the source's one_hot_weight or iterations, or reduce its statistics_weight"
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,27 @@ class RoundParameters(PoolParameters):
     """Parameters of every source that works in rounds."""
 
     # fmt: off
-    iterations: Annotated[int | None, Range(ge=1, le=100_000), "Steps of optimisation a round."] = None
-    warm_up_rounds: Annotated[int | None, Range(ge=1, le=10_000), "Rounds before the students' first step, without the terms that read the students."] = None
-    student_steps_per_round: Annotated[int | None, Range(ge=1), "Students' steps between two rounds."] = None
-    rounds: Annotated[int | None, Range(ge=1), "Rounds of a stage; afterwards only the pool is drawn from."] = None
-    one_hot_weight: Annotated[float, Range(ge=0), "Of the cross-entropy with the classes that the images are to show."] = 1.0
-    statistics_weight: Annotated[float, Range(ge=0), "Of the distance from the teacher's BatchNorm statistics."] = 10.0
-    restarts: Annotated[int, Range(ge=0, le=10), "How often a stage whose images collapse is begun again, with twice the weight of the cross-entropy with the wanted classes and half of those against the students each time; the default is ours."] = 2
-    shift: Annotated[int, Range(ge=0, le=64), "Pixels by which images are rolled at random before the teacher reads them."] = 2
-    flip: Annotated[bool, "Also flip them left to right at random; not for digits and text, so that the default is ours."] = False
+    iterations: Annotated[int | None, Range(ge=1, le=100_000), "Number of optimisation steps in a round. If null: the preset's."] = None
+    warm_up_rounds: Annotated[int | None, Range(ge=1, le=10_000), "Number of rounds before the students' first step, without the terms that read the students. If null:"
+" the preset's."] = None
+    student_steps_per_round: Annotated[int | None, Range(ge=1), "Number of student steps between two rounds. If null: the preset's."] = None
+    rounds: Annotated[int | None, Range(ge=1), "Maximum number of rounds in a stage, after which batches come from the pool alone. If null: the "
+"preset's, which may be unlimited."] = None
+    one_hot_weight: Annotated[float, Range(ge=0), "Weight of the cross-entropy with the target classes."] = 1.0
+    statistics_weight: Annotated[float, Range(ge=0), "Weight of the distance from the teacher's BatchNorm statistics."] = 10.0
+    restarts: Annotated[int, Range(ge=0, le=10), "Maximum number of restarts of a stage whose images collapse. Each restart doubles the weight of the "
+"cross-entropy with the target classes and halves those of the terms against the students. The "
+"default is ours."] = 2
+    shift: Annotated[int, Range(ge=0, le=64), "Maximum number of pixels by which images are rolled at random before the teacher reads them."] = 2
+    flip: Annotated[bool, "Also flip the images left to right at random. Leave off for digits and text. The default is ours."] = False
     # fmt: on
 
 
 class RoundSource(PooledSource):
-    """Optimises what makes a batch of images, round after round.
+    """Optimises the source of a batch of images, such as pixels or a generator, round after round.
 
-    A subclass makes in `prepare` what is optimised, in `self.optimizer`, begins a round in `begin`, and gives its
-    images in `made`. The pool gets the images of the step with the lowest loss.
+    A subclass creates what is optimised, and `self.optimizer`, in `prepare`; starts a round in `begin`; and returns its
+    images from `made`. The pool gets the images of the step with the lowest loss.
     """
 
     needs = SourceNeeds(teacher=True, teacher_gradient=True, batch_norm=True)
@@ -54,39 +58,39 @@ class RoundSource(PooledSource):
     optimizer: torch.optim.Optimizer
 
     class Parameters(RoundParameters):
-        """Those of every such source."""
+        """Parameters of every such source."""
 
     def weights(self) -> Weights:
-        """What the terms of the images' loss are multiplied by."""
+        """Weights of the terms of the images' loss."""
         raise NotImplementedError
 
     def statistics(self) -> BatchStatistics:
-        """How the distance from the teacher's statistics is measured."""
+        """The distance from the teacher's BatchNorm statistics."""
         return BatchStatistics()
 
     def prepare(self) -> None:
-        """Make what is optimised, and the optimiser."""
+        """Create what is optimised, and the optimiser."""
         raise NotImplementedError
 
     def begin(self, number: int) -> None:
-        """Begin round `number`: its classes are in `self.target` (B,)."""
+        """Start round `number`; its target classes are in `self.target` (B,)."""
         raise NotImplementedError
 
     def made(self) -> Tensor:
-        """The round's images (B, C, H, W) as they are now, with their gradients."""
+        """The round's current images (B, C, H, W), with gradient."""
         raise NotImplementedError
 
     def further_terms(self, image: Tensor, seen: Seen) -> dict[str, Tensor]:
-        """Weighted terms of the source's own beside those of the image loss."""
+        """Weighted terms of the source's own, added to those of the image loss."""
         return {}
 
     def descend(self, loss: Tensor, step: int) -> None:
-        """Follow the gradient of the loss, in step `step` of the round."""
+        """Update along the gradient of the loss, in step `step` of the round."""
         update(loss, self.optimizer)
 
     def check_teacher(self, teacher: Tapped, example: Tensor) -> None:
         if not self.weights().any("one_hot", "batch_statistics"):
-            words = "must be above 0 where statistics_weight is 0: nothing else says what the images are to show"
+            words = "must be greater than 0 if statistics_weight is 0: no other term sets what the images show"
             raise SpecError([Problem("/source/one_hot_weight", words)])
         if self.settings.statistics_weight:
             check_kept(teacher, example)
@@ -116,8 +120,8 @@ class RoundSource(PooledSource):
         """One step of a round; the last one adds the images to the pool.
 
         Raises:
-            Diverged: the loss has not been a number.
-            Collapsed: for some rounds the teacher has seen few of the classes in the images.
+            Diverged: the loss was never finite in the round.
+            Collapsed: see `RoundWatch`.
         """
         round_, step = divmod(number, self.iterations)
         if step == 0:
@@ -129,8 +133,8 @@ class RoundSource(PooledSource):
             self._finish(round_)
 
     def metrics(self) -> dict[str, Tensor | float]:
-        """The last step's unweighted terms, and of the last round's images: the share of those in which the teacher sees
-        the class that they are to show, and what a watch for collapse sees."""
+        """The last step's unweighted terms and, for the last round's images, the share for which the teacher
+        predicts the target class and the other metrics of the collapse detection."""
         shown = self.terms | self.watch.metrics()
         return {f"generator/{name}": value for name, value in shown.items()} | {
             "generator/bf16": float(self.precision == torch.bfloat16),
@@ -181,8 +185,8 @@ class RoundSource(PooledSource):
 
     def _finish(self, round_: int) -> None:
         if not bool(self.lowest.isfinite()):
-            words = f"the synthetic images became not-a-number in round {round_}"
-            raise Diverged(words, hint="lower the source's learning rates")
+            words = f"the synthetic images became NaN or infinite in round {round_}"
+            raise Diverged(words, hint="reduce the source's learning rates")
         image = self.best.to(self.pool.dtype)
         logits = self.image_loss.label(image.float())
         self.watch.see(round_, image, logits, self.target)
@@ -196,7 +200,7 @@ class RoundSource(PooledSource):
 
 
 def update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
-    """One step of each optimiser along the gradient of a loss with respect to their own parameters, and no others."""
+    """One step of each optimiser along the gradient of a loss with respect to its own parameters only."""
     parameters = [each for optimizer in optimizers for group in optimizer.param_groups for each in group["params"]]
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient

@@ -1,4 +1,4 @@
-"""Sources with one generator that takes a step every so many of the students'."""
+"""Sources with one generator that takes a step at a fixed interval of student steps."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -22,7 +22,7 @@ FAST: Mapping[str, Any] = {
     "student_steps_per_generator_step": 8, "student_images": "pool",
     "pool_images": 32_768, "augmentation_probability": 0.5,
 }  # fmt: skip
-"""What the presets `fast` have in common; ours."""
+"""Values shared by the presets `fast`; ours."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,19 @@ class GeneratorParameters(PoolParameters):
     """Parameters of every source with such a generator."""
 
     # fmt: off
-    generator_resolution: Annotated[Resolution | None, "Where the last upsampling is: at the end (half, fast) or before the last convolutions (full, paper)."] = None
-    generator_width: Annotated[int | None, Range(ge=2, le=1024), "Channels: 32 (fast) or 128 (paper)."] = None
-    latent: Annotated[int, Range(ge=1, le=4096), "Size of the generator's noise."] = 100
-    generator_learning_rate: Annotated[float, Range(gt=0), "Of Adam."] = 1e-3
-    generator_warm_up_steps: Annotated[int | None, Range(ge=0), "Generator steps before the students' first, without the terms that read the students."] = None
-    student_steps_per_generator_step: Annotated[int | None, Range(ge=1), "The first sees the fresh images, the others what `student_images` says."] = None
-    restarts: Annotated[int, Range(ge=0, le=10), "How often a stage whose images collapse is begun again, with twice the weight of the information entropy and half of those against the students each time; the default is ours."] = 2
-    student_images: Annotated[Literal["pool", "fresh", "repeat"] | None, "What students see where the generator takes no step: draws from the pool, images of new noise, or the last images again."] = None
+    generator_resolution: Annotated[Resolution | None, "Position of the last upsampling: at the end (half, fast) or before the last convolutions (full, "
+"paper). If null: the preset's."] = None
+    generator_width: Annotated[int | None, Range(ge=2, le=1024), "Number of channels of the generator. If null: 32 (fast) or 128 (paper)."] = None
+    latent: Annotated[int, Range(ge=1, le=4096), "Dimension of the generator's noise."] = 100
+    generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of the generator's Adam."] = 1e-3
+    generator_warm_up_steps: Annotated[int | None, Range(ge=0), "Number of generator steps before the students' first step, without the terms that read the students."
+" If null: the preset's."] = None
+    student_steps_per_generator_step: Annotated[int | None, Range(ge=1), "Number of student steps for each generator step. The first uses the generator's new images, the "
+"others those set by `student_images`. If null: the preset's."] = None
+    restarts: Annotated[int, Range(ge=0, le=10), "Maximum number of restarts of a stage whose images collapse. Each restart doubles the weight of the "
+"information entropy and halves those of the terms against the students. The default is ours."] = 2
+    student_images: Annotated[Literal["pool", "fresh", "repeat"] | None, "Images for student steps without a generator step: draws from the pool, images of new noise "
+"(`fresh`), or the last images again (`repeat`). If null: the preset's."] = None
     # fmt: on
 
 
@@ -48,20 +53,20 @@ class TrainedSource(PooledSource):
     """
 
     epsilon = 1e-5
-    """Of the generator's inner normalisations."""
+    """Epsilon of the generator's inner normalisations."""
     output: Output = "tanh"
     gradient_norm: float | None = None
-    """The largest that the gradient of the generator's loss may have."""
+    """Maximum norm of the gradient of the generator's loss."""
 
     class Parameters(GeneratorParameters):
-        """Those of every such source."""
+        """Parameters of every such source."""
 
     def weights(self) -> Weights:
-        """What the terms of the generator's loss are multiplied by."""
+        """Weights of the terms of the generator's loss."""
         raise NotImplementedError
 
     def betas(self) -> tuple[float, float]:
-        """Of the generator's Adam."""
+        """Betas of the generator's Adam."""
         return 0.9, 0.999
 
     def build(self, context: SourceContext) -> None:
@@ -93,8 +98,11 @@ class TrainedSource(PooledSource):
         self._train({})
 
     def images(self, position: Position, students: Mapping[str, nn.Module]) -> tuple[Tensor, Tensor]:
-        """At a generator step its images (`generator_batch` of them), from before it where there is a pool to draw from and
-        else from after it; between two such steps `batch_size` from the pool, or `generator_batch` fresh or repeated ones."""
+        """The images of this step's batch, and the teacher's logits for them.
+
+        At a generator step: that step's `generator_batch` images, from before its update with `student_images="pool"`,
+        else from after it. Otherwise: `batch_size` images from the pool, or `generator_batch` fresh or repeated ones.
+        """
         if position.number % self.steps_per_generator_step == 0:
             self._train(students)
         elif self.student_images == "pool":
@@ -128,8 +136,8 @@ class TrainedSource(PooledSource):
         return torch.randn(self.generator_batch, self.chosen("latent"), generator=random)
 
     def _train(self, students: Mapping[str, nn.Module]) -> None:
-        """One generator step; keeps its images, or where there is no pool to draw from, as is published, what the generator
-        makes after it."""
+        """One generator step. Keeps its images, or with `student_images` other than `pool`, as published, images
+        made after it."""
         noise = self._noise(self.random)
         image = self.training.step(noise, students)
         if self.student_images != "pool":

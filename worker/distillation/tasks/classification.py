@@ -1,4 +1,4 @@
-"""Classification: one class a sample.
+"""Classification: one class for each sample.
 
 Shapes: N samples, K classes.
 """
@@ -20,7 +20,7 @@ CALIBRATION_BINS = 15
 
 
 class Classification(Task):
-    """One of several classes a sample, told by the largest logit."""
+    """One of several classes for each sample, predicted by the largest logit."""
 
     ground_truth = {"name": "cross_entropy"}
     objective_defaults = (
@@ -38,7 +38,7 @@ class Classification(Task):
         return evaluate(network_fn, images, batch_size, teacher_fn)
 
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
-        """By its accuracy: within three standard deviations of guessing is chance."""
+        """Assesses the accuracy; within three standard deviations of guessing is chance level."""
         right = evaluate(teacher_fn, images, batch_size)["accuracy"]
         chance = 1 / images.classes
         worthless = right <= chance + 3 * (chance * (1 - chance) / len(images)) ** 0.5
@@ -46,23 +46,23 @@ class Classification(Task):
 
 
 def check_labels(images: "Images", classes: int, pointer: str) -> None:
-    """See that a network of so many classes can be compared with the labels.
+    """Check that a network with this many classes can be compared with the labels.
 
     Raises:
-        SpecError: the images have no class each, or a label is too large.
+        SpecError: the images do not have one class each, or a label is too large.
     """
     if "label" not in images.fields or images.label.ndim != 1:
-        raise SpecError([Problem(pointer, "does not name one class for each image")], "Name another dataset or task.")
+        raise SpecError([Problem(pointer, "does not have one class for each image")], "Choose another dataset or task.")
     largest = int(images.label.max())
     if largest >= classes:
-        message = f"has labels up to {largest}, and the student tells {classes} classes apart (0 to {classes - 1})"
-        raise SpecError([Problem(pointer, message)], "Name a dataset of the same classes, or set student/classes.")
+        message = f"has labels up to {largest}, but the student has {classes} classes (0 to {classes - 1})"
+        raise SpecError([Problem(pointer, message)], "Choose a dataset of the same classes, or set student/classes.")
 
 
 def evaluate(
     network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
 ) -> dict[str, float]:
-    """Figures of a network on a split, all samples once, without gradient; eval mode is the caller's to set.
+    """Metrics of a network on a split, all samples once, without gradient; the caller sets eval mode.
 
     `accuracy`, `top5_accuracy` (with more than five classes), `cross_entropy` (nats), `calibration_error` (expected
     calibration error of the top class, 15 bins of equal width), and with a teacher `agreement` (share of samples with
@@ -70,18 +70,18 @@ def evaluate(
     """
     logits, teacher_logits = predict(network_fn, images, batch_size, teacher_fn)
     label = images.label.cpu()
-    figures = {
+    metrics = {
         "accuracy": accuracy(logits, label),
         "cross_entropy": F.cross_entropy(logits, label),
         "calibration_error": calibration_error(logits, label),
     }
     if logits.shape[1] > 5:
-        figures["top5_accuracy"] = accuracy(logits, label, top=5)
+        metrics["top5_accuracy"] = accuracy(logits, label, top=5)
     if teacher_logits is not None:
         log_p, log_q = teacher_logits.log_softmax(1), logits.log_softmax(1)
-        figures["agreement"] = (logits.argmax(1) == teacher_logits.argmax(1)).double().mean()
-        figures["teacher_kl"] = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-    return {name: float(value) for name, value in figures.items()}
+        metrics["agreement"] = (logits.argmax(1) == teacher_logits.argmax(1)).double().mean()
+        metrics["teacher_kl"] = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def accuracy(logits: Tensor, label: Tensor, top: int = 1) -> Tensor:
@@ -90,7 +90,8 @@ def accuracy(logits: Tensor, label: Tensor, top: int = 1) -> Tensor:
 
 
 def calibration_error(logits: Tensor, label: Tensor, bins: int = CALIBRATION_BINS) -> Tensor:
-    """Expected calibration error: the mean distance of confidence and accuracy over bins of confidence, by their share."""
+    """Expected calibration error: the mean difference between confidence and accuracy over bins of confidence,
+    weighted by their share of the samples."""
     confidence, top = logits.softmax(1).max(1)
     chosen = (confidence * bins).ceil().long().clamp(1, bins) - 1
     gap = (top == label).to(logits) - confidence

@@ -1,4 +1,4 @@
-"""Embedding: a vector a sample, near to those of the same identity.
+"""Embedding: a vector for each sample, close to those of the same identity.
 
 Shapes: N samples, D dimensions.
 """
@@ -19,10 +19,10 @@ ASSESSED_AT_MOST = 1024
 
 
 class Embedding(Task):
-    """A vector a sample, by which images of the same identity are found: there are no classes to tell apart.
+    """A vector for each sample, by which images of the same identity are retrieved; there are no classes to predict.
 
-    The dataset's labels are identities, and a test set may have others than the training set. Images of the field `query` are
-    looked for among the others; without it each is looked for among all others.
+    The dataset's labels are identities, and a test set may have others than the training set. Images of the field
+    `query` are retrieved among the others; without that field, each image is retrieved among all others.
     """
 
     labels_are_outputs = False
@@ -34,10 +34,10 @@ class Embedding(Task):
 
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
         if "label" not in images.fields or images.label.ndim != 1:
-            raise SpecError([Problem(pointer, "does not name one identity for each image")], "Name another dataset.")
+            raise SpecError([Problem(pointer, "does not have one identity for each image")], "Choose another dataset.")
         if len(images.label.unique()) == len(images):
-            words = "has no two images of one identity, so that there is nothing to be found"
-            raise SpecError([Problem(pointer, words)], "Name a dataset that has.")
+            words = "has no two images of one identity, so that retrieval cannot be measured"
+            raise SpecError([Problem(pointer, words)], "Choose a dataset with several images of an identity.")
 
     def alike(self, outputs: int, others: int) -> bool:
         return True
@@ -45,23 +45,26 @@ class Embedding(Task):
     def evaluate(
         self, network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
     ) -> dict[str, float]:
-        """`mean_average_precision`; `recall_at_K`, the share of queries with an image of their identity among the K nearest,
-        called `cmc_K` (cumulative matching characteristic) where cameras are known; `tar_at_far_R`, the true accept rate of
-        pairs at a false accept rate of at most R; how many `queries` had anything to be found; with a teacher `agreement`,
-        the share of queries for which both find the same image first."""
+        """The metrics of retrieval.
+
+        `mean_average_precision`; `recall_at_K`, the share of queries with an image of their identity among the K
+        nearest, called `cmc_K` (cumulative matching characteristic) if cameras are known; `tar_at_far_R`, the true
+        accept rate of pairs at a false accept rate of at most R; `queries`, the number of queries with at least one
+        match; with a teacher `agreement`, the share of queries for which both networks retrieve the same image first.
+        """
         given, teacher = predict(network_fn, images, batch_size, teacher_fn)
         known = {name: value.cpu() for name, value in images.fields.items() if name in ("label", "camera", "query")}
         label, camera, query = known["label"], known.get("camera"), known.get("query")
-        figures = measure(given, label, camera, query)
+        metrics = measure(given, label, camera, query)
         if teacher is not None:
             nearest = [
                 torch.cat([each.nearest for each in rankings(x, label, camera, query)]) for x in (given, teacher)
             ]
-            figures["agreement"] = float((nearest[0] == nearest[1]).double().mean())
-        return figures
+            metrics["agreement"] = float((nearest[0] == nearest[1]).double().mean())
+        return metrics
 
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
-        """By its mean average precision among themselves, against that with the identities shuffled."""
+        """Assesses the mean average precision of the images among themselves, against that with shuffled identities."""
         sample = images.at(torch.linspace(0, len(images) - 1, min(len(images), ASSESSED_AT_MOST)).long())
         given, _ = predict(teacher_fn, sample, batch_size)
         label = sample.label.cpu()

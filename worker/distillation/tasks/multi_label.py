@@ -1,4 +1,4 @@
-"""Multi-label classification: each of several labels is there or not.
+"""Multi-label classification: each of several labels is present or not.
 
 Shapes: N samples, K labels.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MultiLabel(Task):
-    """Any number of several labels a sample, each told by the sign of a logit of its own."""
+    """Any number of several labels for each sample, each predicted by the sign of its own logit."""
 
     labels = "multi_label"
     least_outputs = 1
@@ -32,35 +32,40 @@ class MultiLabel(Task):
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
         label = images.fields.get("label")
         if label is None or label.ndim != 2:
-            raise SpecError([Problem(pointer, "does not tell of each label whether an image has it")], "Name another.")
+            raise SpecError(
+                [Problem(pointer, "does not say for each label whether an image has it")], "Choose another dataset."
+            )
         if label.shape[1] != outputs:
-            message = f"has {label.shape[1]} labels, and the student {outputs} outputs"
-            raise SpecError([Problem(pointer, message)], "Name a dataset of the same labels, or set student/classes.")
+            message = f"has {label.shape[1]} labels, but the student has {outputs} outputs"
+            raise SpecError([Problem(pointer, message)], "Choose a dataset of the same labels, or set student/classes.")
 
     def evaluate(
         self, network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
     ) -> dict[str, float]:
-        """`mean_average_precision` (over labels that some image has), `f1_micro` (of all decisions) and `f1_macro` (mean over
-        labels that some image has or is said to have) at a probability of 0.5, `exact_match` (share of images all of whose
-        labels are right), `binary_cross_entropy` (nats, mean over images and labels); with a teacher `agreement` (share
-        of equal decisions) and `teacher_kl` (mean KL(teacher || network) of a decision, nats)."""
+        """The metrics of multi-label classification.
+
+        `mean_average_precision` (over labels that some image has), `f1_micro` (of all decisions) and `f1_macro` (mean
+        over labels that some image has or is predicted to have) at a probability of 0.5, `exact_match` (share of images
+        with all labels correct), `binary_cross_entropy` (nats, mean over images and labels); with a teacher `agreement`
+        (share of equal decisions) and `teacher_kl` (mean KL(teacher || network) of a decision, nats).
+        """
         logits, teacher = predict(network_fn, images, batch_size, teacher_fn)
         label = images.label.cpu().bool()
-        said = logits > 0
-        figures = {
+        predicted = logits > 0
+        metrics = {
             "mean_average_precision": average_precision(logits, label).nanmean(),
-            "f1_micro": f1(said.flatten()[:, None], label.flatten()[:, None]).nanmean(),
-            "f1_macro": f1(said, label).nanmean(),
-            "exact_match": (said == label).all(1).double().mean(),
+            "f1_micro": f1(predicted.flatten()[:, None], label.flatten()[:, None]).nanmean(),
+            "f1_macro": f1(predicted, label).nanmean(),
+            "exact_match": (predicted == label).all(1).double().mean(),
             "binary_cross_entropy": F.binary_cross_entropy_with_logits(logits, label.double()),
         }
         if teacher is not None:
-            figures["agreement"] = (said == (teacher > 0)).double().mean()
-            figures["teacher_kl"] = binary_kl(logits, teacher).mean()
-        return {name: float(value) for name, value in figures.items()}
+            metrics["agreement"] = (predicted == (teacher > 0)).double().mean()
+            metrics["teacher_kl"] = binary_kl(logits, teacher).mean()
+        return {name: float(value) for name, value in metrics.items()}
 
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
-        """By its mean average precision, against that with the images' labels shuffled."""
+        """Assesses the mean average precision, against that with the images' labels shuffled."""
         logits, _ = predict(teacher_fn, images, batch_size)
         label = images.label.cpu().bool()
         found = float(average_precision(logits, label).nanmean())
@@ -70,8 +75,8 @@ class MultiLabel(Task):
 
 
 def average_precision(logits: Tensor, label: Tensor) -> Tensor:
-    """The area (K,) under the steps of precision over recall, by falling thresholds: `sum_t (R_t - R_t-1) P_t`; NaN for a
-    label that no sample has. Samples (N, K) of equal logits come in at one threshold."""
+    """The area (K,) under the steps of precision over recall, by falling thresholds: `sum_t (R_t - R_t-1) P_t`; NaN
+    for a label that no sample has. Samples (N, K) of equal logits share one threshold."""
     ordered, order = logits.sort(dim=0, descending=True)
     hits = label.gather(0, order).cumsum(0).double()
     last_of_ties = torch.cat([ordered[1:] != ordered[:-1], torch.ones_like(ordered[:1], dtype=torch.bool)])
@@ -83,7 +88,8 @@ def average_precision(logits: Tensor, label: Tensor) -> Tensor:
     return torch.stack(areas)
 
 
-def f1(said: Tensor, label: Tensor) -> Tensor:
-    """`2 TP / (2 TP + FP + FN)` of each label (K,) over samples (N, K); NaN for one that no sample has or is said to have."""
-    right = 2 * (said & label).sum(0)
-    return right / (said.sum(0) + label.sum(0)).double()
+def f1(predicted: Tensor, label: Tensor) -> Tensor:
+    """`2 TP / (2 TP + FP + FN)` of each label (K,) over samples (N, K); NaN for one that no sample has or is
+    predicted to have."""
+    right = 2 * (predicted & label).sum(0)
+    return right / (predicted.sum(0) + label.sum(0)).double()

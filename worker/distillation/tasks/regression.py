@@ -1,4 +1,4 @@
-"""Regression: a vector of real numbers a sample.
+"""Regression: a vector of real numbers for each sample.
 
 Shapes: N samples, D outputs.
 """
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from worker.distillation.data.images import Images
 
 NAMED_AT_MOST = 16
-"""With no more outputs than this, each has a figure of its own."""
+"""Maximum number of outputs for which each has its own metric."""
 
 
 class Regression(Task):
-    """A vector of real numbers a sample, such as a pose: what a network gives is the answer itself."""
+    """A vector of real numbers for each sample, such as a pose; a network's output is the prediction itself."""
 
     labels = "target"
     field = "target"
@@ -35,37 +35,42 @@ class Regression(Task):
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
         target = images.fields.get("target")
         if target is None:
-            raise SpecError([Problem(pointer, "holds no targets")], "Name another dataset or task.")
+            raise SpecError([Problem(pointer, "has no targets")], "Choose another dataset or task.")
         if target.shape[1] != outputs:
-            message = f"has {target.shape[1]} targets for each image, and the student {outputs} outputs"
-            raise SpecError([Problem(pointer, message)], "Name a dataset of as many targets, or set student/classes.")
+            message = f"has {target.shape[1]} targets for each image, but the student has {outputs} outputs"
+            raise SpecError(
+                [Problem(pointer, message)], "Choose a dataset with as many targets, or set student/classes."
+            )
 
     def evaluate(
         self, network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
     ) -> dict[str, float]:
-        """`mean_absolute_error`, `root_mean_squared_error` and `r2` (the mean over outputs of their coefficients of
+        """The metrics of regression.
+
+        `mean_absolute_error`, `root_mean_squared_error` and `r2` (the mean over outputs of their coefficients of
         determination; an output whose target never changes is left out), all in the targets' units or none;
         `mean_absolute_error/NAME` of each of up to 16 outputs; with a teacher `teacher_distance`, the root of the mean
-        squared difference from its outputs."""
+        squared difference from its outputs.
+        """
         given, teacher = predict(network_fn, images, batch_size, teacher_fn)
         target = images.fields["target"].cpu().double()
         error = given - target
         coefficients = determination(given, target)
-        figures = {
+        metrics = {
             "mean_absolute_error": error.abs().mean(),
             "root_mean_squared_error": error.square().mean().sqrt(),
         }
         if len(coefficients):
-            figures["r2"] = coefficients.mean()
+            metrics["r2"] = coefficients.mean()
         if 1 < error.shape[1] <= NAMED_AT_MOST:
             means = zip(images.class_names, error.abs().mean(0), strict=True)
-            figures |= {f"mean_absolute_error/{name}": mean for name, mean in means}
+            metrics |= {f"mean_absolute_error/{name}": mean for name, mean in means}
         if teacher is not None:
-            figures["teacher_distance"] = (given - teacher).square().mean().sqrt()
-        return {name: float(value) for name, value in figures.items()}
+            metrics["teacher_distance"] = (given - teacher).square().mean().sqrt()
+        return {name: float(value) for name, value in metrics.items()}
 
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
-        """A teacher that tells no output better than the targets' mean does is at chance."""
+        """Assesses R²; a teacher that predicts no output better than the targets' mean is at chance level."""
         given, _ = predict(teacher_fn, images, batch_size)
         coefficients = determination(given, images.fields["target"].cpu().double())
         best = float(coefficients.max()) if len(coefficients) else 1.0
@@ -73,7 +78,8 @@ class Regression(Task):
 
 
 def determination(given: Tensor, target: Tensor) -> Tensor:
-    """Coefficients of determination, `1 - sum (y - f)² / sum (y - mean y)²`, of those outputs (N, D) whose targets differ."""
+    """Coefficients of determination, `1 - sum (y - f)² / sum (y - mean y)²`, of those outputs (N, D) whose targets
+    differ."""
     spread = (target - target.mean(0)).square().sum(0)
     varied = spread > 0
     return 1 - (given - target).square().sum(0)[varied] / spread[varied]

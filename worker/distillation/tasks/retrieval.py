@@ -1,8 +1,8 @@
-"""Retrieval: how well embeddings find images of the same identity, and tell pairs of different ones apart.
+"""Retrieval metrics: how well embeddings find images of the same identity, and separate pairs of different ones.
 
-Every query is compared with the gallery by the cosine of the two embeddings. An image is never compared with itself, nor,
-where cameras are known, with one of the same identity and the same camera, as on Market-1501 (Zheng et al., "Scalable person
-re-identification: a benchmark", ICCV 2015). Queries without any image left to be found count in no figure.
+Every query is compared with the gallery by the cosine of the two embeddings. An image is never compared with itself,
+nor, if cameras are known, with one of the same identity and the same camera, as on Market-1501 (Zheng et al., "Scalable
+person re-identification: a benchmark", ICCV 2015). Queries without any image of their identity left count in no metric.
 
 Shapes: N samples, Q queries, G gallery, D dimensions.
 """
@@ -22,9 +22,12 @@ LARGEST_RATE = 1e-2
 
 @dataclass(frozen=True)
 class Ranked:
-    """Some queries: `match` (Q, G) says of each place in a query's ranking, from near to far, whether the image there is
-    one that was to be found; `nearest` (Q,) is the sample that comes first; `genuine` and `impostor` hold the cosines of the
-    pairs of one identity, and of two."""
+    """The rankings of some queries.
+
+    `match` (Q, G) says of each rank of a query, from near to far, whether the image there has the query's identity;
+    `nearest` (Q,) is the index of the sample that comes first; `genuine` and `impostor` hold the cosines of the pairs
+    of the same identity and of different ones.
+    """
 
     match: Tensor
     nearest: Tensor
@@ -35,9 +38,10 @@ class Ranked:
 def rankings(
     embedding_ND: Tensor, label_N: Tensor, camera_N: Tensor | None = None, query_N: Tensor | None = None
 ) -> Iterator[Ranked]:
-    """All queries, some at a time; those where `query_N` is not 0, against the others, or each against all others.
+    """All queries, in parts: the samples whose `query_N` is not 0 against the others, or without `query_N` each against
+    all others.
 
-    An image that is not to be compared has a place behind all others, where it is no match. Ties keep the gallery's order.
+    Images that must not be compared are ranked last and are no match. Ties keep the gallery's order.
     """
     unit = F.normalize(embedding_ND, dim=1)
     everything = torch.arange(len(unit), device=unit.device)
@@ -59,21 +63,23 @@ def rankings(
 
 
 def average_precision(match_QG: Tensor) -> Tensor:
-    """The mean, over the places (Q, G) of matches, of the share of matches up to there (Q,); NaN without any."""
+    """The mean, over the ranks (Q, G) of matches, of the share of matches up to there (Q,); NaN without any."""
     places = torch.arange(1, match_QG.shape[1] + 1, device=match_QG.device)
     precision = match_QG.cumsum(1).double() / places
     return (precision * match_QG).sum(1) / match_QG.sum(1)
 
 
 def first_match(match_QG: Tensor) -> Tensor:
-    """The place (Q,), from 0, of the nearest match of queries that have one."""
+    """The rank (Q,), from 0, of the nearest match of queries that have one."""
     return match_QG.int().argmax(1)
 
 
 def accepted(genuine: Tensor, impostor: Tensor, count: int, rate: float) -> float:
-    """The true accept rate at a false accept rate of at most `rate`: the share of genuine pairs with a cosine above the
-    smallest threshold that at most that share of the `count` impostor pairs exceeds, of which `impostor` holds at least the
-    `rate * count + 1` largest."""
+    """The true accept rate at a false accept rate of at most `rate`.
+
+    That is the share of genuine pairs with a cosine above the smallest threshold that at most that share of the `count`
+    impostor pairs exceeds. `impostor` holds at least the `rate * count + 1` largest cosines of those pairs.
+    """
     threshold = impostor.sort(descending=True).values[int(rate * count)]
     return float((genuine > threshold).double().mean())
 
@@ -86,14 +92,14 @@ def measure(
     ranks: tuple[int, ...] = (1, 5, 10),
     rates: tuple[float, ...] = (LARGEST_RATE, 1e-3, 1e-4),
 ) -> dict[str, float]:
-    """Figures of embeddings; see `tasks/embedding.py` for what they are called and mean.
+    """Metrics of embeddings, as documented in `tasks/embedding.py`.
 
-    A rate so small that it is less than one impostor pair cannot be measured, and has no figure.
+    A rate of less than one impostor pair cannot be measured, and its metric is left out.
     """
     precision, first, genuine = [], [], []
     impostor, impostors = embedding_ND.new_empty(0), 0
     queries = len(label_N) if query_N is None else int((query_N != 0).sum())
-    # of the cosines only those can become a threshold that are among so many largest of all pairs
+    # only the largest cosines of all pairs can become a threshold
     most = int(max(rates) * queries * len(label_N)) + 1
     for part in rankings(embedding_ND, label_N, camera_N, query_N):
         found = part.match[part.match.any(1)]
@@ -107,7 +113,7 @@ def measure(
     if not len(places):
         return {}
     name = "recall_at" if camera_N is None else "cmc"
-    figures = {"mean_average_precision": float(torch.cat(precision).mean()), "queries": float(len(places))}
-    figures |= {f"{name}_{rank}": float((places < rank).double().mean()) for rank in ranks}
+    metrics = {"mean_average_precision": float(torch.cat(precision).mean()), "queries": float(len(places))}
+    metrics |= {f"{name}_{rank}": float((places < rank).double().mean()) for rank in ranks}
     measured = [rate for rate in rates if rate * impostors >= 1]
-    return figures | {f"tar_at_far_{rate:g}": accepted(true, impostor, impostors, rate) for rate in measured}
+    return metrics | {f"tar_at_far_{rate:g}": accepted(true, impostor, impostors, rate) for rate in measured}

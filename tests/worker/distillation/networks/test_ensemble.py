@@ -246,5 +246,5 @@ def test_images_are_synthesised_from_an_ensemble(two_teachers):
 
 
 def test_the_classifier_of_an_ensemble_cannot_be_reused(two_teachers):
-    with pytest.raises(SpecError, match=r"the teacher's logits are not what its last linear layer, '0\.fc2', gives"):
+    with pytest.raises(SpecError, match=r"the teacher's logits are not the output of its last linear layer '0\.fc2'"):
         run_whole(ensemble_job(two_teachers, objectives=[{"name": "similarity_head"}]))

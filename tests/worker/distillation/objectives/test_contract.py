@@ -1,4 +1,4 @@
-"""What holds for every file in objectives/, whatever it measures."""
+"""Requirements for every file in objectives/."""
 
 import copy
 import inspect
@@ -78,7 +78,7 @@ def test_is_the_same_in_low_precision(name, values, pair):
 
 
 @each_case
-def test_is_a_mean_over_samples_unless_it_says_otherwise(name, values):
+def test_is_a_mean_over_samples_unless_declared_otherwise(name, values):
     trial = Trial.of("plain", objective_of(name, **values))
     if trial.objective.active_needs.batch_global:
         return
@@ -113,7 +113,7 @@ def test_refuses_to_work_without_the_teacher_that_it_needs(name):
 
 
 @each_case
-def test_refuses_other_classes_only_where_it_compares_logits(name, values):
+def test_refuses_other_classes_only_if_it_compares_logits(name, values):
     objective = objective_of(name, **values)
     if not objective.active_needs.logits:
         trial = Trial.of("plain", objective, classes=5, teacher_classes=7)
@@ -149,7 +149,7 @@ def test_refuses_taps_that_are_not_there(name):
 
 
 @each_objective
-def test_says_what_it_is(name):
+def test_has_a_description_and_a_paper(name):
     method = registry.find("objectives", name)
     assert first_sentence(method).endswith(".")
     assert method.paper or not method.needs.teacher

@@ -1,4 +1,4 @@
-"""What holds for every file in objectives/: killed in a run and restored from bytes, it ends with the same bits."""
+"""Every objective: a run that is killed and restored from bytes ends bit-equal."""
 
 import json
 
@@ -18,11 +18,11 @@ CASES = [
     for name in registry.names("objectives")
     for values in variants(name)
 ]
-"""The default parameters of each, and, slowly, each other value of each choice."""
+"""The default parameters of each objective, and, in slow tests, every other value of each choice."""
 
 
 def job_in(folder, name, values):
-    """A job of one objective on noise, in a folder with inputs of the first task that the objective is for."""
+    """A job of one objective on noise, in a folder with inputs of the objective's first task."""
     needs = objective_of(name, **values).active_needs
     teacher, student = STAND_INS.get(name, {}).get("plain", PAIRS["plain"][:2])
     draw = torch.Generator().manual_seed(7)
@@ -55,7 +55,7 @@ def job_in(folder, name, values):
 
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_killed_and_restored_bit_equal(name, values, tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.distillation.run.check_teacher", lambda *given: None)  # it has learnt nothing
+    monkeypatch.setattr("worker.distillation.run.check_teacher", lambda *given: None)  # the teacher is untrained
     whole = job_in(tmp_path / "whole", name, values)
     check(whole)
     run_whole(whole)

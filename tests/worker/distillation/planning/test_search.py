@@ -1,4 +1,5 @@
-"""The sampler of architectures: numbering, neighbours, purity, and that evolution finds what random draws find later."""
+"""The sampler of architectures: numbering, neighbours, purity, and that evolution finds good ones earlier than
+random draws."""
 
 import itertools
 
@@ -17,7 +18,7 @@ def sampler(kind="random", population=4, sample=2, seed=0):
 
 
 def run(sampler, space, reward, trials):
-    """The architectures that a search tries when each is worth `reward` of its number."""
+    """The architectures that a search tries if `reward` gives the reward of each number."""
     rewards = []
     while len(rewards) < trials and (number := sampler.propose(space, tuple(rewards))) is not None:
         rewards.append(reward(number))
@@ -64,7 +65,7 @@ def total(space, number):
 
 def test_evolution_draws_neighbours_of_the_best_of_the_newest():
     space, population = ((6, 6, 6),), 5
-    search = sampler("evolution", population, population)  # the parent is the best of all that are alive
+    search = sampler("evolution", population, population)  # the parent is the best of the newest
     tried = run(search, space, lambda number: total(space, number), 30)
     for trial in range(population + 1, len(tried)):
         alive = [each for each in tried[trial - population : trial] if each != GIVEN]
@@ -73,7 +74,7 @@ def test_evolution_draws_neighbours_of_the_best_of_the_newest():
         assert any(tried[trial] in each or not each for each in left)
 
 
-def test_evolution_is_better_than_chance_where_neighbours_are_alike():
+def test_evolution_beats_random_draws_if_neighbours_are_similar():
     space = ((8, 8, 8, 8),)
 
     def reward(number):

@@ -1,4 +1,4 @@
-"""A teacher that the job trains first teaches as one that was given would."""
+"""A teacher that the job trains first gives the same student as an uploaded one."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def first_job(folder, teacher=LEARNS, **spec):
 
 @pytest.mark.parametrize("procedure", PROCEDURES)
 def test_it_teaches_as_if_it_had_been_given(folder, tmp_path, procedure):
-    """The same student, to the bit, as from a job that is given what the first stage made."""
+    """The student is bit-equal to that of a job whose teacher is the first stage's result."""
     spec = PROCEDURES[procedure]
     run_whole(first_job(folder, LEARNT, **spec))
     shutil.copytree(folder / "inputs", tmp_path / "given" / "inputs")
@@ -56,7 +56,7 @@ def test_killed_in_either_stage_and_restored_bit_equal(folder, tmp_path, at):
         )
 
 
-def test_the_report_says_who_taught_and_how_well_it_does(folder):
+def test_the_report_has_the_teacher_and_its_metrics(folder):
     events = run_whole(first_job(folder, training={"steps": None, "epochs": 8}))
     assert [event["phase"] for event in events if event["event"] == "phase"][:2] == ["training_teacher", "distilling"]
     report = json.loads((folder / "output" / "report.json").read_text())

@@ -1,4 +1,4 @@
-"""Procedures and what they plan from, for tests without a run around them."""
+"""Procedures and plans, for tests without a run."""
 
 from worker.distillation import registry
 from worker.distillation.parameters import parse

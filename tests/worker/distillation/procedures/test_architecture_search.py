@@ -1,4 +1,4 @@
-"""Architecture search: rewards, the best trained in full, a replay from the history, and a run killed anywhere."""
+"""Architecture search: rewards, the best trained in full, a replay from the history, and a killed run."""
 
 import shutil
 from dataclasses import replace
@@ -26,7 +26,8 @@ def result(stage, accuracy, milliseconds):
 
 
 def searched(procedure, plan, measure):
-    """The stages of a search whose trials come out as `measure` says of their members, and their history."""
+    """The stages of a search whose trials have the results that `measure` gives for their members, and their
+    history."""
     stages, history = [], []
     while (stage := procedure.next(tuple(history), plan)) is not None:
         stages.append(stage)
@@ -35,7 +36,7 @@ def searched(procedure, plan, measure):
 
 
 def by_width(member):
-    """The wider, the better and the slower."""
+    """Wider networks are better and slower."""
     width = member.options.get("first", 3) * member.options.get("hidden", 42)
     return min(0.99, width / 200), width / 10
 
@@ -44,7 +45,7 @@ def test_the_job_s_own_student_is_the_first_trial_and_the_best_is_trained_in_ful
     procedure, plan = procedure_of(**{**SEARCH, "trials": 20}), plan_of(**HELD_OUT, epochs=10)
     stages, history = searched(procedure, plan, by_width)
     *trials, final = stages
-    assert len(trials) == 1 + 6 + 1  # all that there are
+    assert len(trials) == 1 + 6 + 1  # all architectures of the space
     assert trials[0].members["student"] == replace(STUDENT, initial=None)
     assert all((stage.epochs, stage.evaluated, stage.timed) == (5, True, True) for stage in trials)
     assert all(stage.members["student"].objectives == STUDENT.objectives for stage in trials)
@@ -95,7 +96,7 @@ def test_without_a_space_there_are_residual_networks(engine_inputs):
     ]  # fmt: skip
 
 
-def test_until_the_end_the_best_trial_ships():
+def test_before_the_end_the_best_trial_is_the_student():
     procedure, plan = procedure_of(**SEARCH), plan_of(**HELD_OUT)
     stages, _ = searched(procedure, plan, by_width)
     history = [result(stages[0], 0.5, 1.0), result(stages[1], 0.9, 1.0), result(stages[2], 0.7, 1.0)]
@@ -104,7 +105,7 @@ def test_until_the_end_the_best_trial_ships():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Latencies as if a millisecond went by for every thousand parameters."""
+    """Latencies of one millisecond for every thousand parameters."""
 
     def latency(network, contract, threads):
         return {"milliseconds": sum(each.numel() for each in network.parameters()) / 1000}
@@ -137,7 +138,7 @@ def test_trials_are_measured_and_the_report_shows_them_all(engine_inputs, tmp_pa
     ]
 
 
-def test_latency_is_measured_where_nobody_says_otherwise(engine_inputs, tmp_path):
+def test_latency_is_measured_by_default(engine_inputs, tmp_path):
     threads = torch.get_num_threads()
     run_in(engine_inputs, tmp_path / "job", {**SEARCH, "trials": 2}, training=TRAINING)
     assert all(0 < row["latency_milliseconds"] < 1000 for row in report_of(tmp_path / "job")["procedure"]["trials"])
@@ -185,7 +186,7 @@ def test_killed_in_and_between_trials_and_restored_bit_equal(at, engine_inputs, 
         ([{"network": "mlp"}], TRAINING | {"objectives": "nst"}, "/objectives/0/taps"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_trial(engine_inputs, space, training, pointer):
+def test_invalid_parameters_are_refused_before_any_trial(engine_inputs, space, training, pointer):
     training = dict(training)
     spec = {"objectives": [{"name": training.pop("objectives")}]} if "objectives" in training else {}
     with pytest.raises(SpecError) as caught:

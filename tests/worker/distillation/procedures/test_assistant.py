@@ -1,4 +1,4 @@
-"""Teacher assistants: the chain, and that without assistants nothing is new."""
+"""Teacher assistants: the chain, and that without assistants nothing changes."""
 
 import pytest
 import torch
@@ -45,8 +45,8 @@ def test_the_assistant_that_taught_is_kept(engine_inputs, tmp_path):
     )
     teacher = done.lineage.teacher_of(stage).network.state_dict()
     assert all(torch.equal(teacher[name], weight) for name, weight in kept.items())
-    (told,) = report_of(folder)["kept"]
-    assert (told["name"], told["network"], told["options"]["hidden"]) == ("assistant_1", "mlp", [16])
+    (entry,) = report_of(folder)["kept"]
+    assert (entry["name"], entry["network"], entry["options"]["hidden"]) == ("assistant_1", "mlp", [16])
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_assistant_that_taught_is_kept(engine_inputs, tmp_path):
         ({"assistants": [HALF | {"options": {"width": 1}}]}, True, "/procedure/assistants/0/options/width"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_place(engine_inputs, values, teacher, pointer):
+def test_invalid_parameters_are_refused_with_their_pointer(engine_inputs, values, teacher, pointer):
     with pytest.raises(SpecError) as caught:
         check(taught(engine_inputs, {"name": "assistant", **values}, teacher=teacher))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]

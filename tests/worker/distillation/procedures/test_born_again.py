@@ -1,4 +1,4 @@
-"""Born-again networks: each generation is fresh, has a seed of its own, learns from the one before, and is kept."""
+"""Born-again networks: each generation has its own seed, learns from the one before, and is kept."""
 
 import io
 import shutil
@@ -51,7 +51,8 @@ def test_generations_are_fresh_and_all_are_kept(engine_inputs, tmp_path):
 
 
 def ensemble_of(inputs, folder, exports):
-    """A job of two generations in a folder: the run, its generations, the images that it is measured on, and their mean."""
+    """A job of two generations in a folder: the run, its generations, its evaluation images, and the mean of the
+    generations."""
     shutil.copytree(inputs, folder)
     job = taught(folder, TWO, training={"steps": 3}, evaluation={"split": "train"}, exports=exports)
     done = run(Job({**job.values, "evaluation": "inputs/dataset.safetensors"}, folder))
@@ -69,13 +70,13 @@ def test_the_ensemble_is_kept_and_measured(engine_inputs, tmp_path):
     for number, network in enumerate(generations):
         whole = {f"{number}.{key}": value for key, value in network.state_dict().items()}
         assert same_bits(whole, _part(weights, number))
-    told = next(kept for kept in report_of(folder)["kept"] if kept["name"] == "ensemble")
-    assert told["evaluation"]["accuracy"] == pytest.approx((mean.argmax(1) == images.label).double().mean().item())
+    ensemble = next(kept for kept in report_of(folder)["kept"] if kept["name"] == "ensemble")
+    assert ensemble["evaluation"]["accuracy"] == pytest.approx((mean.argmax(1) == images.label).double().mean().item())
     loss = -mean.log()[torch.arange(len(images)), images.label].mean()
-    assert told["evaluation"]["cross_entropy"] == pytest.approx(loss.item(), rel=1e-5)
-    assert told["options"]["members"] == [{"network": "lenet5_half", "options": {}}] * 2
-    said = {event["name"] for event in done.events if event["event"] == "artifact"}
-    assert said == {"student.safetensors", "generation_1.safetensors", "ensemble.safetensors", "report.json"}
+    assert ensemble["evaluation"]["cross_entropy"] == pytest.approx(loss.item(), rel=1e-5)
+    assert ensemble["options"]["members"] == [{"network": "lenet5_half", "options": {}}] * 2
+    artifacts = {event["name"] for event in done.events if event["event"] == "artifact"}
+    assert artifacts == {"student.safetensors", "generation_1.safetensors", "ensemble.safetensors", "report.json"}
 
 
 @pytest.mark.slow
@@ -111,7 +112,7 @@ def test_the_first_generation_is_plain_distillation_to_the_bit(engine_inputs, tm
 
 
 class Watched(Run):
-    """Keeps the state of torch's generator after the first step: what dropout, for one, draws from."""
+    """Records the state of torch's global generator, from which dropout draws, after the first step."""
 
     state = None
 
@@ -133,7 +134,7 @@ def test_the_first_generation_draws_from_the_streams_of_plain_distillation(engin
 
 
 def test_the_second_generation_is_taught_by_the_first(engine_inputs, tmp_path):
-    """Its first loss is the divergence between the networks that it and the first generation then are."""
+    """Its first loss is the divergence between its own initial network and the first generation."""
     done = run_in(engine_inputs, tmp_path / "job", TWO, objectives=[{"name": "kd", "temperature": 1.0}])
     history, plan = done.lineage.history, done.lineage.plan
     stage = done.lineage.procedure.next(history[:1], plan)

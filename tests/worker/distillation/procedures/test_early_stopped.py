@@ -33,7 +33,7 @@ def test_before_the_stop_it_is_plain_distillation_and_after_it_the_loss_is_cross
     assert losses[:3] == terms_of(plain, "loss")[:3]
     assert (
         labels[:4] == terms_of(plain, "cross_entropy/cross_entropy")[:4]
-    )  # the fourth is of weights after three steps
+    )  # the fourth belongs to weights after three steps
     assert losses[3:] == labels[3:]
     assert len(terms_of(stopped, "kd/kd")) == 3
     assert labels[4:] != terms_of(plain, "cross_entropy/cross_entropy")[4:]
@@ -89,7 +89,7 @@ def test_the_epoch_at_which_the_teacher_is_taken(stop, snapshots, teacher):
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused_with_its_place(engine_inputs, values, teacher, spec, pointer):
+def test_invalid_parameters_are_refused_with_their_pointer(engine_inputs, values, teacher, spec, pointer):
     with pytest.raises(SpecError) as caught:
         check(taught(engine_inputs, {"name": "early_stopped", **values}, teacher=teacher, **spec))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]

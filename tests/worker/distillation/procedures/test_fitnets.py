@@ -1,4 +1,4 @@
-"""FitNets through the whole engine: the first stage leaves the head alone, the second begins where it ended."""
+"""FitNets through the whole engine: the first stage does not change the head, the second starts from its weights."""
 
 import io
 import shutil

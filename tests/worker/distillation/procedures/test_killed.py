@@ -1,4 +1,4 @@
-"""Every procedure, killed after any step of any stage and restored from bytes, leaves the same files."""
+"""Every procedure, killed after any step of any stage and restored from bytes, writes the same files."""
 
 import shutil
 
@@ -12,7 +12,7 @@ MUTUAL = {"name": "mutual"}
 MLP = {"network": "mlp", "options": {"hidden": [8]}}
 
 SHAPES = {
-    # name: (procedure, the rest, files, steps)
+    # name: (procedure, other keys of the spec, files, steps)
     "direct": ({"name": "direct"}, {}, [], 3),
     "two stages": ({"name": "two_stage", "preset": "fitnets"}, {}, [], 3),
     "mutual in turn": (
@@ -39,7 +39,7 @@ SHAPES = {
     ),
 }  # fmt: skip
 ELSEWHERE = {"architecture_search"}
-"""Killed in its own tests, which give it a clock."""
+"""Killed in its own tests, with a simulated clock."""
 KILLS = [(shape, at) for shape, (*_, steps) in SHAPES.items() for at in range(1, steps + 1)]
 
 
@@ -54,7 +54,7 @@ def files_of(shape, folder):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """What undisturbed runs left, by shape."""
+    """Files of uninterrupted runs, by case."""
     return {}
 
 

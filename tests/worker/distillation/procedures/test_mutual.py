@@ -1,4 +1,5 @@
-"""Mutual learning: the cohort's two ways to update, against steps taken by hand, and which network ships."""
+"""Mutual learning: both update orders of the cohort against steps taken by hand, and the choice of the job's
+student."""
 
 import json
 
@@ -18,7 +19,8 @@ PLAIN = {"steps": 1, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant
 
 
 def step_by_hand(network, image, label, peers):
-    """One step of gradient descent on cross-entropy and the mean divergence from the peers; gives the new predictions."""
+    """One step of gradient descent on cross-entropy and the mean divergence from the peers; returns the new
+    predictions."""
     log_p = network(image).log_softmax(1)
     divergences = [(q * (q.log() - log_p)).sum(1).mean() for q in peers]
     loss = F.nll_loss(log_p, label) + sum(divergences) / len(divergences)
@@ -32,15 +34,15 @@ def step_by_hand(network, image, label, peers):
 
 def by_hand(networks, image, label, sequential):
     with torch.no_grad():
-        said = {name: network(image).softmax(1) for name, network in networks.items()}
+        predictions = {name: network(image).softmax(1) for name, network in networks.items()}
     for name, network in networks.items():
-        after = step_by_hand(network, image, label, [said[other] for other in networks if other != name])
+        after = step_by_hand(network, image, label, [predictions[other] for other in networks if other != name])
         if sequential:
-            said[name] = after
+            predictions[name] = after
 
 
 @pytest.mark.parametrize("update", ["sequential", "simultaneous"])
-def test_a_step_is_that_by_hand_in_the_way_that_was_asked_for_only(engine_inputs, tmp_path, update):
+def test_a_step_equals_one_by_hand_with_the_same_update_order_only(engine_inputs, tmp_path, update):
     procedure = {"name": "mutual", "peers": [HALF, LENET], "update": update}
     done = run_in(engine_inputs, tmp_path / "job", procedure, teacher=False, objectives=[CE, MUTUAL], training=PLAIN)
     stage = done.lineage.procedure.next((), done.lineage.plan)
@@ -55,11 +57,11 @@ def test_a_step_is_that_by_hand_in_the_way_that_was_asked_for_only(engine_inputs
             )
             for name, network in networks.items()
         }
-        assert close["student"]  # the first sees the others as they were, in both ways
+        assert close["student"]  # the first reads the others' old predictions with both orders
         assert (close["peer_1"] and close["peer_2"]) == (way == update)
 
 
-def test_the_student_begins_as_in_plain_training_and_its_peers_from_seeds_of_their_own(engine_inputs, tmp_path):
+def test_the_student_starts_as_in_plain_training_and_its_peers_from_other_seeds(engine_inputs, tmp_path):
     done = run_in(engine_inputs, tmp_path / "job", {"name": "mutual"}, teacher=False, objectives=[CE, MUTUAL])
     plain = run_in(engine_inputs, tmp_path / "plain", {"name": "direct"}, teacher=False, objectives=[CE])
     stages = [each.lineage.procedure.next((), each.lineage.plan) for each in (done, plain)]
@@ -128,7 +130,7 @@ def test_a_peer_can_ship_under_its_own_name(engine_inputs, tmp_path, selection):
         ({"name": "direct"}, [CE, MUTUAL], "/objectives/1/name"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused_with_its_place(engine_inputs, procedure, objectives, pointer):
+def test_invalid_parameters_are_refused_with_their_pointer(engine_inputs, procedure, objectives, pointer):
     with pytest.raises(SpecError) as caught:
         check(taught(engine_inputs, procedure, teacher=False, objectives=objectives))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]

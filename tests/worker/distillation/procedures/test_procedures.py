@@ -1,4 +1,4 @@
-"""Procedures as what they are: functions from history to a stage."""
+"""Procedures as functions from a history to the next stage."""
 
 import copy
 from dataclasses import replace
@@ -59,7 +59,7 @@ def test_direct_is_one_stage_of_the_whole_plan():
     assert (stage.epochs, stage.steps) == (None, 500)
 
 
-def test_two_stages_share_the_budget_and_hand_over_the_weights():
+def test_two_stages_share_the_budget_and_pass_on_the_weights():
     own = [{"name": "hint", "weight": 2.0}]
     procedure = procedure_of("two_stage", first=own, guided="relu2", fraction=0.25)
     (first, second), _ = stages_of(procedure, plan_of(epochs=None, steps=100))
@@ -118,7 +118,7 @@ def test_every_stage_gets_at_least_one(fraction, epochs):
         ({"preset": "fitnets"}, {"epochs": 1}, "/procedure/fraction"),
     ],
 )
-def test_what_cannot_work_is_refused_before_the_first_stage(values, plan, pointer):
+def test_invalid_parameters_are_refused_before_the_first_stage(values, plan, pointer):
     with pytest.raises(SpecError) as caught:
         procedure_of("two_stage", **values).next((), plan_of(**plan))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
@@ -136,7 +136,7 @@ def test_saputra_is_an_attentive_hint_and_then_imitation_by_the_rest():
 
 
 @pytest.mark.parametrize(("preset", "freeze", "frozen"), [("fitnets", True, "relu4"), ("saputra", False, None)])
-def test_whether_the_first_layers_stay_can_be_said(preset, freeze, frozen):
+def test_freezing_of_the_first_layers_can_be_set(preset, freeze, frozen):
     procedure = procedure_of("two_stage", preset=preset, guided="relu4", hint="relu5", freeze=freeze)
     (_, second), _ = stages_of(procedure, plan_of())
     assert second.members["student"].trains_after == frozen

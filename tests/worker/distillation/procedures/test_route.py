@@ -85,7 +85,7 @@ PLACES = [f"stage:teacher/teacher@{epoch}" for epoch in (2, 4, 6, 8)] + ["stage:
     ("divergences", "chosen"),
     [
         ([1.0, 1.1, 1.2, 1.25, 1.3], 4),  # 1 / 1.25 is the default delta
-        ([1.0, 1.3, 1.4, 1.5, 1.6], 2),  # all much harder: the next
+        ([1.0, 1.3, 1.4, 1.5, 1.6], 2),  # all much harder: takes the next
         ([1.0, 1.3, 0.9, 1.5, 1.6], 3),
         ([1.0, 1.0, 1.0, 1.0, 1.0], 5),
         ([0.0, 0.1, 0.2, 0.3, 0.4], 2),
@@ -99,7 +99,7 @@ def test_greedily_the_furthest_anchor_that_is_not_much_harder(divergences, chose
     figures = {kl_of("student", place): value for place, value in zip(PLACES, divergences, strict=True)}
     stage = procedure.next((teacher, StageResult("anchor_1", 2, figures)), plan)
     assert (stage.name, stage.teacher) == (f"anchor_{chosen}", PLACES[chosen - 1])
-    assert stage.epochs == 2 * (chosen - 1)  # with the budget of those that it skips
+    assert stage.epochs == 2 * (chosen - 1)  # with the budget of the anchors that it skips
     assert stage.members["student"].initial == "stage:anchor_1"
     assert stage.compared == (tuple(PLACES[chosen - 1 :]) if chosen < 4 else ())
 
@@ -142,7 +142,7 @@ def test_divergences_are_measured_on_the_held_out_images(engine_inputs, tmp_path
         ({"teacher_epochs": 4, "choice": "greedy"}, False, "/training/validation_fraction"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_place(engine_inputs, values, teacher, pointer):
+def test_invalid_parameters_are_refused_with_their_pointer(engine_inputs, values, teacher, pointer):
     with pytest.raises(SpecError) as caught:
         check(taught(engine_inputs, {"name": "route", **values}, teacher=teacher))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
@@ -153,7 +153,7 @@ ELSEWHERE = {"name": "route", "checkpoints": list(UPLOADED)}
 
 
 def with_files(job, network="lenet5"):
-    """The job, with files of weights that its procedure names."""
+    """The job, with the weights files that its procedure names."""
     for seed, name in enumerate(UPLOADED):
         torch.manual_seed(seed)
         weights = networks.build(network, 4, read_contract(INPUT), {}).state_dict()

@@ -16,11 +16,12 @@ CE, KD = {"name": "cross_entropy", "weight": 1.0}, {"name": "kd", "weight": 1.0}
 LENET = {"network": "lenet5", "options": {}}
 HALF = {"network": "lenet5_half", "options": {}}
 LEARNS = {"optimizer": "adam", "learning_rate": 3e-3}
-"""Training by which ten epochs make a teacher that knows something."""
+"""Training parameters with which a teacher learns something in ten epochs."""
 
 
 def taught(folder: Path, procedure, teacher: bool = True, **spec) -> Job:
-    """A job with cross-entropy and KD, unless `spec` says otherwise; without the teacher the spec says what it would."""
+    """A job with cross-entropy and KD unless `spec` overrides them; if its teacher is left out, the spec must
+    replace it."""
     job = job_of(folder, procedure=procedure, **({"objectives": [CE, KD], "student": dict(HALF)} | spec))
     if teacher:
         return job
@@ -52,12 +53,12 @@ def report_of(folder: Path):
 
 
 def terms_of(done: Run, name: str) -> list[float]:
-    """A metric's values in the order of their steps; small runs report every step."""
+    """A metric's values by step; small runs report every step."""
     return [event["values"][name] for event in done.events if name in event.get("values", {})]
 
 
 def with_teacher_of(trained: Path, inputs: Path, folder: Path) -> Path:
-    """The inputs in a folder of their own, with the teacher that a job has kept."""
+    """A folder with the inputs and the teacher that a job has exported."""
     shutil.copytree(inputs, folder)
     shutil.copy(trained / "output" / "teacher.safetensors", folder / "inputs" / "teacher.safetensors")
     return folder

@@ -1,4 +1,4 @@
-"""Small scenes for the sources that synthesise: a teacher that has learnt something, and runs of a source on it."""
+"""Small set-ups for synthesising sources: a teacher that has learnt something, and runs of a source on it."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "cmi": {"iterations": 4, "warm_up_rounds": 2, "student_steps_per_round": 3, "memory": 40, "negatives": 8, "embedding": 8},
     "nayer": {"iterations": 3, "warm_up_rounds": 2, "student_steps_per_round": 3, "generator_life": 3},
 }  # fmt: skip
-"""What makes each source of the family small."""
+"""Parameters that make each source of the family small."""
 ROUNDS = tuple(name for name, values in PARAMETERS.items() if "iterations" in values)
 SMALL = {"generator_batch": 16, "pool_images": 40}
 
@@ -58,14 +58,14 @@ def made(
 
 
 class Game:
-    """Students that learn a source's batches, step by step as the engine does it: the source's own steps come between."""
+    """Students that learn from a source step by step as in the engine, with the source's generator steps between."""
 
     def __init__(self, source: Source, students: dict[str, nn.Module], learning_rate: float = 0.01):
         self.source, self.students, self.number, self.own = source, students, 0, 0
         self.optimizers = {name: torch.optim.Adam(each.parameters(), learning_rate) for name, each in students.items()}
 
     def step(self) -> Tensor | None:
-        """One step of the source's, which gives None, or one of the students, which gives their images."""
+        """One generator step, which returns None, or one step of the students, which returns their images."""
         if self.own < self.source.generator_steps(self.number):
             self.source.generator_step(self.own, self.students)
             self.own += 1

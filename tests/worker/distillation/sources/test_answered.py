@@ -1,4 +1,4 @@
-"""The sources whose images only the teacher's answers make worth anything: `noise` and `substitute`."""
+"""The sources whose images carry no label and are only labelled by the teacher: `noise` and `substitute`."""
 
 import shutil
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_a_batch_depends_on_the_seed_and_its_place_alone(kind, teacher):
 
 
 @pytest.mark.parametrize("kind", [Noise, Substitute])
-def test_labels_are_the_teachers_likeliest_classes_where_asked(kind, teacher):
+def test_labels_are_the_teachers_predicted_classes_if_required(kind, teacher):
     held = images() if kind is Substitute else None
     for batch in batches(made(kind, teacher, held)):
         assert "label" not in batch.fields and batch.teacher is None
@@ -139,7 +139,7 @@ SPECS = {
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """Students of runs that nobody kills, by name."""
+    """Students of uninterrupted runs, by name."""
     return {}
 
 
@@ -163,7 +163,7 @@ def test_killed_and_restored_bit_equal(name, at, engine_inputs, tmp_path, undist
 
 
 def test_labels_of_a_substitute_are_never_read(engine_inputs, tmp_path):
-    """Other labels, of classes that the teacher has not, change nothing."""
+    """Labels of classes that the teacher does not have change nothing."""
     from safetensors.torch import load_file, save_file
 
     students = []
@@ -187,10 +187,14 @@ def test_nothing_is_held_back_of_a_substitute_to_measure_by(engine_inputs, tmp_p
 
 
 @pytest.mark.parametrize("source", ["noise", "dafl"])
-def test_a_teacher_that_answers_all_images_alike_is_found_at_the_latest_at_the_end(source, engine_inputs, tmp_path):
+def test_a_teacher_with_the_same_outputs_for_all_images_is_found_at_the_end_at_the_latest(
+    source, engine_inputs, tmp_path
+):
     folder = shutil.copytree(engine_inputs, tmp_path / "job")
     path = folder / "inputs" / "teacher.safetensors"
     planted = load_file(path)
     save_file(planted | {"fc2.weight": torch.zeros_like(planted["fc2.weight"])}, path)
-    with pytest.raises(Collapsed, match="the teacher answers 1024 synthetic images alike, different as they are"):
+    with pytest.raises(
+        Collapsed, match="the teacher's outputs are the same for 1024 synthetic images, although the images differ"
+    ):
         run_whole(job_of(folder, source={"name": source}, objectives=[{"name": "kd"}]))

@@ -1,4 +1,4 @@
-"""DAFL as a source: what its batches are, and that a resumed run goes on bit for bit."""
+"""DAFL as a source: its batches, and that a resumed run continues bit-equal."""
 
 import copy
 
@@ -165,20 +165,21 @@ def test_samples_are_fresh_and_leave_no_trace():
     assert torch.equal(before["random"], after["random"])
 
 
-def test_too_little_memory_is_refused_with_what_would_do():
+def test_too_little_memory_is_refused_with_the_amount_needed():
     assert 6 * 2**20 < 8192 * (2 * 8 * 12 * 4 + 3 * 4) < 7 * 2**20
     with pytest.raises(SpecError, match="pool_megabytes: must be at least 7"):
         made(generator_batch=8192, pool_megabytes=1, precision="fp32")
 
 
-def test_presets_choose_whatever_has_no_default():
+def test_presets_set_parameters_without_a_default():
     null = {name for name, field in Dafl.Parameters.__dataclass_fields__.items() if field.default is None}
     assert all(set(preset) == null for preset in Dafl.presets.values())
     assert set(schema(Dafl.Parameters)["properties"]["preset"]["enum"]) == set(Dafl.presets)
 
 
 def test_presets_of_the_paper_are_its_authors_settings():
-    """Coefficients of the one-hot, entropy and activation loss, the generator's rate, the noise's size, and the batch."""
+    """Weights of the one-hot, entropy and activation loss, the generator's learning rate, the noise's dimension, and
+    the batch."""
     names = (
         "one_hot_weight",
         "entropy_weight",

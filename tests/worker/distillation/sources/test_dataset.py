@@ -84,7 +84,7 @@ def test_shift_never_mirrors_and_standard_does():
     held = Images.of(ramp, torch.zeros(64, dtype=torch.int64), ("a", "b"), CONTRACT)
 
     def falls(augmentation: str) -> set[bool]:
-        # inside the padding of 1, every view still shows the columns 2 to 5
+        # with a padding of 1, every view still shows the columns 2 to 5
         made = source(held, augmentation=augmentation, padding=1)
         image = torch.cat([batch.image for batch in epoch(made, 0)])
         return set((image[:, 0, 4, 2] > image[:, 0, 4, 5]).tolist())
@@ -122,7 +122,7 @@ def test_second_views_are_given_to_those_who_ask_and_change_nothing_else():
         assert not torch.equal(other.fields["second_view"], one.image)
 
 
-def test_a_redrawn_second_view_is_the_image_where_nothing_is_augmented():
+def test_a_redrawn_second_view_without_augmentation_is_the_image():
     for batch in epoch(asked_for(images(), second_view="redrawn"), 0):
         assert torch.equal(batch.fields["second_view"], batch.image)
 
@@ -137,8 +137,9 @@ def test_second_views_depend_on_seed_and_position_alone(sampler: str | None):
 
 
 @pytest.mark.parametrize("sampler", ["shuffled", "per_class"])
-def test_second_pictures_are_divided_and_moved_as_the_first(sampler: str):
-    """With the same bytes as second pictures and a contract that only shifts and scales them, each row tells its partner."""
+def test_privileged_images_are_divided_and_augmented_like_the_images(sampler: str):
+    """With privileged images of the same bytes, and a contract that only shifts and scales them, each row predicts
+    its partner."""
     noise = torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8)
     other = replace(images(), image=noise, contract=InputContract(1, 8, 8, (0.0,), (2.0,)))
     held = replace(images(), image=noise, privileged=other)
@@ -153,7 +154,7 @@ def test_second_pictures_are_divided_and_moved_as_the_first(sampler: str):
     assert len(torch.cat([batch.fields["index"] for batch in parts]).unique()) >= 7
 
 
-def test_a_part_of_a_split_keeps_its_second_pictures():
+def test_a_part_of_a_split_keeps_its_privileged_images():
     other = replace(images(), image=255 - images().image)
     held = replace(images(), privileged=other)
     train, held_out = held.split(0.25, seed=3)

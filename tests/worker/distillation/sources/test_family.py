@@ -1,4 +1,4 @@
-"""What holds for every synthesising source: its batches, what it leaves alone, its memory, and that it can be resumed."""
+"""Every synthesising source: its batches, what it does not change, its memory, and its resume."""
 
 import copy
 from dataclasses import fields
@@ -64,10 +64,10 @@ def test_any_shape_and_number_of_classes(name, shape, classes):
 
 @each_source
 @pytest.mark.parametrize("preset", ["fast", "paper"])
-def test_presets_choose_whatever_is_null(name, preset):
+def test_presets_set_parameters_that_are_null(name, preset):
     method = registry.find("sources", name)
     null = {each.name for each in fields(method.Parameters) if each.default is None}
-    further = {"embedding_size", "embeddings"}  # which depend on the classes, and on the user
+    further = {"embedding_size", "embeddings"}  # which depend on the classes and on the spec
     assert set(method.presets[preset]) == null - further
 
 
@@ -157,7 +157,7 @@ def test_samples_are_new_and_leave_no_trace(name):
 
 
 @each_source
-def test_labels_of_the_teacher_where_they_are_asked_for(name):
+def test_labels_of_the_teacher_if_required(name):
     for probability in (0.0, 1.0):
         played = game(name, labels="teacher", augmentation_probability=probability)
         while played.step() is None:
@@ -213,8 +213,10 @@ def test_not_a_number_ends_the_run(name):
 
 
 @each_with_rounds
-@pytest.mark.parametrize(("weight", "bias", "why"), [(0.0, 1.0, "alike"), (1.0, 1e4, "few of the classes")])
-def test_teacher_that_answers_all_images_alike_ends_the_run(name, weight, bias, why):
+@pytest.mark.parametrize(
+    ("weight", "bias", "why"), [(0.0, 1.0, "outputs were the same for all images"), (1.0, 1e4, "few of the classes")]
+)
+def test_teacher_with_the_same_outputs_for_all_images_ends_the_run(name, weight, bias, why):
     planted = network(0)
     planted[-1].weight.data *= weight
     planted[-1].bias.data[0] += bias
@@ -224,17 +226,17 @@ def test_teacher_that_answers_all_images_alike_ends_the_run(name, weight, bias, 
             source.generator_step(number, {})
 
 
-def test_rounds_of_one_image_are_told_from_a_teacher_that_answers_alike():
-    watch = RoundWatch(iterations=100, hint="mend it")
+def test_rounds_of_identical_images_are_not_blamed_on_the_teacher():
+    watch = RoundWatch(iterations=100, hint="raise it")
     image, logits, target = torch.randn(30, 1, 4, 4), torch.randn(30, 3), torch.arange(30) % 3
     watch.see(0, image, logits, target)
     for number in (1, 2):
         watch.see(number, image[:1].expand_as(image), logits[:1].expand_as(logits), target)
     with pytest.raises(
-        Collapsed, match="by round 3: for 3 rounds all images of a round have been nearly one"
+        Collapsed, match="by round 3: for 3 rounds all images of a round were nearly identical"
     ) as caught:
         watch.see(3, image[:1] + 0.01 * image, logits, target)
-    assert caught.value.mendable and caught.value.hint == "mend it"
+    assert caught.value.mendable and caught.value.hint == "raise it"
 
 
 @pytest.mark.parametrize("name", ["dfq", *ROUNDS])
@@ -251,14 +253,14 @@ def test_teacher_without_batch_norm_is_refused_with_a_way_out(name):
 
 
 @pytest.mark.parametrize("name", ROUNDS)
-def test_images_that_nothing_guides_are_refused(name):
-    with pytest.raises(SpecError, match="/source/one_hot_weight: must be above 0"):
+def test_a_source_without_a_term_for_its_images_is_refused(name):
+    with pytest.raises(SpecError, match="/source/one_hot_weight: must be greater than 0"):
         made(name, one_hot_weight=0.0, statistics_weight=0.0)
     made(name, one_hot_weight=0.0)
 
 
 @pytest.mark.parametrize(("name", "every"), [("zskt", 10), ("dfad", 5), ("dfq", 10)])
-def test_students_of_the_papers_see_what_the_generator_makes_after_its_step(name, every):
+def test_students_of_the_papers_read_images_from_after_the_generator_step(name, every):
     played = game(name, preset="paper", pool_images=None, generator_warm_up_steps=None)
     source, before, after = played.source, [], []
     step, images = source.training.step, source.training.images

@@ -50,7 +50,7 @@ def job_for(name, folder):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """Students of undisturbed runs, by source."""
+    """Students of uninterrupted runs, by source."""
     return {}
 
 
@@ -79,7 +79,7 @@ def test_killed_anywhere_and_restored_bit_equal(name, at, inputs, tmp_path, undi
         ({"name": "noise"}, [{"name": "darkrank"}, {"name": "logit_distance"}]),
     ],
 )
-def test_objectives_learn_from_any_source_that_gives_what_they_need(source, objectives, inputs, tmp_path):
+def test_objectives_learn_from_any_source_with_the_fields_that_they_need(source, objectives, inputs, tmp_path):
     job = job_for("dfad", shutil.copytree(inputs, tmp_path / "job"))
     job.spec.update(source=source, objectives=objectives)
     check(job)

@@ -1,4 +1,4 @@
-"""Each source of the family teaches a student what its teacher knows of real images that neither of the two runs saw."""
+"""With each source of the family, a student learns what its teacher knows of real images that neither has seen."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ LARGER = {
 
 
 def real(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images with a bright bar whose place tells the class."""
+    """Images with a bright bar whose position is the class."""
     draw = torch.Generator().manual_seed(seed)
     label = torch.arange(256) % CLASSES
     image = torch.randn(256, *SHAPE, generator=draw) * 0.6

@@ -1,4 +1,4 @@
-"""The meta-generator: its inner steps and its own, against Adam and the losses written out by hand."""
+"""The meta-generator: its inner and outer steps, against Adam and the losses written out by hand."""
 
 import copy
 
@@ -11,7 +11,7 @@ from tests.worker.distillation.sources.family import made
 
 SETTINGS = {"iterations": 3, "shift": 0, "precision": "fp32", "one_hot_weight": 0.4, "statistics_weight": 2.0}
 WITHOUT_GRADIENT = {"stem.bias", "conv1.bias", "conv2.bias"}
-"""A normalisation follows, so that rounding is all that Adam sees of them."""
+"""A normalisation follows, so that Adam sees only rounding errors of their gradients."""
 RATE, LATENT_RATE, BETA1, BETA2 = 2e-3, 1e-2, 0.5, 0.999
 
 
@@ -37,7 +37,7 @@ def loss_of(image: Tensor, teacher, target: Tensor) -> Tensor:
 
 
 def by_hand(source, meta: str) -> tuple[dict, dict]:
-    """The adapted copy's weights and the meta-generator's after the round that has just begun, before its first step."""
+    """The adapted copy's and the meta-generator's weights after the current round, before its first step."""
     teacher = source.context.teacher.network
     copied, latent = copy.deepcopy(source.copy), source.latent.detach().clone()
     names = [name for name, _ in copied.named_parameters()]

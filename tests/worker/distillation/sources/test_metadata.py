@@ -1,4 +1,4 @@
-"""The source `metadata`: images that give the activations that a teacher's statistics promise."""
+"""The source `metadata`: images whose activations match a teacher's statistics."""
 
 import shutil
 
@@ -62,7 +62,7 @@ def test_activations_come_near_those_that_were_drawn(inputs, values):
         source.generator_step(number, {})
         distances.append(source.metrics()["generator/activation_distance"].item())
     assert distances[39] < 0.5 * distances[0] and distances[79] < 0.5 * distances[40]
-    # the distance as the paper has it, slowly: of the last images, before the last step moved them
+    # the paper's distance, written slowly, for the last images before the last step changed them
     (image,), wanted = [source.pool.newest(16)[0]], source.wanted
     taps, total = source.teacher(image).taps, 0.0
     for tap, target in wanted.items():
@@ -112,25 +112,31 @@ def test_other_statistics_are_refused(inputs, tmp_path):
 
     assert "of 3 classes" in refused({k: v[:3] if v.ndim else v for k, v in right.items()})
     assert "no such tap" in refused({k.replace("conv2", "conv9"): v for k, v in right.items()})
-    assert "classifier reads" in refused({k: v for k, v in right.items() if k.startswith("conv2")})
-    assert "numbers of 'conv2'" in refused(
+    assert "input of the teacher's classifier" in refused({k: v for k, v in right.items() if k.startswith("conv2")})
+    assert "numbers for 'conv2'" in refused(
         {k: v[..., 1:] if k[:5] == "conv2" and v.ndim else v for k, v in right.items()}
     )
 
 
-def test_numbers_that_run_away_end_the_job(inputs):
+def test_diverging_pixels_end_the_job(inputs):
     source = made(inputs, learning_rate=1e30, iterations=6)
     with pytest.raises(Diverged, match="round 0"):
         filled(source)
 
 
-@pytest.mark.parametrize(("share", "seen"), [(0.0, "answered all images alike"), (1e-3, "seen few of the classes")])
-def test_images_that_the_teacher_hardly_tells_apart_end_the_job(inputs, share, seen):
+@pytest.mark.parametrize(
+    ("share", "why"),
+    [
+        (0.0, "the teacher's outputs were the same for all images"),
+        (1e-3, "the teacher predicted few of the classes"),
+    ],
+)
+def test_images_with_nearly_the_same_teacher_outputs_end_the_job(inputs, share, why):
     source = made(inputs, iterations=40, rounds=4)
     teacher = source.teacher.network
     teacher.fc2.weight.data *= share
     teacher.fc2.bias.data[0] += 9
-    with pytest.raises(Collapsed, match=f"by round 2: for 3 rounds the teacher has {seen}"):
+    with pytest.raises(Collapsed, match=f"by round 2: for 3 rounds {why}"):
         filled(source)
     shown = source.metrics()
     assert shown["generator/class_balance"] < 0.1 and shown["generator/class_share"] == 0.25
@@ -142,7 +148,7 @@ SPEC = {"source": {"name": "metadata", "statistics": "fil_1", "dropout": 0.2, "m
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """The student of a run that nobody kills."""
+    """The student of an uninterrupted run, filled by the first test."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""NAYER's classes and layers, and embeddings that a user gives."""
+"""NAYER's classes and layers, and uploaded embeddings."""
 
 from itertools import pairwise
 
@@ -41,10 +41,10 @@ def test_layers_are_new_every_round_and_generators_after_their_life():
         source.generator_step(number, {})
     assert not any(torch.equal(one, other) for one, other in pairwise(layers))
     assert torch.equal(generators[2], source.new_generator(2).stem.weight)
-    assert not torch.equal(generators[1], source.new_generator(0).stem.weight)  # it has been trained on
+    assert not torch.equal(generators[1], source.new_generator(0).stem.weight)  # the layer has been trained
 
 
-def test_given_embeddings_are_what_the_generator_reads(tmp_path):
+def test_the_generator_reads_uploaded_embeddings(tmp_path):
     rows = torch.randn(3, 7)
     save_file({class_embeddings.KEY: rows}, tmp_path / "embeddings")
     teacher = Tapped(network(0).eval().requires_grad_(False), torch.zeros(2, 2, 8, 12))

@@ -100,7 +100,7 @@ def test_classes_with_a_single_image_are_refused_by_name():
     ((pointer, message),) = refusal(lambda: source(label=label))
     assert pointer == "/dataset"
     assert "bee, dog" in message and "ant" not in message
-    source(sampler=None, label=label)  # nobody minds where nobody needs mates
+    source(sampler=None, label=label)  # no error if nothing needs mates
 
 
 def test_too_small_a_batch_and_contradictions_are_refused():

@@ -1,4 +1,4 @@
-"""Teachers that tell of several labels whether an image has each: the losses of each label, and students without data."""
+"""Multi-label teachers: the losses of each label, and students without data."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from worker.distillation.reporting.measurement import Measurement
 from worker.distillation.run import Run
 from worker.distillation.source import Source
 from worker.distillation.step import Outputs
-from worker.distillation.synthesis.collapse import NAMES, figures
+from worker.distillation.synthesis.collapse import NAMES, measure
 from worker.distillation.synthesis.image_loss import Seen
 
 LABELS = 3
@@ -35,7 +35,7 @@ def test_each_label_is_a_choice_of_its_own():
         on = sum(1 / (1 + math.exp(-float(row[label]))) for row in LOGITS) / 7
         entropy += on * math.log10(on) + (1 - on) * math.log10(1 - on)
     assert SEEN.information_entropy().item() == pytest.approx(entropy / LABELS, rel=1e-5)
-    found = dict(zip(NAMES, figures(SEEN).tolist(), strict=True))
+    found = dict(zip(NAMES, measure(SEEN).tolist(), strict=True))
     assert found["balance"] == pytest.approx(-entropy / LABELS / math.log10(2), rel=1e-5)
     assert found["agreement"] == pytest.approx(float(((LOGITS > 0) == (ANSWER > 0)).float().mean()))
     probability = LOGITS.sigmoid()
@@ -52,7 +52,7 @@ def test_an_output_that_is_certain_has_finite_terms():
 
 
 def write_inputs(folder):
-    """Images of up to three bright bars, and a teacher that tells which."""
+    """Images of up to three bright bars, and a teacher that detects them."""
     draw = torch.Generator().manual_seed(7)
     label = torch.randint(0, 2, (96, LABELS), generator=draw).float()
     image = torch.randint(0, 120, (96, 1, 16, 16), generator=draw, dtype=torch.uint8)
@@ -109,7 +109,7 @@ def test_a_student_from_nothing_learns_them_without_data(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["dafl", "noise"])
-def test_the_teachers_choice_of_each_label_can_be_learnt_from_and_a_killed_run_goes_on(source, tmp_path):
+def test_a_student_learns_the_teachers_label_decisions_and_a_killed_run_resumes(source, tmp_path):
     objectives = [{"name": "binary_cross_entropy"}, KD]
 
     def small(place):

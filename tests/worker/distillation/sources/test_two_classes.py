@@ -1,4 +1,4 @@
-"""Teachers of two classes, the fewest that can be in balance."""
+"""Teachers of two classes, the minimum for a balance of classes."""
 
 import io
 
@@ -48,7 +48,7 @@ def test_a_student_from_nothing_learns_them_without_data(inputs, source):
 
 @pytest.mark.slow
 def test_an_alexnet_of_224_pixels_to_its_half(tmp_path):
-    """What DAFL's authors ran for CelebA (arXiv:1904.01186), with few images."""
+    """The configuration of DAFL's authors for CelebA (arXiv:1904.01186), with few images."""
     pixels = {"channels": 3, "height": 224, "width": 224, "mean": [0.5] * 3, "std": [0.25] * 3}
     torch.manual_seed(0)
     (tmp_path / "inputs").mkdir()

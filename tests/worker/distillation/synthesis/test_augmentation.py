@@ -1,4 +1,4 @@
-"""Random affine views, by their invariants."""
+"""Random affine views against their invariants."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_shift_moves_the_centre_by_at_most_a_tenth(monkeypatch):
     assert 1.7 < y.abs().max() < 2.1
 
 
-def test_every_image_moves_its_own_way_and_a_flat_one_stays():
+def test_every_image_is_transformed_separately_and_a_constant_one_does_not_change():
     image = disc(8, 8).expand(2, -1, -1, -1)
     view = random_affine(image, seeded())
     assert not torch.allclose(view[0], view[1])

@@ -1,4 +1,5 @@
-"""The distance from BatchNorm's statistics: against the formula, at its fixed point, and through any kind of program."""
+"""The distance from BatchNorm's statistics: against the formula, at its fixed point, and through any kind of
+program."""
 
 import copy
 
@@ -65,7 +66,7 @@ def test_value_and_gradient_equal_the_formula(first):
     torch.testing.assert_close(gradient, its)
 
 
-def test_is_zero_where_the_statistics_are_the_batchs_own():
+def test_is_zero_for_the_batchs_own_statistics():
     teacher, image = network(), images()
     for module in teacher:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -95,7 +96,7 @@ def test_past_batches_count_by_the_momentum():
     teacher, m = network(), 0.9
     statistics = BatchStatistics(momentum=m)
     first = measured(statistics, teacher, images(1))
-    torch.testing.assert_close(first, slow(teacher, images(1)))  # there is nothing to remember yet
+    torch.testing.assert_close(first, slow(teacher, images(1)))  # there are no earlier batches yet
     past = [(mean, variance) for mean, variance in statistics._last]
     statistics.remember()
     torch.testing.assert_close(measured(statistics, teacher, images(2)), slow(teacher, images(2), past=past, m=m))

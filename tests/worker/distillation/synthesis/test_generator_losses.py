@@ -141,7 +141,7 @@ def test_games_equal_their_formulas_for_both_networks(fast, logits):
     [generator_losses.divergence, generator_losses.boundary, generator_losses.competition],
     ids=lambda loss: loss.__name__,
 )
-def test_games_stay_finite_where_predictions_underflow(fast):
+def test_adversarial_losses_stay_finite_if_predictions_underflow(fast):
     student = torch.tensor([[0.0, 200.0, 0.0]], requires_grad=True)
     teacher = torch.tensor([[1.0, 400.0, -400.0]], requires_grad=True)
     value = fast(student, teacher)

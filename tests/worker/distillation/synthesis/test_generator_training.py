@@ -1,4 +1,4 @@
-"""The generator's training, its watch, and what it leaves alone."""
+"""The generator's training, its collapse detection, and what it does not change."""
 
 import math
 
@@ -27,7 +27,7 @@ def network(seed: int) -> nn.Sequential:
 
 @pytest.fixture
 def teacher() -> Tapped:
-    """One that prefers a class, so that the entropy has something to mend."""
+    """A teacher that prefers a class, so that the entropy can be increased."""
     biased = network(0)
     biased[-1].bias.data[0] += 2
     return Tapped(biased.eval().requires_grad_(False), torch.zeros(2, 1, 8, 8))
@@ -58,14 +58,14 @@ def test_terms_are_those_of_the_teacher_on_these_images(teacher):
     run = training(teacher, Weights(1, 1, 1, 1))
     student = network(1)
     image = run.step(noise(0), {"student": student})
-    answer = teacher(image)
-    logits, feature = answer.logits, answer.taps["5:in"]
+    outputs = teacher(image)
+    logits, feature = outputs.logits, outputs.taps["5:in"]
     assert run.terms["activation"].item() == pytest.approx(-feature.abs().mean().item(), rel=1e-4)
     assert run.terms["adversarial"].item() == pytest.approx(adversarial(student.eval()(image), logits).item(), rel=1e-4)
     assert run.watch.balance.item() == pytest.approx(-information_entropy(logits).item() / math.log10(5), rel=1e-4)
 
 
-def test_the_disagreement_that_is_shown_is_the_watchs_whatever_the_loss(teacher):
+def test_the_disagreement_metric_is_the_watchs_for_any_loss(teacher):
     for term in ("adversarial", "disagreement"):
         run = training(teacher, Weights(**{term: 1.0}))
         student = network(1)
@@ -107,7 +107,7 @@ def test_low_precision_gives_nearly_the_same_terms(teacher):
     assert low.metrics()["generator/bf16"] == 1
 
 
-def test_precision_is_what_is_asked_for_or_what_the_hardware_has():
+def test_precision_is_the_requested_or_the_hardwares():
     assert precision.resolve("fp32", CPU) == torch.float32
     assert precision.resolve("bf16", CPU) == torch.bfloat16
     native = precision.has_fast_bf16(CPU)

@@ -1,4 +1,4 @@
-"""Telling images apart: the memory, and the loss against its formula."""
+"""Instance discrimination: the memory, and the loss against its formula."""
 
 import torch
 
@@ -18,7 +18,7 @@ def test_contrast_equals_the_formula():
     torch.testing.assert_close(contrast(view, other, negatives, 0.3), total / 4)
 
 
-def test_contrast_is_least_where_views_agree_and_images_differ():
+def test_contrast_is_lowest_if_views_agree_and_images_differ():
     distinct, same = torch.eye(4), torch.ones(4, 4) / 2
     none = torch.zeros(0, 4)
     assert contrast(distinct, distinct, none, 0.1) < 1e-3

@@ -56,7 +56,7 @@ def test_draws_every_image_about_equally_often_and_with_its_own_logits():
     assert counts.max() < 1150
 
 
-def test_state_restores_and_goes_on_alike():
+def test_restored_state_continues_equally():
     pool, restored = filled(7, 4, 4), filled(7, 5)
     restored.load_state_dict(snapshot(pool.state_dict()))
     for one in (pool, restored):
@@ -67,7 +67,7 @@ def test_state_restores_and_goes_on_alike():
 
 
 @pytest.mark.parametrize(("dtype", "other"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
-def test_goes_on_alike_where_hardware_of_another_precision_restores_it(dtype, other):
+def test_draws_are_equal_after_a_restore_on_hardware_of_another_precision(dtype, other):
     contract = InputContract(*SHAPE, (0.0,), (1.0,))
     pool, restored = (pool_of(400, images=30, least=4, contract=contract, dtype=each) for each in (dtype, other))
     assert pool.capacity != restored.capacity

@@ -1,4 +1,4 @@
-"""Sources in rounds are begun again like those with a generator that lasts, with corrected weights."""
+"""Sources in rounds restart like those with a persistent generator, with corrected weights."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def inputs(engine_inputs, tmp_path_factory):
 
 @pytest.fixture
 def displeased(monkeypatch):
-    """Lets images of the first attempts of a run look collapsed at their second round, and all later ones not."""
+    """Makes the images of a run's first attempts look collapsed in their second round, and all later ones healthy."""
 
     def until(attempts):
         seen, plain = [], rounds.corrected
@@ -71,7 +71,7 @@ def warnings(events):
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_collapsed_stage_begins_again_and_says_so(name, inputs, displeased, tmp_path):
+def test_a_collapsed_stage_restarts_with_a_warning(name, inputs, displeased, tmp_path):
     seen = displeased(1)
     events = run_whole(job_for(name, inputs, tmp_path / "job"))
     (words,) = warnings(events)
@@ -84,7 +84,7 @@ def test_a_collapsed_stage_begins_again_and_says_so(name, inputs, displeased, tm
     assert len(seen) == 2 and seen[1].one_hot == 2 * max(seen[0].one_hot, 1)
 
 
-def test_after_the_last_restart_the_job_fails_and_says_what_was_seen(inputs, displeased, tmp_path):
+def test_after_the_last_restart_the_job_fails_with_the_metrics(inputs, displeased, tmp_path):
     seen = displeased(9)
     with pytest.raises(
         Collapsed, match=r"few of the classes .*; begun again with other weights, 2 of 2 times, it ends so"
@@ -100,7 +100,9 @@ def test_corrected_weights_bring_back_classes_that_were_lost(inputs, monkeypatch
     monkeypatch.setattr(round_watch, "POOR_ROUNDS", 1)
     monkeypatch.setattr(round_watch, "POOR_STEPS", 0)
     monkeypatch.setattr(round_watch, "LEAST_BALANCE", 0.3)
-    folder = tmp_path / "inputs of all"  # of a teacher that sees its first class in almost everything
+    folder = (
+        tmp_path / "for a teacher that predicts its first class for almost everything"
+    )  # of a teacher that sees its first class in almost everything
     shutil.copytree(inputs, folder)
     state = load_file(folder / "inputs/teacher.safetensors")
     state["fc.bias"] = state["fc.bias"] + torch.tensor([6.0, 0, 0, 0])
@@ -120,7 +122,7 @@ def test_corrected_weights_bring_back_classes_that_were_lost(inputs, monkeypatch
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """Last metrics and students of runs that nobody kills, by source."""
+    """Last metrics and students of uninterrupted runs, by source."""
     return {}
 
 

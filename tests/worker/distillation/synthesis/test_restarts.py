@@ -1,4 +1,4 @@
-"""A stage whose images collapse is begun again with other weights, a bounded number of times."""
+"""A stage whose images collapse restarts with other weights, a limited number of times."""
 
 import json
 import shutil
@@ -23,14 +23,14 @@ SOURCE = {
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """A watch that needs only a few batches to be sure."""
+    """A collapse detection that needs only a few batches."""
     monkeypatch.setattr(collapse, "PATIENCE", 4)
     monkeypatch.setattr(collapse, "LOOK_EVERY", 2)
 
 
 @pytest.fixture
 def inputs(engine_inputs, tmp_path):
-    """A teacher that sees its first class in almost everything."""
+    """A teacher that predicts its first class for almost everything."""
     folder = tmp_path / "inputs of all"
     shutil.copytree(engine_inputs, folder)
     path = folder / "inputs/teacher.safetensors"
@@ -43,7 +43,7 @@ def inputs(engine_inputs, tmp_path):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """The last metrics and the student of a run that nobody kills."""
+    """The last metrics and the student of an uninterrupted run."""
     return {}
 
 
@@ -60,7 +60,7 @@ def notes_of(folder):
     return json.loads((folder / "output/report.json").read_text())["summary"]["notes"]
 
 
-def test_a_collapsed_stage_begins_again_and_says_so(inputs, impatient, tmp_path):
+def test_a_collapsed_stage_restarts_with_a_warning(inputs, impatient, tmp_path):
     made = job(inputs, tmp_path / "job")
     made.spec["reasons"] = {"/source": "dafl, since it was asked for"}
     events = run_whole(made)
@@ -72,12 +72,12 @@ def test_a_collapsed_stage_begins_again_and_says_so(inputs, impatient, tmp_path)
     metrics = of(events, "metrics")
     assert metrics[-1]["values"]["generator/restarts"] == len(warnings)
     steps = [event["step"] for event in metrics]
-    assert steps == sorted(steps) and steps[-1] > 30  # steps that were given up count as taken
+    assert steps == sorted(steps) and steps[-1] > 30  # discarded steps count as taken
     assert notes_of(tmp_path / "job")[-len(warnings) :] == warnings
 
 
-def test_after_the_last_restart_the_job_fails_and_says_what_was_seen(inputs, impatient, tmp_path, monkeypatch):
-    monkeypatch.setattr(collapse, "LEAST_BALANCE", 1.1)  # nothing is good enough
+def test_after_the_last_restart_the_job_fails_with_the_metrics(inputs, impatient, tmp_path, monkeypatch):
+    monkeypatch.setattr(collapse, "LEAST_BALANCE", 1.1)  # every batch counts as collapsed
     for restarts, words in ((0, None), (1, "begun again with other weights, 1 of 1 times, it ends so too")):
         with pytest.raises(Collapsed, match="entropy of the mean prediction") as error:
             run_whole(job(inputs, tmp_path / str(restarts), restarts=restarts))
@@ -128,7 +128,7 @@ def test_killed_before_and_after_restarts_and_restored_bit_equal(at, inputs, imp
 
 
 @pytest.mark.parametrize("source", ["dafl", "dfad"])
-def test_a_teacher_of_one_answer_ends_in_the_collapse_error_at_once(source, engine_inputs, tmp_path):
+def test_a_teacher_with_constant_outputs_collapses_without_a_restart(source, engine_inputs, tmp_path):
     shutil.copytree(engine_inputs, tmp_path / "job")
     path = tmp_path / "job/inputs/teacher.safetensors"
     state = load_file(path)
@@ -136,6 +136,8 @@ def test_a_teacher_of_one_answer_ends_in_the_collapse_error_at_once(source, engi
     save_file(state | {weight: torch.zeros_like(state[weight])}, path)
     spec = {"name": source, "generator_width": 4, "generator_batch": 16, "student_steps_per_generator_step": 1}
     planted = job_of(tmp_path / "job", source=spec, objectives=[{"name": "kd"}], training={"steps": 60})
-    with pytest.raises(Collapsed, match="answered all images alike, different as they are") as error:
+    with pytest.raises(
+        Collapsed, match="the teacher's outputs were the same for all images, although the images differ"
+    ) as error:
         run_whole(planted)
     assert error.value.code == "collapsed" and error.value.fault == "job" and "begun again" not in error.value.message

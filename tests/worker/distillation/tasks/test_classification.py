@@ -1,4 +1,4 @@
-"""Classification's figures against counting by hand, and against torchmetrics."""
+"""Classification metrics against counting by hand, and against torchmetrics."""
 
 import math
 
@@ -16,14 +16,14 @@ TEACHER = torch.tensor([[5.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.0, 0.0, 1.0], [4.0,
 
 
 def images_of(label, classes):
-    """Images that say which sample they are: a pixel of value 0, 1, 2, ..."""
+    """Images that encode their index: a pixel of value 0, 1, 2, ..."""
     image = torch.arange(len(label), dtype=torch.uint8).view(-1, 1, 1, 1)
     names = tuple(map(str, range(classes)))
     return Images.of(image, label, names, contract_of(1, 1))
 
 
 def looking_up(table):
-    """A network that gives each image its row of logits."""
+    """A network that returns each image's row of logits."""
     return lambda image: Outputs(table[(image[:, 0, 0, 0] * 255).round().long()])
 
 
@@ -33,11 +33,11 @@ def softmax(row):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
-def test_figures_are_those_counted_by_hand(batch_size):
-    figures = classification.evaluate(looking_up(LOGITS), images_of(LABEL, 3), batch_size, looking_up(TEACHER))
+def test_metrics_equal_those_counted_by_hand(batch_size):
+    metrics = classification.evaluate(looking_up(LOGITS), images_of(LABEL, 3), batch_size, looking_up(TEACHER))
     network, teacher = ([softmax(row) for row in table.tolist()] for table in (LOGITS, TEACHER))
     kl = [sum(p * math.log(p / q) for p, q in zip(t, s, strict=True)) for t, s in zip(teacher, network, strict=True)]
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
         {
             "accuracy": 2 / 4,
             "agreement": 3 / 4,
@@ -52,15 +52,15 @@ def test_figures_are_those_counted_by_hand(batch_size):
 
 def test_plain_logits_will_do_and_a_teacher_is_optional():
     lookup = looking_up(LOGITS)
-    figures = classification.evaluate(lambda image: lookup(image).logits, images_of(LABEL, 3), 2)
-    assert figures.keys() == {"accuracy", "cross_entropy", "calibration_error"}
+    metrics = classification.evaluate(lambda image: lookup(image).logits, images_of(LABEL, 3), 2)
+    assert metrics.keys() == {"accuracy", "cross_entropy", "calibration_error"}
 
 
 def test_top_five_with_more_than_five_classes():
     logits = torch.arange(7.0).flip(0).repeat(4, 1)
-    figures = classification.evaluate(looking_up(logits), images_of(torch.tensor([0, 4, 5, 6]), 7), 4)
-    assert figures["accuracy"] == 1 / 4
-    assert figures["top5_accuracy"] == 2 / 4
+    metrics = classification.evaluate(looking_up(logits), images_of(torch.tensor([0, 4, 5, 6]), 7), 4)
+    assert metrics["accuracy"] == 1 / 4
+    assert metrics["top5_accuracy"] == 2 / 4
 
 
 def test_calibration_error_is_that_of_torchmetrics():

@@ -1,4 +1,4 @@
-"""Multi-label figures against the formulas written slowly, and against torchmetrics."""
+"""Multi-label metrics against the formulas written slowly, and against torchmetrics."""
 
 import math
 
@@ -16,7 +16,7 @@ TEACHER = torch.randn(40, 5, generator=DRAW, dtype=torch.float64)
 
 
 def table(values):
-    """A network that gives each image its row."""
+    """A network that returns each image's row."""
     return lambda image: values[(image[:, 0, 0, 0] * 255).round().long()]
 
 
@@ -29,9 +29,9 @@ def slow_average_precision(scores, wanted):
     return area
 
 
-def slow_f1(said, wanted):
-    true = sum(a and b for a, b in zip(said, wanted, strict=True))
-    precision, recall = true / max(1, sum(said)), true / max(1, sum(wanted))
+def slow_f1(predicted, wanted):
+    true = sum(a and b for a, b in zip(predicted, wanted, strict=True))
+    precision, recall = true / max(1, sum(predicted)), true / max(1, sum(wanted))
     return 2 * precision * recall / (precision + recall) if true else 0.0
 
 
@@ -40,10 +40,10 @@ def sigmoid(x):
 
 
 @pytest.mark.parametrize("batch_size", [7, 40])
-def test_figures_are_those_of_the_slow_formulas(batch_size):
-    figures = MultiLabel().evaluate(table(LOGITS), images_of(LABEL, 5), batch_size, table(TEACHER))
+def test_metrics_equal_the_slow_formulas(batch_size):
+    metrics = MultiLabel().evaluate(table(LOGITS), images_of(LABEL, 5), batch_size, table(TEACHER))
     scores, wanted = LOGITS.T.tolist(), LABEL.T.tolist()
-    said = [[score > 0 for score in row] for row in scores]
+    predicted = [[score > 0 for score in row] for row in scores]
     cells = [
         (s, w, t)
         for s, w, t in zip(LOGITS.flatten().tolist(), LABEL.flatten().tolist(), TEACHER.flatten().tolist(), strict=True)
@@ -52,11 +52,11 @@ def test_figures_are_those_of_the_slow_formulas(batch_size):
         p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
         for p, q in ((sigmoid(t), sigmoid(s)) for s, _, t in cells)
     ]
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
         {
             "mean_average_precision": sum(map(slow_average_precision, scores, wanted)) / 5,
             "f1_micro": slow_f1([s > 0 for s, _, _ in cells], [w for _, w, _ in cells]),
-            "f1_macro": sum(map(slow_f1, said, wanted)) / 5,
+            "f1_macro": sum(map(slow_f1, predicted, wanted)) / 5,
             "exact_match": sum((row > 0).tolist() == truth.bool().tolist() for row, truth in zip(LOGITS, LABEL, strict=True)) / 40,
             "binary_cross_entropy": -sum(math.log(sigmoid(s if w else -s)) for s, w, _ in cells) / len(cells),
             "agreement": sum((s > 0) == (t > 0) for s, _, t in cells) / len(cells),
@@ -72,16 +72,16 @@ def test_average_precision_is_that_of_torchmetrics():
     torch.testing.assert_close(average_precision(LOGITS, LABEL.bool()), theirs, check_dtype=False)
 
 
-def test_labels_that_nobody_has_count_in_no_mean():
+def test_labels_without_samples_are_left_out_of_means():
     label = torch.tensor([[1, 0], [0, 0]])
     logits = torch.tensor([[1.0, -1.0], [-1.0, -1.0]])
     assert average_precision(logits, label.bool()).isnan().tolist() == [False, True]
     assert f1(logits > 0, label.bool()).isnan().tolist() == [False, True]
-    figures = MultiLabel().evaluate(table(logits), images_of(label, 2), 2)
-    assert figures["mean_average_precision"] == figures["f1_macro"] == figures["exact_match"] == 1.0
+    metrics = MultiLabel().evaluate(table(logits), images_of(label, 2), 2)
+    assert metrics["mean_average_precision"] == metrics["f1_macro"] == metrics["exact_match"] == 1.0
 
 
-def test_knowledge_is_told_from_chance():
+def test_knowledge_is_separated_from_chance():
     images = images_of(LABEL, 5)
     assert MultiLabel().assess_teacher(table(TEACHER), images, 40).chance
     assert MultiLabel().assess_teacher(table(torch.zeros(40, 5)), images, 40).chance

@@ -1,4 +1,4 @@
-"""Regression's figures against the formulas written slowly."""
+"""Regression metrics against the formulas written slowly."""
 
 import pytest
 import torch
@@ -15,14 +15,14 @@ TEACHER = (TARGET + 0.1).double()
 
 
 def images_of(target):
-    """Images that say which sample they are."""
+    """Images that encode their index."""
     image = torch.arange(len(target), dtype=torch.uint8).view(-1, 1, 1, 1)
     names = tuple("abcdefgh"[: target.shape[1]])
     return Images.of(image, {"target": target}, names, contract_of(1, 1))
 
 
 def table(values):
-    """A network that gives each image its row."""
+    """A network that returns each image's row."""
     return lambda image: values[(image[:, 0, 0, 0] * 255).round().long()]
 
 
@@ -37,13 +37,13 @@ def slow_r2(given, wanted):
 
 
 @pytest.mark.parametrize("batch_size", [7, 30])
-def test_figures_are_those_of_the_slow_formulas(batch_size):
-    figures = Regression().evaluate(table(GIVEN), images_of(TARGET), batch_size, table(TEACHER))
+def test_metrics_equal_the_slow_formulas(batch_size):
+    metrics = Regression().evaluate(table(GIVEN), images_of(TARGET), batch_size, table(TEACHER))
     pairs = list(zip(columns(GIVEN), columns(TARGET), strict=True))
     means = [sum(abs(f - y) for f, y in zip(f_, y_, strict=True)) / 30 for f_, y_ in pairs]
     squares = [(f - y) ** 2 for f_, y_ in pairs for f, y in zip(f_, y_, strict=True)]
     apart = [(f - t) ** 2 for f, t in zip(GIVEN.flatten().tolist(), TEACHER.flatten().tolist(), strict=True)]
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
         {
             "mean_absolute_error": sum(means) / 3,
             "root_mean_squared_error": (sum(squares) / 90) ** 0.5,
@@ -61,7 +61,7 @@ def test_determination_is_one_for_the_truth_and_nought_for_its_mean():
     assert len(determination(target, torch.ones(30, 2).double())) == 0
 
 
-def test_knowledge_is_told_from_chance():
+def test_knowledge_is_separated_from_chance():
     images = images_of(TARGET)
     assert Regression().assess_teacher(table(TARGET.mean(0).expand(30, 3)), images, 30).chance
     assert Regression().assess_teacher(table(torch.randn(30, 3, generator=DRAW) * 20), images, 30).chance

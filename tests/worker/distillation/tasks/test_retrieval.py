@@ -1,4 +1,4 @@
-"""Retrieval's figures against the formulas written slowly, one pair at a time."""
+"""Retrieval metrics against the formulas written slowly, one pair at a time."""
 
 import math
 
@@ -19,7 +19,7 @@ def drawn(seed=0):
     draw = torch.Generator().manual_seed(seed)
     embedding = torch.randn(COUNT, 5, generator=draw, dtype=torch.float64)
     label = torch.randint(0, 5, (COUNT,), generator=draw)
-    label[-1] = 9  # nobody else's
+    label[-1] = 9  # an identity of a single image
     camera = torch.randint(0, 3, (COUNT,), generator=draw)
     query = (torch.rand(COUNT, generator=draw) < 0.3).long()
     return embedding, label, camera, query
@@ -59,24 +59,29 @@ def slowly(embedding, label, camera=None, query=None, rate=0.01):
 @pytest.mark.parametrize("cameras", [False, True])
 @pytest.mark.parametrize("gallery", [False, True])
 @pytest.mark.parametrize("at_once", [1, 50, 1 << 20])
-def test_figures_are_those_of_the_slow_formulas(monkeypatch, cameras, gallery, at_once):
+def test_metrics_equal_the_slow_formulas(monkeypatch, cameras, gallery, at_once):
     monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", at_once)
     embedding, label, camera, query = drawn()
     given = camera if cameras else None, query if gallery else None
-    figures = measure(embedding, label, *given, rates=(0.05,))
+    metrics = measure(embedding, label, *given, rates=(0.05,))
     name = "cmc" if cameras else "recall_at"
     keys = ("mean_average_precision", f"{name}_1", f"{name}_5", f"{name}_10", "tar_at_far_0.05", "queries")
     expected = dict(zip(keys, slowly(embedding, label, *given, rate=0.05), strict=True))
-    assert figures == pytest.approx(expected)
-    assert figures["queries"] < COUNT  # some have nobody to be found
+    assert metrics == pytest.approx(expected)
+    assert metrics["queries"] < COUNT  # some queries have no match
 
 
-def test_the_filter_takes_away_the_same_identity_by_the_same_camera_alone():
+def test_only_images_of_the_same_identity_and_camera_are_left_out():
     near, label = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-0.1, 1.0]]), torch.tensor([0, 0, 1, 0])
     camera = torch.tensor([1, 1, 1, 2])
     assert measure(near, label, None)["recall_at_1"] == pytest.approx(2 / 3)
     parts = list(rankings(near, label, camera))
-    assert parts[0].match[0].tolist() == [False, True, False, False]  # its twin is of the same camera, the last one not
+    assert parts[0].match[0].tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]  # its twin has the same camera, the last image has another
     assert measure(near, label, camera)["cmc_1"] == 0.0
 
 
@@ -97,22 +102,22 @@ def test_a_genuine_pair_as_near_as_an_impostor_is_not_accepted():
     assert accepted(torch.tensor([0.7, 0.9]), torch.tensor([0.7, 0.1]), 2, 0.0) == 1 / 2
 
 
-def test_rates_below_one_pair_have_no_figure():
+def test_rates_below_one_pair_have_no_metric():
     embedding, label, _, _ = drawn()
-    figures = measure(embedding, label)
-    assert "tar_at_far_0.01" in figures and "tar_at_far_0.0001" not in figures
+    metrics = measure(embedding, label)
+    assert "tar_at_far_0.01" in metrics and "tar_at_far_0.0001" not in metrics
 
 
 def test_a_perfect_and_a_random_embedding():
     label = torch.arange(200) % 20
-    figures = measure(torch.eye(20)[label].double(), label)
-    assert figures["mean_average_precision"] == figures["recall_at_1"] == figures["tar_at_far_0.001"] == 1.0
+    metrics = measure(torch.eye(20)[label].double(), label)
+    assert metrics["mean_average_precision"] == metrics["recall_at_1"] == metrics["tar_at_far_0.001"] == 1.0
     noise = measure(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)).double(), label)
     assert noise["mean_average_precision"] < 0.15
 
 
 def table(values):
-    """A network that gives each image its row."""
+    """A network that returns each image's row."""
     return lambda image: values[(image[:, 0, 0, 0] * 255).round().long()]
 
 
@@ -122,14 +127,14 @@ def test_the_task_measures_and_compares():
     images = Images.of(
         images.image, {"label": label, "camera": camera, "query": query}, images.class_names, images.contract
     )
-    figures = Embedding().evaluate(table(embedding), images, 7, table(embedding * 3))
-    assert figures.pop("agreement") == 1.0
-    assert figures == pytest.approx(measure(embedding, label, camera, query))
+    metrics = Embedding().evaluate(table(embedding), images, 7, table(embedding * 3))
+    assert metrics.pop("agreement") == 1.0
+    assert metrics == pytest.approx(measure(embedding, label, camera, query))
     other = Embedding().evaluate(table(embedding), images, 7, table(drawn(1)[0]))
     assert other["agreement"] < 0.5
 
 
-def test_the_task_tells_knowledge_from_chance():
+def test_the_task_separates_knowledge_from_chance():
     label = torch.arange(120) % 6
     images, draw = images_of(label, 6), torch.Generator().manual_seed(0)
     noise = torch.randn(120, 8, generator=draw)
@@ -139,5 +144,5 @@ def test_the_task_tells_knowledge_from_chance():
 
 
 def test_a_set_without_pairs_is_refused():
-    with pytest.raises(SpecError, match="nothing to be found"):
+    with pytest.raises(SpecError, match="so that retrieval cannot be measured"):
         Embedding().check_labels(images_of(torch.arange(5), 5), 3, "/dataset")

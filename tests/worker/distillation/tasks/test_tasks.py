@@ -1,4 +1,4 @@
-"""Runs of every task but classification, which all other tests are of: whole, killed and restored, refused."""
+"""Runs of every task except classification, which all other tests cover: whole, killed and restored, refused."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ SAMPLES, STRIPES = 64, 4
 TRAINING = {"epochs": 2, "steps": None, "validation_fraction": 0.25, "selection": "best"}
 OTHERS = tuple(name for name in EVERY_TASK if name != "classification")
 SEEN = {"multi_label": 0.5, "regression": 0.5, "embedding": 0.4}
-"""What the teacher's figure of `ABOVE` must exceed, so that there is something to distil."""
+"""Minimum of the teacher's metric of `ABOVE`, so that there is something to distil."""
 ABOVE = {"multi_label": "mean_average_precision", "regression": "r2", "embedding": "mean_average_precision"}
 
 
@@ -44,7 +44,7 @@ def task(request):
 
 @pytest.fixture(scope="module")
 def inputs(task, tmp_path_factory):
-    """A folder with a dataset of stripes that are bright or dark, and a teacher that has learnt it a little."""
+    """A folder with a dataset of bright or dark stripes, and a teacher that has learnt it a little."""
     folder, draw = tmp_path_factory.mktemp(task), torch.Generator().manual_seed(7)
     bright = (torch.rand(SAMPLES, STRIPES, generator=draw) < 0.5).float()
     noise = torch.rand(SAMPLES, 1, 16, 16, generator=draw)
@@ -77,7 +77,7 @@ def outputs_of(task):
 
 
 def job(folder, task, asked=None, **spec):
-    """A job on the data and the teacher of one task, which asks for it or for another."""
+    """A job on the data and teacher of one task, for this task or another."""
     asked = asked or task
     objectives = [dict(each) for each in registry.find("tasks", asked).objective_defaults]
     if asked == "embedding":
@@ -97,7 +97,7 @@ def undisturbed(task, inputs, tmp_path_factory):
     return folder
 
 
-def test_a_run_is_measured_by_its_tasks_figures(task, undisturbed):
+def test_a_run_is_measured_by_its_tasks_metrics(task, undisturbed):
     report = report_of(undisturbed)
     evaluation, figure = report["evaluation"], registry.find("tasks", task).figure
     assert evaluation["teacher"][ABOVE[task]] > SEEN[task]
@@ -109,20 +109,20 @@ def test_a_run_is_measured_by_its_tasks_figures(task, undisturbed):
         assert {"cmc_1", "cmc_5", "cmc_10"} <= evaluation["student"].keys()
 
 
-def test_the_best_epoch_ships_whether_more_or_less_is_better(task, undisturbed):
+def test_the_best_epoch_is_exported_whether_more_or_less_is_better(task, undisturbed):
     found, events = registry.find("tasks", task)(), json.loads((undisturbed / "events.json").read_text())
-    told = [event["values"] for event in events if event["event"] == "metrics"]
-    of_epochs = [values[name] for values in told if (name := f"validation/{found.figure}") in values]
+    metrics = [event["values"] for event in events if event["event"] == "metrics"]
+    of_epochs = [values[name] for values in metrics if (name := f"validation/{found.figure}") in values]
     assert len(of_epochs) == TRAINING["epochs"]
     best = max(of_epochs) if found.higher_is_better else min(of_epochs)
     assert f"({best:.4f})" in report_of(undisturbed)["shipped"]["why"]
     assert found.higher_is_better == (task != "regression")
 
 
-def test_the_students_file_says_its_task(task, undisturbed):
+def test_the_students_file_holds_its_task(task, undisturbed):
     with safe_open(undisturbed / "output" / "student.safetensors", "pt") as file:
-        said = file.metadata()
-    assert (said["task"], said["output"]) == (task, registry.find("tasks", task).output)
+        metadata = file.metadata()
+    assert (metadata["task"], metadata["output"]) == (task, registry.find("tasks", task).output)
 
 
 @pytest.mark.parametrize("at", [1, 3, 4, 6])
@@ -133,7 +133,7 @@ def test_killed_anywhere_and_restored_bit_equal(task, inputs, undisturbed, tmp_p
 
 
 @pytest.mark.parametrize("action", [check, run_whole])
-def test_what_takes_logits_for_classes_is_refused(task, inputs, tmp_path, action):
+def test_objectives_that_treat_logits_as_classes_are_refused(task, inputs, tmp_path, action):
     folder = shutil.copytree(inputs, tmp_path / "job")
     with pytest.raises(SpecError) as caught:
         action(job(folder, task, objectives=[{"name": "hint", "taps": [["maxpool2", "maxpool2"]]}, {"name": "dist"}]))
@@ -165,7 +165,7 @@ def test_a_teacher_that_knows_nothing_is_refused(task, inputs, tmp_path):
     torch.manual_seed(5)
     blank = networks.build("lenet5", outputs_of(task), read_contract(INPUT), {})
     for parameter in blank.conv1.parameters():
-        parameter.data.zero_()  # blind: its answer is the same for all images
+        parameter.data.zero_()  # constant: the same output for all images
     save_file(blank.state_dict(), folder / "inputs" / "teacher.safetensors")
     with pytest.raises(SpecError, match="at chance level"):
         run_whole(job(folder, task, training={"steps": 1, "epochs": None}))
@@ -182,7 +182,7 @@ def test_a_procedure_trains_a_teacher_on_the_tasks_own_ground_truth(task):
 
 
 def test_a_teacher_is_trained_and_teaches(task, inputs, tmp_path):
-    """The whole of early-stopped distillation: in the first stage the dataset alone is learnt."""
+    """The whole of early-stopped distillation: the first stage learns from the dataset alone."""
     folder = shutil.copytree(inputs, tmp_path / "job")
     student = {"network": "lenet5_half", "options": {}, "classes": outputs_of(task), "input": INPUT}
     procedure = {"name": "early_stopped", "teacher": {"network": "lenet5"}, "stop": 0.5}

@@ -1,4 +1,4 @@
-"""Activation boundaries: on which side of zero a neuron lies."""
+"""Activation boundary transfer: match the signs of the neurons before the activation."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,13 +16,13 @@ from worker.distillation.task import EVERY_TASK
 
 
 class ActivationBoundary(FeatureObjective):
-    """How far the student's neurons lie on the wrong side of zero, or within a margin of it, before the activation.
+    """Squared distance of the student's neurons from the teacher's side of zero, with a margin, before the activation.
 
     Heo et al., "Knowledge transfer via distillation of activation boundaries formed by hidden neurons", AAAI 2019,
-    arXiv:1811.03233, section 3. The scale, and weights that halve from each layer to the one below, are those of the
-    authors' code (bhheo/AB_distillation). Connectors, a 1x1 convolution and batch normalisation, stand where channels
-    differ. The authors train on this alone first, and then by KD alone: see the procedure `two_stage`. Default pairs, and
-    averaging down of the larger of two maps, are ours.
+    arXiv:1811.03233, section 3. The scale, and the weights, which halve from each layer to the next shallower one, are
+    those of the authors' code (bhheo/AB_distillation). Where channels differ, a connector (a 1x1 convolution and batch
+    normalisation) maps the student's. The authors first train on this loss alone, and then by KD alone: see the
+    procedure `two_stage`. The default pairs, and average-pooling of the larger of two maps, are ours.
     """
 
     paper = "arXiv:1811.03233"
@@ -30,14 +30,17 @@ class ActivationBoundary(FeatureObjective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The margin, and where it is kept."""
+        """The margin, and the taps to compare."""
 
-        margin: Annotated[float, Range(gt=0), "How far beyond zero the student's neurons are pushed."] = 1.0
-        scale: Annotated[float, Range(gt=0), "Multiplies the sum over neurons; the authors' code has 0.003."] = 0.003
+        margin: Annotated[float, Range(gt=0), "Distance beyond zero up to which the student's neurons are pushed."] = (
+            1.0
+        )
+        scale: Annotated[float, Range(gt=0), "Factor of the sum over neurons. The authors' code uses 0.003."] = 0.003
         taps: Annotated[
             tuple[TapPair, ...] | None,
             Items(least=1),
-            "Pairs of student's and teacher's tap, shallow to deep; null takes the `:pre` taps, paired by resolution.",
+            "Pairs of a student's and a teacher's tap, from shallow to deep. If null: the `:pre` taps, paired by "
+            "resolution.",
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
@@ -62,14 +65,15 @@ class ActivationBoundary(FeatureObjective):
 
 
 def boundary_loss(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """Squared distance of each neuron from `margin` beyond zero on the teacher's side, 0 where it is beyond that."""
+    """Squared distance of each neuron from `margin` beyond zero on the teacher's side; 0 if the neuron is beyond
+    that."""
     inactive = (student + margin).relu().square()
     active = (margin - student).relu().square()
     return active.where(teacher > 0, inactive)
 
 
 def connector(student: int, teacher: int) -> nn.Module:
-    """A 1x1 convolution and batch normalisation where the numbers of channels differ, else nothing."""
+    """A 1x1 convolution and batch normalisation if the numbers of channels differ, else the identity."""
     if student == teacher:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(student, teacher, 1, bias=False), nn.BatchNorm2d(teacher))

@@ -1,4 +1,4 @@
-"""Attention transfer: where the networks look."""
+"""Attention transfer: match the spatial attention maps."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -17,11 +17,12 @@ Map = Literal["sum", "sum_power", "max_power"]
 
 
 class AttentionTransfer(FeatureObjective):
-    """Distance of the networks' normalised spatial attention maps, in pairs of layers.
+    """Distance between normalised spatial attention maps of student and teacher, by pairs of layers.
 
-    Zagoruyko, Komodakis, "Paying more attention to attention", arXiv:1612.03928, section 3.1. `reduction` names the
-    scale: `repo` is the mean of squared differences that the authors' code (szagoruyko/attention-transfer) multiplies by
-    1000, `paper` the mean of norms that the paper multiplies by beta / 2; their weights differ. Default pairs are ours.
+    Zagoruyko, Komodakis, "Paying more attention to attention", arXiv:1612.03928, section 3.1. `reduction` sets the
+    scale: `repo` is the mean of squared differences, which the authors' code (szagoruyko/attention-transfer) multiplies
+    by 1000; `paper` is the mean of norms, which the paper multiplies by beta / 2. Their weights differ. The default
+    pairs are ours.
     """
 
     paper = "arXiv:1612.03928"
@@ -29,19 +30,19 @@ class AttentionTransfer(FeatureObjective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """Which map is compared, where, and on what scale."""
+        """The attention map, the taps and the scale."""
 
-        map: Annotated[Map, "The map: sum of |a|, sum of |a|^power or maximum of |a|^power over channels."] = (
+        map: Annotated[Map, "Attention map: sum of |a|, sum of |a|^power or maximum of |a|^power over channels."] = (
             "sum_power"
         )
-        power: Annotated[float, Range(ge=1, le=8), "The exponent of sum_power and max_power."] = 2.0
+        power: Annotated[float, Range(ge=1, le=8), "Exponent of `sum_power` and `max_power`."] = 2.0
         reduction: Annotated[
-            Literal["repo", "paper"], "Mean of squared differences, or mean over samples of the difference's norm."
+            Literal["repo", "paper"], "Mean of squared differences, or mean over samples of the norm of the difference."
         ] = "repo"
         taps: Annotated[
             tuple[TapPair, ...] | None,
             Items(least=1),
-            "Pairs of student's and teacher's tap; null pairs by resolution.",
+            "Pairs of a student's and a teacher's tap. If null: paired by resolution.",
         ] = None
 
     def forward(self, step: Step) -> dict[str, Tensor]:
@@ -56,7 +57,7 @@ class AttentionTransfer(FeatureObjective):
 
 
 def attention(features_BCHW: Tensor, map_: Map, power: float) -> Tensor:
-    """Attention (B, H * W), its rows of Euclidean norm 1."""
+    """Attention maps (B, H * W); every row has Euclidean norm 1."""
     magnitude = features_BCHW.abs().flatten(2)
     if map_ != "sum":
         magnitude = magnitude**power

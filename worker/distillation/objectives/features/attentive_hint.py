@@ -1,4 +1,4 @@
-"""Attentive hints: a regression teacher's features are matched where its answer is right."""
+"""Attentive hints: match a regression teacher's features, weighted by how correct its output is."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,11 +14,12 @@ from worker.distillation.step import Step
 
 
 class AttentiveHint(EmbeddingObjective):
-    """Squared distance of a guided layer's features from the teacher's, as far as the teacher's answer is right.
+    """Squared distance of the student's features from the teacher's, each sample weighted by how correct the teacher's
+    output is.
 
     Saputra et al., "Distilling knowledge from a deep pose regressor network", arXiv:1908.00858, whose layers are fully
-    connected; attention is that of `attentive_imitation`. Squares are summed over features. Features of another width
-    pass a linear adaptor, and maps are averaged over their pixels first (both ours).
+    connected. The weights are the attention of `attentive_imitation`. Squares are summed over features. Features of
+    another width pass a linear adaptor, and maps are averaged over their pixels first (both ours).
     """
 
     paper = "arXiv:1908.00858"
@@ -26,11 +27,11 @@ class AttentiveHint(EmbeddingObjective):
 
     @dataclass(frozen=True)
     class Parameters(AttentionParameters):
-        """The guided layer, and which outputs are a rotation."""
+        """The taps, and the outputs that are a rotation."""
 
-        tap: Annotated[TapPair | None, "The student's and the teacher's tap; null for what the last layers read."] = (
-            None
-        )
+        tap: Annotated[
+            TapPair | None, "The student's and the teacher's tap. If null: the inputs of the last layers."
+        ] = None
 
     def build(self, context: BuildContext) -> None:
         super().build(context)

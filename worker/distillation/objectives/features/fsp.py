@@ -1,4 +1,4 @@
-"""FSP: how features flow from one layer to another."""
+"""FSP: match the flow of features from one layer to another."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -19,13 +19,14 @@ from worker.distillation.task import EVERY_TASK
 
 
 class FlowOfSolutionProcedure(FeatureObjective):
-    """Distance of the networks' matrices of inner products between the channels of two layers; channel counts must agree.
+    """Distance between the student's and the teacher's matrices of inner products of the channels of two layers; each
+    pair of taps must have as many channels in the student as in the teacher.
 
-    Yim et al., "A gift from knowledge distillation", CVPR 2017, sections 3.2 and 3.3: for each section of a network, the
-    first and the last map after an activation, and the squared Frobenius norm of the difference. `adjacent` takes the last
-    maps of adjacent resolutions and `mean` the mean of squares, as HobbitLong/RepDistiller does (there with a weight of
-    50); weights of one scale are not the other's. The larger of two maps is max-pooled, as in the paper. Where the default
-    finds one map only at a resolution, it is taken twice (ours).
+    Yim et al., "A gift from knowledge distillation", CVPR 2017, sections 3.2 and 3.3: for each section of a network,
+    the first and the last map after an activation, and the squared Frobenius norm of the difference. `adjacent` takes
+    the last maps of adjacent resolutions and `mean` the mean of squares, as in HobbitLong/RepDistiller (there with a
+    weight of 50). A weight for one scale does not suit the other. The larger of two maps is max-pooled, as in the
+    paper. If the default finds only one map at a resolution, it uses that map twice (ours).
     """
 
     paper = "CVPR 2017, Yim et al., A gift from knowledge distillation"
@@ -33,19 +34,21 @@ class FlowOfSolutionProcedure(FeatureObjective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """Between which layers, and on what scale."""
+        """The sections, the taps and the scale."""
 
         sections: Annotated[
             Literal["within", "adjacent"],
-            "Pairs of taps are taken two by two, as first and last of a section, or each with the next.",
+            "How pairs of taps form sections: the first and last tap of each section in turn (`within`), or each "
+            "tap with the next (`adjacent`).",
         ] = "within"
         reduction: Annotated[
-            Literal["sum", "mean"], "Of the squared differences of a matrix: the paper's sum, or their mean."
+            Literal["sum", "mean"],
+            "Reduction of a matrix's squared differences: their sum, as in the paper, or their mean.",
         ] = "sum"
         taps: Annotated[
             tuple[TapPair, ...] | None,
             Items(least=1),
-            "Pairs of student's and teacher's tap in the order of the sections; null pairs by resolution.",
+            "Pairs of a student's and a teacher's tap, in the order of the sections. If null: paired by resolution.",
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
@@ -61,8 +64,12 @@ class FlowOfSolutionProcedure(FeatureObjective):
         within = self.settings.sections == "within"
         count = len(self.pairs)
         if count < 2 or (within and count % 2):
-            words = "sections need their pairs of taps two by two" if within else "one pair of taps has no next one"
-            raise SpecError([Problem("/taps", f"{words}, and there are {count}")])
+            words = (
+                "an even number of pairs of taps, at least 2, is required"
+                if within
+                else "at least 2 pairs of taps are required"
+            )
+            raise SpecError([Problem("/taps", f"{words}, but there are {count}")])
         if teacher is not None:
             self._refuse_other_channels(student, teacher)
         starts, ends = (self.pairs[::2], self.pairs[1::2]) if within else (self.pairs[:-1], self.pairs[1:])
@@ -75,8 +82,8 @@ class FlowOfSolutionProcedure(FeatureObjective):
         problems = [
             Problem(
                 f"/taps/{index}" if named else "/taps",
-                f"{self.pairs[index][0]} has {mine} channels and the teacher's {self.pairs[index][1]} has {theirs}; "
-                "choose taps with the same channels, or an objective with connectors",
+                f"tap {self.pairs[index][0]} has {mine} channels, but the teacher's {self.pairs[index][1]} has {theirs}; "
+                "choose taps with equal channels, or an objective with connectors",
             )
             for index, mine, theirs in found
             if mine != theirs
@@ -101,14 +108,16 @@ class FlowOfSolutionProcedure(FeatureObjective):
 
 
 def flow(first_BCHW: Tensor, second_BDHW: Tensor) -> Tensor:
-    """Inner products (B, C, D) of two layers' channels, mean over the positions of the smaller; the larger is max-pooled."""
+    """Inner products (B, C, D) of two layers' channels, averaged over the positions of the smaller map; the larger
+    is max-pooled."""
     size = tuple(min(one, other) for one, other in zip(first_BCHW.shape[2:], second_BDHW.shape[2:], strict=True))
     first, second = (F.adaptive_max_pool2d(maps, size).flatten(2) for maps in (first_BCHW, second_BDHW))
     return torch.bmm(first, second.mT) / first.shape[2]
 
 
 def first_of(map_: TapMap, last: str) -> str:
-    """The first tap at the resolution of `last` that follows an activation, in order of execution; else `last` itself."""
+    """The first tap at the resolution of `last` that follows an activation, in order of execution; if there is none,
+    `last`."""
     size = map_.shapes[last][1:]
     before = list(map_.shapes)[: list(map_.shapes).index(last)]
     activated = (tap for tap in before if map_.shapes.get(f"{tap}:pre") == map_.shapes[tap])

@@ -1,4 +1,4 @@
-"""Hints: the teacher's features, through a regressor."""
+"""Hints: match the teacher's features through a regressor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +20,14 @@ Form = Literal["one_stage", "paper"]
 
 
 class Hint(FeatureObjective):
-    """Distance of a regression of the student's features from the teacher's.
+    """Distance of the student's features, mapped by a trained regressor, from the teacher's features.
 
-    Romero et al., "FitNets: hints for thin deep nets", arXiv:1412.6550, section 2.2. `paper` is that section's: one valid
-    convolution and the nonlinearity, half the squares summed over channels (as the authors' adri-romsor/FitNets does) and
-    averaged over the rest. `one_stage` is what HobbitLong/RepDistiller trains with a weight of 100 beside the student's
-    other objectives: a convolution, batch normalisation and the nonlinearity, and the mean of squares. Vectors get a
-    linear regressor (ours), a teacher's larger map is averaged down (ours), and by default the middle pair is compared.
+    Romero et al., "FitNets: hints for thin deep nets", arXiv:1412.6550, section 2.2. `paper` follows that section: one
+    valid convolution and the nonlinearity; half the squares, summed over channels (as in the authors'
+    adri-romsor/FitNets) and averaged over the rest. `one_stage` is what HobbitLong/RepDistiller trains with a weight of
+    100 beside the student's other objectives: a convolution, batch normalisation and the nonlinearity; the mean of
+    squares. For vectors the regressor is linear (ours). If the teacher's map is larger, it is average-pooled (ours). By
+    default the middle pair is compared.
     """
 
     paper = "arXiv:1412.6550"
@@ -35,16 +36,19 @@ class Hint(FeatureObjective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The regressor, and where it reads."""
+        """The regressor, and the taps to compare."""
 
-        form: Annotated[Form, "The regressor and the scale: of the public benchmark, or of the paper."] = "one_stage"
+        form: Annotated[
+            Form, "Regressor and scale: those of the public benchmark (`one_stage`), or those of the paper."
+        ] = "one_stage"
         activation: Annotated[
-            Literal["relu", "none"], "The regressor's nonlinearity: that of the teacher's layer; none for `:pre` taps."
+            Literal["relu", "none"],
+            "Nonlinearity of the regressor. Use that of the teacher's layer, and `none` for `:pre` taps.",
         ] = "relu"
         taps: Annotated[
             tuple[TapPair, ...] | None,
             Items(least=1),
-            "Pairs of student's and teacher's tap; null takes the middle one.",
+            "Pairs of a student's and a teacher's tap. If null: the middle pair.",
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
@@ -78,7 +82,8 @@ class Hint(FeatureObjective):
 
 
 def regressor(student: Sequence[int], teacher: Sequence[int], form: Form, relu: bool) -> nn.Sequential:
-    """Maps features of shape `student` (C, H, W) or (C,) to the channels of `teacher`, and to its size where that is smaller."""
+    """Maps features of shape `student` (C, H, W) or (C,) to the channels of `teacher`, and to its size if that is
+    smaller."""
     layers = nn.Sequential()
     if len(student) == 1:
         layers.append(nn.Linear(student[0], teacher[0]))

@@ -1,4 +1,4 @@
-"""Neuron selectivity transfer: which patterns the channels respond to."""
+"""Neuron selectivity transfer: match the distributions of the channels' activation maps."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,15 +14,17 @@ from worker.distillation.step import Step
 from worker.distillation.task import EVERY_TASK
 
 EPSILON = 1e-6
-"""Least norm of a channel; ours."""
+"""Minimum norm of a channel; ours."""
 
 
 class NeuronSelectivityTransfer(FeatureObjective):
-    """Squared maximum mean discrepancy between the networks' channels, each an L2-normalised map; channel counts may differ.
+    """Squared maximum mean discrepancy between the networks' channels, each an L2-normalised map; channel counts may
+    differ.
 
-    Huang, Wang, "Like what you like: knowledge distill via neuron selectivity transfer", arXiv:1707.01219. Polynomial
-    degree 2 without a constant, and a weight of 50, are what the authors' code (TuSimple/neuron-selectivity-transfer)
-    runs. The Gaussian width, each sample's own mean squared distance, and the default pairs are ours, unverified.
+    Huang, Wang, "Like what you like: knowledge distill via neuron selectivity transfer", arXiv:1707.01219. The
+    polynomial kernel of degree 2 without a constant, and a weight of 50, are those of the authors' code
+    (TuSimple/neuron-selectivity-transfer). The Gaussian width, which is each sample's own mean squared distance, and
+    the default pairs are ours and unverified.
     """
 
     paper = "arXiv:1707.01219"
@@ -30,17 +32,18 @@ class NeuronSelectivityTransfer(FeatureObjective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The kernel, and where the channels are read."""
+        """The kernel, and the taps to compare."""
 
         kernel: Annotated[
-            Literal["linear", "polynomial", "gaussian"], "x.y, (x.y + constant)^degree, or exp(-|x - y|^2 / 2 sigma^2)."
+            Literal["linear", "polynomial", "gaussian"],
+            "Kernel: x.y, (x.y + constant)^degree, or exp(-|x - y|^2 / 2 sigma^2).",
         ] = "polynomial"
-        degree: Annotated[int, Range(ge=1, le=8), "The exponent of the polynomial kernel."] = 2
-        constant: Annotated[float, Range(ge=0), "The constant of the polynomial kernel."] = 0.0
+        degree: Annotated[int, Range(ge=1, le=8), "Exponent of the polynomial kernel."] = 2
+        constant: Annotated[float, Range(ge=0), "Constant of the polynomial kernel."] = 0.0
         taps: Annotated[
             tuple[TapPair, ...] | None,
             Items(least=1),
-            "Pairs of student's and teacher's tap; null pairs by resolution.",
+            "Pairs of a student's and a teacher's tap. If null: paired by resolution.",
         ] = None
 
     def forward(self, step: Step) -> dict[str, Tensor]:
@@ -61,7 +64,7 @@ class NeuronSelectivityTransfer(FeatureObjective):
 
 
 def polynomial_discrepancy(s_BCN: Tensor, t_BDN: Tensor, degree: int, constant: float) -> Tensor:
-    """Squared discrepancy of two sets of vectors under `(x.y + constant)^degree`, mean over the batch."""
+    """Squared discrepancy of two sets of vectors under the kernel `(x.y + constant)^degree`, mean over the batch."""
     tt, ss, ts = ((_products(x, y) + constant) ** degree for x, y in ((t_BDN, t_BDN), (s_BCN, s_BCN), (t_BDN, s_BCN)))
     return tt.mean() + ss.mean() - 2 * ts.mean()
 
@@ -69,8 +72,8 @@ def polynomial_discrepancy(s_BCN: Tensor, t_BDN: Tensor, degree: int, constant: 
 def gaussian_discrepancy(s_BCN: Tensor, t_BDN: Tensor) -> Tensor:
     """Squared discrepancy under a Gaussian kernel, mean over the batch.
 
-    Its squared width is, sample by sample, the mean squared distance of a teacher's from a student's vector, a constant
-    for the gradient.
+    For each sample, the squared width is the mean squared distance between a teacher's and a student's vector; no
+    gradient flows through it.
     """
     ts = _squared_distances(t_BDN, s_BCN)
     variance = ts.detach().mean((1, 2), keepdim=True).clamp_min(EPSILON)

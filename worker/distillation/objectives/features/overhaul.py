@@ -1,4 +1,4 @@
-"""Overhaul: features before the activation, but for what the teacher's activation would drop."""
+"""Overhaul: match features before the activation, except those that the teacher's activation removes."""
 
 import math
 from collections.abc import Sequence
@@ -20,19 +20,20 @@ from worker.distillation.step import Step
 from worker.distillation.task import EVERY_TASK
 
 RARE = 0.001
-"""Where fewer of a channel's values than this share are negative, its margin is -3 of its standard deviations."""
+"""If less than this share of a channel's values is negative, its margin is -3 standard deviations of the channel."""
 EPSILON = 1e-6
-"""Least standard deviation of a channel, and least size of a margin; ours."""
+"""Minimum standard deviation of a channel, and minimum size of a margin; ours."""
 
 
 class Overhaul(FeatureObjective):
-    """Squared distance of features before the activation, the teacher's cut at a negative margin.
+    """Squared distance of the features before the activation; the teacher's are clipped below at a negative margin.
 
-    Heo et al., "A comprehensive overhaul of feature distillation", ICCV 2019, arXiv:1904.01866, sections 3.1 to 3.3.
-    Margins are the mean of a channel's negative values, from the weight and bias of the teacher's batch normalisation before
-    the activation. Scale, connectors and weights that halve from each layer to the one below are those of the authors'
-    code (clovaai/overhaul-distillation; 0.001 on CIFAR, 0.0001 on ImageNet), but for the teacher, which stays in
-    evaluation mode. Default pairs, and averaging down of the larger of two maps, are ours.
+    Heo et al., "A comprehensive overhaul of feature distillation", ICCV 2019, arXiv:1904.01866, sections 3.1 to 3.3. A
+    channel's margin is the mean of its negative values, computed from the weight and bias of the teacher's batch
+    normalisation before the activation. The scale, the connectors and the weights, which halve from each layer to the
+    next shallower one, are those of the authors' code (clovaai/overhaul-distillation; 0.001 on CIFAR, 0.0001 on
+    ImageNet). Unlike there, the teacher stays in evaluation mode. The default pairs, and average-pooling of the larger
+    of two maps, are ours.
     """
 
     paper = "arXiv:1904.01866"
@@ -40,13 +41,14 @@ class Overhaul(FeatureObjective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The scale, and where features are read."""
+        """The scale, and the taps to compare."""
 
-        scale: Annotated[float, Range(gt=0), "Multiplies the sum of squares over a sample's features."] = 0.001
+        scale: Annotated[float, Range(gt=0), "Factor of the sum of squares over a sample's features."] = 0.001
         taps: Annotated[
             tuple[TapPair, ...] | None,
             Items(least=1),
-            "Pairs of student's and teacher's tap, shallow to deep; null takes the `:pre` taps, paired by resolution.",
+            "Pairs of a student's and a teacher's tap, from shallow to deep. If null: the `:pre` taps, paired by "
+            "resolution.",
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
@@ -70,7 +72,7 @@ class Overhaul(FeatureObjective):
         problems = [
             Problem(
                 "/taps" if self.settings.taps is None else f"/taps/{index}/1",
-                f"the teacher has no BatchNorm just before the activation of {tap!r}, from which to take margins",
+                f"cannot compute margins: the teacher has no BatchNorm directly before the activation of {tap!r}",
             )
             for index, (tap, norm) in enumerate(zip(taps, norms, strict=True))
             if norm is None
@@ -94,12 +96,13 @@ class Overhaul(FeatureObjective):
 
 
 def partial_squares(student: Tensor, target: Tensor) -> Tensor:
-    """Squared differences, 0 where the target is not positive and the student is at most the target."""
+    """Squared differences; 0 where the target is not positive and the student is at most the target."""
     return (student - target).square() * ((student > target) | (target > 0))
 
 
 def margins(norm: nn.BatchNorm2d) -> Tensor:
-    """The mean of the negative values of each channel (C,), if its values are normal with the layer's bias and weight."""
+    """The mean of each channel's negative values (C,), if its values are normal with the layer's bias as mean and
+    the size of its weight as deviation."""
     shape = norm.num_features
     mean = torch.zeros(shape) if norm.bias is None else norm.bias.detach()
     deviation = (torch.ones(shape) if norm.weight is None else norm.weight.detach().abs()).double()
@@ -112,7 +115,8 @@ def margins(norm: nn.BatchNorm2d) -> Tensor:
 
 
 def connector(student: int, teacher: int) -> nn.Sequential:
-    """A 1x1 convolution and batch normalisation, the convolution drawn with a deviation of sqrt(2 / teacher)."""
+    """A 1x1 convolution and batch normalisation; the convolution's weights are initialised with a deviation of
+    sqrt(2 / teacher)."""
     convolution = nn.Conv2d(student, teacher, 1, bias=False)
     nn.init.normal_(convolution.weight, 0.0, math.sqrt(2 / teacher))
     return nn.Sequential(convolution, nn.BatchNorm2d(teacher))

@@ -1,4 +1,4 @@
-"""Review: shallow features of the teacher from deeper ones of the student too."""
+"""Review: match the teacher's features with a fusion of the student's features of that depth and deeper."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,17 +17,19 @@ from worker.distillation.step import Step
 from worker.distillation.task import EVERY_TASK
 
 LEVELS = (4, 2, 1)
-"""Sizes in pixels to which maps are averaged, each with half of the weight before."""
+"""Sizes in pixels to which maps are average-pooled; each has half the weight of the one before."""
 POOLED = "pooled"
 
 
 class Review(FeatureObjective):
-    """Distance of the teacher's features from a fusion, deepest first, of all of the student's features down to that depth.
+    """Distance of the teacher's features at each depth from a trained fusion of the student's features of that depth
+    and deeper.
 
-    Chen et al., "Distilling knowledge via knowledge review", CVPR 2021, arXiv:2104.09044, section 3. Fusion and loss are
-    those of the authors' code (dvlab-research/ReviewKD), which reads the student after and the teacher before the
-    activation and adds the pooled features as the deepest level. Its weights are 0.6 to 8, by pair, and rise
-    linearly over the first 20 epochs: say so in the objective's weight. Default pairs are ours.
+    Chen et al., "Distilling knowledge via knowledge review", CVPR 2021, arXiv:2104.09044, section 3. The fusion goes
+    from deep to shallow. Fusion and loss are those of the authors' code (dvlab-research/ReviewKD), which reads the
+    student after and the teacher before the activation and adds the pooled features as the deepest level. Its weights
+    are 0.6 to 8, depending on the pair of networks, and rise linearly over the first 20 epochs: set this in the
+    objective's weight. The default pairs are ours.
     """
 
     paper = "arXiv:2104.09044"
@@ -35,15 +37,18 @@ class Review(FeatureObjective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The fusion's width, and where features are read."""
+        """The width of the fusion, and the taps to compare."""
 
         width: Annotated[
-            int, Range(ge=1, le=4096), "Channels of the fused features; at most those of the student's deepest map."
+            int,
+            Range(ge=1, le=4096),
+            "Number of channels of the fused features, at most that of the student's deepest map.",
         ] = 512
         taps: Annotated[
             tuple[TapPair, ...] | None,
             Items(least=1),
-            "Pairs of student's and teacher's tap, shallow to deep; null pairs by resolution, the teacher's `:pre`.",
+            "Pairs of a student's and a teacher's tap, from shallow to deep. If null: paired by resolution, with "
+            "the teacher's `:pre` taps.",
         ] = None
 
     def choose_pairs(self, student: TapMap, teacher: TapMap) -> tuple[TapPair, ...]:
@@ -74,7 +79,7 @@ class Review(FeatureObjective):
         return terms
 
     def _levels(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps of both networks, deepest first: the average of the deepest, and the taps."""
+        """Maps of both networks, deepest first: the pooled deepest map, then the taps."""
         mine, theirs = [student[s] for s, _ in reversed(self.pairs)], [teacher[t] for _, t in reversed(self.pairs)]
         pooled = (
             F.adaptive_avg_pool2d(maps[tap], 1) for maps, tap in zip((student, teacher), self.pooled, strict=True)
@@ -83,7 +88,8 @@ class Review(FeatureObjective):
 
 
 class Fusion(nn.Module):
-    """A student's map, mixed position by position with what was fused of deeper ones, and its prediction of the teacher's."""
+    """Mixes a student's map, position by position, with the fusion of the deeper maps, and predicts the teacher's
+    map."""
 
     def __init__(self, student: int, width: int, teacher: int, fuses: bool):
         super().__init__()
@@ -94,7 +100,7 @@ class Fusion(nn.Module):
             nn.init.kaiming_uniform_(part.get_parameter("0.weight"), a=1)
 
     def forward(self, student: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """The prediction, of the teacher's `size`, and what is passed on to the next shallower map."""
+        """The prediction, of the teacher's `size`, and the fused map that is passed to the next shallower level."""
         fused = self.reduce(student)
         if self.gate is not None and deeper is not None:
             deeper = F.interpolate(deeper, fused.shape[2:], mode="nearest")
@@ -105,7 +111,8 @@ class Fusion(nn.Module):
 
 
 def hierarchical_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Weighted mean of the mean squared differences of two maps (B, C, H, W), whole and averaged down to smaller sizes."""
+    """Weighted mean of the mean squared differences of two maps (B, C, H, W), at full size and average-pooled to
+    smaller sizes."""
     with fp32(student.device):
         student, teacher = single(student), single(teacher)
         total, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0

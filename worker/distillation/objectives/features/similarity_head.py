@@ -1,4 +1,4 @@
-"""SimKD: the student's features, projected, are read by the teacher's own classifier."""
+"""SimKD: the student's features pass a projector and the teacher's classifier."""
 
 import copy
 from dataclasses import dataclass
@@ -19,13 +19,14 @@ from worker.distillation.task import EVERY_TASK
 
 
 class SimilarityHead(Objective):
-    """Mean squared difference of projected features from those that the teacher's classifier reads; both ship with the student.
+    """Mean squared difference between the student's projected features and the input of the teacher's classifier; the
+    projector and the teacher's classifier become part of the exported student.
 
-    Chen et al., "Knowledge distillation with the reused teacher classifier", arXiv:2203.14001, section 3. The projector (1x1,
-    3x3 and 1x1 convolutions, each with batch normalisation and ReLU) and the weight of 1 without any other objective are
-    those of the authors' code (DefangChen/SimKD). What ships is the student without its own classifier, the
-    projector, and the teacher's classifier. Where the latter reads no average of a map, and with `vectors`, the vectors
-    that the two classifiers read are matched by linear layers (ours).
+    Chen et al., "Knowledge distillation with the reused teacher classifier", arXiv:2203.14001, section 3. The projector
+    (1x1, 3x3 and 1x1 convolutions, each with batch normalisation and ReLU) and the weight of 1 without any other
+    objective are those of the authors' code (DefangChen/SimKD). The exported network is the student without its own
+    classifier, the projector, and the teacher's classifier. If the teacher's classifier does not read the average of a
+    feature map, set `vectors`: then linear layers match the input vectors of the two classifiers (ours).
     """
 
     paper = "arXiv:2203.14001"
@@ -33,27 +34,28 @@ class SimilarityHead(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The projector, and what it reads."""
+        """The projector, and the features that it reads."""
 
         reduction: Annotated[
             int,
             Range(ge=1, le=64),
-            "How many times fewer channels than the teacher's features the projector has within.",
+            "Reduction of the projector's inner width: the teacher's feature channels divided by this.",
         ] = 2
         rectified: Annotated[
-            bool, "Whether the projector ends in a ReLU, as it should where the teacher's features are never negative."
+            bool, "Whether the projector ends in a ReLU. Set it if the teacher's features are never negative."
         ] = True
-        vectors: Annotated[bool, "Match the vectors that the classifiers read, rather than maps before pooling."] = (
+        vectors: Annotated[bool, "Match the input vectors of the classifiers instead of the maps before pooling."] = (
             False
         )
         student_tap: Annotated[
-            str | None, "The student's map or vector, PATH or PATH:in, that the projector reads; null takes the last."
+            str | None, "The student's map or vector, PATH or PATH:in, that the projector reads. If null: the last one."
         ] = None
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         if teacher is None:
             raise SpecError([Problem("/name", "needs a teacher")])
-        self.classifier, self.own_classifier = classifier_of(teacher, "teacher"), classifier_of(student, "student")
+        self.classifier = classifier_of(teacher, "teacher")
+        self.own_classifier = classifier_of(student, "student")
         read = f"{self.classifier}:in"
         map_ = None if self.settings.vectors else deepest_map(teacher, teacher.inputs[read][0])
         last = deepest_map(student) if map_ else f"{self.own_classifier}:in"
@@ -74,14 +76,14 @@ class SimilarityHead(Objective):
         words, read = "", taps[f"{self.classifier}:in"]
         features = taps[self.teacher_tap].flatten(2).mean(2) if taps[self.teacher_tap].ndim == 4 else read
         if not isinstance(classifier, nn.Linear) or classifier.out_features != logits.shape[1]:
-            words = "the teacher's last layer is no linear classifier that could be reused"
+            words = "the teacher's last layer is not a linear classifier that can be reused"
         elif not logits.is_meta and not _close(classifier(read), logits):
-            words = f"the teacher's logits are not what its last linear layer, {self.classifier!r}, gives"
+            words = f"the teacher's logits are not the output of its last linear layer {self.classifier!r}"
         if words:
             raise SpecError([Problem("/name", words)], "Choose another objective.")
         if not logits.is_meta and not _close(features, read):
             words = f"the teacher's classifier does not read the average of {self.teacher_tap!r}"
-            raise SpecError([Problem("/vectors", words)], "Set `vectors`.")
+            raise SpecError([Problem("/vectors", words)], "Set `vectors` to true.")
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         mine, theirs = step.student.taps[self.student_tap], step.need_teacher().taps[self.teacher_tap]
@@ -92,7 +94,7 @@ class SimilarityHead(Objective):
 
     def deploy(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         if teacher is None:
-            raise RuntimeError("the teacher's classifier cannot be shipped without the teacher")
+            raise RuntimeError("the teacher's classifier cannot be exported: there is no teacher")
         own, classifier = copy.deepcopy(student), copy.deepcopy(teacher.get_submodule(self.classifier))
         own.set_submodule(self.own_classifier, nn.Identity())
         deployed = ReusedClassifier(own, self.student_tap, self.size, copy.deepcopy(self.projector), classifier)
@@ -100,17 +102,17 @@ class SimilarityHead(Objective):
 
 
 def _student_tap(tap: str | None, student: TapMap, dimensions: int) -> str:
-    """The tap, where the student has it and it is of so many dimensions.
+    """The student's tap, checked to exist and to have this many dimensions.
 
     Raises:
-        SpecError: it has not, or it is not.
+        SpecError: the student has no such tap, or it has another number of dimensions.
     """
     if tap is None:
-        words = "the student has no feature maps: set `vectors`"
+        words = "the student has no feature maps: set `vectors` to true"
     elif (shape := student.shape(tap)) is None or tap.endswith(":pre"):
         words = f"the student has no tap PATH or PATH:in called {tap!r}; {student.nearest(tap)}"
     elif len(shape) != dimensions:
-        words = f"a tap of {dimensions + 1} dimensions is wanted, the batch counted, and {tap!r} is none"
+        words = f"must have {dimensions + 1} dimensions, including the batch, but {tap!r} has {len(shape) + 1}"
     else:
         return tap
     raise SpecError([Problem("/student_tap", words)])

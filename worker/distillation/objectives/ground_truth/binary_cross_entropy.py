@@ -1,4 +1,4 @@
-"""Multi-label ground truth: binary cross-entropy with each label."""
+"""Ground truth of multi-label classification: binary cross-entropy with each label."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,8 @@ from worker.distillation.step import Step
 
 
 class BinaryCrossEntropy(Objective):
-    """Binary cross-entropy of every label's sigmoid, as in multi-label training without a teacher; mean over samples and labels."""
+    """Binary cross-entropy of every label's sigmoid, mean over samples and labels, as in multi-label training
+    without a teacher."""
 
     needs = ObjectiveNeeds(fields=("label",), teacher=False, tasks=("multi_label",))
 

@@ -23,10 +23,10 @@ class CrossEntropy(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """How the labels are read."""
+        """How the labels are used."""
 
         label_smoothing: Annotated[
-            float, Range(ge=0, lt=1), "Share of each target that is spread evenly over all classes."
+            float, Range(ge=0, lt=1), "Label smoothing: share of each target that is spread evenly over all classes."
         ] = 0.0
         second_view: Annotated[bool, "Add the cross-entropy of a second view of each image."] = False
 

@@ -1,4 +1,4 @@
-"""Regression's ground truth: the error against the targets."""
+"""Ground truth of regression: the error against the targets."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,22 +14,27 @@ from worker.distillation.step import Step
 
 
 class TargetError(Objective):
-    """Error of the student's outputs against the targets, as in regression without a teacher.
+    """Error of the student's outputs against the targets, mean over samples and outputs, as in regression without a
+    teacher.
 
-    A mean over samples and outputs. A pose is a translation followed by a rotation, whose units differ: the rotation's
-    outputs are weighed as in Kendall et al., "PoseNet", arXiv:1505.07805, whose terms are the lengths of the two errors.
+    A pose is a translation followed by a rotation, whose units differ. The rotation's outputs are weighted as in
+    Kendall et al., "PoseNet", arXiv:1505.07805, whose terms are the lengths of the two errors.
     """
 
     needs = ObjectiveNeeds(fields=("target",), teacher=False, tasks=("regression",))
 
     @dataclass(frozen=True)
     class Parameters:
-        """The form of the error, and which outputs are a rotation."""
+        """The form of the error, and the outputs that are a rotation."""
 
-        form: Annotated[Form, "Squared error, smooth L1 loss (arXiv:1504.08083), or absolute error."] = "squared"
-        threshold: Annotated[float, Range(gt=0), "Where the smooth L1 loss turns from a square into a line."] = 1.0
-        rotations: Annotated[int, Range(ge=0), "How many of the last outputs are a pose's rotation."] = 0
-        rotation_weight: Annotated[float, Range(ge=0), "What errors of the rotation are multiplied by."] = 1.0
+        form: Annotated[
+            Form, "Form of the error: squared error, smooth L1 loss (arXiv:1504.08083), or absolute error."
+        ] = "squared"
+        threshold: Annotated[
+            float, Range(gt=0), "Error at which the smooth L1 loss changes from quadratic to linear."
+        ] = 1.0
+        rotations: Annotated[int, Range(ge=0), "Number of outputs, at the end, that are the rotation of a pose."] = 0
+        rotation_weight: Annotated[float, Range(ge=0), "Factor of the errors of the rotation."] = 1.0
 
     def build(self, context: BuildContext) -> None:
         super().build(context)

@@ -1,4 +1,4 @@
-"""The triplet loss: an embedding's ground truth."""
+"""Ground truth of embeddings: the triplet loss."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,11 +15,12 @@ from worker.distillation.step import Step
 
 
 class Triplet(Objective):
-    """Batch-hard triplet loss: the farthest of the same identity is to be nearer than the nearest of another.
+    """Batch-hard triplet loss: an image's farthest image of the same identity must be nearer than its nearest of
+    another.
 
-    Hermans, Beyer, Leibe, "In defense of the triplet loss for person re-identification", arXiv:1703.07737, equation 5, with
-    the soft margin of section 2 by default. As there, an image counts as of its own identity, at a distance of 0; images
-    for which the batch holds no other identity count in no mean.
+    Hermans, Beyer, Leibe, "In defense of the triplet loss for person re-identification", arXiv:1703.07737, equation 5,
+    with the soft margin of section 2 by default. As there, an image counts as one of its own identity, at a distance of
+    0. Images for which the batch holds no other identity are left out of the means.
     """
 
     paper = "arXiv:1703.07737"
@@ -29,12 +30,12 @@ class Triplet(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The margin."""
+        """The margin, and the normalisation."""
 
         margin: Annotated[
-            float | None, Range(ge=0), "By how much nearer it is to be; null for the soft margin, log(1 + exp(.))."
+            float | None, Range(ge=0), "Margin between the two distances. If null: the soft margin, log(1 + exp(.))."
         ] = None
-        normalise: Annotated[bool, "Bring embeddings to length 1 first."] = False
+        normalise: Annotated[bool, "Normalise embeddings to length 1 first."] = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         p = self.settings
@@ -46,11 +47,12 @@ class Triplet(Objective):
 
 
 def batch_hard(embedding_BD: Tensor, label_B: Tensor, margin: float | None) -> Tensor:
-    """`[margin + max_positive d - min_negative d]+`, or its softplus without a margin, mean over samples that have a negative."""
+    """`[margin + max_positive d - min_negative d]+`, or its softplus without a margin, mean over the samples that
+    have a negative."""
     apart, same = distances(embedding_BD), label_B[:, None] == label_B
     farthest = apart.masked_fill(~same, 0.0).amax(1)
     nearest = apart.masked_fill(same, torch.inf).amin(1)
     has_negative = ~same.all(1)
-    difference = farthest - nearest  # minus infinity, and so no loss, where there is no negative
+    difference = farthest - nearest  # no negative: minus infinity, so the loss is 0
     loss = F.softplus(difference) if margin is None else (difference + margin).clamp_min(0)
     return loss.sum() / has_negative.sum().clamp_min(1)

@@ -1,4 +1,5 @@
-"""Objectives that compare what networks answer: logits, and what is made of them.
+"""Objectives that compare the networks' outputs: logits, and probabilities computed from them.
 
-Belongs here: one file each. Does not: whatever reads activations (`features/`). May import what `objectives/` may.
+Belongs here: one file each. Does not: objectives that read activations (`features/`). May import what `objectives/`
+may.
 """

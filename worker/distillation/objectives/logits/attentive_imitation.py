@@ -1,4 +1,4 @@
-"""Attentive imitation: a regression teacher is imitated where it is right."""
+"""Attentive imitation: imitate a regression teacher, weighted by how correct it is."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,12 +13,14 @@ from worker.distillation.step import Step
 
 
 class AttentiveImitation(Objective):
-    """Squared error against the targets, and against the teacher's outputs as far as the teacher is right about them.
+    """Squared error against the targets, plus squared error against the teacher's outputs, the latter weighted by
+    how correct the teacher is on each sample.
 
     Saputra et al., "Distilling knowledge from a deep pose regressor network", arXiv:1908.00858: each sample's distance
-    from the teacher counts `1 - e / (max e - min e)`, e being the teacher's squared error there, its extremes those over
-    the training set as it is before augmentation. `scaled`, the default, takes `e - min e`, so that the best answer
-    counts 1 and the worst 0; `literal` is the formula as printed, which can be negative. Squares are summed over outputs.
+    from the teacher is weighted by `1 - e / (max e - min e)`. e is the teacher's squared error on the sample; its
+    extremes are taken over the training set before augmentation. `scaled`, the default, uses `e - min e` in place of e,
+    so that the best output has weight 1 and the worst 0. `literal` is the formula as printed, which can be negative.
+    Squares are summed over outputs.
     """
 
     paper = "arXiv:1908.00858"
@@ -26,10 +28,13 @@ class AttentiveImitation(Objective):
 
     @dataclass(frozen=True)
     class Parameters(AttentionParameters):
-        """Whom to believe, and which outputs are a rotation."""
+        """The weight of the targets, and the outputs that are a rotation."""
 
         targets: Annotated[
-            float, Range(ge=0, le=1), "Share of the targets' error in the loss; the rest is the teacher's. Ours."
+            float,
+            Range(ge=0, le=1),
+            "Weight of the error against the targets, from 0 to 1; the error against the teacher has the rest. "
+            "The default is ours.",
         ] = 0.5
 
     def build(self, context: BuildContext) -> None:

@@ -17,13 +17,14 @@ from worker.distillation.step import Step
 
 
 class Bake(Objective):
-    """Divergence of the student's softened predictions from those of its whole batch, propagated among alike images.
+    """Divergence of the student's softened predictions from soft targets, which are its predictions for the whole
+    batch, propagated among similar images.
 
     Ge et al., "Self-distillation with batch knowledge ensembling improves ImageNet classification", arXiv:2104.13298.
-    The diagonal of the affinities is removed by subtracting 1e9, as in the authors' code (yxgeee/BAKE); with the 1e-9
-    of a pseudo-code that is about, each image would be its own nearest neighbour. The authors run a weight of 1 beside
-    cross-entropy, and a propagation of 0.9 on small sets of many classes. It needs batches that hold several images of
-    a class: `mates` of the source.
+    The diagonal of the affinities is removed by subtracting 1e9, as in the authors' code (yxgeee/BAKE). With 1e-9, as
+    in a published pseudo-code, each image would be its own nearest neighbour. The authors use a weight of 1 beside
+    cross-entropy, and a propagation of 0.9 on small datasets of many classes. Batches must hold several images of a
+    class: set `mates` of the source.
     """
 
     paper = "arXiv:2104.13298"
@@ -36,15 +37,19 @@ class Bake(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """How far predictions travel."""
+        """The propagation, the temperature and the tap."""
 
         propagation: Annotated[
-            float, Range(ge=0, lt=1), "Share of a target that comes from other images; 0 teaches nothing."
+            float,
+            Range(ge=0, lt=1),
+            "Share of a soft target that comes from other images. With 0 the target is the image's own "
+            "prediction, and nothing is learnt.",
         ] = 0.5
-        temperature: Annotated[float, Range(gt=0), "Divides the logits before their softmax."] = 4.0
-        tap: Annotated[str | None, "The tap whose (pooled) features are alike; null for what the classifier reads."] = (
-            None
-        )
+        temperature: Annotated[float, Range(gt=0), "Temperature: divides the logits before the softmax."] = 4.0
+        tap: Annotated[
+            str | None,
+            "Tap whose (pooled) features measure the similarity of images. If null: the input of the classifier.",
+        ] = None
         standardise: Standardise = False
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
@@ -73,8 +78,8 @@ def affinity(features_BD: Tensor) -> Tensor:
 def propagate(affinity_BB: Tensor, own_BK: Tensor, share: float) -> Tensor:
     """The limit (B, K) of `Q <- share A Q + (1 - share) P`, which is `(1 - share) (I - share A)^-1 P`.
 
-    As the rows of A sum to 1 and share < 1, the matrix is diagonally dominant, hence not singular: that is not looked
-    up, since a GPU would have to be waited for.
+    The rows of A sum to 1 and share < 1, so the matrix is diagonally dominant and hence not singular. The solver does
+    not check this, since the check would synchronise with the GPU.
     """
     matrix = torch.eye(len(own_BK), dtype=own_BK.dtype, device=own_BK.device) - share * affinity_BB
     return torch.linalg.solve_ex(matrix, (1 - share) * own_BK).result

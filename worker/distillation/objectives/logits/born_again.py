@@ -1,4 +1,4 @@
-"""Born-again networks: what a generation learns from the one before."""
+"""Born-again networks: each generation learns from the one before."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,17 +14,18 @@ from worker.distillation.precision import fp32, single
 from worker.distillation.step import Step
 
 MIXERS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
-"""Shifts and factors of SplitMix64's finaliser, as signed numbers."""
+"""Shifts and factors of SplitMix64's finaliser, as signed integers."""
 
 
 class BornAgain(Objective):
-    """Cross-entropy with the teacher's predictions, or with what is left of them in one of two controls.
+    """Cross-entropy with the teacher's predictions, or with one of two control variants of them.
 
-    Furlanello et al., "Born-again neural networks", arXiv:1805.04770: no temperature, the teacher being the
-    previous generation. `cwtm` (confidence-weighted by teacher max) trains on the labels, and each sample weighs its
-    teacher's largest probability, relative to the batch's sum. `dkpp` (dark knowledge with permuted predictions) keeps the
-    largest probability and shuffles all others, anew at each step; how a sample is shuffled follows from its index, the
-    step and a seed, so that a resume repeats it. Standardised logits (arXiv:2403.01427) are an addition of ours.
+    Furlanello et al., "Born-again neural networks", arXiv:1805.04770: no temperature; the teacher is the previous
+    generation. `cwtm` (confidence-weighted by teacher max) trains on the labels and weights each sample by the
+    teacher's largest probability, relative to the batch's sum. `dkpp` (dark knowledge with permuted predictions) keeps
+    the largest probability and shuffles all others, anew at each step. The permutation depends on the sample's index,
+    the step and a seed alone, so that a resumed run repeats it. Standardised logits (arXiv:2403.01427) are our
+    addition.
     """
 
     paper = "arXiv:1805.04770"
@@ -39,22 +40,23 @@ class BornAgain(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """What is kept of the teacher's predictions."""
+        """The part of the teacher's predictions that is used."""
 
         form: Annotated[
             Literal["soft", "cwtm", "dkpp"],
-            "Predictions as they are; their confidence alone, as each sample's weight; or with all but the largest shuffled.",
+            "Use of the teacher's predictions: as they are (`soft`), only their confidence as each sample's "
+            "weight (`cwtm`), or with all but the largest shuffled (`dkpp`).",
         ] = "soft"
         standardise: Annotated[
             bool,
-            "Shift and scale each row of logits to mean 0 and deviation 1 first (arXiv:2403.01427); not with cwtm.",
+            "Standardise each row of logits to mean 0 and deviation 1 first (arXiv:2403.01427). Not with `cwtm`.",
         ] = False
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
         p = self.settings
         if p.form == "cwtm" and p.standardise:
-            raise SpecError([Problem("/standardise", "has no meaning with form `cwtm`, which compares no logits")])
+            raise SpecError([Problem("/standardise", "cannot be combined with form `cwtm`, which compares no logits")])
         if p.form == "dkpp":
             self.register_buffer("seed", torch.randint(2**31, ()))
 
@@ -76,13 +78,13 @@ def _cross_entropies(student_BK: Tensor, target: Tensor) -> Tensor:
 
 
 def confidence_weights(teacher_BK: Tensor) -> Tensor:
-    """The teacher's largest probability of each sample relative to their sum over the batch, (B,)."""
+    """The teacher's largest probability of each sample, divided by the sum of these over the batch, (B,)."""
     confidence = F.softmax(teacher_BK, dim=1).amax(1)
     return confidence / confidence.sum()
 
 
 def permuted(p_BK: Tensor, keys_BK: Tensor) -> Tensor:
-    """Rows with their largest value in its place and the others ordered by `keys_BK`."""
+    """Rows whose largest value keeps its place; the others are ordered by `keys_BK`."""
     classes = torch.arange(p_BK.shape[1], device=p_BK.device).expand_as(p_BK)
     is_largest = classes == p_BK.argmax(1, keepdim=True)
     first = torch.iinfo(torch.int64).min
@@ -91,7 +93,7 @@ def permuted(p_BK: Tensor, keys_BK: Tensor) -> Tensor:
 
 
 def keys(seed: Tensor, index_B: Tensor, classes: int) -> Tensor:
-    """Pseudo-random int64 (B, classes), each row a function of `seed` (a scalar) and the sample's index alone."""
+    """Pseudo-random int64 (B, classes); each row depends on `seed` (a scalar) and the sample's index alone."""
     row_B = _mixed(_mixed(seed) + index_B)
     return _mixed(row_B[:, None] + torch.arange(classes, device=index_B.device))
 

@@ -1,4 +1,4 @@
-"""Conditional adversarial distillation: a discriminator tells the student's logits from the teacher's."""
+"""Conditional adversarial distillation: a discriminator separates the student's logits from the teacher's."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,13 +18,15 @@ from worker.distillation.step import Outputs, Step
 
 
 class ConditionalAdversarial(Objective):
-    """Distance of the logits, and a discriminator that the student must make believe that its logits are the teacher's.
+    """Distance between the logits, plus an adversarial loss: the student trains against a discriminator that separates
+    its logits from the teacher's.
 
     Xu, Hsu, Huang, "Training shallow and thin networks for acceleration via knowledge distillation with conditional
-    adversarial networks", arXiv:1709.00513. The discriminator is a residual perceptron that reads logits and gives the
-    scores of the classes and, apart from them, of two origins; it learns both, and the student's logits must be of their
-    label and of the teacher. `lsgan` gives one score of origin, which is 1 for the teacher's and 0 for the student's, and
-    keeps the class scores (ours). All sizes, weights, spectral normalisation and the learning rate are ours.
+    adversarial networks", arXiv:1709.00513. The discriminator is a residual perceptron that reads logits and outputs
+    scores of the classes and, separately, of two origins. It learns both. The student is trained so that the
+    discriminator assigns its logits to their label and to the teacher. `lsgan` uses one score of origin, 1 for the
+    teacher's and 0 for the student's logits, and keeps the class scores (ours). All sizes, weights, spectral
+    normalisation and the learning rate are ours.
     """
 
     paper = "arXiv:1709.00513"
@@ -33,16 +35,23 @@ class ConditionalAdversarial(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """What the parts weigh, and the discriminator."""
+        """The weights of the parts, and the discriminator."""
 
         form: Annotated[
-            Literal["softmax", "lsgan"], "The origin as one of two classes, or as a score with a least-squares loss."
+            Literal["softmax", "lsgan"],
+            "Form of the origin's loss: cross-entropy over two classes, or a least-squares loss of one score.",
         ] = "softmax"
-        l1: Annotated[float, Range(ge=0), "Weighs the sum over classes of the logits' absolute differences."] = 1.0
-        adversarial: Annotated[float, Range(ge=0), "Weighs what the discriminator says of the student."] = 0.1
-        width: Annotated[int | None, Range(ge=1, le=8192), "Of the discriminator; null for one unit a class."] = None
-        blocks: Annotated[int, Range(ge=0, le=16), "Residual blocks of the discriminator, two layers each."] = 1
-        discriminator_learning_rate: Annotated[float, Range(gt=0), "Of the discriminator's own Adam."] = 1e-3
+        l1: Annotated[float, Range(ge=0), "Weight of the sum over classes of the logits' absolute differences."] = 1.0
+        adversarial: Annotated[float, Range(ge=0), "Weight of the adversarial loss."] = 0.1
+        width: Annotated[
+            int | None, Range(ge=1, le=8192), "Hidden width of the discriminator. If null: one unit for each class."
+        ] = None
+        blocks: Annotated[
+            int, Range(ge=0, le=16), "Number of residual blocks of the discriminator, two layers each."
+        ] = 1
+        discriminator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of the discriminator's own Adam."] = (
+            1e-3
+        )
         standardise: Standardise = False
 
     @property
@@ -78,13 +87,13 @@ class ConditionalAdversarial(Objective):
             }
 
     def read(self, outputs: Outputs) -> Tensor:
-        """Logits as the discriminator sees them, (B, K)."""
+        """Logits as the discriminator reads them, (B, K)."""
         logits = single(outputs.logits)
         return standardise(logits) if self.settings.standardise else logits
 
 
 class Discriminator(nn.Module):
-    """Logits (B, K) to scores of the classes (B, K) and of the origins (B, O); every layer of spectral norm 1."""
+    """Maps logits (B, K) to scores of the classes (B, K) and of the origins (B, O); every layer has spectral norm 1."""
 
     def __init__(self, classes: int, origins: int, width: int, blocks: int):
         super().__init__()
@@ -106,13 +115,14 @@ def _linear(inputs: int, outputs: int) -> nn.Module:
 
 
 def taken_for(origin_BO: Tensor, real: bool) -> Tensor:
-    """How far scores of origin are from saying real, or fake: cross-entropy of two scores (fake, real), or the square of one's error."""
+    """Loss of scores of origin against real or fake: cross-entropy of two scores (fake, real), or the squared error
+    of one."""
     if origin_BO.shape[1] == 1:
         return (origin_BO - float(real)).square().mean()
     return F.cross_entropy(origin_BO, origin_BO.new_full((len(origin_BO),), int(real), dtype=torch.long))
 
 
 def origin_loss(real_BO: Tensor, fake_BO: Tensor) -> Tensor:
-    """What the discriminator minimises: `-log P(real | teacher) - log P(fake | student)`, or `((D_t - 1)^2 + D_s^2) / 2`."""
+    """The discriminator's loss: `-log P(real | teacher) - log P(fake | student)`, or `((D_t - 1)^2 + D_s^2) / 2`."""
     loss = taken_for(real_BO, real=True) + taken_for(fake_BO, real=False)
     return loss / 2 if real_BO.shape[1] == 1 else loss

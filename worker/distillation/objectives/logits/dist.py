@@ -1,4 +1,4 @@
-"""DIST: the student's predictions correlate with the teacher's, rather than equal them."""
+"""DIST: the student's predictions must correlate with the teacher's, not equal them."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,16 +13,18 @@ from worker.distillation.precision import fp32, single
 from worker.distillation.step import Step
 
 EPSILON = 1e-8
-"""Least norm of a centred row or column; that of the authors' code."""
+"""Minimum norm of a centred row or column; that of the authors' code."""
 
 
 class Dist(Objective):
-    """One minus the correlation of the networks' predictions, over the classes of a sample and over the samples of a batch.
+    """One minus the correlation of student's and teacher's predictions, over the classes of a sample and over the
+    samples of a batch.
 
     Huang et al., "Knowledge distillation from a stronger teacher", arXiv:2205.10536. The authors' code
-    (hunto/image_classification_sota) weighs it by 2 beside a cross-entropy of 1, with a temperature of 4 on CIFAR and of 1
-    on ImageNet. Over two classes any two predictions correlate fully, one way or the other, which has no gradient: there
-    only the samples of a batch are compared. A class (or a batch of one sample) that varies not at all has a distance of 1.
+    (hunto/image_classification_sota) uses a weight of 2 beside a cross-entropy of 1, with a temperature of 4 on CIFAR
+    and of 1 on ImageNet. Over two classes, any two predictions have a correlation of 1 or -1, which has no gradient:
+    then only the samples of a batch are compared. A class without variation, or a batch of one sample, has a distance
+    of 1.
     """
 
     paper = "arXiv:2205.10536"
@@ -31,11 +33,15 @@ class Dist(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """How logits are softened, and what the two relations weigh."""
+        """The temperature, and the weights of the two relations."""
 
-        temperature: Annotated[float, Range(gt=0), "Divides the logits of both networks before their softmax."] = 4.0
-        beta: Annotated[float, Range(ge=0), "Weighs the relation between a sample's classes."] = 1.0
-        gamma: Annotated[float, Range(ge=0), "Weighs the relation between a batch's samples within each class."] = 1.0
+        temperature: Annotated[
+            float, Range(gt=0), "Temperature: divides the logits of both networks before the softmax."
+        ] = 4.0
+        beta: Annotated[float, Range(ge=0), "Weight of the relation between a sample's classes."] = 1.0
+        gamma: Annotated[float, Range(ge=0), "Weight of the relation between a batch's samples within each class."] = (
+            1.0
+        )
         standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
@@ -53,6 +59,7 @@ class Dist(Objective):
 
 
 def correlation_distance(student_BK: Tensor, teacher_BK: Tensor, dim: int) -> Tensor:
-    """One minus Pearson's correlation along `dim`, mean over the other dimension; from 0 (the same but for scale and shift) to 2."""
+    """One minus Pearson's correlation along `dim`, mean over the other dimension; from 0 (equal up to scale and
+    shift) to 2."""
     student, teacher = (x - x.mean(dim, keepdim=True) for x in (student_BK, teacher_BK))
     return (1 - F.cosine_similarity(student, teacher, dim=dim, eps=EPSILON)).mean()

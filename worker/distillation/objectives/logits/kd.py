@@ -1,4 +1,4 @@
-"""Knowledge distillation: softened logits."""
+"""Knowledge distillation with softened logits."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,14 +14,15 @@ from worker.distillation.step import Step
 
 
 class KnowledgeDistillation(Objective):
-    """Kullback-Leibler divergence of the student's softened predictions from the teacher's, times the squared temperature.
+    """Kullback-Leibler divergence of the student's softened predictions from the teacher's, times the squared
+    temperature.
 
     Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531. A temperature of 4 is what
-    public benchmarks run (HobbitLong/RepDistiller, megvii-research/mdistiller). Standardised logits are those of Sun et
-    al., "Logit standardization in knowledge distillation", arXiv:2403.01427, whose authors run a temperature of 2 and a
-    weight of 9; with two classes only the sign of a row would survive. Networks of several labels have a sigmoid for each:
-    then the divergence is that of each label's own yes or no, as in Yang et al., "Multi-label knowledge distillation",
-    arXiv:2308.06453; here a mean over labels, and softened.
+    public benchmarks use (HobbitLong/RepDistiller, megvii-research/mdistiller). Standardised logits are those of Sun et
+    al., "Logit standardization in knowledge distillation", arXiv:2403.01427, whose authors use a temperature of 2 and a
+    weight of 9; with two classes, standardisation keeps only the sign of a row. Multi-label networks have a sigmoid for
+    each label: then the divergence is computed for each label's own yes or no, as in Yang et al., "Multi-label
+    knowledge distillation", arXiv:2308.06453; here softened, and as a mean over labels.
     """
 
     paper = "arXiv:1503.02531"
@@ -33,18 +34,21 @@ class KnowledgeDistillation(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """How logits are softened."""
+        """The temperature, and the normalisation of the logits."""
 
-        temperature: Annotated[float, Range(gt=0), "Divides the logits of both networks before their softmax."] = 4.0
+        temperature: Annotated[
+            float, Range(gt=0), "Temperature: divides the logits of both networks before the softmax."
+        ] = 4.0
         standardise: Standardise = False
         outputs: Annotated[
-            Literal["softmax", "sigmoid"], "What the logits are of: one of all classes, or each label by itself."
+            Literal["softmax", "sigmoid"],
+            "How outputs become probabilities: one softmax over all classes, or a sigmoid for each label.",
         ] = "softmax"
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
         if self.settings.standardise and self.settings.outputs == "sigmoid":
-            raise SpecError([Problem("/standardise", "takes a row's mean away, which a sigmoid does not bear")])
+            raise SpecError([Problem("/standardise", 'cannot be combined with `outputs="sigmoid"`')])
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         with fp32(step.student.logits.device):

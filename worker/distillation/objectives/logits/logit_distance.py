@@ -1,4 +1,4 @@
-"""Distance of logits: regression of the student's on the teacher's."""
+"""Logit distance: regression of the student's logits on the teacher's."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -18,8 +18,8 @@ class LogitDistance(Objective):
     """Mean absolute, smooth absolute or squared difference of the networks' logits.
 
     Squared: Ba, Caruana, "Do deep nets really need to be deep?", arXiv:1312.6184, section 2.2. Absolute: Fang et al.,
-    "Data-free adversarial distillation", arXiv:1912.11006, section 3.2, whose students imitate by it, since its
-    gradient does not fade as the networks come to agree.
+    "Data-free adversarial distillation", arXiv:1912.11006, section 3.2, where students use it because its gradient does
+    not vanish as the networks come to agree.
     """
 
     paper = "arXiv:1312.6184"
@@ -28,10 +28,10 @@ class LogitDistance(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """How a difference counts."""
+        """The form of the distance."""
 
-        norm: Annotated[Literal["l1", "smooth_l1", "l2"], "Absolute, squared below `knee` and absolute above it, or squared."] = "l1"  # fmt: skip
-        knee: Annotated[float, Range(gt=0), "Where `smooth_l1` turns from squared to absolute."] = 1.0
+        norm: Annotated[Literal["l1", "smooth_l1", "l2"], "Form of the distance: absolute, squared below `knee` and absolute above it, or squared."] = "l1"  # fmt: skip
+        knee: Annotated[float, Range(gt=0), "Difference at which `smooth_l1` changes from squared to absolute."] = 1.0
         standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:

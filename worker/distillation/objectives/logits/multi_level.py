@@ -1,4 +1,4 @@
-"""Multi-level logit distillation: predictions, and how samples and classes relate in them, at several temperatures."""
+"""Multi-level logit distillation: predictions and the relations of samples and of classes, at several temperatures."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,14 +15,16 @@ from worker.distillation.step import Step
 
 
 class MultiLevel(Objective):
-    """Divergence of predictions for two views of each image, and distance of the Gram matrices of samples and of classes.
+    """Divergence of predictions for two views of each image, plus distances between the Gram matrices of samples and of
+    classes.
 
-    Jin, Wang, Lin, "Multi-level logit distillation", CVPR 2023, as it was meant: in the first view, samples of which the
-    teacher is surer than of half of the batch, and classes that it predicts more than half of the others, are left out,
-    one by one. The authors' code (Jin-Ying/Multi-Level-Logit-Distillation) multiplies means, in which nothing can be
-    left out any more, by the masks, takes the first view's logits for the second view's at two of the temperatures, and
-    weighs one temperature alone; the published figures are that code's. They train both views on the labels, which is
-    `cross_entropy` with `second_view`.
+    Jin, Wang, Lin, "Multi-level logit distillation", CVPR 2023, as the paper describes it: in the first view, two kinds
+    are left out one by one: samples on which the teacher's confidence is above the batch's median, and classes whose
+    sum of the teacher's probabilities is above the median of the classes. The authors' code
+    (Jin-Ying/Multi-Level-Logit-Distillation) differs: it multiplies means by the masks, so that nothing is left out; it
+    takes the first view's logits for the second view's at two of the temperatures; and it applies the weights to one
+    temperature alone. The published results are those of that code. The authors also train both views on the labels,
+    which is `cross_entropy` with `second_view`.
     """
 
     paper = "10.1109/CVPR52729.2023.02325"
@@ -35,17 +37,19 @@ class MultiLevel(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """How logits are softened, and what the levels weigh."""
+        """The temperatures, and the weights of the levels."""
 
         temperatures: Annotated[
             tuple[Annotated[float, Range(gt=0)], ...],
             Items(least=1, most=16),
-            "Every level is measured at each of these, and added up.",
+            "Temperatures. Every level is computed at each of them, and the results are added.",
         ] = (2.0, 3.0, 4.0, 5.0, 6.0)
-        instance_weight: Annotated[float, Range(ge=0), "Weighs the divergence of predictions, times T²."] = 1.0
-        batch_weight: Annotated[float, Range(ge=0), "Weighs how samples relate to each other, in the first view."] = 1.0
-        class_weight: Annotated[float, Range(ge=0), "Weighs how classes relate to each other, in the first view."] = 1.0
-        masks: Annotated[bool, "Leave out of the first view what the teacher is surest of."] = True
+        instance_weight: Annotated[float, Range(ge=0), "Weight of the divergence of predictions, times T²."] = 1.0
+        batch_weight: Annotated[float, Range(ge=0), "Weight of the relations between samples, in the first view."] = 1.0
+        class_weight: Annotated[float, Range(ge=0), "Weight of the relations between classes, in the first view."] = 1.0
+        masks: Annotated[
+            bool, "Leave out of the first view the samples and classes of which the teacher is most confident."
+        ] = True
         standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
@@ -74,10 +78,10 @@ class MultiLevel(Objective):
 
 
 def masks(teacher_BK: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
-    """1 for each sample (B,) and for each class (K,) that counts, else 0.
+    """Masks: 1 for each sample (B,) and each class (K,) that counts, else 0.
 
-    With masks, those count whose confidence, the sample's largest probability or the class's sum over the batch, is at most
-    the median.
+    If `wanted`, those count whose confidence is at most the median. A sample's confidence is its largest probability, a
+    class's is its sum over the batch.
     """
     p_BK = F.softmax(teacher_BK, dim=1)
     confidences = p_BK.amax(1), p_BK.sum(0)
@@ -88,7 +92,8 @@ def masks(teacher_BK: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
 
 
 def divergence(student_BK: Tensor, teacher_BK: Tensor, temperature: float, samples_B: Tensor) -> Tensor:
-    """`T² KL(softmax(teacher / T) || softmax(student / T))`, summed over the samples that count, by the size of the batch."""
+    """`T² KL(softmax(teacher / T) || softmax(student / T))`, summed over the samples that count, divided by the
+    batch size."""
     log_p = F.log_softmax(student_BK / temperature, dim=1)
     q = F.softmax(teacher_BK / temperature, dim=1)
     return (F.kl_div(log_p, q, reduction="none").sum(1) * samples_B).mean() * temperature**2
@@ -97,8 +102,8 @@ def divergence(student_BK: Tensor, teacher_BK: Tensor, temperature: float, sampl
 def gram_distances(
     student_BK: Tensor, teacher_BK: Tensor, temperature: float, samples_B: Tensor, classes_K: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`||P_t P_tᵀ - P_s P_sᵀ||² / B` and `||P_tᵀ P_t - P_sᵀ P_s||² / K` for softened predictions P (B, K), over the columns
-    of what counts."""
+    """`||P_t P_tᵀ - P_s P_sᵀ||² / B` and `||P_tᵀ P_t - P_sᵀ P_s||² / K` for softened predictions P (B, K), summed
+    over the columns that count."""
     p, q = (F.softmax(logits / temperature, dim=1) for logits in (student_BK, teacher_BK))
     of_samples, of_classes = q @ q.mT - p @ p.mT, q.mT @ q - p.mT @ p
     batch = (of_samples.square() * samples_B).sum() / len(samples_B)

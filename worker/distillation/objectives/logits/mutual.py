@@ -18,10 +18,11 @@ class MutualLearning(Objective):
     """Kullback-Leibler divergence of a network's predictions from those of its peers in a cohort.
 
     Zhang, Xiang, Hospedales, Lu, "Deep mutual learning", arXiv:1706.00384: the mean over the peers of their divergences
-    (`each`, DML), or one divergence from the peers' mean prediction (`average`, DML_e). Peers are constants, so the two
-    differ by a constant and have one gradient: they train alike, but for rounding. The authors' code
-    (YingZhangDUT/Deep-Mutual-Learning) adds the divergences up instead: with K networks, a weight of K - 1. The paper's
-    temperature is 1; others, with the factor T² of knowledge distillation, and standardised logits are offered.
+    (`each`, DML), or one divergence from the peers' mean prediction (`average`, DML_e). No gradient flows to the peers,
+    so the two differ by a constant and have the same gradient: they train alike, except for rounding. The authors' code
+    (YingZhangDUT/Deep-Mutual-Learning) adds the divergences up instead: with K networks, use a weight of K - 1 for
+    that. The paper's temperature is 1. Other temperatures, with the factor T² of knowledge distillation, and
+    standardised logits are additions.
     """
 
     paper = "arXiv:1706.00384"
@@ -30,12 +31,15 @@ class MutualLearning(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """What the peers' predictions are."""
+        """The targets from the peers' predictions."""
 
         target: Annotated[
-            Literal["each", "average"], "Each peer's own prediction (mean of the divergences), or the peers' mean one."
+            Literal["each", "average"],
+            "Target: each peer's own prediction (mean of the divergences), or the mean of the peers' predictions.",
         ] = "each"
-        temperature: Annotated[float, Range(gt=0), "Divides the logits of all networks before their softmax."] = 1.0
+        temperature: Annotated[
+            float, Range(gt=0), "Temperature: divides the logits of all networks before the softmax."
+        ] = 1.0
         standardise: Standardise = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Generalised distillation: a teacher that has seen more of each sample than the student will."""
+"""Generalised distillation: the teacher reads images that the student does not see."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,11 +16,12 @@ from worker.distillation.step import Step
 class Privileged(Objective):
     """Cross-entropy with the labels and with the softened predictions of a teacher that reads privileged images.
 
-    Lopez-Paz, Bottou, Schölkopf, Vapnik, "Unifying distillation and privileged information", arXiv:1511.03643: the student
-    minimises `(1 - imitation) H(label, s) + imitation T² H(softmax(t / T), softmax(s / T))` of its logits s, where the
-    teacher's t are of the privileged image alone (`teacher_reads` of the source). The authors' code
-    (lopezpaz/distillation_privileged_information) divides by T in the teacher alone; this does in both networks, as in
-    arXiv:1503.02531. Imitation and temperature of 1 are those of their first experiments.
+    Lopez-Paz, Bottou, Schölkopf, Vapnik, "Unifying distillation and privileged information", arXiv:1511.03643: the
+    student minimises `(1 - imitation) H(label, s) + imitation T² H(softmax(t / T), softmax(s / T))`, where s are its
+    logits and t the teacher's logits for the privileged image alone (`teacher_reads` of the source). The authors' code
+    (lopezpaz/distillation_privileged_information) divides only the teacher's logits by T. This objective divides both
+    networks' logits, as in arXiv:1503.02531. The defaults of 1 for imitation and temperature are those of the authors'
+    first experiments.
     """
 
     paper = "arXiv:1511.03643"
@@ -31,14 +32,18 @@ class Privileged(Objective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """How much the teacher is believed, and how its predictions are softened."""
+        """The weight of the teacher, and the temperature."""
 
         imitation: Annotated[
-            float, Range(ge=0, le=1), "Share of the teacher's predictions in the loss; the rest is the labels'."
+            float,
+            Range(ge=0, le=1),
+            "Weight of the teacher's predictions in the loss, from 0 to 1; the labels have the rest.",
         ] = 1.0
-        temperature: Annotated[float, Range(gt=0), "Divides the logits of both networks before their softmax."] = 1.0
+        temperature: Annotated[
+            float, Range(gt=0), "Temperature: divides the logits of both networks before the softmax."
+        ] = 1.0
         standardise: Annotated[
-            bool, "Shift and scale the rows that are softened to mean 0 and deviation 1 first (arXiv:2403.01427)."
+            bool, "Standardise the rows that are softened to mean 0 and deviation 1 first (arXiv:2403.01427)."
         ] = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:

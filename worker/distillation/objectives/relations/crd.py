@@ -1,4 +1,4 @@
-"""Contrastive representation distillation: tell an image's teacher embedding from those of other classes."""
+"""Contrastive representation distillation: contrast each image's embeddings with those of other classes."""
 
 import math
 from dataclasses import dataclass
@@ -21,13 +21,14 @@ OF_CLASSES = ("classification", "embedding")
 
 
 class ContrastiveRepresentation(EmbeddingObjective):
-    """Noise-contrastive estimation between the networks' embeddings and memories of the other network's.
+    """Noise-contrastive estimation between each network's embeddings and a memory of the other network's.
 
-    Tian, Krishnan, Isola, "Contrastive representation distillation", arXiv:1910.10699. Defaults are those of the authors'
-    code (HobbitLong/RepDistiller), which gives it a weight of 0.8. Its constant Z is N times the first batch's mean of
-    exponentials, and its noise 1 / N, so that N cancels: `means` holds Z / N, and freezes it. `queue` bounds the memory
-    for large sets, or sets without an index: it holds the latest images (He et al., arXiv:1911.05722, section 3.2), the
-    batch among them, and the positive is the image's other embedding of this very step. Its size is ours.
+    Tian, Krishnan, Isola, "Contrastive representation distillation", arXiv:1910.10699. The defaults are those of the
+    authors' code (HobbitLong/RepDistiller), which uses a weight of 0.8. Its constant Z is N times the first batch's
+    mean of exponentials, and its noise is 1 / N, so that N cancels out: `means` holds Z / N, which stays fixed after
+    the first batch. `queue` bounds the memory for large datasets, or datasets without an index. It holds the latest
+    images (He et al., arXiv:1911.05722, section 3.2), including those of the batch, and the positive is the image's
+    embedding by the other network in the same step. Its size is ours.
     """
 
     paper = "arXiv:1910.10699"
@@ -42,26 +43,28 @@ class ContrastiveRepresentation(EmbeddingObjective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """The embeddings, and what they are told from."""
+        """The embeddings, and the negatives."""
 
-        negatives: Annotated[int, Range(ge=1, le=1 << 20), "Images of other classes drawn for each image."] = 16384
-        temperature: Annotated[float, Range(ge=0.02), "Divides the cosines."] = 0.07
-        dimensions: Annotated[int, Range(ge=1, le=65536), "Length of the embeddings."] = 128
+        negatives: Annotated[
+            int, Range(ge=1, le=1 << 20), "Number of images of other classes drawn for each image."
+        ] = 16384
+        temperature: Annotated[float, Range(ge=0.02), "Temperature: divides the cosines."] = 0.07
+        dimensions: Annotated[int, Range(ge=1, le=65536), "Dimension of the embeddings."] = 128
         memory: Annotated[
-            Literal["banks", "queue"], "What is remembered: a mean over time of each image, or the latest images."
+            Literal["banks", "queue"], "A running average for each image, or a queue of the latest images."
         ] = "banks"
-        momentum: Annotated[float, Range(ge=0, lt=1), "Share that an image's bank row keeps when it is seen."] = 0.5
-        queue: Annotated[int, Range(ge=2, le=1 << 24), "Images that the queue holds."] = 65536
-        tap: Annotated[TapPair | None, "The student's and the teacher's tap; null for what the classifiers read."] = (
-            None
-        )
+        momentum: Annotated[float, Range(ge=0, lt=1), "Share of an image's row in the bank that an update keeps."] = 0.5
+        queue: Annotated[int, Range(ge=2, le=1 << 24), "Number of images in the queue."] = 65536
+        tap: Annotated[
+            TapPair | None, "The student's and the teacher's tap. If null: the inputs of the classifiers."
+        ] = None
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
         p = self.settings
         rows = p.queue if p.memory == "queue" else context.examples
         if rows is None or context.teacher is None:
-            raise SpecError([Problem("/memory", "banks need a dataset of fixed size; choose `queue`")])
+            raise SpecError([Problem("/memory", "a bank needs a dataset of fixed size; choose `queue`")])
         widths = [
             embedding_of(outputs, tap).shape[1]
             for outputs, tap in zip((context.student, context.teacher), self.tap, strict=True)
@@ -122,6 +125,6 @@ class ContrastiveRepresentation(EmbeddingObjective):
         self.cursor += len(newest)
 
     def _remember(self, student: Tensor, teacher: Tensor, index: Tensor) -> None:
-        # out of place: the backward pass still reads the old rows
+        # not in place: the backward pass still reads the old rows
         self.student_bank = moved(self.student_bank, index, student, self.settings.momentum)
         self.teacher_bank = moved(self.teacher_bank, index, teacher, self.settings.momentum)

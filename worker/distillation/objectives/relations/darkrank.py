@@ -1,4 +1,4 @@
-"""DarkRank: in which order the teacher ranks the other samples."""
+"""DarkRank: match the teacher's ranking of the other samples."""
 
 import itertools
 import math
@@ -20,20 +20,21 @@ from worker.distillation.step import Step
 from worker.distillation.task import EVERY_TASK
 
 EPSILON = 1e-12
-"""Least distance; below it there is no gradient."""
+"""Minimum distance; there is no gradient below it."""
 LONGEST_SOFT = 6
-"""720 orders a query."""
+"""720 permutations for each query."""
 
 
 class DarkRank(EmbeddingObjective):
-    """Agreement with the teacher's ranking of each sample's nearest others, under a Plackett-Luce model.
+    """Agreement with the teacher's ranking of each sample's nearest neighbours, under a Plackett-Luce model.
 
     Chen, Wang, Zhang, "DarkRank: accelerating deep metric learning via cross sample similarities transfer",
-    arXiv:1707.01220. A candidate at distance d scores `-alpha d^beta`. Defaults are those of the authors' code
+    arXiv:1707.01220. A candidate at distance d scores `-alpha d^beta`. The defaults are those of the authors' code
     (TuSimple/DarkRank): lists of 4, and squared distances squared between features of squared length 3.5, which is
-    alpha 12.25 and beta 4 for unit length; it weighs the soft form by 16 and lets the hard one rank the whole batch.
-    lenscloth/RKD has alpha 3 and beta 3. Every image is a query (the authors': the first of each pair of one identity),
-    and the gradient reaches queries as well as candidates (the authors': candidates). Ties keep the batch's order.
+    alpha 12.25 and beta 4 for unit length. That code uses a weight of 16 for the soft form, and its hard form ranks the
+    whole batch. lenscloth/RKD has alpha 3 and beta 3. Every image is a query (in the authors' code, the first of each
+    pair of one identity), and the gradient reaches queries and candidates (in the authors' code, candidates only). Ties
+    keep the batch's order.
     """
 
     paper = "arXiv:1707.01220"
@@ -46,24 +47,26 @@ class DarkRank(EmbeddingObjective):
 
         form: Annotated[
             Literal["soft", "hard"],
-            "Divergence from the teacher's probabilities of all orders, or likelihood of the teacher's own order.",
+            "Form: divergence from the teacher's probabilities of all permutations (`soft`), or likelihood of the"
+            " teacher's own order (`hard`).",
         ] = "soft"
         length: Annotated[
             int | None,
             Range(ge=2),
-            "How many are ranked: those nearest to the query by the teacher; all others in a smaller batch, or if null.",
+            "Length of the ranked lists: the samples nearest to the query by the teacher. If null, or in a "
+            "smaller batch: all others.",
         ] = 4
-        alpha: Annotated[float, Range(gt=0), "Multiplies the powers of distances in the scores."] = 12.25
-        beta: Annotated[float, Range(gt=0, le=16), "The power of distances in the scores."] = 4.0
-        normalise: Annotated[bool, "Bring embeddings to length 1 first."] = True
-        tap: Annotated[TapPair | None, "The student's and the teacher's tap; null for what the classifiers read."] = (
-            None
-        )
+        alpha: Annotated[float, Range(gt=0), "Factor of the powers of distances in the scores."] = 12.25
+        beta: Annotated[float, Range(gt=0, le=16), "Exponent of the distances in the scores."] = 4.0
+        normalise: Annotated[bool, "Normalise embeddings to length 1 first."] = True
+        tap: Annotated[
+            TapPair | None, "The student's and the teacher's tap. If null: the inputs of the classifiers."
+        ] = None
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         p = self.settings
         if p.form == "soft" and (p.length is None or p.length > LONGEST_SOFT):
-            words = f"must be at most {LONGEST_SOFT} for the soft form, which weighs every order of a list"
+            words = f"must be at most {LONGEST_SOFT} for the soft form, which enumerates every order of a list"
             raise SpecError([Problem("/length", words)])
         return super().taps(student, teacher)
 
@@ -79,7 +82,8 @@ class DarkRank(EmbeddingObjective):
 
 
 def nearest(distances_BB: Tensor, length: int | None) -> Tensor:
-    """Places (B, L) of each sample's nearest others, from near to far; all of them where there are no more than `length`."""
+    """Indices (B, L) of each sample's nearest neighbours, from near to far; all others if there are at most
+    `length`."""
     others = distances_BB.clone().fill_diagonal_(math.inf)
     count = len(others) - 1
     return others.argsort(dim=1, stable=True)[:, : min(count, length or count)]
@@ -91,24 +95,25 @@ def scores(distances_BL: Tensor, alpha: float, beta: float) -> Tensor:
 
 
 def log_probability(scores_BL: Tensor) -> Tensor:
-    """Log-probability (B, ...) of drawing the candidates in the order in which they stand in the last dimension."""
+    """Log-probability (B, ...) of drawing the candidates in the order of the last dimension."""
     remaining = scores_BL.flip(-1).logcumsumexp(-1).flip(-1)
     return (scores_BL - remaining).sum(-1)
 
 
 @lru_cache(maxsize=16)
 def all_orders(length: int, device: torch.device) -> Tensor:
-    """All permutations (L!, L) of `length` places; kept, since a copy to a GPU waits for it."""
+    """All permutations (L!, L) of `length` places; cached, because a copy to a GPU synchronises with it."""
     return torch.tensor(list(itertools.permutations(range(length))), device=device)
 
 
 def soft_loss(student_BL: Tensor, teacher_BL: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the student's distribution over all L! orders from the teacher's, mean over queries."""
+    """Kullback-Leibler divergence of the student's distribution over all L! orders from the teacher's, mean over
+    queries."""
     orders = all_orders(student_BL.shape[1], student_BL.device)
     student, teacher = (log_probability(side[:, orders]) for side in (student_BL, teacher_BL))
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 def hard_loss(student_BL: Tensor) -> Tensor:
-    """Minus the log-likelihood of the order in which the candidates stand, the teacher's, mean over queries."""
+    """Negative log-likelihood of the candidates' given order, which is the teacher's; mean over queries."""
     return -log_probability(student_BL).mean()

@@ -1,4 +1,4 @@
-"""Relational knowledge distillation: the distances and angles between samples."""
+"""Relational knowledge distillation: match the distances and angles between samples."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,16 +17,17 @@ from worker.distillation.step import Step
 from worker.distillation.task import EVERY_TASK
 
 EPSILON = 1e-12
-"""Least mean distance and least squared distance of a pair that has a direction."""
+"""Minimum mean distance, and minimum squared distance of a pair that has a direction."""
 
 
 class Relational(EmbeddingObjective):
-    """Huber loss between the networks' pairwise distances, in units of their mean, and the angles of all triples.
+    """Huber losses between student and teacher of pairwise distances, in units of their mean, and of the angles of all
+    triples.
 
     Park et al., "Relational knowledge distillation", arXiv:1904.05068, sections 3.2.1 and 3.2.2. The factors 25 and 50
-    are what HobbitLong/RepDistiller runs; losses are means over all B^2 pairs and B^3 triples, those of a sample with
-    itself included, as in the authors' code (lenscloth/RKD). Memory grows with B^3, and with B^2 times the embedding's
-    length. By default the input of each network's classifier is compared.
+    are those of HobbitLong/RepDistiller. Losses are means over all B^2 pairs and B^3 triples, including those of a
+    sample with itself, as in the authors' code (lenscloth/RKD). Memory grows with B^3, and with B^2 times the
+    embedding's dimension. By default the input of each network's classifier is compared.
     """
 
     paper = "arXiv:1904.05068"
@@ -35,17 +36,17 @@ class Relational(EmbeddingObjective):
 
     @dataclass(frozen=True)
     class Parameters:
-        """What is compared, and where."""
+        """The factors, and the taps to compare."""
 
-        distance: Annotated[float, Range(ge=0), "Multiplies the loss of the distances; 0 leaves it out."] = 25.0
-        angle: Annotated[float, Range(ge=0), "Multiplies the loss of the angles; 0 leaves it out."] = 50.0
-        tap: Annotated[TapPair | None, "The student's and the teacher's tap; null for what the classifiers read."] = (
-            None
-        )
+        distance: Annotated[float, Range(ge=0), "Weight of the loss of the distances. 0 turns it off."] = 25.0
+        angle: Annotated[float, Range(ge=0), "Weight of the loss of the angles. 0 turns it off."] = 50.0
+        tap: Annotated[
+            TapPair | None, "The student's and the teacher's tap. If null: the inputs of the classifiers."
+        ] = None
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
         if not (self.settings.distance or self.settings.angle):
-            raise SpecError([Problem("/distance", "must be greater than 0 where the angle's factor is 0")])
+            raise SpecError([Problem("/distance", "must be greater than 0 if the angle's factor is 0")])
         return super().taps(student, teacher)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
@@ -76,7 +77,8 @@ def relative_distances(x_BD: Tensor) -> Tensor:
 
 
 def angles(x_BD: Tensor) -> Tensor:
-    """Cosines (B, B, B) of the angle at the first sample between the other two; 0 where one coincides with the first."""
+    """Cosines (B, B, B) of the angle at the first sample between the other two; 0 if one of them coincides with the
+    first."""
     difference_BBD = x_BD[None] - x_BD[:, None]
     squares_BB1 = difference_BBD.square().sum(2, keepdim=True)
     inverse_BB1 = squares_BB1.clamp_min(EPSILON).rsqrt()

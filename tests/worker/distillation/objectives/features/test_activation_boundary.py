@@ -56,7 +56,7 @@ def test_the_deepest_layer_weighs_most_and_neurons_are_summed():
         torch.testing.assert_close(value, 0.003 * weight * neurons.sum() / 4)
 
 
-def test_connectors_stand_where_channels_differ():
+def test_connectors_exist_only_if_channels_differ():
     taps = [["layer2:pre", "relu:pre"], ["layer2:pre", "layer2:pre"]]
     objective = objective_of("activation_boundary", taps=taps)
     Trial.of("residual", objective)

@@ -44,7 +44,7 @@ def test_gradient_of_a_linear_network(image):
     found = input_gradient(step.student, step, create_graph=True)
     torch.testing.assert_close(found, expected)
     (of_logit,) = torch.autograd.grad(step.student.logits.gather(1, step.label[:, None]).sum(), image)
-    assert not torch.allclose(found, of_logit)  # the Jacobian of the label's logit is another method
+    assert not torch.allclose(found, of_logit)  # differentiating the label's logit is another method
 
 
 def test_term_is_the_mean_norm_of_the_difference(image):
@@ -86,7 +86,9 @@ def test_outer_gradient_equals_finite_differences(image, against):
 def test_without_a_graph_of_the_gradient_nothing_reaches_the_weights(image):
     step = step_of(Smooth().double(), None, image)
     assert input_gradient(step.student, step, create_graph=True).requires_grad
-    assert not input_gradient(step.student, step, create_graph=False).requires_grad  # the silent mistake
+    assert not input_gradient(
+        step.student, step, create_graph=False
+    ).requires_grad  # the loss of an implementation without the gradient's gradient
 
 
 def test_a_teacher_without_a_graph_is_an_error(image):

@@ -49,7 +49,7 @@ def test_ignores_signs_also_for_odd_powers(features):
     assert ignores_signs(lambda x: attention(x, "sum_power", 3.0), features)
     assert not ignores_signs(
         lambda x: F.normalize(x.pow(3).sum(1).flatten(1), dim=1), features
-    )  # no abs: seen in public
+    )  # without abs, as in some public code
 
 
 def test_scales_of_both_reductions(features):

@@ -1,4 +1,4 @@
-"""Attentive imitation and hints: what a teacher's error makes its answer worth, and their losses through the engine."""
+"""Attentive imitation and hints: weights from the teacher's error, and their losses through the engine."""
 
 import io
 import shutil
@@ -25,12 +25,12 @@ SAPUTRA = {"name": "two_stage", "preset": "saputra", "guided": "relu4", "hint": 
 
 
 @pytest.mark.parametrize("shift", [0.0, 5.0])
-def test_the_best_answer_counts_one_and_the_worst_nothing(shift):
+def test_the_best_output_has_weight_one_and_the_worst_zero(shift):
     error = ERRORS + shift
     torch.testing.assert_close(attention(error, error.min(), error.max()), torch.tensor([1.0, 0.8, 0.5, 0.0]))
 
 
-def test_the_printed_formula_falls_below_nothing_where_no_answer_is_right():
+def test_the_printed_formula_is_negative_if_all_outputs_are_wrong():
     low, high = ERRORS.min(), ERRORS.max()
     torch.testing.assert_close(attention(ERRORS, low, high, "literal"), torch.tensor([1.0, 0.8, 0.5, 0.0]))
     worse = attention(ERRORS + 5, low + 5, high + 5, "literal")
@@ -104,7 +104,8 @@ def test_a_rotation_of_more_outputs_than_there_are_is_refused(name):
 
 @pytest.fixture(scope="module")
 def inputs(engine_inputs, tmp_path_factory):
-    """The engine's images with targets: where the bright bar lies, and how bright the whole is; and a fair teacher of it."""
+    """The engine's images with targets (the position of the bright bar and the total brightness), and a partly
+    trained teacher."""
     folder = shutil.copytree(engine_inputs, tmp_path_factory.mktemp("targets") / "engine")
     path = folder / "inputs" / "dataset.safetensors"
     data = load_file(path)
@@ -187,7 +188,7 @@ def test_the_extremes_are_those_of_images_that_no_augmentation_has_moved(inputs,
         ({"objectives": [{"name": "attentive_hint", "tap": ["fc1", "nothing"]}]}, "/objectives/0/tap/1"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_place(spec, pointer, action, inputs, tmp_path):
+def test_invalid_parameters_are_refused_with_their_pointer(spec, pointer, action, inputs, tmp_path):
     folder = shutil.copytree(inputs, tmp_path / "job")
     with pytest.raises(SpecError) as caught:
         action(job_for(folder, **spec))

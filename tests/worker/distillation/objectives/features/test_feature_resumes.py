@@ -1,4 +1,4 @@
-"""Runs of the feature objectives: killed in every stage and restored, they end with the same bits; and their refusals."""
+"""Runs of the feature objectives: killed in every stage and restored, they end bit-equal; and their refusals."""
 
 import shutil
 

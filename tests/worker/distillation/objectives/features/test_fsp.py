@@ -45,7 +45,7 @@ def test_positions_may_be_shuffled_together(maps):
 def test_the_larger_map_is_max_pooled(maps):
     first, second = F.interpolate(maps[0], scale_factor=2) + torch.rand(2, 3, 8, 12, dtype=torch.float64), maps[1]
     torch.testing.assert_close(flow(first, second), slow_flow(F.max_pool2d(first, 2), second))
-    averaged = slow_flow(F.avg_pool2d(first, 2), second)  # seen in public
+    averaged = slow_flow(F.avg_pool2d(first, 2), second)  # as in some public code
     assert not torch.allclose(flow(first, second), averaged)
 
 
@@ -63,7 +63,7 @@ def test_loss_is_the_squared_frobenius_norm(maps):
     squares = [float(torch.linalg.matrix_norm(matrix) ** 2) for matrix in difference]
     assert float(loss_between(maps, other)) == pytest.approx(sum(squares) / 2)
     assert float(loss_between(maps, other, reduction="mean")) == pytest.approx(sum(squares) / 2 / 15)
-    columns = difference.norm(dim=1).sum(1).mean()  # seen in public: norms of columns
+    columns = difference.norm(dim=1).sum(1).mean()  # as in some public code: norms of columns
     assert float(columns) != pytest.approx(sum(squares) / 2, rel=0.05)
 
 

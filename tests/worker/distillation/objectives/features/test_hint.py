@@ -22,7 +22,7 @@ def test_paper_form_sums_squares_over_channels_and_halves_them():
     one_stage = objective_of("hint", form="one_stage").compare(regressed, teacher)
     assert float(one_stage) == pytest.approx(
         slow * 2 / 5
-    )  # the mean of squares: weights of one form are not the other's
+    )  # the mean of squares: a weight for one form does not suit the other
 
 
 def test_identity_regressor_gives_zero():

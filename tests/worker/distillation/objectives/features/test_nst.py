@@ -1,4 +1,4 @@
-"""Neuron selectivity transfer against its closed forms; what public code gets wrong must fail them."""
+"""Neuron selectivity transfer against its closed forms; mistakes of public code must fail them."""
 
 import pytest
 import torch
@@ -63,7 +63,9 @@ def gram_distance(s, t, of_student, of_teacher):
 
 def test_polynomial_is_the_distance_of_gram_matrices_by_channels(sets):
     torch.testing.assert_close(discrepancy("polynomial", *sets), gram_distance(*sets, 1 / S, 1 / T))
-    assert not torch.allclose(discrepancy("polynomial", *sets), gram_distance(*sets, 1, 1))  # no 1/C: seen in public
+    assert not torch.allclose(
+        discrepancy("polynomial", *sets), gram_distance(*sets, 1, 1)
+    )  # without 1/C, as in some public code
 
 
 def test_polynomial_is_the_broadcast_form_with_less_memory(sets):

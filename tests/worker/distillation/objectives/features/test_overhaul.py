@@ -37,7 +37,7 @@ def test_margin_is_the_mean_of_the_negative_values(bias, weight):
     torch.testing.assert_close(margins(norm_of([bias], [weight])), expected[None], rtol=0.02, atol=0)
 
 
-def test_margin_where_negative_values_are_rare():
+def test_margin_if_negative_values_are_rare():
     assert margins(norm_of([4.0], [1.0])).tolist() == [-3.0]
     (margin,) = margins(norm_of([3.0], [1.0])).tolist()  # 0.13 % are negative
     assert -1 < margin < 0
@@ -96,7 +96,9 @@ def test_term_is_the_formula_with_the_teachers_own_margins():
         connected = objective.connectors[number - 1](step.student.taps[tap])
         value = three_cases(connected, step.teacher.taps[tap], margin).sum() / 4 * weight / 1000
         torch.testing.assert_close(terms[f"{tap}~{tap}"], value)
-        of_batch = step.teacher.taps[tap].clamp_max(0).mean((0, 2, 3)).view(-1, 1, 1)  # seen in public: of the data
+        of_batch = (
+            step.teacher.taps[tap].clamp_max(0).mean((0, 2, 3)).view(-1, 1, 1)
+        )  # statistics of the data, as in some public code
         wrong = three_cases(connected, step.teacher.taps[tap], of_batch).sum() / 4 * weight / 1000
         assert not torch.allclose(value, wrong, rtol=1e-3)
 
@@ -106,7 +108,9 @@ def test_maps_are_averaged_down_before_the_margin():
     student, teacher = torch.zeros(1, 1, 1, 1), torch.tensor([[[[-4.0, 2.0], [0.0, 0.0]]]])
     value = objective.compare(student, teacher, nn.Identity(), torch.tensor([-0.1]))
     assert float(value) == pytest.approx(0.001 * 0.1**2)
-    assert float(F.adaptive_avg_pool2d(teacher.clamp_min(-0.1), 1)) > 0  # the other order would reward, not punish
+    assert (
+        float(F.adaptive_avg_pool2d(teacher.clamp_min(-0.1), 1)) > 0
+    )  # the other order would reward instead of penalise
 
 
 def test_margins_are_part_of_the_state_and_not_trained():

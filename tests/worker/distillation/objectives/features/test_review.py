@@ -22,7 +22,9 @@ def test_distance_weighs_levels_by_halves():
     levels = [(8, 1.0), (4, 0.5), (2, 0.25), (1, 0.125)]
     squares = [weight * F.avg_pool2d(difference, 8 // size).square().mean() for size, weight in levels]
     torch.testing.assert_close(hierarchical_distance(student, teacher), sum(squares) / 1.875)
-    assert not torch.allclose(hierarchical_distance(student, teacher), sum(squares))  # without the weights' sum
+    assert not torch.allclose(
+        hierarchical_distance(student, teacher), sum(squares)
+    )  # without dividing by the sum of weights
 
 
 def test_levels_of_the_maps_own_size_are_left_out():
@@ -56,7 +58,7 @@ def test_the_deepest_level_is_the_pooled_feature_after_the_activation():
     pooled = trial.objective.fusions[0].predict(
         trial.objective.fusions[0].reduce(step.student.taps["layer3"].mean((2, 3), keepdim=True))
     )
-    classified = step.teacher.taps["layer3"].mean((2, 3), keepdim=True)  # what the teacher's classifier reads
+    classified = step.teacher.taps["layer3"].mean((2, 3), keepdim=True)  # the input of the teacher's classifier
     torch.testing.assert_close(trial.teacher.network.fc(classified.flatten(1)), step.teacher.logits)
     torch.testing.assert_close(terms["pooled"], F.mse_loss(pooled, classified))
 

@@ -1,4 +1,4 @@
-"""SimKD: a perfect projector is the teacher, and what ships is counted."""
+"""SimKD: a perfect projector equals the teacher, and the parameters of the exported network are counted."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def count(network):
 
 
 def trained(pair, **values):
-    """A trial whose networks and projector have statistics of their own, in evaluation mode."""
+    """A trial whose networks and projector have their own statistics, in evaluation mode."""
     trial = Trial.of(pair, objective_of("similarity_head", **values), samples=8)
     for _ in range(3):
         trial.objective(trial.step())
@@ -38,7 +38,7 @@ def test_a_perfect_projector_gives_the_teachers_logits(vectors):
 
 
 @pytest.mark.parametrize(("pair", "values"), [("residual", {}), ("residual", {"vectors": True}), ("plain", {})])
-def test_what_ships_projects_the_students_features_to_the_teachers_classifier(pair, values):
+def test_the_exported_network_projects_the_students_features_to_the_teachers_classifier(pair, values):
     trial = trained(pair, **values)
     deployed = trial.objective.deploy(trial.student.network, trial.teacher.network)
     step = trial.step()
@@ -57,14 +57,14 @@ def test_loss_is_the_mean_squared_difference_of_features():
     torch.testing.assert_close(trial.objective(step)["features"], difference.square().sum() / difference.numel())
 
 
-def test_what_ships_has_no_teacher_but_its_classifier_and_no_other_classifier():
+def test_the_exported_network_has_the_teachers_classifier_only():
     trial = trained("residual")
     student, teacher = trial.student.network, trial.teacher.network
     deployed = trial.objective.deploy(student, teacher)
     expected = count(student) - count(student.fc) + count(trial.objective.projector) + count(teacher.fc)
     assert count(deployed) == expected
     assert {key.split(".")[0] for key in deployed.state_dict()} == {"student", "projector", "classifier"}
-    assert count(deployed) != count(student)  # the figure that the public code reports
+    assert count(deployed) != count(student)  # the number that the public code reports
     assert count(student.fc) > 0  # which is left as it was
 
 
@@ -112,7 +112,7 @@ def test_refuses_taps_that_cannot_ship(tap):
 
 
 class Tail(nn.Module):
-    """A network that does something between its last map and its classifier, or after that."""
+    """A network with another operation between its last map and its classifier, or after the classifier."""
 
     def __init__(self, before=None, after=None):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Ground truths of other tasks than classification, and KD of sigmoids, against the formulas written slowly."""
+"""Ground truths of tasks other than classification, and KD of sigmoids, against the formulas written slowly."""
 
 import math
 
@@ -78,14 +78,15 @@ def test_kd_of_sigmoids(temperature):
 
 
 def test_kd_of_sigmoids_pulls_by_the_difference_of_probabilities():
-    """The gradient is T (sigmoid(s / T) - sigmoid(t / T)) / count, of the order of the cross-entropy's for any T."""
+    """The gradient is T (sigmoid(s / T) - sigmoid(t / T)) / count, of the same order as that of cross-entropy for
+    any T."""
     student = GIVEN.clone().requires_grad_(True)
     step = Step(Batch(torch.zeros(6, 1, 8, 8)), Outputs(student), Outputs(WANTED))
     objective_of("kd", outputs="sigmoid", temperature=3.0)(step)["kd"].backward()
     torch.testing.assert_close(student.grad, 3.0 * ((GIVEN / 3).sigmoid() - (WANTED / 3).sigmoid()) / 24)
 
 
-def test_binary_kl_bears_sure_networks():
+def test_binary_kl_is_finite_for_confident_networks():
     sure = torch.tensor([[80.0, -80.0]])
     assert binary_kl(sure, sure).abs().max() == 0
     assert binary_kl(-sure, sure).tolist() == [[80.0, 80.0]]
@@ -120,8 +121,8 @@ def test_a_batch_of_one_identity_has_nothing_to_learn_and_no_nan(margin):
 
 
 @pytest.mark.parametrize("name", ["relational", "darkrank", "crd"])
-def test_in_the_task_embedding_what_the_networks_give_is_compared(name):
-    """Elsewhere it is what the classifiers read; a tap that is named is read in any task."""
+def test_in_the_task_embedding_the_outputs_are_compared(name):
+    """In other tasks the default is the input of the classifiers; a named tap is used in any task."""
     values = {"memory": "queue", "queue": 8, "negatives": 4} if name == "crd" else {}
 
     def pair(task, **more):

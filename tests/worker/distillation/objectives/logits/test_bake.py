@@ -1,4 +1,4 @@
-"""BAKE: the closed form against what it is the limit of, and the diagonal that a wrong constant leaves in."""
+"""BAKE: the closed form against the limit of its iteration, and the diagonal with a wrong constant."""
 
 import shutil
 
@@ -23,7 +23,7 @@ def batch():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_is_where_propagation_ends(batch, share):
+def test_equals_the_limit_of_the_propagation(batch, share):
     features, own = batch
     target, matrix = own, affinity(features)
     for _ in range(200):
@@ -51,7 +51,7 @@ def test_affinity_is_a_softmax_over_the_others(batch):
 def test_no_image_is_its_own_neighbour(batch):
     assert affinity(batch[0]).diagonal().abs().max() == 0
     unit = F.normalize(batch[0], dim=1)
-    wrong = (unit @ unit.mT - 1e-9 * torch.eye(N)).softmax(1)  # a pseudo-code that is about
+    wrong = (unit @ unit.mT - 1e-9 * torch.eye(N)).softmax(1)  # as in a published pseudo-code
     assert (wrong.argmax(1) == torch.arange(N)).all()
     assert not torch.allclose(wrong, slow_affinity(batch[0]), atol=0.05)
 
@@ -66,7 +66,7 @@ def test_without_propagation_a_target_is_the_own_prediction(batch):
     assert all(p.grad is None or p.grad.abs().max() < 1e-6 for p in trial.student.network.parameters())
 
 
-def test_alike_images_share_their_predictions(batch):
+def test_similar_images_share_their_predictions(batch):
     own, share = batch[1], 0.5
     target = propagate(affinity(torch.ones(N, 6, dtype=torch.float64)), own, share)
     mean = own.mean(0)

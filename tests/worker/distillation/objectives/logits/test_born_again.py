@@ -1,4 +1,4 @@
-"""Born-again networks' targets against their definitions; what public code gets wrong must fail them."""
+"""Born-again networks' targets against their definitions; mistakes of public code must fail them."""
 
 import itertools
 import math
@@ -139,7 +139,7 @@ def test_standardised_is_that_of_standardised_logits(logits, form):
     torch.testing.assert_close(ours(step_of(*logits)), plain(step_of(student, teacher)))
 
 
-def test_refuses_to_standardise_what_it_does_not_compare():
+def test_refuses_to_standardise_logits_that_it_does_not_compare():
     with pytest.raises(SpecError) as caught:
         built(form="cwtm", standardise=True)
     assert [problem.pointer for problem in caught.value.problems] == ["/standardise"]

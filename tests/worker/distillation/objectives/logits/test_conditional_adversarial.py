@@ -1,4 +1,4 @@
-"""Conditional adversarial distillation against its formulas, and both sides of its game."""
+"""Conditional adversarial distillation against its formulas: the losses of student and discriminator."""
 
 import math
 import shutil
@@ -50,7 +50,7 @@ def test_equal_scores_of_origin_cost_two_logarithms_of_two():
 
 
 def test_one_softmax_over_classes_and_origins_costs_more():
-    """Class and origin are not independent then."""
+    """Then class and origin are not independent."""
     scores = torch.zeros(B, K + 2)
     joint = F.cross_entropy(scores, torch.full((B,), K + 1)) + F.cross_entropy(scores, torch.full((B,), K))
     assert float(joint) == pytest.approx(2 * math.log(K + 2))
@@ -184,9 +184,7 @@ def test_a_resume_without_the_discriminator_or_its_optimizer_is_noticed(lost, en
 
     def forgetful(member, state):
         fresh = member.state_dict()
-        optimizers = state["optimizers"] | (
-            {"adversary": fresh["optimizers"]["adversary"]} if lost == "adversary" else {}
-        )
+        optimizers = state["optimizers"] | ({lost: fresh["optimizers"][lost]} if lost == "adversary" else {})
         objectives = fresh["objectives"] if lost == "objectives" else state["objectives"]
         load(member, {**state, "optimizers": optimizers, "objectives": objectives})
 

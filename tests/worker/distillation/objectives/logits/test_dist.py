@@ -59,7 +59,7 @@ def test_ignores_scale_and_shift_and_is_two_when_turned_round(logits, dim):
     assert 0 <= correlation_distance(s, t, dim) <= 2
 
 
-def test_what_does_not_vary_has_a_distance_of_one_and_no_gradient():
+def test_constant_predictions_have_a_distance_of_one_and_no_gradient():
     student = torch.full((B, K), 1 / K, requires_grad=True)
     torch.manual_seed(2)
     value = correlation_distance(student, torch.randn(B, K).softmax(1), 0)

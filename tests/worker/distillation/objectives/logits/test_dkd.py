@@ -1,4 +1,4 @@
-"""Decoupled KD against its identity and its direct form; what public code gets wrong must fail them."""
+"""Decoupled KD against its identity and its direct form; mistakes of public code must fail them."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def by_logarithms_of_probabilities(student, teacher, label=LABEL):
 
 
 def student_masked_alone(student, teacher, label=LABEL):
-    """A second part whose teacher still counts the label: no divergence."""
+    """A second term whose teacher still includes the label: not a divergence."""
     log_p = student.masked_fill(F.one_hot(label, student.shape[1]).bool(), -1000.0).log_softmax(1)
     return decoupled_kl(student, teacher, label)[0], F.kl_div(log_p, teacher.softmax(1), reduction="none").sum(1)
 
@@ -93,7 +93,7 @@ def test_nothing_is_left_among_one_other_class(logits):
 
 
 def extremes():
-    """Single-precision logits of 600 and -600 that are sure of the label, sure of another class, or sure of nothing."""
+    """Single-precision logits of 600 and -600: confident of the label, of another class, or of nothing."""
     rows = torch.full((B, K), -600.0)
     rows[torch.arange(0, B, 2), LABEL[::2]] = 600.0
     rows[1] = 600.0

@@ -1,4 +1,4 @@
-"""KD against its closed forms; what public code gets wrong must fail them."""
+"""KD against its closed forms; mistakes of public code must fail them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The distance of logits against its formula, written slowly."""
+"""Logit distance against its formula, written slowly."""
 
 import pytest
 import torch

@@ -73,7 +73,7 @@ def test_masks_leave_samples_out_one_by_one_and_not_all_by_their_mean():
     sure = teacher.softmax(1).amax(1).tolist()
     assert samples.tolist() == [float(each <= median(sure)) for each in sure]
     masked = divergence(student, teacher, 4.0, samples)
-    by_mean = divergence(student, teacher, 4.0, torch.ones(6)) * samples.mean()  # what the released code computes
+    by_mean = divergence(student, teacher, 4.0, torch.ones(6)) * samples.mean()  # the formula of the released code
     assert not torch.isclose(masked, by_mean, rtol=1e-3)
     changed = student.clone()
     changed[samples == 0] += torch.randn(3, 5)
@@ -81,7 +81,8 @@ def test_masks_leave_samples_out_one_by_one_and_not_all_by_their_mean():
 
 
 def test_gram_distance_of_constant_predictions():
-    """All samples alike: a one-hot teacher's Gram matrices are all ones, and B at one place; a flat student's are 1/K and B/K²."""
+    """Identical samples: a one-hot teacher's Gram matrices are all ones, and B at one place; a uniform student's are
+    1/K and B/K²."""
     flat, sure = torch.zeros(4, 2, dtype=torch.float64), torch.tensor([[1000.0, 0.0]]).double().expand(4, 2)
     of_samples, of_classes = gram_distances(flat, sure, 1.0, torch.ones(4), torch.ones(2))
     assert float(of_samples) == pytest.approx(16 * 0.5**2 / 4)

@@ -1,4 +1,4 @@
-"""Mutual learning against its formula written slowly, and what public code makes of it."""
+"""Mutual learning against its formula written slowly, and against public code."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_with_more_the_average_is_the_smaller_for_the_divergence_is_convex(netwo
 
 @pytest.mark.parametrize("target", ["each", "average"])
 def test_gradient_is_the_closed_one_and_that_of_a_sum_is_not(target):
-    """`p_own - mean_l p_l`, over B: whichever the target, the gradient is the same."""
+    """`p_own - mean_l p_l`, over B: the gradient is the same for both targets."""
     own, *peers = logits_of(4)
     own.requires_grad_(True)
     (slope,) = torch.autograd.grad(mutual(own, peers, target=target), own)

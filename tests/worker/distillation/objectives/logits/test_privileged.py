@@ -1,4 +1,4 @@
-"""Generalised distillation's loss, against the formula written slowly."""
+"""The loss of generalised distillation against the formula written slowly."""
 
 import pytest
 import torch
@@ -34,14 +34,14 @@ def test_is_the_papers_sum_of_two_cross_entropies(imitation, temperature):
 
 
 def test_softens_both_networks():
-    """Dividing the teacher alone, as the authors' code does, would leave a gradient where both say the same."""
+    """Dividing only the teacher's logits, as the authors' code does, leaves a gradient for equal logits."""
     _, teacher = logits()
     student = teacher.clone().requires_grad_()
     objective_of("privileged", temperature=4.0)(step(student, teacher))["teacher"].backward()
     torch.testing.assert_close(student.grad, torch.zeros_like(student), rtol=0, atol=1e-12)
 
 
-def test_follows_kd_where_the_teacher_is_all_that_counts():
+def test_equals_kd_if_only_the_teacher_has_weight():
     student, teacher = logits()
     gradients = []
     for name in ("privileged", "kd"):

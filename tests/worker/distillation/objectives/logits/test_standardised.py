@@ -1,4 +1,5 @@
-"""Logit standardisation is an option of every objective that compares predictions of classes, and takes size and shift of the student's away."""
+"""Logit standardisation is an option of every objective that compares predictions of classes, and makes it invariant
+to scale and shift of the student's logits."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Contrastive representation distillation: its loss, its memories, and who is contrasted with whom."""
+"""Contrastive representation distillation: its loss, its memories, and the choice of negatives."""
 
 import math
 import shutil
@@ -24,7 +24,7 @@ def draw(seed=0):
 
 
 @pytest.mark.parametrize("count", [1, 10, 16384])
-def test_what_says_nothing_costs_what_guessing_does(count):
+def test_uniform_predictions_cost_as_much_as_guessing(count):
     value = float(contrast(torch.zeros(4, 1 + count), torch.ones(4, dtype=torch.bool)))
     assert value == pytest.approx(math.log(count + 1) + count * math.log((count + 1) / count), rel=1e-5)
     if count == 16384:
@@ -32,7 +32,7 @@ def test_what_says_nothing_costs_what_guessing_does(count):
 
 
 @pytest.mark.parametrize("images", [50, 50_000])
-def test_is_the_definition_whatever_the_number_of_images(images):
+def test_equals_the_definition_for_any_number_of_images(images):
     torch.manual_seed(0)
     log_ratio = torch.randn(3, 6, dtype=torch.float64)
     expected = 0.0
@@ -48,7 +48,7 @@ def test_extreme_cosines_stay_finite():
     value.backward()
     assert value.isfinite() and log_ratio.grad.isfinite().all()
     ratio = log_ratio.detach().exp()
-    assert not (1 - ratio / (ratio + 2)).log().isfinite().all()  # as the definition is written
+    assert not (1 - ratio / (ratio + 2)).log().isfinite().all()  # as in the definition
 
 
 def test_negatives_are_even_over_other_known_classes():
@@ -76,7 +76,7 @@ def test_a_sample_without_others_has_no_negatives():
     assert not possible.any() and nothing.max() < 3
 
 
-def test_a_bank_moves_where_it_is_touched_only():
+def test_only_seen_rows_of_a_bank_change():
     bank = torch.randn(10, 4)
     index, value = torch.tensor([7, 2]), F.normalize(torch.randn(2, 4), dim=1)
     after = moved(bank, index, value, 0.5)

@@ -1,4 +1,4 @@
-"""DarkRank: probabilities of orders, against sums and products written slowly."""
+"""DarkRank: probabilities of permutations, against sums and products written slowly."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ def lists():
 
 
 def product_form(scores):
-    """The Plackett-Luce probability of one order as it is defined: a product of quotients."""
+    """The Plackett-Luce probability of one order by definition: a product of quotients."""
     probability = 1.0
     for place in range(len(scores)):
         rest = [math.exp(score) for score in scores[place:]]
@@ -67,7 +67,7 @@ def test_far_candidates_do_not_underflow():
     for place in range(4):
         rest = far.detach()[0, place:].exp()
         product = product * rest[0] / rest.sum()
-    assert not product.isfinite()  # a product of exponentials, seen in public, ends as 0 / 0
+    assert not product.isfinite()  # a product of exponentials, as in some public code, ends as 0 / 0
     value = hard_loss(far.flip(1))
     value.backward()
     assert value == 5000 + 2000 + 900
@@ -78,7 +78,7 @@ def test_the_query_is_left_out_by_its_place_and_ties_keep_their_order():
     points = torch.tensor([[0.0], [0.0], [1.0], [-1.0], [3.0]])
     distances = (points - points.mT).abs()
     assert nearest(distances, 3).tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2], [2, 0, 1]]
-    # argsort[1:] drops a query's duplicate and ranks the query itself: seen in public
+    # argsort[1:], as in some public code, drops a query's duplicate and ranks the query itself
     assert 1 in distances.argsort(dim=1, stable=True)[1, 1:]
     assert nearest(distances, None).shape == nearest(distances, 9).shape == (5, 4)
 

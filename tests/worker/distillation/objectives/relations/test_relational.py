@@ -1,4 +1,4 @@
-"""Relational knowledge distillation against its definition, and what it must not see."""
+"""Relational knowledge distillation against its definition and its invariances."""
 
 import itertools
 
