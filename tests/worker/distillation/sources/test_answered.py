@@ -192,5 +192,7 @@ def test_a_teacher_that_answers_all_images_alike_is_found_at_the_latest_at_the_e
     path = folder / "inputs" / "teacher.safetensors"
     planted = load_file(path)
     save_file(planted | {"fc2.weight": torch.zeros_like(planted["fc2.weight"])}, path)
-    with pytest.raises(Collapsed, match="the teacher answers 1024 synthetic images alike, different as they are"):
+    with pytest.raises(
+        Collapsed, match="the teacher gives the same prediction for 1024 synthetic images, although the images differ"
+    ):
         run_whole(job_of(folder, source={"name": source}, objectives=[{"name": "kd"}]))
