@@ -1,4 +1,4 @@
-"""The engine as a command: `python -m worker.distillation JOB.json [--check]`."""
+"""The engine's command: `python -m worker.distillation JOB.json [--check]`."""
 
 import argparse
 import json
@@ -17,21 +17,23 @@ STOPPED = 4
 
 
 def main() -> int:
-    """Run a job file; the exit code is 0, 3 after an `error` event, or 4 after `stopped`."""
+    """Run a job file. The exit code is 0, 3 after an event `error`, or 4 after an event `stopped`."""
     parser = argparse.ArgumentParser(prog="python -m worker.distillation", description=main.__doc__)
-    parser.add_argument("job", type=Path, help="the job file (docs/architecture.md)")
-    parser.add_argument("--check", action="store_true", help="only build everything, on the meta device")
-    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)  # with these, rank 0 starts the others
-    parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("job", type=Path, help="the job file (docs/architecture.md describes its format)")
+    parser.add_argument(
+        "--check", action="store_true", help="check the spec only: build all networks on the meta device"
+    )
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)  # rank 0 passes these to other ranks
+    parser.add_argument("--rendezvous", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    # threads that spin while they wait make training some ten times slower wherever another process wants the core
+    # spinning OpenMP threads make training about ten times slower if other processes use the same cores
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     output = claim_standard_output()
-    # torch is slow to import: a worker that dies meanwhile must already take the engine with it
+    # importing torch takes long, so register first that the engine dies with its worker
     die_with_parent()
     size = 1 if arguments.check else ranks_wanted(arguments.job)
-    if arguments.rank:  # confined already, as rank 0 is, and in its network
-        return be_rank(arguments.job, Place(arguments.rank, size, arguments.meeting), output)
+    if arguments.rank:  # this process has inherited rank 0's sandbox and network
+        return run_as_rank(arguments.job, Place(arguments.rank, size, arguments.rendezvous), output)
     if not enter(arguments.job, Channel(output)):
         return REFUSED
     others = RankProcesses(arguments.job, size) if size > 1 else None
@@ -46,24 +48,24 @@ def main() -> int:
         return REFUSED
     if arguments.check:
         job = replace(job, values={**job.values, "kind": "check"})
-    # a terminal gives no commands, and reading it would stop an engine that its user has put into the background
+    # a terminal sends no commands, and reading it would stop an engine that runs in the background
     commands = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin
-    introduce(job)
+    log_start(job)
     channel = Channel(output, job.values.get("silence_seconds"), commands)
-    return answer(job, channel) if others is None else lead(others, job, channel)
+    return run_job(job, channel) if others is None else run_as_leader(others, job, channel)
 
 
-def introduce(job: Any) -> None:
-    """Begin the log with whose it is."""
+def log_start(job: Any) -> None:
+    """Write the ids of the job and the attempt as the first line of the log."""
     known = {name: job.values.get(name) for name in ("kind", "job", "attempt", "request")}
     print(json.dumps({"event": "engine_begins", **known}), file=sys.stderr, flush=True)
 
 
-def lead(others: RankProcesses, job: Any, channel: Channel) -> int:
-    """Be rank 0 of several; gives the exit code."""
+def run_as_leader(others: RankProcesses, job: Any, channel: Channel) -> int:
+    """Run as rank 0 of several; return the exit code."""
     others.watch(channel, job.values.get("silence_seconds"))
     try:
-        return answer(job, channel, others.place)
+        return run_job(job, channel, others.place)
     except RuntimeError:
         traceback.print_exc()
         others.await_failed_rank()
@@ -72,18 +74,18 @@ def lead(others: RankProcesses, job: Any, channel: Channel) -> int:
         others.close()
 
 
-def be_rank(job_file: Path, place: Place, output: TextIO) -> int:
-    """Be a rank other than 0; gives the exit code."""
+def run_as_rank(job_file: Path, place: Place, output: TextIO) -> int:
+    """Run as a rank other than 0; return the exit code."""
     stay_hidden(job_file)
 
     from worker.distillation.job import Job
 
     job = Job.read(job_file)
-    return answer(job, RankChannel(output, job.values.get("silence_seconds"), sys.stdin), place)
+    return run_job(job, RankChannel(output, job.values.get("silence_seconds"), sys.stdin), place)
 
 
-def answer(job: Any, channel: Channel, place: Place | None = None) -> int:
-    """Do a job, perhaps as one of several ranks, and say how it ended; gives the exit code."""
+def run_job(job: Any, channel: Channel, place: Place | None = None) -> int:
+    """Run a job (`place` is set if there are several ranks), send its final event, and return the exit code."""
     import torch
 
     from worker.distillation.errors import EngineError, OutOfMemory
@@ -101,14 +103,14 @@ def answer(job: Any, channel: Channel, place: Place | None = None) -> int:
         channel.say(**error.as_event())
     except (torch.OutOfMemoryError, MemoryError) as error:
         traceback.print_exc()
-        words = f"the device has too little memory: {(str(error).splitlines() or ['out of memory'])[0]}"
+        message = f"the device has too little memory: {(str(error).splitlines() or ['out of memory'])[0]}"
         hint = "Lower training/batch_size, or choose a smaller student or fewer taps."
-        channel.say(**OutOfMemory(words, hint).as_event())
+        channel.say(**OutOfMemory(message, hint).as_event())
     return REFUSED
 
 
 def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[str, Any]]:
-    """Do what the job's kind says; gives the last event."""
+    """Run the kind of work that the job file names; return the final event and its fields."""
     import torch
 
     from worker.distillation.check import check
@@ -122,7 +124,7 @@ def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[
     if job.kind == "check":
         return "checked", {"facts": check(job)}
     if job.kind == "distill":
-        ranks = join(place.rank, place.size, job.folder / place.meeting, job.device()) if place else ALONE
+        ranks = join(place.rank, place.size, job.folder / place.rendezvous, job.device()) if place else ALONE
         run = Run(job, channel, ranks)
         return "done", {"summary": run.execute(), "student": run.artifacts.published}
     found = inspect(dict(job.values), job.folder)
@@ -133,4 +135,4 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # daemon threads may hold locks; everything is written
+    os._exit(code)  # a normal exit could block on locks of daemon threads; all output is flushed

@@ -1,4 +1,4 @@
-"""The check of a spec: everything that a run would build is built on the meta device, without weights or data."""
+"""The check of a spec: build everything that a run would build on the meta device, without weights or data."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,10 +23,10 @@ from worker.distillation.trainer.objective_sum import Composition, ConnectContex
 
 
 def check(job: Job) -> dict[str, Any]:
-    """Facts about the networks of a job.
+    """Check a job's spec and return facts about its networks.
 
     Raises:
-        SpecError: with pointers into the spec, for whatever a run could not build.
+        SpecError: a run could not build the job; the pointers are relative to the spec.
     """
     meta = torch.device("meta")
     teacher = job.build_teacher(meta)
@@ -65,7 +65,7 @@ def check(job: Job) -> dict[str, Any]:
 def _teacher_of(
     stage: Stage, deployed: Mapping[str, nn.Module], given: Tapped | None, example: torch.Tensor
 ) -> Tapped | None:
-    """A stage's teacher: the job's own, or what a member of a stage before it deploys."""
+    """A stage's teacher: the job's teacher, or the network that an earlier stage's member deploys."""
     if stage.teacher is None or stage.teacher == GIVEN or stage.teacher.startswith(FILE):
         return given if stage.teacher else None
     name, _, member = stage.teacher.removeprefix("stage:").partition("@")[0].partition("/")
@@ -73,7 +73,7 @@ def _teacher_of(
 
 
 def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, example: torch.Tensor) -> nn.Module:
-    """What the member deploys."""
+    """Check a member; return the network that it deploys."""
     network = _build(member, job)
     for index, spec in enumerate(member.transforms):
         registry.make("transforms", spec, f"/transforms/{index}")

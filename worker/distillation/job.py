@@ -1,4 +1,4 @@
-"""The job file: what the worker hands to the engine (docs/architecture.md)."""
+"""The job file, which the worker writes for the engine (docs/architecture.md)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from worker.distillation.training import Training
 
 @dataclass(frozen=True)
 class Job:
-    """A job file and its folder; paths in it are relative to that folder."""
+    """A job file and its folder; paths in the file are relative to the folder."""
 
     values: Mapping[str, Any]
     folder: Path
@@ -36,11 +36,11 @@ class Job:
         try:
             values = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise SpecError([Problem("", f"{path} is no job file that can be read: {error}")]) from error
+            raise SpecError([Problem("", f"{path} cannot be read as a job file: {error}")]) from error
         values = programs.completed(values, path.parent)
         problems = [Problem(key, "is missing from the job file") for key in _missing(values)]
         if problems:
-            raise SpecError(problems, "docs/architecture.md has a whole job file.")
+            raise SpecError(problems, "See the complete job file in docs/architecture.md.")
         return cls(values, path.parent)
 
     @property
@@ -67,64 +67,62 @@ class Job:
 
     @property
     def teacher(self) -> Mapping[str, Any] | None:
-        """The job's teacher, or the first of an ensemble, whose classes and input contract are the whole's."""
+        """The job's teacher, or the first of an ensemble; its classes and input contract apply to the whole ensemble."""
         return self.teachers[0] if self.teachers else None
 
     @property
     def teacher_reads(self) -> str:
-        """What the job's teacher reads of a sample: `image`, as the student does, or `privileged`."""
+        """The image of a sample that the teacher reads: `image`, like the student, or `privileged`."""
         reads = str(self.spec["source"].get("teacher_reads", "image"))
         if reads != "image" and not self.teacher:
-            raise SpecError([Problem("/source/teacher_reads", "says what the teacher reads, and the job has none")])
+            raise SpecError([Problem("/source/teacher_reads", "needs a teacher, and the job has none")])
         return reads
 
     @property
     def contract(self) -> InputContract:
-        """What the student reads: the teacher's contract where both read the same, else the one that the spec gives."""
+        """The student's input contract: the teacher's if both read the same image, else the spec's."""
         alike = self.teacher_reads == "image" and self.teacher
         given = self.teachers[0]["input"] if alike else self.spec["student"].get("input")
         if not given:
-            why = "the teacher reads other images" if self.teacher else "there is no teacher to take it from"
-            raise SpecError([Problem("/student/input", f"say the input contract, since {why}")])
+            why = "the teacher reads other images than the student" if self.teacher else "the job has no teacher"
+            raise SpecError([Problem("/student/input", f"is required: {why}")])
         return read_contract(given)
 
     @property
     def teacher_contract(self) -> InputContract:
-        """What the job's teacher reads; there must be one."""
+        """The input contract of the job's teacher, which must exist."""
         return read_contract(self.teachers[0]["input"])
 
     @property
     def classes(self) -> int:
-        """The student's classes: its own where the spec says so, else the teacher's."""
+        """Number of the student's classes: the spec's if given, else the teacher's."""
         own = self.spec["student"].get("classes")
         if own or self.teachers:
             return int(own or self.teachers[0]["classes"])
-        raise SpecError(
-            [Problem("/student/classes", "say the number of classes, since there is no teacher to take it from")]
-        )
+        raise SpecError([Problem("/student/classes", "is required: the job has no teacher")])
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the student's outputs are called: as the teacher's, or in a transfer as the dataset's labels."""
+        """Names of the student's outputs: the teacher's class names, or, in a transfer, those of the dataset."""
         path = self.path("dataset")
         own = class_names_of(path) if path else ()
         names = own if self.teacher is None or self.transfers(own) else self.teacher.get("class_names") or own
         return tuple(names) if len(names) == self.classes else tuple(map(str, range(self.classes)))
 
     def transfers(self, class_names: Sequence[str]) -> bool:
-        """Whether the teacher tells other classes apart than those of the student, whose labels have these names.
+        """Whether the teacher has other classes than the student, whose labels have these names.
 
-        It does if there are so many more or less, or if both have names, and share none.
+        True if the numbers of classes differ, or if both have class names and share none.
         """
         if self.teacher is None:
             return False
         known = self.teacher.get("class_names") or ()
-        strangers = known and set(known).isdisjoint(class_names) and not all(map(str.isdecimal, class_names))
-        return bool(strangers) or not self.task.alike(self.classes, self.teacher["classes"])
+        disjoint = known and set(known).isdisjoint(class_names) and not all(map(str.isdecimal, class_names))
+        return bool(disjoint) or not self.task.alike(self.classes, self.teacher["classes"])
 
     @property
     def initial_weights(self) -> str:
-        """What the student begins with: `teacher` (slices of it), `neuron_merging`, `random`, or the id of an upload."""
+        """The student's initial weights: `teacher` (slices of it), `neuron_merging`, `random`, or the id of an upload."""
         return str(self.spec["student"].get("initial_weights") or "random")
 
     def device(self) -> torch.device:
@@ -139,22 +137,25 @@ class Job:
 
     @property
     def files(self) -> dict[str, Path]:
-        """The uploaded files that methods read, by id."""
+        """Uploaded files that methods read, by id."""
         return {identifier: self.folder / path for identifier, path in (self.values.get("files") or {}).items()}
 
     def build_teacher(self, device: torch.device) -> nn.Module | None:
-        """The teacher, or the ensemble of them, with its weights (without them on the meta device).
+        """The teacher or ensemble of teachers, with its weights (without weights on the meta device).
 
         Raises:
-            SpecError: the teachers do not tell the same number of classes apart, or read images of different shapes; or
-                weights are not those of the network that they are said to be of.
+            SpecError: the teachers differ in their number of classes or in the shapes of their images, or a file of weights
+                does not fit its network.
         """
         if not self.teachers:
             return None
-        unlike = [each["classes"] for each in self.teachers if each["classes"] != self.teachers[0]["classes"]]
-        if unlike:
-            words = f"its first network tells {self.teachers[0]['classes']} classes apart, and another {unlike[0]}"
-            raise SpecError([Problem("/teacher", words)])
+        differing = [each["classes"] for each in self.teachers if each["classes"] != self.teachers[0]["classes"]]
+        if differing:
+            first = self.teachers[0]["classes"]
+            message = (
+                f"all networks must have the same classes: the first has {first} classes, another has {differing[0]}"
+            )
+            raise SpecError([Problem("/teacher", message)])
         members = [self._build_one(each, device) for each in self.teachers]
         if len(members) == 1:
             return members[0]
@@ -171,8 +172,9 @@ class Job:
             try:
                 network.load_state_dict(load_file(self.folder / teacher["weights"], device=str(device)))
             except RuntimeError as error:
-                words = f"{teacher.get('id') or teacher['weights']} does not hold the weights of {teacher['network']}"
-                raise SpecError([Problem("/teacher", f"{words}: {str(error)[:300]}")]) from error
+                whose = teacher.get("id") or teacher["weights"]
+                message = f"{whose} does not contain weights of {teacher['network']}: {str(error)[:300]}"
+                raise SpecError([Problem("/teacher", message)]) from error
         return network
 
     def load_dataset(self, device: torch.device) -> Images | None:
@@ -180,12 +182,12 @@ class Job:
         if path is None:
             return None
         if self.teacher_reads != "image" and not has_field(path, "train", self.teacher_reads):
-            words = f"holds no `{self.teacher_reads}` images, which the teacher is to read"
-            raise SpecError([Problem("/dataset", words)])
+            message = f"has no `{self.teacher_reads}` images, which the teacher reads"
+            raise SpecError([Problem("/dataset", message)])
         return self._load_images(path, "train", device)
 
     def load_evaluation(self, device: torch.device) -> tuple[Images, str] | None:
-        """The evaluation images and the name of their split: the one that the spec names, else `test` where there is one."""
+        """The evaluation images and the name of their split: the spec's, else `test` if it exists, else `train`."""
         path = self.path("evaluation")
         if path is None:
             return None
@@ -193,7 +195,7 @@ class Job:
         return self._load_images(path, split, device), split
 
     def _load_images(self, path: Path, split: str, device: torch.device) -> Images:
-        """A split, with what the teacher reads of it where that is something else and is there."""
+        """A split, including the images that the teacher reads if these are others and exist."""
         images = Images.load(path, split, self.contract, device)
         reads = self.teacher_reads
         if reads == "image" or not has_field(path, split, reads):
@@ -209,12 +211,12 @@ KEYS = {
     "dataset": ("/upload",),
     "file": ("/upload", "/options/kind"),
 }  # fmt: skip
-"""What a job file of each kind must hold, as JSON pointers."""
+"""Required keys of a job file by kind, as JSON pointers."""
 TEACHER_KEYS = ("network", "classes", "input")
 
 
 def _missing(values: Any) -> list[str]:
-    """Pointers to what a job file lacks."""
+    """Pointers to required keys that a job file lacks."""
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind not in (*KEYS, "check"):
         return ["/kind"]

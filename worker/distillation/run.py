@@ -1,4 +1,4 @@
-"""One run of a job: its stages one after another, its checkpoints, and what it leaves behind."""
+"""One run of a job: its stages in order, its checkpoints, and its results."""
 
 import time
 from dataclasses import replace
@@ -20,7 +20,7 @@ from worker.distillation.reporting.run_end import RunEnd
 from worker.distillation.reporting.run_previews import RunPreviews
 from worker.distillation.trainer.checkpoint import Checkpoints, Manifest
 from worker.distillation.trainer.checkpoint_timer import CheckpointTimer
-from worker.distillation.trainer.deadline import STOPPED_EARLY, Deadline, ends_in, stopped_early
+from worker.distillation.trainer.deadline import STOPPED_EARLY, Deadline, ships_from, stopped_early
 from worker.distillation.trainer.inputs import load_inputs
 from worker.distillation.trainer.lineage import Lineage
 from worker.distillation.trainer.network_parts import freeze_averages, freeze_networks, freeze_snapshots
@@ -36,9 +36,9 @@ from worker.distillation.trainer.worker_requests import Stopped, WorkerRequests
 
 
 class Run:
-    """A run, or one rank's part in it. `execute` ends with a summary, or raises EngineError or Stopped.
+    """A run, or one rank's part in it. `execute` returns a summary, or raises EngineError or Stopped.
 
-    All ranks take the same steps and keep the same state. Rank 0 measures, saves and exports, and says when to stop.
+    All ranks take the same steps and have the same state. Rank 0 measures, saves and exports, and decides when to stop.
     """
 
     def __init__(self, job: Job, channel: Channel, ranks: Ranks = ALONE):
@@ -60,7 +60,7 @@ class Run:
         self.artifacts = Artifacts(job, channel, self.device)
 
     def execute(self) -> dict[str, Any]:
-        """Run all stages, evaluate, export; the summary of the report."""
+        """Run all stages, evaluate and export; return the summary of the report."""
         with heard_by(self.requests.pulse):
             resumed = self._begin()
             while (stage := self._next_stage(resumed)) is not None:
@@ -69,11 +69,11 @@ class Run:
             return self._finish() if self.ranks.leads else {}
 
     def seconds(self) -> float:
-        """Time spent in this job, earlier attempts up to their checkpoint included."""
+        """Time spent in this job, including earlier attempts up to their checkpoint."""
         return self.state.seconds + time.monotonic() - self._began
 
     def _begin(self) -> Resumed | None:
-        """Load the images, and check the teacher on them; gives the checkpoint to go on from, if there is one."""
+        """Load the images, and check the teacher on them; return the checkpoint to resume from, if there is one."""
         self.inputs = load_inputs(self.job, self.device, evaluates=self.ranks.leads)
         self.context = StageContext.of(self.job, self.inputs.dataset, self.device, self.ranks)
         self.selection = WeightSelection(self.lineage, self.inputs.validation)
@@ -89,7 +89,7 @@ class Run:
         return resumed
 
     def _next_stage(self, resumed: Resumed | None) -> Stage | None:
-        """The stage to run now; once the training has stopped early, only the one that the checkpoint is of."""
+        """The next stage to run; after training has stopped early, only the checkpoint's stage."""
         if self.state.stopped_early is not None and resumed is None:
             return None
         return self.lineage.next()
@@ -98,11 +98,11 @@ class Run:
         run = self._begin_stage(stage, resumed)
         while (collapsed := self._train_or_collapse(run)) is not None:
             self.progress.warn(restart(run, collapsed, self.state))
-            del run  # its networks and images, before there are others
+            del run  # free its networks and images before new ones are built
             run = self._begin_stage(stage, None)
         self.source = run.source
-        if run.finished or ends_in(run, self.lineage, self.training.time_limit_minutes):
-            # nothing of the training is repeated if the run ends while it is evaluated or exported
+        if run.finished or ships_from(run, self.lineage, self.training.time_limit_minutes):
+            # save, so that no training is repeated if the run is interrupted during evaluation or export
             if self.ranks.agree(
                 self.timer.due_at_end(self.state.done(run.number, run.generator_steps_done, run.finished))
             ):
@@ -112,7 +112,7 @@ class Run:
             self._end_stage(run)
 
     def _begin_stage(self, stage: Stage, resumed: Resumed | None) -> StageRun:
-        """A stage at its beginning, or where a checkpoint has left it."""
+        """A new stage, or the stage of a checkpoint with its state restored."""
         seed_all(seed_for(self.training.seed, stage.seeded_by, "build"))
         run = StageRun(
             stage,
@@ -131,11 +131,11 @@ class Run:
         try:
             self._train(run)
         except Collapsed as error:
-            return error.with_traceback(None)  # which would hold on to the whole stage
+            return error.with_traceback(None)  # the traceback would keep the whole stage in memory
         return None
 
     def _train(self, run: StageRun) -> None:
-        """Step until the stage is finished, or time is up."""
+        """Take steps until the stage is finished or the time limit is reached."""
         while not run.finished and self.state.stopped_early is None:
             if self.ranks.agree(self.deadline.passed()):
                 self.state.stopped_early = stopped_early(run, self.deadline.minutes)
@@ -150,10 +150,10 @@ class Run:
             self.after_step(run)
 
     def after_step(self, run: StageRun) -> None:
-        """Enter the next phase, save a checkpoint, or stop, where one of these is due.
+        """Enter the next phase, save a checkpoint, or stop, if one of these is due.
 
         Raises:
-            Stopped: the worker wants the run to stop.
+            Stopped: the worker requested a stop.
         """
         if run.generator_steps_first and run.generator_steps_done == run.generator_steps_first and run.number == 0:
             self._enter_phase(run)
@@ -168,7 +168,7 @@ class Run:
         self.phases.enter("synthesising" if synthesising else run.stage.phase, run.stage.name)
 
     def _end_epoch(self, run: StageRun) -> None:
-        """After an epoch, and after a stage that ends within one."""
+        """Measure and save previews after an epoch, also after a partial epoch at the end of a stage."""
         epoch = -(-run.number // run.steps_per_epoch)
         if epoch in run.stage.snapshots:
             freeze_snapshots(run, epoch, self.checkpoints)
@@ -190,7 +190,7 @@ class Run:
         self.state.generator_steps_before += run.generator_steps_done
 
     def _checkpoint(self, run: StageRun, wait: bool = False) -> None:
-        """Save the stage and the run's state; `wait` until they are on disk."""
+        """Save the stage and the run's state; with `wait`, return when they are on disk."""
         done = self.state.done(run.number, run.generator_steps_done, run.finished)
         with self.timer.saving(done):
             parts = run.state_dict()
@@ -205,7 +205,7 @@ class Run:
                 self.checkpoints.save(step, parts | state.state_dict(), wait=wait, done=done)
 
     def _finish(self) -> dict[str, Any]:
-        """Measure, export and report the student; the summary of the report."""
+        """Measure, export and report the student; return the summary of the report."""
         end = RunEnd(
             lineage=self.lineage,
             state=self.state,

@@ -106,18 +106,11 @@ class Training:
     def from_spec(cls, values: Mapping[str, Any]) -> "Training":
         training = parse(cls, values, "/training")
         if training.selection == "average" and training.average_weights is None:
-            raise SpecError(
-                [
-                    Problem(
-                        "/training/average_weights",
-                        "is required if selection is `average`: the decay of the running average",
-                    )
-                ]
-            )
+            raise SpecError([Problem("/training/average_weights", "is required if `selection` is `average`")])
         return training
 
     def learning_rate_at(self, number: int, total: int) -> float:
-        """The learning rate of step `number` of `total`: linear warm-up, then the schedule."""
+        """The learning rate of step `number` of `total`: linear during warm-up, then by the schedule."""
         if number < self.warm_up_steps:
             return self.learning_rate * (number + 1) / self.warm_up_steps
         done = (number - self.warm_up_steps) / max(1, total - self.warm_up_steps)
@@ -129,7 +122,7 @@ class Training:
         return self.learning_rate
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """The optimiser. AdamW alone has no weight decay for parameters of one dimension (biases and BatchNorm)."""
+        """The optimiser. Only AdamW exempts one-dimensional parameters (biases and BatchNorm) from weight decay."""
         parameters = list(parameters)
         if self.optimizer == "sgd":
             nesterov = self.nesterov and self.momentum > 0
@@ -142,8 +135,7 @@ class Training:
         return AdamW([group for group in groups if group["params"]], self.learning_rate, weight_decay=self.weight_decay)
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The autocast context: bf16 if the precision is `bf16`, or if it is `auto` on a GPU that supports bf16
-        natively."""
+        """An autocast context: bf16 if requested, or if the precision is `auto` on a GPU with native bf16."""
         automatic = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         low = self.precision == "bf16" or (self.precision == "auto" and automatic)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)

@@ -11,7 +11,7 @@ NEEDED = ("worker/__init__.py", "worker/distillation", "models", "api", "pyproje
 
 
 def copied(folder: Path, *further: Path) -> Path:
-    """The folder, with a copy of the engine, the API and `further` files of the checkout, and an empty `docs`."""
+    """Copy the engine, the API and `further` files of the checkout into `folder`, and create an empty `docs`; return it."""
     for name in (*NEEDED, *further):
         source = ROOT / name
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def copied(folder: Path, *further: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str, fails: bool = False) -> str:
-    """What Python prints there; `fails` says whether it is to end with an error."""
+    """Run Python in `folder` and return its output; `fails` is whether it must exit with an error."""
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *arguments],

@@ -1,4 +1,4 @@
-"""Throw-away methods for the engine's tests, found like real ones."""
+"""Inputs and small methods for the engine's tests."""
 
 import importlib
 from pathlib import Path
@@ -13,7 +13,7 @@ PARTS = Path(__file__).parent / "parts"
 
 @pytest.fixture
 def toy_parts(monkeypatch):
-    """Lets the registry find the methods in `parts/`."""
+    """Make the registry find the methods in `parts/`."""
     for folder in PARTS.iterdir():
         package = importlib.import_module(f"worker.distillation.{folder.name}")
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
@@ -21,7 +21,7 @@ def toy_parts(monkeypatch):
 
 @pytest.fixture(scope="session")
 def engine_inputs(tmp_path_factory):
-    """A folder with a dataset and a teacher, to be copied."""
+    """A folder with a dataset and a teacher, for tests to copy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("engine")

@@ -1,4 +1,4 @@
-"""Runs of the engine in this process that are killed at a step and restored from bytes on disk."""
+"""Runs of the engine in this process that are killed at a step and restored from files."""
 
 import io
 import json
@@ -19,11 +19,11 @@ TRAINING = {"steps": 5, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """Stands for a killed process."""
 
 
 class KilledRun(Run):
-    """Takes a checkpoint after `at` steps of the whole job (warm-up included), goes on for one more, and dies."""
+    """Saves a checkpoint after `at` steps of the whole job (including warm-up), takes one more step, and raises Killed."""
 
     def __init__(self, job, channel, at):
         super().__init__(job, channel)
@@ -40,7 +40,7 @@ class KilledRun(Run):
 
 
 def write_inputs(folder: Path, images: int = 64, classes: int = 4) -> None:
-    """A dataset whose classes can be told apart, and a teacher that has learnt it a little."""
+    """Write a dataset with separable classes, and a teacher that was trained on it for a few steps."""
     draw = torch.Generator().manual_seed(7)
     label = torch.arange(images) % classes
     image = torch.randint(0, 120, (images, 1, 16, 16), generator=draw, dtype=torch.uint8)
@@ -62,7 +62,7 @@ def write_inputs(folder: Path, images: int = 64, classes: int = 4) -> None:
 
 
 def job_of(folder: Path, classes: int = 4, **spec) -> Job:
-    """A job in `folder`, which holds the inputs; `spec` replaces keys of a small spec with a dataset."""
+    """A job in `folder`, which contains the inputs; `spec` replaces keys of a small default spec."""
     whole = {
         "task": "classification",
         "student": {"network": "lenet5_half", "options": {}},
@@ -90,21 +90,24 @@ def events_of(output: io.StringIO) -> list[dict]:
 
 
 def run_whole(job: Job) -> list[dict]:
-    """Run a job to its end; gives its events."""
+    """Run a job to its end; return its events."""
     output = io.StringIO()
     Run(job, Channel(output)).execute()
     return events_of(output)
 
 
 def run_killed(job: Job, at: int, elsewhere: Path) -> list[dict]:
-    """Kill the job after `at` steps, copy inputs and checkpoint files elsewhere, and run it there to its end."""
+    """Kill the job after `at` steps, copy inputs and checkpoint files to `elsewhere`, and run it there to its end.
+
+    Returns the events of the second run.
+    """
     output = io.StringIO()
     try:
         KilledRun(job, Channel(output), at).execute()
     except Killed:
         pass
     else:
-        raise AssertionError(f"the job had ended before step {at}")
+        raise AssertionError(f"the job ended before step {at}")
     manifest = next(event["manifest"] for event in events_of(output) if event["event"] == "checkpoint")
     shutil.copytree(job.folder / "inputs", elsewhere / "inputs")
     (elsewhere / "checkpoints").mkdir()
@@ -124,7 +127,7 @@ def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
 
 
 def with_residual_teacher(inputs: Path, folder: Path) -> Path:
-    """A copy of a job's folder whose teacher, a `resnet8_cifar`, has BatchNorm and has learnt a little."""
+    """A copy of a job's folder with a `resnet8_cifar` (which has BatchNorm) as teacher, trained for a few steps."""
     shutil.copytree(inputs, folder)
     data = load_file(folder / "inputs" / "dataset.safetensors")
     image, label = (data["train.image"].float() / 255 - 0.5) / 0.25, data["train.label"]

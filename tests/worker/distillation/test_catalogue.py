@@ -1,4 +1,4 @@
-"""The committed catalogue equals what the engine declares."""
+"""The committed catalogue matches the engine."""
 
 import json
 from typing import get_args
@@ -13,15 +13,15 @@ from worker.distillation.catalogue.page import page
 from worker.ledger import failures
 
 
-def test_committed_catalogue_is_fresh():
+def test_committed_catalogue_is_up_to_date():
     assert JSON_PATH.read_text(encoding="utf-8") == text(), "run `make catalogue`"
 
 
-def test_committed_page_is_fresh():
+def test_committed_page_is_up_to_date():
     assert PAGE_PATH.read_text(encoding="utf-8") == page(json.loads(text())), "run `make catalogue`"
 
 
-def test_has_everything_by_kind_and_name():
+def test_contains_all_methods_by_kind_and_name():
     data = json.loads(text())
     assert data.keys() == {*registry.BASES, "networks", "network_patterns", "parts", "choices", "limits"}
     assert all(tuple(sorted(data[kind])) == registry.names(kind) for kind in registry.BASES)
@@ -52,11 +52,11 @@ def test_the_service_knows_every_phase_that_the_engine_enters():
     assert {*json.loads(text())["choices"]["phases"], Phase.VALIDATING} == set(Phase)
 
 
-def test_the_worker_knows_whose_fault_an_error_of_the_engine_may_be():
+def test_the_worker_knows_every_fault_of_the_engines_errors():
     assert set(json.loads(text())["choices"]["faults"]) == set(get_args(failures.Fault))
 
 
-def test_needs_are_told():
+def test_contains_the_needs_of_objectives():
     data = json.loads(text())["objectives"]
     assert data["cross_entropy"]["needs"]["fields"] == ["label"]
     assert not data["cross_entropy"]["needs"]["teacher"]

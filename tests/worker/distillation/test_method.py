@@ -1,4 +1,4 @@
-"""What all methods have in common."""
+"""Behaviour that all methods have in common."""
 
 import inspect
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from worker.distillation.objective import Objective, ObjectiveNeeds
 
 
 class Walk(Method):
-    """Has a gait, and is slower uphill."""
+    """A method whose attributes depend on two parameters."""
 
     speed = 5
     legs = 2
@@ -38,13 +38,13 @@ class Walk(Method):
         ({"gait": "run", "uphill": True}, (12, "gait"), (4, "uphill")),
     ],
 )
-def test_the_first_value_that_says_something_of_an_attribute_counts(settings, speed, legs):
+def test_the_first_case_that_sets_an_attribute_counts(settings, speed, legs):
     walk = Walk(Walk.Parameters(**settings))
     assert (walk.effective("speed"), walk.decided_by("speed")) == speed
     assert (walk.effective("legs"), walk.decided_by("legs")) == legs
 
 
-def test_settings_are_the_parameters_of_its_own_class():
+def test_settings_are_parameters_of_the_methods_own_class():
     assert not hasattr(Method, "settings")
     assert Walk().settings == Walk.Parameters()
     given = Walk.Parameters("run")
@@ -68,7 +68,7 @@ def test_an_objective_is_a_module_with_settings():
 
 
 @pytest.mark.parametrize("kind", registry.BASES)
-def test_cases_are_of_parameters_and_attributes_that_there_are(kind):
+def test_cases_name_existing_parameters_and_attributes(kind):
     for name in registry.names(kind):
         method = registry.find(kind, name)
         for (parameter, _), then in method.when.items():

@@ -1,4 +1,4 @@
-"""A bound stands in one place: in a copy of the checkout with another one, the engine, the API and the docs all follow."""
+"""A bound is defined in one place: if it changes in a copy of the checkout, the engine, the API and the docs all use it."""
 
 import json
 
@@ -12,7 +12,7 @@ LARGEST = 500
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy whose batches hold at most 500 images, and a catalogue made anew."""
+    """A copy in which batches have at most 500 images, with a regenerated catalogue."""
     folder = copied(tmp_path_factory.mktemp("checkout"))
     declaration = folder / "worker" / "distillation" / "training.py"
     code = declaration.read_text()
@@ -22,7 +22,7 @@ def checkout(tmp_path_factory):
     return folder
 
 
-def test_the_engine_refuses_more(checkout):
+def test_the_engine_refuses_larger_values(checkout):
     code = """
 import json
 from worker.distillation.errors import SpecError
@@ -39,7 +39,7 @@ print(json.dumps([problems(500), problems(501)]))
     assert too_many == [["/training/batch_size", "must be at most 500, not 501"]]
 
 
-def test_the_api_refuses_more_and_says_so_in_its_schema(checkout):
+def test_the_api_refuses_larger_values_and_has_the_bound_in_its_schema(checkout):
     code = """
 import json
 from pydantic import ValidationError
@@ -58,7 +58,7 @@ print(json.dumps([app.openapi()["components"]["schemas"], problems(500), problem
     assert (fitting, too_many) == (None, ["/training/batch_size"])
 
 
-def test_the_page_says_so(checkout):
+def test_the_page_shows_the_bound(checkout):
     page = (checkout / "docs" / "methods.md").read_text()
     training = page.split("### `training`")[1].split("###")[0]
     assert "| `batch_size` | integer ≥ 1 ≤ 500 | `128` | Images a step. |" in training

@@ -1,4 +1,4 @@
-"""Adding a method is adding a file: a copy of the checkout with one more objective knows it everywhere."""
+"""Adding a method means adding one file: in a copy of the checkout, one more objective appears everywhere."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ class Toy(Objective):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of what is needed, with the toy in it, one that breaks a rule, and a catalogue made anew."""
+    """A copy with the toy objective, one that breaks a rule, and a regenerated catalogue."""
     folder = copied(tmp_path_factory.mktemp("checkout"), *CONTRACT, TESTS / "trial.py", TESTS / "killed_runs.py")
     objectives = folder / "worker" / "distillation" / "objectives"
     (objectives / "toy.py").write_text(TOY.replace("REDUCTION", "mean"))
@@ -80,7 +80,7 @@ print(json.dumps([app.openapi()["components"]["schemas"], problems(2.0), problem
 
 
 @pytest.mark.slow
-def test_is_held_to_the_contract_which_catches_a_sum_over_samples(checkout):
+def test_the_contract_tests_run_on_it_and_detect_a_sum_over_samples(checkout):
     tests = (
         "-m",
         "pytest",

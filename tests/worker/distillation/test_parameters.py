@@ -1,4 +1,4 @@
-"""Parameters: schema and parser accept the same values."""
+"""Parameters: the schema and the parser agree."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -37,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Required:
-    """A required parameter."""
+    """A parameter without a default."""
 
     name: Annotated[str, "A name."]
 
@@ -99,14 +99,14 @@ def test_required_parameters():
         {"statistics": "fil_1"},
     ],
 )
-def test_good_values_parse(values):
+def test_valid_values_parse(values):
     parsed = parse(Example, values)
     for name, value in values.items():
         given = tuple(map(tuple, value)) if name == "pairs" and value else value
         assert getattr(parsed, name) == (tuple(given) if isinstance(given, list) else given)
 
 
-def test_networks_have_a_name_and_perhaps_options():
+def test_networks_have_a_name_and_optional_options():
     written = {"network": "mlp", "options": {"hidden": [8]}}
     parsed = parse(Example, {"network": written, "chain": [{"network": "lenet5"}, written]})
     assert parsed.network == NetworkChoice("mlp", {"hidden": [8]})
@@ -131,13 +131,13 @@ def test_whole_numbers_become_floats():
         ("statistics", 1), ("statistics", ["fil_1"]),
     ],
 )  # fmt: skip
-def test_bad_values_are_refused_with_their_pointer(name, value):
+def test_invalid_values_are_refused_with_their_pointer(name, value):
     with pytest.raises(SpecError) as caught:
         parse(Example, {name: value}, "/objectives/0")
     assert [problem.pointer for problem in caught.value.problems] == [f"/objectives/0/{name}"]
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_together():
     with pytest.raises(SpecError) as caught:
         parse(Example, {"rate": -1, "count": "x", "a/b~c": 1})
     assert {problem.pointer for problem in caught.value.problems} == {"/rate", "/count", "/a~1b~0c"}

@@ -34,6 +34,6 @@ def test_only_the_generator_of_the_runs_gpu_is_read(monkeypatch):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_state_contains_no_other_gpu(monkeypatch, device):
+def test_a_state_contains_a_gpu_only_if_the_run_uses_one(monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.ones(3))
     assert ("cuda" in random_state(torch.device(device))) == (device == "cuda")

@@ -1,4 +1,4 @@
-"""What cannot work is refused with its place in the spec, before a step is taken where that can be told."""
+"""Invalid jobs are refused with a pointer into the spec, before the first step if possible."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def refused(action, job):
         ("evaluation", "/evaluation/dataset", {}),
     ],
 )
-def test_labels_that_the_student_has_no_class_for(folder, name, pointer, training):
+def test_labels_beyond_the_students_classes_are_refused(folder, name, pointer, training):
     tensors = load_file(folder / "inputs" / "dataset.safetensors")
     tensors["train.label"][:8] = 9
     names = {"class_names": json.dumps([str(number) for number in range(10)])}
@@ -61,19 +61,19 @@ def test_labels_that_the_student_has_no_class_for(folder, name, pointer, trainin
         ),
     ],
 )
-def test_a_check_and_a_run_refuse_alike(folder, action, spec, pointer):
+def test_a_check_and_a_run_refuse_the_same(folder, action, spec, pointer):
     assert refused(action, job_of(folder, **spec)) == {pointer}
 
 
 @pytest.mark.parametrize(("whose", "pointer"), [("student", "/student/network"), ("teacher", "/teacher")])
-def test_images_that_are_too_small_for_a_network(folder, whose, pointer):
+def test_images_that_are_too_small_for_a_network_are_refused(folder, whose, pointer):
     job = job_of(folder)
     part = job.spec["student"] if whose == "student" else job.values["teacher"]
     part["network"] = "torchvision/alexnet"
     assert refused(check, job) == {pointer}
 
 
-def test_a_single_image_for_batch_normalisation(folder):
+def test_batches_of_one_image_are_refused_for_batch_normalisation(folder):
     student = {"network": "torchvision/mobilenet_v3_small", "options": {}}
     job = job_of(folder, student=student, training={"batch_size": 1})
     assert refused(run_whole, job) == {"/training/batch_size"}
@@ -92,7 +92,7 @@ def test_a_single_image_for_batch_normalisation(folder):
         ('{"kind": "teacher", "upload": "x", "teacher": {"network": "mlp", "classes": 2}}', {"/teacher/input"}),
     ],
 )
-def test_a_job_file_that_is_none(tmp_path, text, pointers):
+def test_an_invalid_job_file_is_refused(tmp_path, text, pointers):
     path = tmp_path / "job.json"
     path.write_text(text)
     assert refused(Job.read, path) == pointers
@@ -100,7 +100,7 @@ def test_a_job_file_that_is_none(tmp_path, text, pointers):
     assert refused(Job.read, path) == {""}
 
 
-def test_the_least_job_file_of_the_documentation_runs(folder):
+def test_the_smallest_job_file_of_the_documentation_runs(folder):
     blocks = re.findall(r"```json\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL)
     values = next(each for each in map(json.loads, blocks) if "job" not in each)
     values["teacher"] |= {"classes": 4, "input": INPUT}
@@ -111,13 +111,13 @@ def test_the_least_job_file_of_the_documentation_runs(folder):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried 9 GiB\nmore"), MemoryError()])
-def test_too_little_memory_is_told_with_a_hint(folder, monkeypatch, capsys, error):
+def test_too_little_memory_is_reported_with_a_hint(folder, monkeypatch, capsys, error):
     def perform(job, channel, place):
         raise error
 
     monkeypatch.setattr(command, "perform", perform)
     output = io.StringIO()
-    assert command.answer(job_of(folder), Channel(output)) == command.REFUSED
+    assert command.run_job(job_of(folder), Channel(output)) == command.REFUSED
     (event,) = events_of(output)
     assert (event["fault"], event["code"]) == ("job", "out_of_memory")
     assert "batch_size" in event["hint"]

@@ -1,4 +1,4 @@
-"""A run as the worker sees it: its events, its ends, its files."""
+"""A run as the worker sees it: events, final states, files."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def of_kind(events, kind):
     return [event for event in events if event["event"] == kind]
 
 
-def test_a_run_says_what_it_does_and_leaves_a_student_with_a_report(folder):
+def test_a_run_sends_events_and_writes_a_student_with_a_report(folder):
     events = run_whole(job_of(folder, objectives=KD))
     assert events[0]["event"] == "started"
     assert [event["phase"] for event in of_kind(events, "phase")] == ["distilling", "evaluating", "exporting"]
@@ -58,7 +58,7 @@ def test_a_run_says_what_it_does_and_leaves_a_student_with_a_report(folder):
     assert json.loads((folder / artifacts["report.json"]["path"]).read_text())["summary"]
 
 
-def test_equal_seeds_give_equal_students_and_others_do_not(engine_inputs, tmp_path):
+def test_equal_seeds_give_equal_students_and_different_seeds_do_not(engine_inputs, tmp_path):
     students = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         shutil.copytree(engine_inputs, tmp_path / name)
@@ -79,7 +79,7 @@ def test_metrics_are_the_same_after_a_resume(engine_inputs, tmp_path):
     assert resumed == whole[-len(resumed) :]
 
 
-def test_helper_weights_are_not_in_the_students_file(folder, toy_parts):
+def test_weights_of_objectives_are_not_in_the_students_file(folder, toy_parts):
     hint = {"name": "toy_hint", "student": "maxpool2", "teacher": "maxpool2"}
     run_whole(job_of(folder, objectives=[*KD, hint, {"name": "toy_adversary"}]))
     assert set(student_of(folder)) == {
@@ -87,8 +87,8 @@ def test_helper_weights_are_not_in_the_students_file(folder, toy_parts):
     }
 
 
-def test_the_frozen_half_stays_bit_for_bit(folder, toy_parts):
-    """After the first stage of two, layers behind the guided one hold their initial weights."""
+def test_the_frozen_half_does_not_change_by_a_bit(folder, toy_parts):
+    """After the first of two stages, layers behind the guided one still have their initial weights."""
     job = job_of(folder, procedure={"name": "toy_halves", "through": "maxpool2", "teacher_tap": "maxpool2"})
     run, _ = start(job)
     seen = {}
@@ -109,7 +109,7 @@ def test_the_frozen_half_stays_bit_for_bit(folder, toy_parts):
     assert not torch.equal(second[0]["fc1.weight"], second[-1]["fc1.weight"])
 
 
-def test_the_teacher_is_never_touched(folder):
+def test_the_teacher_never_changes(folder):
     before = load_file(folder / "inputs" / "teacher.safetensors")
     run, _ = start(job_of(folder, objectives=KD))
     run.execute()
@@ -118,7 +118,7 @@ def test_the_teacher_is_never_touched(folder):
     assert not any(module.training for module in run.lineage.teacher.modules())
 
 
-def test_a_drain_leaves_a_checkpoint_and_the_rest_follows(engine_inputs, tmp_path):
+def test_a_drain_saves_a_checkpoint_from_which_the_run_continues(engine_inputs, tmp_path):
     for name in ("whole", "drained"):
         shutil.copytree(engine_inputs, tmp_path / name)
     run_whole(job_of(tmp_path / "whole", objectives=KD))
@@ -134,7 +134,7 @@ def test_a_drain_leaves_a_checkpoint_and_the_rest_follows(engine_inputs, tmp_pat
     assert same_bits(student_of(tmp_path / "whole"), student_of(tmp_path / "drained"))
 
 
-def test_a_cancel_leaves_nothing(folder):
+def test_a_cancel_saves_no_checkpoint(folder):
     run, output = start(job_of(folder))
     run.channel.request = "cancel"
     with pytest.raises(Stopped, match="cancel"):
@@ -142,7 +142,7 @@ def test_a_cancel_leaves_nothing(folder):
     assert not of_kind(events_of(output), "checkpoint")
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run(folder):
+def test_a_nan_loss_ends_the_run(folder):
     with pytest.raises(Diverged, match="the training diverged"):
         run_whole(job_of(folder, training={"optimizer": "sgd", "learning_rate": 1000.0, "steps": 30}))
 
@@ -156,7 +156,7 @@ def test_a_teacher_at_chance_level_stops_the_job_before_training(folder):
         run_whole(job_of(folder, objectives=KD))
 
 
-def test_best_on_validation_ships_when_asked_and_says_so(folder):
+def test_the_best_weights_on_validation_images_ship_if_requested(folder):
     training = {"validation_fraction": 0.25, "selection": "best", "steps": None, "epochs": 4}
     events = run_whole(job_of(folder, training=training))
     series = [
@@ -202,7 +202,7 @@ def test_a_check_needs_neither_weights_nor_data(folder):
         ),
     ],
 )
-def test_a_check_points_at_what_cannot_be_built(folder, spec, pointer):
+def test_a_check_points_at_parts_that_cannot_be_built(folder, spec, pointer):
     with pytest.raises(SpecError) as caught:
         check(job_of(folder, **spec))
     assert any(problem.pointer.startswith(pointer) for problem in caught.value.problems)
@@ -215,7 +215,7 @@ def test_an_objective_without_its_teacher_is_refused(folder):
         check(Job({**job.values, "teacher": None}, folder))
 
 
-def test_the_command_speaks_json_lines_alone(folder):
+def test_the_command_prints_only_json_lines(folder):
     (folder / "job.json").write_text(json.dumps(dict(job_of(folder, objectives=KD).values)))
     done = subprocess.run(
         [sys.executable, "-m", "worker.distillation", str(folder / "job.json")],

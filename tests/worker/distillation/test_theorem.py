@@ -1,11 +1,12 @@
 """The whole engine against a theorem: a linear student distilled from a linear teacher has a known limit.
 
-Phuong, Lampert, "Towards understanding knowledge distillation", ICML 2019 (arXiv:2105.13093), theorem 1: under the
-softened cross-entropy, gradient descent of a linear student on n samples in d > n dimensions ends at the point nearest
-to its start among those that agree with the teacher on the samples: the teacher projected onto their span, where it
-starts at zero. With n >= d it ends at the teacher. A deep linear student that starts small and balanced ends there too,
-and with more samples the student's angle to the teacher never grows (section 4.3). Swapped networks, a teacher that moves,
-weight decay that was not asked for, or noise in the loop would end elsewhere.
+Phuong, Lampert, "Towards understanding knowledge distillation", ICML 2019 (arXiv:2105.13093), theorem 1: with the
+softened cross-entropy, gradient descent of a linear student on n samples in d > n dimensions converges to the point
+nearest to its start among those that agree with the teacher on the samples. If it starts at zero, that is the projection
+of the teacher onto the span of the samples. With n >= d it converges to the teacher. A deep linear student with small,
+balanced initial weights has the same limit, and with more samples the angle between student and teacher never increases
+(section 4.3). Swapped networks, a teacher that changes, unrequested weight decay, or noise in the training loop would
+lead to another limit.
 """
 
 import io
@@ -32,7 +33,7 @@ TRAINED_LONG = TRAINING | {"steps": 400, "learning_rate": 0.2}
 
 
 def job_on(folder: Path, image: Tensor, teacher: dict[str, Tensor], options: dict, training: dict) -> Job:
-    """A job of a linear teacher on bytes (n, 1, H, W) that the teacher itself has labelled, a full batch a step."""
+    """A job with a linear teacher on uint8 images (n, 1, H, W) labelled by the teacher, with full batches."""
     size = {"height": image.shape[2], "width": image.shape[3]}
     plain = {"hidden": [], "bias": "fc1.bias" in teacher}
     network = networks.build("mlp", 2, read_contract(INPUT | size), plain)
@@ -55,12 +56,12 @@ def job_on(folder: Path, image: Tensor, teacher: dict[str, Tensor], options: dic
 
 
 def rows(image: Tensor) -> Tensor:
-    """What the networks read of bytes (n, 1, H, W), as rows (n, d)."""
+    """The networks' input for uint8 images (n, 1, H, W), as rows (n, d)."""
     return ((image.float() / 255 - INPUT["mean"][0]) / INPUT["std"][0]).flatten(1)
 
 
 def boundary(state: dict[str, Tensor]) -> Tensor:
-    """What separates the classes: the difference of the two rows, the bias beside it, in double precision."""
+    """The decision boundary: the difference of the two rows, with the bias appended, in float64."""
     product = state["fc1.weight"].double()
     for number in range(2, 1 + sum(name.endswith("weight") for name in state)):
         product = state[f"fc{number}.weight"].double() @ product
@@ -74,12 +75,12 @@ def student_of(job: Job) -> Tensor:
 
 
 def projected(x: Tensor, w: Tensor) -> Tensor:
-    """The projection of w onto the span of the rows of x, which are fewer than they are long."""
+    """The projection of w onto the span of the rows of x; x has fewer rows than columns."""
     return x.T @ torch.linalg.solve(x @ x.T, x @ w)
 
 
 def draw(samples: int, seed: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images of twenty pixels, and a teacher without a bias."""
+    """Images of twenty pixels, and a teacher without bias."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (samples, 1, 4, 5), dtype=torch.uint8, generator=generator)
     return image, {"fc1.weight": torch.randn(2, 20, generator=generator) / 5}
@@ -96,7 +97,7 @@ def test_student_ends_at_the_teachers_projection_onto_the_data(tmp_path):
     data = torch.cat([rows(image), torch.ones(SAMPLES, 1)], dim=1).double()
     expected = start + projected(data, boundary(teacher) - start)
     torch.testing.assert_close(student_of(job), expected, rtol=0, atol=2e-5)
-    assert (student_of(job) - boundary(teacher)).norm() > 0.1  # the rest of the space was never seen
+    assert (student_of(job) - boundary(teacher)).norm() > 0.1  # the samples do not span the whole space
     assert (start - expected).norm() > 0.1
 
 
@@ -119,12 +120,14 @@ def small_and_balanced(hidden: list[int], direction: Tensor, size: float = 0.2) 
 @pytest.mark.parametrize("samples", [8, 50])
 @pytest.mark.parametrize("hidden", [[], [3], [4, 3]])
 def test_depth_does_not_change_the_limit(hidden, samples, tmp_path):
-    """With fewer samples than the twenty dimensions the teacher's projection, with more the teacher."""
+    """With fewer samples than the twenty dimensions the limit is the teacher's projection, with more it is the teacher."""
     image, teacher = draw(samples)
     options = {"hidden": hidden, "activation": "none", "bias": False}
     job = job_on(tmp_path / "job", image, teacher, options, TRAINED_LONG)
     x, w = rows(image), boundary(teacher)
-    state = small_and_balanced(hidden, x.T @ (x @ w.float()))  # where the first step goes; within the data's span
+    state = small_and_balanced(
+        hidden, x.T @ (x @ w.float())
+    )  # the direction of the first step, in the span of the data
     layers = [state[f"fc{number}.weight"] for number in range(1, len(hidden) + 2)]
     for before, after in pairwise(layers):
         torch.testing.assert_close(after.T @ after, before @ before.T)
@@ -134,7 +137,7 @@ def test_depth_does_not_change_the_limit(hidden, samples, tmp_path):
     assert ((expected - w).norm() > 0.3) == (samples < 20)
 
 
-def test_the_angle_to_the_teacher_never_grows_with_the_data(tmp_path):
+def test_more_data_never_increases_the_angle_to_the_teacher(tmp_path):
     image, teacher = draw(20)
     w, angles = boundary(teacher), []
     for samples in (1, 3, 7, 12, 19):

@@ -23,18 +23,18 @@ def test_cosine_goes_from_the_rate_to_its_fraction():
     assert values == sorted(values, reverse=True)
 
 
-def test_multistep_drops_tenfold_at_its_milestones():
+def test_multistep_divides_by_ten_at_its_milestones():
     values = rates(schedule="multistep", milestones=[0.5, 0.75])
     assert [values[index] for index in (0, 49, 50, 74, 75, 99)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_warm_up_is_linear_and_comes_on_top():
+def test_warm_up_is_linear_and_precedes_the_schedule():
     values = rates(schedule="cosine", warm_up_steps=10)
     assert values[:10] == pytest.approx([0.1 * number for number in range(1, 11)])
     assert values[10] == 1.0
 
 
-def test_weight_decay_spares_vectors_under_adamw():
+def test_adamw_applies_no_weight_decay_to_vectors():
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     optimizer = Training.from_spec({"optimizer": "adamw", "weight_decay": 0.1}).make_optimizer(network.parameters())
     decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
@@ -42,18 +42,18 @@ def test_weight_decay_spares_vectors_under_adamw():
     assert {decays[id(parameter)] for parameter in (network[0].bias, network[1].weight, network[1].bias)} == {0.0}
 
 
-def test_sgd_without_momentum_does_without_nesterov():
+def test_sgd_without_momentum_does_not_use_nesterov():
     optimizer = Training.from_spec({"optimizer": "sgd", "momentum": 0.0}).make_optimizer([nn.Parameter(torch.zeros(1))])
     assert optimizer.param_groups[0]["nesterov"] is False
 
 
-def test_precision_is_single_on_a_cpu_unless_asked():
+def test_precision_is_float32_on_a_cpu_unless_requested():
     for precision, low in (("auto", False), ("fp32", False), ("bf16", True)):
         with Training.from_spec({"precision": precision}).autocast(torch.device("cpu")):
             assert torch.is_autocast_enabled("cpu") is low
 
 
-def test_wrong_values_have_pointers():
+def test_invalid_values_have_pointers():
     with pytest.raises(SpecError) as caught:
         Training.from_spec({"learning_rate": 0.0, "optimizer": "lion", "epoch": 3})
     assert {problem.pointer for problem in caught.value.problems} == {

@@ -1,4 +1,4 @@
-"""Teacher and student with different label sets: features are matched, and logits are not."""
+"""Teacher and student with different classes: objectives on features work, objectives on logits are refused."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ THREE = {"student": {"network": "lenet5_half", "options": {}, "classes": 3}}
 
 
 def relabelled(folder, names, label):
-    """The dataset with other labels, and names of them."""
+    """Change the labels of the dataset and their names."""
     path = folder / "inputs" / "dataset.safetensors"
     held = load_file(path)
     held["train.label"] = label(held["train.label"])
@@ -59,14 +59,14 @@ def test_killed_and_restored_bit_equal(folder, tmp_path, spec, at):
     assert same_bits(student_of(folder), student_of(tmp_path / "restored"))
 
 
-def test_logits_are_refused_where_the_objective_stands(folder):
+def test_an_objective_on_logits_is_refused_with_its_pointer(folder):
     with pytest.raises(SpecError) as caught:
         check(job_of(folder, objectives=[*FEATURES, {"name": "kd"}], **THREE))
     assert [problem.pointer for problem in caught.value.problems] == ["/objectives/2/name"]
     assert "the student has 3 and the teacher 4" in caught.value.problems[0].message
 
 
-def test_a_teacher_of_as_many_other_classes_is_not_judged_by_their_labels(engine_inputs, tmp_path):
+def test_a_teacher_with_as_many_but_different_classes_is_not_checked_on_the_labels(engine_inputs, tmp_path):
     folder = shutil.copytree(engine_inputs, tmp_path / "job")
     relabelled(folder, ["cat", "dog", "emu", "fox"], lambda label: (label + 1) % 4)
     job = job_of(folder, objectives=FEATURES)
@@ -87,7 +87,7 @@ def test_a_teacher_of_as_many_other_classes_is_not_judged_by_their_labels(engine
         (3, [], list("abc"), True),
     ],
 )
-def test_other_classes_are_told_by_their_number_or_their_names(tmp_path, classes, known, names, transfers):
+def test_different_classes_are_recognised_by_number_or_names(tmp_path, classes, known, names, transfers):
     job = evaluated(job_of(tmp_path, student={"network": "lenet5_half", "classes": classes}), class_names=known)
     assert job.transfers(names) is transfers
 

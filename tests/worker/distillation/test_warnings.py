@@ -1,4 +1,4 @@
-"""What a source's own training is worth a warning for is said once, in the job's events and in its report."""
+"""A source's warnings about its own training appear once in the job's events, and in its report."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ SOURCE = {
 
 @pytest.fixture
 def job(engine_inputs, tmp_path, monkeypatch):
-    """A job whose watch takes any disagreement, at its tenth generator step, for a large one."""
+    """A job whose check treats any disagreement at the tenth generator step as too large."""
     monkeypatch.setattr(collapse, "WINDOW", 8)
     monkeypatch.setattr(collapse, "RUNAWAY", 0.0)
     monkeypatch.setattr(collapse, "GROWN", 0.0)
@@ -32,14 +32,14 @@ def notes_of(folder):
     return json.loads((folder / "output/report.json").read_text())["summary"]["notes"]
 
 
-def test_a_warning_is_said_once_and_stands_in_the_report(job):
+def test_a_warning_is_logged_once_and_is_in_the_report(job):
     (words,) = warnings(run_whole(job))
     assert words.startswith("stage 'distil': the students' disagreement with the teacher on new images rose from ")
     assert "by generator step 10," in words and notes_of(job.folder)[-1] == words
 
 
-@pytest.mark.parametrize(("at", "said_again"), [(4, 1), (15, 0)])
-def test_a_restored_run_remembers_what_it_has_said(at, said_again, job, tmp_path):
+@pytest.mark.parametrize(("at", "logged_again"), [(4, 1), (15, 0)])
+def test_a_restored_run_does_not_repeat_a_warning(at, logged_again, job, tmp_path):
     events = run_killed(job, at, tmp_path / "restored")
-    assert len(warnings(events)) == said_again
+    assert len(warnings(events)) == logged_again
     assert ["disagreement" in note for note in notes_of(tmp_path / "restored")].count(True) == 1

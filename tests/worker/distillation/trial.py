@@ -1,4 +1,4 @@
-"""One step of two small networks, for tests of objectives without a run around them."""
+"""One step of two small networks, for tests of objectives without a run."""
 
 from dataclasses import dataclass
 
@@ -17,13 +17,13 @@ PAIRS = {
     "plain": ("lenet5", "lenet5_half", 1, 16),
     "residual": ("resnet8x4_cifar", "resnet8_cifar", 3, 8),
 }
-"""By name: teacher, student, channels, height and width."""
+"""By name: teacher, student, channels, and height (= width)."""
 
 STAND_INS = {
     "fsp": {"plain": ("lenet5", "lenet5"), "residual": ("resnet14_cifar", "resnet8_cifar")},
     "overhaul": {"plain": ("resnet8_cifar", "lenet5_half")},
 }
-"""Teachers and students for objectives that refuse those of a pair: channels that differ, no BatchNorm."""
+"""Other teachers and students for objectives that refuse those of a pair (different channels, no BatchNorm)."""
 
 
 def contract_of(channels: int, size: int) -> InputContract:
@@ -38,7 +38,7 @@ def objective_of(name: str, **values) -> Objective:
 
 
 def variants(name: str) -> list[dict]:
-    """The default parameters of an objective, and each other value of each choice that it offers."""
+    """The default parameters of an objective, and each other value of each of its choices."""
     properties = schema(registry.find("objectives", name).Parameters)["properties"]
     choices = {
         key: rule.get("enum", [True, False] if rule.get("type") == "boolean" else [])
@@ -51,7 +51,7 @@ def variants(name: str) -> list[dict]:
 
 @dataclass
 class Trial:
-    """A teacher, a student with peers, and one objective between them, built."""
+    """A teacher, a student with peers, and one objective, built for them."""
 
     teacher: Tapped
     student: Tapped
@@ -116,7 +116,7 @@ class Trial:
         return Step(batch, teacher=teacher, peers=self.peers, **outputs, **rest)
 
     def part(self, step: Step, rows: slice) -> Step:
-        """The same step on some of its samples; passed forward anew where gradients to the image are wanted."""
+        """The same step on some of its samples; runs a new forward pass if gradients to the image are needed."""
         part = part_of(step, rows)
         if not self.objective.active_needs.input_gradient:
             return part
@@ -124,13 +124,13 @@ class Trial:
 
 
 def peers_of(samples: int, classes: int) -> tuple[Outputs, ...]:
-    """What two other members of a cohort say; other random numbers stay as they are."""
+    """Outputs of two other members of a cohort; does not change the global random state."""
     draw = torch.Generator().manual_seed(5)
     return tuple(Outputs(torch.randn(samples, classes, generator=draw)) for _ in range(2))
 
 
 def batch_of(channels: int, size: int, classes: int, samples: int) -> Batch:
-    """Noise with every field that an objective may need; a new kind of field is to be added here."""
+    """Noise with every field that an objective may need; add new kinds of fields here."""
     image = torch.randn(samples, channels, size, size)
     fields = {
         "label": torch.arange(samples) % classes,

@@ -1,8 +1,8 @@
-"""How a batch lies on several ranks, so that they learn what one process would learn of the whole.
+"""The division of a batch over ranks, such that training gives the same result as in one process.
 
-A mean over samples is the sum of the ranks' means, each times its share of the batch. What is no such mean is measured
-on the whole batch, gathered, by every rank alike, and counts for one part in `size` on each. A batch of fewer images than
-there are ranks is the whole batch on each of them.
+A mean over samples is the sum of the ranks' means, each times its share of the batch. Losses that are not sample means
+are computed on the gathered batch by every rank, each with weight 1 / `size`. If a batch has fewer images than there
+are ranks, every rank gets the whole batch.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -19,14 +19,14 @@ from worker.distillation.distributed.sync_batch_norm import WholeBatch
 
 @dataclass(frozen=True)
 class Division:
-    """A batch's samples on each rank, in the order of the ranks; no `sizes` where each has the whole batch."""
+    """Number of samples on each rank, by rank; `sizes` is empty if every rank has the whole batch."""
 
     ranks: Ranks = ALONE
     sizes: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, count: int, ranks: Ranks) -> "Division":
-        """`count` samples, as even as can be: the first ranks get one more."""
+        """Divide `count` samples as evenly as possible: the first ranks get one more."""
         if ranks.size == 1 or count < ranks.size:
             return cls(ranks)
         least, more = divmod(count, ranks.size)
@@ -34,7 +34,7 @@ class Division:
 
     @property
     def rows(self) -> slice:
-        """This rank's samples of the whole batch."""
+        """This rank's rows of the whole batch."""
         if not self.sizes:
             return slice(None)
         start = sum(self.sizes[: self.ranks.rank])
@@ -42,21 +42,21 @@ class Division:
 
     @property
     def share(self) -> float:
-        """What a mean over this rank's samples counts for in the mean over the batch."""
+        """Weight of a mean over this rank's samples in the mean over the batch."""
         return self.sizes[self.ranks.rank] / sum(self.sizes) if self.sizes else self.copy_share
 
     @property
     def copy_share(self) -> float:
-        """What a value of the whole batch counts for, which every rank measures."""
+        """Weight of a value that every rank computes on the whole batch."""
         return 1 / self.ranks.size
 
     def statistics(self) -> AbstractContextManager[object]:
-        """A context in which batch normalisation reads the whole batch."""
+        """A context in which batch normalisation uses the statistics of the whole batch."""
         return WholeBatch(self.ranks) if self.sizes else nullcontext()
 
     def gather(self, x: Tensor) -> Tensor:
-        """This rank's rows (b, ...) among those of all ranks (B, ...), in single precision where it was lower; gradients
-        flow back to the rank that has the rows."""
+        """All ranks' rows (B, ...) from this rank's rows (b, ...), in float32 if they are of lower precision; gradients flow
+        back to the rank that owns the rows."""
         if not self.sizes:
             return x
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -65,7 +65,7 @@ class Division:
         return self.ranks.summed(F.pad(x, (0, 0) * (x.ndim - 1) + (before, after)))
 
     def add_gradients(self, optimizer: Optimizer) -> None:
-        """Sum the ranks' gradients of what an optimiser trains; all ranks have one for the same parameters."""
+        """Sum the ranks' gradients of an optimiser's parameters; the same parameters must have gradients on all ranks."""
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
         self.ranks.add_up(parameter.grad for parameter in parameters if parameter.grad is not None)
 

@@ -1,8 +1,9 @@
-"""The processes of a job on several devices: rank 0 starts the others, and none outlives another.
+"""The processes of a job on several devices: rank 0 starts the others, and all end together.
 
-A rank ends when its input closes, which it does however rank 0 ends, and when rank 0 has been silent for
-`silence_seconds` (it is stopped); Linux adds PDEATHSIG. Rank 0 ends when any rank has ended or been silent, and says
-which and how. All are in the engine's process group, so that the worker's kill takes all.
+A rank exits when its input closes, which happens whenever rank 0 ends, and when nothing has arrived from rank 0 for
+`silence_seconds` (rank 0 is stopped); Linux adds PDEATHSIG. Rank 0 exits when any rank has ended or is silent for that
+long, and reports which rank it was and how it ended. All processes are in the engine's process group, so the worker's
+kill ends all of them.
 """
 
 import contextlib
@@ -26,31 +27,31 @@ from worker.distillation.process.event_pipe import Channel
 
 REFUSED = 3
 SETTLE_SECONDS = 0.3
-"""When one rank dies the others fail a moment later: so long are their ends collected, to say which was the cause."""
+"""After one rank ends, how long to collect the ends of others, to find which one was the cause."""
 FAILED_RANK_SECONDS = 10.0
-"""An exchange that fails in rank 0 means that another rank is dying: so long is its end waited for."""
+"""After a collective operation fails in rank 0, how long to wait for the end of the rank that caused it."""
 END_SECONDS = 5.0
-"""Ranks that have done their work have so long to end."""
+"""How long ranks may take to exit after their work is done."""
 LINES_KEPT = 5
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which rank a process is, of how many, and the file in the job's folder by which they find each other."""
+    """A process's rank, the number of ranks, and the rendezvous file, relative to the job's folder."""
 
     rank: int
     size: int
-    meeting: Path
+    rendezvous: Path
 
 
 class RankLost(EngineError):
-    """One of the job's processes has died, or hangs."""
+    """One of the job's processes has died or hangs."""
 
     fault, code = "service", "rank_lost"
 
 
 def ranks_wanted(job_file: Path) -> int:
-    """How many ranks a job file asks for; 1 where it cannot be read, of which the engine will complain itself."""
+    """Number of ranks that a job file requests; 1 if the file cannot be read, which the engine reports later."""
     try:
         values = json.loads(job_file.read_text())
         return int(values.get("ranks") or 1) if values.get("kind") == "distill" else 1
@@ -65,58 +66,59 @@ class Rank:
     number: int
     process: subprocess.Popen[bytes]
     error: Mapping[str, Any] | None = None
-    heard: float = math.inf  # it may have to import torch first
+    last_heard: float = math.inf  # until the first line: the rank may have to import torch first
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_KEPT))
 
     def end(self) -> str:
-        """How it ended, in words."""
+        """A description of how it ended."""
         code = self.process.returncode
         if code is None:
-            return "has been silent for too long"
+            return "has sent nothing for too long"
         if code >= 0:
             return f"ended with exit code {code}"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
-        return f"was killed by signal {-code} ({name})" + (", perhaps out of memory" if -code == signal.SIGKILL else "")
+        hint = ", possibly out of memory" if -code == signal.SIGKILL else ""
+        return f"was killed by signal {-code} ({name}){hint}"
 
 
 class RankProcesses:
-    """Ranks 1 and up, as fresh interpreters: a fork would not survive CUDA, nor the threads of torch on macOS.
+    """Ranks 1 and up, as new interpreters, because a fork does not work with CUDA or with torch's threads on macOS.
 
-    Start it from the main thread, before any other and once rank 0 is confined, since the ranks are as it is and share its
-    network; `watch` it once there is a channel to speak on.
+    Create it in the main thread, before other threads start, and after rank 0 has entered its sandbox: the ranks inherit
+    the sandbox and its network. Call `watch` when there is a channel.
     """
 
     def __init__(self, job_file: Path, size: int):
-        meeting = Path("tmp") / f"ranks-{os.getpid()}-{time.time_ns()}"
-        self.place = Place(0, size, meeting)
+        rendezvous = Path("tmp") / f"ranks-{os.getpid()}-{time.time_ns()}"
+        self.place = Place(0, size, rendezvous)
         self._ended: queue.Queue[Rank] = queue.Queue()
         self._over = threading.Event()
-        (job_file.parent / meeting).parent.mkdir(exist_ok=True)
+        (job_file.parent / rendezvous).parent.mkdir(exist_ok=True)
         self.ranks = [Rank(number, self._start(job_file, number)) for number in range(1, size)]
         self._copiers: list[threading.Thread] = []
 
     def _start(self, job_file: Path, number: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-m", "worker.distillation", str(job_file)]
-        place = ["--rank", str(number), "--meeting", str(self.place.meeting)]
+        place = ["--rank", str(number), "--rendezvous", str(self.place.rendezvous)]
         pipe = subprocess.PIPE
         return subprocess.Popen([*command, *place], stdin=pipe, stdout=pipe, stderr=pipe)
 
     def watch(self, channel: Channel, silence_seconds: float | None) -> None:
-        """From now on tell the ranks that rank 0 lives, copy what they print, and end with the first that ends."""
+        """Start threads that send heartbeats to the ranks, copy their output, and exit when the first rank ends."""
         for rank in self.ranks:
-            _begin(self._hear, rank)
-            self._copiers.append(_begin(self._copy, rank))
-            _begin(self._await_end, rank)
-        _begin(self._end_with_the_first, channel)
+            _start_thread(self._read_events, rank)
+            self._copiers.append(_start_thread(self._copy_output, rank))
+            _start_thread(self._await_end, rank)
+        _start_thread(self._end_with_the_first, channel)
         if silence_seconds is not None:
-            _begin(self._beat, silence_seconds)
+            _start_thread(self._send_heartbeats, silence_seconds)
 
     def await_failed_rank(self) -> None:
-        """An exchange with the others has failed: wait for the end of the one that failed, which ends this process."""
+        """Call after a failed collective operation: wait for the end of the rank that failed, which ends this process."""
         self._over.wait(FAILED_RANK_SECONDS)
 
     def close(self) -> None:
-        """Let the ranks end, end those that do not, and copy the last of what they print."""
+        """Wait for the ranks to exit, kill those that do not, and copy the rest of their output."""
         self._over.set()
         until = time.monotonic() + END_SECONDS
         for rank in self.ranks:
@@ -131,15 +133,15 @@ class RankProcesses:
         for copier in self._copiers:
             copier.join(1.0)
 
-    def _hear(self, rank: Rank) -> None:
+    def _read_events(self, rank: Rank) -> None:
         assert rank.process.stdout
         for line in rank.process.stdout:
-            rank.heard = time.monotonic()
-            with contextlib.suppress(ValueError):  # it was killed within a line
+            rank.last_heard = time.monotonic()
+            with contextlib.suppress(ValueError):  # the rank was killed while it wrote the line
                 event = json.loads(line)
                 rank.error = event if event["event"] == "error" else rank.error
 
-    def _copy(self, rank: Rank) -> None:
+    def _copy_output(self, rank: Rank) -> None:
         assert rank.process.stderr
         for line in rank.process.stderr:
             text = line.decode(errors="replace")
@@ -151,11 +153,11 @@ class RankProcesses:
         if rank.process.wait() != 0:
             self._ended.put(rank)
 
-    def _beat(self, silence_seconds: float) -> None:
+    def _send_heartbeats(self, silence_seconds: float) -> None:
         while not self._over.wait(silence_seconds / 4):
             for rank in self.ranks:
                 _write(rank.process.stdin)
-                if time.monotonic() - rank.heard > silence_seconds:
+                if time.monotonic() - rank.last_heard > silence_seconds:
                     self._ended.put(rank)
 
     def _end_with_the_first(self, channel: Channel) -> None:
@@ -168,22 +170,22 @@ class RankProcesses:
             self._end(channel, ended)
 
     def _end(self, channel: Channel, ended: list[Rank]) -> NoReturn:
-        """Say whose end was the cause: of a rank that said what is wrong, else of one that was killed, else the first."""
+        """Report the cause: a rank that sent an error, else a rank that was killed, else the first that ended."""
         cause = next((rank for rank in ended if rank.error), None)
         if cause is not None and cause.error is not None:
             channel.say(**cause.error)
         else:
             rank = next((rank for rank in ended if (rank.process.returncode or 0) < 0), ended[0])
-            words = f"rank {rank.number} of {self.place.size} {rank.end()}"
-            channel.say(**RankLost(words, "".join(rank.last_lines)).as_event())
+            message = f"rank {rank.number} of {self.place.size} {rank.end()}"
+            channel.say(**RankLost(message, "".join(rank.last_lines)).as_event())
         for rank in self.ranks:
             with contextlib.suppress(ProcessLookupError):
                 rank.process.kill()
         os._exit(REFUSED)
 
 
-def _begin(work: Callable[[Any], None], subject: Any) -> threading.Thread:
-    thread = threading.Thread(target=work, args=(subject,), daemon=True)
+def _start_thread(target: Callable[[Any], None], argument: Any) -> threading.Thread:
+    thread = threading.Thread(target=target, args=(argument,), daemon=True)
     thread.start()
     return thread
 
@@ -194,4 +196,4 @@ def _write(pipe: IO[bytes] | None) -> None:
         pipe.write(b'{"command": "beat"}\n')
         pipe.flush()
     except (OSError, ValueError):
-        return  # it is ending, of which its watcher tells
+        return  # the rank is ending, which its own thread reports

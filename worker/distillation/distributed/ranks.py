@@ -1,8 +1,8 @@
 """Ranks: the processes of one job on several devices, each with a part of every batch.
 
-All ranks hold the same networks, optimisers and banks, take the same steps, and write down the same history; only rank 0
-speaks, evaluates and saves. What they say to each other stays on this machine: a file in the job's folder to find each
-other by, then the loopback interface (gloo), and between GPUs NCCL.
+All ranks have the same networks, optimisers and memory banks, take the same steps, and record the same history. Only
+rank 0 sends events, evaluates and saves. Ranks communicate on this machine only: they find each other by a rendezvous
+file in the job's folder, then use the loopback interface (gloo), and NCCL between GPUs.
 """
 
 import os
@@ -18,32 +18,32 @@ from torch import Tensor
 
 from worker.distillation.errors import EngineError
 
-PATIENCE = timedelta(hours=1)
-"""How long a rank waits for another. Far longer than rank 0 evaluates alone: a rank that dies, or is stopped, is noticed
-by its process (rank_processes.py), not by this."""
+TIMEOUT = timedelta(hours=1)
+"""Timeout of collective operations; much longer than rank 0 takes to evaluate. A rank that dies or is stopped is detected
+by rank_processes.py, not by this timeout."""
 BUCKET_NUMBERS = 1 << 23
-"""So many numbers are added up at once."""
+"""Largest number of elements in one all-reduce of several tensors."""
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
 class TooFewDevices(EngineError):
-    """The worker has fewer GPUs than the job's ranks."""
+    """The worker has fewer GPUs than the job has ranks."""
 
     fault, code = "service", "too_few_devices"
 
 
 class Ranks:
-    """One process of `size`, of which this is number `rank`; alone, everything below gives back what it is given."""
+    """This process is number `rank` of `size`. With `size` 1, every method returns its argument."""
 
     def __init__(self, rank: int = 0, size: int = 1, control: Any = None):
-        """`control` is the process group for what the processors agree on, which must not wait for GPUs."""
+        """`control` is the process group for values on the CPU, which must not wait for GPUs."""
         self.rank = rank
         self.size = size
         self._control = control
 
     @property
     def leads(self) -> bool:
-        """Whether this is rank 0, which speaks, evaluates and saves."""
+        """Whether this is rank 0, which sends events, evaluates and saves."""
         return self.rank == 0
 
     def agree(self, number: int) -> int:
@@ -71,7 +71,7 @@ class Ranks:
         return values
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
-        """Put in place of each tensor its sum over the ranks; all ranks give the same shapes in the same order."""
+        """Replace each tensor, in place, by its sum over the ranks; all ranks must pass the same shapes in the same order."""
         if self.size == 1:
             return
         for bucket in _buckets(tensors):
@@ -81,15 +81,15 @@ class Ranks:
                 tensor.copy_(part.view_as(tensor))
 
     def summed(self, tensor: Tensor) -> Tensor:
-        """The sum over the ranks, through which gradients flow to every rank's `tensor`, any number of times."""
+        """The sum over the ranks; gradients of any order flow back to every rank's `tensor`."""
         return tensor if self.size == 1 else _Sum.apply(tensor)
 
 
 ALONE = Ranks()
 
 
-def join(rank: int, size: int, meeting: Path, device: torch.device) -> Ranks:
-    """Find the other ranks; returns when all are there. `meeting` is a file that does not exist yet, the same for all.
+def join(rank: int, size: int, rendezvous: Path, device: torch.device) -> Ranks:
+    """Connect to the other ranks; returns when all have joined. `rendezvous` is a file that does not exist yet, the same for all.
 
     Raises:
         TooFewDevices: there is no GPU for this rank.
@@ -98,9 +98,9 @@ def join(rank: int, size: int, meeting: Path, device: torch.device) -> Ranks:
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(name, LOOPBACK)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    store = dist.FileStore(str(meeting), size)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-    control = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=PATIENCE)
+    store = dist.FileStore(str(rendezvous), size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    control = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=TIMEOUT)
     return Ranks(rank, size, control)
 
 
@@ -119,7 +119,7 @@ class _Sum(torch.autograd.Function):
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterable[Sequence[Tensor]]:
-    """Runs of tensors of one kind, none of more than a bucket's numbers unless it is a single tensor."""
+    """Consecutive tensors of one dtype, with at most `BUCKET_NUMBERS` elements together unless it is a single tensor."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         full = sum(each.numel() for each in bucket) + tensor.numel() > BUCKET_NUMBERS
@@ -132,15 +132,15 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterable[Sequence[Tensor]]:
 
 
 def device_of(rank: int, size: int, device: torch.device) -> torch.device:
-    """Where a rank computes: the CPU, or the GPU of its number.
+    """The device of a rank: the CPU, or the GPU with the rank's number.
 
     Raises:
-        TooFewDevices: there is none of that number.
+        TooFewDevices: the worker has fewer GPUs than ranks.
     """
     if size == 1 or device.type != "cuda":
         return device
     if torch.cuda.device_count() < size:
-        words = f"the job runs on {size} GPUs and the worker has {torch.cuda.device_count()}"
-        raise TooFewDevices(words, "Set DISTILL_DEVICES to the number of GPUs that the worker sees.")
+        message = f"the job needs {size} GPUs, and the worker has {torch.cuda.device_count()}"
+        raise TooFewDevices(message, "Set DISTILL_DEVICES to the number of GPUs that the worker can use.")
     torch.cuda.set_device(rank)
     return torch.device("cuda", rank)

@@ -1,7 +1,7 @@
 """Batch normalisation over all ranks' samples.
 
-torch's SyncBatchNorm is for GPUs, has no second derivatives, and is a module of its own. This is what any module's
-`F.batch_norm` does within a context: networks and connectors stay as they are, whichever library they come from.
+torch's SyncBatchNorm needs GPUs and replaced modules, and has no second derivatives. This replaces `F.batch_norm` within a
+context instead, so networks and connectors of any library work unchanged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from worker.distillation.distributed.ranks import Ranks
 
 
 class WholeBatch(TorchFunctionMode):
-    """Within this context `F.batch_norm` in training normalises by the mean and variance over all ranks' samples."""
+    """A context in which `F.batch_norm` in training mode normalises by the mean and variance over all ranks' samples."""
 
     def __init__(self, ranks: Ranks):
         super().__init__()
@@ -61,9 +61,9 @@ def _batch_norm(
 
 
 def statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (C,), biased variance (C,) and number () of the values in each channel of all ranks' `x` (B, C, ...).
+    """Mean (C,), biased variance (C,) and count () of the values in each channel of all ranks' `x` (B, C, ...).
 
-    Each rank's own mean and variance are brought together, which loses less than sums of squares would.
+    Combines the ranks' means and variances, which is more accurate than sums of squares.
     """
     rest = [dimension for dimension in range(x.ndim) if dimension != 1]
     variance_C, mean_C = torch.var_mean(x, rest, correction=0)

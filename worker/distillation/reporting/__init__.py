@@ -1,5 +1,5 @@
-"""What a run leaves for people: metrics of the student, previews, and the report.
+"""The results of a run for its users: metrics of the student, previews, and the report.
 
-Belongs here: whatever ends up in `report.json` or under `previews/`. Does not: the student's own files (`export/`). May
-import everything of the engine but `run.py` and `check.py`.
+Belongs here: everything that is written to `report.json` or `previews/`. Does not: the student's own files (`export/`).
+May import everything of the engine except `run.py` and `check.py`.
 """

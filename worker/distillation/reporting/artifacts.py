@@ -1,4 +1,4 @@
-"""The files that a run leaves: the student, other networks that are kept, and the report."""
+"""The files that a run writes: the student, other kept networks, and the report."""
 
 import hashlib
 import json
@@ -20,31 +20,31 @@ from worker.distillation.reporting.measurement import Measurement
 from worker.distillation.reporting.report import added_by, initial_weights_of, report
 
 MOST_NAMES_BYTES = 200_000
-"""An event is one line, which must not be too long; longer lists of class names are in the student's files alone."""
+"""Largest size of the class names in an event, which is one line; longer lists are in the student's files only."""
 
 
 class Artifacts:
-    """Writes to `output/` of the job's folder, and says the files on the channel once all are written."""
+    """Writes to `output/` of the job's folder, and sends an event for each file after all are written."""
 
     def __init__(self, job: Job, channel: Channel, device: torch.device):
         self.job = job
         self.channel = channel
         self.device = device
         self.published: dict[str, Any] = {}
-        """The student that was published, as the event `done` says it; empty before."""
+        """The published student as in the event `done`; empty before `publish`."""
 
     def export_student(self, student: nn.Module, member: Member) -> list[dict[str, Any]]:
-        """Write the student in the formats that the job asks for; gives `name`, `path` and `content_type` of each file."""
+        """Write the student in the formats that the job requests; return `name`, `path` and `content_type` of each file."""
         return self._export("student", student, member, self._formats())
 
     def keep(self, name: str, network: nn.Module, member: Member, measurement: Measurement) -> KeptNetwork:
-        """Write a network that is not the student to `NAME.safetensors`."""
+        """Write a network other than the student to `NAME.safetensors`."""
         return self._keep(name, network, member, measurement, formats=["safetensors"])
 
     def keep_ensemble(
         self, name: str, parts: Sequence[tuple[nn.Module, Member]], measurement: Measurement
     ) -> KeptNetwork:
-        """Write the mean of several networks' predictions in all formats of the student."""
+        """Write an ensemble, the mean of several networks' predictions, in all formats of the student."""
         members = [{"network": member.network, "options": member.options} for _, member in parts]
         whole = Ensemble([network.eval() for network, _ in parts], [self.job.contract] * len(parts))
         options = {"combine": whole.combine, "members": members}
@@ -52,7 +52,7 @@ class Artifacts:
         return self._keep(name, whole.to(self.device), member, measurement, formats=self._formats())
 
     def publish(self, finished: FinishedRun) -> dict[str, Any]:
-        """Write `report.json`, and say every file as an artifact; gives the report's summary."""
+        """Write `report.json`, send an event `artifact` for every file, and return the report's summary."""
         self.published = student_card(finished)
         content = report(finished)
         files = [*finished.files, *(file for kept in finished.kept for file in kept.files)]
@@ -92,7 +92,7 @@ class Artifacts:
 
 
 def student_card(finished: FinishedRun) -> dict[str, Any]:
-    """What a student is, as plain data by which it can be built again."""
+    """A student as plain data, from which it can be built again."""
     job = finished.job
     names = list(job.class_names)
     normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in finished.student.modules())

@@ -1,4 +1,4 @@
-"""What a run runs on: the device and the versions of libraries."""
+"""The environment of a run: the device and the versions of libraries."""
 
 import platform
 from importlib import metadata
@@ -18,7 +18,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of the libraries that a student may depend on."""
+    """Versions of the libraries on which a student may depend."""
     found = {}
     for name in LIBRARIES:
         try:

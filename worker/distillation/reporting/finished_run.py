@@ -1,4 +1,4 @@
-"""A finished run: everything that its report is made of."""
+"""A finished run: all input of its report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,33 +12,33 @@ from worker.distillation.procedure import Member, StageResult
 
 @dataclass(frozen=True, kw_only=True)
 class KeptNetwork:
-    """Another network than the student that became an artifact."""
+    """A network other than the student that became an artifact."""
 
     name: str
     member: Member
     evaluation: Mapping[str, float] | None
-    """Its metrics on the evaluation images; None without any."""
+    """Its metrics on the evaluation images; None without evaluation images."""
     files: Sequence[Mapping[str, Any]]
     """`name`, `path` and `content_type` of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """What a run has made and measured."""
+    """The results of a run."""
 
     job: Job
     student: nn.Module
-    """As it ships."""
+    """The network that ships."""
     member: Member
-    """What the student is, as plain data."""
+    """The student as plain data."""
     teacher: nn.Module | None
     files: Sequence[Mapping[str, Any]]
-    """The student's: `name`, `path` and `content_type` of each."""
+    """The student's files: `name`, `path` and `content_type` of each."""
     checkpoint: Mapping[str, str]
-    """Which weights ship (`checkpoint`) and why (`why`)."""
+    """The weights that ship (`checkpoint`) and the reason (`why`)."""
     measured: Mapping[str, Any]
-    """`evaluation` and `without_data` (see measurement.py) of the student, each perhaps None; and in `not_shipped` the same of
-    weights that could have shipped, if there are any."""
+    """`evaluation` and `without_data` of the student (see measurement.py; both may be None), and in `not_shipped` the same for
+    the alternative weights, if there are any."""
     history: Sequence[StageResult]
     environment: Mapping[str, Any]
     seconds: float
@@ -47,7 +47,7 @@ class FinishedRun:
     """Names of the images under `previews/` that show the end of the run."""
     kept: Sequence[KeptNetwork] = ()
     decisions: Mapping[str, Any] = field(default_factory=dict)
-    """How the procedure decided."""
+    """The procedure's decisions."""
     stopped_early: Mapping[str, Any] | None = None
-    """By what and where the training was stopped before its end."""
+    """Why and where training stopped before its end."""
     warnings: Sequence[str] = ()

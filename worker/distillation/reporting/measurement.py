@@ -1,4 +1,4 @@
-"""What is measured of a student at the end of a run."""
+"""Measurements of a student at the end of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SYNTHETIC_SAMPLES = 1024
 
 @dataclass(frozen=True)
 class Measurement:
-    """Measures networks in the place of a job's student. `evaluation` are images and the name of their split."""
+    """Measures networks as a job's student. `evaluation` is images and the name of their split."""
 
     job: Job
     teacher: nn.Module | None
@@ -25,27 +25,27 @@ class Measurement:
     source: Source
 
     def measure(self, student: nn.Module) -> dict[str, Any]:
-        """`evaluation` and `without_data`; each is None where it could not be measured.
+        """`evaluation` and `without_data`; each is None if it cannot be measured.
 
         Raises:
-            Collapsed: the teacher's outputs are the same for all synthetic images.
+            Collapsed: the teacher gives the same prediction for all synthetic images.
         """
         return {"evaluation": self._on_evaluation(student), "without_data": self._without_data(student)}
 
     def metrics(self, network: nn.Module) -> Mapping[str, float] | None:
-        """The task's metrics of a network on the evaluation images; None without any."""
+        """The task's metrics of a network on the evaluation images; None without evaluation images."""
         if self.evaluation is None:
             return None
         return self.job.task.evaluate(network.eval(), self.evaluation[0], self.job.training.batch_size)
 
     def _on_evaluation(self, student: nn.Module) -> dict[str, Any] | None:
-        """The metrics of student and teacher, and the name of the task's main one (`figure`)."""
+        """Metrics of student and teacher, and the name of the task's main metric (`figure`)."""
         if self.evaluation is None:
             return None
         images, split = self.evaluation
         task = self.job.task
         batch_size = self.job.training.batch_size
-        teacher = self.teacher if self._teacher_can_answer(images) else None
+        teacher = self.teacher if self._teacher_is_comparable(images) else None
         return {
             "split": split,
             "images": len(images),
@@ -54,16 +54,16 @@ class Measurement:
             "teacher": task.evaluate(teacher, images.for_teacher, batch_size) if teacher else None,
         }
 
-    def _teacher_can_answer(self, images: Images) -> bool:
-        """Whether a teacher would have the student's classes, and the images hold what it reads."""
+    def _teacher_is_comparable(self, images: Images) -> bool:
+        """Whether the teacher has the student's classes, and the images contain what it reads."""
         if self.job.teacher is None:
-            return True  # where there is one all the same, the job has trained it on its own labels
+            return True  # a teacher that the job trained was trained on the student's labels
         if self.job.transfers(images.class_names):
             return False
         return self.job.teacher_reads == "image" or images.privileged is not None
 
     def _without_data(self, student: nn.Module) -> dict[str, Any] | None:
-        """The share of fresh synthetic images on which student and teacher choose the same."""
+        """The share of new synthetic images on which student and teacher predict the same class."""
         samples = self.source.samples(SYNTHETIC_SAMPLES) if self.teacher is not None else None
         if samples is None or self.teacher is None:
             return None
@@ -73,7 +73,7 @@ class Measurement:
             teacher_logits = torch.cat([self.teacher(part) for part in parts])
         if len(samples) > 1 and spread(teacher_logits) < LEAST_SPREAD:
             raise same_outputs(
-                f"the teacher's outputs are the same for {len(samples)} synthetic images, although the images differ"
+                f"the teacher gives the same prediction for {len(samples)} synthetic images, although the images differ"
             )
         task = self.job.task.name
         agreement = float((chosen_of(student_logits, task) == chosen_of(teacher_logits, task)).float().mean())

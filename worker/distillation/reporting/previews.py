@@ -1,4 +1,4 @@
-"""Previews: PNG images of batches and of filters, for people to look at."""
+"""Previews: PNG images of batches and of filters."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ GAP = 2
 """Pixels between images."""
 MOST_IMAGES = 256
 LEAST_FILTER = 24
-"""Pixels of a filter's side, about."""
+"""Approximate side of a shown filter in pixels."""
 BETWEEN = 16
 """Pixels between two networks' filters."""
 
@@ -20,15 +20,16 @@ BETWEEN = 16
 def write_grid(images: Tensor, contract: InputContract, path: Path, columns: int = 8) -> None:
     """Write a PNG of normalised images (N, C, H, W), row by row, at most 256 of them.
 
-    Three channels are shown as RGB, otherwise the first one as grey; what is beyond black or white, or not finite, is clipped.
+    Three channels are shown as RGB; otherwise the first channel is shown in grey. Values outside the range and infinite
+    values are clipped, NaN is black.
     """
     _save(_sheet(images, contract, columns), path)
 
 
 def write_filters(teacher: Tensor, student: Tensor, path: Path) -> None:
-    """Write a PNG of two networks' filters (N, C, h, w), those of the teacher on the left, the student's on the right.
+    """Write a PNG of two networks' filters (N, C, h, w), the teacher's on the left, the student's on the right.
 
-    Of each network grey is 0, and white its largest magnitude; small filters are enlarged.
+    Grey is 0, and white is each network's largest magnitude; small filters are enlarged.
     """
     sheets = []
     for filters in (teacher, student):
@@ -47,8 +48,8 @@ def write_filters(teacher: Tensor, student: Tensor, path: Path) -> None:
 
 
 def first_filters(network: nn.Module, contract: InputContract) -> Tensor | None:
-    """The filters of a network's first convolution (N, C, h, w), or of its first layer on all pixels (N, C, H, W), at most
-    256; None where it begins with neither."""
+    """The filters of a network's first convolution (N, C, h, w), or of a first linear layer on all pixels (N, C, H, W), at
+    most 256; None if the first layer is neither."""
     first = next((each for each in network.parameters() if each.ndim > 1), None)
     if first is None:
         return None
@@ -60,13 +61,13 @@ def first_filters(network: nn.Module, contract: InputContract) -> Tensor | None:
 
 
 def means_by_class(images: Tensor, label: Tensor, classes: int) -> Tensor:
-    """The mean image of every class (K, C, H, W) of images (N, C, H, W) with labels (N,); not-a-number where there is none."""
+    """The mean image of every class (K, C, H, W) of images (N, C, H, W) with labels (N,); NaN for a class without images."""
     sums = images.new_zeros(classes, *images.shape[1:], dtype=torch.float32).index_add(0, label, images.float())
     return sums / torch.bincount(label, minlength=classes).view(-1, 1, 1, 1)
 
 
 def _sheet(images: Tensor, contract: InputContract, columns: int) -> Tensor:
-    """Images as one image of bytes (H, W, 3 or 1), on white."""
+    """Images as one uint8 image (H, W, 3 or 1) on a white background."""
     pixels_NHWC = _pixels(images[:MOST_IMAGES], contract)
     count, height, width, channels = pixels_NHWC.shape
     columns = max(1, min(columns, count))
@@ -89,7 +90,7 @@ def _save(sheet: Tensor, path: Path) -> None:
 def _pixels(images: Tensor, contract: InputContract) -> Tensor:
     """Bytes (N, H, W, 3 or 1) on the CPU."""
     if images.dim() != 4 or not len(images):
-        raise ValueError(f"images must be (N, C, H, W) with at least one, not {tuple(images.shape)}")
+        raise ValueError(f"images must have the shape (N, C, H, W) with N of at least 1, not {tuple(images.shape)}")
     value = images.detach().float().cpu()
     mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (contract.mean, contract.std))
     value = torch.nan_to_num((value * std + mean) * 255, nan=0.0)

@@ -1,4 +1,4 @@
-"""The report of a run: what was asked, what was made, what was measured, and what was not."""
+"""The report of a run: what was requested, what was built, and what was and was not measured."""
 
 import math
 from collections.abc import Mapping
@@ -18,21 +18,24 @@ from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
 from worker.distillation.trainer.lineage import build_network
 from worker.distillation.trainer.objective_sum import deploying
 
-NOT_MEASURED = "No evaluation set was given, so no accuracy was measured."
-ON_TRAINING_IMAGES = "The evaluation images are those that the student was trained on: expect less on others."
-WITHOUT_DATA = "Agreement on synthesised images says how well the student copies its teacher there; it is no accuracy."
+NOT_MEASURED = "Accuracy was not measured, because the job has no evaluation dataset."
+ON_TRAINING_IMAGES = "The student was evaluated on its training images: expect lower accuracy on other images."
+WITHOUT_DATA = (
+    "Agreement on synthesised images is the share on which student and teacher predict the same; it is not an accuracy."
+)
 MORE_SHIPS = (
-    "More ships than `{network}`: {by} makes {parameters:,} parameters of its {alone:,}, and all are counted here."
+    "The shipped student is larger than `{network}`: {by} adds modules, so that it has {parameters:,} parameters instead of "
+    "{alone:,}. All metrics include them."
 )
 STOPPED_EARLY = (
-    "The training was stopped by its time limit of {minutes:g} minutes, after step {step:,} of {steps:,} of stage {stage!r}: "
-    "the student ships as it was."
+    "Training stopped at the time limit of {minutes:g} minutes, after step {step:,} of {steps:,} of stage {stage!r}; "
+    "the student ships as it was at that step."
 )
-NONE_SYNTHESISED = "The source synthesised no images that student and teacher could be compared on."
+NONE_SYNTHESISED = "Student and teacher were not compared on synthesised images, because the source synthesised none."
 
 
 def report(finished: FinishedRun) -> dict[str, Any]:
-    """What `report.json` holds: plain JSON values, with null for whatever was not measured or is not finite."""
+    """The content of `report.json`: plain JSON values, with null for values that were not measured or are not finite."""
     job = finished.job
     student = _student(finished)
     versions = {**finished.environment.get("versions", {}), **library_versions()}
@@ -53,7 +56,7 @@ def report(finished: FinishedRun) -> dict[str, Any]:
         "procedure": dict(finished.decisions) or None,
         "stopped_early": finished.stopped_early,
         "kept": [_kept(each) for each in finished.kept],
-        "seeds": {"seed": job.training.seed, "note": "Every random stream of the run is derived from this seed."},
+        "seeds": {"seed": job.training.seed, "note": "All random numbers of the run are derived from this seed."},
         "environment": {**finished.environment, "versions": versions},
         "seconds": {"total": finished.seconds, "phases": dict(finished.phase_seconds)},
     }
@@ -61,7 +64,7 @@ def report(finished: FinishedRun) -> dict[str, Any]:
 
 
 def _student(finished: FinishedRun) -> dict[str, Any]:
-    """The student's network, cost and files; and what its objectives add to the network, where they add something."""
+    """The student's network, cost and files; and the objectives that add modules to it, if there are any."""
     files = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in finished.files]
     student: dict[str, Any] = {
         "network": finished.member.network,
@@ -78,7 +81,7 @@ def _student(finished: FinishedRun) -> dict[str, Any]:
 
 
 def _notes(finished: FinishedRun, student: Mapping[str, Any]) -> list[str]:
-    """The sentences that the metrics must be read with, and the run's warnings."""
+    """Notes that explain the metrics, and the run's warnings."""
     job = finished.job
     evaluation = finished.measured.get("evaluation")
     notes = [NOT_MEASURED] if evaluation is None else []
@@ -107,24 +110,24 @@ def _kept(kept: KeptNetwork) -> dict[str, Any]:
 
 
 def added_by(member: Member) -> tuple[str, ...]:
-    """The names of the objectives that deploy more than the member's network."""
+    """Names of the objectives that add modules to the member's deployed network."""
     return tuple(spec["name"] for spec in deploying(member.objectives))
 
 
 def initial_weights_of(job: Job) -> str:
-    """What the student's training began with, in words."""
+    """A description of the student's initial weights."""
     given = job.initial_weights
     if given == "random":
-        return f"drawn afresh from seed {job.training.seed}"
+        return f"random, from seed {job.training.seed}"
     if given == "teacher":
         return f"slices of the teacher's weights, with noise from seed {job.training.seed}"
     if given == "neuron_merging":
-        return "the teacher's weights, neurons of its fully connected layers merged pair by pair (arXiv:1507.06149)"
+        return "the teacher's weights, with neurons of fully connected layers merged in pairs (arXiv:1507.06149)"
     return f"the uploaded weights {given}"
 
 
 def _teacher(job: Job, teacher: nn.Module | None) -> dict[str, Any] | None:
-    """Who taught; of an ensemble the cost of the whole, and its members."""
+    """The teacher; for an ensemble, the cost of the whole and the members."""
     if teacher is None:
         return None
     if job.teacher is None:
@@ -150,7 +153,7 @@ def _same_images(job: Job) -> bool:
 
 
 def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The few values that people look for first."""
+    """The most important values."""
     student = content["student"]
     teacher = content["teacher"] or {}
     evaluation = content["evaluation"] or {}
@@ -186,7 +189,7 @@ def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The same JSON values with null for numbers that JSON does not have."""
+    """The same JSON values, with null for infinite numbers and NaN."""
     if isinstance(value, Mapping):
         return {str(key): _finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The end of a run: its student is selected, measured, exported and reported."""
+"""The end of a run: select, measure, export and report the student."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from worker.distillation.trainer.weight_selection import Selected, WeightSelecti
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnd:
-    """What the end of a run works on; `source` is the last stage's, `seconds` the time spent in the job until now."""
+    """Finishes a run. `source` is the last stage's source; `seconds` returns the time spent in the job so far."""
 
     lineage: Lineage
     state: RunState
@@ -32,7 +32,7 @@ class RunEnd:
     seconds: Callable[[], float]
 
     def finish(self) -> dict[str, Any]:
-        """Do all of it; gives the summary of the report."""
+        """Select, measure, export and report the student; return the summary of the report."""
         self.phases.enter("evaluating")
         place = self.lineage.student_place()
         selected = self.selection.select(place, self.state.best)
@@ -70,7 +70,7 @@ class RunEnd:
         return self.artifacts.publish(finished)
 
     def _keep_others(self, measurement: Measurement) -> list[KeptNetwork]:
-        """Export the other networks that the procedure keeps, and its ensembles."""
+        """Export other networks that the procedure keeps, and its ensembles."""
         kept = [
             self.artifacts.keep(name, self.lineage.deployed(place), self.lineage.member(place), measurement)
             for name, place in self.lineage.kept_places().items()
@@ -82,7 +82,7 @@ class RunEnd:
 
 
 def _measure(selected: Selected, measurement: Measurement) -> dict[str, Any]:
-    """What is measured of the student, and in `not_shipped` of the weights that could have shipped instead."""
+    """Measurements of the student, and in `not_shipped` of the alternative weights."""
     measured = measurement.measure(selected.network.eval())
     if selected.other is not None:
         other = measurement.measure(selected.other.eval())

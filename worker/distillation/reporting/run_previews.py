@@ -1,4 +1,4 @@
-"""The previews of a run: images of its batches while it trains, and of what was learnt at its end."""
+"""The previews of a run: images of its batches during training, and class means and filters at its end."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ SYNTHETIC_SAMPLES = 1024
 
 
 class RunPreviews:
-    """Writes PNG files to `previews/` of the job's folder, and says so on the channel."""
+    """Writes PNG files to `previews/` of the job's folder, and sends an event `preview` for each."""
 
     def __init__(self, job: Job, channel: Channel):
         self.job = job
@@ -29,14 +29,14 @@ class RunPreviews:
         self._names: list[str] = []
 
     def after_epoch(self, source: Source, step: int) -> None:
-        """Write the source's previews, if the last ones are a moment old."""
+        """Write the source's previews, if the last ones are at least `PREVIEW_SECONDS` old."""
         if time.monotonic() - self._last_written >= PREVIEW_SECONDS and self._of_source(source, step):
             self._last_written = time.monotonic()
 
     def at_end(
         self, *, student: nn.Module, teacher: nn.Module | None, source: Source, dataset: Images | None, step: int
     ) -> list[str]:
-        """Write the source's previews, the mean image of each class, and both networks' first filters; gives their names."""
+        """Write the source's previews, the mean image of each class, and both networks' first filters; return their names."""
         names = self._of_source(source, step)
         contract = self.job.contract
         means = class_means(self.job, teacher, source, dataset)
@@ -49,7 +49,7 @@ class RunPreviews:
         return names
 
     def _of_source(self, source: Source, step: int) -> list[str]:
-        """Write the source's previews, once for each step; gives their files' names."""
+        """Write the source's previews, at most once per step; return their file names."""
         if self._step != step:
             self._names = [
                 self._write(name, step, partial(write_grid, images, self.job.contract))
@@ -59,7 +59,7 @@ class RunPreviews:
         return list(self._names)
 
     def _write(self, name: str, step: int, write: Callable[[Path], None]) -> str:
-        """Write a preview and say that it is there; gives its file's name."""
+        """Write a preview, send its event, and return its file name."""
         path = self.job.folder / "previews" / f"{name}-{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         write(path)
@@ -70,8 +70,8 @@ class RunPreviews:
 
 @torch.no_grad()
 def class_means(job: Job, teacher: nn.Module | None, source: Source, dataset: Images | None) -> Tensor | None:
-    """The mean image of every class (K, C, H, W), by the teacher where images were synthesised or labels are not read, else
-    by the dataset's labels; None where images have no single class each."""
+    """The mean image of every class (K, C, H, W). Classes are the teacher's predictions if images are synthesised or labels
+    are not read, otherwise the dataset's labels. None if an image does not have exactly one class."""
     if job.task.field != "label":
         return None
     images = source.samples(SYNTHETIC_SAMPLES)

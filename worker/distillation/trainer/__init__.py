@@ -1,6 +1,6 @@
-"""Running a job's stages: the training loop, what a stage is made of, and its checkpoints.
+"""Running a job's stages: the training loop, the parts of a stage, and checkpoints.
 
-Belongs here: what happens between two optimiser steps, at the end of a stage, and at a resume. Does not: which stages
-there are (`procedures/`, `planning/`), where batches come from (`sources/`), what is written at the end (`reporting/`,
-`export/`). May import everything of the engine but `reporting/`, `run.py` and `check.py`.
+Belongs here: code that runs between two optimiser steps, at the end of a stage, and on resume. Does not: the choice of
+stages (`procedures/`, `planning/`), the origin of batches (`sources/`), the files written at the end (`reporting/`,
+`export/`). May import everything of the engine except `reporting/`, `run.py` and `check.py`.
 """

@@ -1,8 +1,8 @@
-"""A run's checkpoint: a small manifest over immutable parts named by their SHA-256.
+"""Checkpoints of a run: a small manifest that lists immutable parts, each named by its SHA-256.
 
 A part is one safetensors file: the tensors of a nested state, and its skeleton (dicts, lists, tuples, numbers,
 strings) as JSON in the file's metadata. Nothing is pickled. A part that has not changed since the last checkpoint has
-the same name, so it is written and uploaded once.
+the same name, so it is written and uploaded only once.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from worker.distillation.distributed.ranks import ALONE, Ranks
 from worker.distillation.errors import CheckpointError
 
 Manifest = dict[str, Any]
-"""`{"step": int, "done": int, "format": int, "parts": {name: {"sha256": str, "size": int}}}`; `done` rises with every
-step, generator steps included."""
+"""`{"step": int, "done": int, "format": int, "parts": {name: {"sha256": str, "size": int}}}`; `done` increases with every
+step, including generator steps."""
 FORMAT = 2
-"""Raise it when what is in the parts changes so that an older checkpoint cannot be resumed: its job then begins again."""
+"""Version of the parts' content. Increase it if older checkpoints can no longer be resumed; their jobs then start again."""
 
 
 def snapshot(state: Any) -> Any:
-    """A copy of a nested state that later training does not touch, on the CPU."""
+    """A copy of a nested state on the CPU, which later training does not change."""
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True).contiguous()
     if isinstance(state, Mapping):
@@ -40,10 +40,10 @@ def snapshot(state: Any) -> Any:
 
 
 def encode(state: Any) -> bytes:
-    """A nested state of dicts, lists, tuples, tensors, numbers, strings and None as the bytes of a safetensors file.
+    """Encode a nested state of dicts, lists, tuples, tensors, numbers, strings and None as a safetensors file.
 
     Raises:
-        TypeError: something else is in it.
+        TypeError: the state contains an object of another type.
     """
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_skeleton(state, tensors))
@@ -51,10 +51,10 @@ def encode(state: Any) -> bytes:
 
 
 def decode(path: Path) -> Any:
-    """Undo `encode`."""
+    """Read a state that `encode` wrote."""
     with safe_open(path, framework="pt") as file:
         skeleton = json.loads(file.metadata()["skeleton"])
-        return _flesh(skeleton, file.get_tensor)
+        return _fill(skeleton, file.get_tensor)
 
 
 def _skeleton(state: Any, tensors: dict[str, Tensor]) -> Any:
@@ -70,55 +70,55 @@ def _skeleton(state: Any, tensors: dict[str, Tensor]) -> Any:
         return [_skeleton(item, tensors) for item in state]
     if state is None or isinstance(state, (bool, int, float, str)):
         return state
-    raise TypeError(f"a checkpoint cannot hold {type(state).__name__}")
+    raise TypeError(f"a checkpoint cannot contain an object of type {type(state).__name__}")
 
 
-def _flesh(skeleton: Any, tensor: Callable[[str], Tensor]) -> Any:
+def _fill(skeleton: Any, tensor: Callable[[str], Tensor]) -> Any:
     if isinstance(skeleton, list):
-        return [_flesh(item, tensor) for item in skeleton]
+        return [_fill(item, tensor) for item in skeleton]
     if not isinstance(skeleton, dict):
         return skeleton
     ((kind, content),) = skeleton.items()
     if kind == "tensor":
         return tensor(content)
     if kind == "tuple":
-        return tuple(_flesh(item, tensor) for item in content)
-    return {_flesh(key, tensor): _flesh(value, tensor) for key, value in content}
+        return tuple(_fill(item, tensor) for item in content)
+    return {_fill(key, tensor): _fill(value, tensor) for key, value in content}
 
 
 class Checkpoints:
-    """Checkpoints of one run in one folder. `save` returns once a snapshot is taken and writes in a thread."""
+    """Checkpoints of one run in one folder. `save` takes a snapshot, returns, and writes it in a thread."""
 
     def __init__(self, folder: Path, saved: Callable[[Manifest], None] = lambda manifest: None, ranks: Ranks = ALONE):
         self.folder = folder
         self._saved = saved
         self._ranks = ranks
         self._frozen: dict[str, dict[str, Any]] = {}
-        self._freezing = threading.Lock()  # a part is frozen while the thread deletes old ones
+        self._freezing = threading.Lock()  # the writer thread must not delete a part that is being frozen
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._recent: list[Manifest] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def freeze(self, name: str, state: Any) -> None:
-        """Write a part that will never change; every later checkpoint contains it. Of several ranks, all freeze rank 0's."""
+        """Write a part that never changes; every later checkpoint contains it. With several ranks, rank 0's state is written."""
         content = encode(state) if self._ranks.leads else b""
         with self._freezing:
             entry = self._write(content) if self._ranks.leads else None
             self._frozen[name] = self._ranks.broadcast(entry)
 
     def thaw(self, name: str) -> Any:
-        """Read back a part given to `freeze`, in this process or in one before it."""
+        """Read a part that `freeze` wrote, in this process or an earlier one."""
         return decode(self._verified(self._frozen[name]))
 
     def frozen(self) -> tuple[str, ...]:
         return tuple(self._frozen)
 
     def save(self, step: int, parts: Mapping[str, Any], wait: bool = False, done: int | None = None) -> None:
-        """Take a snapshot of `parts` and write it with all frozen parts; `wait` until it is on disk.
+        """Take a snapshot of `parts` and write it with all frozen parts; with `wait`, return when it is on disk.
 
         Raises:
-            CheckpointError: this or the last one could not be written.
+            CheckpointError: this checkpoint or the previous one could not be written.
         """
         self.flush()
         copies = {name: snapshot(state) for name, state in parts.items()}
@@ -139,16 +139,17 @@ class Checkpoints:
             raise CheckpointError(f"a checkpoint could not be written: {failure}") from failure
 
     def load(self, manifest: Manifest) -> dict[str, Any]:
-        """All parts of a checkpoint, verified; frozen ones stay on disk until they are thawed.
+        """All parts of a checkpoint, verified; frozen parts stay on disk until `thaw` reads them.
 
         Raises:
             CheckpointError: a part is missing or damaged, or another version of the engine wrote it.
         """
         if manifest.get("format", FORMAT) != FORMAT:
-            words = (
-                f"another version of the engine wrote it: its format is {manifest['format']}, and this one's {FORMAT}"
+            message = (
+                f"another version of the engine wrote the checkpoint: its format is {manifest['format']}, "
+                f"and this engine reads format {FORMAT}"
             )
-            raise CheckpointError(words)
+            raise CheckpointError(message)
         live = {}
         for name, entry in manifest["parts"].items():
             path = self._verified(entry)
@@ -166,7 +167,7 @@ class Checkpoints:
             manifest = {**head, "parts": parts}
             self._saved(manifest)
             self._prune(manifest)
-        except Exception as failure:  # noqa: BLE001 - told to the training thread by flush()
+        except Exception as failure:  # noqa: BLE001 - flush() raises it in the training thread
             self._failure = failure
 
     def _write(self, content: bytes) -> dict[str, Any]:
@@ -182,8 +183,8 @@ class Checkpoints:
         return {"sha256": sha256, "size": len(content)}
 
     def _prune(self, manifest: Manifest) -> None:
-        """Delete parts that neither of the newest two manifests names."""
-        self._recent = [*self._recent, manifest][-3:]  # one more: the reader of the events may be behind
+        """Delete parts that none of the newest three manifests lists."""
+        self._recent = [*self._recent, manifest][-3:]  # the worker may still be uploading an older checkpoint
         kept = {entry["sha256"] for recent in self._recent for entry in recent["parts"].values()}
         with self._freezing:
             kept |= {entry["sha256"] for entry in self._frozen.values()}
@@ -194,11 +195,11 @@ class Checkpoints:
     def _verified(self, entry: Mapping[str, Any]) -> Path:
         path = self.folder / entry["sha256"]
         if not path.is_file():
-            raise CheckpointError(f"part {entry['sha256']} of the checkpoint is missing")
+            raise CheckpointError(f"the checkpoint part {entry['sha256']} is missing")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != entry["sha256"]:
-            raise CheckpointError(f"part {entry['sha256']} of the checkpoint is damaged")
+            raise CheckpointError(f"the checkpoint part {entry['sha256']} is damaged: its SHA-256 differs")
         return path
 
 

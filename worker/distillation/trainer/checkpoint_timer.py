@@ -1,15 +1,15 @@
-"""When a run's next checkpoint is due."""
+"""When the next checkpoint of a run is due."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SHARE_OF_TIME = 0.01
-"""Checkpoints take no more than this share of a run's time."""
+"""Largest share of a run's time that checkpoints may take."""
 
 
 class CheckpointTimer:
-    """Counts from its making. A checkpoint is due after `seconds`, and later where the last one took long to save.
+    """A checkpoint is due `seconds` after the last one (or the timer's creation), later if the last one took long to save.
 
     With 0 seconds a checkpoint is due after every step.
     """
@@ -26,15 +26,15 @@ class CheckpointTimer:
         return self._clock() >= self._next
 
     def due_at_end(self, done: int) -> bool:
-        """Whether to save a checkpoint at the end of a stage, when `done` steps and stages of the job are done.
+        """Whether to save a checkpoint at the end of a stage; `done` is the job's progress (`RunState.done`).
 
-        Not if the last one is as new, or less than `seconds` old: so short a training is not worth one.
+        False if the last checkpoint has the same progress or is less than `seconds` old.
         """
         return self._clock() - self._last >= self.seconds and done != self._last_done
 
     @contextmanager
     def saving(self, done: int) -> Iterator[None]:
-        """Time the block that saves a checkpoint, and set when the next one is due."""
+        """Measure the time that the block takes to save a checkpoint, and set when the next one is due."""
         began = self._clock()
         yield
         self._last = self._clock()

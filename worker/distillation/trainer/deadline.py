@@ -1,7 +1,7 @@
-"""When a job's training is to stop, and what can ship then.
+"""The time limit of a job: when training stops, and which network ships then.
 
-`training.time_limit_minutes` bounds the time of all attempts together. When it has passed, the training stops where it
-is, and the student is evaluated and exported as it is.
+`training.time_limit_minutes` limits the total time of all attempts. After it, training stops, and the student is
+evaluated and exported in its current state.
 """
 
 import time
@@ -14,20 +14,20 @@ from worker.distillation.trainer.lineage import Lineage
 from worker.distillation.trainer.stage_run import StageRun
 
 STOPPED_EARLY = (
-    "the time limit has passed at step {step} of {steps} of stage {stage!r}: the training stops, and the student is "
-    "evaluated as it is"
+    "the time limit was reached at step {step} of {steps} of stage {stage!r}: training stops, and the student is "
+    "evaluated in its current state"
 )
-HINT = "Raise training/time_limit_minutes, or train for fewer epochs or steps."
+HINT = "Increase training/time_limit_minutes, or train for fewer epochs or steps."
 
 
 class TimeLimit(EngineError):
-    """The job's own time limit has passed before there was a student."""
+    """The job's own time limit was reached before there was a student."""
 
     fault, code = "user", "time_limit"
 
 
 class Deadline:
-    """Counts from its making, on top of the seconds that earlier attempts have used."""
+    """The time limit in `minutes`, of which earlier attempts have used `used_seconds`; None is no limit."""
 
     def __init__(self, minutes: float | None, used_seconds: float):
         self.minutes = minutes
@@ -38,7 +38,7 @@ class Deadline:
 
 
 def stopped_early(run: StageRun, minutes: float | None) -> dict[str, Any]:
-    """Where the time limit stops the running stage, as the report says it."""
+    """Where the time limit stopped the running stage, for the report."""
     return {
         "reason": "time_limit",
         "minutes": minutes,
@@ -48,28 +48,28 @@ def stopped_early(run: StageRun, minutes: float | None) -> dict[str, Any]:
     }
 
 
-def ends_in(run: StageRun, lineage: Lineage, minutes: float | None) -> bool:
-    """Whether the student ships from the running stage, if the training stops now; else from a finished one.
+def ships_from(run: StageRun, lineage: Lineage, minutes: float | None) -> bool:
+    """Whether the student ships from the running stage if training stops now; otherwise it ships from a finished stage.
 
-    A network that was begun afresh ships only if none is finished.
+    A network that started from new weights in the running stage ships only if there is no finished student.
 
     Raises:
-        TimeLimit: no network of the job's has trained yet as the student that would ship at the end does.
+        TimeLimit: no network has yet trained with the options and objectives of the final student.
     """
-    goes_on = any(member.initial and member.initial.startswith("stage:") for member in run.stage.members.values())
+    continues = any(member.initial and member.initial.startswith("stage:") for member in run.stage.members.values())
     finished = _has_student(lineage, None)
-    if run.number and (goes_on or not finished) and _has_student(lineage, run.stage):
+    if run.number and (continues or not finished) and _has_student(lineage, run.stage):
         return True
     if finished:
         return False
-    words = (
-        f"the time limit of {minutes:g} minutes has passed before the student was trained (in stage {run.stage.name!r})"
+    message = (
+        f"the time limit of {minutes:g} minutes was reached in stage {run.stage.name!r}, before the student was trained"
     )
-    raise TimeLimit(words, HINT)
+    raise TimeLimit(message, HINT)
 
 
 def _has_student(lineage: Lineage, running: Stage | None) -> bool:
-    """Whether what would ship now is of the kind that would ship at the end, and trained on the same objectives."""
+    """Whether the network that would ship now is built and trained (options, objectives) as the one planned for the end."""
     stages = planned_stages(lineage.procedure, lineage.plan, lineage.history)
     known = {stage.name: stage for stage in stages[: len(lineage.history) + (running is not None)]}
     if not known:

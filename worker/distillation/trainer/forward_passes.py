@@ -1,4 +1,4 @@
-"""The forward passes of a step: students and teacher, on images, mirrored images and second views."""
+"""Forward passes of a step: students and teacher on images, mirrored images and second views."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from worker.distillation.training import Training
 
 @dataclass(frozen=True)
 class StudentOutputs:
-    """A student's outputs for a batch, and for mirrored images and second views where its objectives need them."""
+    """A student's outputs for a batch, and for mirrored images and second views if its objectives need them."""
 
     plain: Outputs
     mirrored: Outputs | None = None
@@ -25,14 +25,14 @@ class StudentOutputs:
 
 @dataclass(frozen=True)
 class ForwardPasses:
-    """Runs networks at the precision of the training; in full precision where gradients to the image are taken."""
+    """Runs networks at the training's precision, or in float32 if an objective needs gradients to the image."""
 
     training: Training
     teacher: Tapped | None
     input_gradient: bool
 
     def student(self, member: MemberRun, batch: Batch) -> StudentOutputs:
-        """All outputs of a member, in one forward pass: BatchNorm sees all images as one batch."""
+        """All outputs of a member, from one forward pass, so that BatchNorm sees all images as one batch."""
         mirrored = any(needs.mirrored for needs in member.composition.needs())
         second = "second_view" in member.composition.fields
         images = [batch.image]
@@ -44,14 +44,14 @@ class ForwardPasses:
         return StudentOutputs(plain, others[0] if mirrored else None, others[-1] if second else None)
 
     def teach(self, batch: Batch) -> Outputs | None:
-        """The teacher's outputs; the source may have computed them."""
+        """The teacher's outputs; taken from the batch if the source has already computed them."""
         if self.teacher is None or batch.teacher is not None:
             return batch.teacher
         with torch.set_grad_enabled(self.input_gradient):
             return self.run(self.teacher, batch.read(self.teacher.reads), batch.division)
 
     def teach_second(self, batch: Batch) -> Outputs | None:
-        """The teacher's outputs for the second views; there are none of the images of a teacher that reads others."""
+        """The teacher's outputs for the second views; None if the teacher reads other images than the student."""
         if self.teacher is None or self.teacher.reads != "image" or "second_view" not in batch.fields:
             return None
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The images of a job: what its stages train on, what is held out of that, and what the student is evaluated on."""
+"""The images of a job: training images, held-out validation images, and evaluation images."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from worker.distillation.job import Job
 
 @dataclass(frozen=True)
 class Inputs:
-    """`dataset` is without the held-out images, which are `validation`; `evaluation` has the name of its split."""
+    """`dataset` excludes the held-out images in `validation`; `evaluation` is images and the name of their split."""
 
     dataset: Images | None
     validation: Images | None
@@ -20,7 +20,7 @@ class Inputs:
 
 
 def load_inputs(job: Job, device: torch.device, evaluates: bool) -> Inputs:
-    """A job's images on `device`; those of the evaluation only where this process `evaluates`.
+    """Load a job's images onto `device`; evaluation images only if this process `evaluates`.
 
     Raises:
         SpecError: the images do not fit the job.
@@ -33,11 +33,11 @@ def load_inputs(job: Job, device: torch.device, evaluates: bool) -> Inputs:
 
 
 def _split(job: Job, dataset: Images | None) -> tuple[Images | None, Images | None]:
-    """The images to train on, and the held-out ones."""
+    """The training images and the held-out images."""
     training = job.training
     if training.validation_fraction and not reads_labels(job):
-        words = "holds back images to measure by, and the source reads no real image's label"
-        raise SpecError([Problem("/training/validation_fraction", words)])
+        message = "needs a dataset with labels, and the source does not read labels of real images"
+        raise SpecError([Problem("/training/validation_fraction", message)])
     if dataset is None or not training.validation_fraction:
         return dataset, None
     dataset, validation = dataset.split(training.validation_fraction, training.seed)

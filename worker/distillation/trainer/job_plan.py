@@ -10,10 +10,10 @@ MOST_STAGES = 1000
 
 
 def make_procedure(job: Job) -> tuple[Procedure, Plan]:
-    """The job's procedure, and what it may read of the job.
+    """The job's procedure, and the plan that the procedure reads.
 
     Raises:
-        SpecError: the job does not offer what the procedure needs.
+        SpecError: the job lacks something that the procedure needs.
     """
     spec = job.spec
     training = job.training
@@ -40,7 +40,7 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
 
 
 def planned_stages(procedure: Procedure, plan: Plan, history: list[StageResult]) -> list[Stage]:
-    """The stages that are finished, running and to come, as far as they are known without their results."""
+    """Finished, running and future stages, as far as they can be known before future stages have results."""
     done: list[StageResult] = []
     stages: list[Stage] = []
     while len(stages) < MOST_STAGES:

@@ -1,4 +1,4 @@
-"""Where networks come from: the job's teacher, finished stages and their snapshots, initial weights, or a seed."""
+"""The origin of networks: the job's teacher, finished stages and their snapshots, initial weights, or a seed."""
 
 import copy
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from worker.distillation.trainer.objective_sum import Composition, ConnectContex
 from worker.distillation.uploads.key_matching import match
 
 FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
-"""What makes a student's initial weights of its teacher's."""
+"""Functions that derive a student's initial weights from its teacher's."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Lineage:
     device: torch.device
     history: list[StageResult] = field(default_factory=list)
     _planned: tuple[int, list[int]] | None = None
-    """The budgets of the stages, as planned after so many of them."""
+    """Number of finished stages, and the budgets of all stages as planned at that point."""
 
     def __post_init__(self) -> None:
         self.procedure, self.plan = make_procedure(self.job)
@@ -50,19 +50,19 @@ class Lineage:
                     self._uploaded(stage.teacher, self.teacher)
 
     def next(self) -> Stage | None:
-        """The stage to run now."""
+        """The next stage to run."""
         stage = self.procedure.next(tuple(self.history), self.plan)
         if stage is not None and any(result.name == stage.name for result in self.history):
-            raise RuntimeError(f"the procedure gives two stages the name {stage.name!r}, by which networks are found")
+            raise RuntimeError(f"the procedure gives two stages the name {stage.name!r}; names must be unique")
         return stage
 
     def student_place(self, unfinished: Stage | None = None) -> str:
-        """The place of the network that is the job's student; as if `unfinished` were the last stage, where it is given."""
+        """The place of the job's student; if `unfinished` is given, as if that stage were the last."""
         history = [*self.history, StageResult(unfinished.name, 0, {})] if unfinished else self.history
         return self.procedure.student_place(tuple(history), self.plan)
 
     def planned_student_place(self, stages: list[Stage]) -> str:
-        """The place of the job's student once these stages are finished."""
+        """The place of the job's student after these stages."""
         return self.procedure.student_place(
             [StageResult(stage.name, 0, {}, stage.snapshots) for stage in stages], self.plan
         )
@@ -76,11 +76,11 @@ class Lineage:
         return self.procedure.ensembles(tuple(self.history), self.plan)
 
     def decisions(self) -> dict[str, Any]:
-        """How the procedure decided, as plain data for the report."""
+        """The procedure's decisions, as plain data for the report."""
         return self.procedure.decisions(tuple(self.history), self.plan)
 
     def fraction(self, of_stage: float) -> float:
-        """How much of the job is done when `of_stage` of the running stage is, by the budgets of the planned stages."""
+        """Progress of the job (0 to 1) if `of_stage` of the running stage is done; stages count by their planned budgets."""
         if self._planned is None or self._planned[0] != len(self.history):
             stages = planned_stages(self.procedure, self.plan, self.history)
             self._planned = len(self.history), [stage.steps or stage.epochs or 1 for stage in stages]
@@ -89,7 +89,7 @@ class Lineage:
         return min(1.0, done / sum(budgets)) if budgets else of_stage
 
     def network(self, place: str) -> nn.Module:
-        """A finished stage's network, from `STAGE`, `STAGE/MEMBER`, or either with `@EPOCH`."""
+        """A finished stage's network; `place` is `STAGE` or `STAGE/MEMBER`, optionally with `@EPOCH`."""
         network = self._fresh(self.member(place))
         network.load_state_dict(self.checkpoints.thaw(network_part(place)))
         return network.requires_grad_(True)
@@ -97,9 +97,9 @@ class Lineage:
     def deployed(
         self, place: str, weights: dict[str, Tensor] | None = None, objectives: dict[str, Tensor] | None = None
     ) -> nn.Module:
-        """What ships of a finished stage's network: itself, or what its objectives make of it.
+        """The network that ships from a finished stage: the member's network, or the one that its objectives build from it.
 
-        `weights` of the network and of the `objectives` take the place of those at the end of the stage, where given.
+        If given, `weights` and `objectives` replace the states of the network and of the objectives at the stage's end.
         """
         network = self.network(place)
         member = self.member(place)
@@ -125,18 +125,18 @@ class Lineage:
         return composition.deploy(network, teacher.network if teacher else None)
 
     def teacher_of_job(self) -> nn.Module | None:
-        """The job's teacher, be it given or trained by the first stage, once that is finished."""
+        """The job's teacher: the given one, or the one that the first stage trained (None until it is finished)."""
         if not isinstance(self.procedure, TeacherFirst):
             return self.teacher
         return freeze(self.network(PLACE)) if self.history else None
 
     def member(self, place: str) -> Member:
-        """What the network at a place is, as plain data."""
+        """The member at a place, as plain data."""
         stage, member, _ = split_place(place)
         return self._finished(stage).members[member]
 
     def teacher_of(self, stage: Stage) -> Tapped | None:
-        """The stage's teacher: a frozen copy with taps of its own."""
+        """The stage's teacher: a frozen copy with its own taps."""
         given = self.teacher
         if stage.teacher is None or (stage.teacher == GIVEN and given is None):
             return None
@@ -146,7 +146,7 @@ class Lineage:
                 network.load_state_dict(self._uploaded(stage.teacher, network))
             example = self.job.teacher_contract.blank(self.device)
             return Tapped(network, example, "/teacher", self.job.teacher_reads)
-        with torch.random.fork_rng([]):  # where a teacher comes from is nothing that a student's connectors should tell
+        with torch.random.fork_rng([]):  # the student's connectors must not depend on how the teacher was built
             network = self.deployed(stage.teacher.removeprefix("stage:"))
         return Tapped(freeze(network), self._example(), "/teacher")
 
@@ -154,13 +154,13 @@ class Lineage:
         identifier = place.removeprefix(FILE)
         if identifier not in self.job.files:
             raise SpecError(
-                [Problem("/procedure", f"names the file {identifier}, which is not among the job's `files`")]
+                [Problem("/procedure", f"refers to the file {identifier}, which is not among the job's `files`")]
             )
         try:
             return match(load_file(self.job.files[identifier]), network, "the teacher")
         except UploadError as error:
-            words = f"the file {identifier} does not hold weights of the teacher's network: {error.message}"
-            raise SpecError([Problem("/procedure", words)], error.hint) from error
+            message = f"the file {identifier} does not contain weights of the teacher's network: {error.message}"
+            raise SpecError([Problem("/procedure", message)], error.hint) from error
 
     def _example(self) -> Tensor:
         return self.job.contract.blank(self.device)
@@ -192,30 +192,30 @@ class Lineage:
         return build_network(member, self.job).to(self.device)
 
     def _finished(self, name: str) -> Stage:
-        """A finished stage as plain data, by replaying the procedure."""
+        """A finished stage as plain data, found by replaying the procedure."""
         for count, result in enumerate(self.history):
             stage = self.procedure.next(tuple(self.history[:count]), self.plan)
             if result.name == name and stage is not None:
                 return stage
-        raise SpecError([Problem("/procedure", f"no finished stage is called {name!r}")])
+        raise SpecError([Problem("/procedure", f"there is no finished stage {name!r}")])
 
 
 def refuse_files_of_no_teacher(job: Job) -> None:
-    """See that there is one finished teacher, which files of its weights can be of.
+    """Check that the job has exactly one teacher, whose weights the procedure's files can hold.
 
     Raises:
-        SpecError: there is none, or there are several.
+        SpecError: the job has no finished teacher, or several.
     """
     if len(job.teachers) != 1:
-        words = "must be one finished network, since the procedure reads files of its weights"
-        raise SpecError([Problem("/teacher", words)])
+        message = "must be exactly one uploaded network, because the procedure reads files of its weights"
+        raise SpecError([Problem("/teacher", message)])
 
 
 def build_network(member: Member, job: Job) -> nn.Module:
-    """A member's network with fresh weights, on torch's default device.
+    """Build a member's network with new weights, on torch's default device.
 
     Raises:
-        SpecError: there is no such network, or it cannot be built for this job; with its place in the job's spec.
+        SpecError: there is no such network, or it cannot be built for this job; pointers are relative to the job's spec.
     """
     try:
         if member.network == programs.NETWORK:
@@ -227,5 +227,5 @@ def build_network(member: Member, job: Job) -> nn.Module:
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """A private copy in evaluation mode whose parameters never require a gradient."""
+    """A copy in evaluation mode whose parameters do not require gradients."""
     return copy.deepcopy(network).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""One network in training: its objectives, optimisers and transforms."""
+"""One network in training, with its objectives, optimisers and transforms."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from worker.distillation.transform import Transform
 
 
 class MemberRun:
-    """A member of a stage, alive."""
+    """A member of a running stage."""
 
     def __init__(
         self,
@@ -31,8 +31,8 @@ class MemberRun:
         training: Training,
         context: ConnectContext,
     ):
-        """`network` is the bare network, already holding its initial weights; `teacher` the stage's teacher, whose taps this
-        member's objectives request."""
+        """`network` already has its initial weights; `teacher` is the stage's teacher, of which this member's objectives
+        request taps."""
         self.training = training
         self.specs = member.transforms
         self._untransformed = copy.deepcopy(network).to("cpu") if self.specs else None
@@ -55,7 +55,7 @@ class MemberRun:
         return self.tapped.network
 
     def train_mode(self) -> None:
-        """Training mode, but for modules none of whose parameters train: their BatchNorm statistics stay as they are."""
+        """Set training mode, except for modules without trainable parameters: their BatchNorm statistics do not change."""
         self.network.train()
         self.composition.train()
         for module in self.network.modules():
@@ -64,8 +64,11 @@ class MemberRun:
                 module.eval()
 
     def update(self, step: Step, total: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step of the adversary, if there is one, and one of the student, of `total` in the stage; gives the loss and its
-        terms, detached."""
+        """One adversary step, if there is an adversary, and one student step; the stage has `total` steps.
+
+        Returns:
+            The loss and its terms by name, detached.
+        """
         terms = self._update_adversary(step)
         with self.training.autocast(step.batch.image.device):
             loss, named = self.composition(step)
@@ -82,32 +85,32 @@ class MemberRun:
         return loss.detach(), named | terms
 
     def finalize(self) -> None:
-        """Bake the transforms in and set the network to evaluation mode."""
+        """Apply the transforms permanently and set the network to evaluation mode."""
         for transform in self.transforms:
             transform.finalize(self.network)
         self.network.requires_grad_(True).eval()
 
     def deployed(self) -> nn.Module:
-        """The network that would ship if the stage ended now; it may be the network in training itself."""
+        """The network that would ship if the stage ended now; it may be the network in training."""
         return self.composition.deploy(self.network, self.taught_by)
 
     def deployed_objectives(self) -> dict[str, Tensor]:
-        """What the objectives add to the deployed network, on the CPU; empty where it is deployed as it is."""
+        """State that the objectives add to the deployed network, on the CPU; empty if they add nothing."""
         return snapshot(self.composition.deployed_state())
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's weights on the CPU as they would be if the stage ended now, transforms baked in."""
+        """The network's weights on the CPU as if the stage ended now, with transforms applied."""
         return self._baked(self.network.state_dict())
 
     def averaged(self) -> dict[str, Tensor]:
-        """The running average of the weights, as `weights` gives the last; empty where none is kept."""
+        """The running average of the weights on the CPU, with transforms applied; empty if there is none."""
         return self._baked(self.average.values) if self.average is not None else {}
 
     def _baked(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of the network in training on the CPU, transforms baked in.
+        """Weights of the network in training, on the CPU, with transforms applied.
 
-        Baking in cannot be undone, and a copy of a parametrised module shares its class, so that is done as after a
-        resume: transforms are made anew on the untransformed network, and everything's state is loaded.
+        Applying a transform cannot be undone, and a copy of a parametrised module shares its class. So this works as a
+        resume does: new transforms are prepared on an untransformed copy of the network, and all states are loaded.
         """
         if self._untransformed is None:
             return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
@@ -132,7 +135,7 @@ class MemberRun:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Restore what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.composition.load_state_dict(state["objectives"])
         self.optimizer.load_state_dict(state["optimizers"]["student"])
@@ -168,7 +171,7 @@ class MemberRun:
         return {"adversary": loss.detach()}
 
     def _freeze(self, member: Member) -> None:
-        """Let only those parameters train that the member says, where it says so."""
+        """Freeze parameters outside the member's `trains_through` and `trains_after`, if these are set."""
         if member.trains_through is None and member.trains_after is None:
             return
         parameters = dict(self.network.named_parameters())
@@ -178,14 +181,14 @@ class MemberRun:
         if member.trains_after is not None:
             trained -= set(parameters_through(self.tapped, member.trains_after, "/procedure/guided"))
         if not trained:
-            words = f"no parameters lie {'before' if member.trains_through else 'after'} that tap"
-            raise SpecError([Problem("/procedure/guided", words)])
+            side = "before" if member.trains_through else "after"
+            raise SpecError([Problem("/procedure/guided", f"the network has no parameters {side} this tap")])
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in trained)
 
 
 def make_transforms(specs: Sequence[Mapping[str, Any]], network: nn.Module) -> list[Transform]:
-    """A job's transforms, prepared on a network in their order."""
+    """Build a job's transforms and prepare the network for each, in order."""
     transforms = [registry.make("transforms", spec, f"/transforms/{index}") for index, spec in enumerate(specs)]
     for transform in transforms:
         transform.prepare(network)

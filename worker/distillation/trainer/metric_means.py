@@ -1,4 +1,4 @@
-"""Means of a stage's metrics between two reports, without waiting for the device in between."""
+"""Means of a stage's metrics between two reports, without synchronising with the device in between."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from worker.distillation.distributed.ranks import ALONE, Ranks
 
 @dataclass
 class MetricMeans:
-    """Running means of the metrics since they were last read, kept on the device."""
+    """Running means of the metrics since the last `read`, kept on the device."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class MetricMeans:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def combine(self, ranks: Ranks) -> None:
-        """Bring all ranks' sums to rank 0, and let the others go on from nothing; all have added the same names."""
+        """Add all ranks' sums on rank 0 and reset the others; all ranks must have added the same names."""
         if ranks.size > 1:
             totals = self._totals(ranks)
             self.sums = {
@@ -32,18 +32,18 @@ class MetricMeans:
             }
 
     def read(self, ranks: Ranks = ALONE) -> dict[str, float]:
-        """The means of the ranks' sums, as numbers, on every rank; starts anew."""
+        """The means over all ranks as numbers, on every rank; then reset."""
         means = {name: total / self.counts[name] for name, total in self._totals(ranks).items()}
         self.sums = {}
         self.counts = {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """To be saved by rank 0, after `combine`."""
+        """The state that rank 0 saves; call `combine` before."""
         return {"sums": self.sums, "counts": self.counts}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device, leads: bool) -> None:
-        """Undo `state_dict` on the rank that `leads`; the others go on from nothing."""
+        """Restore what `state_dict` returned if this rank `leads`; other ranks start with zero sums."""
         sums = {name: value.to(device) for name, value in state["sums"].items()}
         self.sums = sums if leads else {name: torch.zeros_like(value) for name, value in sums.items()}
         self.counts = state["counts"]

@@ -1,6 +1,6 @@
-"""The parts of a checkpoint that hold finished networks: their names, and when each is written.
+"""Checkpoint parts that hold finished networks: their names, and when each is written.
 
-A part that is written here never changes: it is frozen, and every later checkpoint contains it.
+These parts are frozen: they never change, and every later checkpoint contains them.
 """
 
 from worker.distillation.trainer.checkpoint import Checkpoints, state_of
@@ -9,32 +9,32 @@ from worker.distillation.trainer.stage_run import StageRun
 
 
 def split_place(place: str) -> tuple[str, str, str]:
-    """Stage, member (`student` if it is left out) and epoch (perhaps empty) of `STAGE/MEMBER@EPOCH`."""
+    """Stage, member (default `student`) and epoch (may be empty) of `STAGE/MEMBER@EPOCH`."""
     place, _, epoch = place.partition("@")
     stage, _, member = place.partition("/")
     return stage, member or "student", epoch
 
 
 def network_part(place: str) -> str:
-    """The name of the part that holds a finished stage's network, or a snapshot of it."""
+    """Name of the part that holds a finished stage's network, or a snapshot of it."""
     stage, member, epoch = split_place(place)
     return f"snapshot/{stage}/{member}@{epoch}" if epoch else f"stage/{stage}/{member}"
 
 
 def objectives_part(place: str) -> str:
-    """The name of the part that holds what the objectives add to a deployed network."""
+    """Name of the part that holds the state that objectives add to a deployed network."""
     stage, member, epoch = split_place(place)
     return f"shipping/{stage}/{member}@{epoch}" if epoch else f"shipping/{stage}/{member}"
 
 
 def average_part(place: str) -> str:
-    """The name of the part that holds the running average of a finished stage's network."""
+    """Name of the part that holds the running weight average of a finished stage's network."""
     stage, member, _ = split_place(place)
     return f"average/{stage}/{member}"
 
 
 def freeze_snapshots(run: StageRun, epoch: int, checkpoints: Checkpoints) -> None:
-    """After an epoch whose weights later stages read: freeze all members as they would be if the stage ended now."""
+    """Freeze all members as if the stage ended now; called after an epoch whose weights later stages read."""
     for name, member in run.members.items():
         place = f"{run.stage.name}/{name}@{epoch}"
         checkpoints.freeze(network_part(place), member.weights())
@@ -42,14 +42,14 @@ def freeze_snapshots(run: StageRun, epoch: int, checkpoints: Checkpoints) -> Non
 
 
 def freeze_averages(run: StageRun, checkpoints: Checkpoints) -> None:
-    """At the end of a stage: freeze the averages of the weights, before transforms are baked into the network."""
+    """Freeze the weight averages at the end of a stage, before transforms are applied to the network."""
     for name, member in run.members.items():
         if average := member.averaged():
             checkpoints.freeze(average_part(f"{run.stage.name}/{name}"), average)
 
 
 def freeze_networks(run: StageRun, checkpoints: Checkpoints) -> None:
-    """At the end of a stage: freeze all members."""
+    """Freeze all members at the end of a stage."""
     for name, member in run.members.items():
         place = f"{run.stage.name}/{name}"
         checkpoints.freeze(network_part(place), state_of(member.network))

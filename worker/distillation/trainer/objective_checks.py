@@ -1,4 +1,4 @@
-"""Checks of a job's objectives against its source, its task and the number of its ranks."""
+"""Checks of a job's objectives against its source, its task and its number of ranks."""
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.objective import Objective
@@ -8,38 +8,37 @@ from worker.distillation.trainer.objective_sum import Composition
 
 
 def check_division(composition: Composition, source: Source, ranks: int) -> None:
-    """See that so many ranks can share the batches, and learn what one process would.
+    """Check that batches can be divided over `ranks` ranks with the same result as in one process.
 
     Raises:
-        SpecError: the source makes its batches as one, or an objective needs what cannot be gathered.
+        SpecError: the source cannot divide its batches, or an objective needs tensors that cannot be gathered.
     """
     if ranks == 1:
         return
     place = "/resources/gpus"
-    problems = [] if source.divides else [Problem(place, "the source synthesises its batches on one device")]
+    problems = [] if source.divides else [Problem(place, "must be 1: the source synthesises its batches on one device")]
     for name, objective in zip(composition.names, composition.objectives, strict=True):
         needs = objective.active_needs
         if needs.batch_global and (needs.input_gradient or list(objective.adversary_parameters())):
-            words = f"{name.split('#')[0]} relates all images of a batch, in a way that works on one device only"
-            problems.append(Problem(place, words))
+            message = f"must be 1: {name.split('#')[0]} relates all images of a batch, which works on one device only"
+            problems.append(Problem(place, message))
     if problems:
-        raise SpecError(problems, "Ask for 1.")
+        raise SpecError(problems, "Set resources/gpus to 1.")
 
 
 def check_task(composition: Composition, source: Source, task: Task, outputs: int) -> None:
-    """See that the objectives can be measured on networks of a task with so many outputs, and that the source makes
-    batches for it.
+    """Check that the objectives and the source support the task, and that networks have enough `outputs` for it.
 
     Raises:
-        SpecError: they cannot, or it does not.
+        SpecError: there are too few outputs, or the source or an objective does not support the task.
     """
     problems = []
     if outputs < task.least_outputs:
-        words = f"must be at least {task.least_outputs} for the task {task.name}, not {outputs}"
-        problems.append(Problem("/student/classes", words))
+        message = f"must be at least {task.least_outputs} for the task {task.name}, not {outputs}"
+        problems.append(Problem("/student/classes", message))
     if task.name not in source.tasks:
-        words = f"makes batches for {', '.join(source.tasks)}, not for the task {task.name}"
-        problems.append(Problem("/source", words))
+        message = f"makes batches for {', '.join(source.tasks)}, not for the task {task.name}"
+        problems.append(Problem("/source", message))
     for place, objective in zip(composition.pointers, composition.objectives, strict=True):
         if task.name not in objective.active_needs.tasks:
             problems.append(Problem(f"{place}/name", _unsuitable(objective, task.name)))
@@ -48,8 +47,8 @@ def check_task(composition: Composition, source: Source, task: Task, outputs: in
 
 
 def _unsuitable(objective: Objective, task: str) -> str:
-    """Why an objective does not suit a task, and with which value of a parameter it would."""
-    words = f"is for {', '.join(objective.active_needs.tasks)}, not for the task {task}"
+    """Why an objective does not support a task, and the parameter value with which it does."""
+    message = f"is for {', '.join(objective.active_needs.tasks)}, not for the task {task}"
     cases = ((f"{name} = {value}", then.get("needs")) for (name, value), then in objective.when.items())
     fitting = [setting for setting, needs in cases if needs is not None and task in needs.tasks]
-    return f"{words}, unless with {fitting[0]}" if fitting else words
+    return f"{message}; set {fitting[0]}" if fitting else message

@@ -1,4 +1,4 @@
-"""Several weighted objectives are one: KD + NST is data, not code."""
+"""The weighted sum of several objectives, such as KD + NST, described by data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,25 +18,25 @@ from worker.distillation.trainer.objective_weight import check_weight, weight_at
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectContext:
-    """What objectives are connected with, beside the networks."""
+    """What objectives need to connect, besides the networks."""
 
     example: Tensor
-    """Two blank images, which the student is run on to find shapes."""
+    """Two blank images; the student runs on them to find shapes."""
     classes: int
     examples: int | None
-    """How many samples the dataset has; None without one."""
+    """Number of samples in the dataset; None without a dataset."""
     peers: int = 0
-    """How many other members the cohort has."""
+    """Number of other members of the cohort."""
     task: str
 
 
 class Composition(nn.Module):
-    """The weighted sum of objectives. Terms are named `OBJECTIVE/TERM`; a second objective of a name gets a number."""
+    """The weighted sum of objectives. Terms are named `OBJECTIVE/TERM`; a second objective of the same name gets a number."""
 
     def __init__(self, specs: Sequence[Mapping[str, Any]], pointer: str = "/objectives"):
         super().__init__()
         self.weights: list[float | Mapping[str, Any]] = []
-        self._wanted: list[Taps] = []  # the taps of each objective
+        self._requested: list[Taps] = []  # the taps of each objective
         self.names: list[str] = []
         self.pointers = [f"{pointer}/{index}" for index in range(len(specs))]
         objectives = nn.ModuleList()
@@ -63,22 +63,22 @@ class Composition(nn.Module):
         return demands[0] if demands else None
 
     def taps(self, student: TapMap, teacher: TapMap | None) -> Taps:
-        """All taps of all objectives."""
-        wanted = [
+        """The taps that the objectives read."""
+        requested = [
             self._at(place, lambda objective=objective: objective.taps(student, teacher))
             for objective, place in zip(self.objectives, self.pointers, strict=True)
         ]
-        self._wanted = wanted
+        self._requested = requested
         return Taps(
-            tuple(dict.fromkeys(tap for taps in wanted for tap in taps.student)),
-            tuple(dict.fromkeys(tap for taps in wanted for tap in taps.teacher)),
+            tuple(dict.fromkeys(tap for taps in requested for tap in taps.student)),
+            tuple(dict.fromkeys(tap for taps in requested for tap in taps.teacher)),
         )
 
     def connect(self, student: Tapped, teacher: Tapped | None, context: ConnectContext) -> None:
-        """Have the taps captured, and build all objectives on what both networks, in eval mode, make of an example.
+        """Request the taps, and build all objectives from both networks' outputs for an example in eval mode.
 
         Raises:
-            SpecError: an objective cannot work with these networks; pointers lie within the composition's place in the spec.
+            SpecError: an objective does not work with these networks; pointers start with the objectives' place in the spec.
         """
         self._refuse_two_readers(teacher)
         for objective in self.objectives:
@@ -104,20 +104,20 @@ class Composition(nn.Module):
         self.to(context.example.device)
 
     def _refuse_two_readers(self, teacher: Tapped | None) -> None:
-        """See that no objective shows both networks one picture, where the teacher reads another than the student."""
+        """Refuse objectives that pass one image to both networks if the teacher reads other images than the student."""
         if teacher is None or teacher.reads == "image":
             return
-        words = "shows both networks the same image, and the teacher reads another"
+        message = "passes the same image to student and teacher, and this teacher reads a different image"
         places = zip(self.pointers, self.needs(), strict=True)
-        problems = [Problem(f"{at}/name", words) for at, needs in places if needs.one_image]
+        problems = [Problem(f"{at}/name", message) for at, needs in places if needs.one_image]
         if problems:
             raise SpecError(problems)
 
     def build(self, context: BuildContext) -> None:
         second = [place for place, each in zip(self.pointers, self.objectives, strict=True) if _deploys(type(each))][1:]
         if second:
-            words = "an objective before it ships more than the student already"
-            raise SpecError([Problem(f"{place}/name", words) for place in second])
+            message = "adds modules to the shipped student, and an objective before it already does; use one of them"
+            raise SpecError([Problem(f"{place}/name", message) for place in second])
         for objective, place in zip(self.objectives, self.pointers, strict=True):
             self._at(place, lambda objective=objective: objective.build(context))
 
@@ -127,10 +127,10 @@ class Composition(nn.Module):
                 objective.observe(step)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and the unweighted terms by name; of a divided batch, this rank's parts of them.
+        """The weighted sum, and the unweighted terms by name; for a divided batch, this rank's share of both.
 
-        Where an objective reads gradients to the image, the teacher's graph is kept for it, and for other cohort members;
-        no other's gradients may flow into it, as they would use it up.
+        The teacher's graph is kept for objectives that take gradients to the image, and for other cohort members. All
+        other objectives get detached teacher outputs, because their backward pass would free the graph.
         """
         total: Tensor | None = None
         named: dict[str, Tensor] = {}
@@ -145,15 +145,15 @@ class Composition(nn.Module):
             value = sum(others, first) * (factor * share)
             total = value if total is None else total + value
             named |= {f"{name}/{term}": tensor.detach() * share for term, tensor in terms.items()}
-        if total is None:  # every weight is zero at this moment: nothing to learn, but still a graph
+        if total is None:  # all weights are zero at this step; `backward` still needs a graph
             total = step.student.logits.sum() * 0.0
         return total, named
 
     def _measure(self, index: int, objective: Objective, step: Step) -> tuple[dict[str, Tensor], float]:
-        """An objective's terms, and what they count for: of this rank's samples, or of all ranks' where it needs them."""
+        """An objective's terms and their share in the total, on this rank's samples, or on all ranks' if it needs them."""
         division = step.batch.division
         if objective.active_needs.batch_global and division.sizes:
-            taps = self._wanted[index]
+            taps = self._requested[index]
             return objective(step.gathered(taps.student, taps.teacher)), division.copy_share
         with division.statistics():
             return objective(step), division.share
@@ -162,7 +162,7 @@ class Composition(nn.Module):
         return [parameter for objective in self.objectives for parameter in objective.adversary_parameters()]
 
     def adversary_groups(self) -> list[dict[str, Any]]:
-        """The adversaries' parameters as groups of one optimiser, each with its learning rate."""
+        """The adversaries' parameters as optimiser groups, each with its learning rate."""
         groups = [
             {"params": list(objective.adversary_parameters()), "lr": objective.adversary_learning_rate}
             for objective in self.objectives
@@ -174,24 +174,24 @@ class Composition(nn.Module):
         return sum(losses[1:], losses[0]) if losses else None
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """Connectors and the like, which train with the student."""
+        """Parameters that train with the student, such as those of connectors."""
         own = {id(parameter) for parameter in self.adversary_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in own]
 
     def deployed_state(self) -> dict[str, Tensor]:
-        """The state of a composition of the `deploying` objectives alone; empty where the student is deployed as it is."""
+        """State of a composition of the `deploying` objectives alone; empty if the student ships without additions."""
         deploying_ = nn.ModuleList(each for each in self.objectives if _deploys(type(each)))
         return {f"objectives.{name}": tensor for name, tensor in deploying_.state_dict().items()}
 
     def deploy(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
-        """The network that ships: `student` itself, undisturbed, or a new one in evaluation mode."""
+        """The network that ships: `student` itself, unchanged, or a new network in evaluation mode."""
         for objective in self.objectives:
             student = objective.deploy(student, teacher)
         return student
 
     @staticmethod
     def _at(place: str, action: Any) -> Any:
-        """Run `action`; problems that it raises get the objective's place in front of their pointers."""
+        """Run `action`, and prefix the pointers of its problems with the objective's place."""
         try:
             return action()
         except SpecError as error:
@@ -205,7 +205,7 @@ class Composition(nn.Module):
 
 
 def deploying(specs: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Those of some objectives that ship more than the student."""
+    """The specs of objectives that add modules to the shipped student."""
     return tuple(spec for spec in specs if _deploys(registry.find("objectives", spec["name"])))
 
 

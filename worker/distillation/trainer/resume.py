@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: reading it, and putting a stage and the random generators where it left them."""
+"""Resuming from a checkpoint: read it, and restore a stage and the random generators."""
 
 import json
 import traceback
@@ -18,7 +18,7 @@ from worker.distillation.trainer.stage_run import StageRun
 
 @dataclass(frozen=True)
 class Resumed:
-    """A checkpoint that was read: its step, the run's state, and the parts that hold the running stage's."""
+    """A checkpoint: its step, the run's state, and the parts with the running stage's state."""
 
     step: int
     state: RunState
@@ -26,10 +26,10 @@ class Resumed:
 
 
 def read_checkpoint(manifest: Path | None, checkpoints: Checkpoints) -> Resumed | None:
-    """The checkpoint of a manifest file; None without one.
+    """Read the checkpoint of a manifest file; None without a file.
 
     Raises:
-        CheckpointError: it cannot be read back.
+        CheckpointError: it cannot be read.
     """
     if manifest is None:
         return None
@@ -40,9 +40,9 @@ def read_checkpoint(manifest: Path | None, checkpoints: Checkpoints) -> Resumed 
 
 
 def restore_stage(run: StageRun, resumed: Resumed, ranks: Ranks, seed: int) -> None:
-    """Put a newly built stage, and this rank's random generators, where the checkpoint left them.
+    """Restore a newly built stage and this rank's random generators from the checkpoint.
 
-    A rank that the checkpoint does not know begins a random stream of its own, derived from the job's `seed`.
+    If the checkpoint has no state for this rank, its random stream is seeded from the job's `seed`.
 
     Raises:
         CheckpointError: the parts do not fit the stage.
@@ -58,11 +58,11 @@ def restore_stage(run: StageRun, resumed: Resumed, ranks: Ranks, seed: int) -> N
 
 @contextmanager
 def _fits_this_version() -> Iterator[None]:
-    """Raise CheckpointError for whatever shows that another version of the engine wrote the parts."""
+    """Raise CheckpointError for errors that show that another version of the engine wrote the parts."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "loading state_dict" not in str(error):
-            raise  # the device's, and not the checkpoint's
+            raise  # an error of the device, not of the checkpoint
         traceback.print_exc()
-        raise CheckpointError(f"it does not fit this version of the engine: {error}") from error
+        raise CheckpointError(f"the checkpoint does not fit this version of the engine: {error}") from error

@@ -1,4 +1,4 @@
-"""What a run knows beside its running stage: everything that a resumed run needs of it."""
+"""The state of a run outside its running stage, as far as a resumed run needs it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -11,7 +11,7 @@ from worker.distillation.procedure import StageResult
 
 @dataclass
 class BestWeights:
-    """The best network so far, by its metric on the held-out images, as it would be deployed."""
+    """The best network so far by its metric on the held-out images, as it would be deployed."""
 
     place: str
     epoch: int
@@ -19,40 +19,40 @@ class BestWeights:
     """The task's main metric."""
     weights: dict[str, Tensor]
     objectives: dict[str, Tensor]
-    """What its objectives add to the deployed network; empty where they add nothing."""
+    """State that its objectives add to the deployed network; empty if they add nothing."""
 
 
 @dataclass
 class RunState:
-    """The state of a run between two steps. Every field is saved; a stage's own state is `StageRun.state_dict`."""
+    """The state of a run between two steps. Every field is saved; the stage's state is in `StageRun.state_dict`."""
 
     history: list[StageResult] = field(default_factory=list)
-    """Finished stages, in their order."""
+    """Finished stages, in order."""
     steps_before: int = 0
     """Steps of earlier stages, and of the running stage before its restarts."""
     generator_steps_before: int = 0
-    """The same for steps that a source took by itself, such as a generator's."""
+    """The same for generator steps of a source."""
     restarts: int = 0
-    """How often a stage has been restarted because its images had collapsed."""
+    """Number of restarts because of collapsed images."""
     seconds: float = 0.0
-    """Time that earlier attempts have used, up to the checkpoint that this state was read from."""
+    """Time used by earlier attempts, up to the checkpoint from which this state was read."""
     phase_seconds: dict[str, float] = field(default_factory=dict)
-    """The same time by phase."""
+    """The same, by phase."""
     best: BestWeights | None = None
     stopped_early: dict[str, Any] | None = None
-    """By what and where the training was stopped before its end."""
+    """Why and where training stopped before its end."""
     warnings: list[str] = field(default_factory=list)
-    """Warnings that have been logged, and that the report repeats."""
+    """Logged warnings, which the report repeats."""
     random_states: list[dict[str, Any]] = field(default_factory=list)
-    """The global random generators of each rank, at the checkpoint that this state was read from."""
+    """State of each rank's global random generators at the checkpoint from which this state was read."""
 
     def done(self, steps: int, generator_steps: int, finished: bool) -> int:
-        """A number that rises with every step and every end of a stage; of the running stage so much is done."""
+        """A number that increases with every step and every end of a stage; the arguments describe the running stage."""
         before = self.steps_before + self.generator_steps_before + len(self.history)
         return before + steps + generator_steps + (finished or self.stopped_early is not None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Parts of a checkpoint by name: `run`, and `best` in a part of its own, since it is large and seldom changes."""
+        """Parts of a checkpoint by name: `run`, and `best` as a separate part, because it is large and rarely changes."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         values["history"] = [asdict(result) for result in self.history]
         best = values.pop("best")
@@ -60,7 +60,7 @@ class RunState:
 
     @classmethod
     def from_state(cls, parts: Mapping[str, Any]) -> "RunState":
-        """Undo `state_dict`; other parts of the checkpoint may be among `parts`.
+        """Restore what `state_dict` returned; `parts` may contain other parts of the checkpoint.
 
         Raises:
             KeyError, TypeError: the parts are not those of this class.

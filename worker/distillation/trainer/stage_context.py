@@ -1,4 +1,4 @@
-"""What a stage is run in: the job's task, data, input contract and device."""
+"""The context of a stage: the job's task, data, input contract and device."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,24 +18,24 @@ from worker.distillation.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class StageContext:
-    """What all stages of a job share, but for `training`, of which a stage may replace keys, and `restarts`."""
+    """Values that all stages of a job share, except `training`, of which a stage may replace keys, and `restarts`."""
 
     task: Task
     contract: InputContract
     classes: int
     dataset: Images | None
     source: Mapping[str, Any]
-    """The source as the job's spec names it."""
+    """The `source` of the job's spec."""
     training: Training
     device: torch.device
     ranks: Ranks = ALONE
     files: Mapping[str, Path] = field(default_factory=dict)
-    """The uploaded files that methods read, by id."""
+    """Uploaded files that methods read, by id."""
     restarts: int = 0
 
     @classmethod
     def of(cls, job: Job, dataset: Images | None, device: torch.device, ranks: Ranks) -> "StageContext":
-        """Of a job whose stages train on `dataset`."""
+        """The context of a job whose stages train on `dataset`."""
         return cls(
             task=job.task,
             contract=job.contract,
@@ -49,10 +49,10 @@ class StageContext:
         )
 
     def for_stage(self, training: Mapping[str, Any], restarts: int) -> "StageContext":
-        """The same for one stage: with some keys of the training replaced by the stage's own."""
+        """The context of one stage, in which `training` replaces keys of the job's training."""
         own = Training.from_spec(asdict(self.training) | dict(training))
         return replace(self, training=own, restarts=restarts)
 
     def example(self) -> Tensor:
-        """Two blank images, to find shapes with."""
+        """Two blank images, used to find shapes."""
         return self.contract.blank(self.device)

@@ -1,4 +1,4 @@
-"""What is measured of a stage's networks at its end, for procedures that decide by it."""
+"""Metrics of a stage's networks at its end, for procedures that make decisions with them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from worker.distillation.trainer.stage_run import StageRun
 
 
 def measure_stage(run: StageRun, lineage: Lineage, held_out: Images | None) -> dict[str, float]:
-    """The metrics that a finished stage asks for by `judged`, `compared` and `timed`, of its members as they would ship.
+    """The metrics that a finished stage requests with `evaluated`, `compared` and `timed`, of its members as they would ship.
 
     Raises:
         SpecError: no images are held out to measure on.
@@ -25,7 +25,7 @@ def measure_stage(run: StageRun, lineage: Lineage, held_out: Images | None) -> d
     if not (stage.evaluated or stage.compared or stage.timed):
         return {}
     if held_out is None and (stage.evaluated or stage.compared):
-        raise SpecError([Problem("/dataset", "is needed: the procedure measures networks on a part that it holds out")])
+        raise SpecError([Problem("/dataset", "is required: the procedure measures networks on held-out images of it")])
     metrics: dict[str, float] = {}
     networks = {name: member.deployed() for name, member in run.members.items()}
     for name, network in networks.items():
@@ -47,7 +47,7 @@ class _HeldOut:
     images: Images
 
     def measure(self, name: str, network: nn.Module) -> dict[str, float]:
-        """A member's metrics: those of its task, and its distances from finished networks."""
+        """A member's task metrics, and its KL divergences from finished networks."""
         metrics: dict[str, float] = {}
         if self.stage.evaluated:
             metrics |= {

@@ -1,4 +1,4 @@
-"""The one training loop: a stage, built from plain data, stepped, saved and restored."""
+"""The training loop: a stage is built from plain data, stepped, saved and restored."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,12 +27,12 @@ KINDS = ("network", "objectives", "optimizers", "transforms")
 
 
 class StageRun:
-    """One stage, alive. `number` is the next step to take, of `total`; the source's first generator steps come before it."""
+    """One running stage. `number` is the next step, of `total`; the source's first generator steps come before step 0."""
 
     def __init__(
         self, stage: Stage, *, networks: Mapping[str, nn.Module], teacher: Tapped | None, context: StageContext
     ):
-        """`networks` are the members', already holding their initial weights."""
+        """`networks` are the members' networks, which already have their initial weights."""
         self.stage = stage
         self.teacher = teacher
         self.context = context
@@ -54,13 +54,13 @@ class StageRun:
         self.steps_per_epoch = self.source.steps_per_epoch()
         self.total = stage.steps or (stage.epochs or 1) * self.steps_per_epoch
         self.generator_steps_first = self.source.generator_steps(0)
-        self.generator_steps_in_all = self.source.generator_steps(self.total - 1)
+        self.generator_steps_total = self.source.generator_steps(self.total - 1)
         self.number = 0
         self.generator_steps_done = 0
         self.means = MetricMeans()
         self.last: dict[str, float] = {}
         """The newest value of every metric."""
-        # what a rank draws for its own samples, such as a dropout's mask, must not be what the others draw for theirs
+        # ranks must draw different random numbers for their samples, such as dropout masks
         stream = ("training",) if self.ranks.leads else ("training", self.ranks.rank)
         seed_all(seed_for(self.training.seed, stage.seeded_by, *stream))
 
@@ -78,12 +78,12 @@ class StageRun:
 
     @property
     def fraction(self) -> float:
-        """How much of the stage is done, from 0 to 1."""
-        whole = self.total + self.generator_steps_in_all
+        """Progress of the stage, from 0 to 1."""
+        whole = self.total + self.generator_steps_total
         return (self.number + self.generator_steps_done) / whole if whole else 1.0
 
     def prepare(self) -> None:
-        """The pre-pass over the training set, for objectives that want it; not to be repeated after a resume."""
+        """The pre-pass over the training set, for objectives that need it; do not call it after a resume."""
         if not self._any_need("prepass"):
             return
         for batch in plain_batches(self.context, self.source):
@@ -95,7 +95,7 @@ class StageRun:
                     member.composition.observe(step)
 
     def advance(self) -> None:
-        """Take one step: a generator step of the source, or one of all members."""
+        """Take one step: a generator step of the source, or a step of all members."""
         if self.generator_steps_done < self.source.generator_steps(self.number):
             self.source.generator_step(self.generator_steps_done, self.students)
             self.generator_steps_done += 1
@@ -111,9 +111,9 @@ class StageRun:
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            words = "a batch of one image is too small for the student's BatchNorm"
-            hint = "Raise it, or let the source drop the last batch."
-            raise SpecError([Problem("/training/batch_size", words)], hint) from error
+            message = "a batch of one image is too small for the student's BatchNorm"
+            hint = "Raise the batch size, or let the source drop the last batch."
+            raise SpecError([Problem("/training/batch_size", message)], hint) from error
         self.number += 1
 
     def _update(self, batch: Batch, position: Position) -> None:
@@ -142,10 +142,10 @@ class StageRun:
                     outputs[name] = self.passes.run(member.tapped, batch.image, batch.division)
 
     def metrics(self) -> dict[str, float]:
-        """Means since the last call, the source's metrics and the learning rate.
+        """Means since the last call, including the source's metrics, and the learning rate.
 
         Raises:
-            Diverged: a loss is infinite or not a number.
+            Diverged: a loss is infinite or NaN.
         """
         self.means.add({name: value / self.ranks.size for name, value in self.source.metrics().items()})
         values = self.means.read(self.ranks)
@@ -153,7 +153,7 @@ class StageRun:
             if name.split("/")[-1] == "loss" and not abs(value) < float("inf"):
                 raise Diverged(
                     f"the training diverged: {name} became {value} before step {self.number} of stage {self.stage.name!r}",
-                    "lower training/learning_rate, add training/warm_up_steps, or lower the weights of the objectives",
+                    "Lower training/learning_rate, add training/warm_up_steps, or lower the weights of the objectives.",
                 )
         if self.number:
             values["learning_rate"] = self.training.learning_rate_at(self.number - 1, self.total)
@@ -165,7 +165,7 @@ class StageRun:
             member.finalize()
 
     def state_dict(self) -> dict[str, Any]:
-        """Parts of a checkpoint by name; all ranks ask at once."""
+        """Parts of a checkpoint by name; all ranks must call it together."""
         self.means.combine(self.ranks)
         members = {name: member.state_dict() for name, member in self.members.items()}
         parts = {kind: {name: state[kind] for name, state in members.items()} for kind in KINDS}
@@ -180,7 +180,7 @@ class StageRun:
         return parts
 
     def load_state_dict(self, parts: Mapping[str, Any]) -> None:
-        """Undo `state_dict`; the global random generators are restored afterwards."""
+        """Restore what `state_dict` returned; the global random generators are restored afterwards."""
         for name, member in self.members.items():
             member.load_state_dict({kind: parts[kind][name] for kind in KINDS})
         prefix = "source/"
@@ -201,7 +201,7 @@ class StageRun:
         return any(getattr(needs, name) for member in self.members.values() for needs in member.composition.needs())
 
     def _connect_context(self) -> ConnectContext:
-        """What the objectives of all members are connected with."""
+        """The context in which the objectives of all members connect."""
         dataset = self.context.dataset
         return ConnectContext(
             example=self.context.example(),

@@ -1,4 +1,4 @@
-"""The source of a stage's batches, built for the objectives that read them."""
+"""The source of a stage's batches, built for the stage's objectives."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,10 +17,10 @@ from worker.distillation.trainer.stage_context import StageContext
 def build_source(
     stage: Stage, compositions: Sequence[Composition], teacher: Tapped | None, context: StageContext
 ) -> Source:
-    """The job's source, with what a stage's objectives need of a batch.
+    """The job's source, built to give the batch fields that a stage's objectives need.
 
     Raises:
-        SpecError: it cannot give that.
+        SpecError: the source cannot give them, or it or an objective does not fit the job.
     """
     source: Source = registry.make("sources", context.source, "/source")
     fields = tuple(sorted({name for composition in compositions for name in composition.fields}))
@@ -56,7 +56,7 @@ def build_source(
 
 
 def plain_batches(context: StageContext, source: Source) -> Iterator[Batch]:
-    """The training images in their order, without augmentation; labelled by the teacher where the source ignores labels."""
+    """The training images in order, without augmentation; the teacher labels them if the source ignores labels."""
     dataset = context.dataset
     assert dataset is not None
     for start in range(0, len(dataset), context.training.batch_size):

@@ -1,7 +1,7 @@
-"""A running average of a network's weights, kept beside its training.
+"""A running average of a network's weights during training.
 
-Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30(4), 1992, with weights that
-fall off exponentially; the decay grows with the steps, so that the first weights are soon forgotten.
+Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30(4), 1992, here an
+exponential moving average; its decay increases over the first steps, so that the initial weights soon lose influence.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 
 def decay_at(step: int, decay: float) -> float:
-    """min(decay, (1 + n) / (10 + n)) for step n, from 0."""
+    """min(decay, (1 + n) / (10 + n)) for step n, counted from 0."""
     return min(decay, (1 + step) / (10 + step))
 
 
 class RunningAverage:
-    """The average of a network's parameters and buffers over the steps, in single precision.
+    """The average of a network's parameters and buffers over the steps, in float32.
 
-    Running statistics of BatchNorm are averaged as weights are; what is no floating-point number (counters) is copied.
+    BatchNorm running statistics are averaged like weights; values that are not floating-point (counters) are copied.
     """
 
     def __init__(self, network: nn.Module, decay: float):
@@ -29,7 +29,7 @@ class RunningAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take the network's weights in."""
+        """Add the network's current weights to the average."""
         weight = 1 - decay_at(self.steps, self.decay)
         for name, tensor in network.state_dict().items():
             if tensor.is_floating_point():
@@ -42,7 +42,7 @@ class RunningAverage:
         return {"steps": self.steps, "values": self.values}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Restore what `state_dict` returned."""
         self.steps = state["steps"]
         for name, value in self.values.items():
             value.copy_(state["values"][name])

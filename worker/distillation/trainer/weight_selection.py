@@ -1,4 +1,4 @@
-"""Which weights of the student ship: the last, the best on held-out images, or their running average."""
+"""The choice of the student's weights that ship: the last, the best on held-out images, or their running average."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ from worker.distillation.trainer.stage_run import StageRun
 
 @dataclass(frozen=True)
 class Selected:
-    """The network that ships, which weights it has and why; and the one that could have shipped instead, if any."""
+    """The network that ships, its checkpoint and why it was chosen; and the alternative network, if there is one."""
 
     network: nn.Module
     checkpoint: str
@@ -24,7 +24,7 @@ class Selected:
 
 
 class WeightSelection:
-    """Measures the student on the held-out images after each epoch, and selects its weights at the end of the run."""
+    """Measures the student on held-out images after each epoch, and selects its weights at the end of the run."""
 
     def __init__(self, lineage: Lineage, validation: Images | None):
         self.lineage = lineage
@@ -33,7 +33,7 @@ class WeightSelection:
         self.training = lineage.job.training
 
     def measure(self, run: StageRun) -> dict[str, float] | None:
-        """The metrics of the network that would ship if this stage were the last; None where it is no member of it."""
+        """Metrics of the network that would ship if this stage were the last; None if it is not a member of this stage."""
         member = run.members.get(self._member_name(run))
         if self.validation is None or member is None:
             return None
@@ -44,7 +44,7 @@ class WeightSelection:
     def better(
         self, run: StageRun, metrics: dict[str, float], epoch: int, best: BestWeights | None
     ) -> BestWeights | None:
-        """The better of the best weights so far and those in training, which have these `metrics`."""
+        """The better of the best weights so far and the current weights, which have these `metrics`."""
         if self.training.selection != "best":
             return best
         place = self.lineage.student_place(run.stage)
@@ -61,7 +61,7 @@ class WeightSelection:
         )
 
     def select(self, place: str, best: BestWeights | None) -> Selected:
-        """The weights with which the finished network at `place` ships."""
+        """The weights to ship for the finished network at `place`."""
         best = best if best is not None and best.place == place else None
         checkpoints = self.lineage.checkpoints
         if best is not None:
@@ -70,13 +70,13 @@ class WeightSelection:
             why = f"best {metric} ({best.value:.4f}) on {len(self.validation or ())} held-out training images"
             trained = Selected(network, f"epoch {best.epoch}", why)
         else:
-            trained = Selected(self.lineage.deployed(place), "last", "the weights at the end of the training")
+            trained = Selected(self.lineage.deployed(place), "last", "the weights at the end of training")
         if average_part(place) not in checkpoints.frozen():
             return trained
         average = self.lineage.deployed(place, weights=checkpoints.thaw(average_part(place)))
         if self.training.selection != "average":
             return replace(trained, other_checkpoint="average", other=average)
-        why = f"the running average of the weights, with a decay of {self.training.average_weights:g}"
+        why = f"the running average of the weights, with decay {self.training.average_weights:g}"
         return Selected(
             network=average,
             checkpoint="average",
@@ -86,6 +86,6 @@ class WeightSelection:
         )
 
     def _member_name(self, run: StageRun) -> str:
-        """The member of the running stage that would ship; empty where another stage's would."""
+        """The member of the running stage that would ship; empty if the network of another stage would."""
         stage, _, name = self.lineage.student_place(run.stage).partition("/")
         return name if stage == run.stage.name else ""

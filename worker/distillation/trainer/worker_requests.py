@@ -1,4 +1,4 @@
-"""What the worker asks of a run while it trains: to save a checkpoint and stop, or to stop at once."""
+"""Requests of the worker to a run: save a checkpoint and stop (drain), or stop at once (cancel)."""
 
 import time
 
@@ -6,9 +6,9 @@ from worker.distillation.distributed.ranks import Ranks
 from worker.distillation.process.event_pipe import Channel
 
 ALIVE_SECONDS = 10.0
-"""A run that has said nothing for so long says at the next pulse that it is alive."""
+"""Minimum time between two `alive` events."""
 ACTIONS = (None, "checkpoint", "drain", "cancel")
-"""What all ranks may have to do after a step; ranks exchange the index."""
+"""What ranks may have to do after a step; ranks exchange the index."""
 
 
 class Stopped(Exception):
@@ -25,10 +25,10 @@ class WorkerRequests:
     def __init__(self, channel: Channel, ranks: Ranks):
         self.channel = channel
         self.ranks = ranks
-        self._said_alive = time.monotonic()
+        self._last_alive = time.monotonic()
 
     def action(self, checkpoint_due: bool) -> str | None:
-        """What every rank has to do after this step: `checkpoint`, `drain`, or None.
+        """The action of every rank after this step: `checkpoint`, `drain`, or None.
 
         Raises:
             Stopped: the worker has cancelled the job.
@@ -40,7 +40,7 @@ class WorkerRequests:
         return action
 
     def pulse(self) -> None:
-        """Called within long work between the steps: stop if the job is cancelled, and say now and then `alive`.
+        """Stop if the job is cancelled, and send `alive` regularly; called during long work between steps.
 
         Raises:
             Stopped: the worker has cancelled the job.
@@ -48,6 +48,6 @@ class WorkerRequests:
         if self.channel.request == "cancel":
             raise Stopped("cancel")
         now = time.monotonic()
-        if now - self._said_alive >= ALIVE_SECONDS:
-            self._said_alive = now
+        if now - self._last_alive >= ALIVE_SECONDS:
+            self._last_alive = now
             self.channel.say("alive")

@@ -1,6 +1,6 @@
-"""Files that users sent: read, checked, described, and written in the canonical form. Nothing in an uploaded file is ever
-run.
+"""Inspection of uploads: read, check and describe a file, and write its canonical form. No code in a file is ever run.
 
-Belongs here: everything that reads the bytes of an upload that is not a dataset. Does not: datasets (`data/`), anything
-that a job does later. The containers of weights are in `weights_file/`. May import `data/`, `networks/`, `introspection/`, `limits.py` and `contract.py`.
+Belongs here: code that reads the bytes of uploads other than datasets. Does not: datasets (`data/`), anything that a job
+does later. Containers of weights are in `weights_file/`. May import `data/`, `networks/`, `introspection/`, `limits.py`
+and `contract.py`.
 """

@@ -1,4 +1,4 @@
-"""Which of the tensors of a file could be a network: every mapping of names to tensors, and every whole pickled network."""
+"""Candidates for a network's weights in a file: every mapping of names to tensors, and every whole pickled network."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,10 +21,10 @@ LONGEST_PATH = 300
 
 @dataclass(frozen=True)
 class Candidate:
-    """Tensors that could be a network's. `path` is where they lie in the file, its parts joined by dots; empty for all of it.
+    """Tensors that could be a network's weights. `path` is their place in the file, joined by dots; empty for the root.
 
-    `folded` names the weights that were made of their parts. `updates` is how often an average took the network in, if the
-    file says so. `joined` are mappings of mappings.
+    `folded` are the names of weights computed from parts. `updates` is the number of updates of a weight average, if the
+    file contains it. `joined` is true for mappings of mappings.
     """
 
     path: str
@@ -35,10 +35,10 @@ class Candidate:
 
 
 def candidates(root: Any, limits: UploadLimits) -> list[Candidate]:
-    """All candidates, the outer ones first.
+    """All candidates, outer ones first.
 
-    Mappings of mappings, such as `{"features": {...}, "classifier": {...}}`, count as one network too: after all others, and
-    the inner ones first.
+    Mappings of mappings, such as `{"features": {...}, "classifier": {...}}`, are candidates too; they come after all
+    others, inner ones first.
     """
     budget = Budget(limits.steps, "the file")
     found: list[Candidate] = []
@@ -56,7 +56,7 @@ def candidates(root: Any, limits: UploadLimits) -> list[Candidate]:
 
 
 def _walk(root: Any, budget: Budget) -> Iterator[tuple[str, Any]]:
-    """Every container once, breadth first. Sharing costs nothing and depth is bounded: what lies deeper is no network."""
+    """Every container once, breadth first, to a bounded depth; shared containers are visited once."""
     seen: set[int] = set()
     level: list[tuple[str, Any]] = [("", root)]
     for _ in range(DEEPEST):
@@ -90,7 +90,7 @@ def _path(path: str, key: Any) -> str:
 
 
 def _own_tensors(node: Any) -> dict[str, Leaf]:
-    """The tensors that a mapping names itself."""
+    """The tensors that are direct values of a mapping."""
     pairs = node if type(node) is dict else {**node.attributes(), **node.entries} if type(node) is Made else {}
     return dict(_tensors(pairs))
 

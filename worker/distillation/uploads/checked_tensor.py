@@ -1,4 +1,4 @@
-"""The numbers of a tensor in a file, checked: real, finite, and of a precision that weights have."""
+"""Checks of a tensor's values: they must be real, finite, and of a precision that is usual for weights."""
 
 import torch
 from torch import Tensor
@@ -9,17 +9,17 @@ from worker.distillation.uploads.weights_file.leaves import Computed, Leaf
 
 
 def checked(name: str, leaf: Leaf) -> Tensor:
-    """The tensor in memory of its own, half precision widened to float32.
+    """Read the tensor into its own memory, with half precision converted to float32.
 
     Raises:
-        UploadError: its numbers cannot be read, are complex or of 8 bits, or are not finite.
+        UploadError: its values cannot be read, are complex or 8-bit floats, or are not finite.
     """
     _check_type(name, leaf)
     tensor = leaf.read().detach()
     if not bool(torch.isfinite(tensor).all()):
         raise UploadError(
-            f"the tensor `{name}` holds NaN or infinite values, so the network cannot work",
-            "Upload a checkpoint from before training diverged.",
+            f"the tensor `{name}` contains NaN or infinite values",
+            "Upload a checkpoint that was saved before training diverged.",
         )
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
@@ -28,6 +28,6 @@ def _check_type(name: str, leaf: Leaf) -> None:
     for part in leaf.parts if type(leaf) is Computed else (leaf,):
         if part.dtype.is_complex or (part.dtype.is_floating_point and part.dtype.itemsize < 2):
             raise UploadError(
-                f"the tensor `{name}` holds numbers of type {part.dtype}; save the weights as float32 or half precision",
+                f"the tensor `{name}` has the type {part.dtype}; save the weights as float32 or half precision",
                 SAVE_STATE_DICT,
             )

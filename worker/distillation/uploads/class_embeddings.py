@@ -14,11 +14,11 @@ from worker.distillation.limits import UploadLimits
 from worker.distillation.uploads.state_dicts import read_tensors
 
 KEY = "embeddings"
-"""The one tensor of a file."""
+"""The name of the only tensor in a file."""
 
 
 def orthogonal(classes: int, dimensions: int, seed: int) -> Tensor:
-    """Embeddings (K, E) of length 1 that depend on the seed alone; at right angles where E is at least K."""
+    """Embeddings (K, E) of length 1 that depend only on the seed; orthogonal if E is at least K."""
     random = torch.Generator().manual_seed(seed)
     rows = torch.randn(classes, dimensions, generator=random)
     if dimensions < classes:
@@ -28,16 +28,16 @@ def orthogonal(classes: int, dimensions: int, seed: int) -> Tensor:
 
 
 def read(path: Path, limits: UploadLimits) -> Tensor:
-    """Embeddings (K, E) as a user sends them: a file of weights with the one matrix `embeddings`, a row a class.
+    """Read embeddings (K, E) from an uploaded file with one matrix `embeddings`, one row per class.
 
     Raises:
-        UploadError: it is not that.
+        UploadError: the file has other content.
     """
     tensors = read_tensors(path, limits)
     rows = tensors.get(KEY)
     if rows is None or len(tensors) > 1 or rows.ndim != 2 or len(rows) < 2 or not rows.is_floating_point():
         hint = "Write `safetensors.torch.save_file({'embeddings': rows}, path)`."
-        raise UploadError(f"the file must hold one matrix of numbers called {KEY!r}, a row a class", hint)
+        raise UploadError(f"the file must contain one float matrix named {KEY!r} with one row per class", hint)
     return rows.float().contiguous()
 
 
@@ -45,10 +45,10 @@ def load(path: Path, classes: int, device: torch.device) -> Tensor:
     """The embeddings (K, E) of an inspected file.
 
     Raises:
-        SpecError: they are of another number of classes than the teacher's.
+        SpecError: their number of classes differs from the teacher's.
     """
     rows = load_file(path, device=str(device))[KEY]
     if len(rows) != classes:
-        words = f"are of {len(rows)} classes, and the teacher tells {classes} apart"
-        raise SpecError([Problem("/source/embeddings", words)])
+        message = f"has {len(rows)} classes, and the teacher has {classes}"
+        raise SpecError([Problem("/source/embeddings", message)])
     return rows

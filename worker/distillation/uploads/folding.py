@@ -1,10 +1,10 @@
-"""Weights that a file holds in parts, put together: pruning, weight normalisation, spectral normalisation.
+"""Computation of weights that a file stores in parts: pruning, weight normalisation, spectral normalisation.
 
 - pruning (torch.nn.utils.prune): w = orig * mask
 - weight normalisation (arXiv:1602.07868): w = g v / ||v||, the norm over all dimensions but that of g
 - spectral normalisation (arXiv:1802.05957) as evaluation uses it: w = orig / (u . W v), W the weight as a matrix of rows
 
-Other parametrisations are code that a file only names, so their weights cannot be told from the parts.
+Other parametrisations are code that a file only names, so their weights cannot be computed from the parts.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 from worker.distillation.uploads.weights_file.leaves import Computed, Leaf, Unreadable, numel
 
 COUNTERS = frozenset({"total_ops", "total_params", "n_averaged"})
-"""Last parts of names that tools leave in state dicts (thop's counters, torch's AveragedModel) and no network needs."""
+"""Last parts of names that tools add to state dicts (thop's counters, torch's AveragedModel) and no network needs."""
 REMOVE = (
     "Save the weight itself: `torch.nn.utils.parametrize.remove_parametrizations(module, name)` for each such module, then "
     "`torch.save(network.state_dict(), path)`."
@@ -26,16 +26,16 @@ _INNER = ".parametrizations."
 
 @dataclass(frozen=True)
 class Folded:
-    """The tensors with weights in the place of their parts, and the names of these weights."""
+    """The tensors, with computed weights instead of their parts, and the names of these weights."""
 
     tensors: dict[str, Leaf]
     names: list[str]
 
 
 def fold(tensors: Mapping[str, Leaf]) -> Folded:
-    """Put together all weights whose parts are known; the others stay as they are.
+    """Compute all weights whose parts are known; other tensors do not change.
 
-    A parametrised weight that cannot be told becomes `Unreadable`, which refuses it if it is wanted.
+    A parametrised weight that cannot be computed becomes `Unreadable`, which raises if it is read.
     """
     grouped = _grouped(tensors)
     instead: dict[str, tuple[str, Leaf]] = {}
@@ -86,8 +86,9 @@ def _normed(stem: str, given: Mapping[str, Leaf], parts: Sequence[str]) -> Made 
 
 
 def _parametrised(stem: str, given: Mapping[str, Leaf], parts: Sequence[str]) -> Made | None:
-    """`M.parametrizations.X.original` with what its one parametrisation keeps."""
-    name, original = _target(stem), given[f"{stem}.original"]
+    """`M.parametrizations.X.original` with the state of its one parametrisation."""
+    name = _target(stem)
+    original = given[f"{stem}.original"]
     held = {part.removeprefix(f"{stem}.") for part in parts} - {"original"}
     if name is None:
         return None
@@ -100,7 +101,9 @@ def _parametrised(stem: str, given: Mapping[str, Leaf], parts: Sequence[str]) ->
 
 def _parametrised_norm(stem: str, given: Mapping[str, Leaf], parts: Sequence[str]) -> Made | None:
     """`M.parametrizations.X.original0` (g) and `original1` (v)."""
-    name, g, v = _target(stem), given[f"{stem}.original0"], given.get(f"{stem}.original1")
+    name = _target(stem)
+    g = given[f"{stem}.original0"]
+    v = given.get(f"{stem}.original1")
     if name is None or v is None:
         return None
     return _by_norm(name, g, v, parts) if len(parts) == 2 else (name, _unknown(name, v), parts)
@@ -113,8 +116,10 @@ def _target(stem: str) -> str | None:
 
 
 def _unknown(name: str, part: Leaf) -> Leaf:
-    words = f"the weight `{name[:100]}` is parametrised by code that the file only names, so it cannot be told"
-    return Unreadable(words, REMOVE, part.shape, part.dtype)
+    message = (
+        f"the weight `{name[:100]}` is parametrised by code that the file does not contain, so it cannot be computed"
+    )
+    return Unreadable(message, REMOVE, part.shape, part.dtype)
 
 
 def _masked(name: str, original: Leaf, mask: Leaf, parts: Iterable[str]) -> Made | None:
@@ -134,8 +139,8 @@ def _spectral(name: str, original: Leaf, u: Leaf, v: Leaf | None, parts: Iterabl
     shape = original.shape
     rows_fit = len(shape) > 1 and u.shape == shape[:1] and v is not None and numel(v) * shape[0] == numel(original)
     if not rows_fit or v is None:
-        words = f"the weight `{name[:100]}` is normalised by its spectrum along another dimension than the first"
-        return name, Unreadable(words, REMOVE, shape, original.dtype), parts
+        message = f"the weight `{name[:100]}` has a spectral norm along another dimension than the first, which is not supported"
+        return name, Unreadable(message, REMOVE, shape, original.dtype), parts
     return name, Computed(shape, original.dtype, (original, u, v), weight_of_spectrum), parts
 
 
@@ -145,7 +150,7 @@ def weight_of_mask(original: Tensor, mask: Tensor) -> Tensor:
 
 
 def weight_of_norm(g: Tensor, v: Tensor) -> Tensor:
-    """g v / ||v||; the norm is over the dimensions in which g has length 1, all of them if g is one number."""
+    """g v / ||v||; the norm is over the dimensions in which g has length 1, or over all if g has one element."""
     g, v = _precise(g), _precise(v)
     if g.numel() == 1:
         return v * (g.reshape(()) / v.square().sum().sqrt())
@@ -154,7 +159,7 @@ def weight_of_norm(g: Tensor, v: Tensor) -> Tensor:
 
 
 def weight_of_spectrum(original: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """W / (u . W v), W (rows, all else)."""
+    """W / (u . W v), with W as a matrix (rows, all other dimensions)."""
     original = _precise(original)
     return original / torch.dot(_precise(u), original.flatten(1) @ _precise(v))
 

@@ -29,7 +29,7 @@ from worker.distillation.uploads.state_dicts import largest, numbers_of, open_we
 CANONICAL = "output/canonical.safetensors"
 LISTED_AT_MOST = 100
 SHARED_AT_MOST = 4
-"""How many times its distinct numbers a file of weights may hold under all names together."""
+"""Largest ratio of the elements of all names together to the elements of distinct tensors."""
 
 
 def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     Raises:
         UploadError: the upload is refused.
-        SpecError: what the user said about it cannot be.
+        SpecError: the user's description of the upload is invalid.
     """
     limits = UploadLimits.of(job.get("limits"))
     upload, canonical = folder / job["upload"], folder / CANONICAL
@@ -60,7 +60,7 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         parameters = _parameters(networks.build(name, classes, contract, options))
     if parameters > limits.parameters:
         raise SpecError(
-            [Problem("/network", f"{name} has {parameters} parameters; at most {limits.parameters} are allowed")]
+            [Problem("/network", f"{name} has {parameters} parameters; the maximum is {limits.parameters}")]
         )
     network = networks.build(name, classes, contract, options)
 
@@ -69,10 +69,10 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
 
     with open_weights(upload, limits) as file:
         if any(is_reused(each.tensors) for each in file.candidates):
-            words = "the file holds a student with a projector and its teacher's classifier, as `similarity_head` ships"
-            raise UploadError(
-                f"{words}: no network of the catalogue is built so", "Upload a student of other objectives."
+            words = (
+                "the file contains a student with a projector and its teacher's classifier, as `similarity_head` ships"
             )
+            raise UploadError(f"{words}, which cannot be a teacher", "Upload a student of other objectives.")
         titled = f"`{name}` with {classes} classes"
         matched = match_any(file.candidates, network, titled, alternatives, str(said.get("weights") or "auto"))
         how = reading_of(file, matched)
@@ -98,11 +98,13 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
 def _check_said(said: Mapping[str, Any], classes: int, contract: InputContract) -> None:
     names = said.get("class_names") or []
     if names and len(names) != classes:
-        raise SpecError([Problem("/class_names", f"must name each of {classes} classes, not {len(names)}")])
+        raise SpecError(
+            [Problem("/class_names", f"must contain one name for each of {classes} classes, not {len(names)}")]
+        )
 
 
 def _try(network: nn.Module, contract: InputContract, classes: int) -> Tapped:
-    """The network's taps, once it has given finite logits for two images."""
+    """Run the network on two random images and return its taps; refuse logits of a wrong shape, infinite logits and NaN."""
     image = torch.randn(
         2, contract.channels, contract.height, contract.width, generator=torch.Generator().manual_seed(0)
     )
@@ -114,14 +116,14 @@ def _try(network: nn.Module, contract: InputContract, classes: int) -> Tapped:
             [
                 Problem(
                     "/network",
-                    f"the network answers two images with the shape {tuple(logits.shape)}, not (2, {classes})",
+                    f"the network's output for two images has the shape {tuple(logits.shape)}, not (2, {classes})",
                 )
             ]
         )
     if not bool(torch.isfinite(logits).all()):
         raise UploadError(
-            "the network answers random images with NaN or infinite values",
-            "Check that the weights are those of a trained network.",
+            "the network's output for random images is NaN or infinite",
+            "Check that the file contains weights of a trained network.",
         )
     return tapped
 
@@ -133,7 +135,7 @@ def _dataset(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
             arrays = any(name.endswith(".npy") for name in archive.namelist())
     except BROKEN as error:
         raise UploadError(
-            f"the file is not a whole zip archive: {error}", "Send an npz file, or a zip of class folders."
+            f"the file is not a complete zip archive: {error}", "Send an npz file, or a zip of class folders."
         ) from error
     packed = (npz if arrays else folders).read(upload, options, limits)
     packed.write(canonical)
@@ -144,7 +146,7 @@ def _file(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadL
     kind = (job.get("options") or {}).get("kind")
     if kind not in ("weights", *_FILES):
         known = ", ".join(f"`{name}`" for name in ("weights", *_FILES))
-        raise SpecError([Problem("/kind", f"files of the kind {kind!r} are not read; {known} are")])
+        raise SpecError([Problem("/kind", f"must be one of {known}, not {kind!r}")])
     if kind == "weights":
         choice = str(job["options"].get("weights") or "auto")
         return {"kind": kind} | _weights(upload, canonical, limits, choice)
@@ -181,10 +183,10 @@ def _weights(upload: Path, canonical: Path, limits: UploadLimits, choice: str) -
 
 
 def _check_names(state: Mapping[str, Tensor]) -> None:
-    """Refuse many names of few numbers: the canonical form holds them once for each name."""
+    """Refuse files in which many names share few tensors: the canonical form stores a tensor once per name."""
     distinct = sum({id(tensor): tensor.numel() for tensor in state.values()}.values())
     if sum(tensor.numel() for tensor in state.values()) > SHARED_AT_MOST * distinct + 2**20:
-        words = f"the file's {len(state)} names share so few tensors that each is meant many times"
+        words = f"the file's {len(state)} names share too few tensors"
         raise UploadError(words, "Save each tensor under one name.")
 
 

@@ -1,4 +1,4 @@
-"""Whether a file or a state dict holds the weights of a network, and of which network it is if not."""
+"""Match a file or a state dict with a network, and find other networks that it fits."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from worker.distillation.uploads.weights_file.leaves import Held
 from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
 
 PREFIXES = ("module.", "model.", "_orig_mod.")
-"""What DataParallel, training frameworks and `torch.compile` put before all names."""
+"""Prefixes that DataParallel, training frameworks and `torch.compile` add to all names."""
 LISTED_AT_MOST = 8
 Alternatives = Callable[[Mapping[str, Any]], Sequence[str]]
-"""Which other networks a state dict fits."""
+"""Returns the names of other networks that a state dict fits."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """A network's state dict from a file, how it was found, and what else of the file would fit."""
+    """A network's state dict from a file, how it was found, and other weights in the file that would fit."""
 
     state: dict[str, Tensor]
     fit: Fit
@@ -32,7 +32,7 @@ class Matched:
 
 
 def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with every usual prefix taken off that all names share."""
+    """The state dict without the usual prefixes that all names share."""
     stripped = dict(state)
     while stripped:
         prefix = next(
@@ -50,14 +50,14 @@ def match(
     name: str = "the network",
     alternatives: Callable[[], Sequence[str]] = tuple,
 ) -> dict[str, Tensor]:
-    """The state dict with the network's own names, types and layout, in copies of its own.
+    """The state dict with the network's own names, types and layout, as copies.
 
-    Any prefix that the names share comes off. Counters of batches that old checkpoints lack (`num_batches_tracked`) are
-    zero. Tensors that the network has no use for are left out. `alternatives` is asked for other networks that would fit
-    only if this one does not.
+    A prefix that all names share is removed. Batch counters (`num_batches_tracked`) that old checkpoints lack are set to
+    zero. Tensors that the network does not have are ignored. `alternatives` returns other networks that would fit; it is
+    called only if this network does not fit.
 
     Raises:
-        UploadError: names or shapes differ; it lists them, at most 8 of each kind.
+        UploadError: names or shapes differ; the message lists at most 8 of each kind.
     """
     held = {key: Held(tensor) for key, tensor in state.items()}
     return match_any([Candidate("", {**held})], network, name, lambda _: alternatives()).state
@@ -69,7 +69,7 @@ def match_any(
     """The candidate that fits the network; `choice` is `auto`, `raw`, `averaged` or a path within the file.
 
     Raises:
-        UploadError: none fits, or the choice leaves none; it says what differs in the one that comes nearest.
+        UploadError: no candidate fits, or the choice excludes all that do; the message lists the differences of the best one.
     """
     state = network.state_dict()
     expected: Expected = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in state.items()}
@@ -83,28 +83,28 @@ def match_any(
             f"`{fit.label[:100] or '(the whole file)'}`" for fit in chosen(whole, "auto")[:LISTED_AT_MOST]
         )
         asked = f"{choice} weights" if choice in CHOICES else f"weights under `{choice[:100]}`"
-        raise UploadError(f"the file holds no {asked} of {name}, but {labels}", "Choose one of those as `weights`.")
+        raise UploadError(f"the file has no {asked} of {name}, but {labels}", "Set `weights` to one of those.")
     best = allowed[0]
     _refuse_larger(best, name, expected, alternatives)
     return Matched({key: _like(key, best, tensor) for key, tensor in state.items()}, best, tuple(allowed[1:]))
 
 
 def _refuse_larger(fit: Fit, name: str, expected: Expected, alternatives: Alternatives) -> None:
-    """Refuse weights of a larger network that has all names of this one."""
+    """Refuse weights of a larger network that contains all names of this one."""
     further = further_blocks(fit.left_over, fit.prefix, expected)
     if not further:
         return
     fitting = alternatives(_inner(fit))
-    hint = f"They fit {' and '.join(fitting)}: upload with that network." if fitting else _OWN
-    words = f"the weights are those of a larger network than {name}: {_listed('unexpected', further)}"
-    raise UploadError(words, hint)
+    hint = f"They fit {' and '.join(fitting)}: set `network` and `classes` accordingly." if fitting else _OWN
+    message = f"the weights belong to a larger network than {name}: {_listed('unexpected', further)}"
+    raise UploadError(message, hint)
 
 
-_OWN = "Upload the state dict of the network that you name."
+_OWN = "Upload the state dict of the network that `network` names."
 
 
 def _inner(fit: Fit) -> dict[str, Any]:
-    """The candidate's tensors under the fit's prefix, without it."""
+    """The candidate's tensors whose names have the fit's prefix, without the prefix."""
     return {
         key.removeprefix(fit.prefix): leaf
         for key, leaf in fit.candidate.tensors.items()
@@ -113,9 +113,9 @@ def _inner(fit: Fit) -> dict[str, Any]:
 
 
 def _mismatch(found: Sequence[Fit], name: str, alternatives: Alternatives) -> UploadError:
-    """What is wrong with the fit that comes nearest."""
+    """An error that lists the differences of the best fit."""
     if not found:
-        return UploadError("the file holds no state dict", SAVE_STATE_DICT)
+        return UploadError("the file contains no state dict", SAVE_STATE_DICT)
     best = min(found, key=lambda fit: (fit.faults, len(fit.left_over)))
     if best.unreadable:
         leaf = best.taken[best.unreadable[0]]
@@ -124,20 +124,20 @@ def _mismatch(found: Sequence[Fit], name: str, alternatives: Alternatives) -> Up
     kinds = {
         "missing": best.missing,
         "unexpected": best.left_over,
-        "of another shape": best.shapes,
-        "not of floating point": best.types,
+        "with another shape": best.shapes,
+        "not floating-point": best.types,
     }
     complaints = [_listed(kind, listed) for kind, listed in kinds.items() if listed]
-    error = UploadError(f"the weights are not those of {name}: {'; '.join(complaints)}", _hint(best, alternatives))
+    error = UploadError(f"the weights do not fit {name}: {'; '.join(complaints)}", _hint(best, alternatives))
     error.problems = tuple(Problem("", complaint) for complaint in complaints)
     return error
 
 
 def _hint(best: Fit, alternatives: Alternatives) -> str:
     if best.types and not best.missing and not best.shapes:
-        return f"The weights are whole numbers, as quantised ones are. {QUANTISED}"
+        return f"The weights are integers, probably quantised. {QUANTISED}"
     fitting = alternatives(_inner(best) or best.candidate.tensors)
-    return f"They fit {' and '.join(fitting)}: upload with that network." if fitting else _OWN
+    return f"They fit {' and '.join(fitting)}: set `network` and `classes` accordingly." if fitting else _OWN
 
 
 def _listed(kind: str, found: Sequence[str]) -> str:
@@ -152,7 +152,8 @@ def _like(key: str, fit: Fit, expected: Tensor) -> Tensor:
     value = checked(key, leaf).to(dtype=expected.dtype, memory_format=torch.contiguous_format)
     if not bool(torch.isfinite(value).all()):
         raise UploadError(
-            f"the tensor `{key}` has values too large for {expected.dtype}", "Save the weights as float32."
+            f"the tensor `{key}` has values too large for {expected.dtype}",
+            "Check the weights, and save them as float32.",
         )
     return value
 
@@ -160,9 +161,9 @@ def _like(key: str, fit: Fit, expected: Tensor) -> Tensor:
 def fitting(
     state: Mapping[str, Any], build: Callable[[str, int], nn.Module], names: Iterable[str], classes: int
 ) -> list[str]:
-    """Which named networks have exactly these names and shapes, with `classes` or as many as the last tensor has rows.
+    """The networks among `names` with exactly these tensors, with `classes` classes or as many as the last tensor has rows.
 
-    `build(name, classes)` makes a network; it is called on the meta device, where networks cost no memory.
+    `build(name, classes)` builds a network; it is called on the meta device, where networks need no memory.
     """
     last = next(reversed(list(state.values())), None)
     counts = dict.fromkeys([classes, *([last.shape[0]] if last is not None and len(last.shape) else [])])
@@ -176,7 +177,7 @@ def fitting(
 
 
 def _meta_shapes(build: Callable[[str, int], nn.Module], name: str, classes: int) -> dict[str, tuple[int, ...]] | None:
-    """Shapes by name, or None where the network cannot be built so: it cannot be the one that was uploaded then."""
+    """Shapes by name, or None if the network cannot be built with this number of classes."""
     try:
         with torch.device("meta"):
             state = build(name, classes).state_dict()

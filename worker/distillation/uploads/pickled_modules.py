@@ -1,4 +1,4 @@
-"""Whole pickled networks, `torch.save(network, path)`: their weights by the names that `state_dict()` gives, without their code."""
+"""Whole pickled networks (`torch.save(network, path)`): read their weights under the names of `state_dict()`, without their code."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from worker.distillation.uploads.weights_file.rebuilding import is_leaf
 
 DEEPEST = 64
 STEPS_EACH = 10
-"""What a module and each of its tensors cost: a file may name one under many paths, and each has a name of its own."""
+"""Cost in steps of a module and of each of its tensors. A file may contain a module under many paths."""
 
 
 def is_module(node: Any) -> bool:
-    """Whether a note is of an `nn.Module`, by the attributes that all of them have."""
+    """Whether an inert object stands for an `nn.Module`, recognised by the attributes that all modules have."""
     if type(node) is not Made:
         return False
     attributes = node.attributes()
@@ -42,7 +42,7 @@ def _collect(node: Made, prefix: str, state: dict[str, Leaf], budget: Budget, de
 
 
 def _members(node: Any) -> set[str]:
-    """The names in a set as pickles hold it: filled later, or made of a list."""
+    """The names in a pickled set, which is filled later or built from a list."""
     if type(node) is not Made:
         return set()
     listed = node.args[0] if node.args and type(node.args[0]) in (list, tuple) else []

@@ -1,4 +1,4 @@
-"""What an inspection says of how weights were read; bounded, since a stranger's file chooses the names."""
+"""Findings of an inspection about how weights were read; lists and names are shortened, because the file chooses them."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,9 +18,9 @@ def reading_of(file: OpenFile, matched: Matched) -> dict[str, Any]:
     """How a network's weights were found in a file.
 
     Returns:
-        `container`, `read_from` (a path in the file, empty for all of it), `prefix_removed`, `folded`, `left_over` (`count`
-        and `names`), `averaged`, `also_fits` (paths of other weights that fit), `dtype`, `not_run` (code that
-        the file names), `warnings`.
+        `container`, `read_from` (a path in the file, empty for the root), `prefix_removed`, `folded`, `left_over` (`count`
+        and `names`), `averaged`, `also_fits` (paths of other weights that fit), `dtype`, `not_run` (code that the file
+        names), `warnings`.
     """
     fit = matched.fit
     return {
@@ -33,7 +33,7 @@ def reading_of(file: OpenFile, matched: Matched) -> dict[str, Any]:
 
 
 def reading_of_all(file: OpenFile, candidate: Candidate, prefix: str) -> dict[str, Any]:
-    """The same for weights that no network is named for; `warnings` say which others the file holds."""
+    """The same for a file of weights without a network."""
     averaged = candidate.updates is not None or is_averaged(candidate.path)
     found = _reading(file, candidate, prefix, candidate.tensors.values(), averaged)
     return found | {"folded": _listed(candidate.folded)}
@@ -53,7 +53,7 @@ def _reading(
 
 
 def _dtype(leaves: Iterable[Leaf]) -> str:
-    """The type of most of the numbers."""
+    """The dtype of most elements."""
     counts: Counter[str] = Counter()
     for leaf in leaves:
         counts[str(leaf.dtype).removeprefix("torch.")] += numel(leaf)
@@ -64,13 +64,13 @@ def _warnings(fit: Fit, others: Sequence[Fit]) -> list[str]:
     found = []
     if fit.left_over:
         shown = ", ".join(_listed(fit.left_over[:5]))
-        found.append(f"{len(fit.left_over)} tensors of the file are no part of the network and are left out: {shown}")
+        found.append(f"{len(fit.left_over)} tensors of the file are not part of the network and were ignored: {shown}")
     if others:
-        said = f"`{fit.label[:LONGEST]}`" if fit.label else "the file's outermost tensors"
+        place = f"`{fit.label[:LONGEST]}`" if fit.label else "the root of the file"
         listed = ", ".join(f"`{label}`" for label in _listed([other.label for other in others])[:5])
-        found.append(f"the weights were read from {said}; {listed} would fit too, and `weights` chooses")
+        found.append(f"the weights were read from {place}; {listed} would fit too (set `weights` to choose)")
     if fit.candidate.updates == 0:
-        found.append("the weights are a running average that nothing was averaged into yet")
+        found.append("the weights are a running average without any updates")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Which candidate is the network's state dict, and under which prefix: the one whose names and shapes fit."""
+"""Selection of the candidate, and of the prefix, whose names and shapes fit a network."""
 
 import re
 from collections import Counter
@@ -11,20 +11,20 @@ from worker.distillation.uploads.candidates import Candidate
 from worker.distillation.uploads.weights_file.leaves import Leaf, Unreadable
 
 COUNTER = "num_batches_tracked"
-"""What old checkpoints lack."""
+"""Batch counters of BatchNorm, which old checkpoints lack."""
 MOST_TRIED = 200
 MOST_PREFIXES = 64
 ANCHORS = 5
 CHOICES = ("auto", "raw", "averaged")
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow)($|[._])")
 Expected = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-"""The names of a network's state dict, with shapes and types."""
+"""Shapes and dtypes of a network's state dict by name."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a candidate goes with a network once `prefix` is taken off its names. `taken` are the tensors by the network's
-    names; the lists say what is wrong, and `left_over` what the network has no use for."""
+    """How a candidate fits a network after removing `prefix` from its names. `taken` are the tensors by the network's names;
+    the lists contain names with problems, and `left_over` names that the network does not have."""
 
     candidate: Candidate
     prefix: str
@@ -46,17 +46,17 @@ class Fit:
 
     @property
     def label(self) -> str:
-        """Where the weights lie: the path in the file and the prefix of their names."""
+        """The place of the weights: the path in the file and the prefix of their names."""
         return ".".join(part for part in (self.candidate.path, self.prefix.rstrip(".")) if part)
 
     @property
     def averaged(self) -> bool:
-        """Whether they are a running average of the trained weights, by what they are called."""
+        """Whether the weights are a running average, recognised by names."""
         return self.candidate.updates is not None or is_averaged(self.label)
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """Equal for the same tensors found in two ways."""
+        """Equal for the same tensors found under two paths."""
         return tuple(leaf.identity for leaf in self.taken.values())
 
 
@@ -66,7 +66,7 @@ def is_averaged(label: str) -> bool:
 
 
 def fits(candidates: Sequence[Candidate], expected: Expected) -> Iterator[Fit]:
-    """How each candidate goes with the network, under every prefix that some of the network's names have there."""
+    """How each candidate fits the network, for every prefix of the network's names in the candidate."""
     own = common_prefix(expected)
     shorter = {name.removeprefix(own): name for name in expected} if own else {}
     by_size = sorted(candidates, key=lambda each: -min(len(each.tensors), len(expected)))
@@ -79,7 +79,7 @@ def fits(candidates: Sequence[Candidate], expected: Expected) -> Iterator[Fit]:
 
 
 def common_prefix(names: Iterable[str]) -> str:
-    """What all names begin with, up to a dot."""
+    """The prefix that all names share, up to and including a dot."""
     listed = list(names)
     first, last = (min(listed), max(listed)) if listed else ("", "")
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
@@ -88,7 +88,7 @@ def common_prefix(names: Iterable[str]) -> str:
 
 
 def _prefixes(names: Iterable[str], expected: Iterable[str]) -> list[str]:
-    """What stands before a few of the expected names, the commonest first."""
+    """Prefixes of a few of the expected names, the most common first."""
     listed = [name for name in expected if not name.endswith(COUNTER)]
     step = max(1, len(listed) // ANCHORS)
     anchors = {*listed[::step][:ANCHORS], *listed[-1:]}
@@ -110,7 +110,7 @@ def _fit(candidate: Candidate, prefix: str, names: Mapping[str, str], expected: 
         if type(leaf) is Unreadable:
             fit.unreadable.append(name)
         elif tuple(leaf.shape) != shape:
-            fit.shapes.append(f"{name} is {tuple(leaf.shape)} and should be {shape}")
+            fit.shapes.append(f"{name} is {tuple(leaf.shape)} instead of {shape}")
         elif dtype.is_floating_point and not leaf.dtype.is_floating_point and not leaf.dtype.is_complex:
             fit.types.append(f"{name} is {leaf.dtype}")
     fit.left_over.extend(
@@ -120,8 +120,8 @@ def _fit(candidate: Candidate, prefix: str, names: Mapping[str, str], expected: 
 
 
 def chosen(found: Sequence[Fit], choice: str) -> list[Fit]:
-    """The whole fits that a choice allows, the best first: averaged before raw unless nothing was averaged yet, then those
-    with the fewest tensors left over, then as the file has them; each set of tensors once."""
+    """The complete fits that a choice allows, the best first, each set of tensors once. Averaged weights come before raw ones
+    unless the average has no updates, then fits with fewer tensors left over, then the order in the file."""
     once: dict[tuple[object, ...], Fit] = {}
     for fit in found:
         once.setdefault(fit.identity, fit)
@@ -137,7 +137,7 @@ def allows(choice: str, label: str, path: str, averaged: bool) -> bool:
 
 
 def further_blocks(left_over: Iterable[str], prefix: str, expected: Iterable[str]) -> list[str]:
-    """Tensors that are left over though the network has others of their kind: it has fewer numbered blocks than the file's."""
+    """Left-over tensors of numbered blocks of which the network has some: the file's network has more of these blocks."""
     blocks = {place for name in expected for place, _ in _numbered(name)}
     return [
         name
@@ -147,7 +147,7 @@ def further_blocks(left_over: Iterable[str], prefix: str, expected: Iterable[str
 
 
 def _numbered(name: str) -> Iterator[tuple[str, str]]:
-    """Each number among the parts of a name, after what stands before it."""
+    """Each number among the parts of a name, with the parts before it."""
     parts = name.split(".")
     for index, part in enumerate(parts[:-1]):
         if part.isdigit():

@@ -1,7 +1,7 @@
-"""Jobs run by two ranks, in double precision, so that what differs from one process is a mistake and not rounding.
+"""Jobs on two ranks in float64, so that a difference from one process is an error and not rounding.
 
-As a command it is one rank, `python -m tests.worker.distillation.distributed.rank_runs RANK FOLDER CASE…`: it runs the cases one after
-another, and each rank leaves its networks.
+As a command this is one rank, `python -m tests.worker.distillation.distributed.rank_runs RANK FOLDER CASE…`. It runs the cases one after
+another and saves the rank's networks.
 """
 
 import io
@@ -31,9 +31,9 @@ from worker.distillation.trainer.worker_requests import Stopped
 
 KD = [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}]
 RESIDUAL = {"network": "resnet8_cifar", "options": {}}
-"""Its BatchNorms are what makes a rank's samples depend on the others'."""
+"""Its BatchNorm layers make a rank's samples depend on those of the other rank."""
 DIST = [{"name": "dist"}]
-"""Relates the samples of a batch, so that a part of it is not enough."""
+"""Relates the samples of a batch, so that it needs all of them."""
 SEARCH = {
     "name": "architecture_search",
     "space": [{"network": "lenet", "options": {"hidden": [8, 16]}}],
@@ -41,20 +41,20 @@ SEARCH = {
     "trial_fraction": 0.5,
     "latency_exponent": 0.0,
 }
-"""Rank 0 alone measures, and a clock decides nothing."""
+"""Only rank 0 measures, and with a latency exponent of 0 the measured latency has no effect."""
 LAST_SMALLER = {"name": "dataset", "drop_last": False, "augmentation": "standard"}
 ODD = {"batch_size": 9, "steps": 9}
-"""Of 64 images: a batch that does not divide evenly, and one of a single image at the end of each epoch."""
+"""Of 64 images: batches that do not divide evenly, and one with a single image at the end of each epoch."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A job, and what is left out of the engine while two ranks run it."""
+    """A job, and the part of the engine that is disabled while two ranks run it."""
 
     spec: dict[str, Any] = field(default_factory=dict)
     left_out: str | None = None
     drained: bool = False
-    """Rank 0 is asked to drain after the first step; the run is then resumed."""
+    """Rank 0 gets the request to drain after the first step; the run is then resumed."""
 
 
 CASES = {
@@ -95,7 +95,7 @@ ORDINARY = ("norms", "norms_apart", "drained", "uneven", "dist", "dist_apart")
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """A context in which networks and images are of 64 bits."""
+    """A context in which networks and images are float64."""
     normalise, before = Images.normalise, torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -106,7 +106,7 @@ def double_precision() -> Iterator[None]:
 
 
 def without(part: str | None) -> Any:
-    """A context in which the ranks do not do a part of what makes them equal to one process."""
+    """A context that disables a part of the engine which makes the ranks equal to one process."""
     if part == "statistics":
         return patch.object(Division, "statistics", lambda division: nullcontext())
     if part == "gathering":
@@ -115,7 +115,7 @@ def without(part: str | None) -> Any:
 
 
 def run_case(name: str, folder: Path, ranks: Ranks = ALONE, resume: str | None = None) -> list[dict[str, Any]]:
-    """Run a case in `folder`, perhaps from a manifest there; leaves `final-RANK.safetensors`, and gives the events."""
+    """Run a case in `folder`, optionally from a manifest there; write `final-RANK.safetensors`, and return the events."""
     case = CASES[name]
     job = job_of(folder, **case.spec | {"training": {"steps": 3} | case.spec.get("training", {})})
     job = Job({**job.values, "resume": resume}, folder)
@@ -131,7 +131,7 @@ def run_case(name: str, folder: Path, ranks: Ranks = ALONE, resume: str | None =
 
 
 def _drained(job: Job, ranks: Ranks, channel: Channel, output: io.StringIO) -> Job:
-    """The job as it is to be resumed."""
+    """Run the job until it is drained; return the job that resumes it."""
     channel.request = "drain" if ranks.leads else None
     try:
         Run(job, channel, ranks).execute()
@@ -145,7 +145,7 @@ def _drained(job: Job, ranks: Ranks, channel: Channel, output: io.StringIO) -> J
 
 
 class _Kept(Run):
-    """Keeps what this rank's networks are at the end of each stage."""
+    """Saves this rank's networks at the end of each stage."""
 
     def __init__(self, job: Job, channel: Channel, ranks: Ranks, path: Path):
         super().__init__(job, channel, ranks)
@@ -159,7 +159,7 @@ class _Kept(Run):
         save_file(networks | metrics, self.path)
 
     def _finish(self):
-        return {}  # exports are of single precision
+        return {}  # exports are float32
 
 
 def main() -> None:
@@ -169,7 +169,7 @@ def main() -> None:
 
 def run_cases(rank: int, folder: Path, cases: list[str]) -> None:
     torch.set_num_threads(1)
-    ranks = join(rank, 2, folder / "meeting", torch.device("cpu"))
+    ranks = join(rank, 2, folder / "rendezvous", torch.device("cpu"))
     for name in cases:
         if ranks.leads:
             shutil.copytree(folder / "inputs", folder / name / "inputs")

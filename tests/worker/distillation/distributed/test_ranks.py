@@ -1,4 +1,4 @@
-"""Jobs on several ranks: the student is that of one process, and no process outlives another."""
+"""Jobs on several ranks: the student equals that of one process, and all processes end together."""
 
 import json
 import os
@@ -29,9 +29,9 @@ ROOT = Path(__file__).parents[4]
 RANK = (sys.executable, "-m", "tests.worker.distillation.distributed.rank_runs")
 ENGINE = (sys.executable, "-P", "-m", "worker.distillation", "job.json")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 NEAR, FAR = 1e-9, 1e-4
-"""In double precision what is right is nearer than `NEAR`, and what is left out shows by more than `FAR`."""
+"""In float64 a correct result differs by less than `NEAR`, and a disabled part of the engine by more than `FAR`."""
 
 
 @pytest.fixture(scope="module")
@@ -40,67 +40,67 @@ def ordinary(engine_inputs, tmp_path_factory):
 
 
 def run_on_two_ranks(inputs, folder, cases):
-    """Run cases by two processes; gives the folder of each."""
+    """Run cases with two processes; return the folder that contains one folder per case."""
     shutil.copytree(inputs, folder, dirs_exist_ok=True)
     processes = [
         subprocess.Popen([*RANK, str(rank), str(folder), *cases], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
     try:
-        words = [process.communicate(timeout=4 * PATIENCE_SECONDS)[1] for process in processes]
+        errors = [process.communicate(timeout=4 * TIMEOUT_SECONDS)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(words)
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     return folder
 
 
 def distance(one, other):
-    """The largest difference of any tensor, relative to its largest number."""
+    """The largest difference over all tensors, relative to the tensor's largest magnitude."""
     assert one.keys() == other.keys()
     return max(float((one[key] - other[key]).abs().max() / one[key].abs().max().clamp_min(1e-12)) for key in one)
 
 
 def finals(folder):
-    """What each rank has at the end."""
+    """The tensors of each rank at the end."""
     return [load_file(folder / f"final-{rank}.safetensors") for rank in range(2)]
 
 
 def alone(inputs, folder, name):
-    """What one process has at the end of a case."""
+    """The tensors of one process at the end of a case."""
     shutil.copytree(inputs, folder)
     run_case(name, folder)
     return load_file(folder / "final-0.safetensors")
 
 
 @pytest.mark.parametrize("name", ["norms", "uneven", "dist"])
-def test_two_ranks_make_the_student_of_one_process(name, ordinary, engine_inputs, tmp_path):
+def test_two_ranks_train_the_same_student_as_one_process(name, ordinary, engine_inputs, tmp_path):
     one = alone(engine_inputs, tmp_path / "one", name)
     first, second = finals(ordinary / name)
     assert distance(one, first) < NEAR
     assert same_bits(first, second)
 
 
-def test_what_makes_ranks_equal_to_one_process_is_needed(ordinary):
-    """Without statistics, or an objective's samples, of the other rank the student is another."""
+def test_without_shared_statistics_or_gathering_the_student_differs(ordinary):
+    """Without the other rank's statistics, or without its samples for an objective, the student is a different one."""
     for name in ("norms", "dist"):
         whole, apart = finals(ordinary / name)[0], finals(ordinary / f"{name}_apart")[0]
         assert distance(whole, apart) > FAR
 
 
-def test_a_drained_run_of_two_ranks_ends_as_if_it_had_not_been(ordinary):
+def test_a_drained_run_of_two_ranks_ends_with_the_same_bits(ordinary):
     for whole, drained in zip(finals(ordinary / "norms"), finals(ordinary / "drained"), strict=True):
         assert same_bits(whole, drained)
 
 
-def test_one_process_resumes_what_two_began(ordinary, tmp_path):
+def test_one_process_resumes_a_run_of_two(ordinary, tmp_path):
     folder = shutil.copytree(ordinary / "drained", tmp_path / "job")
     run_case("drained", folder, resume="resume-0.json")
     assert distance(finals(ordinary / "norms")[0], load_file(folder / "final-0.safetensors")) < NEAR
 
 
 @pytest.mark.slow
-def test_every_kind_of_objective_is_that_of_one_process(engine_inputs, tmp_path):
+def test_every_kind_of_objective_gives_the_same_as_one_process(engine_inputs, tmp_path):
     names = [name for name in CASES if name not in ORDINARY]
     folder = run_on_two_ranks(engine_inputs, tmp_path / "two", names)
     for name in names:
@@ -112,10 +112,10 @@ def test_every_kind_of_objective_is_that_of_one_process(engine_inputs, tmp_path)
 
 @contextmanager
 def engine(inputs, folder, **values):
-    """An engine of two ranks in its first steps; gives its process and the number of rank 1."""
+    """Start an engine with two ranks and wait for its first steps; yields its process and the process id of rank 1."""
     shutil.copytree(inputs, folder)
     job = job_of(folder, objectives=KD, training={"steps": 10**6})
-    asked = {"ranks": 2, "sandbox": "preferred", "threads": 1, "silence_seconds": PATIENCE_SECONDS}
+    asked = {"ranks": 2, "sandbox": "preferred", "threads": 1, "silence_seconds": TIMEOUT_SECONDS}
     (folder / "job.json").write_text(json.dumps({**job.values, **asked, **values}))
     pipe = subprocess.PIPE
     with (
@@ -136,7 +136,7 @@ def engine(inputs, folder, **values):
 
 
 def beat(process):
-    """Be a worker's beats, until the engine has ended."""
+    """Send a worker's heartbeats until the engine has ended."""
     with suppress(OSError, ValueError):
         while process.poll() is None:
             process.stdin.write('{"command": "beat"}\n')
@@ -148,29 +148,29 @@ def last_event(process):
     return json.loads(process.stdout.read().splitlines()[-1])
 
 
-def wait_until_gone(number):
-    until = time.monotonic() + PATIENCE_SECONDS
+def wait_until_gone(process_id):
+    until = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < until:
         try:
-            if Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            if Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return
         except (FileNotFoundError, ProcessLookupError):
             return
         time.sleep(0.02)
-    raise AssertionError("the rank lives on")
+    raise AssertionError("the rank is still running")
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @linux
-def test_when_a_rank_dies_the_engine_says_so_at_once_and_leaves_nobody(engine_inputs, tmp_path):
+def test_when_a_rank_dies_the_engine_reports_it_at_once_and_ends(engine_inputs, tmp_path):
     with engine(engine_inputs, tmp_path / "job") as (process, rank):
         began = time.monotonic()
         os.kill(rank, signal.SIGKILL)
         error = last_event(process)
-        assert process.wait(PATIENCE_SECONDS) == 3
-        assert time.monotonic() - began < PATIENCE_SECONDS / 2
+        assert process.wait(TIMEOUT_SECONDS) == 3
+        assert time.monotonic() - began < TIMEOUT_SECONDS / 2
     assert (error["event"], error["fault"], error["code"]) == ("error", "service", "rank_lost")
     assert error["message"].startswith("rank 1 of 2 was killed by signal 9 (SIGKILL)")
     wait_until_gone(rank)
@@ -191,7 +191,7 @@ def test_ranks_end_when_another_is_stopped(engine_inputs, tmp_path):
         wait_until_gone(rank)
     with engine(engine_inputs, tmp_path / "second", silence_seconds=6.0) as (process, rank):
         os.kill(rank, signal.SIGSTOP)
-        assert last_event(process)["message"] == "rank 1 of 2 has been silent for too long"
+        assert last_event(process)["message"] == "rank 1 of 2 has sent nothing for too long"
         wait_until_gone(rank)
 
 
@@ -199,12 +199,12 @@ def test_a_batch_is_divided_evenly_or_given_whole_to_each():
     divisions = [Division.of(8, Ranks(rank, 3)) for rank in range(3)]
     assert [list(range(8)[division.rows]) for division in divisions] == [[0, 1, 2], [3, 4, 5], [6, 7]]
     assert [division.share for division in divisions] == [3 / 8, 3 / 8, 2 / 8]
-    scarce = Division.of(2, Ranks(1, 3))
-    assert list(range(2)[scarce.rows]) == [0, 1]
-    assert scarce.share == 1 / 3
+    undivided = Division.of(2, Ranks(1, 3))
+    assert list(range(2)[undivided.rows]) == [0, 1]
+    assert undivided.share == 1 / 3
 
 
-def test_what_cannot_be_divided_is_refused_by_the_check(engine_inputs, tmp_path):
+def test_the_check_refuses_a_source_that_cannot_be_divided(engine_inputs, tmp_path):
     job = job_of(tmp_path, source={"name": "dafl"}, objectives=[{"name": "kd"}], resources={"gpus": 2})
     with pytest.raises(SpecError, match="on one device") as caught:
         check(job)

@@ -159,7 +159,7 @@ def test_following_does_not_change_the_network():
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [("teacher", "slices of the teacher's weights, with noise from seed 3"), ("random", "drawn afresh from seed 3")],
+    [("teacher", "slices of the teacher's weights, with noise from seed 3"), ("random", "random, from seed 3")],
 )
 def test_initial_weights_are_recorded_in_report_and_files(engine_inputs, tmp_path, words, said):
     folder = shutil.copytree(engine_inputs, tmp_path / "job")

@@ -176,7 +176,7 @@ def test_the_check_builds_all_teachers_without_weights(tmp_path):
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ({"classes": 5}, "its first network tells 4 classes apart, and another 5"),
+        ({"classes": 5}, "all networks must have the same classes: the first has 4 classes, another has 5"),
         ({"input": {**OTHER, "height": 32, "width": 32}}, "member 1 reads 1 x 32 x 32"),
     ],
 )
@@ -187,7 +187,7 @@ def test_teachers_that_cannot_be_combined_are_refused(tmp_path, second, message)
 
 
 def test_weights_of_another_network_are_refused_as_a_user_error(two_teachers):
-    with pytest.raises(SpecError, match="job_b does not hold the weights of mlp"):
+    with pytest.raises(SpecError, match="job_b does not contain weights of mlp"):
         run_whole(ensemble_job(two_teachers, {"network": "mlp"}))
 
 

@@ -190,7 +190,7 @@ def test_the_student_learns_from_uploaded_checkpoints_killed_or_not(engine_input
 
 def test_checkpoints_of_another_network_are_refused_before_any_step(engine_inputs, tmp_path):
     shutil.copytree(engine_inputs, tmp_path / "job")
-    with pytest.raises(SpecError, match="fil_1 does not hold weights of the teacher's network") as caught:
+    with pytest.raises(SpecError, match="fil_1 does not contain weights of the teacher's network") as caught:
         run(with_files(taught(tmp_path / "job", ELSEWHERE), "lenet5_half"))
     assert [problem.pointer for problem in caught.value.problems] == ["/procedure"]
     with pytest.raises(SpecError, match="not among the job's `files`"):

@@ -1,4 +1,4 @@
-"""The report: costs that can be counted by hand, and honesty about what was not measured."""
+"""The report: costs that can be counted by hand, and null values with notes for what was not measured."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def make(tmp_path: Path, measured: dict[str, Any], **spec: Any) -> dict[str, Any
         member=Member("mlp", options, objectives=()),
         teacher=teacher,
         files=[{"name": "student.safetensors", "path": tmp_path / "student.safetensors"}],
-        checkpoint={"checkpoint": "last", "why": "the weights at the end of the training"},
+        checkpoint={"checkpoint": "last", "why": "the weights at the end of training"},
         measured=measured,
         history=[StageResult("student", 3, {"loss": float("nan")})],
         environment={"versions": {"python": "3"}, "device": "cpu"},
@@ -77,7 +77,7 @@ def test_latency_stops_in_time(monkeypatch: pytest.MonkeyPatch):
     assert latency(nn.Flatten(), CONTRACT)["runs"] == 1
 
 
-def test_nothing_measured_is_null_and_said(tmp_path: Path):
+def test_values_that_were_not_measured_are_null_with_a_note(tmp_path: Path):
     content = make(tmp_path, {"evaluation": None, "without_data": None})
     assert content["evaluation"] is None and content["summary"]["accuracy"] is None
     assert content["notes"] == [reports.NOT_MEASURED, reports.NONE_SYNTHESISED]
@@ -85,7 +85,7 @@ def test_nothing_measured_is_null_and_said(tmp_path: Path):
     assert json.loads(text)["stages"][0]["metrics"]["loss"] is None
 
 
-def test_what_was_measured_is_reported(tmp_path: Path):
+def test_measured_values_are_reported(tmp_path: Path):
     evaluation = {
         "split": "test",
         "images": 10,
@@ -96,10 +96,10 @@ def test_what_was_measured_is_reported(tmp_path: Path):
     assert content["evaluation"] == evaluation and content["notes"] == []
     summary = content["summary"]
     assert (summary["accuracy"], summary["agreement"], summary["teacher_accuracy"]) == (0.9, 0.8, 0.95)
-    assert content["seeds"]["seed"] == 5 and content["initial_weights"] == "drawn afresh from seed 5"
+    assert content["seeds"]["seed"] == 5 and content["initial_weights"] == "random, from seed 5"
 
 
-def test_metrics_on_training_or_synthesised_images_say_so(tmp_path: Path):
+def test_metrics_on_training_or_synthesised_images_have_a_note(tmp_path: Path):
     evaluation = {"split": "train", "images": 10, "student": {"accuracy": 1.0}, "teacher": None}
     content = make(
         tmp_path, {"evaluation": evaluation, "without_data": None}, dataset="dts_1", evaluation={"dataset": "dts_1"}
@@ -112,7 +112,7 @@ def test_metrics_on_training_or_synthesised_images_say_so(tmp_path: Path):
     )
 
 
-def test_networks_are_left_as_they_were(tmp_path: Path):
+def test_measuring_cost_does_not_change_the_network(tmp_path: Path):
     network = networks.build("lenet5", 3, InputContract(1, 32, 32, (0.5,), (0.5,))).train()
     reports.cost(network, InputContract(1, 32, 32, (0.5,), (0.5,)))
     assert network.training and all(parameter.requires_grad for parameter in network.parameters())

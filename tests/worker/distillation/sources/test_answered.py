@@ -195,6 +195,6 @@ def test_a_teacher_with_the_same_outputs_for_all_images_is_found_at_the_end_at_t
     planted = load_file(path)
     save_file(planted | {"fc2.weight": torch.zeros_like(planted["fc2.weight"])}, path)
     with pytest.raises(
-        Collapsed, match="the teacher's outputs are the same for 1024 synthetic images, although the images differ"
+        Collapsed, match="the teacher gives the same prediction for 1024 synthetic images, although the images differ"
     ):
         run_whole(job_of(folder, source={"name": source}, objectives=[{"name": "kd"}]))

@@ -1,4 +1,4 @@
-"""Sources in rounds restart like those with a persistent generator, with corrected weights."""
+"""Sources that work in rounds restart with corrected loss weights, like sources with one generator."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ SOURCES = {
     "fast_meta": GENERATOR,
     "nayer": GENERATOR,
 }
-BEGUN_AGAIN = "is begun again, {} of at most 2 times, with corrected weights"
+RESTARTED = "restarts with corrected loss weights (restart {} of at most 2)"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_collapsed_stage_restarts_with_a_warning(name, inputs, displeased, tmp
     events = run_whole(job_for(name, inputs, tmp_path / "job"))
     (words,) = warnings(events)
     assert words.startswith("the synthetic images had collapsed by round 1: for 2 rounds the teacher has seen few")
-    assert words.endswith(BEGUN_AGAIN.format(1))
+    assert words.endswith(RESTARTED.format(1))
     assert json.loads((tmp_path / "job/output/report.json").read_text())["notes"][-1] == words
     assert [event["phase"] for event in events if event["event"] == "phase"].count("synthesising") == 2
     metrics = [event["values"] for event in events if event["event"] == "metrics"]
@@ -84,16 +84,17 @@ def test_a_collapsed_stage_restarts_with_a_warning(name, inputs, displeased, tmp
     assert len(seen) == 2 and seen[1].one_hot == 2 * max(seen[0].one_hot, 1)
 
 
-def test_after_the_last_restart_the_job_fails_with_the_metrics(inputs, displeased, tmp_path):
+def test_after_the_last_restart_the_job_fails_with_the_observation(inputs, displeased, tmp_path):
     seen = displeased(9)
     with pytest.raises(
-        Collapsed, match=r"few of the classes .*; begun again with other weights, 2 of 2 times, it ends so"
+        Collapsed,
+        match=r"few of the classes .*; restarting with other loss weights did not help \(2 of 2 restarts used\)",
     ):
         run_whole(job_for("fast_meta", inputs, tmp_path / "job", one_hot_weight=0.5, boundary_weight=2.0))
     assert [(each.one_hot, each.boundary, each.batch_statistics) for each in seen] == [(0.5, 2, 10), (2, 1, 10), (4, 0.5, 10)]  # fmt: skip
     with pytest.raises(Collapsed) as error:
         run_whole(job_for("fast_meta", inputs, tmp_path / "once", restarts=0))
-    assert "begun again" not in error.value.message
+    assert "restart" not in error.value.message
 
 
 def test_corrected_weights_bring_back_classes_that_were_lost(inputs, monkeypatch, tmp_path):
@@ -117,7 +118,7 @@ def test_corrected_weights_bring_back_classes_that_were_lost(inputs, monkeypatch
     events = run_whole(job_for("deep_inversion", folder, tmp_path / "job", student_steps_per_round=9, **asked))
     values = [event["values"] for event in events if event["event"] == "metrics"]
     last = [each["generator/class_balance"] for each in values if "generator/class_balance" in each][-1]
-    assert warnings(events)[0].endswith(BEGUN_AGAIN.format(1)) and last > 0.3
+    assert warnings(events)[0].endswith(RESTARTED.format(1)) and last > 0.3
 
 
 @pytest.fixture(scope="module")
@@ -142,4 +143,4 @@ def test_killed_before_and_after_a_restart_and_restored_bit_equal(name, at, inpu
     assert metrics["values"]["generator/restarts"] == 1 and last(killed) == metrics
     assert same_bits(student, student_of(tmp_path / "restored"))
     notes = json.loads((tmp_path / "restored/output/report.json").read_text())["notes"]
-    assert ["begun again" in note for note in notes].count(True) == 1
+    assert ["restarts with corrected loss weights" in note for note in notes].count(True) == 1

@@ -1,4 +1,4 @@
-"""A stage whose images collapse restarts with other weights, a limited number of times."""
+"""A stage whose images collapse restarts with other loss weights, a bounded number of times."""
 
 import json
 import shutil
@@ -67,24 +67,25 @@ def test_a_collapsed_stage_restarts_with_a_warning(inputs, impatient, tmp_path):
     assert of(events, "log")[0]["message"] == "/source: dafl, since it was asked for"
     warnings = [event["message"] for event in of(events, "log") if event["level"] == "warning"]
     assert warnings and all("had collapsed by generator step" in words for words in warnings)
-    assert "is begun again, 1 of at most 2 times" in warnings[0]
+    assert "restarts with corrected loss weights (restart 1 of at most 2)" in warnings[0]
     assert [event["phase"] for event in of(events, "phase")].count("synthesising") == 1 + len(warnings)
     metrics = of(events, "metrics")
     assert metrics[-1]["values"]["generator/restarts"] == len(warnings)
     steps = [event["step"] for event in metrics]
-    assert steps == sorted(steps) and steps[-1] > 30  # discarded steps count as taken
+    assert steps == sorted(steps) and steps[-1] > 30  # discarded steps count as done
     assert notes_of(tmp_path / "job")[-len(warnings) :] == warnings
 
 
-def test_after_the_last_restart_the_job_fails_with_the_metrics(inputs, impatient, tmp_path, monkeypatch):
-    monkeypatch.setattr(collapse, "LEAST_BALANCE", 1.1)  # every batch counts as collapsed
-    for restarts, words in ((0, None), (1, "begun again with other weights, 1 of 1 times, it ends so too")):
+def test_after_the_last_restart_the_job_fails_with_the_observation(inputs, impatient, tmp_path, monkeypatch):
+    monkeypatch.setattr(collapse, "LEAST_BALANCE", 1.1)  # nothing is good enough
+    tried = "; restarting with other loss weights did not help (1 of 1 restarts used)"
+    for restarts, words in ((0, None), (1, tried)):
         with pytest.raises(Collapsed, match="entropy of the mean prediction") as error:
             run_whole(job(inputs, tmp_path / str(restarts), restarts=restarts))
-        assert (words or "") in error.value.message and ("begun again" in error.value.message) == bool(words)
+        assert (words or "") in error.value.message and ("restart" in error.value.message) == bool(words)
 
 
-def test_a_collapsed_stage_is_let_go_before_the_next_is_built(inputs, impatient, tmp_path, monkeypatch):
+def test_a_collapsed_stage_is_freed_before_the_next_is_built(inputs, impatient, tmp_path, monkeypatch):
     monkeypatch.setattr(collapse, "LEAST_BALANCE", 1.1)
     built, alive = [], []
 
@@ -140,4 +141,4 @@ def test_a_teacher_with_constant_outputs_collapses_without_a_restart(source, eng
         Collapsed, match="the teacher's outputs were the same for all images, although the images differ"
     ) as error:
         run_whole(planted)
-    assert error.value.code == "collapsed" and error.value.fault == "job" and "begun again" not in error.value.message
+    assert error.value.code == "collapsed" and error.value.fault == "job" and "restart" not in error.value.message

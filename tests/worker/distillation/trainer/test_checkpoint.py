@@ -26,7 +26,7 @@ def equal(one, other):
     return one == other and type(one) is type(other)
 
 
-def test_a_nested_state_comes_back_as_it_was(tmp_path):
+def test_a_nested_state_is_read_back_unchanged(tmp_path):
     path = tmp_path / "part"
     path.write_bytes(encode(STATE))
     assert equal(decode(path), STATE)
@@ -36,7 +36,7 @@ def test_equal_states_have_equal_bytes():
     assert encode(STATE) == encode(STATE)
 
 
-def test_pythons_random_state_survives(tmp_path):
+def test_pythons_random_state_is_restored(tmp_path):
     state = random.getstate()
     (tmp_path / "part").write_bytes(encode(state))
     drawn = random.random()
@@ -49,7 +49,7 @@ def test_objects_are_refused():
         encode({"x": object()})
 
 
-def test_a_snapshot_is_not_touched_by_later_training(tmp_path):
+def test_later_training_does_not_change_a_snapshot(tmp_path):
     manifests = []
     checkpoints = Checkpoints(tmp_path, manifests.append)
     weight = torch.zeros(2)
@@ -88,21 +88,21 @@ def test_a_part_is_not_deleted_while_it_is_frozen(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     write = checkpoints._write
 
-    def written_while_another_checkpoint_ends(content):
+    def write_while_another_checkpoint_ends(content):
         entry = write(content)
         monkeypatch.undo()
         checkpoints.save(1, {"x": 1})
         checkpoints._writer.join(timeout=0.3)
         return entry
 
-    monkeypatch.setattr(checkpoints, "_write", written_while_another_checkpoint_ends)
+    monkeypatch.setattr(checkpoints, "_write", write_while_another_checkpoint_ends)
     checkpoints.freeze("stage/first/student", torch.arange(3))
     checkpoints.flush()
     assert torch.equal(checkpoints.thaw("stage/first/student"), torch.arange(3))
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
-def test_a_damaged_part_is_noticed(tmp_path, harm):
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_part_is_detected(tmp_path, damage):
     manifests = []
     Checkpoints(tmp_path, manifests.append).save(1, {"network": torch.ones(8)}, wait=True)
     path = tmp_path / manifests[0]["parts"]["network"]["sha256"]
@@ -112,12 +112,12 @@ def test_a_damaged_part_is_noticed(tmp_path, harm):
         "truncate": lambda: path.write_bytes(content[:-5]),
         "flip": lambda: path.write_bytes(content),
         "remove": path.unlink,
-    }[harm]()
+    }[damage]()
     with pytest.raises(CheckpointError, match=r"missing|damaged"):
         Checkpoints(tmp_path).load(manifests[0])
 
 
-def test_a_failed_write_is_told(tmp_path):
+def test_a_failed_write_raises(tmp_path):
     def fail(manifest):
         raise OSError("the disk is full")
 

@@ -1,4 +1,4 @@
-"""When checkpoints are due, by a clock that only the test moves."""
+"""When checkpoints are due, with a clock that the test controls."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def clock():
 
 
 def save(timer, clock, took, done=0):
-    """Save a checkpoint that takes so many seconds."""
+    """Save a checkpoint that takes `took` seconds."""
     with timer.saving(done):
         clock.now += took
 
@@ -31,7 +31,7 @@ def test_the_first_is_due_after_the_seconds(clock):
     assert timer.due()
 
 
-def test_the_next_is_due_so_many_seconds_after_the_last_was_saved(clock):
+def test_the_next_is_due_its_interval_after_the_last_was_saved(clock):
     timer = CheckpointTimer(30, clock)
     clock.now += 50
     save(timer, clock, took=0.25)
@@ -42,7 +42,7 @@ def test_the_next_is_due_so_many_seconds_after_the_last_was_saved(clock):
 
 
 def test_checkpoints_take_no_more_than_their_share_of_the_time(clock):
-    """Slow ones, each saved as soon as it is due."""
+    """Slow checkpoints, each saved as soon as it is due."""
     timer = CheckpointTimer(1, clock)
     clock.now += 1000
     began, saving = clock.now, 0.0
@@ -56,14 +56,14 @@ def test_checkpoints_take_no_more_than_their_share_of_the_time(clock):
     assert saving / (clock.now - began) <= SHARE_OF_TIME
 
 
-def test_without_seconds_one_is_due_after_every_step(clock):
+def test_with_zero_seconds_one_is_due_after_every_step(clock):
     timer = CheckpointTimer(0, clock)
     for _ in range(3):
         assert timer.due()
         save(timer, clock, took=100.0)
 
 
-def test_at_the_end_of_a_stage_one_is_due_if_the_last_is_old_and_something_was_done_since(clock):
+def test_at_the_end_of_a_stage_one_is_due_if_the_last_is_old_and_there_is_progress_since(clock):
     timer = CheckpointTimer(30, clock)
     clock.now += 29
     assert not timer.due_at_end(done=5)
@@ -71,7 +71,7 @@ def test_at_the_end_of_a_stage_one_is_due_if_the_last_is_old_and_something_was_d
     assert timer.due_at_end(done=5)
     save(timer, clock, took=10.0, done=5)
     clock.now += 30
-    assert not timer.due()  # it took long
+    assert not timer.due()  # the last one took long
     assert not timer.due_at_end(done=5)
     assert timer.due_at_end(done=6)
 

@@ -1,4 +1,4 @@
-"""Any few objectives with any procedure: refused with a place in the spec, or killed anywhere and restored bit-equal."""
+"""Random objectives with random procedures: refused with a pointer into the spec, or killed anywhere and restored bit-equal."""
 
 import io
 import random
@@ -29,7 +29,7 @@ SHORT, LONG = range(7), range(7, 160)
 
 
 def drawn_from(seed):
-    """Parts of a spec: two or three objectives with parameters and weights, a procedure, and how they train."""
+    """Parts of a spec: two or three objectives with parameters and weights, a procedure, and training settings."""
     draw = random.Random(seed)
     names = [name for name in registry.names("objectives") if usable(name)]
     objectives = [
@@ -66,13 +66,13 @@ def drawn_from(seed):
 
 
 def usable(name):
-    """Whether an objective may be measured on these images, which are of classes and of one kind."""
+    """Whether an objective works on these images, which have class labels and no privileged images."""
     needs = registry.find("objectives", name).needs
     return "classification" in needs.tasks and "privileged" not in needs.fields and name != "mutual"
 
 
 def forms(name):
-    """The variants of an objective for classes."""
+    """The variants of an objective that support classification."""
     return [each for each in variants(name) if "classification" in objective_of(name, **each).active_needs.tasks]
 
 
@@ -95,7 +95,7 @@ def inputs(engine_inputs, tmp_path_factory):
 
 
 class Counted(Run):
-    """Counts the times that it could be killed."""
+    """Counts the steps after which it could be killed."""
 
     steps = 0
 
@@ -115,7 +115,7 @@ def files_of(folder):
 
 
 def killed_somewhere(seed, inputs, folder):
-    """Whether the composition of a seed can work; those that can are killed once, and end with the same bits."""
+    """Whether the composition of a seed is valid; a valid one is killed once, and must end with the same bits."""
     draw, pair, *rest = drawn_from(seed)
     shutil.copytree(inputs[pair], folder / "whole")
     try:
@@ -135,13 +135,13 @@ def killed_somewhere(seed, inputs, folder):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """Latencies that are no clock's; and any teacher may teach."""
+    """Constant latencies, and no teacher check."""
     monkeypatch.setattr(stage_metrics, "latency", lambda network, contract, threads: {"milliseconds": 1.0})
     monkeypatch.setattr("worker.distillation.run.check_teacher", lambda *given: None)
 
 
 @pytest.mark.parametrize("seed", SHORT)
-def test_a_few(seed, inputs, tmp_path):
+def test_a_few_random_compositions(seed, inputs, tmp_path):
     tried = next(
         number for number in range(50) if killed_somewhere(1000 * seed + number, inputs, tmp_path / str(number))
     )
@@ -150,8 +150,8 @@ def test_a_few(seed, inputs, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", LONG)
-def test_many(seed, inputs, tmp_path):
-    test_a_few(seed, inputs, tmp_path)
+def test_many_random_compositions(seed, inputs, tmp_path):
+    test_a_few_random_compositions(seed, inputs, tmp_path)
 
 
 @pytest.mark.slow

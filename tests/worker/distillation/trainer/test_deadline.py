@@ -1,4 +1,4 @@
-"""Time limits: where the training stops, what ships then, and what is refused."""
+"""Time limits: where training stops, what ships then, and what is refused."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def folder(engine_inputs, tmp_path):
 
 @pytest.fixture
 def passes_after(monkeypatch):
-    """The deadline passes after so many steps."""
+    """A function that lets the deadline pass after a number of steps."""
 
     def chosen(steps):
         asked = iter(range(10**6))
@@ -43,7 +43,7 @@ def passes_after(monkeypatch):
     return chosen
 
 
-def test_a_stopped_training_ships_what_as_many_steps_make(folder, engine_inputs, tmp_path, passes_after):
+def test_a_training_stopped_early_ships_the_student_of_as_many_steps(folder, engine_inputs, tmp_path, passes_after):
     passes_after(3)
     events = run_whole(job_of(folder, training={**CONSTANT, "steps": 5}))
     three = shutil.copytree(engine_inputs, tmp_path / "three")
@@ -60,7 +60,7 @@ def test_a_stopped_training_ships_what_as_many_steps_make(folder, engine_inputs,
     assert [event for event in events if event["event"] == "log" and event["level"] == "warning"]
 
 
-def test_a_network_that_was_begun_afresh_gives_way_to_a_finished_one(folder, engine_inputs, tmp_path, passes_after):
+def test_a_finished_network_ships_instead_of_a_new_one(folder, engine_inputs, tmp_path, passes_after):
     passes_after(8)
     generations = {"objectives": [{"name": "kd"}], "training": CONSTANT}
     run_whole(job_of(folder, procedure={"name": "born_again", "generations": 3}, **generations))
@@ -70,7 +70,7 @@ def test_a_network_that_was_begun_afresh_gives_way_to_a_finished_one(folder, eng
     assert same_bits(student_of(folder), student_of(one))
 
 
-def test_a_preparing_stage_ships_nothing(folder, toy_parts, passes_after):
+def test_a_preparatory_stage_ships_nothing(folder, toy_parts, passes_after):
     passes_after(2)
     halves = {"name": "toy_halves", "through": "maxpool2", "teacher_tap": "maxpool2"}
     with pytest.raises(TimeLimit, match="before the student was trained"):
@@ -78,14 +78,14 @@ def test_a_preparing_stage_ships_nothing(folder, toy_parts, passes_after):
 
 
 @pytest.mark.parametrize("more", [{"training": {"time_limit_minutes": 1e-6}}, {"used": 61.0}])
-def test_what_earlier_attempts_used_counts(folder, more):
+def test_time_used_by_earlier_attempts_counts(folder, more):
     job = job_of(folder, training=more.get("training", {"time_limit_minutes": 1}))
     with pytest.raises(TimeLimit, match="time limit"):
         run_whole(Job({**job.values, "seconds_used": more.get("used", 0.0)}, folder))
 
 
-def test_a_training_that_has_stopped_stays_stopped_after_a_resume(folder, engine_inputs, tmp_path, passes_after):
-    """Although the next attempt is told that there is time left."""
+def test_a_training_stopped_early_stays_stopped_after_a_resume(folder, engine_inputs, tmp_path, passes_after):
+    """Even if the next attempt has time left."""
     passes_after(3)
     job = job_of(folder, training={**CONSTANT, "steps": 5})
     output = io.StringIO()
@@ -106,7 +106,7 @@ def manifests(output):
     return [event["manifest"] for event in events_of(output) if event["event"] == "checkpoint"]
 
 
-def test_of_a_finished_training_nothing_is_repeated(folder, engine_inputs, tmp_path, monkeypatch):
+def test_no_part_of_a_finished_training_is_repeated(folder, engine_inputs, tmp_path, monkeypatch):
     whole = shutil.copytree(engine_inputs, tmp_path / "whole")
     run_whole(job_of(whole))
     output = io.StringIO()
@@ -126,7 +126,7 @@ def test_of_a_finished_training_nothing_is_repeated(folder, engine_inputs, tmp_p
     assert same_bits(student_of(folder), student_of(whole))
 
 
-def test_every_checkpoint_says_that_more_is_done_warm_up_included(folder, toy_parts):
+def test_progress_increases_with_every_checkpoint_including_warm_up(folder, toy_parts):
     output = io.StringIO()
     job = job_of(folder, source={"name": "toy_minmax"}, objectives=[{"name": "kd"}])
     run = Run(Job({**job.values, "checkpoint_seconds": 0}, folder), Channel(output))
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_version_is_refused(folder, tmp_path, monkeypatc
         run.checkpoints.load(manifests(output)[0])
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused_and_not_a_crash(folder, tmp_path, monkeypatch):
+def test_a_checkpoint_that_does_not_fit_raises_a_checkpoint_error(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "worker.distillation.trainer.stage_run.StageRun.load_state_dict", lambda self, parts: parts["gone"]
     )

@@ -1,4 +1,4 @@
-"""What ships more than the student is what is judged, exported, counted, and what teaches later stages."""
+"""If objectives add modules to the student, the extended network is measured, exported, counted and teaches later stages."""
 
 import json
 import shutil
@@ -52,15 +52,15 @@ def rebuilt(folder, job) -> ReusedClassifier:
 
 
 @pytest.mark.parametrize("selection", ["last", "best"])
-def test_what_ships_is_judged_exported_and_counted(folder, selection):
+def test_the_network_that_ships_is_measured_exported_and_counted(folder, selection):
     training = EPOCHS | {"selection": selection, "validation_fraction": 0.25}
     job = evaluated(job_of(folder, **REUSE, exports=["safetensors", "onnx"], training=training))
     run_whole(job)
     report, network = report_of(folder), rebuilt(folder, job)
 
     images, _ = job.load_evaluation(torch.device("cpu"))
-    figures = classification.evaluate(network, images, 16)
-    assert report["evaluation"]["student"]["accuracy"] == pytest.approx(figures["accuracy"])
+    metrics = classification.evaluate(network, images, 16)
+    assert report["evaluation"]["student"]["accuracy"] == pytest.approx(metrics["accuracy"])
 
     image = torch.randn(3, 1, 16, 16)
     session = onnxruntime.InferenceSession(folder / "output" / "student.onnx", providers=["CPUExecutionProvider"])
@@ -77,28 +77,28 @@ def test_what_ships_is_judged_exported_and_counted(folder, selection):
         assert json.loads(file.metadata()["added_by"]) == ["similarity_head"]
 
 
-def test_the_network_that_was_judged_best_is_the_one_that_ships(folder, monkeypatch):
-    judged = []
+def test_the_network_with_the_best_metric_ships(folder, monkeypatch):
+    measured = []
 
-    def worse_and_worse(network, *_):
-        judged.append(state_of(network))
-        return {"accuracy": 1 / len(judged)}
+    def worse_every_time(network, *_):
+        measured.append(state_of(network))
+        return {"accuracy": 1 / len(measured)}
 
-    monkeypatch.setattr(classification, "evaluate", worse_and_worse)
+    monkeypatch.setattr(classification, "evaluate", worse_every_time)
     monkeypatch.setattr("worker.distillation.run.check_teacher", lambda *given: None)
     run_whole(job_of(folder, **REUSE, training=EPOCHS | {"selection": "best", "validation_fraction": 0.25}))
-    assert len(judged) == 2
-    assert same_bits(student_of(folder), judged[0])
-    assert not torch.equal(judged[0]["projector.0.weight"], judged[1]["projector.0.weight"])
+    assert len(measured) == 2
+    assert same_bits(student_of(folder), measured[0])
+    assert not torch.equal(measured[0]["projector.0.weight"], measured[1]["projector.0.weight"])
 
 
-def test_the_teachers_classifier_ships_as_it_is(folder):
+def test_the_teachers_classifier_ships_unchanged(folder):
     run_whole(job_of(folder, **REUSE))
     teacher = Job(job_of(folder).values, folder).build_teacher(torch.device("cpu"))
     assert torch.equal(student_of(folder)["classifier.weight"], teacher.fc2.weight)
 
 
-def test_other_students_ship_alone_and_say_no_more(folder):
+def test_other_students_ship_without_additions(folder):
     run_whole(job_of(folder, objectives=[{"name": "kd"}]))
     report = report_of(folder)
     assert not {"added_by", "parameters_alone"} & report["student"].keys()
@@ -121,7 +121,7 @@ def test_killed_anywhere_and_restored_bit_equal(engine_inputs, tmp_path, at, sel
     assert same_bits(student_of(tmp_path / "whole"), student_of(tmp_path / "restored"))
 
 
-def test_later_stages_are_taught_by_what_shipped(folder, monkeypatch):
+def test_later_stages_are_taught_by_the_extended_network(folder, monkeypatch):
     """The student of the first generation teaches the second with its projector and its reused classifier."""
     taught = []
     teacher_of = Lineage.teacher_of
@@ -141,7 +141,7 @@ def test_later_stages_are_taught_by_what_shipped(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("action", [check, run_whole])
-def test_only_one_objective_may_ship_more(folder, action):
+def test_only_one_objective_may_add_modules(folder, action):
     objectives = [{"name": "kd"}, {"name": "similarity_head"}, {"name": "similarity_head", "reduction": 4}]
     with pytest.raises(SpecError) as caught:
         action(job_of(folder, objectives=objectives))
@@ -156,12 +156,12 @@ def test_a_projector_of_maps_exports_and_teaches(tmp_path):
     names = [str(number) for number in range(5)]
     files = export(
         deployed, contract=contract_of(3, 8), class_names=names, formats=["onnx"], folder=tmp_path, meta=meta
-    )  # compares logits by itself
+    )  # `export` compares logits
     assert [file["name"] for file in files] == ["student.onnx"]
     assert "projector" in Tapped(deployed, trial.batch.image).map.stages
 
 
-def test_a_student_with_its_teachers_classifier_is_refused_as_a_teacher_with_a_reason(folder):
+def test_a_student_with_its_teachers_classifier_is_refused_as_a_teacher(folder):
     run_whole(job_of(folder, **REUSE))
     shutil.copy(folder / "output" / "student.safetensors", folder / "sent")
     said = {"network": "lenet5_half", "classes": 4, "input": job_of(folder).values["teacher"]["input"]}

@@ -1,4 +1,4 @@
-"""Where networks come from."""
+"""The origin of networks."""
 
 import shutil
 from dataclasses import replace
@@ -27,13 +27,13 @@ def lineage_of(job):
 
 
 def given(folder, network):
-    """A job whose student begins with the weights of `network`."""
+    """A job whose student has initial weights of `network`."""
     weights = networks.build(network, 4, read_contract(INPUT), {}).state_dict()
     save_file(weights, folder / "inputs" / "initial.safetensors")
     return Job({**job_of(folder).values, "initial_weights": "inputs/initial.safetensors"}, folder), weights
 
 
-def test_the_student_begins_with_the_weights_that_were_given(folder):
+def test_the_student_starts_with_the_given_weights(folder):
     job, weights = given(folder, "lenet5_half")
     lineage = lineage_of(job)
     student = lineage.initial(lineage.next(), "student").state_dict()
@@ -42,31 +42,31 @@ def test_the_student_begins_with_the_weights_that_were_given(folder):
 
 def test_weights_of_another_network_are_refused_by_name(folder):
     job, _ = given(folder, "lenet5")
-    with pytest.raises(SpecError, match="the weights are not those of `lenet5_half`") as caught:
+    with pytest.raises(SpecError, match="the weights do not fit `lenet5_half`") as caught:
         run_whole(job)
     assert [problem.pointer for problem in caught.value.problems] == ["/student/initial_weights"]
 
 
-def begins_with(folder, words):
+def initial_weights_of(folder, words):
     job = job_of(folder, student={"network": "lenet5_half", "options": {}, "initial_weights": words})
     lineage = lineage_of(job)
     return lineage.initial(lineage.next(), "student").state_dict(), lineage.teacher.state_dict()
 
 
-def test_the_student_begins_as_slices_of_its_teacher(folder):
-    student, teacher = begins_with(folder, "teacher")
+def test_the_student_starts_with_slices_of_its_teacher(folder):
+    student, teacher = initial_weights_of(folder, "teacher")
     assert student["fc2.bias"].equal(teacher["fc2.bias"])
     assert all(any(own.equal(other) for other in teacher["conv3.bias"]) for own in student["conv3.bias"])
-    again, _ = begins_with(folder, "teacher")
+    again, _ = initial_weights_of(folder, "teacher")
     assert all(torch.equal(again[name], value) for name, value in student.items())
 
 
 def test_random_weights_are_those_of_the_seed(folder):
-    random, unsaid = (begins_with(folder, words)[0] for words in ("random", None))
-    assert all(torch.equal(unsaid[name], value) for name, value in random.items())
+    random, default = (initial_weights_of(folder, words)[0] for words in ("random", None))
+    assert all(torch.equal(default[name], value) for name, value in random.items())
 
 
-def test_slices_of_no_teacher_are_refused(folder):
+def test_slices_without_a_teacher_are_refused(folder):
     student = {"network": "lenet5_half", "options": {}, "initial_weights": "teacher", "classes": 4, "input": INPUT}
     job = job_of(folder, student=student)
     with pytest.raises(SpecError, match="needs a teacher, and the job has none"):

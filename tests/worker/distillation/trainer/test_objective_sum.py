@@ -23,7 +23,7 @@ def test_the_sum_is_weighted_and_the_terms_are_not():
     assert torch.isclose(sum(value for name, value in terms.items() if name.startswith("kd")), alone[1])
 
 
-def test_two_of_a_name_are_told_apart():
+def test_two_objectives_of_one_name_get_different_names():
     composition = Composition([{"name": "kd", "temperature": 4.0}, {"name": "kd", "temperature": 1.0}])
     assert composition.names == ["kd", "kd#2"]
 
@@ -43,14 +43,14 @@ def test_weights_follow_their_schedule(schedule, values):
         assert weight_at(schedule, progress) == pytest.approx(value)
 
 
-def test_an_objective_that_is_switched_off_costs_nothing_and_changes_nothing():
+def test_an_objective_with_weight_zero_is_not_computed():
     both = [{"name": "cross_entropy"}, {"name": "kd", "weight": {"schedule": "until", "start": 1, "until": 0.5}}]
     total, terms = Composition(both)(step(0.75))
     assert torch.equal(total, Composition(both[:1])(step())[0])
     assert not any(name.startswith("kd") for name in terms)
 
 
-def test_nothing_left_to_learn_is_no_error():
+def test_all_weights_zero_is_not_an_error():
     total, _ = Composition([{"name": "kd", "weight": 0}])(step())
     total.backward()
     assert total == 0
@@ -75,13 +75,13 @@ def test_problems_point_into_the_spec():
         ({"schedule": "until", "start": 1, "epoch": 3}, "/epoch"),
     ],
 )
-def test_a_weight_that_is_none_is_refused_with_its_place(weight, pointer):
+def test_an_invalid_weight_is_refused_with_its_pointer(weight, pointer):
     with pytest.raises(SpecError) as caught:
         Composition([{"name": "cross_entropy"}, {"name": "kd", "weight": weight}])
     assert [problem.pointer for problem in caught.value.problems] == [f"/objectives/1/weight{pointer}"]
 
 
-def test_a_teacher_s_graph_is_left_to_those_that_read_gradients_to_the_image():
+def test_only_objectives_with_gradients_to_the_image_use_the_teachers_graph():
     weight, image = torch.randn(4, 64), torch.randn(5, 1, 8, 8, requires_grad=True)
     student = torch.nn.Linear(64, 4)
     given = step()

@@ -1,4 +1,4 @@
-"""Whatever the shape of a method: killed in any stage and restored from bytes, it ends with the same bits."""
+"""Methods of every shape, killed in any stage and restored from files, end with the same bits."""
 
 import shutil
 
@@ -47,8 +47,8 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def undisturbed():
-    """Students of undisturbed runs, by shape."""
+def uninterrupted():
+    """Students of uninterrupted runs, by shape."""
     return {}
 
 
@@ -56,12 +56,12 @@ KILLS = [(shape, at) for shape, (_, steps) in SHAPES.items() for at in range(1, 
 
 
 @pytest.mark.parametrize(("shape", "at"), KILLS)
-def test_killed_anywhere_and_restored_bit_equal(shape, at, toy_parts, engine_inputs, tmp_path, undisturbed):
+def test_killed_anywhere_and_restored_bit_equal(shape, at, toy_parts, engine_inputs, tmp_path, uninterrupted):
     spec, _ = SHAPES[shape]
-    if shape not in undisturbed:
+    if shape not in uninterrupted:
         shutil.copytree(engine_inputs, tmp_path / "whole")
         run_whole(job_of(tmp_path / "whole", **spec))
-        undisturbed[shape] = student_of(tmp_path / "whole")
+        uninterrupted[shape] = student_of(tmp_path / "whole")
     shutil.copytree(engine_inputs, tmp_path / "killed")
     run_killed(job_of(tmp_path / "killed", **spec), at, tmp_path / "restored")
-    assert same_bits(undisturbed[shape], student_of(tmp_path / "restored"))
+    assert same_bits(uninterrupted[shape], student_of(tmp_path / "restored"))

@@ -1,4 +1,4 @@
-"""A run's state comes back from a checkpoint's bytes, field by field."""
+"""A run's state is restored from the bytes of a checkpoint, field by field."""
 
 from dataclasses import fields, replace
 
@@ -35,7 +35,7 @@ SAVED = {
 
 
 def through_bytes(state, folder):
-    """The state after each of its parts was written to a file and read back."""
+    """The state after each of its parts is written to a file and read back."""
     parts = {}
     for name, part in state.state_dict().items():
         path = folder / name
@@ -45,7 +45,7 @@ def through_bytes(state, folder):
 
 
 def same(one, other):
-    """Whether two nested states are equal, in the types of what holds the values too."""
+    """Whether two nested states are equal, including the types of containers."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
     if type(one) is not type(other):
@@ -66,22 +66,22 @@ def test_there_is_a_value_for_every_field():
 
 
 @pytest.mark.parametrize("name", [each.name for each in fields(RunState)])
-def test_every_field_comes_back(name, tmp_path):
-    """Each alone, so that none is restored by another."""
+def test_every_field_is_restored(name, tmp_path):
+    """Each alone, so that no field is restored by another."""
     restored = through_bytes(replace(RunState(), **{name: SAVED[name]}), tmp_path)
     assert same(vars(restored), vars(RunState()) | {name: SAVED[name]})
 
 
-def test_the_whole_state_comes_back(tmp_path):
+def test_the_whole_state_is_restored(tmp_path):
     assert same(vars(through_bytes(RunState(**SAVED), tmp_path)), SAVED)
 
 
-def test_the_best_weights_are_a_part_of_their_own():
+def test_the_best_weights_are_a_separate_part():
     assert set(RunState(**SAVED).state_dict()) == {"run", "best"}
     assert set(RunState().state_dict()) == {"run"}
 
 
-def test_a_state_that_lacks_a_field_or_has_another_is_refused():
+def test_a_state_with_a_missing_or_unknown_field_is_refused():
     parts = RunState().state_dict()
     lacking = {"run": {name: value for name, value in parts["run"].items() if name != "seconds"}}
     for wrong in (lacking, {"run": parts["run"] | {"mood": 1}}):
@@ -89,7 +89,7 @@ def test_a_state_that_lacks_a_field_or_has_another_is_refused():
             RunState.from_state(wrong)
 
 
-def test_what_is_done_rises_with_every_kind_of_step():
+def test_progress_increases_with_every_kind_of_step():
     state = replace(RunState(**SAVED), stopped_early=None)
     done = state.done(steps=4, generator_steps=1, finished=False)
     assert done == 37 + 12 + 2 + 4 + 1

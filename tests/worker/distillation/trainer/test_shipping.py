@@ -1,4 +1,4 @@
-"""Which weights ship: the last, or the best on held-out images, with transforms baked in."""
+"""The weights that ship: the last, or the best on held-out images, with transforms applied."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def report_of(folder):
     return json.loads((folder / "output" / "report.json").read_text())
 
 
-def test_the_best_weights_ship_with_their_transform_baked_in(folder, toy_parts):
+def test_the_best_weights_ship_with_their_transform_applied(folder, toy_parts):
     run_whole(job_of(folder, **QUANTISED, training=BEST | {"steps": None, "epochs": 2}))
     assert report_of(folder)["shipped"]["checkpoint"].startswith("epoch")
     weights = student_of(folder)
@@ -35,9 +35,9 @@ def test_a_snapshot_of_a_network_with_a_transform_can_teach(folder, toy_parts):
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(2, 1), (4, 2)])
-def test_a_stage_that_ends_within_an_epoch_is_judged_at_its_end(folder, steps, epochs):
+def test_a_stage_that_ends_within_an_epoch_is_measured_at_its_end(folder, steps, epochs):
     events = run_whole(job_of(folder, training=BEST | {"steps": steps}))  # an epoch has three steps
-    judged = [event["step"] for event in events if "validation/accuracy" in event.get("values", {})]
-    assert len(judged) == epochs
-    assert judged[-1] == steps
+    measured = [event["step"] for event in events if "validation/accuracy" in event.get("values", {})]
+    assert len(measured) == epochs
+    assert measured[-1] == steps
     assert report_of(folder)["shipped"]["checkpoint"].startswith("epoch")

@@ -1,4 +1,4 @@
-"""The running average of a student's weights: what it is, that it survives a kill, and that it ships only if asked for."""
+"""The running average of a student's weights: its formula, its restoration after a kill, and when it ships."""
 
 import json
 import shutil
@@ -25,12 +25,12 @@ def report_of(folder):
     return json.loads((folder / "output" / "report.json").read_text())
 
 
-def test_the_decay_grows_to_what_was_asked_for():
+def test_the_decay_increases_to_the_given_value():
     assert [decay_at(step, 0.5) for step in (0, 1, 7, 8, 9, 1000)] == [0.1, 2 / 11, 8 / 17, 0.5, 0.5, 0.5]
 
 
-def test_the_average_is_the_sum_that_its_formula_says():
-    """The value after step n counts (1 - d_n) times the product of all later decays."""
+def test_the_average_equals_the_sum_in_its_formula():
+    """The value after step n has the weight (1 - d_n) times the product of all later decays."""
     draw = torch.Generator().manual_seed(0)
     network, decay = nn.Linear(3, 2), 0.7
     average = RunningAverage(network, decay)
@@ -71,7 +71,7 @@ def test_killed_anywhere_and_restored_bit_equal(engine_inputs, tmp_path, toy_par
     assert same_bits(student_of(whole), student_of(tmp_path / "elsewhere"))
 
 
-def test_the_average_ships_where_it_is_selected_and_the_last_is_measured_beside_it(folder):
+def test_the_average_ships_if_selected_and_the_last_weights_are_measured_too(folder):
     evaluation = {"evaluation": "inputs/dataset.safetensors"}
 
     def run(name, training):
@@ -92,6 +92,6 @@ def test_the_average_ships_where_it_is_selected_and_the_last_is_measured_beside_
     assert not same_bits(weights, averaged)
 
 
-def test_an_average_that_is_not_kept_cannot_ship():
+def test_selecting_the_average_needs_its_decay():
     with pytest.raises(SpecError, match="/training/average_weights"):
         Training.from_spec({"selection": "average"})

@@ -1,4 +1,4 @@
-"""What a run does after a step, by what its worker asks for."""
+"""What a run does after a step, depending on the worker's request."""
 
 import io
 
@@ -22,7 +22,7 @@ def test_a_checkpoint_is_saved_when_it_is_due(requests):
 
 
 @pytest.mark.parametrize("due", [False, True])
-def test_what_the_worker_asks_for_goes_before_a_checkpoint(due, requests):
+def test_a_request_of_the_worker_has_priority_over_a_checkpoint(due, requests):
     requests.channel.request = "drain"
     assert requests.action(checkpoint_due=due) == "drain"
     requests.channel.request = "cancel"
@@ -38,15 +38,15 @@ def test_long_work_is_cancelled_at_once_and_drained_only_after_it(requests):
         requests.pulse()
 
 
-def test_long_work_says_now_and_then_that_it_is_alive(monkeypatch):
+def test_long_work_sends_alive_events_regularly(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(worker_requests.time, "monotonic", lambda: now[0])
     output = io.StringIO()
     requests = WorkerRequests(Channel(output), ALONE)
-    said = []
+    counts = []
     for second in (100.0, 109.5, 110.0, 119.5, 120.0):
         now[0] = second
         requests.pulse()
-        said.append(len(events_of(output)))
-    assert said == [0, 0, 1, 1, 2]
+        counts.append(len(events_of(output)))
+    assert counts == [0, 0, 1, 1, 2]
     assert {event["event"] for event in events_of(output)} == {"alive"}

@@ -1,4 +1,4 @@
-"""An assembler of pickles and of the files around them, for files that no honest program writes. Nothing here is ever loaded."""
+"""An assembler of malicious pickles and of files that contain them. Nothing here is ever loaded."""
 
 import io
 import pickle
@@ -10,7 +10,7 @@ from typing import Any
 MAGIC = 0x1950A86A20F9469CFC6C
 SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
 FLOATS = 4
-"""Bytes of one number."""
+"""Bytes of one float."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class Raw:
-    """Opcodes as they are."""
+    """Raw opcodes."""
 
     opcodes: bytes
 
 
 def emit(value: Any) -> bytes:
-    """Opcodes that leave a value on the stack."""
+    """Opcodes that push a value on the stack."""
     if isinstance(value, Raw):
         return value.opcodes
     if isinstance(value, Name):
@@ -81,7 +81,7 @@ def storage(key: str = "0", numel: int = 4, kind: str = "FloatStorage") -> Store
 
 
 def tensor(shape: Any = (2, 2), strides: Any = (2, 1), offset: Any = 0, of: Any = None) -> Call:
-    """A tensor of four numbers, or what is said instead."""
+    """A tensor of four elements by default."""
     args = (of or storage(), offset, shape, strides, False, Call(Name("collections", "OrderedDict"), ()))
     return Call(Name("torch._utils", "_rebuild_tensor_v2"), args)
 
@@ -91,7 +91,7 @@ def pickled(value: Any) -> bytes:
 
 
 def zipped(value: Any, storages: dict[str, bytes] | None = None) -> bytes:
-    """The zip file of a value, with four numbers 1, 2, 3, 4 as storage `0`."""
+    """The zip format with a value, and with the elements 1, 2, 3, 4 as storage `0` by default."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("archive/data.pkl", pickled(value))
@@ -102,7 +102,7 @@ def zipped(value: Any, storages: dict[str, bytes] | None = None) -> bytes:
 
 
 def legacy(value: Any, numel: int = 4, keys: Any = ("0",), data: bytes | None = None, **system: Any) -> bytes:
-    """The old file of a value, with the same numbers; `numel` is what the file says that it holds."""
+    """The old format with a value and the same elements; `numel` is the number of elements that the file claims."""
     heads = b"".join(pickle.dumps(each, protocol=2) for each in (MAGIC, 1001, SYSTEM | system))
     tail = b"".join(struct.pack("<q", numel) + (numbers() if data is None else data) for _ in keys)
     return heads + pickled(value) + pickle.dumps(list(keys), protocol=2) + tail

@@ -1,6 +1,6 @@
-"""Reads files of a folder one after the other, and prints a line of JSON for each: what came of it, seconds and megabytes.
+"""Reads the files of a folder in order, and prints a line of JSON for each: the result, seconds and megabytes.
 
-`python measured_reading.py FOLDER`; run in a process of its own, under a limit on memory, so that what one file costs is seen.
+`python measured_reading.py FOLDER`; run in a separate process with a memory limit.
 """
 
 import json
@@ -14,7 +14,7 @@ from worker.distillation.limits import UploadLimits
 from worker.distillation.uploads.state_dicts import read_state_dict
 
 MEGABYTE = 1024
-"""In the units of `ru_maxrss` on Linux, which are kilobytes."""
+"""In kilobytes, the unit of `ru_maxrss` on Linux."""
 
 
 def measured(path: Path) -> dict[str, object]:

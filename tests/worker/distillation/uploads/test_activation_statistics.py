@@ -1,4 +1,4 @@
-"""Files of statistics, as they are sent and as they are kept."""
+"""Files of statistics: as uploaded, and in the canonical form."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def inspected(tensors, folder):
     return inspect({"kind": "file", "upload": "sent", "options": {"kind": "statistics"}}, folder)
 
 
-def test_an_inspection_finds_classes_rank_and_taps_and_keeps_the_numbers(tmp_path):
+def test_an_inspection_finds_classes_rank_and_taps_and_stores_the_values(tmp_path):
     answer = inspected(good(), tmp_path)
     found = answer["findings"]
     assert {name: found[name] for name in ("kind", "classes", "rank", "taps")} == {
@@ -49,7 +49,7 @@ def test_a_covariance_becomes_a_factor_of_it(tmp_path):
     torch.testing.assert_close(factor.transpose(1, 2) @ factor, covariance()["fc:in/covariance"], atol=1e-4, rtol=1e-4)
 
 
-def test_samples_have_the_statistics_and_stay_above_the_least():
+def test_samples_have_the_statistics_and_are_not_below_the_minimum():
     tap = TapStatistics(good()["fc:in/mean"], good()["fc:in/factor"], torch.tensor(-1e9))
     z = torch.randn(40_000, RANK, generator=torch.Generator().manual_seed(2))
     drawn = tap.sample(torch.full((40_000,), 1), z)
@@ -77,28 +77,28 @@ def changed(**changes):
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        (changed(fc_in__mean=None), "'fc:in/mean' must be there"),
+        (changed(fc_in__mean=None), "'fc:in/mean' is required"),
         (changed(fc_in__factor=None), "either a factor or a covariance"),
-        (changed(fc_in__mean=torch.zeros(CLASSES, 4)), "do not go together"),
-        (changed(fc_in__mean=torch.zeros(2, 5), fc_in__factor=torch.zeros(2, 4, 5)), "not as many classes"),
-        (changed(fc_in__factor=torch.zeros(CLASSES, 7, 5)), "not the rank"),
+        (changed(fc_in__mean=torch.zeros(CLASSES, 4)), "of 'fc:in' do not match"),
+        (changed(fc_in__mean=torch.zeros(2, 5), fc_in__factor=torch.zeros(2, 4, 5)), "different number of classes or rank"),
+        (changed(fc_in__factor=torch.zeros(CLASSES, 7, 5)), "different number of classes or rank"),
         (changed(fc_in__minimum=torch.zeros(2)), "must be one number"),
         (changed(fc_in__variance=torch.zeros(2)), "is not TAP/mean"),
-        (changed(fc_in__factor=None, fc_in__covariance=torch.eye(5).expand(3, 5, 5).clone()), "says nothing of other taps"),
+        (changed(fc_in__factor=None, fc_in__covariance=torch.eye(5).expand(3, 5, 5).clone()), "allowed for a single tap only"),
         (changed(fc_in__mean=torch.full((CLASSES, 5), float("nan"))), "NaN or infinite"),
         ({"a": torch.zeros(2)}, "is not TAP/mean"),
-        (covariance() | {"fc:in/covariance": -torch.eye(5).expand(3, 5, 5).clone()}, "eigenvalues of at least 0"),
-        (covariance() | {"fc:in/covariance": torch.triu(torch.ones(3, 5, 5))}, "not symmetric"),
+        (covariance() | {"fc:in/covariance": -torch.eye(5).expand(3, 5, 5).clone()}, "symmetric and positive semi-definite"),
+        (covariance() | {"fc:in/covariance": torch.triu(torch.ones(3, 5, 5))}, "must be symmetric"),
         (covariance() | {"fc:in/covariance": torch.ones(3, 5, 4)}, "shape"),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together_is_refused(tensors, words, tmp_path):
+def test_inconsistent_statistics_are_refused(tensors, words, tmp_path):
     save_file(tensors, tmp_path / "sent")
     with pytest.raises(UploadError, match=words):
         read(tmp_path / "sent", UploadLimits())
 
 
-def test_unknown_kinds_are_refused_with_those_that_are_read(tmp_path):
+def test_unknown_kinds_are_refused_with_a_list_of_known_ones(tmp_path):
     save_file(good(), tmp_path / "sent")
     with pytest.raises(SpecError, match="`weights`, `statistics`"):
         inspect({"kind": "file", "upload": "sent", "options": {"kind": "poem"}}, tmp_path)

@@ -1,4 +1,4 @@
-"""Embeddings of classes, and the layer of noise behind them."""
+"""Embeddings of classes, and the noisy layer after them."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from worker.distillation.uploads.inspect_upload import inspect
 
 
 @pytest.mark.parametrize(("classes", "dimensions"), [(2, 4), (5, 5), (10, 64)])
-def test_embeddings_are_orthogonal_and_depend_on_the_seed_alone(classes, dimensions):
+def test_embeddings_are_orthogonal_and_depend_only_on_the_seed(classes, dimensions):
     rows = orthogonal(classes, dimensions, 3)
     torch.testing.assert_close(rows @ rows.T, torch.eye(classes), atol=1e-5, rtol=0)
     torch.manual_seed(9)
@@ -21,12 +21,12 @@ def test_embeddings_are_orthogonal_and_depend_on_the_seed_alone(classes, dimensi
     assert not torch.equal(rows, orthogonal(classes, dimensions, 4))
 
 
-def test_more_classes_than_dimensions_have_length_one():
+def test_with_more_classes_than_dimensions_embeddings_have_length_one():
     torch.testing.assert_close(orthogonal(9, 4, 0).norm(dim=1), torch.ones(9))
 
 
 @pytest.mark.parametrize("count", [12, 10])
-def test_each_set_of_classes_has_a_linear_layer_of_its_own(count):
+def test_each_set_of_classes_has_its_own_linear_layer(count):
     layer = NoisyLayer(embedding=6, latent=3, sets=3, images=4)
     layer.draw(torch.Generator().manual_seed(0))
     rows = torch.randn(4, 6).repeat(3, 1)[:count]
@@ -39,7 +39,7 @@ def test_each_set_of_classes_has_a_linear_layer_of_its_own(count):
     assert not torch.allclose(given[0], given[4])
 
 
-def test_new_layers_are_drawn_and_forget():
+def test_draw_resets_all_parameters():
     layer, draw = NoisyLayer(6, 3, 2, 4), torch.Generator().manual_seed(0)
     layer.draw(draw)
     first = layer.weight.clone()
@@ -53,11 +53,11 @@ def test_new_layers_are_drawn_and_forget():
 def test_embeddings_are_uploaded_inspected_and_read_back(tmp_path):
     rows = torch.randn(3, 5)
     save_file({"embeddings": rows.half()}, tmp_path / "sent")
-    told = inspect({"kind": "file", "upload": "sent", "options": {"kind": "embeddings"}}, tmp_path)
-    assert {name: told["findings"][name] for name in ("classes", "size")} == {"classes": 3, "size": 5}
-    path = tmp_path / told["path"]
+    answer = inspect({"kind": "file", "upload": "sent", "options": {"kind": "embeddings"}}, tmp_path)
+    assert {name: answer["findings"][name] for name in ("classes", "size")} == {"classes": 3, "size": 5}
+    path = tmp_path / answer["path"]
     torch.testing.assert_close(class_embeddings.load(path, 3, torch.device("cpu")), rows.half().float())
-    with pytest.raises(SpecError, match="/source/embeddings: are of 3 classes, and the teacher tells 4 apart"):
+    with pytest.raises(SpecError, match="/source/embeddings: has 3 classes, and the teacher has 4"):
         class_embeddings.load(path, 4, torch.device("cpu"))
 
 
@@ -69,5 +69,5 @@ def test_embeddings_are_uploaded_inspected_and_read_back(tmp_path):
 )  # fmt: skip
 def test_other_files_are_refused(sent, tmp_path):
     save_file(sent, tmp_path / "sent")
-    with pytest.raises(UploadError, match="one matrix of numbers called 'embeddings'"):
+    with pytest.raises(UploadError, match="one float matrix named 'embeddings'"):
         inspect({"kind": "file", "upload": "sent", "options": {"kind": "embeddings"}}, tmp_path)

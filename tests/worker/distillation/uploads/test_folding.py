@@ -1,4 +1,4 @@
-"""Weights in parts against the weights that torch's own layers compute from them."""
+"""Weights computed from parts, compared with the weights that torch's own layers compute."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_weights_are_those_that_torch_computes(tmp_path: Path, change: Callable[
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_old_hooks_of_torch(tmp_path: Path):
+def test_weights_of_torchs_old_hooks(tmp_path: Path):
     net = network()
     nn.utils.weight_norm(net[0])
     nn.utils.spectral_norm(net[2])
@@ -73,7 +73,7 @@ def test_the_old_hooks_of_torch(tmp_path: Path):
     torch.testing.assert_close(plain(image), expected)
 
 
-def test_a_parametrisation_that_only_code_knows_is_refused_with_how_to_remove_it(tmp_path: Path):
+def test_an_unknown_parametrisation_is_refused_with_a_hint_to_remove_it(tmp_path: Path):
     class Symmetric(nn.Module):
         def forward(self, weight: Tensor) -> Tensor:
             return weight.triu() + weight.triu(1).T
@@ -96,7 +96,7 @@ def test_formulas_on_numbers_done_by_hand():
     assert spectrum.tolist() == [[1.0, 0.0], [0.0, 0.25]]
 
 
-def test_names_that_only_look_like_parts_stay():
+def test_names_that_only_look_like_parts_are_kept():
     names = ("a_orig", "b_g", "c.original", "d_mask", "w.parametrizations.x", "e_v")
     found = fold({name: Held(torch.ones(2)) for name in names})
     assert list(found.tensors) == list(names) and not found.names

@@ -1,4 +1,4 @@
-"""Files that hold no weights that can be read: the refusal says what they are and how to convert them."""
+"""Unsupported files: the error says what they are, and the hint how to convert them."""
 
 import json
 import pickle
@@ -30,12 +30,12 @@ FOREIGN: dict[str, tuple[bytes, str, str]] = {
     "zlib": (b"\x78\x9c" + b"0" * 99, "zlib", "joblib.load"),
     "npy": (b"\x93NUMPY" + b"0" * 99, "single NumPy array", "numpy.savez"),
     "gguf": (b"GGUF" + b"0" * 99, "GGUF", "state_dict"),
-    "7z": (b"7z\xbc\xaf\x27\x1c" + b"0" * 99, "archive of a kind", "Unpack"),
+    "7z": (b"7z\xbc\xaf\x27\x1c" + b"0" * 99, "archive of another format", "Unpack"),
     "image": (b"\x89PNG\r\n\x1a\n" + b"0" * 99, "an image", "state_dict"),
     "text": (json.dumps({"a": "ü" * 400}, ensure_ascii=False).encode(), "text", "state_dict"),
     "zeros": (bytes(4096), "zeros", "Download"),
     "noise": (b"\x01\x02\xfe\xff" * 99, "neither safetensors nor", "state_dict"),
-    "gzip": (b"\x1f\x8b" + b"0" * 99, "cannot be unpacked", "again"),
+    "gzip": (b"\x1f\x8b" + b"0" * 99, "cannot be unpacked", "complete file"),
 }
 
 
@@ -48,7 +48,7 @@ def refusal(path: Path) -> UploadError:
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_file_says_what_it_is_and_how_to_convert_it(tmp_path: Path, kind: str):
+def test_the_error_says_what_the_file_is_and_how_to_convert_it(tmp_path: Path, kind: str):
     data, words, hint = FOREIGN[kind]
     (tmp_path / "upload").write_bytes(data)
     error = refusal(tmp_path / "upload")
@@ -67,7 +67,7 @@ def test_file_says_what_it_is_and_how_to_convert_it(tmp_path: Path, kind: str):
         (["model.ckpt.index", "model.ckpt.data-00000-of-00001"], "TensorFlow checkpoint"),
     ],
 )
-def test_zip_of_another_library_says_what_it_is(tmp_path: Path, names: list[str], words: str):
+def test_the_error_says_which_library_wrote_a_zip(tmp_path: Path, names: list[str], words: str):
     with zipfile.ZipFile(tmp_path / "upload", "w") as archive:
         for name in names:
             archive.writestr(name, b"")
@@ -99,9 +99,9 @@ def test_plain_data_lists_its_keys(tmp_path: Path):
     assert "'epoch', 'loss'" in refusal(tmp_path / "upload").message
 
 
-def test_quantised_network_says_what_to_save(tmp_path: Path):
+def test_the_hint_for_a_quantised_network_says_what_to_save(tmp_path: Path):
     scales, zeros = torch.ones(2), torch.zeros(2, dtype=torch.int64)
-    with warnings.catch_warnings(action="ignore"):  # torch is about to give this up
+    with warnings.catch_warnings(action="ignore"):  # torch deprecates this function
         quantised = torch.quantize_per_channel(torch.ones(2, 2), scales, zeros, axis=0, dtype=torch.qint8)
     state = {"fc.weight": quantised, "fc.scale": torch.tensor(1.0)}
     torch.save(state, tmp_path / "upload")

@@ -1,4 +1,4 @@
-"""Files of weights that are attacks. Each is assembled here and read in a process of its own under a limit on memory."""
+"""Malicious files of weights. They are assembled here and read in a separate process with a memory limit."""
 
 import json
 import os
@@ -33,17 +33,17 @@ MAKER = emit(Name(*MAKE))
 
 
 def beside(extra: Any) -> bytes:
-    """A state dict with one honest weight, and something beside it."""
+    """A state dict with one valid weight, and another object."""
     return zipped({"state_dict": {"weight": tensor()}, "extra": extra})
 
 
 def doubled(begin: bytes, times: int = 60) -> Raw:
-    """A list of twice the list of twice the list, by the memo: 2^60 paths."""
+    """A list that contains a list twice, which contains a list twice, and so on: 2^60 paths."""
     return Raw(begin + b"".join(b"q\x01](h\x01h\x01e" for _ in range(times)))
 
 
 def module(children: bytes) -> bytes:
-    """An object with the attributes of a module, in place 1 of the memo before it gets its children."""
+    """An object with the attributes of a module, stored at index 1 of the memo before it gets its children."""
     empty = b"X\x0b\0\0\0_parameters}X\x08\0\0\0_buffers}"
     return b"ca\nNet\n)\x81q\x01}(" + empty + b"X\x08\0\0\0_modules" + children + b"ub"
 
@@ -87,7 +87,7 @@ READ: dict[str, bytes] = {
         Call(Name("collections", "OrderedDict"), ([["weight", tensor()]],), {"values": Name(*MAKE), "items": {}, "weight": 0})
     ),
 }  # fmt: skip
-"""Files whose honest weight is read, with all else left inert."""
+"""Files whose valid weight is read; everything else stays inert."""
 
 REFUSED: dict[str, tuple[bytes, str]] = {
     "alone": (zipped(Call(Name(*MAKE), (MARKER,))), "no state dict"),
@@ -100,11 +100,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "underflow": (zipped(Raw(b"0")), "stack is empty"),
     "below_the_mark": (zipped(Raw(b"}(00")), "stack is empty"),
     "no_mark": (zipped(Raw(b"}t")), "no mark"),
-    "memo": (zipped(Raw(b"h\x05")), "memo is empty"),
-    "append_to_tuple": (zipped(Raw(b")Na")), "no list"),
-    "store_in_tensor": (zipped(Raw(emit(tensor()) + emit("k") + b"Ns")), "no dictionary"),
+    "memo": (zipped(Raw(b"h\x05")), "memo has no entry"),
+    "append_to_tuple": (zipped(Raw(b")Na")), "not a list"),
+    "store_in_tensor": (zipped(Raw(emit(tensor()) + emit("k") + b"Ns")), "not a dictionary"),
     "odd_dictionary": (zipped(Raw(b"}(Nu")), "without a value"),
-    "twice_built": (beside(Raw(b"cm\nC\n)\x81}b}b")), "state twice"),
+    "twice_built": (beside(Raw(b"cm\nC\n)\x81}b}b")), "state of an object twice"),
     "long4": (beside(Raw(b"\x8b" + struct.pack("<i", 20_000_000) + b"\x7f" * 20_000_000)), "bits"),
     "long4_negative": (beside(Raw(b"\x8b" + struct.pack("<i", -5))), "negative|count"),
     "long_text": (beside(Raw(b"L" + b"9" * 1_000_000 + b"L\n")), "digits"),
@@ -123,12 +123,12 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "huge_shape": (zipped({"w": tensor((2**39,) * 16, (0,) * 16)}), "claims more elements"),
     "beyond": (zipped({"w": tensor(offset=1)}), "claims more elements"),
     "far_strides": (zipped({"w": tensor(strides=(2**39, 1))}), "claims more elements"),
-    "negative_stride": (zipped({"w": tensor(strides=(-2, 1), offset=2)}), "make no sense"),
-    "negative_offset": (zipped({"w": tensor(offset=-1)}), "make no sense"),
-    "boolean_shape": (zipped({"w": tensor((True, 2))}), "make no sense"),
-    "many_dimensions": (zipped({"w": tensor((1,) * 65, (1,) * 65)}), "make no sense"),
-    "strides_missing": (zipped({"w": tensor(strides=(1,))}), "make no sense"),
-    "no_storage": (zipped({"w": tensor(of=[1, 2, 3, 4])}), "make no sense"),
+    "negative_stride": (zipped({"w": tensor(strides=(-2, 1), offset=2)}), "an invalid shape, strides or storage"),
+    "negative_offset": (zipped({"w": tensor(offset=-1)}), "an invalid shape, strides or storage"),
+    "boolean_shape": (zipped({"w": tensor((True, 2))}), "an invalid shape, strides or storage"),
+    "many_dimensions": (zipped({"w": tensor((1,) * 65, (1,) * 65)}), "an invalid shape, strides or storage"),
+    "strides_missing": (zipped({"w": tensor(strides=(1,))}), "an invalid shape, strides or storage"),
+    "no_storage": (zipped({"w": tensor(of=[1, 2, 3, 4])}), "an invalid shape, strides or storage"),
     "storage_elsewhere": (zipped({"w": tensor(of=storage("../0"))}), "missing"),
     "storage_lies": (zipped({"w": tensor(of=storage(numel=2**40))}), "claims more elements"),
     "overlapping": (
@@ -137,30 +137,30 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         "overlap",
     ),
     "wrong_id": (zipped(Stored(("storage", "torch.FloatStorage", "0", "cpu", 4))), "persistent id"),
-    "legacy_numel": (legacy({"w": tensor()}, numel=5), "claims more elements|claim"),
+    "legacy_numel": (legacy({"w": tensor()}, numel=5), "has 5 elements, but its description says 4"),
     "legacy_claim": (legacy({"w": tensor(of=storage(numel=2**30))}, numel=2**30), "cut short: at least"),
     "legacy_keys": (legacy({"w": tensor()}, keys=("0", "7")), "list of storages"),
-    "legacy_no_keys": (legacy({"w": tensor()}, keys=()), "does not hold"),
+    "legacy_no_keys": (legacy({"w": tensor()}, keys=()), "does not contain the storage"),
     "legacy_two_types": (
-        legacy({"w": tensor(), "v": tensor(of=storage(kind="DoubleStorage"))}), "described in two ways"
+        legacy({"w": tensor(), "v": tensor(of=storage(kind="DoubleStorage"))}), "two contradictory descriptions"
     ),
     "legacy_byte_order": (legacy({"w": tensor()}, little_endian=False), "big-endian"),
     "nested_twice": (
         pickled(Call(Name("torch.storage", "_load_from_bytes"), (
             legacy(Call(Name("torch.storage", "_load_from_bytes"), (b"\x80\x02N.",))),))),
-        "holds another",
+        "contains another storage",
     ),
     "quantised": (
         zipped({"w": Call(Name("torch._utils", "_rebuild_qtensor"), (storage(), 0, (2, 2), (2, 1), None, False, {}))}),
         "quantised",
     ),
 }  # fmt: skip
-"""Files that are refused, and what the refusal says."""
+"""Files that are refused, and a part of the error message."""
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What came of each file, read in one process that may use six gigabytes of addresses."""
+    """The result of each file, read in one process with an address space of 6 GiB."""
     folder = tmp_path_factory.mktemp("hostile")
     files = folder / "files"
     files.mkdir()
@@ -170,30 +170,30 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     root = Path(__file__).parents[4]
     limited = f"ulimit -v {MEMORY // 1024}; exec {sys.executable} -W error {script} {files}"
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(  # noqa: S602  # the shell sets the limit; all words are this test's own
+    done = subprocess.run(  # noqa: S602  # the shell sets the limit; no argument comes from outside this test
         limited, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
-    assert not (folder / MARKER).exists(), "something of a file was run"
+    assert not (folder / MARKER).exists(), "code of a file was run"
     return {line["file"]: line for line in map(json.loads, done.stdout.splitlines())}
 
 
 @pytest.mark.parametrize("name", READ)
-def test_honest_weight_is_read_and_all_else_stays_inert(outcomes: dict[str, dict[str, Any]], name: str):
+def test_the_valid_weight_is_read_and_everything_else_stays_inert(outcomes: dict[str, dict[str, Any]], name: str):
     assert outcomes[name].get("first") == [1.0, 2.0, 3.0, 4.0], outcomes[name]
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_attack_is_refused_with_what_is_wrong(outcomes: dict[str, dict[str, Any]], name: str):
+def test_a_malicious_file_is_refused_with_a_reason(outcomes: dict[str, dict[str, Any]], name: str):
     found = outcomes[name]
     assert any(word in found.get("refused", "") for word in REFUSED[name][1].split("|")), found
     assert found["hint"]
 
 
 @pytest.mark.parametrize("name", [*READ, *REFUSED])
-def test_attack_costs_little(outcomes: dict[str, dict[str, Any]], name: str):
+def test_a_malicious_file_costs_little_time_and_memory(outcomes: dict[str, dict[str, Any]], name: str):
     assert outcomes[name]["seconds"] < MOST_SECONDS and outcomes[name]["megabytes"] < MOST_MEGABYTES, outcomes[name]
 
 
-def test_thousand_names_of_one_tensor_take_its_memory_once(outcomes: dict[str, dict[str, Any]]):
+def test_a_thousand_names_of_one_tensor_share_its_memory(outcomes: dict[str, dict[str, Any]]):
     assert outcomes["aliases"]["count"] == 1001 and outcomes["aliases"]["megabytes"] < 64

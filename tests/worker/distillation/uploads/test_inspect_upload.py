@@ -43,7 +43,7 @@ def test_teacher(tmp_path: Path):
     assert (found["network"], found["classes"], found["input"]) == ("resnet8_cifar", 4, INPUT)
 
 
-def test_weights_of_another_network_name_the_one_that_fits(tmp_path: Path):
+def test_the_hint_for_weights_of_another_network_names_the_one_that_fits(tmp_path: Path):
     job = teacher_job(tmp_path)
     with pytest.raises(UploadError) as caught:
         inspect({**job, "teacher": {**job["teacher"], "network": "resnet14_cifar"}}, tmp_path)
@@ -64,7 +64,7 @@ def test_weights_of_another_network_name_the_one_that_fits(tmp_path: Path):
         ({"input": INPUT | {"std": [0.2, 0.0, 0.2]}}, "/input/std"),
     ],
 )
-def test_what_the_user_said_is_checked(tmp_path: Path, said: dict[str, Any], pointer: str):
+def test_the_users_description_is_checked(tmp_path: Path, said: dict[str, Any], pointer: str):
     with pytest.raises(SpecError) as caught:
         inspect(teacher_job(tmp_path, **said), tmp_path)
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
@@ -72,16 +72,16 @@ def test_what_the_user_said_is_checked(tmp_path: Path, said: dict[str, Any], poi
 
 def test_network_over_the_limit_is_refused_before_it_is_built(tmp_path: Path):
     job = {**teacher_job(tmp_path), "limits": {"parameters": 1000}}
-    with pytest.raises(SpecError, match="at most 1000"):
+    with pytest.raises(SpecError, match="the maximum is 1000"):
         inspect(job, tmp_path)
 
 
-def test_network_that_answers_nonsense_is_refused(tmp_path: Path):
+def test_network_with_nan_outputs_is_refused(tmp_path: Path):
     job = teacher_job(tmp_path)
     state = torch.load(tmp_path / "sent")["state_dict"]
     state["module.bn1.running_var"].fill_(-1.0)
     torch.save(state, tmp_path / "sent")
-    with pytest.raises(UploadError, match="answers random images with NaN"):
+    with pytest.raises(UploadError, match="output for random images is NaN"):
         inspect(job, tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_dataset_options_are_checked_and_other_files_refused(tmp_path: Path):
     with pytest.raises(SpecError) as caught:
         inspect({"kind": "dataset", "upload": "sent", "options": {"height": 0}}, tmp_path)
     assert caught.value.problems[0].pointer == "/options/height"
-    with pytest.raises(UploadError, match="not a whole zip"):
+    with pytest.raises(UploadError, match="not a complete zip archive"):
         inspect({"kind": "dataset", "upload": "sent", "options": {}}, tmp_path)
     with zipfile.ZipFile(tmp_path / "sent", "w") as archive:
         archive.writestr("a/readme.txt", b"")

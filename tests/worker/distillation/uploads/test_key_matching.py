@@ -20,12 +20,12 @@ class Wrapped(nn.Module):
         self.model = nn.Linear(2, 2)
 
 
-def test_prefix_is_taken_off_only_where_all_names_share_it():
+def test_a_prefix_is_removed_only_if_all_names_share_it():
     assert set(strip_prefixes({"module.model.a": 1, "module.model.b": 2})) == {"a", "b"}
     assert set(strip_prefixes({"model.a": 1, "b": 2})) == {"model.a", "b"}
 
 
-def test_match_gives_the_networks_names_types_and_own_memory():
+def test_match_returns_copies_with_the_networks_names_and_types():
     source = network()
     state = {
         name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in source.state_dict().items()
@@ -41,20 +41,20 @@ def test_match_gives_the_networks_names_types_and_own_memory():
     )
 
 
-def test_own_names_that_look_like_a_prefix_are_kept():
+def test_the_networks_own_names_that_look_like_a_prefix_are_kept():
     source = Wrapped()
     for prefix in ("", "module."):
         matched = match({prefix + name: tensor for name, tensor in source.state_dict().items()}, Wrapped())
         assert list(matched) == ["model.weight", "model.bias"]
 
 
-def test_counter_of_batches_may_be_missing():
+def test_the_batch_counter_may_be_missing():
     state = network().state_dict()
     del state["1.num_batches_tracked"]
     assert match(state, network())["1.num_batches_tracked"] == 0
 
 
-def test_everything_that_differs_is_listed_with_what_would_fit():
+def test_all_differences_are_listed_with_the_networks_that_fit():
     state = network().state_dict()
     state["extra"] = state.pop("0.bias")
     state["3.weight"] = torch.zeros(3, 7)
@@ -63,7 +63,7 @@ def test_everything_that_differs_is_listed_with_what_would_fit():
         match(state, network(), "`small`", lambda: ["`other`"])
     text = caught.value.message
     assert "`small`" in text and "1 missing (0.bias)" in text and "1 unexpected (extra)" in text
-    assert "3.weight is (3, 7) and should be (3, 144)" in text and "3.bias is torch.int8" in text
+    assert "3.weight is (3, 7) instead of (3, 144)" in text and "3.bias is torch.int8" in text
     assert "`other`" in caught.value.hint and len(caught.value.problems) == 4
 
 
@@ -73,7 +73,7 @@ def test_lists_are_bounded():
     assert "and 992 more" in caught.value.message and len(caught.value.message) < 3000
 
 
-def test_alternatives_are_not_asked_for_when_it_fits():
+def test_alternatives_are_not_searched_if_the_network_fits():
     match(network().state_dict(), network(), alternatives=lambda: pytest.fail("asked"))
 
 
@@ -84,7 +84,7 @@ def test_values_too_large_for_single_precision_are_named():
         match(state, network())
 
 
-def test_fitting_finds_networks_by_shape_and_other_numbers_of_classes():
+def test_fitting_finds_networks_by_shape_also_with_other_numbers_of_classes():
     widths = {"narrow": 2, "wide": 4, "broken": 0}
 
     def build(name: str, classes: int) -> nn.Module:

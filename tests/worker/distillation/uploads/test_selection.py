@@ -1,4 +1,4 @@
-"""Which of a file's tensors are taken for the network, from the file to the findings."""
+"""The selection of a file's tensors for a network, from the file to the findings."""
 
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def prefixed(prefix: str, state: State) -> State:
         "x.module._orig_mod.",
     ],
 )
-def test_any_common_prefix_comes_off(tmp_path: Path, prefix: str):
+def test_any_common_prefix_is_removed(tmp_path: Path, prefix: str):
     state = network().state_dict()
     found, taken = read(tmp_path, {"anything": {"at": {"all": prefixed(prefix, state)}}, "best_acc": torch.tensor(0.5)})
     assert equal(taken, state)
@@ -63,13 +63,13 @@ def test_any_common_prefix_comes_off(tmp_path: Path, prefix: str):
     assert found["left_over"] == {"count": 0, "names": []} and found["warnings"] == []
 
 
-def test_tensors_beside_the_state_dict_do_not_hide_it(tmp_path: Path):
+def test_other_tensors_besides_the_state_dict_do_not_hide_it(tmp_path: Path):
     state = network().state_dict()
     found, taken = read(tmp_path, {"best_acc": torch.tensor(0.5), "queue": torch.ones(9, 9), "model": state})
     assert equal(taken, state) and found["read_from"] == "model"
 
 
-def test_what_the_network_has_no_use_for_is_left_out_with_a_warning(tmp_path: Path):
+def test_tensors_that_the_network_does_not_have_are_ignored_with_a_warning(tmp_path: Path):
     state = network().state_dict()
     extra = {"criterion.weight": torch.ones(3), "total_ops": torch.ones(1), "fc1.total_params": torch.ones(1)}
     found, taken = read(tmp_path, {"state_dict": prefixed("model.", state) | extra})
@@ -78,13 +78,13 @@ def test_what_the_network_has_no_use_for_is_left_out_with_a_warning(tmp_path: Pa
     assert "criterion.weight" in found["warnings"][0]
 
 
-def test_findings_stay_small(tmp_path: Path):
+def test_the_size_of_findings_is_limited(tmp_path: Path):
     extra = {f"{'x' * 400}{number}": torch.ones(1) for number in range(1000)}
     found, _ = read(tmp_path, network().state_dict() | extra)
     assert found["left_over"]["count"] == 1000 and len(str(found)) < 20_000
 
 
-def test_halves_of_a_distillation_are_chosen_by_name(tmp_path: Path):
+def test_student_or_teacher_of_a_distillation_checkpoint_can_be_chosen(tmp_path: Path):
     student, teacher = network().state_dict(), network().state_dict()
     both = {"state_dict": prefixed("student.", student) | prefixed("teacher.", teacher)}
     found, taken = read(tmp_path, both)
@@ -99,7 +99,7 @@ def test_halves_of_a_distillation_are_chosen_by_name(tmp_path: Path):
 
 
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema", "ema_model", "swa_model", "model_averaged"])
-def test_averaged_weights_are_taken_unless_raw_ones_are_asked_for(tmp_path: Path, key: str):
+def test_averaged_weights_are_read_unless_raw_ones_are_requested(tmp_path: Path, key: str):
     raw, averaged = network().state_dict(), network().state_dict()
     value = {"model": raw, key: prefixed("module.", averaged), "epoch": 3}
     for choice, expected in (("auto", averaged), ("averaged", averaged), (key, averaged), ("raw", raw), ("model", raw)):
@@ -109,7 +109,7 @@ def test_averaged_weights_are_taken_unless_raw_ones_are_asked_for(tmp_path: Path
     assert found["read_from"] == key and found["also_fits"] == ["model"]
 
 
-def test_averaged_weights_alone_are_read_and_others_asked_for_are_named(tmp_path: Path):
+def test_averaged_weights_alone_are_read_and_named_if_others_are_requested(tmp_path: Path):
     value = {"state_dict_ema": network().state_dict()}
     assert read(tmp_path, value)[0]["averaged"] is True
     for choice in ("raw", "no.such.path"):
@@ -124,7 +124,7 @@ def test_torchs_own_average(tmp_path: Path):
         for parameter in net.parameters():
             parameter.add_(1)
     found, taken = read(tmp_path, {"net": net.state_dict(), "average": average.state_dict()})
-    assert equal(taken, net.state_dict()) and found["averaged"] is False, "nothing was averaged yet"
+    assert equal(taken, net.state_dict()) and found["averaged"] is False, "the average has no updates"
     average.update_parameters(net)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -133,13 +133,13 @@ def test_torchs_own_average(tmp_path: Path):
     assert equal(taken, average.module.state_dict()) and found["read_from"] == "average"
 
 
-def test_the_same_tensors_under_two_names_are_no_choice(tmp_path: Path):
+def test_the_same_tensors_under_two_names_are_not_alternatives(tmp_path: Path):
     state = network().state_dict()
     found, _ = read(tmp_path, {"model": state, "ema": state})
     assert found["also_fits"] == []
 
 
-def test_parts_of_a_network_in_mappings_of_their_own_are_joined(tmp_path: Path):
+def test_parts_of_a_network_in_separate_mappings_are_joined(tmp_path: Path):
     state = network().state_dict()
     parts: dict[str, State] = {}
     for name, tensor in state.items():
@@ -149,37 +149,37 @@ def test_parts_of_a_network_in_mappings_of_their_own_are_joined(tmp_path: Path):
     assert equal(taken, state) and found["read_from"] == "weights"
 
 
-def test_weights_of_a_deeper_network_are_not_taken_for_those_of_a_shallower(tmp_path: Path):
+def test_weights_of_a_deeper_network_are_refused_for_a_shallower_one(tmp_path: Path):
     reads = INPUT | {"height": 16, "width": 16}
     contract = InputContract(1, 16, 16, (0.5,), (0.2,))
     deep = networks.build("resnet14_cifar", 3, contract).state_dict()
-    with pytest.raises(UploadError, match="those of a larger network") as caught:
+    with pytest.raises(UploadError, match="belong to a larger network") as caught:
         read(tmp_path, {"model": prefixed("module.", deep)}, network="resnet8_cifar", input=reads)
     assert "`resnet14_cifar`" in caught.value.hint
 
 
-def test_whole_networks_name_the_code_that_was_not_run(tmp_path: Path):
+def test_findings_of_whole_networks_name_the_code_that_was_not_run(tmp_path: Path):
     net = network()
     found, taken = read(tmp_path, nn.DataParallel(net))
     assert equal(taken, net.state_dict()) and found["prefix_removed"] == "module."
     assert any(name.endswith("DataParallel") for name in found["not_run"])
 
 
-def test_quantised_like_weights_do_not_advise_the_network_that_was_refused(tmp_path: Path):
+def test_the_hint_for_integer_weights_does_not_name_the_refused_network(tmp_path: Path):
     state = network().state_dict()
     name = next(iter(state))
-    with pytest.raises(UploadError, match="not of floating point") as caught:
+    with pytest.raises(UploadError, match="not floating-point") as caught:
         read(tmp_path, state | {name: state[name].to(torch.int8)})
-    assert "upload with that network" not in caught.value.hint and "float" in caught.value.hint
+    assert "set `network`" not in caught.value.hint and "float" in caught.value.hint
 
 
-def test_half_precision_is_said_and_widened(tmp_path: Path):
+def test_half_precision_is_reported_and_converted(tmp_path: Path):
     state = {name: tensor.half() for name, tensor in network().state_dict().items()}
     found, taken = read(tmp_path, state)
     assert found["dtype"] == "float16" and all(tensor.dtype == torch.float32 for tensor in taken.values())
 
 
-def test_file_of_weights_says_what_was_read_and_takes_a_choice(tmp_path: Path):
+def test_findings_of_a_file_of_weights_say_what_was_read_by_choice(tmp_path: Path):
     torch.save({"model": {"module.a": torch.ones(3)}, "ema": {"module.a": torch.zeros(3)}}, tmp_path / "sent")
     for choice, value in (("auto", 0), ("raw", 1), ("model", 1)):
         answer = inspect(
@@ -189,10 +189,10 @@ def test_file_of_weights_says_what_was_read_and_takes_a_choice(tmp_path: Path):
         assert answer["findings"]["prefix_removed"] == "module."
 
 
-def test_file_of_many_names_for_one_tensor_is_not_written_out(tmp_path: Path):
+def test_file_with_many_names_for_one_tensor_is_refused(tmp_path: Path):
     tensor = torch.ones(2**20)
     torch.save({f"w{number}": tensor for number in range(1000)}, tmp_path / "sent")
-    with pytest.raises(UploadError, match="share so few tensors"):
+    with pytest.raises(UploadError, match="share too few tensors"):
         inspect({"kind": "file", "upload": "sent", "options": {"kind": "weights"}}, tmp_path)
     assert not (tmp_path / "output/canonical.safetensors").exists()
 

@@ -1,4 +1,4 @@
-"""Hostile and honest files of weights. Everything hostile is made here, by hand."""
+"""Valid and malicious files of weights; malicious files are created here by hand."""
 
 import io
 import json
@@ -40,7 +40,7 @@ def refused(path: Path, words: str, limits: UploadLimits | None = None) -> Uploa
 
 
 def rewrite(path: Path, compression: int = zipfile.ZIP_STORED, **replaced: bytes) -> None:
-    """The same archive with other bytes for entries by their last name, or compressed."""
+    """Rewrite the archive with other bytes for some entries (by the last part of their names), or compressed."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -49,7 +49,7 @@ def rewrite(path: Path, compression: int = zipfile.ZIP_STORED, **replaced: bytes
 
 
 class Payload:
-    """Pickles as a call that makes a folder."""
+    """Pickled as a call that creates a folder."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -58,7 +58,7 @@ class Payload:
         return os.mkdir, (str(self.marker),)
 
 
-def test_both_containers_give_the_same_state_whatever_their_name(tmp_path: Path):
+def test_both_formats_give_the_same_state_under_any_file_name(tmp_path: Path):
     expected = network().state_dict()
     torch.save(expected, tmp_path / "weights.safetensors")
     save_file(expected, tmp_path / "weights.pth")
@@ -109,7 +109,7 @@ def test_payload_is_not_run(path: Path, tmp_path: Path, legacy: bool):
     torch.save({"weight": torch.ones(2), "x": Payload(marker)}, path, _use_new_zipfile_serialization=not legacy)
     assert list(read_state_dict(path)) == ["weight"]
     path.write_bytes(pickle.dumps(Payload(marker)))
-    refused(path, "no state dict.*posix.mkdir.*none of which was made")
+    refused(path, "no state dict.*posix.mkdir.*none of which was created")
     assert not marker.exists()
 
 
@@ -138,10 +138,10 @@ def test_weights_that_are_not_finite_are_named(path: Path, value: float, write):
     state = network().state_dict()
     state["3.bias"][1] = value
     write(state, path)
-    refused(path, r"`3\.bias` holds NaN or infinite")
+    refused(path, r"`3\.bias` contains NaN or infinite")
 
 
-def test_deflated_bomb_is_refused(path: Path):
+def test_decompression_bomb_is_refused(path: Path):
     torch.save({"weight": torch.zeros(2**20)}, path)
     rewrite(path, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**14
@@ -157,7 +157,7 @@ def test_tensor_that_claims_more_than_it_stores_is_refused(path: Path):
 @pytest.mark.parametrize("make", [lambda: torch.eye(3).to_sparse(), lambda: torch.empty(3, device="meta")])
 def test_unusual_tensors_are_refused(path: Path, make):
     torch.save({"weight": make()}, path)
-    refused(path, "only dense ones")
+    refused(path, "only dense tensors")
 
 
 def test_complex_and_eight_bit_numbers_are_refused(path: Path):
@@ -167,7 +167,7 @@ def test_complex_and_eight_bit_numbers_are_refused(path: Path):
     refused(path, "float8")
 
 
-def test_list_doubled_sixty_times_ends(path: Path):
+def test_list_doubled_sixty_times_is_read_in_time(path: Path):
     node: list = [torch.ones(2)]
     for _ in range(60):
         node = [node, node]
@@ -206,7 +206,7 @@ def test_second_folder_and_same_name_twice_are_refused(path: Path):
 def test_large_pickle_and_large_weights_are_refused(path: Path):
     torch.save({"weight": torch.ones(100)}, path)
     refused(path, "the checkpoint's pickle has", UploadLimits(pickle_bytes=16))
-    refused(path, "more than 99 numbers", UploadLimits(parameters=99))
+    refused(path, "more than 99 elements", UploadLimits(parameters=99))
 
 
 def test_zip_without_weights_is_refused(path: Path):
@@ -245,7 +245,7 @@ ENTRY = b'{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
 )
 def test_malformed_safetensors_are_refused(path: Path, data: bytes):
     path.write_bytes(data)
-    refused(path, "safetensors|bytes that its shape|no state dict")
+    refused(path, "safetensors|does not match its shape|no state dict")
 
 
 @cache

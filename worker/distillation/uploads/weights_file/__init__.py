@@ -1,6 +1,6 @@
-"""Containers that hold weights: what each one stores, found without running anything that is in it.
+"""Readers of weight file formats, which find the stored tensors without running any code in the file.
 
-Belongs here: everything that knows the bytes of a container (zip, pickle, safetensors, npz, archives around them). Does not:
-which of the tensors are a network's (`uploads/`). May import `errors.py` and `limits.py`.
-docs/decisions/reading-weights.md says why it is built so.
+Belongs here: code that reads the bytes of a container (zip, pickle, safetensors, npz, archives around them). Does not:
+the selection of a network's tensors (`uploads/`). May import `errors.py` and `limits.py`.
+docs/decisions/reading-weights.md explains the design.
 """

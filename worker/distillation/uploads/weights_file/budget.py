@@ -1,23 +1,25 @@
-"""How much work a stranger's file may cause."""
+"""A limit on the work that an untrusted file may cause."""
 
 from worker.distillation.errors import UploadError
 
 
 class Budget:
-    """Steps that are left; everything that walks, copies or builds spends some, so that sharing cannot multiply work."""
+    """A number of steps. Every walk, copy or construction takes some, so that shared objects cannot multiply the work."""
 
     def __init__(self, steps: int, what: str = "the checkpoint"):
-        self._left, self._steps, self._what = steps, steps, what
+        self._left = steps
+        self._steps = steps
+        self._what = what
 
     def spend(self, steps: int = 1) -> None:
-        """Take so many steps.
+        """Use up steps.
 
         Raises:
-            UploadError: none are left.
+            UploadError: too few are left.
         """
         self._left -= steps
         if self._left < 0:
             raise UploadError(
-                f"{self._what} holds too many objects: reading it takes more than {self._steps} steps",
-                "Save the weights alone with `torch.save(network.state_dict(), path)`, and upload that file.",
+                f"{self._what} contains too many objects: reading it needs more than {self._steps} steps",
+                "Save only the weights with `torch.save(network.state_dict(), path)`, and upload that file.",
             )

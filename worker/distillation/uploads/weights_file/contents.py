@@ -1,17 +1,17 @@
-"""What was found in a file of weights."""
+"""The content of a file of weights."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 SAVE_STATE_DICT = (
-    "Save the weights alone with `torch.save(network.state_dict(), path)` or as safetensors, and upload that file."
+    "Save only the weights with `torch.save(network.state_dict(), path)` or as safetensors, and upload that file."
 )
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Plain data, notes and tensors as they are nested in the file; `classes` names the code
-    that it asks to be called and that has no answer here."""
+    """Plain data, inert objects and tensors, nested as in the file; `classes` are the names of code that the file calls
+    and this reader does not know."""
 
     container: str
     root: Any

@@ -1,7 +1,7 @@
-"""What a stranger's pickle becomes: plain data and inert objects of these classes, none of which does anything.
+"""The result of reading an untrusted pickle: plain data, and inert objects of these classes, which have no behaviour.
 
-The machine makes only these and None, bool, int, float, str, bytes, tuple, list and dict, each of exactly that type. So no
-method that a file defines or chooses can exist, let alone run.
+The pickle machine creates only these and None, bool, int, float, str, bytes, tuple, list and dict, each of exactly that
+type. So no method that a file defines or chooses exists or runs.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Global:
-    """A class or function that the pickle names. It is never looked up."""
+    """A class or function that the pickle names; it is never looked up."""
 
     module: str
     name: str
@@ -24,8 +24,8 @@ class Global:
 
 @dataclass(eq=False, slots=True, repr=False)
 class Made:
-    """An object that the pickle asks for: `of` is to be called with `args`, gets `state`, entries and members. Nothing is
-    called; this only notes it down."""
+    """Describes an object that the pickle would create by calling `of` with `args`, and its state, dictionary entries and
+    list members. Nothing is called."""
 
     of: Any
     args: tuple[Any, ...] = ()
@@ -35,30 +35,30 @@ class Made:
 
     @property
     def path(self) -> str:
-        """The full name of its class or function; empty if that is itself the result of a call."""
+        """The full name of its class or function; empty if `of` is itself the result of a call."""
         return self.of.path if type(self.of) is Global else ""
 
     def attributes(self) -> dict[Any, Any]:
-        """Its attributes as the pickle sets them; empty where the state is no dictionary."""
+        """The attributes that the pickle sets; empty if the state is not a dictionary."""
         state = self.state
-        if type(state) is tuple and len(state) == 2:  # attributes, and those in slots
+        if type(state) is tuple and len(state) == 2:  # attributes, and attributes in slots
             return {key: value for part in state if type(part) is dict for key, value in part.items()}
         return state if type(state) is dict else {}
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class OtherKey:
-    """A key of a dictionary that is neither a name nor a small number; equal only to itself, so that no file chooses hashes."""
+    """A dictionary key that is neither a name nor a small number; equal only to itself, so that files cannot choose hashes."""
 
     key: Any
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Storage:
-    """A run of numbers that tensors of a pickle view: `numel` of `dtype` (bytes if None), under `key` in the file.
+    """A storage of tensors: `numel` elements of `dtype` (bytes if None), under `key` in the file.
 
-    A view of a storage in old files begins `start` numbers into one of `root_numel`. `refusal` says why its numbers are not
-    read. `held` are its bytes where they lie in the pickle itself.
+    In old files, a view of a storage with `root_numel` elements begins at element `start`. `refusal` is the reason why the
+    storage is not supported, if any. `held` are its bytes if the pickle itself contains them.
     """
 
     key: str

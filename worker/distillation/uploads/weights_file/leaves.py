@@ -1,7 +1,7 @@
-"""Tensors that lie in a file: described without their numbers, which are read only if they are wanted.
+"""Lazy tensors in a file: descriptions whose elements are read only on demand.
 
-All have a `shape`, a `dtype` and an `identity` (equal for names of one and the same tensor), and `read` copies their own numbers
-and nothing else of a storage.
+All have a `shape`, a `dtype` and an `identity` (equal for several names of one tensor). `read` copies the tensor's own
+elements and no others of its storage.
 """
 
 import math
@@ -16,7 +16,7 @@ from worker.distillation.errors import UploadError
 
 MOST_DIMENSIONS = 16
 LONGEST = 2**40
-"""Most elements along a dimension."""
+"""Largest length of a dimension."""
 READABLE = {
     **{str(dtype).removeprefix("torch."): dtype for dtype in (
         torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
@@ -24,10 +24,8 @@ READABLE = {
         torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
     )}
 }  # fmt: skip
-"""Number formats by torch's names. Which of them are taken as weights is decided later."""
-ASK_FOR_DENSE = (
-    "Make them dense tensors on the CPU, save `torch.save(network.state_dict(), path)`, and upload that file."
-)
+"""Dtypes by name. checked_tensor.py decides which of them are accepted as weights."""
+ASK_FOR_DENSE = "Convert all tensors to dense tensors on the CPU, save them with `torch.save(network.state_dict(), path)`, and upload that file."
 
 
 class Leaf(Protocol):
@@ -40,7 +38,7 @@ class Leaf(Protocol):
     @property
     def identity(self) -> Any: ...
     def read(self) -> Tensor:
-        """The numbers, in memory of their own.
+        """The elements, in new memory.
 
         Raises:
             UploadError: they cannot be read.
@@ -48,23 +46,23 @@ class Leaf(Protocol):
 
 
 def numel(leaf: Leaf) -> int:
-    """Its number of elements."""
+    """Number of elements."""
     return math.prod(leaf.shape)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Span:
-    """Bytes of a file."""
+    """A range of bytes of a file."""
 
     file: BinaryIO
     start: int
     size: int
 
     def bytes_of(self, start: int, size: int) -> bytearray:
-        """A copy of some of them.
+        """A copy of some of the bytes.
 
         Raises:
-            UploadError: the file ends before.
+            UploadError: they are outside the range, or the file ends before.
         """
         if start < 0 or size < 0 or start + size > self.size:
             raise UploadError("a tensor claims more elements than the file stores", ASK_FOR_DENSE)
@@ -81,7 +79,7 @@ class Span:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Strided:
-    """A tensor of a storage: `offset` and `strides` count elements. `span` finds the storage's bytes when asked."""
+    """A view of a storage: `offset` and `strides` count elements. `span` returns the range of the storage's bytes."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -95,7 +93,9 @@ class Strided:
         return (self.key, self.offset, self.shape, self.strides, self.dtype)
 
     def read(self) -> Tensor:
-        count, span, size = math.prod(self.shape), self.span(), self.dtype.itemsize
+        count = math.prod(self.shape)
+        span = self.span()
+        size = self.dtype.itemsize
         if not count:
             return torch.empty(self.shape, dtype=self.dtype)
         reach = sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True)) + 1
@@ -109,7 +109,7 @@ class Strided:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plain:
-    """A tensor of bytes that the pickle itself holds, such as a NumPy array; `data` gives them when asked."""
+    """A tensor whose bytes the pickle itself contains, such as a NumPy array; `data` returns them."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -123,7 +123,10 @@ class Plain:
     def read(self) -> Tensor:
         data = self.data()
         if len(data) != math.prod(self.shape) * self.dtype.itemsize:
-            raise UploadError(f"an array of shape {self.shape} has {len(data)} bytes", ASK_FOR_DENSE)
+            needed = math.prod(self.shape) * self.dtype.itemsize
+            raise UploadError(
+                f"an array of shape {self.shape} has {len(data)} bytes instead of {needed}", ASK_FOR_DENSE
+            )
         if not data:
             return torch.empty(self.shape, dtype=self.dtype)
         numbers = torch.frombuffer(bytearray(data), dtype=self.dtype)
@@ -134,7 +137,7 @@ class Plain:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Held:
-    """A tensor that is in memory already."""
+    """A tensor that is already in memory."""
 
     tensor: Tensor
 
@@ -156,7 +159,7 @@ class Held:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Computed:
-    """A tensor that follows from others, such as a weight from its parts; `compute` gets them in order."""
+    """A tensor computed from others, such as a weight from its parts; `compute` gets them in order."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -173,7 +176,7 @@ class Computed:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Unreadable:
-    """Something in the place of a tensor that is not read; `reason` says why, `hint` what to do."""
+    """A tensor that is not supported; `reason` says why, `hint` what to do."""
 
     reason: str
     hint: str = ASK_FOR_DENSE
@@ -192,7 +195,7 @@ LEAVES = (Strided, Plain, Held, Computed, Unreadable)
 
 
 def lengths(values: Any) -> tuple[int, ...] | None:
-    """A shape or strides from a pickle or header: whole numbers that are not absurd; None if it is not that."""
+    """A shape or strides from a pickle or header: integers within bounds; None if the value is invalid."""
     if type(values) not in (tuple, list) or len(values) > MOST_DIMENSIONS:
         return None
     if not all(type(value) is int and 0 <= value < LONGEST for value in values):

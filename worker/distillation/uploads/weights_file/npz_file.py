@@ -1,4 +1,4 @@
-"""NumPy's npz: a zip of arrays, whose names are those of the tensors. Objects in arrays are pickles and are refused."""
+"""NumPy's npz format: a zip of arrays, whose names are the tensors' names. Arrays of objects are pickles and are refused."""
 
 import ast
 import io
@@ -22,7 +22,7 @@ def read(file: BinaryIO, listed: list[zipfile.ZipInfo], limits: UploadLimits) ->
     """The arrays by name, without `.npy`.
 
     Raises:
-        UploadError: the zip file or an array is damaged, or inflates to more than is read.
+        UploadError: the zip file or an array is damaged, or too large when uncompressed.
     """
     with zipfile.ZipFile(file) as archive:
         left = limits.unpacked_bytes
@@ -32,7 +32,9 @@ def read(file: BinaryIO, listed: list[zipfile.ZipInfo], limits: UploadLimits) ->
             left -= len(data)
             name = entry.filename.removesuffix(".npy")
             if name in arrays:
-                raise UploadError(f"the npz file holds {name[:100]!r} twice", "Write it again with `numpy.savez`.")
+                raise UploadError(
+                    f"the npz file contains the name {name[:100]!r} twice", "Save it again with `numpy.savez`."
+                )
             arrays[name] = _array(name, data)
     return Contents("npz", arrays)
 
@@ -54,22 +56,22 @@ def _array(name: str, data: bytes) -> Leaf:
     ) as error:
         raise UploadError(f"the array {name[:100]!r} is malformed: {str(error)[:100]}", AS_FLOATS) from error
     if shape is None or known is None:
-        raise UploadError(f"the array {name[:100]!r} holds objects or numbers of type {kind!r:.40}", AS_FLOATS)
+        raise UploadError(f"the array {name[:100]!r} has the type {kind!r:.40}, which is not supported", AS_FLOATS)
     if math.prod(shape) * READABLE[known].itemsize != len(data) - start:
-        raise UploadError(f"the array {name[:100]!r} has not the bytes that its shape asks for", AS_FLOATS)
+        raise UploadError(f"the number of bytes of the array {name[:100]!r} does not match its shape", AS_FLOATS)
     return Plain(shape, READABLE[known], header.get("fortran_order") is True, lambda: data[start:])
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    """The description that stands before the numbers, a literal of Python, and where the numbers begin."""
+    """The header of an array (a Python literal), and the offset of its elements."""
     stream = io.BytesIO(data)
     if stream.read(6) != MAGIC:
-        raise ValueError("it does not begin as an array does")
+        raise ValueError("it does not begin like an npy file")
     major = stream.read(2)[0]
     length = struct.unpack("<H", stream.read(2))[0] if major == 1 else struct.unpack("<I", stream.read(4))[0]
     if length > HEADER_BYTES:
-        raise ValueError(f"its header has {length} bytes")
+        raise ValueError(f"its header has {length} bytes; the maximum is {HEADER_BYTES}")
     header = ast.literal_eval(stream.read(length).decode("latin-1"))
     if type(header) is not dict:
-        raise ValueError("its header is no dictionary")
+        raise ValueError("its header is not a dictionary")
     return header, stream.tell()

@@ -1,4 +1,4 @@
-"""NumPy arrays and scalars in pickles, as notes and as tensors. NumPy itself takes no part."""
+"""NumPy arrays and scalars in pickles, read as tensors without NumPy."""
 
 from typing import Any
 
@@ -9,16 +9,14 @@ NAMES = {
     "f8": "float64", "f4": "float32", "f2": "float16", "i8": "int64", "i4": "int32", "i2": "int16", "i1": "int8",
     "u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64", "b1": "bool", "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
-"""Types as NumPy writes them, without their byte order, and as torch calls them."""
-AS_FLOATS = (
-    "Save the arrays as float32 in the byte order of the processor, `array.astype('<f4')`, and upload that file."
-)
+"""NumPy's type codes without their byte order, and torch's names for them."""
+AS_FLOATS = "Save the arrays as little-endian float32 with `array.astype('<f4')`, and upload that file."
 _RECONSTRUCT = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")}
 _FROM_BUFFER = {f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")}
 
 
 def array_of(node: Made) -> Leaf | None:
-    """The tensor of a pickled `numpy.ndarray`; None if it is something else."""
+    """The tensor of a pickled `numpy.ndarray`; None for other objects."""
     path = node.path
     if path in _RECONSTRUCT and type(node.state) is tuple and len(node.state) == 5:
         _, shape, dtype, column_major, data = node.state
@@ -32,12 +30,13 @@ def array_of(node: Made) -> Leaf | None:
 def _array(shape: Any, dtype: Any, column_major: bool, data: Any) -> Leaf:
     known, size = type_of(dtype), lengths(shape)
     if known is None or size is None:
-        return Unreadable("the checkpoint holds a NumPy array of a type or byte order that is not read", AS_FLOATS)
+        message = "the checkpoint contains a NumPy array with an unsupported type or byte order"
+        return Unreadable(message, AS_FLOATS)
     return Plain(size, READABLE[known], column_major, lambda: bytes_of(data))
 
 
 def type_of(dtype: Any) -> str | None:
-    """The name of a pickled `numpy.dtype` as torch calls it; None if it is not read."""
+    """Torch's name of a pickled `numpy.dtype`; None if it is not supported."""
     if type(dtype) is not Made or dtype.path != "numpy.dtype" or not dtype.args:
         return None
     state, code = dtype.state, dtype.args[0]
@@ -48,7 +47,7 @@ def type_of(dtype: Any) -> str | None:
 
 
 def bytes_of(data: Any) -> bytes:
-    """Bytes as pickles hold them: as they are, as text of Python 2, or as a note to encode text."""
+    """Bytes in a pickle: bytes, a Python 2 string, or a call that encodes text."""
     if type(data) is bytes:
         return data
     if type(data) is Made and data.path == "_codecs.encode" and data.args and type(data.args[0]) is str:

@@ -1,4 +1,4 @@
-"""A file of weights, opened by what its bytes are and not by its name."""
+"""Opening a file of weights; its format is detected from its bytes, not from its name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,17 +31,17 @@ _OLD_PICKLES = (
     b"c__main__\n",
     b"ctorch",
 )
-"""How pickles without a protocol's mark begin."""
+"""First bytes of pickles without a protocol opcode."""
 
 
 @contextmanager
 def opened(path: Path, limits: UploadLimits) -> Iterator[Contents]:
-    """What is in a file; its tensors can be read until the end of the block.
+    """The content of a file; its tensors can be read until the end of the block.
 
-    An archive with one file of weights in it is opened once; what it holds lies in a file without a name beside it.
+    An archive that contains one file of weights is unpacked to an unnamed temporary file in the same folder.
 
     Raises:
-        UploadError: the file is of no kind that is read; the sentence says what it is and how to convert it.
+        UploadError: the format is not supported; the message says what the file is, the hint how to convert it.
     """
     files: list[BinaryIO] = []
     try:

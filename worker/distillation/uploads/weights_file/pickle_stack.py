@@ -1,4 +1,4 @@
-"""The state of the machine that reads pickles, and the only exception of its own."""
+"""The state of the pickle machine, and its exception."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,26 +13,27 @@ Fetcher = Callable[[Any], Any]
 
 
 class Malformed(ValueError):
-    """The bytes are not a pickle that this machine reads."""
+    """The bytes are not a pickle that the machine supports."""
 
 
 class PickleStack:
-    """Stack, marks and memo. `made(of, args)` gives what stands for a call, `fetched(id)` what stands for a persistent id."""
+    """Stack, marks and memo. `made(of, args)` returns the replacement of a call, `fetched(id)` that of a persistent id."""
 
     def __init__(self, made: Maker, fetched: Fetcher):
-        self.made, self.fetched = made, fetched
+        self.made = made
+        self.fetched = fetched
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
     def pop(self) -> Any:
-        """The top of the stack, which must lie above the last mark."""
+        """Remove and return the top of the stack, which must be above the last mark."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise Malformed("the stack is empty")
         return self.stack.pop()
 
     def since_mark(self) -> list[Any]:
-        """All that lies above the last mark, which goes with it."""
+        """Remove and return everything above the last mark; the mark is removed too."""
         if not self.marks:
             raise Malformed("there is no mark")
         start = self.marks.pop()
@@ -41,27 +42,27 @@ class PickleStack:
         return taken
 
     def top(self) -> Any:
-        """The top of the stack, which stays."""
+        """The top of the stack, without removing it."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise Malformed("the stack is empty")
         return self.stack[-1]
 
     def remember(self, index: int) -> None:
-        """Keep the top of the stack in the memo."""
+        """Store the top of the stack in the memo."""
         if not 0 <= index < MOST_MEMO:
-            raise Malformed("a place in the memo is out of range")
+            raise Malformed("a memo index is out of range")
         self.memo[index] = self.top()
 
 
 def pairs_of(items: list[Any]) -> list[tuple[Any, Any]]:
-    """Keys and values that lie one after the other; keys are such that a file cannot choose their hashes."""
+    """Pairs of alternating keys and values; keys are converted so that a file cannot choose their hashes."""
     if len(items) % 2:
         raise Malformed("a dictionary has a key without a value")
     return [(key_of(key), value) for key, value in zip(items[::2], items[1::2], strict=True)]
 
 
 def key_of(key: Any) -> Any:
-    """A key as it is if it is a name, a small number, None or bytes, else a note that holds it."""
+    """The key itself if it is a name, a small number, None or bytes, else an `OtherKey`."""
     if type(key) in (str, bytes, bool) or key is None or (type(key) is int and abs(key) < SMALL):
         return key
     return OtherKey(key)

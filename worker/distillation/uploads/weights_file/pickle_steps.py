@@ -1,4 +1,4 @@
-"""What the machine that reads pickles does for each opcode. Nothing here calls, imports or compares an object of the file."""
+"""The steps of the pickle machine, one per opcode. No step calls, imports or compares an object of the file."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,18 +8,18 @@ from worker.distillation.uploads.weights_file.pickle_stack import Malformed, Pic
 
 LONGEST_NAME = 512
 MOST_BITS = 4096
-"""Of a whole number."""
+"""Largest size of an integer."""
 
 
 def _push(machine: PickleStack, argument: Any) -> None:
     if type(argument) is int and argument.bit_length() > MOST_BITS:
-        raise Malformed(f"a number has {argument.bit_length()} bits")
+        raise Malformed(f"an integer has {argument.bit_length()} bits; the maximum is {MOST_BITS}")
     machine.stack.append(bytes(argument) if type(argument) is bytearray else argument)
 
 
 def _global(module: Any, name: Any) -> Global:
     if type(module) is not str or type(name) is not str or len(module) + len(name) > LONGEST_NAME:
-        raise Malformed("the name of a class is not a name")
+        raise Malformed("a class name is not text, or it is too long")
     return Global(module, name)
 
 
@@ -48,7 +48,7 @@ def _extend(machine: PickleStack, items: list[Any]) -> None:
     elif type(target) is Made:
         target.members.extend(items)
     else:
-        raise Malformed("something is appended to what is no list")
+        raise Malformed("APPEND on an object that is not a list")
 
 
 def _append(machine: PickleStack, _: Any) -> None:
@@ -63,7 +63,7 @@ def _store(machine: PickleStack, items: list[Any]) -> None:
     elif type(target) is Made:
         target.entries.update(pairs)
     else:
-        raise Malformed("an entry is stored in what is no dictionary")
+        raise Malformed("SETITEM on an object that is not a dictionary")
 
 
 def _store_one(machine: PickleStack, _: Any) -> None:
@@ -79,7 +79,9 @@ def _call(machine: PickleStack, _: Any) -> None:
 
 
 def _call_named(machine: PickleStack, _: Any) -> None:
-    keywords, args, of = machine.pop(), machine.pop(), machine.pop()
+    keywords = machine.pop()
+    args = machine.pop()
+    of = machine.pop()
     if type(args) is not tuple or type(keywords) is not dict:
         raise Malformed("a call has no arguments")
     machine.stack.append(Made(of, (*args, keywords)))
@@ -99,14 +101,14 @@ def _instance_on_stack(machine: PickleStack, _: Any) -> None:
 
 
 def _build(machine: PickleStack, _: Any) -> None:
-    """Note an object's state. That of a dictionary, list or tensor is dropped: attributes must hide no entry."""
+    """Store an object's state. The state of a dictionary, list or tensor is dropped: attributes must not hide entries."""
     state, target = machine.pop(), machine.top()
     if type(target) is Made:
         if target.state is not None:
-            raise Malformed("an object gets its state twice")
+            raise Malformed("BUILD sets the state of an object twice")
         target.state = state
     elif type(target) in (int, float, str, bytes, bool, tuple, Global) or target is None:
-        raise Malformed("a plain value gets a state")
+        raise Malformed("BUILD on a plain value")
 
 
 def _pop(machine: PickleStack, _: Any) -> None:
@@ -127,7 +129,7 @@ def _frozenset(machine: PickleStack, _: Any) -> None:
 
 def _get(machine: PickleStack, index: int) -> None:
     if index not in machine.memo:
-        raise Malformed("the memo is empty there")
+        raise Malformed("the memo has no entry at this index")
     machine.stack.append(machine.memo[index])
 
 
@@ -183,5 +185,5 @@ STEPS: dict[str, Callable[[PickleStack, Any], None]] = {
     "BUILD": _build,
     "BINPERSID": lambda machine, _: machine.stack.append(machine.fetched(machine.pop())),
 }
-"""All opcodes that are read. Not read: EXT1, EXT2, EXT4 (a registry of the reader's own), PERSID (torch writes BINPERSID),
-NEXT_BUFFER and READONLY_BUFFER (buffers beside the pickle)."""
+"""All supported opcodes. Not supported: EXT1, EXT2, EXT4 (the reader's extension registry), PERSID (torch writes BINPERSID),
+NEXT_BUFFER and READONLY_BUFFER (buffers outside the pickle)."""

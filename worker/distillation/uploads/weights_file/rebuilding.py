@@ -1,7 +1,7 @@
-"""What stands for a call in a pickle: tensors for torch's own rebuilding functions, plain data for a few others of Python's, and
-a note for all else.
+"""Replacements of calls in a pickle: tensors for torch's rebuilding functions, plain data for a few Python functions, and
+inert objects for all others.
 
-Names are compared with a fixed list; nothing is imported or looked up, so the list says all that can come of a call.
+Names are compared with a fixed list; nothing is imported or looked up, so the list defines all possible results of calls.
 """
 
 from collections.abc import Callable
@@ -29,29 +29,31 @@ STORAGES = {
     "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "ComplexFloat": "complex64",
     "ComplexDouble": "complex128", "Float8_e4m3fn": "float8_e4m3fn", "Float8_e5m2": "float8_e5m2",
 }  # fmt: skip
-"""The classes of storages, without `Storage`, and the numbers that each holds."""
+"""Storage classes, without the suffix `Storage`, and their dtypes."""
 _TENSOR_TYPES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 _REFUSED = {
     "_rebuild_sparse_tensor": "sparse",
     "_rebuild_sparse_csr_tensor": "sparse",
     "_rebuild_nested_tensor": "nested",
-    "_rebuild_meta_tensor_no_storage": "on the meta device, so it has no numbers",
-    "_rebuild_wrapper_subclass": "of a class of its own",
+    "_rebuild_meta_tensor_no_storage": "on the meta device and has no values",
+    "_rebuild_wrapper_subclass": "a subclass",
     "_rebuild_qtensor": "quantised",
 }
 
 
 def is_leaf(value: Any) -> bool:
-    """Whether it stands for a tensor."""
+    """Whether a value stands for a tensor."""
     return type(value) in LEAVES
 
 
 class Rebuilding:
-    """The answers to one file's calls. `span_of(storage)` finds a storage's bytes once the file is known; `nested(bytes)`
-    reads a storage that is a file of its own within the pickle."""
+    """Replaces the calls of one file. `span_of(storage)` returns the range of a storage's bytes; `nested(bytes)` reads a
+    storage that is pickled as a separate file within the pickle."""
 
     def __init__(self, budget: Budget, span_of: Callable[[Storage], Span], nested: Callable[[bytes], Any]):
-        self._budget, self._span_of, self._nested = budget, span_of, nested
+        self._budget = budget
+        self._span_of = span_of
+        self._nested = nested
         self.unknown: set[str] = set()
 
     def __call__(self, of: Any, args: tuple[Any, ...]) -> Any:
@@ -68,42 +70,44 @@ class Rebuilding:
         return Made(of, args)
 
     def storage(self, identifier: Any) -> Storage:
-        """The storage of a persistent id: `("storage", class, key, location, numel)`, and a view's place in old files."""
+        """The storage of a persistent id `("storage", class, key, location, numel)`, with a view in old files."""
         if (
             type(identifier) is not tuple
             or len(identifier) not in (5, 6)
             or identifier[0] not in ("storage", b"storage")
         ):
-            raise Malformed("a persistent id is not that of a storage")
+            raise Malformed("a persistent id does not describe a storage")
         _, kind, key, _, numel = identifier[:5]
         if type(kind) is not Global or type(key) is not str or type(numel) is not int or not 0 <= numel < 2**48:
-            raise Malformed("a persistent id is not that of a storage")
+            raise Malformed("a persistent id does not describe a storage")
         dtype, refusal = _storage_type(kind)
         view = identifier[5] if len(identifier) == 6 else None
         if view is None:
             return Storage(key, dtype, numel, refusal=refusal)
         place = lengths(view[1:]) if type(view) is tuple and len(view) == 3 else None
         if place is None or place[0] + place[1] > numel:
-            raise Malformed("a view of a storage lies outside of it")
+            raise Malformed("a view of a storage is out of its range")
         return Storage(key, dtype, place[1], place[0], numel, refusal)
 
     def tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, dtype: torch.dtype | None = None) -> Leaf:
-        """The tensor of a storage."""
-        size, steps, offset = lengths(shape), lengths(strides), lengths([offset])
+        """A tensor as a view of a storage."""
+        size = lengths(shape)
+        steps = lengths(strides)
+        offset = lengths([offset])
         if type(storage) is not Storage or size is None or steps is None or offset is None or len(size) != len(steps):
-            return Unreadable("the checkpoint holds a tensor whose shape, strides or storage make no sense")
+            return Unreadable("the checkpoint contains a tensor with an invalid shape, strides or storage")
         kind = dtype or storage.dtype
         if storage.refusal or kind is None:
-            return Unreadable(storage.refusal or "the checkpoint holds a tensor of bytes without a type", QUANTISED)
+            return Unreadable(storage.refusal or "the checkpoint contains a tensor without a dtype", QUANTISED)
         start = offset[0] + storage.start * storage.itemsize // kind.itemsize
         return Strided(size, steps, start, kind, storage.key, lambda: self._span_of(storage))
 
     def nested(self, args: tuple[Any, ...]) -> Any:
-        """A storage that pickling without `torch.save` wrote as a file within the pickle."""
+        """A storage within the pickle, as written by `pickle.dump` without `torch.save`."""
         if len(args) != 1:
             return None
         if type(args[0]) is Made and args[0].args and type(args[0].args[0]) is str:
-            self.spend(len(args[0].args[0]) // 16)  # encoding makes a copy
+            self.spend(len(args[0].args[0]) // 16)  # encoding creates a copy
         return self._nested(bytes_of(args[0]))
 
     def spend(self, steps: int) -> None:
@@ -119,20 +123,20 @@ _MOVED = {
 
 
 def _storage_type(kind: Global) -> tuple[torch.dtype | None, str]:
-    """The numbers that a storage holds (None for bytes), and why they are not read."""
+    """The dtype of a storage (None for bytes), and the reason if it is not supported."""
     if kind.path in ("torch.storage.UntypedStorage", "torch.UntypedStorage", "torch.storage._UntypedStorage"):
         return None, ""
     name = kind.name.removesuffix("Storage")
     if kind.module not in ("torch", "torch.cuda", "torch.storage") or name not in STORAGES:
-        what = "quantised" if name.startswith("Q") else f"of the unknown storage {kind.path[:100]}"
-        return None, f"the checkpoint holds a tensor that is {what}; only dense ones are read"
+        what = "quantised" if name.startswith("Q") else f"in the unknown storage {kind.path[:100]}"
+        return None, f"the checkpoint contains a tensor that is {what}; only dense tensors are supported"
     return READABLE[STORAGES[name]], ""
 
 
 def _refused(name: str) -> Unreadable:
     kind = _REFUSED[name]
-    words = f"the checkpoint holds a tensor that is {kind}; only dense ones are read"
-    return Unreadable(words, QUANTISED) if kind == "quantised" else Unreadable(words)
+    message = f"the checkpoint contains a tensor that is {kind}; only dense tensors are supported"
+    return Unreadable(message, QUANTISED) if kind == "quantised" else Unreadable(message)
 
 
 def _v2(to: Rebuilding, args: tuple[Any, ...]) -> Any:
@@ -144,7 +148,7 @@ def _v3(to: Rebuilding, args: tuple[Any, ...]) -> Any:
         return None
     kind = READABLE.get(args[6].name) if args[6].module == "torch" else None
     if kind is None:
-        return Unreadable(f"the checkpoint holds a tensor of type {args[6].path[:100]}, which is not read")
+        return Unreadable(f"the checkpoint contains a tensor of type {args[6].path[:100]}, which is not supported")
     return to.tensor(args[0], args[1], args[2], args[3], dtype=kind)
 
 
@@ -160,11 +164,12 @@ def _subclass(to: Rebuilding, args: tuple[Any, ...]) -> Any:
     rule = _RULES.get(args[0].path) if args[0].module == "torch._utils" else None
     if rule is not None and args[1].path in _TENSOR_TYPES:
         return rule(to, args[2])
-    return Unreadable(f"the checkpoint holds a tensor of the class {args[1].path[:100]}; only dense ones are read")
+    message = f"the checkpoint contains a tensor of the class {args[1].path[:100]}; only dense tensors are supported"
+    return Unreadable(message)
 
 
 def _dictionary(to: Rebuilding, args: tuple[Any, ...]) -> Any:
-    """An empty dictionary to be filled, or one of a list of pairs, as old protocols write it."""
+    """An empty dictionary that later opcodes fill, or a dictionary from a list of pairs, as old protocols write it."""
     if not args:
         return {}
     if len(args) == 1 and type(args[0]) is list:

@@ -1,4 +1,4 @@
-"""Safetensors: a length (8 bytes), a header in JSON, and the numbers, which the header's entries cover without gap or overlap."""
+"""The safetensors format: a length (8 bytes), a JSON header, and data, which the header's entries cover without gap or overlap."""
 
 import json
 import math
@@ -14,8 +14,8 @@ DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16",
     "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
-"""Number formats that are read, and torch's names for them."""
-AGAIN = "Write it again with `safetensors.torch.save_file`."
+"""Supported dtypes, and torch's names for them."""
+AGAIN = "Save it again with `safetensors.torch.save_file`."
 
 
 def is_safetensors(head: bytes) -> bool:
@@ -27,20 +27,20 @@ def read(file: BinaryIO, size: int, limits: UploadLimits) -> Contents:
     """The tensors by name.
 
     Raises:
-        UploadError: the header is malformed, or says something else than the file holds.
+        UploadError: the header is malformed or does not match the file.
     """
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length > limits.header_bytes:
-        raise UploadError(f"the safetensors header has {length} bytes; at most {limits.header_bytes} are read", AGAIN)
+        raise UploadError(f"the safetensors header has {length} bytes; the maximum is {limits.header_bytes}", AGAIN)
     if 8 + length > size:
         raise UploadError(
             f"the safetensors file is cut short: {8 + length - size} bytes of its header are missing", AGAIN
         )
     tensors, spans = _header(file.read(length))
     if len(tensors) > limits.tensors:
-        words = f"the file holds {len(tensors)} tensors; at most {limits.tensors} are read"
-        raise UploadError(words, "Upload a smaller network.")
+        message = f"the file contains {len(tensors)} tensors; the maximum is {limits.tensors}"
+        raise UploadError(message, "Upload a smaller network.")
     _check_cover(spans, size - 8 - length)
     start = 8 + length
     found = {
@@ -55,7 +55,7 @@ def _span(file: BinaryIO, start: int, place: tuple[int, int]) -> Any:
 
 
 def _header(text: bytes) -> tuple[dict[str, tuple[tuple[int, ...], str]], dict[str, tuple[int, int]]]:
-    """Shapes and types, and places, by name."""
+    """Shapes and dtypes, and byte ranges, by name."""
     try:
         header = json.loads(text, object_pairs_hook=_unique)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
@@ -67,7 +67,7 @@ def _header(text: bytes) -> tuple[dict[str, tuple[tuple[int, ...], str]], dict[s
         first, last = spans[name]
         whole = type(first) is int and type(last) is int and first >= 0
         if not whole or last - first != math.prod(shape) * READABLE[kind].itemsize:
-            raise UploadError(f"the tensor {name[:100]!r} does not have the bytes that its shape asks for", AGAIN)
+            raise UploadError(f"the number of bytes of the tensor {name[:100]!r} does not match its shape", AGAIN)
     return kinds, spans
 
 
@@ -79,10 +79,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _checked(entry: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
     if entry["dtype"] not in DTYPES:
-        raise ValueError(f"numbers of type {entry['dtype']} are not read; save the weights as F32, F16 or BF16")
+        raise ValueError(f"the type {entry['dtype']} is not supported; save the weights as F32, F16 or BF16")
     shape = entry["shape"]
     if len(shape) > 16 or not all(type(length) is int and 0 <= length < 2**40 for length in shape):
-        raise ValueError("a shape is not a list of lengths")
+        raise ValueError("a shape is invalid")
     return tuple(shape), DTYPES[entry["dtype"]]
 
 
@@ -95,9 +95,9 @@ def _check_cover(spans: Mapping[str, tuple[int, int]], size: int) -> None:
     if place > size:
         raise UploadError(f"the safetensors file is cut short: {place - size} bytes are missing", AGAIN)
     if place < size:
-        raise UploadError(f"the safetensors file goes on for {size - place} bytes after its last tensor", AGAIN)
+        raise UploadError(f"the safetensors file has {size - place} extra bytes after its last tensor", AGAIN)
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of rows one after the other."""
+    """Strides of a contiguous tensor."""
     return tuple(math.prod(shape[index + 1 :]) for index in range(len(shape)))

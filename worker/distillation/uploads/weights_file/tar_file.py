@@ -1,6 +1,6 @@
-"""Tar archives as a stream, compressed by gzip or not: regular files alone, names as names, nothing held but one block.
+"""Streaming reader of tar archives, optionally compressed by gzip: only regular files, one chunk in memory at a time.
 
-Python's own reader keeps a header's whole extension in memory, however large it says it is; this one bounds it.
+Python's own reader keeps a header's whole extension in memory, whatever its size; this reader limits it.
 """
 
 import gzip
@@ -14,8 +14,8 @@ from worker.distillation.errors import UploadError
 BLOCK = 512
 CHUNK = 2**20
 MOST_EXTENSION = 2**16
-"""Bytes of a long name or of other words that precede a file."""
-AGAIN = "Make the archive again, or send the file of weights by itself."
+"""Largest size in bytes of a long name or another extension header."""
+AGAIN = "Create the archive again, or send only the file of weights."
 _PATH = re.compile(rb"\d+ path=([^\n]{1,4096})\n")
 
 
@@ -24,7 +24,7 @@ class Stream(Protocol):
 
 
 def is_tar(file: BinaryIO) -> bool:
-    """Whether a tar archive's mark lies where it does, after inflating where the file is compressed by gzip."""
+    """Whether the file, uncompressed if it is gzip, has the magic bytes of a tar archive."""
     try:
         return plain(file).read(BLOCK)[257:262] == b"ustar"
     except (OSError, EOFError, zlib.error):
@@ -32,7 +32,7 @@ def is_tar(file: BinaryIO) -> bool:
 
 
 def plain(file: BinaryIO) -> Stream:
-    """The file from its beginning, inflated if gzip compressed it."""
+    """The file from its beginning, uncompressed if it is gzip."""
     file.seek(0)
     compressed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
@@ -40,17 +40,19 @@ def plain(file: BinaryIO) -> Stream:
 
 
 class TarFiles:
-    """The regular files of an archive, one after the other; of each, `chunks` gives the bytes once."""
+    """The regular files of an archive, in order; `chunks` returns the bytes of the current file once."""
 
     def __init__(self, stream: Stream, most: int):
-        self._stream, self._left, self._most = stream, most, most
+        self._stream = stream
+        self._left = most
+        self._most = most
         self._pending = 0
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        """Name and size of each; what was not read of it is skipped.
+        """Name and size of each file; unread bytes are skipped.
 
         Raises:
-            UploadError: the archive is damaged, cut short, or larger than is read.
+            UploadError: the archive is damaged, cut short or too large.
         """
         long_name: str | None = None
         while (header := self._exactly(BLOCK, may_end=True)) and header.strip(b"\0"):
@@ -58,9 +60,11 @@ class TarFiles:
             padding = -size % BLOCK
             if kind in (b"L", b"K", b"x", b"g"):
                 if size > MOST_EXTENSION:
-                    raise UploadError(f"a header of the tar archive has {size} bytes", AGAIN)
-                words = self._exactly(size + padding)[:size]
-                long_name = _long_name(kind, words) or long_name
+                    raise UploadError(
+                        f"a header of the tar archive has {size} bytes; the maximum is {MOST_EXTENSION}", AGAIN
+                    )
+                extension = self._exactly(size + padding)[:size]
+                long_name = _long_name(kind, extension) or long_name
                 continue
             self._pending = size
             if kind in (b"0", b"\0"):
@@ -71,19 +75,19 @@ class TarFiles:
             self._exactly(padding)
 
     def chunks(self) -> Iterator[bytes]:
-        """What is left of the file that the iteration stands at."""
+        """The rest of the current file."""
         while self._pending:
             data = self._exactly(min(CHUNK, self._pending))
             self._pending -= len(data)
             yield data
 
     def _size(self, header: bytes) -> int:
-        """The size that a header says, whose checksum must be right."""
+        """The file size in a header; the header's checksum must be right."""
         try:
-            said, size = (int(header[a:b].strip(b" \0") or b"0", 8) for a, b in ((148, 156), (124, 136)))
+            checksum, size = (int(header[a:b].strip(b" \0") or b"0", 8) for a, b in ((148, 156), (124, 136)))
         except ValueError as error:
             raise UploadError("a header of the tar archive is malformed", AGAIN) from error
-        if said != sum(header) - sum(header[148:156]) + 8 * ord(" ") or size < 0:
+        if checksum != sum(header) - sum(header[148:156]) + 8 * ord(" ") or size < 0:
             raise UploadError("a header of the tar archive is malformed", AGAIN)
         return size
 
@@ -94,7 +98,7 @@ class TarFiles:
             missing -= len(data)
         self._left -= size
         if self._left < 0:
-            raise UploadError(f"the archive inflates to more than the {self._most} bytes that are read of it", AGAIN)
+            raise UploadError(f"the uncompressed archive is larger than {self._most} bytes", AGAIN)
         if missing and not (may_end and missing == size):
             raise UploadError(f"the tar archive is cut short: at least {missing} bytes are missing", AGAIN)
         return b"".join(pieces)
@@ -106,8 +110,8 @@ def _name(header: bytes) -> str:
     return (prefix.partition(b"\0")[0] + b"/" + name if prefix else name).decode("utf-8", errors="replace")
 
 
-def _long_name(kind: bytes, words: bytes) -> str | None:
+def _long_name(kind: bytes, extension: bytes) -> str | None:
     if kind == b"L":
-        return words.rstrip(b"\0").decode("utf-8", errors="replace")
-    found = _PATH.search(words) if kind == b"x" else None
+        return extension.rstrip(b"\0").decode("utf-8", errors="replace")
+    found = _PATH.search(extension) if kind == b"x" else None
     return found.group(1).decode("utf-8", errors="replace") if found else None

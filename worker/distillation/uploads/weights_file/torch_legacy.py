@@ -1,7 +1,7 @@
-"""The file that `torch.save` wrote before torch 1.6, and plain pickles.
+"""The format that `torch.save` wrote before torch 1.6, and plain pickles.
 
-The old file is five pickles (a magic number, the protocol, the writer's machine, the object, the storages' keys), then each
-storage's length (8 bytes) and numbers, in the order of the keys. A plain pickle holds the object alone.
+An old file is five pickles (a magic number, the protocol, system information, the object, the storages' keys), then each
+storage's length (8 bytes) and elements, in the order of the keys. A plain pickle contains only the object.
 """
 
 import io
@@ -19,14 +19,14 @@ from worker.distillation.uploads.weights_file.rebuilding import Rebuilding
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 LENGTH_BYTES = 8
-AGAIN = "Upload the whole file again."
+AGAIN = "Upload the complete file."
 
 
 def read(file: BinaryIO, size: int, limits: UploadLimits) -> Contents:
-    """The tree of an old file or of a plain pickle.
+    """Read an old file or a plain pickle.
 
     Raises:
-        UploadError: the file is damaged, cut short, or larger than is read.
+        UploadError: the file is damaged, cut short or too large.
     """
     file.seek(0)
     stream = io.BytesIO(file.read(min(size, limits.pickle_bytes)))
@@ -35,15 +35,18 @@ def read(file: BinaryIO, size: int, limits: UploadLimits) -> Contents:
     except CutShort as error:
         if size <= limits.pickle_bytes:
             raise
-        words = f"the file is a pickle of more than {limits.pickle_bytes} bytes"
-        raise UploadError(words, SAVE_STATE_DICT) from error
+        message = f"the file's pickle is larger than {limits.pickle_bytes} bytes"
+        raise UploadError(message, SAVE_STATE_DICT) from error
 
 
 class _Reading:
     """One file, from its first pickle to its last storage."""
 
     def __init__(self, file: BinaryIO, size: int, stream: io.BytesIO, budget: Budget, may_nest: bool):
-        self._file, self._size, self._stream, self._budget = file, size, stream, budget
+        self._file = file
+        self._size = size
+        self._stream = stream
+        self._budget = budget
         self._storages: dict[str, Storage] = {}
         self._spans: dict[str, Span] = {}
         self._nested = 0
@@ -55,10 +58,10 @@ class _Reading:
             return Contents("plain pickle", first, frozenset(self._rebuilding.unknown))
         protocol, machine = self._next(), self._next()
         if protocol != PROTOCOL or type(machine) is not dict:
-            raise UploadError(f"the checkpoint is of a form that torch never wrote (protocol {protocol!r:.40})", AGAIN)
+            raise UploadError(f"the checkpoint has an unknown protocol ({protocol!r:.40})", SAVE_STATE_DICT)
         if machine.get("little_endian") is not True:
-            words = "the checkpoint's numbers are in big-endian byte order, which is not read"
-            raise UploadError(words, "Save it on a machine of the usual byte order.")
+            message = "the checkpoint is big-endian, which is not supported"
+            raise UploadError(message, "Save it on a little-endian machine.")
         root = self._next()
         keys = self._next()
         self._place(keys)
@@ -69,17 +72,17 @@ class _Reading:
 
     def _fetched(self, identifier: Any) -> Any:
         if type(identifier) is tuple and identifier and identifier[0] == "module":
-            return identifier[1] if len(identifier) > 1 else None  # a class with its source text
+            return identifier[1] if len(identifier) > 1 else None  # a class with its source code
         storage = self._rebuilding.storage(identifier)
         known = self._storages.setdefault(storage.key, storage)
         if (known.dtype, _root_numel(known)) != (storage.dtype, _root_numel(storage)):
-            raise Malformed(f"the storage {storage.key[:40]!r} is described in two ways")
+            raise Malformed(f"the storage {storage.key[:40]!r} has two contradictory descriptions")
         return storage
 
     def _place(self, keys: Any) -> None:
-        """Find each storage's numbers behind the pickles."""
+        """Find each storage's elements after the pickles."""
         if type(keys) is not list or not all(type(key) is str and key in self._storages for key in keys):
-            raise UploadError("the checkpoint's list of storages does not go with its tensors", AGAIN)
+            raise UploadError("the checkpoint's list of storages does not match its tensors", AGAIN)
         place = self._stream.tell()
         for key in keys:
             storage = self._storages[key]
@@ -88,12 +91,12 @@ class _Reading:
             missing = place + LENGTH_BYTES + size - self._size
             if missing > 0:
                 raise UploadError(f"the checkpoint is cut short: at least {missing} bytes are missing", AGAIN)
-            said = int.from_bytes(
+            stored = int.from_bytes(
                 Span(self._file, place, LENGTH_BYTES).bytes_of(0, LENGTH_BYTES), "little", signed=True
             )
-            if said != count:
-                words = f"the storage {key[:40]!r} holds {said} numbers, and its tensors claim {count}"
-                raise UploadError(f"{words}, so one claims more elements than the checkpoint stores", AGAIN)
+            if stored != count:
+                message = f"the storage {key[:40]!r} has {stored} elements, but its description says {count}"
+                raise UploadError(message, AGAIN)
             self._spans[key] = Span(self._file, place + LENGTH_BYTES, size)
             place += LENGTH_BYTES + size
 
@@ -101,28 +104,28 @@ class _Reading:
         if type(storage.held) is Span:
             return storage.held
         if storage.key not in self._spans:
-            raise UploadError("the checkpoint does not hold the numbers of one of its tensors", SAVE_STATE_DICT)
+            raise UploadError("the checkpoint does not contain the storage of one of its tensors", SAVE_STATE_DICT)
         return self._spans[storage.key]
 
     def _inner(self, data: bytes) -> Storage:
         return nested_storage(data, self._budget)
 
     def storage_alone(self) -> Storage:
-        """The storage that is the object of this file, with its bytes."""
+        """The storage that this file contains as its only object, with its bytes."""
         contents = self.read()
         if contents.container != "torch legacy" or type(contents.root) is not Storage:
-            raise Malformed("a storage within the pickle is none")
+            raise Malformed("a storage within the pickle is invalid")
         span = self._span_of(contents.root)
         return _held(contents.root, span)
 
 
 def nested_storage(data: bytes, budget: Budget) -> Storage:
-    """The storage in bytes within a pickle, as `pickle.dump` of tensors writes it.
+    """Read a storage from bytes within a pickle, as `pickle.dump` of tensors writes it.
 
     Raises:
-        Malformed: they are not a storage's.
+        Malformed: the bytes are not a storage.
     """
-    budget.spend(1 + len(data) // 4096)  # the same bytes may be named often
+    budget.spend(1 + len(data) // 4096)  # a pickle may refer to the same bytes often
     stream = io.BytesIO(data)
     return _Reading(io.BytesIO(data), len(data), stream, budget, may_nest=False).storage_alone()
 
@@ -133,7 +136,7 @@ def _held(storage: Storage, span: Span) -> Storage:
 
 
 def _too_deep(data: bytes) -> Any:
-    raise Malformed("a storage within the pickle holds another")
+    raise Malformed("a storage within the pickle contains another storage")
 
 
 def _root_numel(storage: Storage) -> int:

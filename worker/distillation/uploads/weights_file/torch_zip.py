@@ -1,4 +1,4 @@
-"""The zip file that `torch.save` writes since torch 1.6: `NAME/data.pkl`, and a file of numbers for each storage."""
+"""The zip format that `torch.save` writes since torch 1.6: `NAME/data.pkl`, and an entry for each storage."""
 
 import io
 import zipfile
@@ -16,19 +16,19 @@ from worker.distillation.uploads.weights_file.pickle_machine import read_pickle
 from worker.distillation.uploads.weights_file.rebuilding import Rebuilding
 from worker.distillation.uploads.weights_file.torch_legacy import nested_storage
 
-BIG = "Save it on a machine of the usual byte order, with `torch.save(network.state_dict(), path)`."
+BIG = "Save it on a little-endian machine with `torch.save(network.state_dict(), path)`."
 
 
 def is_torch(names: list[str]) -> bool:
-    """Whether a zip file with these entries is one of torch's."""
+    """Whether a zip file with these entries was written by torch."""
     return any(PurePosixPath(name).name == "data.pkl" and name.count("/") <= 1 for name in names)
 
 
 def read(file: BinaryIO, size: int, listed: list[zipfile.ZipInfo], limits: UploadLimits) -> Contents:
-    """The tree of the zip file.
+    """Read a checkpoint.
 
     Raises:
-        UploadError: it is laid out otherwise than `torch.save` lays it out, or its pickle is damaged.
+        UploadError: the zip file's layout is not that of `torch.save`, or its pickle is damaged.
     """
     spans = zip_directory.stored(file, size, listed)
     if len({name.split("/")[0] for name in spans}) != 1 or sum(_base(name) == "data.pkl" for name in spans) != 1:
@@ -37,11 +37,11 @@ def read(file: BinaryIO, size: int, listed: list[zipfile.ZipInfo], limits: Uploa
     pickle = spans[place]
     folder = place.removesuffix("data.pkl")
     if pickle.size > limits.pickle_bytes:
-        words = f"the checkpoint's pickle has {pickle.size} bytes; at most {limits.pickle_bytes} are read"
-        raise UploadError(words, SAVE_STATE_DICT)
+        message = f"the checkpoint's pickle has {pickle.size} bytes; the maximum is {limits.pickle_bytes}"
+        raise UploadError(message, SAVE_STATE_DICT)
     order = spans.get(f"{folder}byteorder")
     if order is not None and bytes(order.bytes_of(0, min(order.size, 16))) != b"little":
-        raise UploadError("the checkpoint's numbers are in big-endian byte order, which is not read", BIG)
+        raise UploadError("the checkpoint is big-endian, which is not supported", BIG)
     return _read(bytes(pickle.bytes_of(0, pickle.size)), spans, folder, limits)
 
 
@@ -52,8 +52,8 @@ def _read(pickle: bytes, spans: dict[str, Span], folder: str, limits: UploadLimi
         span = spans.get(f"{folder}data/{storage.key}")
         if span is None or span.size != storage.numel * storage.itemsize:
             raise UploadError(
-                "the checkpoint's storage is missing or has not the size that its tensors ask for, so a tensor claims more "
-                "elements than the checkpoint stores",
+                "a storage of the checkpoint is missing or has a wrong size, so a tensor claims more elements than the "
+                "checkpoint stores",
                 SAVE_STATE_DICT,
             )
         return span

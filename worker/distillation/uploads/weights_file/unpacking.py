@@ -1,4 +1,4 @@
-"""Entries of archives, inflated within bounds: bytes are counted while they come, since headers lie."""
+"""Bounded unpacking of archive entries: bytes are counted while reading, because headers can be wrong."""
 
 import stat
 import struct
@@ -15,7 +15,7 @@ from worker.distillation.uploads.weights_file.tar_file import Stream, TarFiles, 
 
 CHUNK = 2**20
 RATIO_MATTERS = 2**20
-"""A file may inflate to so many bytes whatever its ratio."""
+"""Uncompressed bytes up to which the compression ratio is not limited."""
 ENDINGS = frozenset(
     {
         ".pt",
@@ -33,8 +33,8 @@ ENDINGS = frozenset(
         ".pyth",
     }
 )
-"""How names of files of weights end."""
-ALONE = "Send the file of weights by itself."
+"""File name endings of weight files."""
+ALONE = "Send only the file of weights, without an archive."
 BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -45,31 +45,31 @@ BROKEN = (
     NotImplementedError,
     RuntimeError,
 )
-"""What Python's readers of archives raise on bytes that make no sense."""
+"""Exceptions of Python's archive readers for damaged files."""
 
 
 def pieces(stream: Stream, most: int, what: str) -> Iterator[bytes]:
-    """The bytes of a stream, refused as soon as there are more than `most`.
+    """The bytes of a stream, at most `most`.
 
     Raises:
-        UploadError: there are more, or the stream is damaged.
+        UploadError: there are more bytes, or the stream is damaged.
     """
     count = 0
     try:
         while chunk := stream.read(CHUNK):
             count += len(chunk)
             if count > most:
-                raise UploadError(f"{what} inflates to more than the {most} bytes that are read of it", ALONE)
+                raise UploadError(f"{what} is larger than {most} bytes when uncompressed", ALONE)
             yield chunk
     except BROKEN as error:
-        raise UploadError(f"{what} cannot be unpacked: {str(error)[:100]}", "Upload it again.") from error
+        raise UploadError(f"{what} cannot be unpacked: {str(error)[:100]}", "Upload the complete file.") from error
 
 
 def unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: UploadLimits, most: int) -> bytes:
-    """An entry of a zip file in memory.
+    """Read an entry of a zip file into memory.
 
     Raises:
-        UploadError: it is encrypted, damaged, or larger than it says or than is read.
+        UploadError: it is encrypted, damaged, larger than its header says, or too large.
     """
     _check(entry, limits, most)
     try:
@@ -82,17 +82,19 @@ def unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: UploadLim
 def _check(entry: zipfile.ZipInfo, limits: UploadLimits, most: int) -> None:
     shown = repr(entry.filename[:100])
     if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UploadError(f"the archive's {shown} is encrypted or compressed in an unusual way", ALONE)
+        raise UploadError(f"the archive entry {shown} is encrypted or has an unsupported compression", ALONE)
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise UploadError(f"the archive's {shown} is a link or a device", ALONE)
+        raise UploadError(f"the archive entry {shown} is a link or a device", ALONE)
     if entry.file_size > RATIO_MATTERS and entry.file_size > limits.ratio * max(1, entry.compress_size):
-        raise UploadError(f"the archive's {shown} inflates more than {limits.ratio} times", ALONE)
+        raise UploadError(f"the compression ratio of the archive entry {shown} is above {limits.ratio}", ALONE)
     if entry.file_size > most:
-        raise UploadError(f"the archive's {shown} inflates to {entry.file_size} bytes; at most {most} are read", ALONE)
+        raise UploadError(
+            f"the archive entry {shown} has {entry.file_size} bytes uncompressed; the maximum is {most}", ALONE
+        )
 
 
 def from_zip(file: BinaryIO, listed: list[zipfile.ZipInfo], limits: UploadLimits, folder: Path) -> tuple[str, BinaryIO]:
-    """The one file of weights in a zip archive, by its name and as a file without a name in `folder`.
+    """The only file of weights in a zip archive: its name, and an unnamed temporary file in `folder` with its content.
 
     Raises:
         UploadError: there is none or more than one, or it cannot be unpacked within the limits.
@@ -108,14 +110,14 @@ def from_zip(file: BinaryIO, listed: list[zipfile.ZipInfo], limits: UploadLimits
 
 
 def from_tar(file: BinaryIO, limits: UploadLimits, size: int, folder: Path) -> tuple[str, BinaryIO]:
-    """The same of a tar archive, which may be compressed by gzip."""
+    """The same for a tar archive, which may be compressed by gzip."""
     names: list[str] = []
     inner: BinaryIO | None = None
     archive = TarFiles(plain(file), _most(limits, size))
     try:
         for name, _ in archive:
             if len(names) > limits.tensors:
-                raise UploadError(f"the archive holds more than {limits.tensors} files", ALONE)
+                raise UploadError(f"the archive has too many files; the maximum is {limits.tensors}", ALONE)
             names.append(name)
             if _may_hold_weights(name) and inner is None:
                 inner = _spooled(archive.chunks(), folder)
@@ -123,21 +125,22 @@ def from_tar(file: BinaryIO, limits: UploadLimits, size: int, folder: Path) -> t
         name = _only(names)
         if inner is not None:
             return name, inner
-        raise UploadError(f"the archive's {name[:100]!r} is no file", ALONE)
+        raise UploadError(f"the archive entry {name[:100]!r} is not a regular file", ALONE)
     except BaseException as error:
         if inner is not None:
             inner.close()
         if isinstance(error, BROKEN):
-            words = f"the tar archive cannot be unpacked: {str(error)[:100]}"
-            raise UploadError(words, "Upload it again.") from error
+            message = f"the tar archive cannot be unpacked: {str(error)[:100]}"
+            raise UploadError(message, "Upload the complete file.") from error
         raise
 
 
 def _refuse_first_form(names: list[str]) -> None:
     if {"pickle", "storages", "tensors"} <= set(names):
-        words = "the file is a checkpoint from before torch 0.2, which is not read"
+        message = "the file is a checkpoint from before torch 0.2, which is not supported"
         raise UploadError(
-            words, "Load it with torch 1.x, `torch.load(path)`, and save `torch.save(network.state_dict(), path)`."
+            message,
+            "Load it with `torch.load(path)` of torch 1.x, and save it with `torch.save(network.state_dict(), path)`.",
         )
 
 
@@ -146,7 +149,7 @@ def _most(limits: UploadLimits, size: int) -> int:
 
 
 def from_gzip(file: BinaryIO, limits: UploadLimits, size: int, folder: Path) -> BinaryIO:
-    """What gzip compressed."""
+    """The content of a gzip file, as an unnamed temporary file in `folder`."""
     return _spooled(pieces(plain(file), _most(limits, size), "the file"), folder)
 
 
@@ -156,8 +159,9 @@ def _only(names: list[str]) -> str:
         return found[0]
     shown = ", ".join(repr(name[:60]) for name in (found or names)[:8])
     if not found:
-        raise UploadError(f"the archive holds no file of weights, but {shown or 'nothing'}", ALONE)
-    raise UploadError(f"the archive holds {len(found)} files of weights ({shown})", "Send the one that is meant.")
+        raise UploadError(f"the archive contains no file of weights, but {shown or 'nothing'}", ALONE)
+    message = f"the archive contains {len(found)} files of weights ({shown})"
+    raise UploadError(message, "Send only the file that you want to use.")
 
 
 def _may_hold_weights(name: str) -> bool:
@@ -167,7 +171,7 @@ def _may_hold_weights(name: str) -> bool:
 
 
 def _spooled(chunks: Iterator[bytes], folder: Path) -> BinaryIO:
-    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # it lives as long as the tensors that lie in it
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # it stays open as long as its tensors are used
     try:
         for chunk in chunks:
             file.write(chunk)

@@ -1,4 +1,4 @@
-"""A teacher that reads another picture of each sample than the student: privileged information, and other modalities."""
+"""A teacher that reads another image of each sample than the student: privileged information, and other modalities."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run_whole, same_bits, student_of
-from tests.worker.distillation.two_pictures import COLOUR, READS, STUDENT, add_colour, job_with_two, normalised
+from tests.worker.distillation.two_images import COLOUR, READS, STUDENT, add_colour, job_with_two, normalised
 from worker.distillation import networks
 from worker.distillation.check import check
 from worker.distillation.contract import read_contract
@@ -51,8 +51,8 @@ def test_killed_anywhere_and_restored_bit_equal(shape, at, folder, inputs, tmp_p
     assert same_bits(student_of(folder), student_of(tmp_path / "restored"))
 
 
-def test_nothing_changes_where_both_pictures_are_the_same(engine_inputs, inputs, tmp_path):
-    """With the student's own picture and input as the teacher's, every bit is as in a job that reads one."""
+def test_nothing_changes_if_both_images_are_the_same(engine_inputs, inputs, tmp_path):
+    """If the teacher's image and input contract equal the student's, the student's bits are those of an ordinary job."""
     for name in ("one", "two"):
         shutil.copytree(engine_inputs, tmp_path / name)
     path = tmp_path / "two" / "inputs" / "dataset.safetensors"
@@ -64,8 +64,8 @@ def test_nothing_changes_where_both_pictures_are_the_same(engine_inputs, inputs,
     assert same_bits(student_of(tmp_path / "one"), student_of(tmp_path / "two"))
 
 
-def test_the_teacher_reads_its_own_picture_alone(folder, tmp_path):
-    """One full-batch step of plain gradient descent, written slowly: the teacher on colour, the student on grey."""
+def test_the_teacher_reads_only_its_own_image(folder, tmp_path):
+    """One full-batch step of gradient descent, written slowly: the teacher reads colour, the student reads grey."""
     once = {
         "steps": 1,
         "batch_size": 64,
@@ -92,25 +92,26 @@ def test_the_teacher_reads_its_own_picture_alone(folder, tmp_path):
         torch.testing.assert_close(student_of(folder)[name], (parameter - 0.1 * parameter.grad).detach())
 
 
-def test_each_network_is_measured_by_its_own_picture(folder):
+def test_each_network_is_measured_on_its_own_images(folder):
     job = job_with_two(folder, **KD, evaluation={"dataset": "dts", "split": None})
     run_whole(Job({**job.values, "evaluation": "inputs/dataset.safetensors"}, folder))
     report = json.loads((folder / "output" / "report.json").read_text())
     data = load_file(folder / "inputs" / "dataset.safetensors")
-    label, pictures = data["test.label"], {"student": ("test.image", INPUT), "teacher": ("test.privileged", COLOUR)}
-    said = {}
+    label, read = data["test.label"], {"student": ("test.image", INPUT), "teacher": ("test.privileged", COLOUR)}
+    predicted = {}
     for whose, name, path in (("student", "lenet5_half", "output/student"), ("teacher", "lenet5", "inputs/teacher")):
-        key, contract = pictures[whose]
+        key, contract = read[whose]
         network = networks.build(name, 4, read_contract(contract), {})
         network.load_state_dict(load_file(folder / f"{path}.safetensors"))
-        said[whose] = network.eval()(normalised(data[key], contract)).argmax(1)
-        assert report["evaluation"][whose]["accuracy"] == pytest.approx(float((said[whose] == label).float().mean()))
-    agreement = float((said["student"] == said["teacher"]).float().mean())
+        predicted[whose] = network.eval()(normalised(data[key], contract)).argmax(1)
+        accuracy = float((predicted[whose] == label).float().mean())
+        assert report["evaluation"][whose]["accuracy"] == pytest.approx(accuracy)
+    agreement = float((predicted["student"] == predicted["teacher"]).float().mean())
     assert report["evaluation"]["student"]["agreement"] == pytest.approx(agreement)
     assert report["teacher"]["multiply_adds"] > 2 * report["student"]["multiply_adds"]
 
 
-def test_student_is_measured_where_only_it_can_be(folder):
+def test_the_student_is_measured_alone_if_the_teachers_images_are_missing(folder):
     path = folder / "inputs" / "dataset.safetensors"
     data = load_file(path)
     del data["test.privileged"]
@@ -124,11 +125,11 @@ def test_student_is_measured_where_only_it_can_be(folder):
 
 TALLER = STUDENT | {"input": INPUT | {"height": 20}}
 REFUSALS = {
-    "an input of its own is wanted": ({"student": {"network": "lenet5_half"}}, "/student/input"),
-    "views of two sizes": ({"student": TALLER, "source": MOVED}, "/source/augmentation"),
-    "a gradient to one picture": ({"objectives": [LABEL, {"name": "attention_gradient"}]}, "/objectives/1/name"),
-    "a second view of one picture": ({"objectives": [{"name": "multi_level"}]}, "/objectives/0/name"),
-    "an objective whose field nobody asked for": (
+    "no input contract of its own": ({"student": {"network": "lenet5_half"}}, "/student/input"),
+    "images of two sizes": ({"student": TALLER, "source": MOVED}, "/source/augmentation"),
+    "a gradient to one image": ({"objectives": [LABEL, {"name": "attention_gradient"}]}, "/objectives/1/name"),
+    "a second view of one image": ({"objectives": [{"name": "multi_level"}]}, "/objectives/0/name"),
+    "a field that the source does not read": (
         {"objectives": [{"name": "privileged"}], "source": {"name": "dataset"}}, "/source/teacher_reads",
     ),
 }  # fmt: skip
@@ -136,7 +137,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("action", [check, run_whole])
 @pytest.mark.parametrize("reason", REFUSALS)
-def test_invalid_parameters_are_refused_with_their_pointer(reason, action, folder):
+def test_invalid_jobs_are_refused_with_a_pointer(reason, action, folder):
     spec, pointer = REFUSALS[reason]
     with pytest.raises(SpecError) as caught:
         action(job_with_two(folder, **spec))
@@ -144,14 +145,14 @@ def test_invalid_parameters_are_refused_with_their_pointer(reason, action, folde
 
 
 @pytest.mark.parametrize("action", [check, run_whole])
-def test_no_teacher_reads_nothing(action, folder):
+def test_teacher_reads_without_a_teacher_is_refused(action, folder):
     job = job_with_two(folder, student=STUDENT | {"classes": 4})
     with pytest.raises(SpecError, match="has none") as caught:
         action(Job({**job.values, "teacher": None}, folder))
     assert [problem.pointer for problem in caught.value.problems] == ["/source/teacher_reads"]
 
 
-def test_a_dataset_of_one_picture_is_refused(engine_inputs, folder):
+def test_a_dataset_with_one_image_per_sample_is_refused(engine_inputs, folder):
     shutil.copy(engine_inputs / "inputs" / "dataset.safetensors", folder / "inputs")
     with pytest.raises(SpecError, match="privileged") as caught:
         run_whole(job_with_two(folder, **KD))
@@ -159,7 +160,7 @@ def test_a_dataset_of_one_picture_is_refused(engine_inputs, folder):
 
 
 def test_an_ensemble_reads_what_its_members_read(folder, tmp_path):
-    """Two times the one teacher are that teacher."""
+    """An ensemble of twice the same teacher equals that teacher."""
     spec = KD | {"source": MOVED, "student": STUDENT}
     alone = shutil.copytree(folder, tmp_path / "alone")
     run_whole(job_with_two(alone, **spec))
@@ -171,8 +172,8 @@ def test_an_ensemble_reads_what_its_members_read(folder, tmp_path):
         torch.testing.assert_close(student_of(folder)[name], value)
 
 
-def test_held_out_samples_keep_both_pictures(folder):
-    """The best epoch is chosen by the student's own pictures, and the teacher still teaches by its own."""
+def test_held_out_samples_keep_both_images(folder):
+    """The best epoch is selected on the student's images, and the teacher still reads its own."""
     training = {"validation_fraction": 0.25, "selection": "best", "steps": None, "epochs": 2}
     events = run_whole(job_with_two(folder, **KD, training=training))
     assert sum("validation/accuracy" in event.get("values", {}) for event in events) == 2

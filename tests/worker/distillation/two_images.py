@@ -1,4 +1,4 @@
-"""Inputs of jobs whose teacher reads another picture of each sample than the student: colour, where it reads grey."""
+"""Inputs of jobs whose teacher reads another image of each sample than the student: colour instead of grey."""
 
 from pathlib import Path
 
@@ -17,15 +17,15 @@ STUDENT = {"network": "lenet5_half", "options": {}, "input": INPUT}
 
 
 def job_with_two(folder: Path, **spec) -> Job:
-    """A job in `folder`, which holds what `add_colour` has added."""
+    """A job in `folder`, which contains the inputs of `add_colour`."""
     job = job_of(folder, **({"student": STUDENT, "source": READS} | spec))
     job.values["teacher"] = job.values["teacher"] | {"input": COLOUR}
     return job
 
 
 def add_colour(folder: Path) -> None:
-    """Add to the inputs in `folder` a second picture of each sample, tinted by its class, and a teacher that has learnt
-    it a little; and a test part that is the training part."""
+    """Add to the inputs in `folder` a second image of each sample, tinted by its class, a teacher trained on it for a few
+    steps, and a test split that equals the training split."""
     path = folder / "inputs" / "dataset.safetensors"
     data = load_file(path)
     image, label = data["train.image"], data["train.label"]
@@ -45,6 +45,6 @@ def add_colour(folder: Path) -> None:
 
 
 def normalised(image: Tensor, contract: dict) -> Tensor:
-    """Bytes as a network reads them, written slowly."""
+    """A network's input for uint8 images, written slowly."""
     mean, std = (torch.tensor(contract[name])[:, None, None] for name in ("mean", "std"))
     return (image.float() / 255 - mean) / std
