@@ -15,6 +15,7 @@ from models.settings import settings
 from models.status import JobStatus, UploadStatus
 from models.storage import keys
 from models.storage.errors import Damaged, NotFound, StorageError
+from models.storage.opening import storage
 from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.inputs import (
@@ -179,16 +180,13 @@ class InspectionAttempt:
             key = keys.canonical(upload.id, self.ledger.id, self.ledger.attempt)
             stored = self.storage.put(key, self.folder.inside(event["path"]))
             if not self.ledger.accept(event["findings"], Canonical(key, stored.size, stored.sha256)):
-                self.storage.delete(key)
+                _discard(key)
             log.info("upload_ready", size=stored.size)
         else:
             problem = engine_error(event)
             self.ledger.reject(problem)
             log.info("upload_rejected", code=problem["code"])
-        try:
-            self.storage.delete(upload.upload_key)
-        except StorageError as error:
-            log.warning("upload_left_behind", key=upload.upload_key, error=str(error))
+        _discard(upload.upload_key)
 
     def _run_engine(self, limits: EngineLimits) -> Event | None:
         """Run the engine; returns its final event if it is a result for the subject, else None: the inspection is
@@ -209,3 +207,12 @@ class InspectionAttempt:
         self.ledger.lose(error)
         log.warning("inspection_lost", error=error)
         return None
+
+
+def _discard(key: str) -> None:
+    """Delete a blob that nothing needs any more. The inspection has ended and its lease with it, so the lease is not
+    checked; if the storage fails, the scan for orphaned blobs deletes the blob later."""
+    try:
+        storage().delete(key)
+    except StorageError as error:
+        log.warning("upload_left_behind", key=key, error=str(error))
