@@ -8,7 +8,7 @@ from api.uploads.service import UploadBody
 
 
 class DatasetBody(UploadBody):
-    """Images with labels."""
+    """Images, with labels or without."""
 
     options: dict[str, Any] = Field(description="How the inspection reads the images and labels.")
 

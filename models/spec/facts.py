@@ -49,7 +49,7 @@ class DatasetFacts:
 
     @property
     def labels(self) -> str:
-        """What it says of each image: `class`, `multi_label` or `target`."""
+        """What it says of each image: `class`, `multi_label`, `target` or `none`."""
         return str((self.findings or {}).get("labels", "class"))
 
     @property

@@ -20,6 +20,7 @@ class Offer:
     teacher: bool
     dataset: bool
     dataset_classes: int | None
+    labels: str | None
     classes: int | None
     gradient: bool | None
     batch_norm: bool | None
@@ -33,6 +34,7 @@ class Offer:
             teacher=bool(user.get("teacher")),
             dataset=bool(user.get("dataset")),
             dataset_classes=dataset.classes if dataset else None,
+            labels=dataset.labels if dataset else None,
             classes=teacher.classes if teacher else None,
             gradient=findings.get("differentiable"),
             batch_norm=findings.get("batch_norm"),
@@ -40,8 +42,9 @@ class Offer:
 
     @property
     def unlabelled(self) -> bool:
-        """A dataset of one class, for a teacher of several."""
-        return self.teacher and self.dataset_classes == 1 and (self.classes or 0) > 1
+        """A dataset without labels, or of one class for a teacher of several."""
+        one_class = self.dataset_classes == 1 and (self.classes or 0) > 1
+        return self.teacher and (self.labels == "none" or one_class)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ RULES = (
     Rule(
         "substitute",
         lambda offer: offer.dataset and offer.unlabelled,
-        "the dataset has one class and the teacher several, so that its images serve without labels",
+        "the dataset has no labels, or one class where the teacher has several, so that its images serve without labels",
     ),
     Rule("dataset", lambda offer: offer.dataset, "a dataset is given"),
     Rule(

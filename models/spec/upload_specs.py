@@ -51,7 +51,7 @@ else:
 
 
 class DatasetSpec(Body):
-    """Images with labels that will be uploaded: an npz file, or a zip of a folder a class.
+    """Images that will be uploaded, with labels or without: a zip or tar of class folders, or an npz file (docs/inputs.md).
 
     An npz file holds `x_train` and `y_train`, perhaps `x_test` and `y_test`, and `class_names`; for the evaluation of
     embeddings also `camera_test`, a number for each image, and `query_test`, 1 for queries and 0 for the gallery.
