@@ -59,8 +59,11 @@ def check_task(resolved: Mapping[str, Any], facts: Facts, objectives: Iterable[L
     )
     if not (unread and facts.dataset and facts.dataset.labels == "none"):
         yield from _check_labels("/dataset", facts.dataset, task)
-    if resolved["evaluation"] and resolved["evaluation"]["dataset"] != resolved["dataset"]:
-        yield from _check_labels("/evaluation/dataset", facts.evaluation, task)
+    if resolved["evaluation"]:
+        same = resolved["evaluation"]["dataset"] == resolved["dataset"]
+        measured = facts.dataset if same else facts.evaluation
+        if not same or (measured is not None and measured.labels == "none"):
+            yield from _check_labels("/evaluation/dataset", measured, task)
 
 
 def _check_labels(pointer: str, dataset: DatasetFacts | None, task: str) -> Iterator[Problem]:

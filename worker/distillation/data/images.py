@@ -162,7 +162,9 @@ def _class_names(file: Any) -> tuple[str, ...]:
 def warnings_of(path: Path) -> tuple[str, ...]:
     """What the inspection of a canonical dataset warned of; empty if it says nothing."""
     with safe_open(path, framework="pt") as file:
-        return tuple(json.loads((file.metadata() or {}).get("warnings", "[]")))
+        if "warnings" not in set(file.keys()):
+            return ()
+        return tuple(json.loads(bytes(file.get_tensor("warnings").tolist())))
 
 
 def has_split(path: Path, split: str) -> bool:

@@ -109,8 +109,9 @@ class Packed:
             f"{split}.{name}": value for split, named in self.retrieval.items() for name, value in named.items()
         }
         tensors |= {f"{split}.privileged": other.contiguous() for split, other in self.privileged.items()}
-        kept = {"class_names": self.class_names, "warnings": self.all_warnings()}
-        save_file(tensors, path, metadata={name: json.dumps(value) for name, value in kept.items()})
+        if warnings := self.all_warnings():  # a tensor, since the order of several metadata entries is random
+            tensors["warnings"] = torch.tensor(list(json.dumps(warnings).encode()), dtype=torch.uint8)
+        save_file(tensors, path, metadata={"class_names": json.dumps(self.class_names)})
 
     def findings(self) -> dict[str, Any]:
         """The findings that a user sees; mean and standard deviation are of `train`, with white = 1."""

@@ -29,6 +29,7 @@ STOPPED_EARLY = (
     "The training was stopped by its time limit of {minutes:g} minutes, after step {step:,} of {steps:,} of stage {stage!r}: "
     "the student ships as it was."
 )
+RENUMBERED = "its classes have the same names in another order than the job's networks; its labels were matched by name"
 NONE_SYNTHESISED = "The source synthesised no images that student and teacher could be compared on."
 
 
@@ -103,7 +104,11 @@ def _dataset_warnings(job: Job) -> list[str]:
     if paths.get("evaluation") == paths.get("dataset"):
         paths.pop("evaluation", None)
     names = {"dataset": "the dataset", "evaluation": "the dataset of the evaluation"}
-    return [f"{names[place]}: {words}" for place, path in paths.items() for words in warnings_of(path)]
+    return [
+        f"{names[place]}: {words}"
+        for place, path in paths.items()
+        for words in (*([RENUMBERED] if job.renumbers(path) else []), *warnings_of(path))
+    ]
 
 
 def _kept(kept: KeptNetwork) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.worker.distillation.data.variants import VARIANTS, Variant
+from worker.distillation.data.images import warnings_of
 from worker.distillation.errors import UploadError
 from worker.distillation.uploads.inspect_upload import inspect
 
@@ -19,7 +20,9 @@ def test_inspection_says_what_the_table_says(variant: Variant, tmp_path: Path) -
             inspect(job, tmp_path)
         assert variant.says in str(caught.value) and caught.value.hint
         return
-    found = inspect(job, tmp_path)["findings"]
+    result = inspect(job, tmp_path)
+    found = result["findings"]
+    assert list(warnings_of(tmp_path / result["path"])) == found["warnings"]
     assert found["splits"] == variant.splits
     assert found["class_names"] == list(variant.classes) and found["classes"] == len(variant.classes)
     assert found["labels"] == ("class" if variant.classes else "none")

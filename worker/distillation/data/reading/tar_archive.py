@@ -69,7 +69,9 @@ class TarArchive(Archive):
         """The header at `place`; nothing at the end of the archive."""
         self._file.seek(place)
         header = self._file.read(BLOCK)
-        if len(header) < BLOCK or not any(header):
+        if len(header) < BLOCK:
+            raise UploadError("the tar archive is truncated: its end mark is missing", HINT)
+        if not any(header):
             return b""
         if sum(header) - sum(header[148:156]) + 8 * 32 != _octal(header[148:156]):
             raise UploadError(f"the tar archive is damaged at byte {place}", HINT)
