@@ -130,6 +130,8 @@ ARRAYS = (
     Variant("`x_train`, `y_train`, `x_test`, `y_test`", lambda: arrays(x_train=numbers(), y_train=LABEL, x_test=numbers(3), y_test=[0, 1, 2]), {"train": 6, "test": 3}, THREE),
     Variant("`X_train`, `Y_train`", lambda: arrays(X_train=numbers(), Y_train=LABEL), {"train": 6}, THREE),
     Variant("`train_images`, `train_labels`, `val_images`, `val_labels`", lambda: arrays(train_images=numbers(), train_labels=LABEL[:, None], val_images=numbers(3), val_labels=[0, 1, 2]), {"train": 6, "test": 3}, THREE, "validation images are used as the split `test`"),
+    Variant("`x_val` beside `x_test`", lambda: arrays(x_train=numbers(), y_train=LABEL, x_test=numbers(3), y_test=[0, 1, 2], x_val=numbers(4), y_val=[0, 1, 2, 0]), {"train": 6, "test": 3}, THREE, "validation images were ignored", left_out={"validation": 4}),
+    Variant("`x_test` without `y_test`", lambda: arrays(x_train=numbers(), y_train=LABEL, x_test=numbers(3)), {"train": 6}, THREE, "test images have no labels", left_out={"unlabelled_test": 3}),
     Variant("`data`, `targets`", lambda: arrays(data=numbers(6, 3, 8, 8), targets=LABEL), {"train": 6}, THREE),
     Variant("`arr_0`, `arr_1`", lambda: arrays(arr_0=numbers(6, 8, 8, 3), arr_1=LABEL), {"train": 6}, THREE),
     Variant("a zip of `train/images.npy` and `train/labels.npy`", lambda: zipped({"train/images.npy": array(numbers()), "train/labels.npy": array(LABEL)}), {"train": 6}, THREE),

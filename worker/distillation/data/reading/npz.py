@@ -35,7 +35,9 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     arrays, found = roles(file for file in archive.files if file.suffix == ".npy")
     packed = Packed("npz", {}, (), labels=options.labels)
     names_key = next((name for name in CLASS_NAMES if name in arrays), None)
-    _choose(arrays, found, names_key, packed)
+    unread = _choose(arrays, found, names_key, packed)
+    for reason, name in unread.items():
+        packed.left_out[reason] = len(read_array(archive, arrays[name], limits))
     names = _class_names(names_key, archive, arrays, limits) if names_key else ()
     images = {split: _images(split, archive, arrays, found, options, limits, packed) for split in found}
     labels, names = _labels(archive, arrays, found, names, options, limits, packed)
@@ -62,13 +64,18 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     return packed
 
 
-def _choose(arrays: dict[str, PurePosixPath], found: Found, names_key: str | None, packed: Packed) -> None:
-    """Leave in `found` the splits to read: `train` and, perhaps, `test`; set the kind of labels to `none` if there are none."""
+def _choose(arrays: dict[str, PurePosixPath], found: Found, names_key: str | None, packed: Packed) -> dict[str, str]:
+    """Leave in `found` the splits to read: `train` and, perhaps, `test`; set the kind of labels to `none` if there are none.
+
+    Gives the arrays of images that are left out, by reason.
+    """
+    left_out: dict[str, str] = {}
     listed = ", ".join(sorted(arrays)[:20]) or "none"
     if "images" not in found.get("train", {}):
         raise UploadError(f"the npz file has no training images and labels; its arrays are {listed}", EXPECTED)
     if "images" in found.get("val", {}):
         if "images" in found.get("test", {}):
+            left_out["validation"] = found["val"]["images"]
             packed.warnings.append("the validation images were ignored because there are test images")
         else:
             found["test"] = found["val"]
@@ -89,11 +96,11 @@ def _choose(arrays: dict[str, PurePosixPath], found: Found, names_key: str | Non
     if unread:
         packed.warnings.append(f"the arrays {', '.join(unread[:20])} were not read")
     if "test" in kept and (packed.labels == "none" or "labels" not in kept["test"]):
-        del kept["test"]
-        packed.left_out["unlabelled_test"] = 1
+        left_out["unlabelled_test"] = kept.pop("test")["images"]
         packed.warnings.append("the test images have no labels and were left out")
     found.clear()
     found.update(kept)
+    return left_out
 
 
 def _images(
