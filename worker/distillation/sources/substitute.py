@@ -29,7 +29,7 @@ class Substitute(Source):
     """Shuffles the images of the job's dataset, whose labels are never read: the "alternative data" of data-free distillation.
 
     Chen et al., "Data-Free Learning of Student Networks", arXiv:1904.01186, table 1 (94.56 % on MNIST from USPS). Any
-    images will do, of any classes; images without labels are uploaded as a zip of one folder. They are brought to the
+    images will do, of any classes; images without labels are uploaded as a zip or an npz file without labels. They are brought to the
     teacher's contract as any dataset's are: grey is repeated over the channels, RGB is weighed to grey (ITU-R BT.601), the
     size is met by bilinear scaling with antialiasing (aspects are not kept), and the teacher's mean and std normalise
     them. No gradient is asked of the teacher. Batches depend on the seed and their position alone.
