@@ -8,7 +8,7 @@ from api.uploads.service import UploadBody
 
 
 class DatasetBody(UploadBody):
-    """Images with labels."""
+    """Images, with labels or without."""
 
     options: dict[str, Any] = Field(description="How the inspection reads the images and labels.")
 
@@ -25,7 +25,18 @@ class DatasetBody(UploadBody):
                 "problem": None,
                 "created_at": "2026-11-21T09:00:00Z",
                 "updated_at": "2026-11-21T09:00:03Z",
-                "options": {"height": None, "width": None, "channels": None, "labels": "class"},
+                "options": {
+                    "height": None,
+                    "width": None,
+                    "channels": None,
+                    "labels": "class",
+                    "first_label": None,
+                    "broken": "refuse",
+                    "exif": "ignore",
+                    "background": "white",
+                    "sixteen_bit": "scale",
+                    "test_fraction": None,
+                },
                 "upload": "http://127.0.0.1:8000/v1/datasets/dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b/content",
                 "links": {"self": "http://127.0.0.1:8000/v1/datasets/dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"},
             }

@@ -186,7 +186,8 @@ def _weight(weight: Any) -> Any:
 
 
 def _evaluation(user: Mapping[str, Any], facts: Facts, source: Mapping[str, Any]) -> dict[str, Any] | None:
-    own = user.get("dataset") and not known("sources")[source["name"]].get("ignores_labels")
+    labelled = facts.dataset is None or facts.dataset.labels != "none"
+    own = user.get("dataset") and labelled and not known("sources")[source["name"]].get("ignores_labels")
     given = user.get("evaluation") or ({"dataset": user["dataset"]} if own else None)
     if given is None:
         return None

@@ -50,7 +50,7 @@ class DatasetFacts:
 
     @property
     def labels(self) -> str:
-        """Kind of label of each image: `class`, `multi_label` or `target`."""
+        """Kind of label of each image: `class`, `multi_label`, `target` or `none`."""
         return str((self.findings or {}).get("labels", "class"))
 
     @property

@@ -20,6 +20,7 @@ class Offer:
     teacher: bool
     dataset: bool
     dataset_classes: int | None
+    labels: str | None
     classes: int | None
     gradient: bool | None
     batch_norm: bool | None
@@ -33,6 +34,7 @@ class Offer:
             teacher=bool(user.get("teacher")),
             dataset=bool(user.get("dataset")),
             dataset_classes=dataset.classes if dataset else None,
+            labels=dataset.labels if dataset else None,
             classes=teacher.classes if teacher else None,
             gradient=findings.get("differentiable"),
             batch_norm=findings.get("batch_norm"),
@@ -40,8 +42,9 @@ class Offer:
 
     @property
     def unlabelled(self) -> bool:
-        """Whether the dataset has one class and the teacher several."""
-        return self.teacher and self.dataset_classes == 1 and (self.classes or 0) > 1
+        """Whether the dataset has no labels, or one class while the teacher has several."""
+        one_class = self.dataset_classes == 1 and (self.classes or 0) > 1
+        return self.teacher and (self.labels == "none" or one_class)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ RULES = (
     Rule(
         "substitute",
         lambda offer: offer.dataset and offer.unlabelled,
-        "the dataset has one class and the teacher several, so its images are used without labels",
+        "the dataset has no labels, or one class while the teacher has several, so its images are used without labels",
     ),
     Rule("dataset", lambda offer: offer.dataset, "a dataset is given"),
     Rule(

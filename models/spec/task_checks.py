@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from models.spec.catalogue import known, needs_of, values_with
+from models.spec.catalogue import effective, known, needs_of, values_with
 from models.spec.facts import DatasetFacts, Facts
 from models.spec.problems import Problem
 
@@ -19,7 +19,7 @@ def task_of(name: str) -> Mapping[str, Any]:
 
 def outputs_asked(dataset: DatasetFacts | None, task: str) -> int | None:
     """The number of outputs that a network needs for a dataset; None if it is unknown, or if any number is valid."""
-    return dataset.classes if dataset and task_of(task)["labels_are_outputs"] else None
+    return dataset.classes or None if dataset and task_of(task)["labels_are_outputs"] else None
 
 
 def reads_truth(objectives: Iterable[Mapping[str, Any]], task: str) -> bool:
@@ -56,14 +56,27 @@ def check_task(resolved: Mapping[str, Any], facts: Facts, objectives: Iterable[L
     for pointer, objective in objectives:
         if task not in needs_of(objective)["tasks"]:
             yield Problem(pointer, _unsuitable(objective, task))
-    yield from _check_labels("/dataset", facts.dataset, task)
-    if resolved["evaluation"] and resolved["evaluation"]["dataset"] != resolved["dataset"]:
-        yield from _check_labels("/evaluation/dataset", facts.evaluation, task)
+    unread = known("sources")[source["name"]].get("ignores_labels") or entry["field"] not in effective(
+        "sources", source, "provides"
+    )
+    if not (unread and facts.dataset and facts.dataset.labels == "none"):
+        yield from _check_labels("/dataset", facts.dataset, task)
+    if resolved["evaluation"]:
+        same = resolved["evaluation"]["dataset"] == resolved["dataset"]
+        measured = facts.dataset if same else facts.evaluation
+        if not same or (measured is not None and measured.labels == "none"):
+            yield from _check_labels("/evaluation/dataset", measured, task)
 
 
 def _check_labels(pointer: str, dataset: DatasetFacts | None, task: str) -> Iterator[Problem]:
     wanted = task_of(task)["labels"]
     if dataset is None or not dataset.inspected or dataset.labels == wanted:
+        return
+    if dataset.labels == "none":
+        words = "has no labels; its images serve the source `substitute` only"
+        if pointer != "/dataset":
+            words = "has no labels, with which the student's outputs could be compared; name a dataset with labels"
+        yield Problem(pointer, words)
         return
     fitting = [name for name, entry in known("tasks").items() if entry["labels"] == dataset.labels]
     words = f"has labels of the kind {dataset.labels}, but the task {task} needs {wanted}"

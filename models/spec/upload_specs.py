@@ -55,7 +55,8 @@ else:
 
 
 class DatasetSpec(Body):
-    """Images with labels. The file is uploaded afterwards: an npz file, or a zip file with one folder per class.
+    """Images, with labels or without. The file is uploaded afterwards: a zip or tar of class folders, or an npz file
+    (docs/inputs.md).
 
     An npz file has `x_train` and `y_train`, optionally `x_test`, `y_test` and `class_names`; for the evaluation of
     embeddings also `camera_test`, a number for each image, and `query_test`, 1 for queries and 0 for the gallery.

@@ -12,6 +12,7 @@ from torch import nn
 
 from worker.distillation import networks, programs, registry
 from worker.distillation.contract import InputContract, read_contract
+from worker.distillation.data.class_order import in_order, is_other_order
 from worker.distillation.data.images import Images, class_names_of, has_field, has_split
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.ensemble import Ensemble, how_combined
@@ -120,6 +121,15 @@ class Job:
         disjoint = known and set(known).isdisjoint(class_names) and not all(map(str.isdecimal, class_names))
         return bool(disjoint) or not self.task.alike(self.classes, self.teacher["classes"])
 
+    def _class_order(self) -> tuple[str, ...]:
+        """The class names in the order of the networks' outputs: the teacher's, or else the dataset's; empty if unknown."""
+        path = self.path("dataset")
+        return tuple((self.teacher or {}).get("class_names") or (class_names_of(path) if path else ()))
+
+    def renumbers(self, path: Path) -> bool:
+        """Whether the labels of a dataset are renumbered, since its classes have the same names in another order."""
+        return is_other_order(class_names_of(path), self._class_order())
+
     @property
     def initial_weights(self) -> str:
         """The student's initial weights: `teacher` (slices of it), `neuron_merging`, `random`, or the id of an upload."""
@@ -196,7 +206,7 @@ class Job:
 
     def _load_images(self, path: Path, split: str, device: torch.device) -> Images:
         """A split, including the images that the teacher reads if these are others and exist."""
-        images = Images.load(path, split, self.contract, device)
+        images = in_order(Images.load(path, split, self.contract, device), self._class_order())
         reads = self.teacher_reads
         if reads == "image" or not has_field(path, split, reads):
             return images

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from models.spec import source_choice
-from models.spec.facts import Facts, TeacherFacts
+from models.spec.facts import DatasetFacts, Facts, TeacherFacts
 from models.spec.job_spec import JobSpec, check, resolve
 from tests.models.spec.specs import CONTRACT, DATASET, TEACHER, dataset_facts
 
@@ -17,6 +17,7 @@ def teacher(classes: int = 10, **findings: Any) -> TeacherFacts:
     return TeacherFacts("lenet5", classes, CONTRACT, findings={"differentiable": True, "batch_norm": False} | findings)
 
 
+UNLABELLED = {"classes": 0, "labels": "none", "image": {"channels": 1}, "splits": {"train": 100}}
 CASES = {
     "a LeNet": ({}, Facts(teacher()), "dafl", "no BatchNorm"),
     "one with BatchNorm": ({}, Facts(teacher(batch_norm=True)), "fast_meta", "statistics"),
@@ -24,7 +25,8 @@ CASES = {
     "outputs only": ({}, Facts(teacher(differentiable=False)), "noise", "not differentiable"),
     "not inspected yet": ({}, Facts(TeacherFacts("lenet5", 10, CONTRACT)), "dafl", "is not inspected yet"),
     "a dataset": ({"dataset": DATASET}, Facts(teacher(), dataset_facts()), "dataset", "a dataset is given"),
-    "unlabelled images": ({"dataset": DATASET}, Facts(teacher(), dataset_facts(classes=1)), "substitute", "one class"),
+    "images without labels": ({"dataset": DATASET}, Facts(teacher(), DatasetFacts(UNLABELLED)), "substitute", "no labels"),
+    "images of one class": ({"dataset": DATASET}, Facts(teacher(), dataset_facts(classes=1)), "substitute", "one class"),
 }  # fmt: skip
 
 

@@ -124,6 +124,17 @@ def test_a_dataset_with_another_kind_of_label_is_refused(task: str, labels: str,
     assert "/evaluation/dataset" in found(TAUGHT | {"task": task, "evaluation": {"dataset": OTHER}}, other)
 
 
+@pytest.mark.parametrize("task", ["classification", "multi_label"])
+def test_images_without_labels_serve_a_source_that_ignores_labels(task: str) -> None:
+    given = facts(task, outputs=0, labels="none", per_class={}, class_names=[])
+    body = TAUGHT | {"task": task}
+    assert found(body, given) == {}
+    full = resolved(body, given)
+    assert (full["source"]["name"], full["evaluation"], full["student"]["classes"]) == ("substitute", None, 3)
+    assert set(found(body | {"source": {"name": "dataset"}}, given)) == {"/dataset"}
+    assert set(found(body | {"evaluation": {"dataset": DATASET}}, given)) == {"/evaluation/dataset"}
+
+
 def test_findings_of_earlier_versions_mean_class_labels() -> None:
     assert dataset_facts().labels == "class"
 

@@ -79,7 +79,7 @@ class Images:
                 class_names = _class_names(file)
         except SafetensorError as error:
             raise UploadError(f"the dataset cannot be read: {error}", "Upload the dataset again.") from error
-        if "image" not in fields or not {"label", "target"} & fields.keys():
+        if "image" not in fields:
             raise UploadError(f"the dataset has no split {split!r}", "Upload a dataset with this split.")
         by_field = {name: fields.pop(name) for name in IMAGE_FIELDS if name in fields}
         image = fit(by_field[read], contract).to(device)
@@ -90,7 +90,7 @@ class Images:
 
     @property
     def label(self) -> Tensor:
-        """The field `label`; datasets with targets have none."""
+        """The field `label`; datasets with targets or without labels have none."""
         return self.fields["label"]
 
     @property
@@ -142,7 +142,9 @@ class Images:
 
 
 def _numbered(fields: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Default names of classes, labels or targets: their numbers."""
+    """Default names of classes, labels or targets: their numbers; none without labels."""
+    if not {"label", "target"} & fields.keys():
+        return ()
     truth = fields["label"] if "label" in fields else fields["target"]
     return tuple(map(str, range(truth.shape[1] if truth.ndim == 2 else int(truth.max()) + 1)))
 
@@ -155,6 +157,14 @@ def class_names_of(path: Path) -> tuple[str, ...]:
 
 def _class_names(file: Any) -> tuple[str, ...]:
     return tuple(json.loads((file.metadata() or {}).get("class_names", "[]")))
+
+
+def warnings_of(path: Path) -> tuple[str, ...]:
+    """What the inspection of a canonical dataset warned of; empty if it says nothing."""
+    with safe_open(path, framework="pt") as file:
+        if "warnings" not in set(file.keys()):
+            return ()
+        return tuple(json.loads(bytes(file.get_tensor("warnings").tolist())))
 
 
 def has_split(path: Path, split: str) -> bool:

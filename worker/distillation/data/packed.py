@@ -42,17 +42,44 @@ class Options:
     ] = None
     labels: Annotated[
         Labels,
-        "Kind of label: one class or identity per image (N,), 0 or 1 for each of several labels (N, K), or real-valued"
-        " targets (N,) or (N, D). Class folders hold classes only.",
+        "Kind of label: one class or identity per image (N,), 0 or 1 for each of several labels (N, K), real-valued"
+        " targets (N,) or (N, D), or none. Class folders hold classes only. A file without labels is read as `none`.",
         Example("class"),
     ] = "class"
+    first_label: Annotated[
+        Literal[0, 1] | None,
+        "Number of the first class in an array or table of labels. If null: 1 if the labels are 1 to K, each of them"
+        " present, else 0.",
+    ] = None
+    broken: Annotated[
+        Literal["refuse", "skip"], "Images that cannot be read: `refuse` the dataset, or `skip` them with a warning."
+    ] = "refuse"
+    exif: Annotated[
+        Literal["ignore", "apply"],
+        "Orientation in the EXIF data of photos: `ignore` it, as torchvision does, or `apply` it by turning the image.",
+    ] = "ignore"
+    background: Annotated[
+        Literal["white", "black", "drop"],
+        "Colour that transparent images are laid on; `drop` keeps the hidden colour of transparent pixels.",
+    ] = "white"
+    sixteen_bit: Annotated[
+        Literal["scale", "refuse"],
+        "Images with 16 or more bits for each value: `scale` them to 8 bits by the range of their type, or `refuse` them.",
+    ] = "scale"
+    test_fraction: Annotated[
+        float | None,
+        Range(ge=0, le=0.9),
+        "Share of the training images to move into `test` if there are no test images. If null: 0.1 if there are labels"
+        " and at least 1000 images, else 0.",
+        Example(0.1),
+    ] = None
 
 
 @dataclass
 class Packed:
     """`splits`: by name (`train`, `test`) images (N, C, H, W) uint8, all of one size, and, depending on `labels`, classes
-    (N,) int64, labels (N, K) uint8 or targets (N, D) float32; `class_names` are the names of the classes, labels or
-    targets."""
+    (N,) int64, labels (N, K) uint8, targets (N, D) float32 or nothing (N, 0); `class_names` are the names of the classes,
+    labels or targets."""
 
     format: str
     splits: dict[str, tuple[Tensor, Tensor]]
@@ -63,6 +90,12 @@ class Packed:
     labels: Labels = "class"
     retrieval: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """`camera` and `query` (N,) int64 by split, for the evaluation of embeddings."""
+    altered: dict[str, int] = field(default_factory=dict)
+    """Number of images by what was changed in them."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Number of files by the reason why they were not read."""
+    made_split: dict[str, Any] | None = None
+    """How the test split was made, if it was."""
 
     def write(self, path: Path) -> None:
         """Write the canonical form (docs/architecture.md)."""
@@ -70,11 +103,14 @@ class Packed:
             f"{split}.{name}": tensor.contiguous()
             for split, pair in self.splits.items()
             for name, tensor in zip(("image", truth.field_of(self.labels)), pair, strict=True)
+            if name == "image" or self.labels != "none"
         }
         tensors |= {
             f"{split}.{name}": value for split, named in self.retrieval.items() for name, value in named.items()
         }
         tensors |= {f"{split}.privileged": other.contiguous() for split, other in self.privileged.items()}
+        if warnings := self.all_warnings():  # a tensor, since the order of several metadata entries is random
+            tensors["warnings"] = torch.tensor(list(json.dumps(warnings).encode()), dtype=torch.uint8)
         save_file(tensors, path, metadata={"class_names": json.dumps(self.class_names)})
 
     def findings(self) -> dict[str, Any]:
@@ -93,8 +129,21 @@ class Packed:
             "retrieval": {split: sorted(named) for split, named in self.retrieval.items()},
             "mean": mean,
             "std": std,
-            "warnings": [*self.warnings, *self._warn(std)],
+            "altered": self.altered,
+            "left_out": self.left_out,
+            "made_split": self.made_split,
+            "warnings": self.all_warnings(),
         }
+
+    def all_warnings(self) -> list[str]:
+        """The warnings of reading, and those about the labels and the values of `train`."""
+        image, label = self.splits["train"]
+        constant = any(bool((channel == channel.flatten()[0]).all()) for channel in image.unbind(1))
+        return [
+            *self.warnings,
+            *truth.warnings(label, self.labels, self.class_names),
+            *(["a channel has the same value in all images"] if constant else []),
+        ]
 
     def _privileged(self) -> dict[str, Any] | None:
         """Shape and statistics of the second images, and the splits that have them."""
@@ -102,10 +151,6 @@ class Packed:
             return None
         mean, std = statistics(self.privileged["train"])
         return {**_shape(self.privileged["train"]), "mean": mean, "std": std, "splits": list(self.privileged)}
-
-    def _warn(self, std: list[float]) -> list[str]:
-        warnings = truth.warnings(self.splits["train"][1], self.labels, self.class_names)
-        return [*warnings, "a channel has the same value in all images"] if min(std) == 0 else warnings
 
 
 def check_privileged(splits: Mapping[str, tuple[Tensor, Tensor]], privileged: Mapping[str, Tensor]) -> None:

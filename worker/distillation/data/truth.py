@@ -1,4 +1,4 @@
-"""The labels of a dataset: one class per sample, several labels of 0 or 1, or a vector of real-valued targets.
+"""The labels of a dataset: one class per sample, several labels of 0 or 1, a vector of real-valued targets, or none.
 
 Shapes: N samples, K labels, D targets.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
-Labels = Literal["class", "multi_label", "target"]
+Labels = Literal["class", "multi_label", "target", "none"]
 LISTED_AT_MOST = 1000
 LARGEST_CLASS = 2**31
 EXPECTED = {
@@ -58,6 +58,11 @@ def from_array(name: str, array: Any, labels: Labels) -> Tensor:
     return target
 
 
+def nothing(count: int) -> Tensor:
+    """The labels of `count` images without labels (N, 0)."""
+    return torch.empty((count, 0), dtype=torch.uint8)
+
+
 def check(
     splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, limits: UploadLimits, named: int | None = None
 ) -> int:
@@ -73,6 +78,8 @@ def check(
             )
         if not len(truth):
             raise UploadError(f"the split {split} is empty", "Send at least one image in each split.")
+    if labels == "none":
+        return 0
     return _check_classes(splits, limits, named) if labels == "class" else _check_columns(splits, limits, named)
 
 
@@ -117,6 +124,8 @@ def _check_columns(splits: Mapping[str, tuple[Tensor, Tensor]], limits: UploadLi
 def describe(splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, classes: int) -> dict[str, Any]:
     """The findings on labels: `per_class`, the number of samples with each class or label by split, or `targets`, the mean
     and standard deviation of each target over `train`; for the first 1000 classes, labels or targets."""
+    if labels == "none":
+        return {}
     if labels == "target":
         target = splits["train"][1][:, :LISTED_AT_MOST].double()
         return {"targets": {"mean": target.mean(0).tolist(), "std": target.std(0, correction=0).tolist()}}
@@ -132,6 +141,8 @@ def counts(truth: Tensor, classes: int) -> Tensor:
 
 def warnings(truth: Tensor, labels: Labels, names: tuple[str, ...]) -> list[str]:
     """Warnings to the user about the training samples' classes, labels or targets (N, ...)."""
+    if labels == "none":
+        return []
     if labels == "target":
         constant = (truth.amax(0) == truth.amin(0)).nonzero()[:, 0].tolist()
         found = {"targets": {"are the same for all training images": constant}}

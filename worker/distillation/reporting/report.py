@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from worker.distillation.data.images import warnings_of
 from worker.distillation.export.measures import cost
 from worker.distillation.job import Job
 from worker.distillation.networks.ensemble import how_combined
@@ -31,6 +32,7 @@ STOPPED_EARLY = (
     "Training stopped at the time limit of {minutes:g} minutes, after step {step:,} of {steps:,} of stage {stage!r}; "
     "the student ships as it was at that step."
 )
+RENUMBERED = "its classes have the same names in another order than the job's networks; its labels were matched by name"
 NONE_SYNTHESISED = "Student and teacher were not compared on synthesised images, because the source synthesised none."
 
 
@@ -96,7 +98,20 @@ def _notes(finished: FinishedRun, student: Mapping[str, Any]) -> list[str]:
         notes.append(MORE_SHIPS.format(by=by, alone=student["parameters_alone"], **student))
     if finished.stopped_early:
         notes.append(STOPPED_EARLY.format(**finished.stopped_early))
-    return [*notes, *finished.warnings]
+    return [*notes, *finished.warnings, *_dataset_warnings(job)]
+
+
+def _dataset_warnings(job: Job) -> list[str]:
+    """What the inspections of the job's datasets warned of."""
+    paths = {place: path for place in ("dataset", "evaluation") if (path := job.path(place))}
+    if paths.get("evaluation") == paths.get("dataset"):
+        paths.pop("evaluation", None)
+    names = {"dataset": "the dataset", "evaluation": "the dataset of the evaluation"}
+    return [
+        f"{names[place]}: {words}"
+        for place, path in paths.items()
+        for words in (*([RENUMBERED] if job.renumbers(path) else []), *warnings_of(path))
+    ]
 
 
 def _kept(kept: KeptNetwork) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Substitute(Source):
     distillation.
 
     Chen et al., "Data-Free Learning of Student Networks", arXiv:1904.01186, table 1 (94.56 % on MNIST from USPS).
-    Images of any classes can be used; upload images without labels as a zip of one folder. They are converted to the
+    Images of any classes can be used; upload images without labels as a zip or an npz file without labels. They are converted to the
     teacher's input contract like any dataset: grey is repeated over the channels, RGB becomes weighted grey (ITU-R
     BT.601), images are resized by bilinear interpolation with antialiasing (the aspect ratio is not kept), and the
     teacher's mean and std normalise them. The teacher needs no gradient. Batches depend on the seed and their position

@@ -1,6 +1,5 @@
 """Inspection: an upload is read once, described, and written in the canonical form (docs/architecture.md)."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 
 from worker.distillation import networks
 from worker.distillation.contract import InputContract, read_contract
-from worker.distillation.data import folders, npz
-from worker.distillation.data.archive import BROKEN
 from worker.distillation.data.packed import Options
+from worker.distillation.data.reading.uploads import read_dataset
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
@@ -130,14 +128,7 @@ def _try(network: nn.Module, contract: InputContract, classes: int) -> Tapped:
 
 def _dataset(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
     options = parse(Options, job.get("options") or {}, "/options")
-    try:
-        with zipfile.ZipFile(upload) as archive:
-            arrays = any(name.endswith(".npy") for name in archive.namelist())
-    except BROKEN as error:
-        raise UploadError(
-            f"the file is not a complete zip archive: {error}", "Send an npz file, or a zip of class folders."
-        ) from error
-    packed = (npz if arrays else folders).read(upload, options, limits)
+    packed = read_dataset(upload, options, limits)
     packed.write(canonical)
     return packed.findings()
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from worker.distillation.contract import InputContract
-from worker.distillation.data.images import Images, _affine, fit, has_split
+from worker.distillation.data.images import Images, _affine, fit, has_split, warnings_of
 from worker.distillation.errors import UploadError
 
 GREY = InputContract(1, 8, 8, (0.25,), (0.5,))
@@ -102,3 +102,12 @@ def test_split_of_nothing_and_of_everything():
 def test_normalisation_constants_are_copied_to_the_device_once():
     contract = InputContract(1, 8, 8, (0.5,), (0.25,))
     assert _affine(contract, torch.device("cpu"))[0] is _affine(contract, torch.device("cpu"))[0]
+
+
+def test_images_without_labels_have_no_classes(tmp_path: Path):
+    image = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8)
+    save_file({"train.image": image}, tmp_path / "data")
+    assert warnings_of(tmp_path / "data") == ()
+    images = Images.load(tmp_path / "data", "train", GREY, "cpu")
+    assert (len(images), images.classes, images.class_names) == (6, 0, ())
+    assert set(images.batch_fields(slice(2))) == {"index"}

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from worker.distillation.data import npz
 from worker.distillation.data.packed import Options, Packed
+from worker.distillation.data.reading.uploads import read_dataset
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
@@ -32,7 +32,7 @@ def save(path: Path, **arrays: Any) -> None:
 
 
 def read(path: Path, limits: UploadLimits | None = None, **options: Any) -> Packed:
-    return npz.read(path, Options(**options), limits or UploadLimits())
+    return read_dataset(path, Options(**options), limits or UploadLimits())
 
 
 def refused(path: Path, words: str, limits: UploadLimits | None = None) -> None:
@@ -107,7 +107,7 @@ def test_constant_border_is_cropped_at_the_centre(path: Path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"x_train": pixels(6, 8, 8)}, "its arrays are x_train"),
+        ({"x_train": pixels(6, 8, 8), "answers": LABEL}, "its arrays are answers, x_train"),
         ({"images": pixels(6, 8, 8), "labels": LABEL[:5]}, "6 images and 5 labels"),
         ({"images": pixels(6, 8, 8), "labels": LABEL - 1}, "negative"),
         ({"images": pixels(6, 8, 8), "labels": LABEL * 0}, "the same class"),
@@ -117,8 +117,8 @@ def test_constant_border_is_cropped_at_the_centre(path: Path):
         ({"images": pixels(6, 64), "labels": LABEL}, r"unsupported shape \(6, 64\)"),
         ({"images": pixels(6, 8, 8, 7), "labels": LABEL}, "the channel axis"),
         ({"images": pixels(0, 8, 8), "labels": LABEL[:0]}, "empty"),
-        ({"images": pixels(6, 8, 8).astype(np.int64), "labels": LABEL}, "unsupported type int64"),
-        ({"images": pixels(6, 8, 8) * 1.0, "labels": LABEL}, "outside 0 to 1"),
+        ({"images": pixels(6, 8, 8).astype(np.complex64), "labels": LABEL}, "unsupported type complex64"),
+        ({"images": pixels(6, 8, 8) * 1.0 + 1, "labels": LABEL}, "outside 0 to 1"),
         ({"images": np.full((6, 8, 8), np.nan, np.float32), "labels": LABEL}, "outside 0 to 1"),
         ({"images": pixels(6, 8, 8), "labels": LABEL, "class_names": np.array(["a"])}, "1 class names"),
         ({"images": pixels(6, 8, 8), "labels": LABEL, "x_test": pixels(2, 9, 9), "y_test": [0, 1]}, "differ in size"),

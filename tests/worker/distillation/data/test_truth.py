@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.spec.upload_specs import DatasetOptions
+from tests.worker.distillation.data.test_folders import image, write
 from tests.worker.distillation.data.test_npz import pixels, save
 from tests.worker.distillation.trial import contract_of
-from worker.distillation.data import folders, npz
 from worker.distillation.data.images import Images
 from worker.distillation.data.packed import Options, Packed
+from worker.distillation.data.reading.uploads import read_dataset
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.uploads.inspect_upload import inspect
@@ -28,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def read(path: Path, labels: str = "class") -> Packed:
-    return npz.read(path, Options(labels=labels), UploadLimits())  # type: ignore[arg-type]
+    return read_dataset(path, Options(labels=labels), UploadLimits())  # type: ignore[arg-type]
 
 
 def refused(path: Path, labels: str, words: str) -> None:
@@ -122,8 +123,9 @@ def test_cameras_and_queries(path: Path, tmp_path: Path) -> None:
 
 
 def test_class_folders_support_classes_only(path: Path) -> None:
+    write(path, {f"{name}/1.png": image() for name in "ab"})
     with pytest.raises(UploadError, match="one class per image only"):
-        folders.read(path, Options(labels="target"), UploadLimits())
+        read_dataset(path, Options(labels="target"), UploadLimits())
 
 
 def test_split_of_samples_without_a_class() -> None:

@@ -1,0 +1,182 @@
+"""Datasets in the forms that people have them, with what the inspection says; docs/inputs.md shows the table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tests.worker.distillation.data.made_files import (
+    animation,
+    array,
+    arrays,
+    flagless,
+    folders,
+    numbers,
+    picture,
+    sixteen_bit,
+    tarred,
+    turned,
+    zipped,
+)
+
+AB = ("ants", "bees")
+LABEL = np.arange(6) % 3
+THREE = ("0", "1", "2")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A form of datasets, and the file made in it."""
+
+    form: str
+    made: Callable[[], bytes]
+    splits: Mapping[str, int] = field(default_factory=dict)
+    classes: Sequence[str] = AB
+    says: str = ""
+    """Words of a warning, or if there are no `splits` of the refusal."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    altered: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def split_folders(*names: str) -> dict[str, bytes]:
+    return folders(*(f"{name}/{each}" for name in names for each in AB))
+
+
+def flat(folder: str = "", count: int = 3) -> dict[str, bytes]:
+    return {f"{folder}{number}.png": picture(number) for number in range(count)}
+
+
+def made_of(image: bytes, suffix: str = "png") -> Callable[[], bytes]:
+    """Class folders of which one holds a special image."""
+    return lambda: zipped({**folders(*AB), f"ants/special.{suffix}": image})
+
+
+def table(text: str, **more: bytes) -> Callable[[], bytes]:
+    return lambda: zipped({"labels.csv": text.encode(), **flat("images/", 4), **more})
+
+
+BOTH, FOUR, FIVE = {"train": 4, "test": 4}, {"train": 4}, {"train": 5}
+ROWS = "0.png,bees\n1.png,ants\n2.png,bees\n3.png,ants\n"
+LAYOUTS = (
+    Variant("class folders", lambda: zipped(folders(*AB)), FOUR),
+    Variant("class folders within one folder", lambda: zipped(folders("data/ants", "data/bees")), FOUR),
+    Variant("`train/` and `test/`", lambda: zipped(split_folders("train", "test")), BOTH),
+    Variant("`training_set/training_set/`, `test_set/test_set/`", lambda: zipped(split_folders("training_set/training_set", "test_set/test_set")), BOTH),
+    Variant("`seg_train/seg_train/`, `seg_test/seg_test/`", lambda: zipped(split_folders("seg_train/seg_train", "seg_test/seg_test")), BOTH),
+    Variant("`archive/dataset/Train/`, `…/Validation/`", lambda: zipped(split_folders("archive/dataset/Train", "archive/dataset/Validation")), BOTH, says="validation folder is used as the split `test`"),
+    Variant("`train/`, `dev/` and `eval/`", lambda: zipped(split_folders("train", "dev", "eval")), BOTH, says="4 images in the validation folder were ignored", left_out={"validation": 4}),
+    Variant("splits within class folders, `ants/train/`", lambda: zipped(folders(*(f"{each}/{split}" for each in AB for split in ("train", "test")))), BOTH),
+    Variant("class folders in `train/`, loose images in `test/`", lambda: zipped({**split_folders("train"), **flat("test/")}), FOUR, says="3 images of the split test are in no class folder", left_out={"unlabelled_test": 3}),
+    Variant("class folders beside a folder `test/` of loose images", lambda: zipped({**folders(*AB), **flat("test/")}), FOUR, says="3 images of the split test", left_out={"unlabelled_test": 3}),
+    Variant("`seg_train/`, `seg_test/`, and `seg_pred/` of loose images", lambda: zipped({**split_folders("seg_train", "seg_test"), **flat("seg_pred/")}), BOTH, says="3 images in the folder 'seg_pred' were left out", left_out={"without_class": 3}),
+    Variant("a folder `train` beside class folders", lambda: zipped(folders("train", "bus", "car")), says="folders named like splits (`train`) beside others (`bus`, `car`)"),
+    Variant("class folders and one loose image", lambda: zipped({**folders(*AB), "cover.png": picture()}), FOUR, says="1 images beside the class folders have no class", left_out={"without_class": 1}),
+    Variant("an empty class folder", lambda: zipped(folders(*AB), "cats/"), FOUR, ("ants", "bees", "cats"), "1 classes (cats) have no training image"),
+    Variant("an empty class folder in `train/`", lambda: zipped(split_folders("train", "test"), "train/cats/"), BOTH, ("ants", "bees", "cats"), "1 classes (cats) have no training image"),
+    Variant("system files of macOS and Windows", lambda: zipped({**folders(*AB), "__MACOSX/ants/._0.png": b"x", "ants/._0.png": b"x", "ants/Thumbs.db": b"x", "bees/desktop.ini": b"x", ".DS_Store": b"x"}), FOUR),
+    Variant("names with backslashes", lambda: zipped({name.replace("/", "\\"): data for name, data in folders("data/ants", "data/bees").items()}), FOUR),
+    Variant("names that begin with `./`", lambda: zipped({f"./{name}": data for name, data in folders(*AB).items()}), FOUR),
+    Variant("names in UTF-8 without the flag", lambda: flagless({f"{name}/{each}.png".encode(): picture(each) for name in ("zürich", "bern") for each in (1, 2)}), FOUR, ("bern", "zürich")),
+    Variant("class folders named by numbers", lambda: zipped(folders("0", "1", "10", "2")), {"train": 8}, ("0", "1", "10", "2"), "sorted as text"),
+)  # fmt: skip
+UNLABELLED = (
+    Variant("a zip of images", lambda: zipped(flat()), {"train": 3}, (), "there are no class folders and no labels"),
+    Variant("one folder of images", lambda: zipped(flat("photos/")), {"train": 3}, (), "there are no class folders and no labels"),
+    Variant("`train/` and `test/` of loose images", lambda: zipped({**flat("train/"), **flat("test/", 2)}), {"train": 3}, (), "2 images of the split test have no labels", left_out={"unlabelled_test": 2}),
+    Variant("class folders", lambda: zipped(folders(*AB)), FOUR, (), options={"labels": "none"}),
+    Variant("npz of `x_train`", lambda: arrays(x_train=numbers()), {"train": 6}, (), "there are no labels"),
+    Variant("one npy file", lambda: array(numbers()), {"train": 6}, (), "there are no labels"),
+)  # fmt: skip
+IMAGES = (
+    Variant("JPEG, BMP, WebP, TIFF, PPM", lambda: zipped({f"{name}/{kind}": picture(1, kind) for name in AB for kind in ("JPEG", "BMP", "WEBP", "TIFF", "PPM")}), {"train": 10}),
+    Variant("a PNG named `.jpg`", made_of(picture(5), "jpg"), FIVE),
+    Variant("a PNG without a suffix", lambda: zipped({**folders(*AB), "ants/special": picture(5)}), FIVE),
+    Variant("an animation", made_of(animation(), "gif"), FIVE, says="have several frames, of which the first was read", altered={"first_frame": 1}),
+    Variant("16 bits for each value", made_of(sixteen_bit()), FIVE, says="were scaled to 8 bits", altered={"sixteen_bit_scaled": 1, "channels_converted": 1}),
+    Variant("16 bits for each value", made_of(sixteen_bit()), says="more than 8 bits for each value", options={"sixteen_bit": "refuse"}),
+    Variant("transparency", made_of(picture(mode="RGBA")), FIVE, says="are transparent in places", altered={"transparency_removed": 1}),
+    Variant("transparency", made_of(picture(mode="RGBA")), FIVE, options={"background": "drop"}),
+    Variant("an EXIF orientation", made_of(turned(), "jpg"), FIVE, says="have an EXIF orientation, which was ignored", altered={"exif_ignored": 1, "resized": 1}),
+    Variant("an EXIF orientation", made_of(turned(), "jpg"), FIVE, says="were turned by their EXIF orientation", options={"exif": "apply"}, altered={"exif_rotated": 1, "resized": 1}),
+    Variant("CMYK", made_of(picture(kind="JPEG", mode="CMYK"), "jpg"), FIVE, says="were converted from CMYK", altered={"cmyk_converted": 1}),
+    Variant("a palette, and 1 bit for each pixel", lambda: zipped({**folders(*AB), "ants/p.png": picture(mode="P"), "bees/b.png": picture(mode="1")}), {"train": 6}, says="were converted to RGB", altered={"channels_converted": 1}),
+    Variant("empty and truncated images", lambda: zipped({**folders(*AB), "ants/a.jpg": b"", "bees/b.png": picture()[:-40]}), says="2 images cannot be read: 'ants/a.jpg' is empty; 'bees/b.png' is damaged"),
+    Variant("empty and truncated images", lambda: zipped({**folders(*AB), "ants/a.jpg": b"", "bees/b.png": picture()[:-40]}), FOUR, says="2 images cannot be read and were left out", options={"broken": "skip"}, left_out={"broken": 2}),
+    Variant("a class of broken images", lambda: zipped({**folders(*AB), "cats/a.jpg": b"x"}), FOUR, ("ants", "bees", "cats"), "1 classes (cats) have no training image", {"broken": "skip"}, left_out={"broken": 1}),
+)  # fmt: skip
+CONTAINERS = (
+    Variant("tar", lambda: tarred(split_folders("train", "test")), BOTH),
+    Variant("tar.gz", lambda: tarred(folders(*AB), "w:gz"), FOUR),
+    Variant("tar.bz2", lambda: tarred(folders(*AB), "w:bz2"), FOUR),
+    Variant("tar.xz", lambda: tarred(folders(*AB), "w:xz"), FOUR),
+    Variant("tar with long names", lambda: tarred(folders(f"{'d' * 90}/{'e' * 90}/ants", f"{'d' * 90}/{'e' * 90}/bees")), FOUR),
+    Variant("WebDataset: `000.png`, `000.cls`", lambda: tarred({name: data for number in range(4) for name, data in ((f"{number:03}.png", picture(number)), (f"{number:03}.cls", str(number % 2).encode()))}), FOUR, ("0", "1")),
+    Variant("WebDataset: `000.png`, `000.json`", lambda: tarred({name: data for number in range(4) for name, data in ((f"{number:03}.png", picture(number)), (f"{number:03}.json", b'{"label": "%s"}' % AB[number % 2].encode()))}), FOUR),
+    Variant("a zip of a zip", lambda: zipped({"data.zip": zipped(folders(*AB))}), says="contains other archives only (data.zip)"),
+    Variant("Parquet", lambda: b"PAR1" + bytes(64), says="the file is in the format Parquet, which is not read"),
+)  # fmt: skip
+TABLES = (
+    Variant("`filename,label`", table("filename,label\n" + ROWS), FOUR, says="the labels of 4 images were read from labels.csv"),
+    Variant("`id;breed`, without the suffixes", table("id;breed\n" + ROWS.replace(".png", "").replace(",", ";")), FOUR),
+    Variant("no header", table(ROWS), FOUR),
+    Variant("paths and numbers", table("path,class\n" + "".join(f"images/{number}.png,{number % 2}\n" for number in range(4))), FOUR, ("0", "1")),
+    Variant("a column for each class", table("image,ants,bees\n0,0.0,1.0\n1,1.0,0.0\n2,0.0,1.0\n3,1.0,0.0\n"), FOUR),
+    Variant("a column `split`", table("filename,label,split\n0.png,ants,train\n1.png,bees,train\n2.png,ants,valid\n3.png,bees,valid\n"), {"train": 2, "test": 2}, says="have a single training image"),
+    Variant("images that the table does not name", table("filename,label\n" + ROWS, **{"images/9.png": picture(9)}), FOUR, says="1 images have no label in a table", left_out={"without_label": 1}),
+)  # fmt: skip
+ARRAYS = (
+    Variant("`x_train`, `y_train`, `x_test`, `y_test`", lambda: arrays(x_train=numbers(), y_train=LABEL, x_test=numbers(3), y_test=[0, 1, 2]), {"train": 6, "test": 3}, THREE),
+    Variant("`X_train`, `Y_train`", lambda: arrays(X_train=numbers(), Y_train=LABEL), {"train": 6}, THREE),
+    Variant("`train_images`, `train_labels`, `val_images`, `val_labels`", lambda: arrays(train_images=numbers(), train_labels=LABEL[:, None], val_images=numbers(3), val_labels=[0, 1, 2]), {"train": 6, "test": 3}, THREE, "validation images are used as the split `test`"),
+    Variant("`x_val` beside `x_test`", lambda: arrays(x_train=numbers(), y_train=LABEL, x_test=numbers(3), y_test=[0, 1, 2], x_val=numbers(4), y_val=[0, 1, 2, 0]), {"train": 6, "test": 3}, THREE, "validation images were ignored", left_out={"validation": 4}),
+    Variant("`x_test` without `y_test`", lambda: arrays(x_train=numbers(), y_train=LABEL, x_test=numbers(3)), {"train": 6}, THREE, "test images have no labels", left_out={"unlabelled_test": 3}),
+    Variant("`data`, `targets`", lambda: arrays(data=numbers(6, 3, 8, 8), targets=LABEL), {"train": 6}, THREE),
+    Variant("`arr_0`, `arr_1`", lambda: arrays(arr_0=numbers(6, 8, 8, 3), arr_1=LABEL), {"train": 6}, THREE),
+    Variant("a zip of `train/images.npy` and `train/labels.npy`", lambda: zipped({"train/images.npy": array(numbers()), "train/labels.npy": array(LABEL)}), {"train": 6}, THREE),
+    Variant("labels as whole floats", lambda: arrays(x=numbers(), y=LABEL.astype(np.float32)), {"train": 6}, THREE),
+    Variant("labels as one-hot rows", lambda: arrays(x=numbers(), y=np.eye(3)[LABEL]), {"train": 6}, THREE, "one-hot rows of 3 columns"),
+    Variant("labels as names", lambda: arrays(x=numbers(), y=np.array(["cat", "ant", "bee"])[LABEL]), {"train": 6}, ("ant", "bee", "cat"), "the 3 classes are sorted by name"),
+    Variant("labels 1 to 3", lambda: arrays(x=numbers(), y=LABEL + 1), {"train": 6}, ("1", "2", "3"), "class 1 became class 0"),
+    Variant("labels 1 to 3", lambda: arrays(x=numbers(), y=LABEL + 1), {"train": 6}, ("0", "1", "2", "3"), "1 classes (0) have no training image", {"first_label": 0}),
+    Variant("probabilities as labels", lambda: arrays(x=numbers(), y=np.full((6, 3), 1 / 3)), says="y has the unsupported shape (6, 3)"),
+    Variant("floats from 0 to 255", lambda: arrays(x=numbers(kind=np.float32), y=LABEL), {"train": 6}, THREE, "values of the type float32 were read as 0 to 255"),
+    Variant("floats from -1 to 1", lambda: arrays(x=numbers() / 127.5 - 1, y=LABEL), says="values from -1 to 1, outside 0 to 1"),
+    Variant("uint16", lambda: arrays(x=numbers().astype(np.uint16) * 257, y=LABEL), {"train": 6}, THREE, "were scaled from 0 to 65535 to 8 bits"),
+    Variant("floats divided by 255 twice", lambda: arrays(x=numbers() / 255 / 255, y=LABEL), {"train": 6}, THREE, "was it divided by 255 twice?"),
+    Variant("uint8 from 0 to 1", lambda: arrays(x=numbers() // 128, y=LABEL), {"train": 6}, THREE, "no value is above 1 of 255"),
+    Variant("1000 images without a test split", lambda: arrays(x=numbers(1000), y=np.arange(1000) % 2), {"train": 900, "test": 100}, ("0", "1"), "there is no test split: 100 of 1000 images"),
+    Variant("a test split that is asked for", lambda: arrays(x=numbers(), y=LABEL), {"train": 3, "test": 3}, THREE, "there is no test split: 3 of 6 images", {"test_fraction": 0.5}),
+)  # fmt: skip
+BOXES = (
+    Variant("COCO", lambda: zipped({"annotations/instances.json": b'{"images": [], "annotations": [{"bbox": [0, 0, 1, 1]}], "categories": []}', **flat("train2017/")}), says="a detection dataset in COCO format"),
+    Variant("YOLO", lambda: zipped({**flat("images/train/"), "labels/train/0.txt": b"0 0.5 0.5 0.2 0.2\n1 .1 .1 .2 .3\n"}), says="a detection dataset in YOLO format"),
+    Variant("Pascal VOC", lambda: zipped({**flat("JPEGImages/"), "Annotations/0.xml": b"<annotation><object><bndbox/></object></annotation>"}), says="a detection dataset in Pascal VOC format"),
+    Variant("images and masks", lambda: zipped(folders("images", "masks")), says="a segmentation dataset"),
+)  # fmt: skip
+SECTIONS = {
+    "Folders": LAYOUTS, "Images without labels": UNLABELLED, "Images": IMAGES, "Containers": CONTAINERS, "Tables of labels": TABLES,
+    "Arrays": ARRAYS, "Boxes and masks": BOXES,
+}  # fmt: skip
+VARIANTS = [variant for section in SECTIONS.values() for variant in section]
+
+
+def tables() -> dict[str, list[tuple[str, ...]]]:
+    """The rows of the page's tables, by heading; the first row is the head."""
+    head = ("what you send", "options", "what the inspection says")
+    return {name: [head, *map(_row, variants)] for name, variants in SECTIONS.items()}
+
+
+def _row(variant: Variant) -> tuple[str, ...]:
+    options = ", ".join(f"`{name}: {value}`" for name, value in variant.options.items())
+    if not variant.splits:
+        return variant.form, options, f"refused: {variant.says}"
+    images = ", ".join(f"{split} {count}" for split, count in variant.splits.items())
+    named = f"; classes {', '.join(variant.classes)}" if variant.classes else "; no labels"
+    counts = "".join(
+        f"; {what}: {', '.join(f'{name} {count}' for name, count in each.items())}"
+        for what, each in (("altered", variant.altered), ("left out", variant.left_out))
+        if each
+    )
+    return variant.form, options, f"{images}{named}{counts}" + (f"; warns “{variant.says}”" if variant.says else "")

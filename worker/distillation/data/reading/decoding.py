@@ -1,0 +1,172 @@
+"""One image file: what its header says, and its pixels as bytes.
+
+Pillow decodes the images, restricted to a list of formats and a maximum number of pixels. What an image is, its first bytes
+say, not its name.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.distillation.data.packed import Options
+from worker.distillation.data.reading.archive import Archive
+from worker.distillation.errors import UploadError
+
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+SUFFIXES = frozenset(
+    [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
+)
+HEAD_BYTES = 16
+HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
+"""Pillow's modes with more than eight bits for each value."""
+GREY = frozenset({"1", "L", "LA", "La"}) | DEEP
+COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+ORIENTATION = 0x0112
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
+
+
+class BrokenImageError(UploadError):
+    """An image file cannot be read."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file of the archive: its path, its class, and what its header says."""
+
+    path: PurePosixPath
+    label: str | None
+    size: tuple[int, int]
+    """Height and width, after the image is turned."""
+    grey: bool
+    altered: set[str] = field(default_factory=set)
+    """What decoding changes, apart from size and channels."""
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file begins like an image of a known format."""
+    riff = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    anymap = len(head) > 2 and head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
+    bitmap = head[:2] == b"BM" and head[6:10] == bytes(4)
+    return riff or anymap or bitmap or head.startswith(HEADS)
+
+
+def measure(archive: Archive, path: PurePosixPath, label: str | None, options: Options) -> ImageFile:
+    """What the header of an image says.
+
+    Raises:
+        BrokenImageError: it cannot be read.
+        UploadError: it has too many pixels.
+    """
+    shown = repr(str(path)[:120])
+    altered = set()
+    with _opened(archive, path) as image:
+        width, height = image.size
+        mode, frames, turn = image.mode, getattr(image, "n_frames", 1), _orientation(image)
+        mpo = image.format == "MPO"
+    if not 0 < width * height <= archive.limits.pixels:
+        raise UploadError(
+            f"{shown} has {width * height} pixels; the maximum is {archive.limits.pixels}", "Scale it down."
+        )
+    if mode not in GREY | COLOUR:
+        raise BrokenImageError(
+            f"{shown} has the unsupported pixel mode {mode}", "Convert it to 8-bit greyscale or RGB."
+        )
+    if mode in DEEP and options.sixteen_bit == "refuse":
+        words = f"{shown} has the pixel mode {mode}, more than 8 bits for each value"
+        raise BrokenImageError(words, "Convert it, or set the option sixteen_bit to `scale`.")
+    if frames > 1 and not mpo:
+        altered.add("first_frame")
+    if turn > 1:
+        altered.add("exif_rotated" if options.exif == "apply" else "exif_ignored")
+    if mode == "CMYK":
+        altered.add("cmyk_converted")
+    size = (width, height) if turn in SIDEWAYS and options.exif == "apply" else (height, width)
+    return ImageFile(path, label, size, mode in GREY, altered)
+
+
+def decode(archive: Archive, image: ImageFile, shape: tuple[int, int, int], options: Options) -> Tensor:
+    """Pixels (C, H, W) uint8 of one image; adds to `image.altered` what only the pixels tell.
+
+    Raises:
+        BrokenImageError: it cannot be read.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    with _opened(archive, image.path) as opened:
+        opened.load()
+        turned = ImageOps.exif_transpose(opened) if "exif_rotated" in image.altered else opened
+        if opened.mode in DEEP:
+            turned = Image.fromarray(_eight_bits(np.asarray(turned), opened.mode))
+            image.altered.add("sixteen_bit_scaled")
+        elif turned.has_transparency_data and options.background != "drop":
+            turned = _on_background(turned, options.background, image)
+        converted = turned.convert("L" if channels == 1 else "RGB")
+        if image.size != (height, width):
+            converted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(converted))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+
+
+def _orientation(image: Any) -> int:
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError):
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _eight_bits(value: Any, mode: str) -> Any:
+    """Scale by the range of the type: 65535; floats up to 1 by 1, and up to 255 not at all."""
+    import numpy as np
+
+    low, high = float(value.min()), float(value.max())
+    if not (low >= 0 and high <= 65535):
+        raise ValueError(f"its values reach from {low:g} to {high:g}; scale them to 0 to 65535")
+    most = 65535.0
+    if mode == "F":
+        most = 1.0 if high <= 1 else 255.0 if high <= 255 else 65535.0
+    return np.rint(value.astype(np.float64) * (255.0 / most)).astype(np.uint8)
+
+
+def _on_background(image: Any, colour: str, of: ImageFile) -> Any:
+    """The image on a background, if a pixel is transparent."""
+    from PIL import Image
+
+    layer = image.convert("RGBA")
+    if layer.getchannel("A").getextrema()[0] == 255:
+        return image
+    of.altered.add("transparency_removed")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, colour), layer).convert("RGB")
+
+
+@contextmanager
+def _opened(archive: Archive, path: PurePosixPath) -> Iterator[Any]:
+    """Open an image and read its header; Pillow's errors become UploadErrors."""
+    from PIL import Image, UnidentifiedImageError
+
+    shown = repr(str(path)[:120])
+    data = archive.read(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                yield image
+    except UnidentifiedImageError as error:
+        why = "is empty" if not data else f"is not an image ({', '.join(FORMATS)})"
+        raise BrokenImageError(f"{shown} {why}", "Convert it, or remove it.") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UploadError(f"{shown} has too many pixels", "Scale it down.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
+        raise BrokenImageError(f"{shown} is damaged: {str(error)[:200]}", "Replace it, or remove it.") from error

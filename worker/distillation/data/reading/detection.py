@@ -1,0 +1,65 @@
+"""Datasets of boxes and masks, which are not read, are recognised and named: COCO, YOLO, Pascal VOC, segmentation masks."""
+
+import re
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import PurePosixPath
+
+from worker.distillation.data.reading.archive import Archive
+from worker.distillation.errors import UploadError
+
+LOOKED_AT = 20
+"""Files whose contents are read to recognise a format."""
+COCO_BYTES = 64 * 2**20
+TEXT_BYTES = 2**20
+YOLO_LINE = re.compile(rb"\d+(?:[ \t]+-?\d*\.?\d+(?:e-?\d+)?){4,}[ \t\r]*")
+MASKS = frozenset(["mask", "masks", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"])
+INPUTS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "photo", "photos", "picture", "pictures"])
+HINT = "Detection and segmentation are not supported yet. Send one folder of images for each class, or images without labels."
+
+
+def refuse(archive: Archive, images: Sequence[PurePosixPath], others: Sequence[PurePosixPath]) -> None:
+    """Refuse a dataset of boxes.
+
+    Raises:
+        UploadError: it is one; the message names its format.
+    """
+    stems = {path.stem for path in images}
+    if any(_is_coco(archive, path) for path in _of(others, ".json", archive, COCO_BYTES) if path.stem not in stems):
+        raise UploadError("the archive is a detection dataset in COCO format: a JSON file lists boxes", HINT)
+    beside = [path for path in others if path.stem in stems]
+    if any(_is_yolo(archive, path) for path in _of(beside, ".txt", archive, TEXT_BYTES)):
+        raise UploadError("the archive is a detection dataset in YOLO format: text files list boxes", HINT)
+    if any(_is_voc(archive, path) for path in _of(beside, ".xml", archive, TEXT_BYTES)):
+        raise UploadError("the archive is a detection dataset in Pascal VOC format: XML files list boxes", HINT)
+
+
+def refuse_masks(classes: Sequence[str]) -> None:
+    """Refuse folders of images and of masks, which look like two classes.
+
+    Raises:
+        UploadError: they are.
+    """
+    names = {name.lower() for name in classes}
+    if names & MASKS and names & INPUTS and names <= MASKS | INPUTS:
+        raise UploadError(f"the archive is a segmentation dataset: its folders are {', '.join(classes)}", HINT)
+
+
+def _of(paths: Sequence[PurePosixPath], suffix: str, archive: Archive, most: int) -> list[PurePosixPath]:
+    chosen = (path for path in paths if path.suffix.lower() == suffix and 0 < archive.files[path] <= most)
+    return list(islice(chosen, LOOKED_AT))
+
+
+def _is_coco(archive: Archive, path: PurePosixPath) -> bool:
+    data = archive.read(path)
+    return all(key in data for key in (b'"images"', b'"annotations"', b'"categories"', b'"bbox"'))
+
+
+def _is_yolo(archive: Archive, path: PurePosixPath) -> bool:
+    lines = [line for line in bytes(archive.read(path)).split(b"\n") if line.strip()]
+    return bool(lines) and all(YOLO_LINE.fullmatch(line) for line in lines)
+
+
+def _is_voc(archive: Archive, path: PurePosixPath) -> bool:
+    data = archive.read(path)
+    return b"<annotation" in data and b"<bndbox" in data

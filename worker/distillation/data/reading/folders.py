@@ -1,0 +1,112 @@
+"""Datasets as an archive of images: class folders with or without splits, a table of labels, or images without labels."""
+
+from pathlib import PurePosixPath
+
+from worker.distillation.data import truth
+from worker.distillation.data.packed import Options, Packed
+from worker.distillation.data.reading import detection, label_tables, layout, shards
+from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.decoding import HEAD_BYTES, SUFFIXES, is_image
+from worker.distillation.data.reading.image_set import read_images
+from worker.distillation.data.reading.layout import LAYOUT, Layout
+from worker.distillation.errors import UploadError
+from worker.distillation.limits import UploadLimits
+
+
+def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
+    """The dataset in an archive of images; classes are sorted by name, as text.
+
+    Raises:
+        UploadError: the layout is different, or an image cannot be read.
+    """
+    if options.labels not in ("class", "none"):
+        raise UploadError("class folders support one class per image only", "Send an npz file for other labels.")
+    images, others = _sorted_out(archive)
+    if not images:
+        raise UploadError(
+            "the archive contains no images (png, jpg, bmp, webp, gif, tif, ppm) and no NumPy arrays", LAYOUT
+        )
+    kind, found = _labelled(archive, images, others, options, limits)
+    if options.labels == "none":
+        _drop_labels(found)
+    _two_splits(found)
+    packed = read_images(archive, found, options, limits, kind)
+    truth.check(packed.splits, packed.labels, limits, len(found.classes))
+    names = found.classes
+    if kind == "folders" and names and all(map(str.isdecimal, names)) and list(names) != sorted(names, key=int):
+        packed.warnings.append(
+            "class folders named by numbers are sorted as text (0, 1, 10, 2), as in torchvision's ImageFolder"
+        )
+    return packed
+
+
+def _sorted_out(archive: Archive) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
+    """The images, and the other files; a file without the suffix of an image is one if it begins like one."""
+    images: list[PurePosixPath] = []
+    others: list[PurePosixPath] = []
+    for path in sorted(archive.files):
+        named = path.suffix.lower() in SUFFIXES
+        (images if named or is_image(archive.head(path, HEAD_BYTES)) else others).append(path)
+    return images, others
+
+
+def _labelled(
+    archive: Archive,
+    images: list[PurePosixPath],
+    others: list[PurePosixPath],
+    options: Options,
+    limits: UploadLimits,
+) -> tuple[str, Layout]:
+    """The name of the format, and the layout: class folders if there are any, else labels beside the images."""
+    refused: UploadError | None = None
+    try:
+        found = layout.find(images, others, archive.folders)
+        detection.refuse_masks(found.classes)
+    except UploadError as error:
+        refused, found = error, Layout({}, ())
+    if not found.classes:
+        if labelled := shards.find(archive, images, others, options, limits):
+            return "webdataset", labelled
+        if labelled := label_tables.find(archive, images, others, options, limits):
+            return "table", labelled
+        detection.refuse(archive, images, others)
+    if refused is not None:
+        raise refused
+    if others:
+        listed = ", ".join(str(file)[:80] for file in others[:5])
+        found.leave_out("not_images", len(others), f"{len(others)} files are not images and were ignored ({listed})")
+    if not found.classes and options.labels != "none":
+        found.notes.append(
+            "there are no class folders and no labels: the images can be used without labels only, such as by the source"
+            " `substitute`"
+        )
+    return "folders", found
+
+
+def _drop_labels(found: Layout) -> None:
+    """Keep the training images without their classes."""
+    for split, images in list(found.splits.items()):
+        if split != "train" and "train" in found.splits:
+            found.leave_out(
+                f"unlabelled_{split}", len(images), f"{len(images)} images of the split {split} were left out"
+            )
+            del found.splits[split]
+    found.splits = {"train": [(path, None) for images in found.splits.values() for path, _ in images]}
+    found.classes = ()
+
+
+def _two_splits(found: Layout) -> None:
+    """Keep `train` and, if there is one, `test`; without a split `test`, `val` becomes `test`."""
+    if not found.splits.get("train"):
+        raise UploadError("the archive has no training images", LAYOUT)
+    validation = found.splits.pop("val", None)
+    if validation and found.splits.get("test"):
+        count = len(validation)
+        found.leave_out(
+            "validation",
+            count,
+            f"the {count} images in the validation folder were ignored because there is a test folder",
+        )
+    elif validation:
+        found.splits["test"] = validation
+        found.notes.append("the validation folder is used as the split `test`")

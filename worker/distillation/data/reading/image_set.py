@@ -1,0 +1,144 @@
+"""The images of a layout, decoded into one tensor for each split.
+
+Shapes: N samples, C channels, H height, W width.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from worker.distillation.data import truth
+from worker.distillation.data.packed import Options, Packed, check_size
+from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.decoding import BrokenImageError, ImageFile, decode, measure
+from worker.distillation.data.reading.layout import Labelled, Layout
+from worker.distillation.errors import UploadError
+from worker.distillation.limits import UploadLimits
+
+LISTED_AT_MOST = 20
+ALTERATIONS = {
+    "exif_ignored": "have an EXIF orientation, which was ignored; set the option exif to `apply` to turn them",
+    "exif_rotated": "were turned by their EXIF orientation",
+    "transparency_removed": "are transparent in places, and were laid on the background {background}",
+    "sixteen_bit_scaled": "have 16 or more bits for each value, and were scaled to 8 bits",
+    "cmyk_converted": "were converted from CMYK",
+    "first_frame": "have several frames, of which the first was read",
+}
+"""What decoding changes in images, in words."""
+
+
+@dataclass
+class Broken:
+    """The images that cannot be read."""
+
+    skip: bool
+    found: list[BrokenImageError] = field(default_factory=list)
+
+    def check(self, images: int) -> None:
+        """Refuse them, unless they are skipped.
+
+        Raises:
+            UploadError: there are any; the first 20 are listed.
+        """
+        if self.found and (not self.skip or images == 0):
+            listed = "; ".join(str(error) for error in self.found[:LISTED_AT_MOST])
+            more = f"; and {len(self.found) - LISTED_AT_MOST} more" if len(self.found) > LISTED_AT_MOST else ""
+            count = f"{len(self.found)} images cannot be read: " if len(self.found) > 1 else ""
+            way = "Replace or remove them, or set the option broken to `skip` to leave them out."
+            raise UploadError(f"{count}{listed}{more}", way)
+
+
+def read_images(archive: Archive, layout: Layout, options: Options, limits: UploadLimits, kind: str) -> Packed:
+    """Decode all images of a layout with the splits `train` and, perhaps, `test`.
+
+    Raises:
+        UploadError: an image cannot be read, or all together are too large.
+    """
+    broken = Broken(options.broken == "skip")
+    found = {
+        split: _measured(archive, images, options, broken)
+        for split, images in sorted(layout.splits.items(), reverse=True)
+    }
+    every = [image for each in found.values() for image in each]
+    if not every:
+        broken.check(0)
+    shape = _shape(every, options)
+    check_size(len(every), shape, limits)
+    splits = {}
+    for split, images in found.items():
+        pixels, found[split] = _decoded(archive, images, shape, options, broken)
+        splits[split] = (pixels, _labels(found[split], layout.classes))
+    broken.check(sum(map(len, found.values())))
+    packed = Packed(kind, splits, layout.classes, list(layout.notes), labels="class" if layout.classes else "none")
+    packed.left_out = dict(layout.left_out)
+    _tell(packed, [image for each in found.values() for image in each], shape, options, broken)
+    return packed
+
+
+def _measured(archive: Archive, images: Sequence[Labelled], options: Options, broken: Broken) -> list[ImageFile]:
+    found = []
+    for path, label in images:
+        try:
+            found.append(measure(archive, path, label, options))
+        except BrokenImageError as error:
+            broken.found.append(error)
+    return found
+
+
+def _decoded(
+    archive: Archive, images: Sequence[ImageFile], shape: tuple[int, int, int], options: Options, broken: Broken
+) -> tuple[Tensor, list[ImageFile]]:
+    """Pixels (N, C, H, W) of the images that can be decoded, and these images."""
+    pixels = torch.empty((len(images), *shape), dtype=torch.uint8)
+    kept: list[ImageFile] = []
+    for image in images:
+        try:
+            pixels[len(kept)].copy_(decode(archive, image, shape, options))
+            kept.append(image)
+        except BrokenImageError as error:
+            broken.found.append(error)
+    return pixels[: len(kept)], kept
+
+
+def _labels(images: Sequence[ImageFile], classes: Sequence[str]) -> Tensor:
+    if not classes:
+        return truth.nothing(len(images))
+    number = {name: position for position, name in enumerate(classes)}
+    return torch.tensor([number[str(image.label)] for image in images], dtype=torch.int64)
+
+
+def _shape(images: Sequence[ImageFile], options: Options) -> tuple[int, int, int]:
+    """Channels, height and width of the packed images: from the options, else greyscale if all images are, and the most
+    common size."""
+    sizes = Counter(image.size for image in images)
+    most_common = max(sizes, key=lambda size: (sizes[size], size))
+    channels = options.channels or (1 if all(image.grey for image in images) else 3)
+    return channels, options.height or most_common[0], options.width or most_common[1]
+
+
+def _tell(
+    packed: Packed, images: Sequence[ImageFile], shape: tuple[int, int, int], options: Options, broken: Broken
+) -> None:
+    """Count and say what was changed and left out."""
+    channels, height, width = shape
+    words = {
+        "resized": f"were resized to {height}x{width} (shorter side scaled, centre cropped)",
+        "channels_converted": f"were converted to {'greyscale' if channels == 1 else 'RGB'}",
+        **ALTERATIONS,
+    }
+    count = Counter(name for image in images for name in image.altered)
+    count["resized"] = sum(image.size != (height, width) for image in images)
+    count["channels_converted"] = sum(image.grey != (channels == 1) for image in images)
+    for name, said in words.items():
+        if count[name]:
+            packed.altered[name] = count[name]
+            packed.warnings.append(
+                f"{count[name]} of {len(images)} images {said.format(background=options.background)}"
+            )
+    if broken.found:
+        packed.left_out["broken"] = len(broken.found)
+        listed = "; ".join(str(error) for error in broken.found[:5])
+        packed.warnings.append(f"{len(broken.found)} images cannot be read and were left out ({listed})")

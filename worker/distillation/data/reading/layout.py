@@ -1,0 +1,261 @@
+"""Splits and classes of an archive of images, by the names of its folders.
+
+Splits are looked for at any depth, through any number of folders that contain nothing but one folder. A folder whose name is
+that of a split is never a class.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from worker.distillation.data.reading.split_names import split_of
+from worker.distillation.errors import UploadError
+
+LAYOUT = (
+    "Put images into one folder for each class: class/image.png, or train/class/image.png and test/class/image.png."
+)
+NO_CLASSES = frozenset(
+    [
+        "annotation",
+        "annotations",
+        "code",
+        "doc",
+        "docs",
+        "info",
+        "label",
+        "labels",
+        "meta",
+        "metadata",
+        "models",
+        "notebooks",
+        "scripts",
+        "src",
+    ]
+)
+"""Names of folders without images that are not taken for classes."""
+Labelled = tuple[PurePosixPath, str | None]
+"""An image and its class, None if there are no labels."""
+
+
+@dataclass
+class Layout:
+    """Images by split (`train`, `test`, `val`), sorted by path; all class names, sorted as text, none if there are no labels."""
+
+    splits: dict[str, list[Labelled]]
+    classes: tuple[str, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def leave_out(self, reason: str, count: int, words: str) -> None:
+        """Count images that are not read, and say so."""
+        if count:
+            self.left_out[reason] = self.left_out.get(reason, 0) + count
+            self.notes.append(words)
+
+
+@dataclass
+class Folder:
+    """A folder with its images and its folders; `others` counts its other files."""
+
+    name: str
+    folders: dict[str, "Folder"] = field(default_factory=dict)
+    images: list[PurePosixPath] = field(default_factory=list)
+    others: int = 0
+
+    def within(self) -> Iterator[PurePosixPath]:
+        """All images, at any depth."""
+        yield from self.images
+        for folder in self.folders.values():
+            yield from folder.within()
+
+    @property
+    def filled(self) -> dict[str, "Folder"]:
+        """The folders that contain images, at any depth."""
+        return {name: folder for name, folder in self.folders.items() if any(folder.within())}
+
+    @property
+    def empty(self) -> list[str]:
+        """The folders without images that could be classes."""
+        filled = self.filled
+        return [
+            name
+            for name, folder in self.folders.items()
+            if name not in filled and not folder.folders and name.lower() not in NO_CLASSES and not split_of(name)
+        ]
+
+
+def find(images: Iterable[PurePosixPath], others: Iterable[PurePosixPath], folders: Iterable[PurePosixPath]) -> Layout:
+    """The layout of an archive with these images, other files and folders.
+
+    Raises:
+        UploadError: a folder that is named like a split is beside class folders, or images are in no class folder.
+    """
+    root = _tree(images, others, folders)
+    top = _descend(root)
+    splits = {name: folder for name, folder in top.filled.items() if split_of(name)}
+    if not splits:
+        return _one_split(top)
+    rest = {name: folder for name, folder in top.filled.items() if name not in splits}
+    return _several(top, splits, rest)
+
+
+def _tree(images: Iterable[PurePosixPath], others: Iterable[PurePosixPath], folders: Iterable[PurePosixPath]) -> Folder:
+    root = Folder("")
+    for path in sorted(folders):
+        _reach(root, path.parts)
+    for path in sorted(images):
+        _reach(root, path.parts[:-1]).images.append(path)
+    for path in others:
+        _reach(root, path.parts[:-1]).others += 1
+    return root
+
+
+def _reach(folder: Folder, parts: tuple[str, ...]) -> Folder:
+    for part in parts:
+        folder = folder.folders.setdefault(part, Folder(part))
+    return folder
+
+
+def _descend(folder: Folder) -> Folder:
+    """The first folder that does not only lead to another: it has images, or several folders, or splits."""
+    while not folder.images and len(folder.filled) == 1:
+        only = next(iter(folder.filled.values()))
+        if split_of(only.name) or (only.images and folder.empty):
+            break
+        folder = only
+    return folder
+
+
+def _within_split(folder: Folder) -> Folder:
+    """The folder whose folders are a split's classes; a folder with images is a class, unless it is named like a split."""
+    while not folder.images and len(folder.filled) == 1 and not folder.empty:
+        only = next(iter(folder.filled.values()))
+        if only.images and not split_of(only.name):
+            break
+        folder = only
+    return folder
+
+
+def _one_split(top: Folder) -> Layout:
+    """Class folders without splits, class folders that hold splits, or images without labels."""
+    classes = sorted({*top.filled, *top.empty})
+    if not top.filled or len(classes) == 1:
+        return Layout({"train": [(path, None) for path in sorted(top.within())]}, ())
+    layout = Layout({}, tuple(classes))
+    if len(top.images) > sum(1 for _ in top.within()) / 2:
+        raise UploadError(f"{str(top.images[0])[:120]!r} is not in a class folder", LAYOUT)
+    _leave_out_loose(layout, top)
+    inner = [folder for each in top.filled.values() for folder in each.filled]
+    if inner and all(map(split_of, inner)) and not any(each.images for each in top.filled.values()):
+        for name, folder in sorted(top.filled.items()):
+            for split, part in folder.filled.items():
+                layout.splits.setdefault(str(split_of(split)), []).extend((path, name) for path in part.within())
+        return layout
+    layout.splits["train"] = _labelled(top)
+    return layout
+
+
+def _leave_out_loose(layout: Layout, folder: Folder) -> None:
+    if folder.images:
+        shown = ", ".join(str(path)[:80] for path in folder.images[:3])
+        words = f"{len(folder.images)} images beside the class folders have no class and were left out ({shown})"
+        layout.leave_out("without_class", len(folder.images), words)
+
+
+def _labelled(folder: Folder) -> list[Labelled]:
+    return [(path, name) for name, each in sorted(folder.filled.items()) for path in sorted(each.within())]
+
+
+def _several(top: Folder, splits: dict[str, Folder], rest: dict[str, Folder]) -> Layout:
+    layout = Layout({}, ())
+    parts: dict[str, list[Folder]] = {}
+    for name, folder in sorted(splits.items()):
+        parts.setdefault(str(split_of(name)), []).append(_within_split(folder))
+    if rest and "train" not in parts:  # class folders beside a folder of test images
+        parts["train"], rest = [Folder("", rest)], {}
+    labelled = any(part.filled for part in parts.get("train", ()))
+    _check_beside(splits, rest, labelled)
+    for name, folder in sorted(rest.items()):
+        count = sum(1 for _ in folder.within())
+        layout.leave_out(
+            "without_class", count, f"{count} images in the folder {name[:80]!r} were left out: it is no split"
+        )
+    if top.images:
+        _leave_out_loose(layout, top)
+    if not labelled or len(_names(parts)) == 1:
+        return _unlabelled(layout, parts, labelled)
+    classes: set[str] = set()
+    for split, each in parts.items():
+        classes |= _read_split(layout, split, each, parts)
+    layout.classes = tuple(sorted(classes))
+    return layout
+
+
+def _check_beside(splits: dict[str, Folder], rest: dict[str, Folder], labelled: bool) -> None:
+    """Refuse folders beside splits that could be classes."""
+    if not rest or (labelled and not any(folder.filled for folder in rest.values())):
+        return
+    names, others = (", ".join(f"`{name[:40]}`" for name in sorted(each)[:5]) for each in (splits, rest))
+    raise UploadError(
+        f"the archive has folders named like splits ({names}) beside others ({others})",
+        "Put all class folders into the folders of the splits. If it is a class, rename the folder, such as `train (class)`.",
+    )
+
+
+def _names(parts: dict[str, list[Folder]]) -> set[str]:
+    return {name for each in parts.values() for part in each for name in (*part.filled, *part.empty)}
+
+
+def _unlabelled(layout: Layout, parts: dict[str, list[Folder]], one_class: bool) -> Layout:
+    """Images without classes: those of the training split, or else all."""
+    if not one_class and any(part.filled for each in parts.values() for part in each):
+        raise UploadError(
+            "the archive has no training images in class folders, but class folders of other splits", LAYOUT
+        )
+    chosen = parts.get("train") or [part for each in parts.values() for part in each]
+    layout.splits["train"] = sorted((path, None) for part in chosen for path in part.within())
+    for split, each in parts.items():
+        count = sum(1 for part in each for _ in part.within())
+        if "train" in parts and split != "train":
+            layout.leave_out(
+                f"unlabelled_{split}", count, f"{count} images of the split {split} have no labels and were left out"
+            )
+    return layout
+
+
+def _read_split(layout: Layout, split: str, parts: list[Folder], all_parts: dict[str, list[Folder]]) -> set[str]:
+    """Add a split's images; gives its class names."""
+    loose = sum(len(part.images) for part in parts)
+    layout.leave_out(
+        f"unlabelled_{split}", loose, f"{loose} images of the split {split} are in no class folder and were left out"
+    )
+    found = [image for part in parts for image in _labelled(part)]
+    if split != "train" and _is_leaf_of_other(parts, all_parts):
+        layout.leave_out(
+            f"unlabelled_{split}",
+            len(found),
+            f"{len(found)} images of the split {split} have no class folders and were left out",
+        )
+        return set()
+    names = {name for part in parts for name in (*part.filled, *part.empty)}
+    _check_nested(split, names, all_parts)
+    if found:
+        layout.splits[split] = found
+    return names
+
+
+def _is_leaf_of_other(parts: list[Folder], all_parts: dict[str, list[Folder]]) -> bool:
+    """Whether the only folder of a split is none of the training classes: `test/images/1.png`."""
+    names = {name for part in parts for name in part.filled}
+    trained = {name for part in all_parts.get("train", ()) for name in (*part.filled, *part.empty)}
+    return len(names) == 1 and not names & trained
+
+
+def _check_nested(split: str, names: set[str], all_parts: dict[str, list[Folder]]) -> None:
+    """Refuse a split within a split, unless every split has a class of this name."""
+    for name in sorted(names):
+        everywhere = all(any(name in part.folders for part in each) for each in all_parts.values())
+        if split_of(name) and not (everywhere and len(all_parts) > 1):
+            raise UploadError(
+                f"the folder {name[:80]!r} within the split {split} is named like a split", "Rename it, or move it out."
+            )

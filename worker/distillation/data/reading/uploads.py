@@ -1,0 +1,63 @@
+"""The dataset in an upload, whatever its container: what the first bytes say, not its name."""
+
+import zipfile
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath
+
+from worker.distillation.data.packed import Options, Packed
+from worker.distillation.data.reading import folders, made_split, npz
+from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.array_files import MAGIC, open_array
+from worker.distillation.data.reading.tar_archive import is_tar, open_tar
+from worker.distillation.data.reading.zip_archive import open_zip
+from worker.distillation.errors import UploadError
+from worker.distillation.limits import UploadLimits
+
+FOREIGN = {
+    b"PAR1": ("Parquet", "Write its images into class folders and send a zip of them."),
+    b"7z\xbc\xaf\x27\x1c": ("7-Zip", "Send a zip or tar archive."),
+    b"Rar!": ("RAR", "Send a zip or tar archive."),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", "Send a zip, or a tar compressed with gzip, bzip2 or xz."),
+    b"\x89HDF": ("HDF5", "Save its arrays with `numpy.savez`."),
+    b"MATLAB": ("MATLAB", "Save its arrays with `numpy.savez`."),
+}
+"""Formats that are not read, by their first bytes, and what to send instead."""
+PARQUET, NESTED = ".parquet", (".zip", ".tar", ".tgz", ".gz", ".npz", ".7z", ".rar")
+
+
+def read_dataset(path: Path, options: Options, limits: UploadLimits) -> Packed:
+    """The dataset in an uploaded file.
+
+    Raises:
+        UploadError: the file is refused.
+    """
+    with _opened(path, limits) as archive:
+        _refuse_nested(list(archive.files))
+        arrays = any(file.suffix == ".npy" for file in archive.files)
+        packed = (npz if arrays else folders).read(archive, options, limits)
+    made_split.make(packed, options.test_fraction)
+    return packed
+
+
+def _opened(path: Path, limits: UploadLimits) -> AbstractContextManager[Archive]:
+    with path.open("rb") as file:
+        head = file.read(16)
+    for magic, (name, way) in FOREIGN.items():
+        if head.startswith(magic):
+            raise UploadError(f"the file is in the format {name}, which is not read", way)
+    if head.startswith(MAGIC):
+        return open_array(path, limits)
+    if is_tar(path) and not zipfile.is_zipfile(path):
+        return open_tar(path, limits)
+    return open_zip(path, limits)
+
+
+def _refuse_nested(files: list[PurePosixPath]) -> None:
+    """Refuse an archive of nothing but archives."""
+    if any(file.suffix.lower() == PARQUET for file in files):
+        name, way = FOREIGN[b"PAR1"]
+        raise UploadError(f"the archive holds files in the format {name}, which is not read", way)
+    inner = [file for file in files if file.suffix.lower() in NESTED]
+    if inner and len(inner) == len(files):
+        words = f"the archive contains other archives only ({', '.join(str(file)[:80] for file in inner[:3])})"
+        raise UploadError(words, "Send the inner archive; join several into one.")
