@@ -42,7 +42,13 @@ def export(
     if unknown:
         message = f"is not a supported format; choose from {', '.join(WRITERS)}"
         raise SpecError([Problem(f"/exports/{index}", message) for index in unknown])
-    card = Card(
+    card = card_of(contract, class_names, meta)
+    return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
+
+
+def card_of(contract: InputContract, class_names: Sequence[str], meta: Mapping[str, Any]) -> Card:
+    """The card of an exported file; see `export` for `meta`."""
+    return Card(
         meta["network"],
         dict(meta.get("options") or {}),
         tuple(class_names),
@@ -52,7 +58,6 @@ def export(
         tuple(meta.get("added_by") or ()),
         meta.get("initial_weights", ""),
     )
-    return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
 
 
 def _write(student: nn.Module, card: Card, name: str, path: Path) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from worker.distillation.export import export
+from worker.distillation import student_file
+from worker.distillation.export import card_of, export
+from worker.distillation.export.card import Card
 from worker.distillation.job import Job
 from worker.distillation.networks.ensemble import Ensemble
 from worker.distillation.procedure import GIVEN, Member
@@ -18,6 +20,7 @@ from worker.distillation.process.event_pipe import Channel
 from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
 from worker.distillation.reporting.measurement import Measurement
 from worker.distillation.reporting.report import added_by, initial_weights_of, report
+from worker.distillation.student_file.expressions import CannotBeWritten
 
 MOST_NAMES_BYTES = 200_000
 """An event is one line, which must not be too long; longer lists of class names are in the student's files alone."""
@@ -32,6 +35,8 @@ class Artifacts:
         self.device = device
         self.published: dict[str, Any] = {}
         """The student that was published, as the event `done` says it; empty before."""
+        self.notes: list[str] = []
+        """Sentences for the report about files that could not be written."""
 
     def export_student(self, student: nn.Module, member: Member) -> list[dict[str, Any]]:
         """Write the student in the formats that the job asks for; gives `name`, `path` and `content_type` of each file."""
@@ -80,15 +85,24 @@ class Artifacts:
         meta = {"network": member.network, "options": member.options, "added_by": added_by(member)}
         meta |= {"task": self.job.task.name, "output": self.job.task.output}
         meta |= {"initial_weights": initial_weights_of(self.job)} if member.initial == GIVEN else {}
-        return export(
-            network,
-            contract=self.job.contract,
-            class_names=self.job.class_names,
-            formats=formats,
-            folder=output,
-            meta=meta,
-            stem=stem,
+        contract, names = self.job.contract, self.job.class_names
+        files = export(
+            network, contract=contract, class_names=names, formats=formats, folder=output, meta=meta, stem=stem
         )
+        return files + self._code(stem, network, card_of(contract, names, meta), output)
+
+    def _code(self, stem: str, network: nn.Module, card: Card, output: Path) -> list[dict[str, Any]]:
+        """Write `STEM.py`, which loads `STEM.safetensors`; no file and a note if that cannot be done."""
+        weights, path = output / f"{stem}.safetensors", output / f"{stem}.py"
+        if not weights.exists():
+            self.notes.append(f"There is no {path.name}, because `exports` lacks `safetensors`.")
+            return []
+        try:
+            student_file.write(network, card, weights, path)
+        except CannotBeWritten as error:
+            self.notes.append(f"There is no {path.name}: {error}.")
+            return []
+        return [{"name": path.name, "path": path, "content_type": "text/x-python"}]
 
 
 def student_card(finished: FinishedRun) -> dict[str, Any]:

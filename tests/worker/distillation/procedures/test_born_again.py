@@ -75,7 +75,8 @@ def test_the_ensemble_is_kept_and_measured(engine_inputs, tmp_path):
     assert told["evaluation"]["cross_entropy"] == pytest.approx(loss.item(), rel=1e-5)
     assert told["options"]["members"] == [{"network": "lenet5_half", "options": {}}] * 2
     said = {event["name"] for event in done.events if event["event"] == "artifact"}
-    assert said == {"student.safetensors", "generation_1.safetensors", "ensemble.safetensors", "report.json"}
+    stems = ("student", "generation_1", "ensemble")
+    assert said == {f"{stem}.{ending}" for stem in stems for ending in ("safetensors", "py")} | {"report.json"}
 
 
 @pytest.mark.slow
