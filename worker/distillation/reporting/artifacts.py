@@ -1,6 +1,5 @@
 """The files that a run leaves: the student, other networks that are kept, and the report."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ from worker.distillation.procedure import GIVEN, Member
 from worker.distillation.process.event_pipe import Channel
 from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
 from worker.distillation.reporting.measurement import Measurement
+from worker.distillation.reporting.model_card import described, digest, write_card, write_config
 from worker.distillation.reporting.report import added_by, initial_weights_of, report
 from worker.distillation.student_file.expressions import CannotBeWritten
 
@@ -57,17 +57,21 @@ class Artifacts:
         return self._keep(name, whole.to(self.device), member, measurement, formats=self._formats())
 
     def publish(self, finished: FinishedRun) -> dict[str, Any]:
-        """Write `report.json`, and say every file as an artifact; gives the report's summary."""
+        """Write `README.md`, `student.json` and `report.json`, and say every file as an artifact; gives the report's summary."""
         self.published = student_card(finished)
+        output = self.job.folder / "output"
         content = report(finished)
         files = [*finished.files, *(file for kept in finished.kept for file in kept.files)]
-        files.append(_write_report(content, self.job.folder / "output"))
+        student = {**self.published, "class_names": list(self.job.class_names), "output": self.job.task.output}
+        for write in (write_card, write_config):
+            content["files"] = described(files)
+            files.append(write(student, content, output))
+        content["files"] = described(files)
+        files.append(_write_report(content, output))
         for file in files:
             path = Path(file["path"])
-            with path.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
             place = str(path.relative_to(self.job.folder))
-            self.channel.say("artifact", **{**file, "path": place}, size=path.stat().st_size, sha256=digest)
+            self.channel.say("artifact", **{**file, "path": place}, size=path.stat().st_size, sha256=digest(path))
         return content["summary"]
 
     def _formats(self) -> Sequence[str]:

@@ -76,7 +76,8 @@ def test_the_ensemble_is_kept_and_measured(engine_inputs, tmp_path):
     assert told["options"]["members"] == [{"network": "lenet5_half", "options": {}}] * 2
     said = {event["name"] for event in done.events if event["event"] == "artifact"}
     stems = ("student", "generation_1", "ensemble")
-    assert said == {f"{stem}.{ending}" for stem in stems for ending in ("safetensors", "py")} | {"report.json"}
+    networks = {f"{stem}.{ending}" for stem in stems for ending in ("safetensors", "py")}
+    assert said == networks | {"README.md", "student.json", "report.json"}
 
 
 @pytest.mark.slow
