@@ -186,10 +186,10 @@ class JobSpec(Body):
         None, description="What it is measured on; the dataset itself if null, its `test` part if it has one."
     )
     exports: list[ExportFormat] = Field(
-        list(choices("export_formats")),
+        list(choices("default_export_formats")),
         min_length=1,
         max_length=len(choices("export_formats")),
-        description="In which forms the student ships.",
+        description="In which forms the student ships; those in half precision (`fp16`) are compared with the student.",
         examples=[list(choices("export_formats"))],
     )
     webhook: Webhook | None = Field(

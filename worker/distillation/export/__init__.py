@@ -12,10 +12,20 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.export import onnx, safetensors
+from worker.distillation.export import half, onnx, safetensors
 from worker.distillation.export.card import Card
 
-WRITERS: Mapping[str, Callable[[nn.Module, Card, Path], None]] = {"safetensors": safetensors.write, "onnx": onnx.write}
+Writer = Callable[[nn.Module, Card, Path], Mapping[str, Any] | None]
+WRITERS: Mapping[str, Writer] = {
+    "safetensors": safetensors.write,
+    "onnx": onnx.write,
+    "safetensors_fp16": half.write_safetensors,
+    "onnx_fp16": half.write_onnx,
+}
+"""What writes each format; it may return measurements of the file."""
+ENDINGS: Mapping[str, str] = {"safetensors_fp16": "fp16.safetensors", "onnx_fp16": "fp16.onnx"}
+"""The end of a file's name, where it is not the format's name."""
+DEFAULT_FORMATS = ("safetensors", "onnx")
 
 
 def export(
@@ -28,11 +38,11 @@ def export(
     meta: Mapping[str, Any],
     stem: str = "student",
 ) -> list[dict[str, Any]]:
-    """Write `STEM.FORMAT` to the folder for each format; the student is not changed.
+    """Write `STEM.ENDING` to the folder for each format (see `ENDINGS`); the student is not changed.
 
     `meta` contains `network` and `options`, from which the student can be built, its `task`, and `output`, the name of its
     output; optional are `added_by` (the objectives that added modules to it) and `initial_weights` (a description). Returns
-    `name`, `path` and `content_type` of each file.
+    `name`, `path` and `content_type` of each file, and in `measured` what its writer measured, such as `opset`.
 
     Raises:
         SpecError: there is no such format.
@@ -43,7 +53,9 @@ def export(
         message = f"is not a supported format; choose from {', '.join(WRITERS)}"
         raise SpecError([Problem(f"/exports/{index}", message) for index in unknown])
     card = card_of(contract, class_names, meta)
-    return [_write(student, card, name, folder / f"{stem}.{name}") for name in dict.fromkeys(formats)]
+    return [
+        _write(student, card, name, folder / f"{stem}.{ENDINGS.get(name, name)}") for name in dict.fromkeys(formats)
+    ]
 
 
 def card_of(contract: InputContract, class_names: Sequence[str], meta: Mapping[str, Any]) -> Card:
@@ -63,8 +75,9 @@ def card_of(contract: InputContract, class_names: Sequence[str], meta: Mapping[s
 def _write(student: nn.Module, card: Card, name: str, path: Path) -> dict[str, Any]:
     partial = path.with_name(f"{path.name}.partial")
     try:
-        WRITERS[name](student, card, partial)
+        measured = WRITERS[name](student, card, partial)
         partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)
-    return {"name": path.name, "path": path, "content_type": "application/octet-stream"}
+    file = {"name": path.name, "path": path, "content_type": "application/octet-stream"}
+    return file | ({"measured": dict(measured)} if measured else {})

@@ -71,7 +71,8 @@ class Artifacts:
         for file in files:
             path = Path(file["path"])
             place = str(path.relative_to(self.job.folder))
-            self.channel.say("artifact", **{**file, "path": place}, size=path.stat().st_size, sha256=digest(path))
+            said = {"name": file["name"], "path": place, "content_type": file["content_type"]}
+            self.channel.say("artifact", **said, size=path.stat().st_size, sha256=digest(path))
         return content["summary"]
 
     def _formats(self) -> Sequence[str]:

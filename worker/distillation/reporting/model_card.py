@@ -140,8 +140,19 @@ def _metrics(report: Mapping[str, Any]) -> str:
 
 
 def _files(report: Mapping[str, Any]) -> str:
-    rows = [f"| `{file['name']}` | {file['bytes']:,} |" for file in report["files"]]
-    return "## Files\n\n| file | bytes |\n|---|---|\n" + "\n".join(rows)
+    measured = {file["name"]: _in_words(file) for file in report["student"]["files"]}
+    rows = [f"| `{file['name']}` | {file['bytes']:,} | {measured.get(file['name'], '')} |" for file in report["files"]]
+    return "## Files\n\n| file | bytes | measured |\n|---|---|---|\n" + "\n".join(rows)
+
+
+def _in_words(file: Mapping[str, Any]) -> str:
+    """What was measured of a file when it was read again."""
+    words = [f"opset {file['opset']}"] if "opset" in file else []
+    if "max_relative_difference" in file:
+        words.append(f"outputs differ by at most {file['max_relative_difference']:.2g} of the largest")
+    if "agreement" in file:
+        words.append(f"same class for {file['agreement']:.1%} of {file['images']} random images")
+    return ", ".join(words)
 
 
 def _limits(report: Mapping[str, Any]) -> str:

@@ -62,7 +62,10 @@ def report(finished: FinishedRun) -> dict[str, Any]:
 
 def _student(finished: FinishedRun) -> dict[str, Any]:
     """The student's network, cost and files; and what its objectives add to the network, where they add something."""
-    files = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in finished.files]
+    files = [
+        {"name": file["name"], "bytes": Path(file["path"]).stat().st_size, **file.get("measured", {})}
+        for file in finished.files
+    ]
     student: dict[str, Any] = {
         "network": finished.member.network,
         **cost(finished.student, finished.job.contract),
