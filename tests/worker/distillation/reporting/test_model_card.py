@@ -85,3 +85,13 @@ def test_the_lines_of_the_readme_load_the_student(
     exec(lines, names)
     assert importlib.util.find_spec("student").origin == str(output / "student.py")
     assert names["outputs"].shape == (2, config["classes"])
+
+
+def test_without_safetensors_there_is_no_student_py_and_a_note_says_why(engine_inputs: Path, tmp_path: Path):
+    folder = shutil.copytree(engine_inputs, tmp_path / "job")
+    run_whole(job_of(folder, objectives=[{"name": "kd"}], exports=["safetensors_fp16"]))
+    report, text = read(folder / "output", "report.json"), (folder / "output" / "README.md").read_text()
+    assert "There is no student.py, because `exports` lacks `safetensors`." in report["notes"]
+    assert not (folder / "output" / "student.py").exists() and "from student import" not in text
+    (file,) = report["student"]["files"]
+    assert f"differ by at most {file['max_relative_difference']:.2g} of the largest" in text
