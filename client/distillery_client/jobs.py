@@ -29,6 +29,17 @@ class Jobs:
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return dict(self.connection.request("POST", "jobs", json=spec, headers=headers).json())
 
+    def chain(self, identifier: str, student: str, idempotency_key: str | None = None) -> Record:
+        """Submit a job whose teacher is the student of another job. It has the other job's spec, with the network `student` as
+        its student and without its name. If the other job has not ended, the new one waits for it.
+
+        Raises:
+            InvalidRequest: the spec cannot work; `errors` lists what is wrong with it.
+        """
+        spec = {key: value for key, value in self.get(identifier)["spec"].items() if key != "name"}
+        chained = {**spec, "teacher": identifier, "student": {"network": student}}
+        return self.submit(chained, idempotency_key)
+
     def validate(self, spec: dict[str, Any], wait_seconds: int = 30) -> Record:
         """Validate a spec without creating a job. In the result, `resolved` is the spec with every default written out,
         `checked` says whether the networks were built too, which takes seconds, and `unchecked` why not.

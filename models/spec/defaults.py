@@ -37,7 +37,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         "transforms": [method("transforms", one) for one in user.get("transforms") or ()],
         "training": trained,
         "evaluation": _evaluation(user, facts, source),
-        "exports": list(user.get("exports") or choices("export_formats")),
+        "exports": list(user.get("exports") or choices("default_export_formats")),
         "webhook": webhook_target.resolved(user.get("webhook")),
         "reasons": dict(user.get("reasons") or {}) | why | why_weights,
     }

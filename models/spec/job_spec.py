@@ -213,10 +213,10 @@ class JobSpec(Body):
         description="Evaluation of the finished student. If null: on the training dataset, its `test` split if it has one.",
     )
     exports: list[ExportFormat] = Field(
-        ["safetensors", "onnx"],
+        list(choices("default_export_formats")),
         min_length=1,
         max_length=len(choices("export_formats")),
-        description="File formats of the student.",
+        description="File formats of the student. Those in half precision (`fp16`) are compared with the student.",
         examples=[list(choices("export_formats"))],
     )
     webhook: Webhook | None = Field(

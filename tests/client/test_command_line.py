@@ -95,6 +95,23 @@ def test_options_override_a_spec_from_a_file(server: Scripted, tmp_path: Path) -
     }
 
 
+def test_chain_submits_the_spec_of_a_job_with_its_student_as_the_teacher(server: Scripted) -> None:
+    sent = {"name": "first", "teacher": "tch_1", "student": {"network": "lenet5", "options": {}}, "dataset": "dts_1"}
+
+    def script(request: Request) -> Response:
+        record = {"id": "job_1", "spec": sent} if request.method == "GET" else {"id": "job_2", "status": "queued"}
+        return Response(body=json.dumps(record).encode())
+
+    server.script = script
+    result = call(server, "--json", "jobs", "chain", "job_1", "--student", "lenet5_half")
+    assert result.exit_code == 0 and json.loads(result.stdout)["id"] == "job_2"
+    read, submitted = server.requests
+    assert (read.method, read.path, submitted.method, submitted.path) == ("GET", "/v1/jobs/job_1", "POST", "/v1/jobs")
+    assert json.loads(submitted.body) == {
+        "teacher": "job_1", "student": {"network": "lenet5_half"}, "dataset": "dts_1",
+    }  # fmt: skip
+
+
 def test_the_exit_code_of_malformed_arguments_is_2(server: Scripted) -> None:
     assert call(server, "jobs", "submit", "--nonsense").exit_code == 2
     assert call(server, "jobs", "submit", "--objective", "kd=much").exit_code == 2

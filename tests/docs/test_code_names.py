@@ -16,6 +16,8 @@ FILE = re.compile(r"(?<![\w/.*-])[\w-]+\.py\b")
 MODULE = re.compile(r"python -m ([\w.]+\w)")
 UNWANTED = {"utils.py", "common.py", "helpers.py", "misc.py"}
 """Named by CONTRIBUTING.md as names that no file has."""
+WRITTEN_BY_JOBS = {"student.py"}
+"""Artifacts, which are in no folder of the code."""
 PLACEHOLDER = re.compile(r"[A-Z_]+(\.py)?")
 """A part of a path that stands for any name, as in `objectives/FOLDER/NAME.py`."""
 FUNCTION_ROW = re.compile(r"^\|(?:[^|]+\|)? `([\w/.]+\.py)` \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
@@ -37,7 +39,8 @@ def missing_files(text: str) -> list[str]:
     """Names of Python files without a folder in `text` that no folder of the code holds."""
     packages = ("api", "benchmarks", "client", "docs", "models", "tests", "worker")
     known = {path.name for package in packages for path in (ROOT / package).rglob("*.py")}
-    return [name for name in FILE.findall(text) if name not in known | UNWANTED and not PLACEHOLDER.fullmatch(name)]
+    known |= UNWANTED | WRITTEN_BY_JOBS
+    return [name for name in FILE.findall(text) if name not in known and not PLACEHOLDER.fullmatch(name)]
 
 
 def missing_modules(text: str) -> list[str]:

@@ -131,6 +131,22 @@ def retry(context: typer.Context, identifier: Identifier, watch: Watch = False) 
 
 
 @app.command()
+def chain(
+    context: typer.Context,
+    identifier: Identifier,
+    student: Annotated[str, typer.Option(metavar="NETWORK", help="Network of the new student, such as lenet5_half.")],
+    watch: Watch = False,
+) -> None:
+    """Submit a job whose teacher is the student of job ID, with the rest of that job's spec."""
+    with session(context) as client:
+        job = client.jobs.chain(identifier, student)
+        if watch:
+            _follow(context, client, job["id"])
+        else:
+            _show(context, job)
+
+
+@app.command()
 def events(context: typer.Context, identifier: Identifier, watch: Watch = False) -> None:
     """Print the events of a job, oldest first."""
     with session(context) as client:

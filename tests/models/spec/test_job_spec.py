@@ -242,7 +242,7 @@ def test_nested_objectives_are_validated() -> None:
         ({"training": {"milestones": [0.5, 0.2]}}, "/training/milestones", "must be in increasing order"),
         ({"training": []}, "/training", "must be an object, not a list"),
         ({"exports": ["onnx", "onnx"]}, "/exports", "must name each format once"),
-        ({"exports": ["tflite"]}, "/exports/0", "must be 'safetensors', 'onnx' or 'program', not 'tflite'"),
+        ({"exports": ["tflite"]}, "/exports/0", "must be 'safetensors', 'onnx', 'program', 'safetensors_fp16' or 'onnx_fp16', not 'tflite'"),
         ({"webhook": "http://x.org"}, "/webhook/url", "must start with https://"),
         ({"webhook": "https://169.254.169.254/"}, "/webhook/url", "must have a public address"),
         ({"webhook": {"url": "https://x.org", "events": ["job.queued"]}}, "/webhook/events/0", "must be 'job.running'"),

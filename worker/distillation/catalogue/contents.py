@@ -15,7 +15,7 @@ from worker.distillation.contract import InputContract
 from worker.distillation.data.packed import Options as DatasetOptions
 from worker.distillation.data.truth import Labels
 from worker.distillation.errors import Fault, SpecError
-from worker.distillation.export import WRITERS
+from worker.distillation.export import DEFAULT_FORMATS, WRITERS
 from worker.distillation.initial_weights.slices import fit_followed
 from worker.distillation.introspection.channel_groups import Followed, follow
 from worker.distillation.limits import UploadLimits
@@ -82,6 +82,7 @@ def first_sentence(described: type) -> str:
 def _choices() -> dict[str, Any]:
     """Values that a spec or an event may use and that no parameter's own schema lists."""
     return {
+        "default_export_formats": list(DEFAULT_FORMATS),
         "export_formats": list(WRITERS),
         "faults": get_args(Fault),
         "file_kinds": {kind: first_sentence(file) for kind, file in FILE_KINDS.items()},

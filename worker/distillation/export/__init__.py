@@ -12,12 +12,25 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.export import onnx, program, safetensors
+from worker.distillation.export import half, onnx, program, safetensors
 from worker.distillation.export.card import Card
 
-WRITERS: Mapping[str, Callable[[nn.Module, Card, Path], None]] = {
-    "safetensors": safetensors.write, "onnx": onnx.write, "program": program.write,
-}  # fmt: skip
+Writer = Callable[[nn.Module, Card, Path], Mapping[str, Any] | None]
+WRITERS: Mapping[str, Writer] = {
+    "safetensors": safetensors.write,
+    "onnx": onnx.write,
+    "program": program.write,
+    "safetensors_fp16": half.write_safetensors,
+    "onnx_fp16": half.write_onnx,
+}
+"""What writes each format; it may return measurements of the file."""
+ENDINGS: Mapping[str, str] = {
+    "program": "program.safetensors",
+    "safetensors_fp16": "fp16.safetensors",
+    "onnx_fp16": "fp16.onnx",
+}
+"""The end of a file's name, where it is not the format's name."""
+DEFAULT_FORMATS = ("safetensors", "onnx")
 
 
 def export(
@@ -30,11 +43,11 @@ def export(
     meta: Mapping[str, Any],
     stem: str = "student",
 ) -> list[dict[str, Any]]:
-    """Write `STEM.FORMAT` (of a program `STEM.program.safetensors`) to the folder for each format; the student is not changed.
+    """Write `STEM.ENDING` to the folder for each format (see `ENDINGS`); the student is not changed.
 
     `meta` contains `network` and `options`, from which the student can be built, its `task`, and `output`, the name of its
     output; optional are `added_by` (the objectives that added modules to it) and `initial_weights` (a description). Returns
-    `name`, `path` and `content_type` of each file.
+    `name`, `path` and `content_type` of each file, and in `measured` what its writer measured, such as `opset`.
 
     Raises:
         SpecError: there is no such format.
@@ -44,7 +57,15 @@ def export(
     if unknown:
         message = f"is not a supported format; choose from {', '.join(WRITERS)}"
         raise SpecError([Problem(f"/exports/{index}", message) for index in unknown])
-    card = Card(
+    card = card_of(contract, class_names, meta)
+    return [
+        _write(student, card, name, folder / f"{stem}.{ENDINGS.get(name, name)}") for name in dict.fromkeys(formats)
+    ]
+
+
+def card_of(contract: InputContract, class_names: Sequence[str], meta: Mapping[str, Any]) -> Card:
+    """The card of an exported file; see `export` for `meta`."""
+    return Card(
         meta["network"],
         dict(meta.get("options") or {}),
         tuple(class_names),
@@ -54,17 +75,14 @@ def export(
         tuple(meta.get("added_by") or ()),
         meta.get("initial_weights", ""),
     )
-    suffixes = {"program": "program.safetensors"}
-    return [
-        _write(student, card, name, folder / f"{stem}.{suffixes.get(name, name)}") for name in dict.fromkeys(formats)
-    ]
 
 
 def _write(student: nn.Module, card: Card, name: str, path: Path) -> dict[str, Any]:
     partial = path.with_name(f"{path.name}.partial")
     try:
-        WRITERS[name](student, card, partial)
+        measured = WRITERS[name](student, card, partial)
         partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)
-    return {"name": path.name, "path": path, "content_type": "application/octet-stream"}
+    file = {"name": path.name, "path": path, "content_type": "application/octet-stream"}
+    return file | ({"measured": dict(measured)} if measured else {})

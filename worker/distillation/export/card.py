@@ -10,7 +10,7 @@ from worker.distillation.contract import InputContract
 @dataclass(frozen=True)
 class Card:
     """The network's name and options, the class names, the input contract, the objectives that added modules to it, its
-    task, the name of its output, and, if known, a description of its initial weights."""
+    task, the name of its output, if known a description of its initial weights, and the weights' precision."""
 
     network: str
     options: dict[str, Any]
@@ -20,11 +20,13 @@ class Card:
     output: str
     added_by: tuple[str, ...] = ()
     initial_weights: str = ""
+    precision: str = "float32"
 
     def texts(self) -> dict[str, str]:
         """All metadata as strings by name, for formats with string metadata: JSON, except for plain text such as `network`."""
         added = {"added_by": json.dumps(self.added_by)} if self.added_by else {}
         added |= {"initial_weights": self.initial_weights} if self.initial_weights else {}
+        added |= {"precision": self.precision} if self.precision != "float32" else {}
         return added | {
             "network": self.network,
             "options": json.dumps(self.options),

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +30,60 @@ class ExportFailed(EngineError):
     code = "export_failed"
 
 
-def write(student: nn.Module, card: Card, path: Path) -> None:
+def write(student: nn.Module, card: Card, path: Path) -> Mapping[str, Any]:
     """Write the graph: input `image` (batch, C, H, W), output (batch, classes) with the card's name, any batch size.
+
+    Returns the version of ONNX's operators, `opset`.
 
     Raises:
         ExportFailed: the network cannot be converted, or `verify` finds a difference.
     """
+    network = portable(student)
+    opset = write_unchecked(network, card, path)
+    verify(path, network, card.contract)
+    return {"opset": opset}
+
+
+def write_unchecked(network: nn.Module, card: Card, path: Path) -> int:
+    """Write the graph of a network (on the CPU, in eval mode) without running the file; gives the graph's opset.
+
+    Raises:
+        ExportFailed: the network is too large or cannot be converted.
+    """
     import onnx
 
-    network = portable(student)
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > LARGEST_BYTES:
         raise ExportFailed("the student is too large for one ONNX file (2 GiB)", HINT)
     graph = _convert(network, card)
     _remove_source_paths(graph)
     onnx.helper.set_model_props(graph, card.texts())
     onnx.save(graph, path)
-    verify(path, network, card.contract)
+    return next(each.version for each in graph.opset_import if each.domain in ("", "ai.onnx"))
+
+
+def run(path: Path, image: torch.Tensor) -> torch.Tensor:
+    """The output of a file for images, computed by onnxruntime on the CPU.
+
+    Raises:
+        ExportFailed: the file is no valid graph.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(path, full_check=True)
+        (output,) = _session(path).run(None, {"image": image.numpy()})
+    except _invalid_file_errors() as error:
+        raise ExportFailed(f"the ONNX file cannot be run: {_first_line(error)}", HINT) from error
+    return torch.from_numpy(output)
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
@@ -55,14 +93,10 @@ def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
         ExportFailed: the file is no valid graph, or its outputs differ by more than the tolerance.
     """
     import onnx
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
     try:
         onnx.checker.check_model(path, full_check=True)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = _session(path)
         for count in CHECKED_BATCHES:
             image = random_images(contract, count, seed=count)
             (output,) = session.run(None, {"image": image.numpy()})

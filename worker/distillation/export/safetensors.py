@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from worker.distillation.errors import EngineError
@@ -15,10 +15,10 @@ from worker.distillation.programs.saving import program_and_tensors, text_of
 
 
 def write(student: nn.Module, card: Card, path: Path) -> None:
-    """Write the weights; shared tensors are written once for each of their names.
+    """Write the weights, and read them again; shared tensors are written once for each of their names.
 
     Raises:
-        EngineError: a weight is not finite.
+        EngineError: a weight is not finite, or the file holds other weights than the student.
     """
     state = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -33,6 +33,14 @@ def write(student: nn.Module, card: Card, path: Path) -> None:
         texts["program"] = text_of(values)
         state = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     path.write_bytes(serialise(state, {"format": "pt", **texts}))
+    written = read(path)
+    if written.keys() != state.keys() or not all(torch.equal(written[name], state[name]) for name in state):
+        raise EngineError(f"{path.name} holds other weights than the student", "Submit the job again.")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file by name."""
+    return load(path.read_bytes())
 
 
 def serialise(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -77,3 +77,15 @@ class Pattern:
 
 
 Networks = Mapping[str, Network]
+
+
+def from_library(network: nn.Module, call: str) -> nn.Module:
+    """The network itself, which remembers the call of its library that made it, such as `timm.create_model(…)`."""
+    vars(network)["library_call"] = call
+    return network
+
+
+def library_call(network: nn.Module) -> str | None:
+    """The library's call that made a network; None if no library made it."""
+    call = vars(network).get("library_call")
+    return call if isinstance(call, str) else None

@@ -7,7 +7,7 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Pattern, on_any_device
+from worker.distillation.networks.family import Pattern, from_library, on_any_device
 
 
 def build(name: str, classes: int, contract: InputContract) -> nn.Module:
@@ -25,11 +25,13 @@ def build(name: str, classes: int, contract: InputContract) -> nn.Module:
     if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
         options["img_size"] = (contract.height, contract.width)
     try:
-        return on_any_device(lambda: timm.create_model(name, pretrained=False, **options))
+        network = on_any_device(lambda: timm.create_model(name, pretrained=False, **options))
     except (ValueError, AssertionError, TypeError, RuntimeError) as error:
         raise SpecError(
             [Problem("/network", f"timm cannot build {name} for these classes and images: {error}")]
         ) from error
+    given = "".join(f", {key}={value!r}" for key, value in options.items())
+    return from_library(network, f"timm.create_model({name!r}, pretrained=False{given})")
 
 
 PATTERN = Pattern(

@@ -7,7 +7,7 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Pattern, on_any_device
+from worker.distillation.networks.family import Pattern, from_library, on_any_device
 
 
 def build(name: str, classes: int, contract: InputContract) -> nn.Module:
@@ -29,7 +29,8 @@ def build(name: str, classes: int, contract: InputContract) -> nn.Module:
         raise SpecError([Problem("/network", message)]) from error
     if contract.channels != 3:
         _replace_first_convolution(network, name, contract.channels)
-    return network
+    given = "".join(f", {key}={value!r}" for key, value in options.items())
+    return from_library(network, f"torchvision.models.get_model({name!r}, weights=None, num_classes={classes}{given})")
 
 
 def _options(name: str, contract: InputContract) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The files that a run writes: the student, other kept networks, and the report."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -10,14 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from worker.distillation.export import export
+from worker.distillation import student_file
+from worker.distillation.export import card_of, export
+from worker.distillation.export.card import Card
 from worker.distillation.job import Job
 from worker.distillation.networks.ensemble import Ensemble
 from worker.distillation.procedure import GIVEN, Member
 from worker.distillation.process.event_pipe import Channel
 from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
 from worker.distillation.reporting.measurement import Measurement
+from worker.distillation.reporting.model_card import described, digest, write_card, write_config
 from worker.distillation.reporting.report import added_by, initial_weights_of, report
+from worker.distillation.student_file.expressions import CannotBeWritten
 
 MOST_NAMES_BYTES = 200_000
 """Largest size of the class names in an event, which is one line; longer lists are in the student's files only."""
@@ -32,6 +35,8 @@ class Artifacts:
         self.device = device
         self.published: dict[str, Any] = {}
         """The published student as in the event `done`; empty before `publish`."""
+        self.notes: list[str] = []
+        """Sentences for the report about files that could not be written."""
 
     def export_student(self, student: nn.Module, member: Member) -> list[dict[str, Any]]:
         """Write the student in the formats that the job requests; return `name`, `path` and `content_type` of each file."""
@@ -52,17 +57,23 @@ class Artifacts:
         return self._keep(name, whole.to(self.device), member, measurement, formats=self._formats())
 
     def publish(self, finished: FinishedRun) -> dict[str, Any]:
-        """Write `report.json`, send an event `artifact` for every file, and return the report's summary."""
+        """Write `README.md`, `student.json` and `report.json`, send an event `artifact` for every file, and return the
+        report's summary."""
         self.published = student_card(finished)
+        output = self.job.folder / "output"
         content = report(finished)
         files = [*finished.files, *(file for kept in finished.kept for file in kept.files)]
-        files.append(_write_report(content, self.job.folder / "output"))
+        student = {**self.published, "class_names": list(self.job.class_names), "output": self.job.task.output}
+        for write in (write_card, write_config):
+            content["files"] = described(files)
+            files.append(write(student, content, output))
+        content["files"] = described(files)
+        files.append(_write_report(content, output))
         for file in files:
             path = Path(file["path"])
-            with path.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
             place = str(path.relative_to(self.job.folder))
-            self.channel.say("artifact", **{**file, "path": place}, size=path.stat().st_size, sha256=digest)
+            said = {"name": file["name"], "path": place, "content_type": file["content_type"]}
+            self.channel.say("artifact", **said, size=path.stat().st_size, sha256=digest(path))
         return content["summary"]
 
     def _formats(self) -> Sequence[str]:
@@ -80,15 +91,24 @@ class Artifacts:
         meta = {"network": member.network, "options": member.options, "added_by": added_by(member)}
         meta |= {"task": self.job.task.name, "output": self.job.task.output}
         meta |= {"initial_weights": initial_weights_of(self.job)} if member.initial == GIVEN else {}
-        return export(
-            network,
-            contract=self.job.contract,
-            class_names=self.job.class_names,
-            formats=formats,
-            folder=output,
-            meta=meta,
-            stem=stem,
+        contract, names = self.job.contract, self.job.class_names
+        files = export(
+            network, contract=contract, class_names=names, formats=formats, folder=output, meta=meta, stem=stem
         )
+        return files + self._code(stem, network, card_of(contract, names, meta), output)
+
+    def _code(self, stem: str, network: nn.Module, card: Card, output: Path) -> list[dict[str, Any]]:
+        """Write `STEM.py`, which loads `STEM.safetensors`; no file and a note if that cannot be done."""
+        weights, path = output / f"{stem}.safetensors", output / f"{stem}.py"
+        if not weights.exists():
+            self.notes.append(f"There is no {path.name}, because `exports` lacks `safetensors`.")
+            return []
+        try:
+            student_file.write(network, card, weights, path)
+        except CannotBeWritten as error:
+            self.notes.append(f"There is no {path.name}: {error}.")
+            return []
+        return [{"name": path.name, "path": path, "content_type": "text/x-python"}]
 
 
 def student_card(finished: FinishedRun) -> dict[str, Any]:

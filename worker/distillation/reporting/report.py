@@ -67,7 +67,10 @@ def report(finished: FinishedRun) -> dict[str, Any]:
 
 def _student(finished: FinishedRun) -> dict[str, Any]:
     """The student's network, cost and files; and the objectives that add modules to it, if there are any."""
-    files = [{"name": file["name"], "bytes": Path(file["path"]).stat().st_size} for file in finished.files]
+    files = [
+        {"name": file["name"], "bytes": Path(file["path"]).stat().st_size, **file.get("measured", {})}
+        for file in finished.files
+    ]
     student: dict[str, Any] = {
         "network": finished.member.network,
         **cost(finished.student, finished.job.contract),

@@ -65,7 +65,7 @@ class RunEnd:
             kept=kept,
             decisions=self.lineage.decisions(),
             stopped_early=self.state.stopped_early,
-            warnings=self.state.warnings,
+            warnings=[*self.state.warnings, *self.artifacts.notes],
         )
         return self.artifacts.publish(finished)
 

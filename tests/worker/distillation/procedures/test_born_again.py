@@ -76,7 +76,9 @@ def test_the_ensemble_is_kept_and_measured(engine_inputs, tmp_path):
     assert ensemble["evaluation"]["cross_entropy"] == pytest.approx(loss.item(), rel=1e-5)
     assert ensemble["options"]["members"] == [{"network": "lenet5_half", "options": {}}] * 2
     artifacts = {event["name"] for event in done.events if event["event"] == "artifact"}
-    assert artifacts == {"student.safetensors", "generation_1.safetensors", "ensemble.safetensors", "report.json"}
+    stems = ("student", "generation_1", "ensemble")
+    networks = {f"{stem}.{ending}" for stem in stems for ending in ("safetensors", "py")}
+    assert artifacts == networks | {"README.md", "student.json", "report.json"}
 
 
 @pytest.mark.slow

@@ -104,7 +104,9 @@ def test_a_peer_can_ship_under_its_own_name(engine_inputs, tmp_path, selection):
     ]  # fmt: skip
     names = [event["name"] for event in done.events if event["event"] == "artifact"]
     assert names == [
-        "student.safetensors", "student.onnx", "cohort_student.safetensors", "peer_2.safetensors", "report.json",
+        "student.safetensors", "student.onnx", "student.py", "cohort_student.safetensors", "cohort_student.py",
+        "peer_2.safetensors", "peer_2.py",
+        "README.md", "student.json", "report.json",
     ]  # fmt: skip
     kept = weights_of(folder, "cohort_student")
     assert all(
