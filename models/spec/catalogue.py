@@ -79,8 +79,14 @@ def needs_of(objective: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def network_is_known(name: str) -> bool:
     """Whether a network is listed by name, or is of a family that is known by a pattern."""
-    patterns = (entry["pattern"] for entry in catalogue()["network_patterns"])
-    return name in known("networks") or any(re.fullmatch(pattern, name) for pattern in patterns)
+    return bool(network_entry(name))
+
+
+def network_entry(name: str) -> Mapping[str, Any]:
+    """What the catalogue says of a network, or of the pattern that its name matches; empty if there is none."""
+    patterns = catalogue()["network_patterns"]
+    matched = (entry for entry in patterns if re.fullmatch(entry["pattern"], name))
+    return known("networks").get(name) or next(matched, {})
 
 
 def nested_objectives(kind: str, name: str) -> tuple[str, ...]:

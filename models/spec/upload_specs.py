@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from models.spec.body import Body, Labels, Name
 from models.spec.catalogue import choices
-from models.spec.network_spec import MOST_CLASSES, Classes, InputContract, NetworkName, NetworkSpec
+from models.spec.network_spec import FIND, MOST_CLASSES, Classes, InputContract, NetworkName, NetworkSpec
 from models.spec.problems import Problem, complaint
 from models.spec.schema_types import part_model
 
@@ -14,11 +14,18 @@ from models.spec.schema_types import part_model
 class TeacherSpec(NetworkSpec):
     """A trained network whose weights will be uploaded."""
 
-    network: NetworkName = Field(description="The network that the weights belong to.", examples=["lenet5"])
+    network: NetworkName = Field(
+        FIND,
+        description="The network that the weights belong to; `auto` finds it by the names and shapes of the weights.",
+        examples=["lenet5"],
+    )
     name: Name | None = Field(None, description="What you call it; the network's name if null.", examples=["digits"])
     labels: Labels = Field(default_factory=dict)
-    classes: Classes = Field(
-        description="Classes that it tells apart; of another network, how many numbers it answers with.", examples=[10]
+    classes: Classes | None = Field(
+        None,
+        description="Classes that it tells apart; of another network, how many numbers it answers with. As many as the last "
+        "layer has outputs if null.",
+        examples=[10],
     )
     class_names: list[Name] = Field(
         default_factory=list,
@@ -36,7 +43,7 @@ class TeacherSpec(NetworkSpec):
 
     @model_validator(mode="after")
     def _all_classes_named(self) -> Self:
-        if self.class_names and len(self.class_names) != self.classes:
+        if self.class_names and self.classes and len(self.class_names) != self.classes:
             message = f"must have one name a class: {self.classes}, not {len(self.class_names)}"
             raise complaint(Problem("/class_names", message))
         return self

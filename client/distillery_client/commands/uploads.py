@@ -25,11 +25,15 @@ Identifier = Annotated[str, typer.Argument(metavar="ID")]
 def upload_teacher(
     context: typer.Context,
     file: Bytes,
-    network: Annotated[str, typer.Option(help="Network of the catalogue, such as lenet5.")],
-    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")],
     size: Annotated[str, typer.Option("--input", help="Channels, height and width of its input, such as 1x32x32.")],
     mean: Annotated[str, typer.Option(help="Mean of each channel used in its training, such as 0.13.")],
     std: Annotated[str, typer.Option(help="Standard deviation of each channel used in its training.")],
+    network: Annotated[
+        str, typer.Option(help="Network of the catalogue, such as lenet5; auto finds it by the weights.")
+    ] = "auto",
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Number of classes; found by the weights if left out.")
+    ] = None,
     name: Name = None,
     class_names: Annotated[str | None, typer.Option(help="Names of the classes, comma-separated.")] = None,
     options: JsonObject = "{}",

@@ -61,7 +61,10 @@ def catalogue() -> dict[str, Any]:
     methods = {kind: {name: _method(kind, name) for name in registry.names(kind)} for kind in registry.BASES}
     slices = _slices()
     named = {name: _network(network) | {"slice_of": slices[name]} for name, network in networks.named().items()}
-    patterns = [{"pattern": each.pattern, "description": each.description} for each in networks.patterns()]
+    patterns = [
+        {"pattern": each.pattern, "description": each.description, "parameters": schema(each.options_type)}
+        for each in networks.patterns()
+    ]
     parts = {name: {"description": inspect.getdoc(part), "parameters": schema(part)} for name, part in PARTS.items()}
     layers = {
         name: {"description": inspect.getdoc(kind), "parameters": schema(kind)} for name, kind in LAYER_KINDS.items()

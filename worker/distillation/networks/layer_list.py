@@ -214,5 +214,6 @@ NETWORKS = {
         build_own,
         "",
         Options,
+        guess=lambda shapes: (),
     )
 }
