@@ -1,7 +1,6 @@
 """Weights whose layers have other names than the network's: matched layer by layer, in order, by their shapes."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import nn
 
 from worker.distillation.uploads.candidates import Candidate
 from worker.distillation.uploads.key_matching import Matched, expected_of, state_of
-from worker.distillation.uploads.network_parts import parts_of
+from worker.distillation.uploads.network_parts import natural, parts_of
 from worker.distillation.uploads.selection import COUNTER, Expected, Fit, chosen, common_prefix
 from worker.distillation.uploads.weights_file.leaves import Unreadable
 
@@ -38,7 +37,7 @@ def in_order(candidate: Candidate, expected: Expected) -> Fit | None:
         theirs = layers_of({name: tuple(leaf.shape) for name, leaf in part.tensors.items()})
         if len(ours) != len(theirs):
             continue
-        for order in (theirs, sorted(theirs, key=lambda layer: _natural(layer[0]))):
+        for order in (theirs, sorted(theirs, key=lambda layer: natural(layer[0]))):
             names = _paired(ours, order)
             if names is not None:
                 return _fit(candidate, names, expected)
@@ -53,11 +52,6 @@ def layers_of(shapes: Mapping[str, tuple[int, ...]]) -> Layers:
         if role != COUNTER and shape != ():
             layers.setdefault(path, {})[role] = (name, shape)
     return list(layers.items())
-
-
-def _natural(path: str) -> list[tuple[int, str]]:
-    """A key that sorts `conv10` behind `conv2`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def _paired(ours: Layers, theirs: Layers) -> dict[str, str] | None:

@@ -1,6 +1,7 @@
 """Which tensors of a candidate could be the network itself: without doubles, a normalisation before it, and heads that only
 training has."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,11 +29,18 @@ def parts_of(candidate: Candidate) -> Iterator[Candidate]:
     core = {
         name: leaf for name, leaf in once.items() if not _is_for_training(name) and not is_normalisation(name, leaf)
     }
+    main = _main(core)
+    in_order = [{name: one[name] for name in sorted(one, key=natural)} for one in (core, main)]
     seen: list[list[str]] = []
-    for tensors in (candidate.tensors, once, core, _main(core)):
+    for tensors in (candidate.tensors, once, core, main, *in_order):
         if tensors and list(tensors) not in seen:
             seen.append(list(tensors))
             yield replace(candidate, tensors=tensors)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts `conv10` behind `conv2`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def is_normalisation(name: str, leaf: Any) -> bool:

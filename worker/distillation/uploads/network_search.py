@@ -50,8 +50,8 @@ class Proposal:
         return Matched(state_of(network.state_dict(), self.fits[0]), self.fits[0], self.fits[1:])
 
     def __str__(self) -> str:
-        options = f" with the options {json.dumps(self.options)}" if self.options else ""
-        return f"`{self.network}`{options} and {self.classes} classes"
+        options = f" the options {json.dumps(self.options)} and" if self.options else ""
+        return f"`{self.network}` with{options} {self.classes} classes"
 
 
 def proposals(

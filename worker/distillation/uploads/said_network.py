@@ -18,6 +18,7 @@ from worker.distillation.uploads.network_parts import is_normalisation, largest_
 from worker.distillation.uploads.network_search import Proposal, different, proposals, unseen_options
 from worker.distillation.uploads.selection import fits
 from worker.distillation.uploads.weights_file.leaves import numel
+from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
 
 FIND = "auto"
 """The name of a network that is to be found."""
@@ -84,6 +85,9 @@ def weights_of(said: Said, candidates: Sequence[Candidate], limits: UploadLimits
 
 def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
     offered = proposals(candidates, said.contract, said.classes, said.weights)
+    if not offered and all(_is_whole(each) for each in candidates):
+        words = "the weights are whole numbers, as quantised ones are, and no known network has such"
+        raise UploadError(words, QUANTISED)
     if not offered:
         raise UploadError(_none_fits(candidates, said), DESCRIBE)
     for each in offered:
@@ -110,6 +114,10 @@ def _assumed(name: str, options: Mapping[str, Any]) -> list[str]:
     return [f"the weights do not show {listed} of `{name}`, which were assumed; name the network if they differ"]
 
 
+def _is_whole(candidate: Candidate) -> bool:
+    return not any(leaf.dtype.is_floating_point for leaf in candidate.tensors.values())
+
+
 def _none_fits(candidates: Sequence[Candidate], said: Said) -> str:
     classes = f" with {said.classes} classes" if said.classes else ""
     largest = max(candidates, key=lambda each: len(each.tensors))
@@ -127,15 +135,14 @@ def _named(said: Said, candidates: Sequence[Candidate]) -> Found:
 
     def others() -> list[Proposal]:
         found = proposals(candidates, said.contract, None, said.weights)
-        return [each for each in found if (each.network, each.classes) != (said.network, classes) or not said.options]
+        others = [each for each in found if (each.network, each.classes) != (said.network, classes)]
+        return different(others[:LISTED_AT_MOST], said.contract)
 
     matched, warnings = None, []
     if not any(fit.is_whole for fit in fits(candidates, expected_of(network))):
         matched = match_in_order(candidates, network, said.weights)
     if matched is None:
-        matched = match_any(
-            candidates, network, title, lambda _: list(map(str, others()[:LISTED_AT_MOST])), said.weights
-        )
+        matched = match_any(candidates, network, title, lambda _: list(map(str, others())), said.weights)
     else:
         named = [each for each in others() if not each.renamed and each.network != said.network]
         warnings += [f"the names of the weights are those of {named[0]}, whose layers are the same"] if named else []
