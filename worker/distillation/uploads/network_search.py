@@ -18,6 +18,8 @@ from worker.distillation.uploads.layer_order import in_order
 from worker.distillation.uploads.network_parts import largest_first, parts_of, weight_shapes
 from worker.distillation.uploads.selection import Expected, Fit, chosen, common_prefix, fits, further_blocks
 
+LIBRARIES = ("", "torchvision", "timm")
+"""Whose networks are preferred, the best first."""
 MOST_OF_LIBRARIES = 16
 MOST_LEFT_OVER = 0.25
 """Largest share of a file's tensors that may be no part of a network that is proposed."""
@@ -32,6 +34,11 @@ class Proposal:
     options: dict[str, Any]
     classes: int
     fits: tuple[Fit, ...] = field(repr=False)
+
+    @property
+    def library(self) -> str:
+        """The library that it is from: torchvision, timm, or empty for the catalogue's own networks."""
+        return self.network.partition("/")[0] if "/" in self.network else ""
 
     @property
     def renamed(self) -> bool:
@@ -75,8 +82,8 @@ def proposals(
 
 
 def _rank(proposal: Proposal) -> tuple[object, ...]:
-    library = proposal.network.partition("/")[0] if "/" in proposal.network else ""
-    return (len(proposal.fits[0].left_over), ["", "torchvision", "timm"].index(library), len(proposal.options))
+    library = LIBRARIES.index(proposal.library)
+    return (len(proposal.fits[0].left_over), library, len(proposal.options))
 
 
 def _possible(candidate: Candidate, classes: int | None) -> Iterator[tuple[str, dict[str, Any], int]]:

@@ -93,7 +93,8 @@ def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits)
     for each in offered:
         check_size(each.network, each.options, each.classes, said.contract, limits)
     distinct = different(offered[:LISTED_AT_MOST], said.contract)
-    if len(distinct) > 1:
+    elsewhere = [each for each in distinct if each.library != distinct[0].library]
+    if len(distinct) - len(elsewhere) > 1:
         listed = "; ".join(map(str, distinct))
         raise UploadError(
             f"the weights fit several networks that compute different things: {listed}", "Say which it is as `network`."
@@ -102,6 +103,9 @@ def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits)
     network = best.build(said.contract)
     matched = best.matched(network)
     warnings = tuple(_assumed(best.network, best.options))
+    if elsewhere:
+        listed = ", ".join(f"`{each.network}`" for each in elsewhere)
+        warnings += (f"`{best.network}` was taken, but {listed} have the same names and compute other things",)
     kept = tuple(offered[:LISTED_AT_MOST])
     return Found(best.network, best.options, best.classes, said.contract, network, matched, kept, warnings)
 

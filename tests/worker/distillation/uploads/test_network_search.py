@@ -118,3 +118,17 @@ def test_doubles_and_heads_of_training_are_left_out(tmp_path):
     doubled = {**state, **{f"again.{key}": value for key, value in state.items()}}
     doubled |= {"aux_head.weight": torch.zeros(10, 9), "criterion.weight": torch.ones(10)}
     assert inspected(tmp_path, doubled, GREY)["network"] == "lenet5"
+
+
+def test_a_network_of_torchvision_is_taken_before_timms_with_the_same_names_and_those_are_named(tmp_path):
+    findings = inspected(tmp_path, built("torchvision/resnet18", RGB, 3).state_dict(), RGB)
+    assert (findings["network"], findings["classes"]) == ("torchvision/resnet18", 3)
+    assert any("`timm/resnetblur18`" in warning for warning in findings["warnings"])
+
+
+def test_whole_numbers_are_refused_without_naming_a_network(tmp_path):
+    state = {name: tensor.to(torch.int8) for name, tensor in built("lenet5", GREY).state_dict().items()}
+    for said in ({}, {"network": "lenet5", "classes": 10}):
+        with pytest.raises(UploadError) as refused:
+            inspected(tmp_path, state, GREY, **said)
+        assert "lenet" not in refused.value.hint and "quantised" in f"{refused.value} {refused.value.hint}"
