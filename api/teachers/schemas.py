@@ -10,9 +10,9 @@ from api.uploads.service import UploadBody
 class TeacherBody(UploadBody):
     """A trained network."""
 
-    network: str = Field(description="Name of the network in the catalogue.")
+    network: str = Field(description="Name of the network in the catalogue; `auto` until its inspection has found it.")
     options: dict[str, Any] = Field(description="Options of the network.")
-    classes: int = Field(description="Number of classes.")
+    classes: int = Field(description="Number of classes; 0 until the inspection has found it.")
     class_names: list[str] = Field(description="Names of the classes in order; empty if unknown.")
     input: dict[str, Any] = Field(
         description="Input contract: channels, height, width, and the mean and std of each channel."

@@ -12,4 +12,5 @@ TEACHERS = Uploads(Teacher, TeacherBody, "teacher", "tch", "/teachers")
 
 def values_of(spec: TeacherSpec) -> dict[str, Any]:
     """Column values of a new teacher."""
-    return spec.model_dump(mode="json") | {"name": spec.name or spec.network}
+    classes = spec.classes or len(spec.class_names)
+    return spec.model_dump(mode="json") | {"name": spec.name or spec.network, "classes": classes}

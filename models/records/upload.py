@@ -8,7 +8,7 @@ from models.records.columns import JsonList, JsonObject, ShortText, Uploaded
 
 class Teacher(Uploaded, Record):
     """A trained network. `input` is its input contract: channels, height, width, mean, std. `weights` says which
-    weights of the file are read."""
+    weights of the file are read. Until the inspection has found them, `network` may be `auto` and `classes` 0."""
 
     __tablename__ = "teachers"
 

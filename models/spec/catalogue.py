@@ -11,8 +11,8 @@ KINDS = ("objectives", "procedures", "sources", "transforms")
 MOST_ITEMS = 1024
 """Maximum length of a list parameter without its own bound."""
 MOST_OBJECTIVES = 16
-OBJECTIVES, NETWORK, NETWORK_SPACE = "#/objectives", "#/network", "#/network_space"
-"""`$ref` of parameters that are objectives, networks, or families of networks."""
+OBJECTIVES, NETWORK, NETWORK_SPACE, LAYER = "#/objectives", "#/network", "#/network_space", "#/layer"
+"""`$ref` of parameters that are objectives, networks, families of networks, or layers of a network."""
 PROGRAM = "program"
 """Name of a network that an uploaded file defines."""
 FILES = "#/files/"
@@ -80,8 +80,14 @@ def needs_of(objective: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def network_is_known(name: str) -> bool:
     """Whether a network is listed by name, matches the pattern of a family, or is a program."""
-    patterns = (entry["pattern"] for entry in catalogue()["network_patterns"])
-    return name == PROGRAM or name in known("networks") or any(re.fullmatch(pattern, name) for pattern in patterns)
+    return name == PROGRAM or bool(network_entry(name))
+
+
+def network_entry(name: str) -> Mapping[str, Any]:
+    """What the catalogue says of a network, or of the pattern that its name matches; empty if there is none."""
+    patterns = catalogue()["network_patterns"]
+    matched = (entry for entry in patterns if re.fullmatch(entry["pattern"], name))
+    return known("networks").get(name) or next(matched, {})
 
 
 def nested_objectives(kind: str, name: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.spec import initial_weights, webhook_target
-from models.spec.catalogue import choices, effective, known, nested_networks, nested_objectives, part
+from models.spec.catalogue import choices, effective, known, nested_networks, nested_objectives, network_entry, part
 from models.spec.facts import Facts
 from models.spec.source_choice import choose
 from models.spec.task_checks import TASK, default_objectives, outputs_asked, reads_truth, task_of
@@ -159,7 +159,7 @@ def _initial_weights(student: dict[str, Any], source: Mapping[str, Any], facts: 
 
 def network_values(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """A network's options, with defaults."""
-    properties = (known("networks").get(network) or {}).get("parameters", {}).get("properties", {})
+    properties = network_entry(network).get("parameters", {}).get("properties", {})
     return {
         name: copy.deepcopy(schema["default"]) for name, schema in properties.items() if "default" in schema
     } | dict(options)

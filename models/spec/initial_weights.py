@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints
 
-from models.spec.catalogue import PROGRAM, choices, known
+from models.spec.catalogue import PROGRAM, choices, known, network_entry
 from models.spec.facts import Facts
 from models.spec.problems import Problem, complaint
 
@@ -68,5 +68,5 @@ def _is_slice(student: Mapping[str, Any], network: str, options: Mapping[str, An
 
 
 def _options(network: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    properties = known("networks").get(network, {}).get("parameters", {}).get("properties", {})
+    properties = network_entry(network).get("parameters", {}).get("properties", {})
     return {name: schema["default"] for name, schema in properties.items() if "default" in schema} | dict(given)

@@ -1,12 +1,14 @@
 """Networks in a spec: their names, options and input contracts."""
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, model_validator
 
 from models.spec.body import Body
-from models.spec.catalogue import known, limit, network_is_known
+from models.spec.catalogue import limit, network_entry, network_is_known
+from models.spec.layers import LAYERS, written_as_name
 from models.spec.problems import Problem, complaint, problems_of
 from models.spec.schema_types import model, part_model
 
@@ -46,21 +48,59 @@ class InputContract(DeclaredContract):
 
 @cache
 def network_options(name: str) -> type[BaseModel]:
-    """The model of a network's options; networks known by a pattern have none."""
-    entry = known("networks").get(name) or {}
-    return model("".join(part.capitalize() for part in f"{name}_options".split("_")), entry.get("parameters", {}), {})
+    """The model of a network's options; networks that are known by a pattern have those of the pattern."""
+    entry = network_entry(name)
+    title = "".join(part.capitalize() for part in re.split(r"[_/.]", f"{name}_options"))
+    return model(title, entry.get("parameters", {}), {})
+
+
+FIND = "auto"
+"""The name that stands for the network of uploaded weights, which their inspection finds."""
+NetworkName = Annotated[
+    str,
+    Field(max_length=255),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "maxLength": 255},
+                {
+                    "type": "object",
+                    "properties": {LAYERS: {"type": "array", "items": {"type": "object"}, "minItems": 1}},
+                    "required": [LAYERS],
+                    "additionalProperties": False,
+                },
+            ]
+        },
+        mode="validation",
+    ),
+]
+"""The name of a network in a request; `{"layers": [...]}` describes one instead."""
 
 
 class NetworkSpec(Body):
-    """A network by name, with its options."""
+    """A network by name, with its options, or described layer by layer."""
 
-    network: str = Field(max_length=255, description="Name of a network in the catalogue.", examples=["lenet5_half"])
+    network: NetworkName = Field(
+        description='A network of the catalogue, or `{"layers": [...]}`, a network described layer by layer.',
+        examples=["lenet5_half"],
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the network, as listed in the catalogue.", examples=[{}]
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _layers_as_option(cls, values: Any) -> Any:
+        return written_as_name(values)
+
     @model_validator(mode="after")
     def _network_exists(self) -> Self:
+        if self.network == FIND and type(self).model_fields["network"].default == FIND:
+            if self.options:
+                raise complaint(
+                    Problem("/options", "must be empty where the network is to be found; name the `network`")
+                )
+            return self
         if not network_is_known(self.network):
             raise complaint(
                 Problem("/network", f"there is no network {self.network!r}; GET /v1/catalogue lists the networks")

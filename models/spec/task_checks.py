@@ -10,6 +10,10 @@ from models.spec.problems import Problem
 TASK = "classification"
 Labelled = tuple[str, Mapping[str, Any]]
 """An objective's place in the spec, and the objective."""
+ONE_LOGIT = (
+    "one output, such as a logit with a sigmoid, is the task `multi_label` with one label: set `task` to `multi_label`, and"
+    " label images with a matrix of one column"
+)
 
 
 def task_of(name: str) -> Mapping[str, Any]:
@@ -44,7 +48,8 @@ def check_task(resolved: Mapping[str, Any], facts: Facts, objectives: Iterable[L
     task, source = resolved["task"], resolved["source"]
     entry, classes = task_of(task), resolved["student"]["classes"]
     if classes is not None and classes < entry["least_outputs"]:
-        yield Problem("/student/classes", f"must be at least {entry['least_outputs']} for the task {task}")
+        words = f"must be at least {entry['least_outputs']} for the task {task}"
+        yield Problem("/student/classes", f"{words}; {ONE_LOGIT}" if classes == 1 else words)
     supported = known("sources")[source["name"]]["tasks"]
     if task not in supported:
         words = f"{source['name']!r} is for {listed(supported)}, not for the task {task}; train on a dataset"

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from models.spec.body import Body, Labels, Name
 from models.spec.catalogue import choices
-from models.spec.network_spec import MOST_CLASSES, Classes, InputContract, NetworkSpec
+from models.spec.network_spec import FIND, MOST_CLASSES, Classes, InputContract, NetworkName, NetworkSpec
 from models.spec.problems import Problem, complaint
 from models.spec.schema_types import part_model
 
@@ -14,16 +14,20 @@ from models.spec.schema_types import part_model
 class TeacherSpec(NetworkSpec):
     """A trained network. Its weights are uploaded afterwards."""
 
-    network: str = Field(
-        max_length=255,
-        description="Name of the network in the catalogue that the weights belong to.",
+    network: NetworkName = Field(
+        FIND,
+        description="The network that the weights belong to; `auto` finds it by the names and shapes of the weights.",
         examples=["lenet5"],
     )
     name: Name | None = Field(
-        None, description="Your name for the teacher. If null: the network's name.", examples=["digits"]
+        None, description="Your name for the teacher. If null: the name of the network.", examples=["digits"]
     )
     labels: Labels = Field(default_factory=dict)
-    classes: Classes = Field(description="Number of classes; for other tasks the number of outputs.", examples=[10])
+    classes: Classes | None = Field(
+        None,
+        description="Number of classes, labels or outputs. If null: the number of outputs of the last layer.",
+        examples=[10],
+    )
     class_names: list[Name] = Field(
         default_factory=list,
         max_length=MOST_CLASSES,
@@ -40,7 +44,7 @@ class TeacherSpec(NetworkSpec):
 
     @model_validator(mode="after")
     def _all_classes_named(self) -> Self:
-        if self.class_names and len(self.class_names) != self.classes:
+        if self.class_names and self.classes and len(self.class_names) != self.classes:
             message = f"must have one name for each of {self.classes} classes, not {len(self.class_names)}"
             raise complaint(Problem("/class_names", message))
         return self

@@ -57,6 +57,7 @@ class InspectionLedger(LeasedLedger):
             accepted = _set_status(
                 session, self.kind, self.subject_id, UploadStatus.READY, findings=dict(findings), problem=None,
                 blob_key=canonical.key, blob_size=canonical.size, blob_sha256=canonical.sha256,
+                **_found(self.kind, findings),
             )  # fmt: skip
         waiting.settle_jobs_of(self.subject_id)
         return accepted
@@ -118,6 +119,12 @@ class InspectionLedger(LeasedLedger):
         )
         if changed.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result is a CursorResult
             raise Taken(self.id)
+
+
+def _found(kind: str, findings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an inspection finds of a teacher that its user may have left open."""
+    names = ("network", "options", "classes", "input") if kind == "teacher" else ()
+    return {name: findings[name] for name in names if name in findings}
 
 
 def _held_by(attempt: int) -> tuple[ColumnElement[bool], ...]:

@@ -28,9 +28,11 @@ def upload_teacher(
     file: Bytes,
     network: Annotated[
         str | None,
-        typer.Option(help="Network of the catalogue, such as lenet5. Not needed for a program or an ONNX file."),
+        typer.Option(help="Network of the catalogue, such as lenet5. If left out, the weights or the program tell."),
     ] = None,
-    classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Number of classes. If left out, the weights tell.")
+    ] = None,
     size: Annotated[
         str | None, typer.Option("--input", help="Channels, height and width of its input, such as 1x32x32.")
     ] = None,

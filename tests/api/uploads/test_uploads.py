@@ -285,3 +285,25 @@ def test_an_upload_is_streamed_in_constant_memory(embedded: Service) -> None:
         assert response.json()["size"] == size
         assert embedded.peak_bytes - before < size // 2
         assert user.http.delete(f"/teachers/{record['id']}").status_code == 204
+
+
+def test_a_teacher_may_leave_its_network_and_classes_to_be_found(user: User) -> None:
+    body = {"input": TEACHER["input"]}
+    teacher = user.http.post("/teachers", json=body).json()
+    assert (teacher["network"], teacher["classes"], teacher["name"]) == ("auto", 0, "auto")
+    named = user.http.post("/teachers", json=body | {"class_names": ["a", "b"]}).json()
+    assert named["classes"] == 2
+    job = {"teacher": teacher["id"], "student": {"network": "lenet5_half"}}
+    submitted = user.http.post("/jobs", json=job)
+    assert submitted.status_code == 202, submitted.text
+    assert submitted.json()["resolved"]["student"]["classes"] is None  # known once it is inspected
+
+
+def test_a_teacher_is_described_layer_by_layer(user: User) -> None:
+    layers = [{"conv": 4}, {"pool": "global"}, {"flatten": True}, {"linear": None}]
+    teacher = created(user, network={"layers": layers})
+    assert (teacher["network"], teacher["options"]) == ("layers", {"layers": layers})
+    wrong = user.http.post("/teachers", json=TEACHER | {"network": {"layers": [{"conv": 4, "speed": 1}]}})
+    assert pointers(wrong) == ["/options/layers/0/speed"]
+    vague = user.http.post("/teachers", json={"input": TEACHER["input"], "options": {"width": 4}})
+    assert pointers(vague) == ["/options"]

@@ -14,6 +14,7 @@ from models.storage.opening import storage
 from tests.worker.scenes import FINDINGS, SCRIPTED, change, claimed, events, get, make_job, make_key, make_upload, rows
 from worker.attempt.inspection import run_inspection
 from worker.ledger.claims import claim
+from worker.ledger.inspections import Canonical, InspectionLedger
 from worker.upkeep import upkeep
 
 
@@ -44,6 +45,17 @@ def test_a_bad_upload_is_rejected_with_the_engines_error_and_its_bytes_are_delet
         "errors": [{"pointer": "", "message": "bad"}],
     }  # fmt: skip
     assert list(storage().list("uploads")) == [] and list(storage().list("blobs")) == []
+
+
+def test_what_an_inspection_finds_of_a_teacher_becomes_the_teachers(embedded: None) -> None:
+    subject = make_upload(b"teacher", kind="teacher")
+    change(Teacher, subject, network="auto", classes=0)
+    inspection = claimed("inspect")
+    found = {"network": "mlp", "options": {"hidden": [5]}, "classes": 3, "input": {"channels": 1}, "parameters": 9}
+    assert InspectionLedger(inspection.record).accept(found, Canonical("key", 1, "0" * 64))
+    teacher = get(Teacher, subject)
+    assert (teacher.status, teacher.network, teacher.options) == ("ready", "mlp", {"hidden": [5]})
+    assert (teacher.classes, teacher.input, teacher.findings) == (3, {"channels": 1}, found)
 
 
 def test_an_upload_that_crashes_every_engine_is_rejected(embedded: None) -> None:

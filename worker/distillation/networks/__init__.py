@@ -17,7 +17,7 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Network, NoOptions, Pattern
+from worker.distillation.networks.family import Network, Pattern
 from worker.distillation.parameters import parse
 
 
@@ -32,8 +32,8 @@ def build(name: str, classes: int, contract: InputContract, options: dict[str, A
     if pattern is not None:
         if not re.fullmatch(pattern.pattern, name):
             raise SpecError([Problem("/network", f"{name!r} does not match the pattern {pattern.pattern}")])
-        parse(NoOptions, options or {}, "/options")
-        return pattern.build(name.removeprefix(pattern.prefix), classes, contract)
+        given: Any = parse(pattern.options_type, options or {}, "/options")
+        return pattern.build(name.removeprefix(pattern.prefix), classes, contract, given)
     network = named().get(name)
     if network is None:
         close = difflib.get_close_matches(name, names(), n=3) or names()
@@ -58,5 +58,6 @@ def patterns() -> tuple[Pattern, ...]:
 
 @cache
 def _files() -> tuple[Any, ...]:
-    stems = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
-    return tuple(importlib.import_module(f"{__name__}.{stem}") for stem in stems)
+    here = Path(__file__).parent
+    paths = sorted(path.relative_to(here).with_suffix("") for path in here.rglob("*.py") if path.stem != "__init__")
+    return tuple(importlib.import_module(".".join((__name__, *path.parts))) for path in paths)

@@ -5,13 +5,14 @@ torchvision's, so that a student can be initialised with a slice of `torchvision
 such a network with two classes at 224x224 pixels into one of half its width.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
-from worker.distillation.networks.family import Network, check_size
+from worker.distillation.networks.family import Network, WeightShapes, check_size
 from worker.distillation.parameters import Range
 
 LEAST = 63
@@ -63,11 +64,18 @@ def build(classes: int, contract: InputContract, options: Options) -> AlexNet:
     return AlexNet(options.width, options.dropout, classes, contract)
 
 
+def guess(shapes: WeightShapes) -> Iterable[dict[str, Any]]:
+    """The width, which the first convolution has."""
+    if len(shapes) == 8:
+        yield {"width": shapes[0][0]}
+
+
 NETWORKS = {
     "alexnet": Network(
         "AlexNet with a single column as in torchvision, of any width; 32 is half of the published width.",
         build,
         "arXiv:1404.5997",
         Options,
+        guess=guess,
     )
 }

@@ -1,7 +1,7 @@
 """Network and Pattern: how a file of this folder registers its networks, by name or by a pattern of names."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -48,6 +48,20 @@ class NoOptions:
     """No options."""
 
 
+WeightShapes = Sequence[tuple[int, ...]]
+"""Shapes of a state dict's convolutions and linear layers, in order."""
+
+
+def default_options(shapes: WeightShapes) -> Iterable[dict[str, Any]]:
+    """No options, whatever the shapes are."""
+    return ({},)
+
+
+def of_layers(count: int) -> Callable[[WeightShapes], Iterable[dict[str, Any]]]:
+    """A `guess` for a network without options that has so many convolutions and linear layers."""
+    return lambda shapes: ({},) if len(shapes) == count else ()
+
+
 @dataclass(frozen=True)
 class Network:
     """One network that can be built by name.
@@ -61,19 +75,24 @@ class Network:
     options_type: type = NoOptions
     widths: str | None = None
     """The option that lists the layers' widths: networks with lists of equal length differ in these widths only."""
+    guess: Callable[[WeightShapes], Iterable[dict[str, Any]]] = default_options
+    """Options with which the network may have weights of these shapes; a few at most, since each is built."""
+    unseen: Mapping[str, str] = field(default_factory=dict)
+    """What the network computes by default that its weights do not show, such as its activation."""
 
 
 @dataclass(frozen=True)
 class Pattern:
     """Networks of a library: all names that begin with `prefix` and match `pattern`.
 
-    `build(name, classes, contract)` gets the name without the prefix. It raises SpecErrors with the pointer `/network`.
+    `build(name, classes, contract, options)` gets the name without the prefix. It raises SpecErrors with the pointer `/network`.
     """
 
     prefix: str
     pattern: str
     description: str
-    build: Callable[[str, int, InputContract], nn.Module]
+    build: Callable[[str, int, InputContract, Any], nn.Module]
+    options_type: type = NoOptions
 
 
 Networks = Mapping[str, Network]

@@ -1,13 +1,14 @@
 """Multilayer perceptrons on flattened pixels; linear classifiers if they have no hidden layers or no activation."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
 from worker.distillation.contract import InputContract
-from worker.distillation.networks.family import Network
+from worker.distillation.networks.family import Network, WeightShapes
 from worker.distillation.parameters import Items, Range
 
 
@@ -38,6 +39,13 @@ def build(classes: int, contract: InputContract, options: Options) -> nn.Sequent
     return network
 
 
+def guess(shapes: WeightShapes) -> Iterable[dict[str, Any]]:
+    """The hidden layers' units; whether there are biases is tried."""
+    if shapes and all(len(shape) == 2 for shape in shapes):
+        hidden = [shape[0] for shape in shapes[:-1]]
+        yield from ({"hidden": hidden, "bias": bias} for bias in (True, False))
+
+
 NETWORKS = {
     "mlp": Network(
         "A multilayer perceptron on the flattened pixels; by default ReLU and two hidden layers of 1200 units, as in Hinton's MNIST teacher.",
@@ -45,5 +53,7 @@ NETWORKS = {
         "arXiv:1503.02531",
         Options,
         widths="hidden",
+        guess=guess,
+        unseen={"activation": "relu"},
     )
 }

@@ -11,20 +11,21 @@ from worker.distillation.errors import Problem, SpecError
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C_out, H / stride, W / stride).
 
-    A shortcut that changes shape is a 1x1 convolution with batch normalisation.
+    A shortcut that changes shape is a 1x1 convolution with batch normalisation; with `padded` it has no parameters.
     """
 
     shortcut_name: ClassVar[str] = "downsample"
     """Attribute of the shortcut, which is a part of the state dict's keys."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
+    def __init__(self, channels_in: int, channels_out: int, stride: int, padded: bool = False):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
-        self.add_module(self.shortcut_name, _shortcut(channels_in, channels_out, stride))
+        make = _padded_shortcut if padded else _shortcut
+        self.add_module(self.shortcut_name, make(channels_in, channels_out, stride))
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,6 +39,22 @@ def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential
     if stride == 1 and channels_in == channels_out:
         return None
     return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
+
+
+class PaddedShortcut(nn.Module):
+    """Every `stride`th pixel, with channels of zeros on both sides (arXiv:1512.03385, option A): (B, C, H, W) -> (B, C', H', W')."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        before = (channels_out - channels_in) // 2
+        self.stride, self.padding = stride, (before, channels_out - channels_in - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.padding))
+
+
+def _padded_shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module | None:
+    return None if stride == 1 and channels_in == channels_out else PaddedShortcut(channels_in, channels_out, stride)
 
 
 def group(

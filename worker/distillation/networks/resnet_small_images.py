@@ -5,14 +5,15 @@ of the 7x7 convolution and pooling for 224 pixels. DAFL (arXiv:1904.01186) and t
 distil the 34 layers into the 18 on CIFAR; state dict keys are the same as there.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
-from worker.distillation.networks.family import Network
+from worker.distillation.networks.family import Network, WeightShapes
 from worker.distillation.networks.residual import BasicBlock, group, initialise
 from worker.distillation.parameters import Range
 
@@ -64,12 +65,19 @@ def build(depth: int, classes: int, contract: InputContract, options: Options) -
     return ResNet(depth, options.width, classes, contract)
 
 
+def guess(shapes: WeightShapes) -> Iterable[dict[str, Any]]:
+    """The width, which the first convolution has."""
+    if len(shapes) in (21, 37):
+        yield {"width": shapes[0][0]}
+
+
 NETWORKS = {
     f"resnet{depth}_cifar": Network(
         f"A residual network of {depth} layers in four groups, as for ImageNet, for images of about 32x32 pixels.",
         partial(build, depth),
         "arXiv:1512.03385",
         Options,
+        guess=guess,
     )
     for depth in BLOCKS
 }

@@ -10,7 +10,7 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Pattern, from_library, on_any_device
 
 
-def build(name: str, classes: int, contract: InputContract) -> nn.Module:
+def build(name: str, classes: int, contract: InputContract, options: object = None) -> nn.Module:
     """The network `name` for `classes` and the contract's channels; networks of fixed input size get the contract's size.
 
     Raises:
@@ -21,17 +21,17 @@ def build(name: str, classes: int, contract: InputContract) -> nn.Module:
 
     if not timm.is_model(name):
         raise SpecError([Problem("/network", f"timm has no network {name!r}")])
-    options: dict[str, Any] = {"num_classes": classes, "in_chans": contract.channels}
+    given: dict[str, Any] = {"num_classes": classes, "in_chans": contract.channels}
     if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
-        options["img_size"] = (contract.height, contract.width)
+        given["img_size"] = (contract.height, contract.width)
     try:
-        network = on_any_device(lambda: timm.create_model(name, pretrained=False, **options))
+        network = on_any_device(lambda: timm.create_model(name, pretrained=False, **given))
     except (ValueError, AssertionError, TypeError, RuntimeError) as error:
         raise SpecError(
             [Problem("/network", f"timm cannot build {name} for these classes and images: {error}")]
         ) from error
-    given = "".join(f", {key}={value!r}" for key, value in options.items())
-    return from_library(network, f"timm.create_model({name!r}, pretrained=False{given})")
+    arguments = "".join(f", {key}={value!r}" for key, value in given.items())
+    return from_library(network, f"timm.create_model({name!r}, pretrained=False{arguments})")
 
 
 PATTERN = Pattern(

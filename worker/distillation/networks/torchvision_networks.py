@@ -1,7 +1,8 @@
 """torchvision's classification networks by name, with random weights."""
 
 import inspect
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
@@ -9,8 +10,22 @@ from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Pattern, from_library, on_any_device
 
+RESIDUAL = ("resnet", "resnext", "wide_resnet")
+"""What the names of networks begin with that have a stem for small images."""
 
-def build(name: str, classes: int, contract: InputContract) -> nn.Module:
+
+@dataclass(frozen=True)
+class Options:
+    """The first layers of a network of torchvision."""
+
+    stem: Annotated[
+        Literal["published", "cifar"],
+        "The first layers: as published, or for images of about 32x32 pixels a 3x3 convolution with stride 1 and no max"
+        " pooling, as much code for CIFAR has it. Only residual networks have `cifar`.",
+    ] = "published"
+
+
+def build(name: str, classes: int, contract: InputContract, options: Options = Options()) -> nn.Module:  # frozen
     """The network `name` for `classes`, with a first convolution for the contract's channels.
 
     Raises:
@@ -21,16 +36,28 @@ def build(name: str, classes: int, contract: InputContract) -> nn.Module:
 
     if name not in list_models(module=models):
         raise SpecError([Problem("/network", f"torchvision has no classification network {name!r}")])
-    options = _options(name, contract)
+    given = _options(name, contract)
     try:
-        network = on_any_device(lambda: get_model(name, weights=None, num_classes=classes, **options))
+        network = on_any_device(lambda: get_model(name, weights=None, num_classes=classes, **given))
     except (ValueError, AssertionError, TypeError, RuntimeError) as error:
         message = f"torchvision cannot build {name} for these classes and images: {error}"
         raise SpecError([Problem("/network", message)]) from error
     if contract.channels != 3:
         _replace_first_convolution(network, name, contract.channels)
-    given = "".join(f", {key}={value!r}" for key, value in options.items())
-    return from_library(network, f"torchvision.models.get_model({name!r}, weights=None, num_classes={classes}{given})")
+    if options.stem == "cifar":
+        _replace_stem(network, name, contract.channels)
+    arguments = "".join(f", {key}={value!r}" for key, value in given.items())
+    return from_library(
+        network, f"torchvision.models.get_model({name!r}, weights=None, num_classes={classes}{arguments})"
+    )
+
+
+def _replace_stem(network: nn.Module, name: str, channels: int) -> None:
+    """A 3x3 convolution instead of the 7x7 convolution and the pooling of a residual network."""
+    if not name.startswith(RESIDUAL):
+        raise SpecError([Problem("/options/stem", f"{name} has no other stem; only residual networks have `cifar`")])
+    network.add_module("conv1", nn.Conv2d(channels, 64, 3, padding=1, bias=False))
+    network.add_module("maxpool", nn.Identity())
 
 
 def _options(name: str, contract: InputContract) -> dict[str, Any]:
@@ -76,4 +103,5 @@ PATTERN = Pattern(
     r"^torchvision/[a-z0-9_]+$",
     "A classification network of torchvision by its name in torchvision, such as torchvision/resnet18, with random weights.",
     build,
+    Options,
 )

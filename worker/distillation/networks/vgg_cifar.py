@@ -4,13 +4,14 @@ Simonyan, Zisserman, "Very deep convolutional networks for large-scale image rec
 places of the poolings, VGG-8 and the state dict keys are those of the public benchmark HobbitLong/RepDistiller.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
-from worker.distillation.networks.family import Network, check_size
+from worker.distillation.networks.family import Network, WeightShapes, check_size
 from worker.distillation.parameters import Range
 
 CONVOLUTIONS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -80,11 +81,19 @@ def build(classes: int, contract: InputContract, options: Options) -> VGG:
     return VGG(options.depth, options.width, options.batch_norm, classes, contract)
 
 
+def guess(shapes: WeightShapes) -> Iterable[dict[str, Any]]:
+    """Depth and width; whether there is batch normalisation is tried."""
+    depth = next((depth for depth, counts in CONVOLUTIONS.items() if sum(counts) == len(shapes) - 1), None)
+    if depth is not None:
+        yield from ({"depth": depth, "width": shapes[0][0], "batch_norm": each} for each in (True, False))
+
+
 NETWORKS = {
     "vgg_cifar": Network(
         "A VGG network for images of about 32x32 pixels, of any published depth and any width; VGG-11 by default.",
         build,
         "arXiv:1409.1556",
         Options,
+        guess=guess,
     )
 }

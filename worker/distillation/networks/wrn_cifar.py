@@ -5,13 +5,14 @@ no ReLU follows the addition. State dict keys are those of the public benchmark 
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
-from worker.distillation.networks.family import Network
+from worker.distillation.networks.family import Network, WeightShapes
 from worker.distillation.networks.residual import blocks_per_group, group, initialise
 from worker.distillation.parameters import Range
 
@@ -82,11 +83,19 @@ def build(classes: int, contract: InputContract, options: Options) -> WideResNet
     return WideResNet(options.depth, options.factor, classes, contract)
 
 
+def guess(shapes: WeightShapes) -> Iterable[dict[str, Any]]:
+    """Depth and factor; convolutions of one pixel are shortcuts."""
+    convolutions = [shape for shape in shapes if len(shape) == 4 and shape[2] == 3]
+    if len(convolutions) > 6 and len(convolutions) % 6 == 1:
+        yield {"depth": len(convolutions) + 3, "factor": max(1, convolutions[1][0] // STEM)}
+
+
 NETWORKS = {
     "wrn_cifar": Network(
         "A wide residual network for images of about 32x32 pixels, of any depth and width; WRN-16-2 by default.",
         build,
         "arXiv:1605.07146",
         Options,
+        guess=guess,
     )
 }

@@ -1,6 +1,7 @@
 """Inspection: an upload is read once, described, and written in the canonical form (docs/architecture.md)."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from worker.distillation import networks
-from worker.distillation.contract import InputContract, read_contract
+from worker.distillation.contract import InputContract
 from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.uploads import read_dataset
 from worker.distillation.errors import Problem, SpecError, UploadError
@@ -20,8 +20,9 @@ from worker.distillation.networks.reused_classifier import is_reused
 from worker.distillation.parameters import EmbeddingsFile, ProgramFile, StatisticsFile, parse
 from worker.distillation.programs import NETWORK
 from worker.distillation.uploads import activation_statistics, class_embeddings, program_uploads
-from worker.distillation.uploads.key_matching import fitting, match_any, strip_prefixes
+from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.reading_findings import reading_of, reading_of_all
+from worker.distillation.uploads.said_network import FIND, Said, check_size, parameters_of, weights_of
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
 CANONICAL = "output/canonical.safetensors"
@@ -48,42 +49,32 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
-    said = job["teacher"]
-    contract, classes, options = read_contract(said["input"]), int(said["classes"]), dict(said.get("options") or {})
-    name = said["network"]
-    _check_said(said, classes, contract)
-    if name == NETWORK:
-        return program_uploads.teacher(said, upload, canonical, limits)
-    with torch.device("meta"):
-        parameters = _parameters(networks.build(name, classes, contract, options))
-    if parameters > limits.parameters:
-        raise SpecError(
-            [Problem("/network", f"{name} has {parameters} parameters; the maximum is {limits.parameters}")]
-        )
-    network = networks.build(name, classes, contract, options)
-
-    def alternatives(state: Mapping[str, Any]) -> list[str]:
-        return fitting(state, lambda other, count: networks.build(other, count, contract), networks.names(), classes)
-
+    if job["teacher"].get("network") == NETWORK:
+        return program_uploads.teacher(job["teacher"], upload, canonical, limits)
+    teacher = Said.of(job["teacher"])
+    if teacher.network != FIND:
+        check_size(teacher.network, teacher.options, teacher.classes or 1, teacher.contract, limits)
     with open_weights(upload, limits) as file:
         if any(is_reused(each.tensors) for each in file.candidates):
             words = (
                 "the file contains a student with a projector and its teacher's classifier, as `similarity_head` ships"
             )
             raise UploadError(f"{words}, which cannot be a teacher", "Upload a student of other objectives.")
-        titled = f"`{name}` with {classes} classes"
-        matched = match_any(file.candidates, network, titled, alternatives, str(said.get("weights") or "auto"))
-        how = reading_of(file, matched)
-    network.load_state_dict(matched.state)
-    taps = _try(network.eval(), contract, classes)
-    save_file(matched.state, canonical)
+        found = weights_of(teacher, file.candidates, limits)
+        how = reading_of(file, found.matched)
+    how["warnings"] = [*found.warnings, *how["warnings"]]
+    network, contract = found.network, found.contract
+    network.load_state_dict(found.matched.state)
+    taps = _try(network.eval(), contract, found.classes)
+    save_file(found.matched.state, canonical)
     return {
-        "network": name,
-        "options": options,
-        "classes": classes,
-        "class_names": list(said.get("class_names") or []),
-        "input": dict(said["input"]),
-        "parameters": parameters,
+        "network": found.name,
+        "options": found.options,
+        "classes": found.classes,
+        "class_names": teacher.class_names,
+        "input": asdict(contract) | {"mean": list(contract.mean), "std": list(contract.std)},
+        "proposals": [each.to_json() for each in found.proposals],
+        "parameters": parameters_of(network),
         "bytes": canonical.stat().st_size,
         "taps": {tap: list(shape) for tap, shape in taps.map.shapes.items()},
         "stages": list(taps.map.stages),
@@ -91,14 +82,6 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "differentiable": gives_gradient(network, taps.example),
         **how,
     }
-
-
-def _check_said(said: Mapping[str, Any], classes: int, contract: InputContract) -> None:
-    names = said.get("class_names") or []
-    if names and len(names) != classes:
-        raise SpecError(
-            [Problem("/class_names", f"must contain one name for each of {classes} classes, not {len(names)}")]
-        )
 
 
 def _try(network: nn.Module, contract: InputContract, classes: int) -> Tapped:
@@ -179,10 +162,6 @@ def _check_names(state: Mapping[str, Tensor]) -> None:
     if sum(tensor.numel() for tensor in state.values()) > SHARED_AT_MOST * distinct + 2**20:
         words = f"the file's {len(state)} names share too few tensors"
         raise UploadError(words, "Save each tensor under one name.")
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 _FILES = {

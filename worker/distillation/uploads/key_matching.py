@@ -1,16 +1,16 @@
 """Match a file or a state dict with a network, and find other networks that it fits."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from worker.distillation.errors import Problem, SpecError, UploadError
+from worker.distillation.errors import Problem, UploadError
 from worker.distillation.uploads.candidates import Candidate
 from worker.distillation.uploads.checked_tensor import checked
-from worker.distillation.uploads.selection import CHOICES, COUNTER, Expected, Fit, chosen, fits, further_blocks
+from worker.distillation.uploads.selection import CHOICES, Expected, Fit, chosen, fits, further_blocks
 from worker.distillation.uploads.weights_file.contents import SAVE_STATE_DICT
 from worker.distillation.uploads.weights_file.leaves import Held
 from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
@@ -72,7 +72,7 @@ def match_any(
         UploadError: no candidate fits, or the choice excludes all that do; the message lists the differences of the best one.
     """
     state = network.state_dict()
-    expected: Expected = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in state.items()}
+    expected = expected_of(network)
     found = list(fits(candidates, expected))
     whole = [fit for fit in found if fit.is_whole]
     allowed = chosen(whole, choice)
@@ -86,7 +86,17 @@ def match_any(
         raise UploadError(f"the file has no {asked} of {name}, but {labels}", "Set `weights` to one of those.")
     best = allowed[0]
     _refuse_larger(best, name, expected, alternatives)
-    return Matched({key: _like(key, best, tensor) for key, tensor in state.items()}, best, tuple(allowed[1:]))
+    return Matched(state_of(state, best), best, tuple(allowed[1:]))
+
+
+def state_of(state: Mapping[str, Tensor], fit: Fit) -> dict[str, Tensor]:
+    """A network's state dict with a fit's numbers, in the network's own names, types and shapes."""
+    return {key: _like(key, fit, tensor) for key, tensor in state.items()}
+
+
+def expected_of(network: nn.Module) -> Expected:
+    """The names of a network's state dict, with shapes and types."""
+    return {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in network.state_dict().items()}
 
 
 def _refuse_larger(fit: Fit, name: str, expected: Expected, alternatives: Alternatives) -> None:
@@ -149,38 +159,10 @@ def _like(key: str, fit: Fit, expected: Tensor) -> Tensor:
     leaf = fit.taken.get(key)
     if leaf is None:
         return torch.zeros(expected.shape, dtype=expected.dtype)
-    value = checked(key, leaf).to(dtype=expected.dtype, memory_format=torch.contiguous_format)
+    value = checked(key, leaf).reshape(expected.shape).to(dtype=expected.dtype, memory_format=torch.contiguous_format)
     if not bool(torch.isfinite(value).all()):
         raise UploadError(
             f"the tensor `{key}` has values too large for {expected.dtype}",
             "Check the weights, and save them as float32.",
         )
     return value
-
-
-def fitting(
-    state: Mapping[str, Any], build: Callable[[str, int], nn.Module], names: Iterable[str], classes: int
-) -> list[str]:
-    """The networks among `names` with exactly these tensors, with `classes` classes or as many as the last tensor has rows.
-
-    `build(name, classes)` builds a network; it is called on the meta device, where networks need no memory.
-    """
-    last = next(reversed(list(state.values())), None)
-    counts = dict.fromkeys([classes, *([last.shape[0]] if last is not None and len(last.shape) else [])])
-    shapes = {key: tuple(tensor.shape) for key, tensor in strip_prefixes(state).items() if not key.endswith(COUNTER)}
-    found = []
-    for name in names:
-        count = next((count for count in counts if count > 0 and shapes == _meta_shapes(build, name, count)), None)
-        if count is not None:
-            found.append(f"`{name}`" if count == classes else f"`{name}` with {count} classes")
-    return found
-
-
-def _meta_shapes(build: Callable[[str, int], nn.Module], name: str, classes: int) -> dict[str, tuple[int, ...]] | None:
-    """Shapes by name, or None if the network cannot be built with this number of classes."""
-    try:
-        with torch.device("meta"):
-            state = build(name, classes).state_dict()
-    except SpecError:
-        return None
-    return {key: tuple(tensor.shape) for key, tensor in strip_prefixes(state).items() if not key.endswith(COUNTER)}

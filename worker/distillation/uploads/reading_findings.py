@@ -19,14 +19,15 @@ def reading_of(file: OpenFile, matched: Matched) -> dict[str, Any]:
 
     Returns:
         `container`, `read_from` (a path in the file, empty for the root), `prefix_removed`, `folded`, `left_over` (`count`
-        and `names`), `averaged`, `also_fits` (paths of other weights that fit), `dtype`, `not_run` (code that the file
-        names), `warnings`.
+        and `names`), `renamed` (the network's names by the file's), `averaged`, `also_fits` (paths of other weights that
+        fit), `dtype`, `not_run` (code that the file names), `warnings`.
     """
     fit = matched.fit
     return {
         **_reading(file, fit.candidate, fit.prefix, fit.taken.values(), fit.averaged),
         "folded": _listed([name for name in fit.candidate.folded if name not in fit.left_over]),
         "left_over": {"count": len(fit.left_over), "names": _listed(fit.left_over)},
+        "renamed": dict(list(_renamed(fit).items())[:LISTED_AT_MOST]),
         "also_fits": _listed([other.label for other in matched.others]),
         "warnings": _warnings(fit, matched.others),
     }
@@ -69,9 +70,18 @@ def _warnings(fit: Fit, others: Sequence[Fit]) -> list[str]:
         place = f"`{fit.label[:LONGEST]}`" if fit.label else "the root of the file"
         listed = ", ".join(f"`{label}`" for label in _listed([other.label for other in others])[:5])
         found.append(f"the weights were read from {place}; {listed} would fit too (set `weights` to choose)")
+    if renamed := _renamed(fit):
+        count = len(renamed)
+        words = "tensors have other names than the network's: they were matched by the order and shapes of the layers"
+        found.append(f"{count} {words}")
     if fit.candidate.updates == 0:
         found.append("the weights are a running average without any updates")
     return found
+
+
+def _renamed(fit: Fit) -> dict[str, str]:
+    """The network's names by the file's, where they differ."""
+    return {given[:LONGEST]: name for name, given in fit.renamed.items()}
 
 
 def _listed(names: Sequence[str]) -> list[str]:

@@ -34,6 +34,8 @@ class Fit:
     types: list[str]
     left_over: list[str]
     unreadable: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    """The file's names by the network's, where the layers were matched by their order."""
 
     @property
     def is_whole(self) -> bool:

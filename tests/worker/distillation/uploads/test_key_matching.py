@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from worker.distillation.errors import Problem, SpecError, UploadError
-from worker.distillation.uploads.key_matching import fitting, match, strip_prefixes
+from worker.distillation.errors import UploadError
+from worker.distillation.uploads.key_matching import match, strip_prefixes
 
 
 def network(width: int = 4, classes: int = 3) -> nn.Module:
@@ -82,16 +82,3 @@ def test_values_too_large_for_single_precision_are_named():
     state["0.bias"] = torch.full((4,), 1e300, dtype=torch.float64)
     with pytest.raises(UploadError, match=r"`0\.bias` has values too large"):
         match(state, network())
-
-
-def test_fitting_finds_networks_by_shape_also_with_other_numbers_of_classes():
-    widths = {"narrow": 2, "wide": 4, "broken": 0}
-
-    def build(name: str, classes: int) -> nn.Module:
-        if name == "broken":
-            raise SpecError([Problem("/network", "cannot")])
-        return network(widths[name], classes)
-
-    assert fitting(network(4, 3).state_dict(), build, widths, 3) == ["`wide`"]
-    assert fitting(network(2, 7).state_dict(), build, widths, 3) == ["`narrow` with 7 classes"]
-    assert fitting({"a": torch.zeros(2)}, build, widths, 3) == []

@@ -1,0 +1,166 @@
+"""Finding the network of weights: which networks have these names, or these layers in this order."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation import networks
+from worker.distillation.contract import InputContract
+from worker.distillation.errors import SpecError
+from worker.distillation.networks.library_index import with_names
+from worker.distillation.uploads.candidates import Candidate
+from worker.distillation.uploads.key_matching import Matched, expected_of, state_of
+from worker.distillation.uploads.layer_order import in_order
+from worker.distillation.uploads.network_parts import largest_first, parts_of, weight_shapes
+from worker.distillation.uploads.selection import Expected, Fit, chosen, common_prefix, fits, further_blocks
+
+LIBRARIES = ("", "torchvision", "timm")
+"""Whose networks are preferred, the best first."""
+MOST_OF_LIBRARIES = 16
+MOST_LEFT_OVER = 0.25
+"""Largest share of a file's tensors that may be no part of a network that is proposed."""
+LIBRARY_OPTIONS: Mapping[str, Sequence[dict[str, Any]]] = {"torchvision/": ({}, {"stem": "cifar"})}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A network that a file's weights fit whole, with the fits, the best first."""
+
+    network: str
+    options: dict[str, Any]
+    classes: int
+    fits: tuple[Fit, ...] = field(repr=False)
+
+    @property
+    def library(self) -> str:
+        """The library that it is from: torchvision, timm, or empty for the catalogue's own networks."""
+        return self.network.partition("/")[0] if "/" in self.network else ""
+
+    @property
+    def renamed(self) -> bool:
+        """Whether the layers fit in their order, under other names."""
+        return bool(self.fits[0].renamed)
+
+    def to_json(self) -> dict[str, Any]:
+        said = {"network": self.network, "options": self.options, "classes": self.classes}
+        return said | {"matched_by": "order of layers" if self.renamed else "names"}
+
+    def build(self, contract: InputContract) -> nn.Module:
+        return networks.build(self.network, self.classes, contract, self.options)
+
+    def matched(self, network: nn.Module) -> Matched:
+        """The network's state dict from the file."""
+        return Matched(state_of(network.state_dict(), self.fits[0]), self.fits[0], self.fits[1:])
+
+    def __str__(self) -> str:
+        options = f" the options {json.dumps(self.options)} and" if self.options else ""
+        return f"`{self.network}` with{options} {self.classes} classes"
+
+
+def proposals(
+    candidates: Sequence[Candidate], contract: InputContract, classes: int | None = None, choice: str = "auto"
+) -> list[Proposal]:
+    """The networks that some of the candidates fit: by names, or else by their layers in order; the best first.
+
+    `classes` are all numbers of classes if None.
+    """
+    found: dict[str, Proposal] = {}
+    for candidate in largest_first(candidates):
+        for network, options, count in _possible(candidate, classes):
+            key = json.dumps([network, options, count], sort_keys=True)
+            if key not in found:
+                proposal = _fitting(candidates, network, options, count, contract, choice)
+                if proposal is not None:
+                    found[key] = proposal
+    named = [each for each in found.values() if not each.renamed]
+    best = sorted(named or found.values(), key=_rank)
+    return [each for each in best if len(each.fits[0].left_over) == len(best[0].fits[0].left_over)]
+
+
+def _rank(proposal: Proposal) -> tuple[object, ...]:
+    library = LIBRARIES.index(proposal.library)
+    return (len(proposal.fits[0].left_over), library, len(proposal.options))
+
+
+def _possible(candidate: Candidate, classes: int | None) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Networks, options and numbers of classes that the shapes of some part of a candidate allow."""
+    for part in parts_of(candidate):
+        shapes = weight_shapes(part)
+        if not shapes:
+            continue
+        count = classes or shapes[-1][0]
+        for name, network in networks.named().items():
+            for options in network.guess(shapes):
+                yield name, options, count
+        prefix = common_prefix(part.tensors)
+        for name in with_names(key.removeprefix(prefix) for key in part.tensors)[:MOST_OF_LIBRARIES]:
+            for options in LIBRARY_OPTIONS.get(name.partition("/")[0] + "/", ({},)):
+                yield name, options, count
+
+
+def _fitting(
+    candidates: Sequence[Candidate],
+    name: str,
+    options: dict[str, Any],
+    classes: int,
+    contract: InputContract,
+    choice: str,
+) -> Proposal | None:
+    expected = _expected(name, options, classes, contract)
+    if expected is None:
+        return None
+    by_names = [
+        fit
+        for fit in fits(candidates, expected)
+        if fit.is_whole
+        and len(fit.left_over) <= MOST_LEFT_OVER * len(fit.candidate.tensors)
+        and not further_blocks(fit.left_over, fit.prefix, expected)
+    ]
+    allowed = chosen(by_names, choice)
+    if not allowed and "/" not in name:
+        largest = largest_first(candidates)
+        allowed = chosen([fit for each in largest if (fit := in_order(each, expected)) is not None], choice)
+    return Proposal(name, options, classes, tuple(allowed)) if allowed else None
+
+
+def _expected(name: str, options: dict[str, Any], classes: int, contract: InputContract) -> Expected | None:
+    """The network's names, shapes and types; None if it cannot be built so."""
+    try:
+        with torch.device("meta"):
+            return expected_of(networks.build(name, classes, contract, options))
+    except (SpecError, RuntimeError, ValueError):
+        return None
+
+
+def different(found: Sequence[Proposal], contract: InputContract) -> list[Proposal]:
+    """Proposals that compute different things: of those that answer a random image alike, the first."""
+    image = torch.randn(
+        2, contract.channels, contract.height, contract.width, generator=torch.Generator().manual_seed(0)
+    )
+    kept: list[tuple[Proposal, Tensor]] = []
+    for proposal in found:
+        answer = _answer(proposal, contract, image) if len(found) > 1 else image
+        if not any(_alike(answer, other) for _, other in kept):
+            kept.append((proposal, answer))
+    return [proposal for proposal, _ in kept]
+
+
+def _answer(proposal: Proposal, contract: InputContract, image: Tensor) -> Tensor:
+    network = proposal.build(contract)
+    network.load_state_dict(proposal.matched(network).state)
+    with torch.no_grad():
+        return torch.as_tensor(network.eval()(image))
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def unseen_options(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """What weights do not show of a network, with the values that were assumed."""
+    network = networks.named().get(name)
+    return {option: value for option, value in network.unseen.items() if option not in options} if network else {}

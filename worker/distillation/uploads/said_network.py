@@ -1,0 +1,204 @@
+"""The network of a teacher: the one that its user names, or the one that its weights fit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from worker.distillation import networks
+from worker.distillation.contract import InputContract, read_contract
+from worker.distillation.errors import Problem, SpecError, UploadError
+from worker.distillation.limits import UploadLimits
+from worker.distillation.uploads.candidates import Candidate
+from worker.distillation.uploads.key_matching import Matched, expected_of, match_any
+from worker.distillation.uploads.layer_order import match_in_order
+from worker.distillation.uploads.network_parts import is_normalisation, largest_first, parts_of, weight_shapes
+from worker.distillation.uploads.network_search import Proposal, different, proposals, unseen_options
+from worker.distillation.uploads.selection import fits
+from worker.distillation.uploads.weights_file.leaves import numel
+from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
+
+FIND = "auto"
+"""The name of a network that is to be found."""
+LISTED_AT_MOST = 8
+MOST_MEAN = 10.0
+"""A larger mean is one of pixels from 0 to 255, not from 0 to 1."""
+DESCRIBE = (
+    'Name the network and its options; or describe it layer by layer, `"network": {"layers": [{"conv": 16}, ...]}`:'
+    " docs/methods.md lists the layers."
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a user says of a teacher. `network` is `auto` and `classes` None where that is to be found."""
+
+    network: str
+    options: dict[str, Any]
+    classes: int | None
+    class_names: list[str]
+    contract: InputContract
+    weights: str
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "Said":
+        """Read it from a job file.
+
+        Raises:
+            SpecError: it cannot be.
+        """
+        names = list(said.get("class_names") or [])
+        classes = int(said.get("classes") or 0) or len(names) or None
+        if names and len(names) != classes:
+            raise SpecError([Problem("/class_names", f"must name each of {classes} classes, not {len(names)}")])
+        network, options = said.get("network") or FIND, dict(said.get("options") or {})
+        contract = read_contract(said["input"])
+        return cls(network, options, classes, names, contract, str(said.get("weights") or "auto"))
+
+
+@dataclass(frozen=True)
+class Found:
+    """The network that a file's weights are loaded into."""
+
+    name: str
+    options: dict[str, Any]
+    classes: int
+    contract: InputContract
+    network: nn.Module
+    matched: Matched
+    proposals: tuple[Proposal, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def weights_of(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
+    """The network and its weights.
+
+    Raises:
+        UploadError: the weights are not those of the network that was named, or fit none or several.
+        SpecError: the network cannot be built.
+    """
+    found = _searched(said, candidates, limits) if said.network == FIND else _named(said, candidates)
+    return _with_own_normalisation(found)
+
+
+def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
+    offered = proposals(candidates, said.contract, said.classes, said.weights)
+    if not offered and all(_is_whole(each) for each in candidates):
+        words = "the weights are whole numbers, as quantised ones are, and no known network has such"
+        raise UploadError(words, QUANTISED)
+    if not offered:
+        raise UploadError(_none_fits(candidates, said), DESCRIBE)
+    for each in offered:
+        check_size(each.network, each.options, each.classes, said.contract, limits)
+    distinct = different(offered[:LISTED_AT_MOST], said.contract)
+    elsewhere = [each for each in distinct if each.library != distinct[0].library]
+    if len(distinct) - len(elsewhere) > 1:
+        listed = "; ".join(map(str, distinct))
+        raise UploadError(
+            f"the weights fit several networks that compute different things: {listed}", "Say which it is as `network`."
+        )
+    best = distinct[0]
+    network = best.build(said.contract)
+    matched = best.matched(network)
+    warnings = tuple(_assumed(best.network, best.options))
+    if elsewhere:
+        listed = ", ".join(f"`{each.network}`" for each in elsewhere)
+        warnings += (f"`{best.network}` was taken, but {listed} have the same names and compute other things",)
+    kept = tuple(offered[:LISTED_AT_MOST])
+    return Found(best.network, best.options, best.classes, said.contract, network, matched, kept, warnings)
+
+
+def _assumed(name: str, options: Mapping[str, Any]) -> list[str]:
+    unseen = unseen_options(name, options)
+    if not unseen:
+        return []
+    listed = " and ".join(f"`{option}` = `{value}`" for option, value in unseen.items())
+    return [f"the weights do not show {listed} of `{name}`, which were assumed; name the network if they differ"]
+
+
+def _is_whole(candidate: Candidate) -> bool:
+    return not any(leaf.dtype.is_floating_point for leaf in candidate.tensors.values())
+
+
+def _none_fits(candidates: Sequence[Candidate], said: Said) -> str:
+    classes = f" with {said.classes} classes" if said.classes else ""
+    largest = max(candidates, key=lambda each: len(each.tensors))
+    shapes = ", ".join(
+        f"{name[:60]} {tuple(leaf.shape)}" for name, leaf in list(largest.tensors.items())[:LISTED_AT_MOST]
+    )
+    size = f"{said.contract.channels}x{said.contract.height}x{said.contract.width}"
+    return f"no known network{classes} for images of {size} has these weights: {shapes}"
+
+
+def _named(said: Said, candidates: Sequence[Candidate]) -> Found:
+    classes = said.classes or _rows_of_last(candidates)
+    network = networks.build(said.network, classes, said.contract, said.options)
+    title = f"`{said.network}` with {classes} classes"
+
+    def others() -> list[Proposal]:
+        found = proposals(candidates, said.contract, None, said.weights)
+        others = [each for each in found if (each.network, each.classes) != (said.network, classes)]
+        return different(others[:LISTED_AT_MOST], said.contract)
+
+    matched, warnings = None, []
+    if not any(fit.is_whole for fit in fits(candidates, expected_of(network))):
+        matched = match_in_order(candidates, network, said.weights)
+    if matched is None:
+        matched = match_any(candidates, network, title, lambda _: list(map(str, others())), said.weights)
+    else:
+        named = [each for each in others() if not each.renamed and each.network != said.network]
+        warnings += [f"the names of the weights are those of {named[0]}, whose layers are the same"] if named else []
+    return Found(said.network, said.options, classes, said.contract, network, matched, (), tuple(warnings))
+
+
+def _rows_of_last(candidates: Sequence[Candidate]) -> int:
+    """The rows of the last weight in the largest candidate, which are the classes."""
+    lasts = [weight_shapes(part)[-1:] for part in parts_of(largest_first(candidates)[0])]
+    rows = [shapes[0][0] for shapes in lasts if shapes and shapes[0][0]]
+    if not rows:
+        words = "the file holds no convolution and no linear layer, and the number of classes is not given"
+        raise UploadError(words, "Upload the state dict of a network, or give `classes`.")
+    return rows[-1]
+
+
+def _with_own_normalisation(found: Found) -> Found:
+    """The same with the mean and std of a normalising layer that the file has before the network, if it has one."""
+    fit = found.matched.fit
+    own = {name: fit.candidate.tensors[name] for name in fit.left_over if name in fit.candidate.tensors}
+    kept = {name.rpartition(".")[2]: leaf for name, leaf in own.items() if is_normalisation(name, leaf)}
+    if kept.keys() != {"mean", "std"} or any(numel(leaf) != found.contract.channels for leaf in kept.values()):
+        return found
+    mean, std = (kept[role].read().flatten().double() for role in ("mean", "std"))
+    if not bool(torch.isfinite(mean).all() and (std > 0).all()):
+        return found
+    scale = 255.0 if float(mean.abs().max()) > MOST_MEAN else 1.0
+    numbers = {role: tuple(round(float(x) / scale, 6) for x in given) for role, given in (("mean", mean), ("std", std))}
+    words = f"the file normalises images itself: mean {list(numbers['mean'])} and std {list(numbers['std'])} were taken"
+    return replace(
+        found,
+        contract=replace(found.contract, mean=numbers["mean"], std=numbers["std"]),
+        warnings=(*found.warnings, words),
+    )
+
+
+def check_size(
+    name: str, options: Mapping[str, Any], classes: int, contract: InputContract, limits: UploadLimits
+) -> None:
+    """Check that a network has no more parameters than are allowed, without making their numbers.
+
+    Raises:
+        SpecError: it has, or it cannot be built.
+    """
+    with torch.device("meta"):
+        parameters = parameters_of(networks.build(name, classes, contract, dict(options)))
+    if parameters > limits.parameters:
+        raise SpecError(
+            [Problem("/network", f"{name} has {parameters} parameters; at most {limits.parameters} are allowed")]
+        )
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
