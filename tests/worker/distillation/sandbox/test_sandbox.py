@@ -212,7 +212,9 @@ def test_everything_that_engines_do_works_in_the_sandbox(tmp_path: Path) -> None
     said = run(tmp_path, ALL_THAT_ENGINES_DO)
     assert said["holds"] and set(said["done"]) == {*jobs, "distil"}
     assert said["done"]["zip"]["splits"] and said["done"]["timm"]["parameters"] > 0
-    assert {"student.safetensors", "student.onnx", "report.json"} <= set(said["done"]["distil"])
+    assert {"student.safetensors", "student.onnx", "student.py", "student.json", "report.json"} <= set(
+        said["done"]["distil"]
+    )
 
 
 @pytest.mark.skipif(sys.platform == "linux" and landlock.version() > 0, reason="engines can be confined here")
