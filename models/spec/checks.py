@@ -191,6 +191,16 @@ def _check_fields(pointer: str, name: str, needs: Mapping[str, Any], resolved: M
         yield Problem(pointer, f"{name} looks at all images before it begins; give a dataset, or leave {name} out")
 
 
+def _from_one(facts: Facts) -> str:
+    """What to do about a dataset whose labels begin at 1 rather than at 0; empty if they do not."""
+    counts = [count for _, count in facts.dataset.per_class("train")] if facts.dataset else []
+    teacher = facts.teacher.classes if facts.teacher else 0
+    if len(counts) != teacher + 1 or counts[0] != 0 or 0 in counts[1:]:
+        return ""
+    words = f"class 0 of the dataset has no image, so its labels seem to begin at 1 (1 to {teacher})"
+    return f"; {words}: subtract 1 from each label, and upload the dataset again"
+
+
 def _check_classes(
     pointer: str, name: str, needs: Mapping[str, Any], resolved: Mapping[str, Any], facts: Facts
 ) -> Iterator[Problem]:
@@ -200,10 +210,8 @@ def _check_classes(
     if classes < needs["minimum_classes"]:
         yield Problem(pointer, f"{name} needs at least {needs['minimum_classes']} classes, and there are {classes}")
     if needs["logits"] and facts.teacher and facts.teacher.classes != classes:
-        yield Problem(
-            pointer,
-            f"{name} compares logits, but the teacher tells {facts.teacher.classes} classes apart and the student {classes}",
-        )
+        words = f"the teacher tells {facts.teacher.classes} classes apart and the student {classes}"
+        yield Problem(pointer, f"{name} compares logits, but {words}{_from_one(facts)}")
     elif needs["logits"] and _learns_strangers(resolved, facts):
         words = "compares logits, but no class of the teacher's has the name of one of the dataset's, which the student learns"
         yield Problem(pointer, f"{name} {words}; compare features")

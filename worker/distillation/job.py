@@ -12,6 +12,7 @@ from torch import nn
 
 from worker.distillation import networks, registry
 from worker.distillation.contract import InputContract, read_contract
+from worker.distillation.contract_check.class_names import order_by_name, partly_shared
 from worker.distillation.data.images import Images, class_names_of, has_field, has_split
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.ensemble import Ensemble, how_combined
@@ -121,6 +122,16 @@ class Job:
         strangers = known and set(known).isdisjoint(class_names) and not all(map(str.isdecimal, class_names))
         return bool(strangers) or not self.task.alike(self.classes, self.teacher["classes"])
 
+    def order_of_classes(self, path: Path) -> tuple[int, ...] | None:
+        """For each class of a dataset the teacher's class of the same name; None where classes go by their numbers."""
+        known = (self.teacher or {}).get("class_names") or ()
+        return order_by_name(class_names_of(path), known) if self.task.labels_are_outputs else None
+
+    def with_teacher_input(self, mean: Sequence[float], std: Sequence[float]) -> "Job":
+        """The same job, whose only teacher has another normalisation."""
+        given = {**self.teachers[0], "input": {**self.teachers[0]["input"], "mean": list(mean), "std": list(std)}}
+        return replace(self, values={**self.values, "teacher": given, "teachers": []})
+
     @property
     def initial_weights(self) -> str:
         """What the student begins with: `teacher` (slices of it), `neuron_merging`, `random`, or the id of an upload."""
@@ -191,13 +202,36 @@ class Job:
 
     def _load_images(self, path: Path, split: str, device: torch.device) -> Images:
         """A split, with what the teacher reads of it where that is something else and is there."""
-        images = Images.load(path, split, self.contract, device)
+        images = self._as_teacher_counts(path, Images.load(path, split, self.contract, device))
         reads = self.teacher_reads
         if reads == "image" or not has_field(path, split, reads):
             return images
-        return replace(images, privileged=Images.load(path, split, self.teacher_contract, device, reads))
+        privileged = Images.load(path, split, self.teacher_contract, device, reads)
+        return replace(images, privileged=self._as_teacher_counts(path, privileged))
+
+    def _as_teacher_counts(self, path: Path, images: Images) -> Images:
+        """The split with its classes in the teacher's order, if their names say that it is another.
+
+        Raises:
+            SpecError: the names of the dataset are only partly those of the teacher.
+        """
+        known = (self.teacher or {}).get("class_names") or ()
+        own = class_names_of(path)
+        if not known or not self.task.labels_are_outputs or len(own) != len(known):
+            return images
+        order = self.order_of_classes(path)
+        if order is not None:
+            return images.renumbered(order, tuple(known))
+        if differ := partly_shared(own, known):
+            raise SpecError(
+                [Problem("/dataset", f"shares only some class names with the teacher: {differ}")], NAMES_HINT
+            )
+        return images
 
 
+NAMES_HINT = (
+    "Name the same classes on both sides, in any order; or leave the teacher's names out, to match classes by number."
+)
 KEYS = {
     "distill": (
         "/spec/task", "/spec/student/network", "/spec/objectives", "/spec/procedure/name", "/spec/source/name", "/spec/training",

@@ -4,7 +4,7 @@ Shapes: N samples, B batch, C channels, H height, W width.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -120,6 +120,17 @@ class Images:
         fields = {name: value[chosen] for name, value in self.fields.items()}
         privileged = self.privileged.at(chosen) if self.privileged is not None else None
         return replace(self, image=self.image[chosen], fields=fields, index=self.index[chosen], privileged=privileged)
+
+    def renumbered(self, order: Sequence[int], class_names: tuple[str, ...]) -> "Images":
+        """The split with class (or label, or target) `i` as number `order[i]`, and the names in the new order."""
+        if tuple(order) == tuple(range(len(order))):
+            return replace(self, class_names=class_names)
+        fields, to = dict(self.fields), torch.tensor(order, device=self.image.device)
+        for name in ("label", "target"):
+            if name in fields:
+                held = fields[name]
+                fields[name] = to[held] if held.ndim == 1 and name == "label" else held[:, to.argsort()]
+        return replace(self, fields=fields, class_names=class_names)
 
     def split(self, fraction: float, seed: int) -> tuple["Images", "Images"]:
         """`(train, held_out)`: about `fraction` of each class is held out, the same samples for the same seed.

@@ -51,3 +51,5 @@ class FinishedRun:
     stopped_early: Mapping[str, Any] | None = None
     """By what and where the training was stopped before its end."""
     warnings: Sequence[str] = ()
+    teacher_check: Mapping[str, Any] | None = None
+    """What the check of the teacher found before the training; None without one."""

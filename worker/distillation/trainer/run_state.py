@@ -43,6 +43,8 @@ class RunState:
     """By what and where the training was stopped before its end."""
     warnings: list[str] = field(default_factory=list)
     """Warnings that have been logged, and that the report repeats."""
+    teacher_check: dict[str, Any] | None = None
+    """What the check of the teacher found before the training."""
     random_states: list[dict[str, Any]] = field(default_factory=list)
     """The global random generators of each rank, at the checkpoint that this state was read from."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from worker.distillation import networks
 from worker.distillation.contract import InputContract, read_contract
+from worker.distillation.contract_check.unlabelled import suspicions
 from worker.distillation.data import folders, npz
 from worker.distillation.data.archive import BROKEN
 from worker.distillation.data.packed import Options
@@ -89,6 +90,7 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
         "differentiable": gives_gradient(network, taps.example),
         **how,
+        "warnings": [*how["warnings"], *suspicions(network, contract)],
     }
 
 
