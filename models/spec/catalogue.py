@@ -11,8 +11,8 @@ KINDS = ("objectives", "procedures", "sources", "transforms")
 MOST_ITEMS = 1024
 """Longest list of a parameter that says no bound of its own."""
 MOST_OBJECTIVES = 16
-OBJECTIVES, NETWORK, NETWORK_SPACE = "#/objectives", "#/network", "#/network_space"
-"""References of parameters that are lists of objectives, networks, or families of networks."""
+OBJECTIVES, NETWORK, NETWORK_SPACE, LAYER = "#/objectives", "#/network", "#/network_space", "#/layer"
+"""References of parameters that are lists of objectives, networks, families of networks, or layers of a network."""
 FILES = "#/files/"
 """What the reference of a parameter begins with that is the id of an uploaded file; its kind follows."""
 

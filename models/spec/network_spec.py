@@ -3,10 +3,11 @@
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, model_validator
 
 from models.spec.body import Body
 from models.spec.catalogue import known, limit, network_is_known
+from models.spec.layers import LAYERS, written_as_name
 from models.spec.problems import Problem, complaint, problems_of
 from models.spec.schema_types import model, part_model
 
@@ -48,13 +49,42 @@ def network_options(name: str) -> type[BaseModel]:
     return model("".join(part.capitalize() for part in f"{name}_options".split("_")), entry.get("parameters", {}), {})
 
 
-class NetworkSpec(Body):
-    """A network by name, with its options."""
+NetworkName = Annotated[
+    str,
+    Field(max_length=255),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "maxLength": 255},
+                {
+                    "type": "object",
+                    "properties": {LAYERS: {"type": "array", "items": {"type": "object"}, "minItems": 1}},
+                    "required": [LAYERS],
+                    "additionalProperties": False,
+                },
+            ]
+        },
+        mode="validation",
+    ),
+]
+"""The name of a network in a request; `{"layers": [...]}` describes one instead."""
 
-    network: str = Field(max_length=255, description="A network of the catalogue.", examples=["lenet5_half"])
+
+class NetworkSpec(Body):
+    """A network by name, with its options, or described layer by layer."""
+
+    network: NetworkName = Field(
+        description='A network of the catalogue, or `{"layers": [...]}`, a network described layer by layer.',
+        examples=["lenet5_half"],
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="The network's options, as the catalogue lists them.", examples=[{}]
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layers_as_option(cls, values: Any) -> Any:
+        return written_as_name(values)
 
     @model_validator(mode="after")
     def _network_exists(self) -> Self:

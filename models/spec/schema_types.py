@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, Field, Strict, StringConstraints, create_model
 
 from models.spec.body import Body, FileId
-from models.spec.catalogue import FILES, MOST_ITEMS, MOST_OBJECTIVES, NETWORK, NETWORK_SPACE, OBJECTIVES, part
+from models.spec.catalogue import FILES, LAYER, MOST_ITEMS, MOST_OBJECTIVES, NETWORK, NETWORK_SPACE, OBJECTIVES, part
+from models.spec.layers import LayerSpec
 
 References = Mapping[str, Callable[[], Any]]
 """What a `$ref` of a schema stands for: a type, made when it is needed."""
@@ -19,6 +20,8 @@ def annotation(schema: Mapping[str, Any], references: References = NO_REFERENCES
         return Annotated[list[references[OBJECTIVES]()], Field(max_length=MOST_OBJECTIVES)]  # type: ignore[misc]
     if schema.get("$ref") in (NETWORK, NETWORK_SPACE):
         return references[schema["$ref"]]()
+    if schema.get("$ref") == LAYER:
+        return LayerSpec
     if schema.get("$ref", "").startswith(FILES):
         return FileId
     if "enum" in schema:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from models.spec.body import Body
-from models.spec.network_spec import NetworkSpec
+from models.spec.network_spec import NetworkName, NetworkSpec
 from models.spec.problems import Problem, complaint, tag
 from models.spec.schema_types import part_model
 from models.spec.training_spec import TrainingSpec
@@ -87,7 +87,7 @@ class TeacherTraining(TrainingSpec):
 class TrainedTeacherSpec(NetworkSpec):
     """A teacher that does not exist yet: it is trained first, on the dataset's labels, and kept as `teacher.safetensors`."""
 
-    network: str = Field(max_length=255, description="A network of the catalogue.", examples=["lenet5"])
+    network: NetworkName = Field(description="A network of the catalogue.", examples=["lenet5"])
     training: TeacherTraining = Field(
         default_factory=TeacherTraining, description="How it trains.", examples=[{"epochs": 60}]
     )

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from models.spec.body import Body, Labels, Name
 from models.spec.catalogue import choices
-from models.spec.network_spec import MOST_CLASSES, Classes, InputContract, NetworkSpec
+from models.spec.network_spec import MOST_CLASSES, Classes, InputContract, NetworkName, NetworkSpec
 from models.spec.problems import Problem, complaint
 from models.spec.schema_types import part_model
 
@@ -14,7 +14,7 @@ from models.spec.schema_types import part_model
 class TeacherSpec(NetworkSpec):
     """A trained network whose weights will be uploaded."""
 
-    network: str = Field(max_length=255, description="The network that the weights belong to.", examples=["lenet5"])
+    network: NetworkName = Field(description="The network that the weights belong to.", examples=["lenet5"])
     name: Name | None = Field(None, description="What you call it; the network's name if null.", examples=["digits"])
     labels: Labels = Field(default_factory=dict)
     classes: Classes = Field(

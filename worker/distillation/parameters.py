@@ -22,6 +22,8 @@ from worker.distillation.errors import Problem, SpecError
 
 P = TypeVar("P")
 
+MOST_LAYERS = 500
+"""Layers of a network that is described layer by layer."""
 MOST_VALUES = 64
 """Values of one option in a space of networks."""
 WORDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
@@ -82,6 +84,10 @@ class NetworkSpace:
 
     network: str
     options: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+
+
+class LayerItem(dict[str, Any]):
+    """The type of one layer in a parameter that describes a network layer by layer (`networks/layer_list.py`)."""
 
 
 class UploadedFile(str):
@@ -187,6 +193,10 @@ def _parse_value(hint: Any, value: Any) -> Any:
         return _parse_network(value)
     if base is NetworkSpace:
         return _parse_space(value)
+    if base is LayerItem:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ValueError(f"must have objects as items, not {value!r}"[:300])
+        return LayerItem(value)
     if base is Objectives or origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"must be a list, not {value!r}")

@@ -30,6 +30,8 @@ def values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
         return networks()
     if schema.get("$ref") == "#/network_space":
         return spaces()
+    if schema.get("$ref") == "#/layer":
+        return st.one_of(*(parameters(entry["parameters"]) for entry in known("layers").values()))
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if "anyOf" in schema:

@@ -23,7 +23,7 @@ def test_committed_page_is_fresh():
 
 def test_has_everything_by_kind_and_name():
     data = json.loads(text())
-    assert data.keys() == {*registry.BASES, "networks", "network_patterns", "parts", "choices", "limits"}
+    assert data.keys() == {*registry.BASES, "networks", "network_patterns", "layers", "parts", "choices", "limits"}
     assert all(tuple(sorted(data[kind])) == registry.names(kind) for kind in registry.BASES)
     assert tuple(sorted(data["networks"])) == networks.names()
     assert not any("/" in name for name in data["networks"])
@@ -33,7 +33,7 @@ def entries():
     data = json.loads(text())
     return [
         (f"{kind}/{name}", entry)
-        for kind in (*registry.BASES, "networks", "parts")
+        for kind in (*registry.BASES, "networks", "layers", "parts")
         for name, entry in data[kind].items()
     ]
 

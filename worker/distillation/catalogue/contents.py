@@ -21,6 +21,7 @@ from worker.distillation.introspection.channel_groups import Followed, follow
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.ensemble import Combination
 from worker.distillation.networks.family import Network
+from worker.distillation.networks.layer_kinds import KINDS as LAYER_KINDS
 from worker.distillation.objective import ObjectiveNeeds
 from worker.distillation.parameters import FILE_KINDS, MOST_VALUES
 from worker.distillation.procedure import Phase, ProcedureNeeds
@@ -62,7 +63,10 @@ def catalogue() -> dict[str, Any]:
     named = {name: _network(network) | {"slice_of": slices[name]} for name, network in networks.named().items()}
     patterns = [{"pattern": each.pattern, "description": each.description} for each in networks.patterns()]
     parts = {name: {"description": inspect.getdoc(part), "parameters": schema(part)} for name, part in PARTS.items()}
-    networks_ = {"networks": named, "network_patterns": patterns}
+    layers = {
+        name: {"description": inspect.getdoc(kind), "parameters": schema(kind)} for name, kind in LAYER_KINDS.items()
+    }
+    networks_ = {"networks": named, "network_patterns": patterns, "layers": layers}
     return _plain({**methods, **networks_, "parts": parts, "choices": _choices(), "limits": _limits()})
 
 

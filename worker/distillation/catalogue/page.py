@@ -7,6 +7,14 @@ from typing import Any
 from worker.distillation import registry
 from worker.distillation.task import EVERY_TASK
 
+REFERENCES = {
+    "#/objectives": "objective",
+    "#/network": "network",
+    "#/network_space": "networks",
+    "#/layer": "[layer](#layers)",
+}
+"""What a parameter is whose schema is a reference."""
+
 
 def page(data: Mapping[str, Any]) -> str:
     """docs/methods.md: what the catalogue holds, for people."""
@@ -29,6 +37,9 @@ def page(data: Mapping[str, Any]) -> str:
     lines += [""] + [
         f"* names that match `{each['pattern']}`: {each['description']}" for each in data["network_patterns"]
     ]
+    lines += ["", "## Layers", "", "What a network described layer by layer (`layers`) may have."]
+    for name, entry in data["layers"].items():
+        lines += _section(name, entry)
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +84,7 @@ def _type(rule: Mapping[str, Any]) -> str:
     if rule.get("$ref", "").startswith("#/files/"):
         return f"id of a file of the kind `{rule['$ref'].removeprefix('#/files/')}`"
     if "$ref" in rule:
-        return {"#/objectives": "objective", "#/network": "network", "#/network_space": "networks"}[rule["$ref"]]
+        return REFERENCES[rule["$ref"]]
     if rule["type"] == "array" and "items" in rule:
         return f"list of {_type(rule['items'])}"
     if rule["type"] == "array":

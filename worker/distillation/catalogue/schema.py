@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from typing import Any, Literal
 
-from worker.distillation.parameters import Hint, NetworkChoice, NetworkSpace, Objectives, Range, UploadedFile
+from worker.distillation.parameters import Hint, LayerItem, NetworkChoice, NetworkSpace, Objectives, Range, UploadedFile
 
 TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
@@ -36,6 +36,8 @@ def _schema_of(hint: Any) -> dict[str, Any]:
         return {"type": "array", "items": {"$ref": "#/objectives"}} | text
     if base in (NetworkChoice, NetworkSpace):
         return {"$ref": "#/network" if base is NetworkChoice else "#/network_space"} | text
+    if base is LayerItem:
+        return {"$ref": "#/layer"} | text
     if isinstance(base, type) and issubclass(base, UploadedFile):
         return {"$ref": f"#/files/{base.kind}"} | text
     if origin is Literal:
