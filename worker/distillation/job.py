@@ -236,7 +236,7 @@ KEYS = {
     "distill": (
         "/spec/task", "/spec/student/network", "/spec/objectives", "/spec/procedure/name", "/spec/source/name", "/spec/training",
     ),
-    "teacher": ("/upload", "/teacher/network", "/teacher/classes", "/teacher/input"),
+    "teacher": ("/upload", "/teacher/network"),
     "dataset": ("/upload",),
     "file": ("/upload", "/options/kind"),
 }  # fmt: skip
@@ -250,6 +250,8 @@ def _missing(values: Any) -> list[str]:
     if kind not in (*KEYS, "check"):
         return ["/kind"]
     wanted = KEYS["distill" if kind == "check" else kind]
+    if kind == "teacher" and (values.get("teacher") or {}).get("network") is not None:
+        wanted += ("/teacher/classes", "/teacher/input")  # of a teacher without a network they are found
     if kind in ("distill", "check"):
         places = ["/teacher"] if values.get("teacher") else []
         places += [f"/teachers/{number}" for number in range(len(values.get("teachers") or ()))]

@@ -70,7 +70,7 @@ def usual(image_NCHW: Tensor) -> list[Normalisation]:
         _repeated("0 to 1", 0.0, 1.0, channels),
         _repeated("-1 to 1", 0.5, 0.5, channels),
         *(Normalisation(name, *pair) for name, pair in {1: GREY, 3: COLOUR}.get(channels, {}).items()),
-        _own(image_NCHW),
+        own(image_NCHW),
         _repeated("0 to 255", 0.0, 1 / 255, channels),
     ]
     return distinct(found)
@@ -97,7 +97,7 @@ def _repeated(name: str, mean: float, std: float, channels: int) -> Normalisatio
     return Normalisation(name, (mean,) * channels, (std,) * channels)
 
 
-def _own(image_NCHW: Tensor) -> Normalisation:
+def own(image_NCHW: Tensor) -> Normalisation:
     """By the images' own mean and std; a channel that never changes counts as std 1."""
     channels = image_NCHW.double().transpose(0, 1).flatten(1) / 255
     std = channels.std(1, correction=0)

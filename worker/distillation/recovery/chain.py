@@ -1,7 +1,7 @@
 """The layers of a state dict, in the order in which they can follow each other.
 
 Nothing but names and shapes is used: a weight of 4 dimensions is a convolution, of 2 a linear layer, of 1 with running
-statistics a BatchNorm, without them a LayerNorm.
+statistics a BatchNorm, without them a GroupNorm of one group.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ HINT = "Say which network it is: set `network`, or describe it as a list of laye
 class Layer:
     """A layer with weights. `name` is what its tensors' names begin with."""
 
-    kind: Literal["conv", "batch_norm", "layer_norm", "linear"]
+    kind: Literal["conv", "batch_norm", "group_norm", "linear"]
     name: str
     tensors: Mapping[str, Tensor]
     groups: int = 1
@@ -61,7 +61,9 @@ def read_chain(state: Mapping[str, Tensor], channels: int) -> tuple[Layer, ...]:
             if found is not None:
                 return found
     shapes = ", ".join(f"{layer.name[:60]} {tuple(layer.weight.shape)}" for layer in layers[:12])
-    raise UploadError(f"the layers of the file cannot follow each other in a chain from {channels} channels: {shapes}", HINT)
+    raise UploadError(
+        f"the layers of the file cannot follow each other in a chain from {channels} channels: {shapes}", HINT
+    )
 
 
 def _layers(state: Mapping[str, Tensor]) -> list[Layer]:
@@ -81,9 +83,9 @@ def _layer(name: str, parts: dict[str, Tensor]) -> Layer:
     weight = parts.get("weight")
     if weight is None and "running_mean" in parts:
         parts["weight"] = weight = torch.ones_like(parts["running_mean"])
-    kinds: dict[int, Literal["conv", "linear", "batch_norm", "layer_norm"]] = {4: "conv", 2: "linear"}
+    kinds: dict[int, Literal["conv", "linear", "batch_norm", "group_norm"]] = {4: "conv", 2: "linear"}
     if weight is not None and weight.ndim == 1:
-        kinds[1] = "batch_norm" if "running_mean" in parts else "layer_norm"
+        kinds[1] = "batch_norm" if "running_mean" in parts else "group_norm"
     if weight is None or weight.ndim not in kinds or weight.numel() == 0:
         shape = None if weight is None else tuple(weight.shape)
         raise UploadError(f"{name[:100]} with a weight of shape {shape} is no convolution, norm or linear layer", HINT)
@@ -93,7 +95,9 @@ def _layer(name: str, parts: dict[str, Tensor]) -> Layer:
 def _transposed(layers: Sequence[Layer]) -> list[Layer]:
     """The same with the weights of all linear layers as (inputs, outputs), as some frameworks store them."""
     return [
-        Layer("linear", each.name, {**each.tensors, "weight": each.weight.t().contiguous()}) if each.kind == "linear" else each
+        Layer("linear", each.name, {**each.tensors, "weight": each.weight.t().contiguous()})
+        if each.kind == "linear"
+        else each
         for each in layers
     ]
 
@@ -102,7 +106,7 @@ def follow(layer: Layer, before: Layer | None, channels: int) -> Layer | None:
     """The layer as it follows what gave so many channels or features (`before`: the last convolution or linear layer); None
     if it cannot."""
     flat = before is not None and before.kind == "linear"
-    if layer.kind in ("batch_norm", "layer_norm"):
+    if layer.kind in ("batch_norm", "group_norm"):
         return layer if layer.outputs == channels else None
     if layer.kind == "linear":
         fits = layer.inputs == channels if flat else layer.inputs % channels == 0
@@ -111,6 +115,8 @@ def follow(layer: Layer, before: Layer | None, channels: int) -> Layer | None:
         flattened = layer.weight.flatten(1)
         fits = flattened.shape[1] == channels
         return Layer("linear", layer.name, {**layer.tensors, "weight": flattened}) if fits else None
+    if layer.kernel[0] != layer.kernel[1]:
+        return None
     groups, rest = divmod(channels, layer.weight.shape[1])
     if rest or layer.outputs % groups:
         return None
@@ -149,9 +155,7 @@ def _searched(layers: Sequence[Layer], channels: int) -> tuple[Layer, ...] | Non
     return extended((), tuple(layers), channels)
 
 
-def _next(
-    chain: Sequence[Layer], rest: Sequence[Layer], channels: int
-) -> Iterator[tuple[int, Layer, Layer]]:
+def _next(chain: Sequence[Layer], rest: Sequence[Layer], channels: int) -> Iterator[tuple[int, Layer, Layer]]:
     before = next((each for each in reversed(chain) if each.kind in ("conv", "linear")), None)
     for index, layer in enumerate(rest):
         placed = follow(layer, before, channels)

@@ -13,7 +13,14 @@ from worker.distillation.recovery.chain import Layer
 
 Size = tuple[int, int]
 MOST_STEPS = 300_000
-POOLS: dict[tuple[int, int] | None, float] = {None: 0.3, (2, 2): 0.0, (3, 2): 1.5, (3, 3): 2.0, (4, 4): 2.0, (2, 1): 3.0}
+POOLS: dict[tuple[int, int] | None, float] = {
+    None: 0.3,
+    (2, 2): 0.0,
+    (3, 2): 1.5,
+    (3, 3): 2.0,
+    (4, 4): 2.0,
+    (2, 1): 3.0,
+}
 """Kernel and stride of a pooling, and how unusual it is."""
 
 
@@ -29,17 +36,17 @@ class Placement:
 @dataclass(frozen=True)
 class Geometry:
     """An input size, one placement for each convolution, and how the last map becomes a vector: as it is (`flatten`), or
-    pooled to `pooled` rows and columns."""
+    pooled to `pooled` rows and columns (`average` or `max`)."""
 
     size: Size
     placements: tuple[Placement, ...]
-    ending: Literal["flatten", "pooled"] = "flatten"
+    ending: Literal["flatten", "average", "max"] = "flatten"
     pooled: int = 1
 
     @property
     def pools(self) -> bool:
-        """Whether there is a pooling, of which the kind has to be found."""
-        return self.ending == "pooled" or any(each.pool for each in self.placements)
+        """Whether there is a pooling between layers, of which the kind has to be found."""
+        return any(each.pool for each in self.placements)
 
 
 def geometries(chain: Sequence[Layer], size: Size) -> Iterator[Geometry]:
@@ -59,7 +66,9 @@ def geometries(chain: Sequence[Layer], size: Size) -> Iterator[Geometry]:
             continue
         for placement, own, after in _placements(convolutions[len(placed)], at):
             if after in useful[len(placed) + 1]:
-                changed = _changes(placed[-1], placement, convolutions[len(placed) - 1 : len(placed) + 1]) if placed else 0.0
+                changed = (
+                    _changes(placed[-1], placement, convolutions[len(placed) - 1 : len(placed) + 1]) if placed else 0.0
+                )
                 heapq.heappush(queue, (cost + own + changed, next(order), after, (*placed, placement)))
 
 
@@ -114,7 +123,8 @@ def _endings(
     channels = convolutions[-1].outputs if convolutions else None
     pixels = at[0] * at[1]
     if linear is None:
-        yield Geometry(size, placed, "flatten" if pixels == 1 else "pooled")
+        endings: tuple[Literal["flatten", "average", "max"], ...] = ("flatten",) if pixels == 1 else ("average", "max")
+        yield from (Geometry(size, placed, ending) for ending in endings)
     elif channels is None:
         if linear.inputs % pixels == 0:
             yield Geometry(size, placed)
@@ -124,4 +134,5 @@ def _endings(
         share = linear.inputs // channels
         side = round(share**0.5)
         if side * side == share and side < min(at):
-            yield Geometry(size, placed, "pooled", side)
+            yield Geometry(size, placed, "average", side)
+            yield Geometry(size, placed, "max", side)

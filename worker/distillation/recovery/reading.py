@@ -25,6 +25,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
 }
 POOLINGS = ("max", "avg")
+WEIGHTED = ("conv", "linear")
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class Reading:
         x = x_NCHW
         placements = iter(self.geometry.placements)
         for index, layer in enumerate(chain):
-            norms = self._norms_after(chain, index)
-            if layer.kind in ("conv", "linear"):
+            norms = norms_after(chain, index)
+            if layer.kind in WEIGHTED:
                 x, placement = self._weighted(x, layer, placements)
-                last = not any(each.kind in ("conv", "linear") for each in chain[index + 1 :])
+                last = next_weighted(chain, index) is None
                 x = self._between(x, norms, last)
                 if placement is not None and placement.pool is not None:
                     x = self._pool(x, placement.pool)
@@ -60,47 +61,6 @@ class Reading:
             elif index == 0:
                 x = _normed(x, layer)
         return x.flatten(1)
-
-    def steps(self, chain: Sequence[Layer]) -> list[dict[str, Any]]:
-        """The layers in order, as plain values that a user can read and correct."""
-        found: list[dict[str, Any]] = []
-        placements = iter(self.geometry.placements)
-        for index, layer in enumerate(chain):
-            if layer.kind == "conv":
-                placement = next(placements)
-                found.append(_convolution(layer, placement))
-                found += self._steps_between(chain, index)
-                if placement.pool is not None:
-                    found.append({"layer": f"{self.pooling}_pool", "kernel": placement.pool[0], "stride": placement.pool[1]})
-                if self._ends_maps(chain, index):
-                    found += self._steps_of_ending()
-            elif layer.kind == "linear":
-                found += [] if index or self.geometry.placements else [{"layer": "flatten"}]
-                found.append({"layer": "linear", "name": layer.name, "outputs": layer.outputs})
-                found += self._steps_between(chain, index)
-            elif index == 0:
-                found.append({"layer": layer.kind, "name": layer.name})
-        return found
-
-    def _steps_between(self, chain: Sequence[Layer], index: int) -> list[dict[str, Any]]:
-        norms = [{"layer": each.kind, "name": each.name} for each in self._norms_after(chain, index)]
-        last = not any(each.kind in ("conv", "linear") for each in chain[index + 1 :])
-        act = [] if last or self.activation == "none" else [{"layer": self.activation}]
-        return [*act, *norms] if self.norm_last else [*norms, *act]
-
-    def _steps_of_ending(self) -> list[dict[str, Any]]:
-        flatten: dict[str, Any] = {"layer": "flatten"} | ({"channels": "last"} if self.channels_last else {})
-        if self.geometry.ending == "flatten":
-            return [flatten]
-        return [{"layer": f"adaptive_{self.pooling}_pool", "size": self.geometry.pooled}, flatten]
-
-    def _norms_after(self, chain: Sequence[Layer], index: int) -> list[Layer]:
-        found = []
-        for layer in chain[index + 1 :]:
-            if layer.kind in ("conv", "linear"):
-                break
-            found.append(layer)
-        return found
 
     def _weighted(self, x: Tensor, layer: Layer, placements: Any) -> tuple[Tensor, Placement | None]:
         bias = layer.tensors.get("bias")
@@ -121,35 +81,39 @@ class Reading:
     def _pool(self, x: Tensor, pool: tuple[int, int]) -> Tensor:
         return F.max_pool2d(x, *pool) if self.pooling == "max" else F.avg_pool2d(x, *pool)
 
-    def _ends_maps(self, chain: Sequence[Layer], index: int) -> bool:
-        after = next((each for each in chain[index + 1 :] if each.kind in ("conv", "linear")), None)
-        return chain[index].kind == "conv" and (after is None or after.kind == "linear")
-
     def _ended(self, x: Tensor, chain: Sequence[Layer], index: int) -> Tensor:
         """Maps as vectors, after the last convolution."""
-        if not self._ends_maps(chain, index):
+        if not ends_maps(chain, index):
             return x
-        if self.geometry.ending == "pooled":
-            adaptive = F.adaptive_max_pool2d if self.pooling == "max" else F.adaptive_avg_pool2d
+        if self.geometry.ending != "flatten":
+            adaptive = F.adaptive_max_pool2d if self.geometry.ending == "max" else F.adaptive_avg_pool2d
             x = adaptive(x, self.geometry.pooled)
         return (x.permute(0, 2, 3, 1) if self.channels_last else x).flatten(1)
 
 
+def norms_after(chain: Sequence[Layer], index: int) -> list[Layer]:
+    """The norms between a convolution or linear layer and the next."""
+    found = []
+    for layer in chain[index + 1 :]:
+        if layer.kind in WEIGHTED:
+            break
+        found.append(layer)
+    return found
+
+
+def next_weighted(chain: Sequence[Layer], index: int) -> Layer | None:
+    """The next convolution or linear layer."""
+    return next((each for each in chain[index + 1 :] if each.kind in WEIGHTED), None)
+
+
+def ends_maps(chain: Sequence[Layer], index: int) -> bool:
+    """Whether a layer is the last convolution."""
+    after = next_weighted(chain, index)
+    return chain[index].kind == "conv" and (after is None or after.kind == "linear")
+
+
 def _normed(x: Tensor, layer: Layer) -> Tensor:
     tensors = layer.tensors
-    if layer.kind == "layer_norm":
-        return F.layer_norm(x, (layer.outputs,), layer.weight, tensors.get("bias")) if x.ndim == 2 else _per_channel(x, layer)
+    if layer.kind == "group_norm":
+        return F.group_norm(x, 1, layer.weight, tensors.get("bias"))
     return F.batch_norm(x, tensors["running_mean"], tensors["running_var"], layer.weight, tensors.get("bias"))
-
-
-def _per_channel(x: Tensor, layer: Layer) -> Tensor:
-    """A norm over the channels of each pixel."""
-    moved = F.layer_norm(x.movedim(1, -1), (layer.outputs,), layer.weight, layer.tensors.get("bias"))
-    return moved.movedim(-1, 1)
-
-
-def _convolution(layer: Layer, placement: Placement) -> dict[str, Any]:
-    kernel = layer.kernel[0] if len(set(layer.kernel)) == 1 else list(layer.kernel)
-    step: dict[str, Any] = {"layer": "conv", "name": layer.name, "outputs": layer.outputs, "kernel": kernel}
-    step |= {"stride": placement.stride, "padding": placement.padding}
-    return step | ({"groups": layer.groups} if layer.groups > 1 else {})

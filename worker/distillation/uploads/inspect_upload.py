@@ -24,6 +24,7 @@ from worker.distillation.parameters import EmbeddingsFile, StatisticsFile, parse
 from worker.distillation.uploads import activation_statistics, class_embeddings
 from worker.distillation.uploads.key_matching import fitting, match_any, strip_prefixes
 from worker.distillation.uploads.reading_findings import reading_of, reading_of_all
+from worker.distillation.uploads.recognise import recognised
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
 CANONICAL = "output/canonical.safetensors"
@@ -50,7 +51,11 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
-    said = job["teacher"]
+    said, more = job["teacher"], {}
+    if said.get("network") is None:
+        dataset = canonical.parent.parent / job["dataset"] if job.get("dataset") else None
+        said, upload, found = recognised(said, upload, dataset, limits, canonical.parent)
+        said, more = said | {"weights": "auto"}, {"recognised": found}
     contract, classes, options = read_contract(said["input"]), int(said["classes"]), dict(said.get("options") or {})
     name = said["network"]
     _check_said(said, classes, contract)
@@ -91,6 +96,7 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "differentiable": gives_gradient(network, taps.example),
         **how,
         "warnings": [*how["warnings"], *suspicions(network, contract)],
+        **more,
     }
 
 
