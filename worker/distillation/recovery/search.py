@@ -33,6 +33,7 @@ KEPT_GEOMETRIES, KEPT_READINGS, KEPT_LAST = 8, 24, 6
 OTHER_SIZES = (28, 32, 64, 224)
 """Sizes that images are brought to where a network does not fit their own."""
 CONVINCING, FURTHER = 0.95, 20
+PROMISING = 0.6
 NEAR = 0.25
 """Geometries whose best reading is worse than the best by more than this are given up."""
 QUICK = ("relu", "tanh", "sigmoid")
@@ -123,11 +124,7 @@ class _Search:
         self._fit(found[0].size)
         ways = usual(self.image[:MORE])
         ways += altered(ways) if can_fold(self.chain) else []
-        like_these = own(self.image[:MORE])
-        half = time.monotonic() + (self.deadline - time.monotonic()) / 2
-        first = self._best(
-            [reading for each in found for reading in _quick(each, like_these)], FEW, half, stops_early=True
-        )
+        first = self._first(found, own(self.image[:MORE]))
         near = [each for each in first if each.accuracy >= first[0].accuracy - NEAR]
         kept = list(dict.fromkeys(each.reading.geometry for each in near))[:KEPT_GEOMETRIES]
         every = [reading for each in kept for reading in self._every(each, ways)]
@@ -137,6 +134,17 @@ class _Search:
         best = last[0]
         ties = tuple(each for each in last[1:] if sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
+
+    def _first(self, found: Sequence[Geometry], way: Normalisation) -> list[Scored]:
+        """The geometries in their commonest readings; of altered images too, if nothing does well on them as they are."""
+        left = self.deadline - time.monotonic()
+        half, most = self.deadline - left / 2, self.deadline - left / 4
+        first = self._best([reading for each in found for reading in _quick(each, way)], FEW, half, stops_early=True)
+        if first[0].accuracy >= PROMISING or not can_fold(self.chain):
+            return first
+        others = [reading for each in found for other in altered([way]) for reading in _quick(each, other)]
+        more = self._best(others, FEW, most, stops_early=True)
+        return sorted([*first, *more], key=lambda each: each.rank, reverse=True)
 
     def _fit(self, size: tuple[int, int]) -> None:
         channels = self.image.shape[1]
