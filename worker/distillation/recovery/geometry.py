@@ -22,6 +22,8 @@ POOLS: dict[tuple[int, int] | None, float] = {
     (2, 1): 3.0,
 }
 """Kernel and stride of a pooling, and how unusual it is."""
+ADAPTIVE = 4.0
+"""How unusual a pooling to a map of several pixels is."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,24 @@ def geometries(chain: Sequence[Layer], size: Size) -> Iterator[Geometry]:
     reach = _reach(convolutions, size)
     useful = _useful(convolutions, linear, reach)
     order = count()
-    queue: list[tuple[float, int, Size, tuple[Placement, ...]]] = [(0.0, next(order), size, ())]
+    queue: list[tuple[float, int, Size, tuple[Placement, ...], Geometry | None]] = [(0.0, next(order), size, (), None)]
     for _ in range(MOST_STEPS):
         if not queue:
             return
-        cost, _, at, placed = heapq.heappop(queue)
+        cost, _, at, placed, whole = heapq.heappop(queue)
+        if whole is not None:
+            yield whole
+            continue
         if len(placed) == len(convolutions):
-            yield from _endings(convolutions, linear, at, size, placed)
+            for ending in _endings(convolutions, linear, at, size, placed):
+                heapq.heappush(queue, (cost + _unusual(ending), next(order), at, placed, ending))
             continue
         for placement, own, after in _placements(convolutions[len(placed)], at):
             if after in useful[len(placed) + 1]:
                 changed = (
                     _changes(placed[-1], placement, convolutions[len(placed) - 1 : len(placed) + 1]) if placed else 0.0
                 )
-                heapq.heappush(queue, (cost + own + changed, next(order), after, (*placed, placement)))
+                heapq.heappush(queue, (cost + own + changed, next(order), after, (*placed, placement), None))
 
 
 def _placements(layer: Layer, at: Size) -> Iterator[tuple[Placement, float, Size]]:
@@ -115,6 +121,11 @@ def _useful(convolutions: Sequence[Layer], linear: Layer | None, reach: Sequence
     for layer, before in zip(reversed(convolutions), reversed(reach[:-1]), strict=True):
         useful.append({at for at in before if any(after in useful[-1] for _, _, after in _placements(layer, at))})
     return useful[::-1]
+
+
+def _unusual(ending: Geometry) -> float:
+    """How unusual the end of the maps is: pooling to more than one pixel is, and the largest number of each map."""
+    return ADAPTIVE * (ending.pooled > 1) + 0.5 * (ending.ending == "max")
 
 
 def _endings(

@@ -32,7 +32,7 @@ MOST_GEOMETRIES = 250
 KEPT_GEOMETRIES, KEPT_READINGS, KEPT_LAST = 8, 24, 6
 OTHER_SIZES = (28, 32, 64, 224)
 """Sizes that images are brought to where a network does not fit their own."""
-CONVINCING, FURTHER = 0.95, 20
+CONVINCING, FURTHER = 0.97, 60
 PROMISING = 0.6
 NEAR = 0.25
 """Geometries whose best reading is worse than the best by more than this are given up."""

@@ -24,7 +24,7 @@ def way(mean, std, **changes):
 def found_for(network, image=IMAGE, label=LABEL):
     """The search's result, and the accuracies of what it found and of the trained network under its own contract."""
     chain = read_chain(network.state_dict(), image.shape[1])
-    found = recover(chain, image, label, seconds=60)
+    found = recover(chain, image, label, seconds=280)
     layers, state, contract = as_layer_list(found.best.reading, chain, image.shape[1])
     rebuilt = build(layers, 10, contract).eval()
     rebuilt.load_state_dict(state)
