@@ -29,12 +29,12 @@ from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
 FEW, MORE, MOST = 64, 512, 2048
 """Images of the three rounds."""
 MOST_GEOMETRIES = 250
-KEPT_GEOMETRIES, KEPT_READINGS, KEPT_LAST = 8, 24, 6
+KEPT_GEOMETRIES, KEPT_READINGS, KEPT_LAST = 24, 24, 6
 OTHER_SIZES = (28, 32, 64, 224)
 """Sizes that images are brought to where a network does not fit their own."""
 CONVINCING, FURTHER = 0.97, 60
-PROMISING = 0.6
-NEAR = 0.25
+PROMISING = 0.8
+NEAR = 0.35
 """Geometries whose best reading is worse than the best by more than this are given up."""
 QUICK = ("relu", "tanh", "sigmoid")
 LEAST_ABOVE_COMMONEST = 0.2
@@ -136,13 +136,18 @@ class _Search:
         return Recovered(best, ties, len(found))
 
     def _first(self, found: Sequence[Geometry], way: Normalisation) -> list[Scored]:
-        """The geometries in their commonest readings; of altered images too, if nothing does well on them as they are."""
+        """The geometries in their commonest readings; under all usual normalisations and of altered images too, if nothing does well on them as they are."""
         left = self.deadline - time.monotonic()
         half, most = self.deadline - left / 2, self.deadline - left / 4
         first = self._best([reading for each in found for reading in _quick(each, way)], FEW, half, stops_early=True)
         if first[0].accuracy >= PROMISING or not can_fold(self.chain):
             return first
-        others = [reading for each in found for other in altered([way]) for reading in _quick(each, other)]
+        others = [
+            reading
+            for each in found
+            for other in (*usual(self.image[:MORE]), *altered([way]))
+            for reading in _quick(each, other)
+        ]
         more = self._best(others, FEW, most, stops_early=True)
         return sorted([*first, *more], key=lambda each: each.rank, reverse=True)
 
