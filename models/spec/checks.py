@@ -195,6 +195,16 @@ def _check_fields(pointer: str, name: str, needs: Mapping[str, Any], resolved: M
         yield Problem(pointer, f"{name} reads all images before training; train on a dataset, or remove {name}")
 
 
+def _from_one(facts: Facts) -> str:
+    """What to do about a dataset whose labels begin at 1 rather than at 0; empty if they do not."""
+    counts = [count for _, count in facts.dataset.per_class("train")] if facts.dataset else []
+    teacher = facts.teacher.classes if facts.teacher else 0
+    if len(counts) != teacher + 1 or counts[0] != 0 or 0 in counts[1:]:
+        return ""
+    words = f"class 0 of the dataset has no image, so its labels seem to begin at 1 (1 to {teacher})"
+    return f"; {words}: subtract 1 from each label, and upload the dataset again"
+
+
 def _check_classes(
     pointer: str, name: str, needs: Mapping[str, Any], resolved: Mapping[str, Any], facts: Facts
 ) -> Iterator[Problem]:
@@ -206,10 +216,8 @@ def _check_classes(
             pointer, f"{name} needs at least {needs['minimum_classes']} classes, but the student has {classes}"
         )
     if needs["logits"] and facts.teacher and facts.teacher.classes != classes:
-        yield Problem(
-            pointer,
-            f"{name} compares logits, but the teacher has {facts.teacher.classes} classes and the student {classes}",
-        )
+        words = f"the teacher has {facts.teacher.classes} classes and the student {classes}"
+        yield Problem(pointer, f"{name} compares logits, but {words}{_from_one(facts)}")
     elif needs["logits"] and _learns_other_classes(resolved, facts):
         words = "compares logits, but the teacher and the dataset have no class name in common"
         yield Problem(pointer, f"{name} {words}; use an objective that compares features")

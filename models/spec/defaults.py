@@ -31,6 +31,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         "teacher": _teacher(user.get("teacher"), objectives, trained),
         "student": student,
         "dataset": user.get("dataset"),
+        "contract": user.get("contract", "check"),
         "source": source,
         "objectives": objectives,
         "procedure": method("procedures", user.get("procedure") or {"name": "direct"}),

@@ -180,6 +180,13 @@ class JobSpec(Body):
         description="Id of the training dataset. If null: the source synthesises images.",
         examples=["dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"],
     )
+    contract: Literal["check", "auto", "trust"] = Field(
+        "check",
+        description="What to do if the teacher is clearly better on the dataset's labels under another usual normalisation "
+        "than the one in its `input`: `check` stops the job and lists the accuracies, `auto` takes the better one and says "
+        "so, `trust` compares nothing.",
+        examples=["check"],
+    )
     source: SourceChoice = Field(
         None,
         description="Source of the training batches. If null or `auto`: chosen from the properties of teacher and dataset, "

@@ -115,7 +115,9 @@ def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[
 
     from worker.distillation.check import check
     from worker.distillation.distributed.ranks import ALONE, join
+    from worker.distillation.process.heartbeat import heard_by
     from worker.distillation.run import Run
+    from worker.distillation.trainer.worker_requests import WorkerRequests
     from worker.distillation.uploads.inspect_upload import inspect
 
     threads = job.values.get("threads") or (place and torch.get_num_threads())
@@ -127,7 +129,8 @@ def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[
         ranks = join(place.rank, place.size, job.folder / place.rendezvous, job.device()) if place else ALONE
         run = Run(job, channel, ranks)
         return "done", {"summary": run.execute(), "student": run.artifacts.published}
-    found = inspect(dict(job.values), job.folder)
+    with heard_by(WorkerRequests(channel, ALONE).pulse):
+        found = inspect(dict(job.values), job.folder)
     return "findings", found
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from worker.distillation import networks, programs, registry
 from worker.distillation.contract import InputContract, read_contract
-from worker.distillation.data.class_order import in_order, is_other_order
+from worker.distillation.contract_check.class_names import order_by_name, partly_shared
+from worker.distillation.contract_check.class_order import in_order, is_other_order
 from worker.distillation.data.images import Images, class_names_of, has_field, has_split
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.ensemble import Ensemble, how_combined
@@ -130,6 +131,16 @@ class Job:
         """Whether the labels of a dataset are renumbered, since its classes have the same names in another order."""
         return is_other_order(class_names_of(path), self._class_order())
 
+    def order_of_classes(self, path: Path) -> tuple[int, ...] | None:
+        """For each class of a dataset the teacher's class of the same name; None where classes go by their numbers."""
+        known = (self.teacher or {}).get("class_names") or ()
+        return order_by_name(class_names_of(path), known) if self.task.labels_are_outputs else None
+
+    def with_teacher_input(self, mean: Sequence[float], std: Sequence[float]) -> "Job":
+        """The same job, whose only teacher has another normalisation."""
+        given = {**self.teachers[0], "input": {**self.teachers[0]["input"], "mean": list(mean), "std": list(std)}}
+        return replace(self, values={**self.values, "teacher": given, "teachers": []})
+
     @property
     def initial_weights(self) -> str:
         """The student's initial weights: `teacher` (slices of it), `neuron_merging`, `random`, or the id of an upload."""
@@ -206,18 +217,39 @@ class Job:
 
     def _load_images(self, path: Path, split: str, device: torch.device) -> Images:
         """A split, including the images that the teacher reads if these are others and exist."""
-        images = in_order(Images.load(path, split, self.contract, device), self._class_order())
+        self._check_shared_names(path)
+        order = self._class_order()
+        images = in_order(Images.load(path, split, self.contract, device), order)
         reads = self.teacher_reads
         if reads == "image" or not has_field(path, split, reads):
             return images
-        return replace(images, privileged=Images.load(path, split, self.teacher_contract, device, reads))
+        privileged = Images.load(path, split, self.teacher_contract, device, reads)
+        return replace(images, privileged=in_order(privileged, order))
+
+    def _check_shared_names(self, path: Path) -> None:
+        """Check that a dataset has all class names of the teacher, or none of them.
+
+        Raises:
+            SpecError: the dataset shares only some class names with the teacher.
+        """
+        known = (self.teacher or {}).get("class_names") or ()
+        own = class_names_of(path)
+        if not self.task.labels_are_outputs or len(own) != len(known):
+            return
+        if differ := partly_shared(own, known):
+            raise SpecError(
+                [Problem("/dataset", f"shares only some class names with the teacher: {differ}")], NAMES_HINT
+            )
 
 
+NAMES_HINT = (
+    "Name the same classes on both sides, in any order; or leave the teacher's names out, to match classes by number."
+)
 KEYS = {
     "distill": (
         "/spec/task", "/spec/student/network", "/spec/objectives", "/spec/procedure/name", "/spec/source/name", "/spec/training",
     ),
-    "teacher": ("/upload", "/teacher/network", "/teacher/classes", "/teacher/input"),
+    "teacher": ("/upload", "/teacher/network"),
     "dataset": ("/upload",),
     "file": ("/upload", "/options/kind"),
 }  # fmt: skip
@@ -231,6 +263,8 @@ def _missing(values: Any) -> list[str]:
     if kind not in (*KEYS, "check"):
         return ["/kind"]
     wanted = KEYS["distill" if kind == "check" else kind]
+    if kind == "teacher" and (values.get("teacher") or {}).get("network") is not None:
+        wanted += ("/teacher/classes", "/teacher/input")  # of a teacher without a network they are found
     if kind in ("distill", "check"):
         places = ["/teacher"] if values.get("teacher") else []
         places += [f"/teachers/{number}" for number in range(len(values.get("teachers") or ()))]

@@ -30,7 +30,7 @@ from worker.distillation.trainer.run_state import RunState
 from worker.distillation.trainer.stage_context import StageContext
 from worker.distillation.trainer.stage_metrics import measure_stage
 from worker.distillation.trainer.stage_run import StageRun
-from worker.distillation.trainer.teacher_check import check_teacher
+from worker.distillation.trainer.teacher_check import check_teacher, with_checked_input
 from worker.distillation.trainer.weight_selection import WeightSelection
 from worker.distillation.trainer.worker_requests import Stopped, WorkerRequests
 
@@ -43,21 +43,25 @@ class Run:
 
     def __init__(self, job: Job, channel: Channel, ranks: Ranks = ALONE):
         self._began = time.monotonic()
-        self.job = job
         self.channel = channel
         self.ranks = ranks
         self.device = device_of(ranks.rank, ranks.size, job.device())
         self.training = job.training
+        self.requests = WorkerRequests(channel, ranks)
+        self.timer = CheckpointTimer(job.values.get("checkpoint_seconds", 30))
         self.checkpoints = Checkpoints(job.folder / "checkpoints", partial(_say_checkpoint, channel), ranks)
         self._resumed = read_checkpoint(job.path("resume"), self.checkpoints)
         self.state = self._resumed.state if self._resumed else RunState()
-        self.lineage = Lineage(job, self.checkpoints, self.device, self.state.history)
-        self.requests = WorkerRequests(channel, ranks)
-        self.timer = CheckpointTimer(job.values.get("checkpoint_seconds", 30))
         self.phases = PhaseTimes(channel, self.state.phase_seconds)
-        self.progress = Progress(channel, self.lineage, self.state)
-        self.previews = RunPreviews(job, channel)
-        self.artifacts = Artifacts(job, channel, self.device)
+        self._use(with_checked_input(job, self.state.teacher_check))
+
+    def _use(self, job: Job) -> None:
+        """Make what is made of the job."""
+        self.job = job
+        self.lineage = Lineage(job, self.checkpoints, self.device, self.state.history)
+        self.progress = Progress(self.channel, self.lineage, self.state)
+        self.previews = RunPreviews(job, self.channel)
+        self.artifacts = Artifacts(job, self.channel, self.device)
 
     def execute(self) -> dict[str, Any]:
         """Run all stages, evaluate and export; return the summary of the report."""
@@ -75,18 +79,32 @@ class Run:
     def _begin(self) -> Resumed | None:
         """Load the images, and check the teacher on them; return the checkpoint to resume from, if there is one."""
         self.inputs = load_inputs(self.job, self.device, evaluates=self.ranks.leads)
+        resumed = self._resumed
+        self._resumed = None  # its parts are large
+        self.channel.say("started", **environment(self.device), resumed_from=resumed and resumed.step)
+        if resumed is None:
+            self._check_teacher()
         self.context = StageContext.of(self.job, self.inputs.dataset, self.device, self.ranks)
         self.selection = WeightSelection(self.lineage, self.inputs.validation)
         used = self.job.values.get("seconds_used")
         self.deadline = Deadline(self.training.time_limit_minutes, self.state.seconds if used is None else used)
-        resumed = self._resumed
-        self._resumed = None  # its parts are large
-        self.channel.say("started", **environment(self.device), resumed_from=resumed and resumed.step)
-        if resumed is None and self.ranks.leads:
+        return resumed
+
+    def _check_teacher(self) -> None:
+        """Measure the teacher; in a job of the contract `auto` perhaps with another normalisation from now on."""
+        if self.ranks.leads:
             for place, why in (self.job.spec.get("reasons") or {}).items():
                 self.channel.log(f"{place}: {why}")
-            check_teacher(self.job, self.lineage.teacher, self.inputs.dataset, self.channel.log)
-        return resumed
+            found = check_teacher(self.job, self.lineage.teacher, self.inputs.dataset, self.channel.log)
+            self.state.teacher_check = found
+            for words in (found or {}).get("warnings", ()):
+                self.progress.warn(words)
+        if self.job.spec.get("contract") == "auto":
+            self.state.teacher_check = self.ranks.broadcast({"found": self.state.teacher_check})["found"]
+            checked = with_checked_input(self.job, self.state.teacher_check)
+            if checked is not self.job:
+                self._use(checked)
+                self.inputs = load_inputs(self.job, self.device, evaluates=self.ranks.leads)
 
     def _next_stage(self, resumed: Resumed | None) -> Stage | None:
         """The next stage to run; after training has stopped early, only the checkpoint's stage."""

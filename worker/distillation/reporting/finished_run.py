@@ -51,3 +51,5 @@ class FinishedRun:
     stopped_early: Mapping[str, Any] | None = None
     """Why and where training stopped before its end."""
     warnings: Sequence[str] = ()
+    teacher_check: Mapping[str, Any] | None = None
+    """What the check of the teacher found before the training; None without one."""

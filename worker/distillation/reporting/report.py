@@ -47,6 +47,7 @@ def report(finished: FinishedRun) -> dict[str, Any]:
         "spec": dict(job.spec),
         "student": student,
         "teacher": _teacher(job, finished.teacher),
+        "teacher_check": finished.teacher_check and dict(finished.teacher_check),
         "initial_weights": initial_weights_of(job),
         "shipped": dict(finished.checkpoint),
         "evaluation": finished.measured.get("evaluation"),

@@ -66,6 +66,7 @@ class RunEnd:
             decisions=self.lineage.decisions(),
             stopped_early=self.state.stopped_early,
             warnings=[*self.state.warnings, *self.artifacts.notes],
+            teacher_check=self.state.teacher_check,
         )
         return self.artifacts.publish(finished)
 

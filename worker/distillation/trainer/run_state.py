@@ -43,6 +43,8 @@ class RunState:
     """Why and where training stopped before its end."""
     warnings: list[str] = field(default_factory=list)
     """Logged warnings, which the report repeats."""
+    teacher_check: dict[str, Any] | None = None
+    """Result of the teacher check before the training."""
     random_states: list[dict[str, Any]] = field(default_factory=list)
     """State of each rank's global random generators at the checkpoint from which this state was read."""
 

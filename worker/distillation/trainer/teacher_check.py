@@ -1,11 +1,28 @@
-"""The teacher check: the accuracy of a teacher on some training images before any training."""
+"""The check of a teacher on the job's own images, before any training.
+
+First whether it reads them as it was trained to: the declared normalisation, the usual ones, and the order of its classes.
+Then whether it knows anything of them.
+"""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from worker.distillation.contract_check.comparison import (
+    Measured,
+    answers,
+    clearly_better,
+    compare,
+    in_another_order,
+    sigma,
+    table,
+)
+from worker.distillation.contract_check.normalisations import altered, declared, distinct, usual
 from worker.distillation.data.images import Images
+from worker.distillation.data.samplers import generator
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.job import Job
 from worker.distillation.trainer.inputs import reads_labels
@@ -13,20 +30,35 @@ from worker.distillation.trainer.inputs import reads_labels
 LEAST_IMAGES = 50
 """With fewer images the check is skipped."""
 MOST_IMAGES = 2048
+MOST_COMPARED = 512
+"""Images on which normalisations are compared."""
+GOOD_ENOUGH = 0.95
+"""From this accuracy on nothing can be better by 5 points."""
+BY_NUMBER = "classes matched by number, not by name"
+REORDERED = "classes in another order"
 
 
-def check_teacher(job: Job, teacher: nn.Module | None, dataset: Images | None, log: Callable[[str], None]) -> None:
-    """Log the teacher's metrics on training images; skipped if their labels are not the teacher's targets.
+def check_teacher(
+    job: Job, teacher: nn.Module | None, dataset: Images | None, log: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Log how well the teacher does on training images, under the declared contract and others.
+
+    Returns:
+        For the report: `images`, `table` (rows with `name`, `accuracy`, perhaps `mean` and `std`), `taken` (the mean and std
+        that a job of the contract `auto` goes on with, else None) and `warnings`. None where the labels do not say.
 
     Raises:
-        SpecError: the teacher is at chance level, so its input contract is probably wrong.
+        SpecError: another contract is clearly better, or the teacher is at chance level.
     """
     if teacher is None or dataset is None or not _predicts_labels(job, dataset):
-        return
+        return None
     places = torch.linspace(0, len(dataset) - 1, min(MOST_IMAGES, len(dataset))).long()
     sample = dataset.at(places.to(dataset.image.device))
     if len(sample) < LEAST_IMAGES:
-        return
+        return None
+    found = _check_contract(job, teacher, sample, log)
+    if found is not None and found["taken"] is not None:
+        return found
     assessment = job.task.assess_teacher(teacher, sample.for_teacher, job.training.batch_size)
     log(f"the teacher on training images: {assessment.words}")
     if assessment.chance:
@@ -34,8 +66,93 @@ def check_teacher(job: Job, teacher: nn.Module | None, dataset: Images | None, l
             [Problem("/dataset", f"the teacher is at chance level on these images ({assessment.words})")],
             "Check the teacher's mean, std and channels, and that the dataset's labels are in the teacher's class order.",
         )
+    return found
+
+
+def with_checked_input(job: Job, found: dict[str, Any] | None) -> Job:
+    """The job with the normalisation that its check has taken, if it has taken one."""
+    taken = (found or {}).get("taken")
+    return job.with_teacher_input(taken["mean"], taken["std"]) if taken else job
 
 
 def _predicts_labels(job: Job, dataset: Images) -> bool:
     """Whether the dataset's labels are what the teacher should predict."""
     return reads_labels(job) and job.task.comparable(job.classes, dataset) and not job.transfers(dataset.class_names)
+
+
+def _check_contract(job: Job, teacher: nn.Module, sample: Images, log: Callable[[str], None]) -> dict[str, Any] | None:
+    """Compare the declared contract with the usual ones; only for one teacher that names one class an image."""
+    if job.spec.get("contract", "check") == "trust" or job.task.name != "classification" or len(job.teachers) != 1:
+        return None
+    image, label = _drawn(sample.for_teacher)
+    rows = _measured(job, teacher, image, label)
+    log(f"the teacher on {len(rows[0].right)} training images, by how they are read: {table(rows)}")
+    best = max(rows, key=lambda row: row.accuracy)  # the first of equal ones: the declared
+    order = _order(job)
+    warnings = [MATCHED_BY_NAME] if order is not None and order != tuple(range(len(order))) else []
+    found = {"images": len(rows[0].right), "table": [row.row() for row in rows], "taken": None, "warnings": warnings}
+    if not clearly_better(rows[0], best, label):
+        return found
+    used = best.normalisation
+    if job.spec.get("contract") != "auto" or used is None or not used.is_plain:
+        raise SpecError([Problem("/teacher/input", _problem(rows, best))], _hint(best))
+    found["taken"] = {"name": used.name, "mean": list(used.mean), "std": list(used.std)}
+    words = f"the teacher gets another normalisation than its input says, as the contract `auto` asks: {_problem(rows, best)}"
+    return found | {"warnings": [*warnings, words]}
+
+
+MATCHED_BY_NAME = (
+    "The dataset has the teacher's classes in another order: they are matched by name, in the teacher's order."
+)
+
+
+def _drawn(sample: Images) -> tuple[Tensor, Tensor]:
+    """At most 512 images and their labels, in a random order that is always the same."""
+    order = torch.randperm(len(sample), generator=generator(0, "contract"))[:MOST_COMPARED].to(sample.image.device)
+    return sample.image[order], sample.label[order]
+
+
+def _measured(job: Job, teacher: nn.Module, image: Tensor, label: Tensor) -> list[Measured]:
+    """The declared reading first."""
+    first = declared(job.teacher_contract)
+    chosen = answers(teacher, image, first)
+    few = [Measured(first.name, chosen == label, first)]
+    order = _order(job)
+    if order is not None and order != tuple(range(len(order))):
+        numbers = torch.tensor(order, device=label.device).argsort()
+        few.append(Measured(BY_NUMBER, chosen == numbers[label]))
+    if few[0].accuracy > GOOD_ENOUGH:
+        return few
+    plain = distinct([first, *usual(image)])[1:]
+    colour = len(first.mean) == 3
+    others = [*plain, *altered([first, *plain] if colour else [first])]
+    few.append(Measured(REORDERED, in_another_order(chosen, label)))
+    return [*compare(teacher, image, label, first, others), *few[1:]]
+
+
+def _order(job: Job) -> tuple[int, ...] | None:
+    path: Path | None = job.path("dataset")
+    return None if path is None else job.order_of_classes(path)
+
+
+def _problem(rows: list[Measured], best: Measured) -> str:
+    given, gain = rows[0], sigma(rows[0].right, best.right)
+    words = f"the teacher is right on {given.accuracy:.1%} of {len(given.right)} training images as its input says"
+    return (
+        f"{words}, and on {best.accuracy:.1%} with `{best.name}` ({gain:.0f} standard deviations). All: {table(rows)}"
+    )
+
+
+def _hint(best: Measured) -> str:
+    used = best.normalisation
+    if best.name == REORDERED:
+        return "Number the dataset's classes as the teacher does, or give both class names, which are then matched."
+    if used is None:
+        return "Give the dataset's class names in the order of its labels, or leave the teacher's names out."
+    if not used.is_plain:
+        how = "invert them (255 - pixel)" if used.inverted else "reverse their channels"
+        return f"The teacher was trained on other images: {how} in the dataset, or set contract to `trust`."
+    said = f"mean {list(used.mean)} and std {list(used.std)}"
+    return (
+        f"Upload the teacher with {said} in its input; or set the job's contract to `auto` to take them, or to `trust`."
+    )

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
+from worker.distillation.contract_check.unlabelled import suspicions
 from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.uploads import read_dataset
 from worker.distillation.errors import Problem, SpecError, UploadError
@@ -22,6 +23,7 @@ from worker.distillation.programs import NETWORK
 from worker.distillation.uploads import activation_statistics, class_embeddings, program_uploads
 from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.reading_findings import reading_of, reading_of_all
+from worker.distillation.uploads.recognise import recognised
 from worker.distillation.uploads.said_network import FIND, Said, check_size, parameters_of, weights_of
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
@@ -51,7 +53,14 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
     if job["teacher"].get("network") == NETWORK:
         return program_uploads.teacher(job["teacher"], upload, canonical, limits)
-    teacher = Said.of(job["teacher"])
+    described = job["teacher"]
+    recognition: dict[str, Any] = {}
+    if described.get("network") is None:
+        dataset = canonical.parent.parent / job["dataset"] if job.get("dataset") else None
+        described, upload, how_recognised = recognised(described, upload, dataset, limits, canonical.parent)
+        described = described | {"weights": "auto"}
+        recognition = {"recognised": how_recognised}
+    teacher = Said.of(described)
     if teacher.network != FIND:
         check_size(teacher.network, teacher.options, teacher.classes or 1, teacher.contract, limits)
     with open_weights(upload, limits) as file:
@@ -81,6 +90,8 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
         "differentiable": gives_gradient(network, taps.example),
         **how,
+        "warnings": [*how["warnings"], *suspicions(network, contract)],
+        **recognition,
     }
 
 

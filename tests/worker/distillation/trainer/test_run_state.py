@@ -29,6 +29,7 @@ SAVED = {
     "best": BEST,
     "stopped_early": {"reason": "time_limit", "minutes": 1.5, "stage": "second", "step": 7, "steps": 9},
     "warnings": ["the images are alike"],
+    "teacher_check": {"images": 64, "taken": {"mean": [0.5], "std": [0.25]}},
     "random_states": [{"torch": torch.tensor([1, 2], dtype=torch.uint8), "python": (3, (1, 2), None)}, {"python": ()}],
 }
 """A value for every field that differs from its default."""

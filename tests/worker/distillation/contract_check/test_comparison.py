@@ -1,0 +1,61 @@
+"""When one way of reading images counts as clearly better than another."""
+
+import pytest
+import torch
+
+from worker.distillation.contract_check.comparison import Measured, clearly_better, compare, in_another_order, sigma
+from worker.distillation.contract_check.normalisations import Normalisation
+
+ZERO_TO_ONE = Normalisation("0 to 1", (0.0,), (1.0,))
+HALF = Normalisation("half", (0.5,), (1.0,))
+
+
+def flags(*runs):
+    return torch.tensor([bool(value) for value, count in runs for _ in range(count)])
+
+
+def test_sigma_is_mcnemars():
+    one, other = flags((1, 10), (0, 25), (1, 50)), flags((0, 10), (1, 25), (1, 50))
+    assert sigma(one, other) == pytest.approx((25 - 10) / 35**0.5)
+    assert sigma(other, one) == pytest.approx(-(25 - 10) / 35**0.5)
+    assert sigma(one, one) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "better"),
+    [
+        (flags((1, 350), (0, 150)), flags((1, 495), (0, 5)), True),
+        (flags((1, 480), (0, 20)), flags((1, 500)), False),  # 4 points
+        (flags((1, 30), (0, 20)), flags((1, 35), (0, 15)), False),  # 10 points, but 2.2 sigma
+        (flags((0, 500)), flags((1, 60), (0, 440)), False),  # what the commonest class alone gives
+        (flags((1, 495), (0, 5)), flags((1, 350), (0, 150)), False),
+    ],
+)
+def test_clearly_better(one, other, better):
+    label = torch.arange(len(one)) % 10
+    assert clearly_better(Measured("a", one), Measured("b", other), label) is better
+
+
+def test_a_network_is_measured_under_each_normalisation():
+    image = torch.arange(0, 250, 10, dtype=torch.uint8).view(-1, 1, 1, 1)
+    label = (image.flatten() > 127).long()
+
+    def network(x):
+        return torch.cat([-x.flatten(1), x.flatten(1)], 1)  # class 1 above 0
+
+    rows = compare(network, image, label, ZERO_TO_ONE, [HALF])
+    assert [row.name for row in rows] == ["0 to 1", "half"]
+    positive = (image.flatten() > 0).long()
+    assert rows[0].accuracy == pytest.approx(float((positive == label).double().mean()))
+    assert rows[1].accuracy == 1.0
+    assert rows[1].row() == {"name": "half", "accuracy": 1.0, "images": 25, "mean": [0.5], "std": [1.0]}
+
+
+def test_another_order_of_classes_is_told_by_the_other_half():
+    label = torch.arange(60) % 3
+    chosen = (label + 1) % 3
+    chosen[:6] = 0  # two of three are wrong there
+    right = in_another_order(chosen, label)
+    assert right[6:].all() and right[:6].tolist() == [False, False, True] * 2
+    assert not in_another_order(torch.zeros_like(label), label).any()
+    assert not in_another_order(torch.randint(0, 3, (60,), generator=torch.Generator().manual_seed(0)), label).all()

@@ -1,0 +1,45 @@
+"""The geometries of a chain are those under which its layers fit each other: each is tried by running it."""
+
+import pytest
+import torch
+from torch import nn
+
+from worker.distillation.contract_check.normalisations import Normalisation
+from worker.distillation.recovery.chain import read_chain
+from worker.distillation.recovery.geometry import Placement, geometries
+from worker.distillation.recovery.reading import Reading
+
+
+def chain_of(*layers):
+    return read_chain(nn.Sequential(*layers).state_dict(), 1)
+
+
+@pytest.mark.parametrize(
+    ("layers", "size", "right"),
+    [
+        (
+            (nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5), nn.Linear(256, 10)),
+            (28, 28),
+            (Placement(1, 0, (2, 2)), Placement(1, 0, (2, 2))),
+        ),
+        (
+            (nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5), nn.Linear(400, 10)),
+            (28, 28),
+            (Placement(1, 2, (2, 2)), Placement(1, 0, (2, 2))),
+        ),
+        ((nn.Conv2d(1, 4, 3), nn.Linear(4 * 6 * 9, 10)), (12, 18), (Placement(1, 1, (2, 2)),)),
+    ],
+)
+def test_the_right_one_is_among_them_and_all_fit(layers, size, right):
+    chain = chain_of(*layers)
+    found = list(geometries(chain, size))
+    assert right in [geometry.placements for geometry in found]
+    assert len(set(found)) == len(found)
+    image = torch.zeros(2, 1, *size, dtype=torch.uint8)
+    for geometry in found:
+        reading = Reading(geometry, "relu", "max", Normalisation("x", (0.0,), (1.0,)))
+        assert reading.logits(chain, image).shape == (2, 10)
+
+
+def test_sizes_that_no_geometry_meets():
+    assert not list(geometries(chain_of(nn.Conv2d(1, 4, 3), nn.Linear(4 * 997, 10)), (16, 16)))

@@ -1,0 +1,37 @@
+"""Matching the classes of a dataset and of a teacher by their names."""
+
+from collections.abc import Sequence
+
+LISTED = 5
+
+
+def order_by_name(dataset: Sequence[str], teacher: Sequence[str]) -> tuple[int, ...] | None:
+    """For each class of the dataset the number of the teacher's class with its name; None where the names give no order.
+
+    Upper and lower case and blanks around a name do not count. The names give an order if both sides have the same set.
+    """
+    ours, theirs = _plain(dataset), _plain(teacher)
+    if len(set(ours)) != len(ours) or sorted(ours) != sorted(theirs):
+        return None
+    return tuple(theirs.index(name) for name in ours)
+
+
+def partly_shared(dataset: Sequence[str], teacher: Sequence[str]) -> str | None:
+    """How two sets of names differ that share some of them, in words; None if they are the same, share none, or one side's
+    names are only numbers."""
+    ours, theirs = _plain(dataset), _plain(teacher)
+    if not ours or not theirs or all(map(str.isdecimal, ours)) or all(map(str.isdecimal, theirs)):
+        return None
+    if set(ours) == set(theirs) or set(ours).isdisjoint(theirs):
+        return None
+    return f"only the dataset has {_listed(ours, theirs)}, and only the teacher {_listed(theirs, ours)}"
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    return [name.strip().casefold() for name in names]
+
+
+def _listed(names: Sequence[str], others: Sequence[str]) -> str:
+    only = [f"`{name[:40]}`" for name in names if name not in set(others)]
+    more = f" and {len(only) - LISTED} more" if len(only) > LISTED else ""
+    return (", ".join(only[:LISTED]) or "nothing") + more

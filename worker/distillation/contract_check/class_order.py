@@ -1,0 +1,31 @@
+"""Renumber labels if a dataset has the class names of a job's networks in another order."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from worker.distillation.contract_check.class_names import order_by_name
+from worker.distillation.data.images import Images
+
+
+def is_other_order(own: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether both are the same names in different orders."""
+    order = order_by_name(own, wanted)
+    return order is not None and order != tuple(range(len(own)))
+
+
+def in_order(images: Images, wanted: Sequence[str]) -> Images:
+    """The images, with labels renumbered so that class k has the name `wanted[k]`. Columns of labels or targets move too.
+
+    If the names differ or are missing, the images are returned unchanged.
+    """
+    order = order_by_name(images.class_names, wanted)
+    if order is None or not is_other_order(images.class_names, wanted):
+        return images
+    place = torch.tensor(order, device=images.image.device)
+    fields = dict(images.fields)
+    for name in {"label", "target"} & fields.keys():
+        value = fields[name]
+        fields[name] = place[value] if value.ndim == 1 else value[:, place.argsort()]
+    return replace(images, fields=fields, class_names=tuple(wanted))

@@ -1,0 +1,119 @@
+"""How often a network is right under several normalisations, on the same images; and when one is clearly better.
+
+Shapes: N images, C channels, H height, W width, K classes.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worker.distillation.contract_check.normalisations import Normalisation
+from worker.distillation.process.heartbeat import pulse
+
+LEAST_GAIN = 0.05
+"""A better normalisation has an accuracy at least this much higher."""
+LEAST_SIGMA = 3.0
+FEWEST_IMAGES = 64
+SECONDS = 30.0
+"""Time for one comparison; where the network is slow, fewer images are used."""
+MOST_CLASSES = 1024
+"""With more classes no other order of them is looked for."""
+Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way of reading the images: `right` (N,) says of each image whether the network named its class."""
+
+    name: str
+    right: Tensor
+    normalisation: Normalisation | None = None
+    """None for another order of classes."""
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.double().mean())
+
+    def row(self) -> dict[str, object]:
+        """As plain values, for findings and reports."""
+        used = self.normalisation
+        row: dict[str, object] = {"name": self.name, "accuracy": round(self.accuracy, 4), "images": len(self.right)}
+        return row | ({"mean": list(used.mean), "std": list(used.std)} if used is not None and used.is_plain else {})
+
+
+@torch.no_grad()
+def answers(network: Network, image_NCHW: Tensor, way: Normalisation, batch_size: int = 128) -> Tensor:
+    """The class (N,) that the network names for each uint8 image."""
+    chosen = []
+    for part in image_NCHW.split(batch_size):
+        pulse()
+        chosen.append(network(way.apply(part)).argmax(1))
+    return torch.cat(chosen)
+
+
+def compare(
+    network: Network, image_NCHW: Tensor, label_N: Tensor, first: Normalisation, others: Sequence[Normalisation]
+) -> list[Measured]:
+    """The network measured under `first`, then under the others; where it is slow, on the first of the images only.
+
+    The images have to be in an order in which the first few are like the rest.
+    """
+    few = image_NCHW[:FEWEST_IMAGES]
+    began = time.monotonic()
+    answers(network, few, first)
+    each = (time.monotonic() - began) / len(few)
+    allowed = int(SECONDS / max(each * (1 + len(others)), 1e-9))
+    count = min(len(image_NCHW), max(FEWEST_IMAGES, allowed))
+    image, label = image_NCHW[:count], label_N[:count]
+    return [Measured(way.name, answers(network, image, way) == label, way) for way in (first, *others)]
+
+
+def in_another_order(chosen_N: Tensor, label_N: Tensor) -> Tensor:
+    """Whether each answer (N,) is right if classes may be numbered in another order, which the other half of the images tells.
+
+    Of each label the network's commonest answer is taken for its number in the network.
+    """
+    right = torch.zeros_like(label_N, dtype=torch.bool)
+    size = int(torch.maximum(chosen_N.max(), label_N.max())) + 1
+    if size > MOST_CLASSES:
+        return right
+    half = torch.arange(len(label_N), device=label_N.device) % 2 == 0
+    for told, asked in ((half, ~half), (~half, half)):
+        counts = torch.zeros(size, size, device=label_N.device)
+        counts.index_put_((label_N[told], chosen_N[told]), torch.ones(1, device=label_N.device), accumulate=True)
+        number = counts.argmax(1)
+        seen = label_N[told].unique()
+        if len(number[seen].unique()) < len(seen):  # two labels with one answer: no order
+            return torch.zeros_like(right)
+        right[asked] = (number[label_N[asked]] == chosen_N[asked]) & torch.isin(label_N[asked], seen)
+    return right
+
+
+def sigma(one_N: Tensor, other_N: Tensor) -> float:
+    """By how many standard deviations `other` is right more often than `one`, on the same images.
+
+    McNemar's test (Psychometrika 12, 1947): of the images on which the two differ, half are expected to favour each.
+    """
+    count = min(len(one_N), len(other_N))
+    one_N, other_N = one_N[:count], other_N[:count]
+    gained, lost = int((other_N & ~one_N).sum()), int((one_N & ~other_N).sum())
+    return (gained - lost) / max(gained + lost, 1) ** 0.5
+
+
+def clearly_better(one: Measured, other: Measured, label_N: Tensor) -> bool:
+    """Whether `other` is right more often by at least 5 points and 3 standard deviations, and above what the commonest
+    class alone would give."""
+    count = len(other.right)
+    commonest = float(label_N[:count].bincount().max()) / count
+    guessed = commonest + LEAST_SIGMA * (commonest * (1 - commonest) / count) ** 0.5
+    gain = other.accuracy - one.accuracy
+    return gain >= LEAST_GAIN and sigma(one.right, other.right) >= LEAST_SIGMA and other.accuracy > guessed
+
+
+def table(rows: Sequence[Measured]) -> str:
+    """The rows in words, the best first."""
+    ordered = sorted(rows, key=lambda row: -row.accuracy)
+    return "; ".join(f"{row.name}: {row.accuracy:.1%}" for row in ordered)

@@ -1,0 +1,119 @@
+"""One reading of a chain: a geometry with activation, pooling and normalisation, as something that can be run.
+
+Shapes: N images, C channels, H height, W width, K classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.distillation.contract_check.normalisations import Normalisation
+from worker.distillation.recovery.chain import Layer
+from worker.distillation.recovery.geometry import Geometry, Placement
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "none": lambda x: x,
+}
+POOLINGS = ("max", "avg")
+WEIGHTED = ("conv", "linear")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the layers are joined, and what is made of the pixels before them."""
+
+    geometry: Geometry
+    activation: str
+    pooling: str
+    normalisation: Normalisation
+    norm_last: bool = False
+    """Whether a norm follows the activation instead of coming before it."""
+    channels_last: bool = False
+    """Whether maps are flattened with the channels last."""
+
+    def logits(self, chain: Sequence[Layer], image_NCHW: Tensor) -> Tensor:
+        """The answers (N, K) to uint8 images of the geometry's size."""
+        return self.run(chain, self.normalisation.apply(image_NCHW))
+
+    def run(self, chain: Sequence[Layer], x_NCHW: Tensor) -> Tensor:
+        """The answers (N, K) to normalised images."""
+        x = x_NCHW
+        placements = iter(self.geometry.placements)
+        for index, layer in enumerate(chain):
+            norms = norms_after(chain, index)
+            if layer.kind in WEIGHTED:
+                x, placement = self._weighted(x, layer, placements)
+                last = next_weighted(chain, index) is None
+                x = self._between(x, norms, last)
+                if placement is not None and placement.pool is not None:
+                    x = self._pool(x, placement.pool)
+                x = self._ended(x, chain, index)
+            elif index == 0:
+                x = _normed(x, layer)
+        return x.flatten(1)
+
+    def _weighted(self, x: Tensor, layer: Layer, placements: Any) -> tuple[Tensor, Placement | None]:
+        bias = layer.tensors.get("bias")
+        if layer.kind == "linear":
+            return F.linear(x.flatten(1), layer.weight, bias), None
+        placement: Placement = next(placements)
+        y = F.conv2d(x, layer.weight, bias, placement.stride, placement.padding, groups=layer.groups)
+        return y, placement
+
+    def _between(self, x: Tensor, norms: Sequence[Layer], last: bool) -> Tensor:
+        activate = ACTIVATIONS["none" if last else self.activation]
+        if self.norm_last:
+            x = activate(x)
+        for norm in norms:
+            x = _normed(x, norm)
+        return x if self.norm_last else activate(x)
+
+    def _pool(self, x: Tensor, pool: tuple[int, int]) -> Tensor:
+        return F.max_pool2d(x, *pool) if self.pooling == "max" else F.avg_pool2d(x, *pool)
+
+    def _ended(self, x: Tensor, chain: Sequence[Layer], index: int) -> Tensor:
+        """Maps as vectors, after the last convolution."""
+        if not ends_maps(chain, index):
+            return x
+        if self.geometry.ending != "flatten":
+            adaptive = F.adaptive_max_pool2d if self.geometry.ending == "max" else F.adaptive_avg_pool2d
+            x = adaptive(x, self.geometry.pooled)
+        return (x.permute(0, 2, 3, 1) if self.channels_last else x).flatten(1)
+
+
+def norms_after(chain: Sequence[Layer], index: int) -> list[Layer]:
+    """The norms between a convolution or linear layer and the next."""
+    found = []
+    for layer in chain[index + 1 :]:
+        if layer.kind in WEIGHTED:
+            break
+        found.append(layer)
+    return found
+
+
+def next_weighted(chain: Sequence[Layer], index: int) -> Layer | None:
+    """The next convolution or linear layer."""
+    return next((each for each in chain[index + 1 :] if each.kind in WEIGHTED), None)
+
+
+def ends_maps(chain: Sequence[Layer], index: int) -> bool:
+    """Whether a layer is the last convolution."""
+    after = next_weighted(chain, index)
+    return chain[index].kind == "conv" and (after is None or after.kind == "linear")
+
+
+def _normed(x: Tensor, layer: Layer) -> Tensor:
+    tensors = layer.tensors
+    if layer.kind == "group_norm":
+        return F.group_norm(x, 1, layer.weight, tensors.get("bias"))
+    return F.batch_norm(x, tensors["running_mean"], tensors["running_var"], layer.weight, tensors.get("bias"))

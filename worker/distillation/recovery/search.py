@@ -1,0 +1,224 @@
+"""Which reading of a chain labelled images prefer.
+
+First every geometry in its commonest readings on a few images; then all readings of the best geometries; then the best of
+those on more images, and again on more. Shapes: N images, C channels, H height, W width.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.distillation.contract import InputContract
+from worker.distillation.contract_check.comparison import LEAST_SIGMA, sigma
+from worker.distillation.contract_check.normalisations import Normalisation, altered, own, usual
+from worker.distillation.data.images import fit
+from worker.distillation.errors import UploadError
+from worker.distillation.process.heartbeat import pulse
+from worker.distillation.recovery.chain import HINT, Layer
+from worker.distillation.recovery.geometry import Geometry, geometries
+from worker.distillation.recovery.layer_list import can_fold
+from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
+
+FEW, MORE, MOST = 64, 512, 2048
+"""Images of the three rounds."""
+MOST_GEOMETRIES = 250
+KEPT_GEOMETRIES, KEPT_READINGS, KEPT_LAST = 24, 24, 6
+OTHER_SIZES = (28, 32, 64, 224)
+"""Sizes that images are brought to where a network does not fit their own."""
+CONVINCING, FURTHER = 0.97, 60
+PROMISING = 0.8
+NEAR = 0.35
+"""Geometries whose best reading is worse than the best by more than this are given up."""
+QUICK = ("relu", "tanh", "sigmoid")
+LEAST_ABOVE_COMMONEST = 0.2
+"""A reading counts only if its accuracy is so much above the share of the commonest class."""
+SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A reading and its answers: `right` (N,), and the mean cross-entropy in nats."""
+
+    reading: Reading
+    right: Tensor
+    cross_entropy: float
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.double().mean())
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better."""
+        return self.accuracy, -self.cross_entropy
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The best reading; `ties` are other readings that are not clearly worse, `tried` how many geometries were."""
+
+    best: Scored
+    ties: tuple[Scored, ...]
+    tried: int
+
+
+def recover(chain: Sequence[Layer], image_NCHW: Tensor, label_N: Tensor, seconds: float = SECONDS) -> Recovered:
+    """The reading of a chain under which labelled uint8 images are named best.
+
+    The images are drawn in an order that is always the same. After `seconds` the search goes on with what it has.
+
+    Raises:
+        UploadError: no geometry meets the first linear layer, or no reading is clearly better than a guess.
+    """
+    order = torch.randperm(len(image_NCHW), generator=torch.Generator().manual_seed(0))[:MOST]
+    search = _Search(tuple(chain), image_NCHW[order], label_N[order], time.monotonic() + seconds)
+    found = search.run()
+    commonest = float(label_N.bincount().max()) / len(label_N)
+    if found.best.accuracy < commonest + LEAST_ABOVE_COMMONEST:
+        words = (
+            f"of {found.tried} networks that have these layers, the best names {found.best.accuracy:.1%} of the images"
+        )
+        raise UploadError(
+            f"{words}: that is too few to recognise it. {listed(chain, (int(image_NCHW.shape[2]), int(image_NCHW.shape[3])))}",
+            HINT,
+        )
+    return found
+
+
+def candidates(chain: Sequence[Layer], size: tuple[int, int]) -> list[Geometry]:
+    """The plainest geometries for images of a size, or of the first of the usual sizes that the chain fits."""
+    for each in (size, *((side, side) for side in OTHER_SIZES if (side, side) != size)):
+        found = list(islice(geometries(chain, each), MOST_GEOMETRIES))
+        if found:
+            return found
+    raise UploadError(
+        f"no strides, paddings and poolings make the layers fit images of {size[0]} x {size[1]} pixels", HINT
+    )
+
+
+def listed(chain: Sequence[Layer], size: tuple[int, int], most: int = 5) -> str:
+    """The plainest candidates in words."""
+    words = []
+    for geometry in candidates(chain, size)[:most]:
+        placed = [f"stride {each.stride}, padding {each.padding}, pool {each.pool}" for each in geometry.placements]
+        words.append(f"[{'; '.join(placed)}; {geometry.ending}]")
+    return f"The plainest candidates: {' '.join(words)}"
+
+
+@dataclass
+class _Search:
+    chain: tuple[Layer, ...]
+    image: Tensor
+    label: Tensor
+    deadline: float
+
+    def run(self) -> Recovered:
+        found = candidates(self.chain, (int(self.image.shape[2]), int(self.image.shape[3])))
+        self._fit(found[0].size)
+        ways = usual(self.image[:MORE])
+        ways += altered(ways) if can_fold(self.chain) else []
+        first = self._first(found, own(self.image[:MORE]))
+        near = [each for each in first if each.accuracy >= first[0].accuracy - NEAR]
+        kept = list(dict.fromkeys(each.reading.geometry for each in near))[:KEPT_GEOMETRIES]
+        every = [reading for each in kept for reading in self._every(each, ways)]
+        second = self._best([*(each.reading for each in first[:KEPT_READINGS]), *every], FEW, self.deadline)
+        third = self._best([each.reading for each in second[:KEPT_READINGS]], MORE)
+        last = self._best([each.reading for each in third[:KEPT_LAST]], MOST)
+        best = last[0]
+        ties = tuple(each for each in last[1:] if sigma(each.right, best.right) < LEAST_SIGMA)
+        return Recovered(best, ties, len(found))
+
+    def _first(self, found: Sequence[Geometry], way: Normalisation) -> list[Scored]:
+        """The geometries in their commonest readings; under all usual normalisations and of altered images too, if nothing does well on them as they are."""
+        left = self.deadline - time.monotonic()
+        half, most = self.deadline - left / 2, self.deadline - left / 4
+        first = self._best([reading for each in found for reading in _quick(each, way)], FEW, half, stops_early=True)
+        if first[0].accuracy >= PROMISING or not can_fold(self.chain):
+            return first
+        others = [
+            reading
+            for each in found
+            for other in (*usual(self.image[:MORE]), *altered([way]))
+            for reading in _quick(each, other)
+        ]
+        more = self._best(others, FEW, most, stops_early=True)
+        return sorted([*first, *more], key=lambda each: each.rank, reverse=True)
+
+    def _fit(self, size: tuple[int, int]) -> None:
+        channels = self.image.shape[1]
+        self.image = fit(self.image, InputContract(channels, *size, (0.0,) * channels, (1.0,) * channels))
+
+    def _every(self, geometry: Geometry, ways: Sequence[Normalisation]) -> Iterator[Reading]:
+        norms = any(layer.kind in ("batch_norm", "group_norm") for layer in self.chain)
+        maps = bool(geometry.placements) and geometry.ending == "flatten"
+        poolings = POOLINGS if geometry.pools else POOLINGS[:1]
+        choices = product(ways, ACTIVATIONS, poolings, (False, True) if norms else (False,))
+        for way, activation, pooling, norm_last in choices:
+            yield Reading(geometry, activation, pooling, way, norm_last)
+        if maps:
+            for way, activation, pooling in product(ways[:1], QUICK, poolings):
+                yield Reading(geometry, activation, pooling, way, channels_last=True)
+
+    def _best(
+        self, readings: Sequence[Reading], images: int, until: float | None = None, stops_early: bool = False
+    ) -> list[Scored]:
+        """The readings on so many images, the best first; after `until` no further one is begun.
+
+        With `stops_early` nor after a convincing one was found, and as many again and some more were tried.
+        """
+        scored: list[Scored] = []
+        enough: float = math.inf
+        for reading in dict.fromkeys(readings):
+            late = until is not None and time.monotonic() > until
+            if scored and (late or len(scored) > enough):
+                break
+            scored.append(self._score(reading, images))
+            if stops_early and scored[-1].accuracy >= CONVINCING:
+                enough = min(enough, 2 * len(scored) + FURTHER)
+        return sorted(scored, key=lambda each: each.rank, reverse=True)
+
+    @torch.no_grad()
+    def _score(self, reading: Reading, images: int) -> Scored:
+        image, label = self.image[:images], self.label[:images]
+        rows = []
+        for part in image.split(256):
+            pulse()
+            rows.append(reading.logits(self.chain, part))
+        logits = torch.cat(rows).nan_to_num(nan=-1e4, posinf=1e4, neginf=-1e4)
+        return Scored(reading, logits.argmax(1) == label, float(F.cross_entropy(logits.double(), label)))
+
+
+def _quick(geometry: Geometry, way: Normalisation) -> Iterator[Reading]:
+    for activation, pooling in product(QUICK, POOLINGS if geometry.pools else POOLINGS[:1]):
+        yield Reading(geometry, activation, pooling, way)
+
+
+def margins(found: Recovered) -> list[dict[str, Any]]:
+    """The best reading and its ties as plain values, with the difference in accuracy to the best."""
+    best = found.best
+    rows: list[dict[str, Any]] = []
+    for each in (best, *found.ties):
+        reading = each.reading
+        rows.append(
+            {
+                "activation": reading.activation,
+                "pooling": reading.pooling if reading.geometry.pools else None,
+                "normalisation": reading.normalisation.name,
+                "geometry": [list(_plain(placed)) for placed in reading.geometry.placements],
+                "accuracy": round(each.accuracy, 4),
+                "margin": round(best.accuracy - each.accuracy, 4),
+                "sigma": round(sigma(each.right, best.right), 1),
+            }
+        )
+    return rows
+
+
+def _plain(placed: object) -> Iterator[object]:
+    return iter(vars(placed).values())
