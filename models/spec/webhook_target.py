@@ -58,7 +58,8 @@ def target_of(url: str) -> Target:
     host = parts.netloc.rpartition(":")[0] if port is not None else parts.netloc.removesuffix(":")
     if not HOST.fullmatch(host):
         raise ValueError("must have a valid host name")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    rest = url.partition("://")[2].removeprefix(parts.netloc)  # as written: urlsplit drops an empty query
+    path = rest if rest.startswith("/") else f"/{rest}"
     return Target(parts.scheme, host.strip("[]"), PORTS[parts.scheme] if port is None else port, path)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from distillery_client import pack
 from distillery_client.own_network import CannotPack, network_of
 from distillery_client.packed_file import packed_program
-from tests.client.scripted import Answer, Scripted
+from tests.client.scripted import Response, Scripted
 from tests.client.test_command_line import call
 from worker.distillation.programs import load
 
@@ -51,10 +51,10 @@ def test_a_packed_network_is_uploaded_without_saying_what_it_is(server: Scripted
     again = load(Path("net.safetensors"))
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in network.state_dict().items())
     ready = {"id": "tch_1", "status": "ready", "upload": "http://x/v1/teachers/tch_1/content"}
-    server.answers(*[Answer(201 if number == 0 else 200, json.dumps(ready).encode()) for number in range(4)])
+    server.respond_with(*[Response(201 if number == 0 else 200, json.dumps(ready).encode()) for number in range(4)])
     result = call(server, "--json", "teachers", "upload", "net.safetensors")
     assert result.exit_code == 0, result.stderr
-    body = json.loads(server.asked[0].body)
+    body = json.loads(server.requests[0].body)
     assert body == {
         "name": "net", "network": "program", "classes": 2, "class_names": ["a", "b"], "input": CONTRACT, "options": {},
     }  # fmt: skip
@@ -66,11 +66,13 @@ def test_an_onnx_file_needs_its_contract(server: Scripted, tmp_path: Path) -> No
     assert result.exit_code == 2 and "--input" in result.stderr
 
 
-def test_weights_without_a_network_are_not_sent(server: Scripted, tmp_path: Path) -> None:
+def test_weights_without_a_network_are_sent_for_the_inspection_to_find_it(server: Scripted, tmp_path: Path) -> None:
     save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors")
-    result = call(server, "teachers", "upload", str(tmp_path / "w.safetensors"), "--classes", "2", *OPTIONS)
-    assert result.exit_code == 2 and "distillery pack" in result.stderr
-    assert server.asked == []
+    ready = {"id": "tch_1", "status": "ready", "upload": "http://x/v1/teachers/tch_1/content"}
+    server.respond_with(*[Response(201 if number == 0 else 200, json.dumps(ready).encode()) for number in range(4)])
+    result = call(server, "teachers", "upload", str(tmp_path / "w.safetensors"), *OPTIONS)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(server.requests[0].body) == {"name": "w", "input": CONTRACT, "options": {}}
 
 
 @pytest.mark.parametrize("factory", ["nothing:build", "{}:nothing", "{}:text", "{}"])

@@ -83,16 +83,31 @@ def parametrised() -> bytes:
 
 BAD_FILES = {
     # name: (bytes made from valid weights and a folder, strings that the answer must contain)
-    "a pickled module": (lambda weights, folder: saved(nn.Linear(2, 2)), ["state_dict"]),
+    "another module, pickled": (lambda weights, folder: saved(nn.Linear(2, 2)), ["do not fit `lenet5`", "conv1.weight"]),
     "a pickle with a payload": (lambda weights, folder: saved({"w": Payload(folder / "executed")}), ["state_dict"]),
     "a bare pickle with a payload": (lambda weights, folder: pickle.dumps(Payload(folder / "executed")), ["safetensors"]),
     "a truncated file": (lambda weights, folder: save(weights)[:-100], []),
     "NaN weights": (lambda weights, folder: save(with_nan(weights)), ["fc1.bias"]),
     "another network": (lambda weights, folder: save(built("lenet5_half").state_dict()), ["conv1.weight", "lenet5_half"]),
     "a student with a projector": (lambda weights, folder: with_a_projector(), ["similarity_head", "Upload a student of other"]),
-    "an ensemble": (lambda weights, folder: several(), ["`lenet5` with 4 classes", "20 unexpected (0.conv1."]),
-    "weights under other keys": (lambda weights, folder: parametrised(), ["1 missing (fc1.weight)", "fc1.parametrizations.weight"]),
 }  # fmt: skip
+
+
+def test_an_ensemble_is_read_as_its_first_network_with_a_warning(client: Client, tmp_path: Path):
+    findings = sent(client, tmp_path, several())
+    assert findings["prefix_removed"] == "0." and findings["left_over"]["count"] == 10
+    assert any("would fit too" in words for words in findings["warnings"])
+
+
+def test_weights_under_a_weight_norm_are_folded(client: Client, tmp_path: Path):
+    assert sent(client, tmp_path, parametrised())["folded"] == ["fc1.weight"]
+
+
+def sent(client: Client, folder: Path, data: bytes) -> dict[str, Any]:
+    """The findings of a teacher with these bytes."""
+    file = folder / "teacher.bin"
+    file.write_bytes(data)
+    return dict(client.teachers.send(file, **TEACHER)["findings"])
 
 
 @pytest.mark.parametrize("bad", BAD_FILES)
@@ -202,7 +217,7 @@ def test_a_dataset_that_does_not_fit_fails_the_job_that_waits_for_it(client: Cli
     with pytest.raises(JobEnded) as caught:
         client.jobs.wait(job["id"], 60)
     assert "/objectives/1" in {error["pointer"] for error in caught.value.errors}
-    assert "4 classes apart and the student 7" in str(caught.value.errors)
+    assert "the teacher has 4 classes and the student 7" in str(caught.value.errors)
 
 
 def test_ids_of_other_keys_are_not_found(whole: Whole, client: Client, teacher: str):

@@ -44,20 +44,21 @@ def upload_teacher(
 ) -> None:
     """Upload a state dict (safetensors, .pt or .pth), a packed network or an ONNX file, and wait for its inspection.
 
-    A packed network (`distillery pack`) says all of itself; an ONNX file needs --classes, --input, --mean and --std, and a
-    state dict --network too.
+    A packed network (`distillery pack`) contains its own description. An ONNX file needs --classes, --input, --mean and
+    --std, and a state dict --input, --mean and --std; --network and --classes are found by the weights if left out.
     """
     packed = packed_program(file) if network in (None, PROGRAM) else None
     known = teacher_spec(packed) if packed else {}
-    if network is None and not known and file.suffix != ".onnx":
-        raise typer.BadParameter("say which network the weights are of (--network), or pack it: distillery pack")
-    given: dict[str, Any] = {"classes": classes, "input": _contract(size, mean, std)}
+    if network is None and file.suffix == ".onnx":
+        network = PROGRAM
+    given: dict[str, Any] = {"network": network, "classes": classes, "input": _contract(size, mean, std)}
     if class_names:
         given["class_names"] = class_names.split(",")
-    spec = {"network": network or PROGRAM} | known | {key: value for key, value in given.items() if value is not None}
-    missing = [option for option, key in (("--classes", "classes"), ("--input", "input")) if key not in spec]
+    spec = known | {key: value for key, value in given.items() if value is not None}
+    needed = [("--input", "input")] + ([("--classes", "classes")] if spec.get("network") == PROGRAM else [])
+    missing = [option for option, key in needed if key not in spec]
     if missing:
-        raise typer.BadParameter(f"{' and '.join(missing)} must be given: the file does not say")
+        raise typer.BadParameter(f"{' and '.join(missing)} must be given: the file does not contain it")
     _send(context, "teachers", file, name, spec | {"options": json_object(options, "--options")})
 
 

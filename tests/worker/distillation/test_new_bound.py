@@ -61,4 +61,4 @@ print(json.dumps([app.openapi()["components"]["schemas"], problems(500), problem
 def test_the_page_shows_the_bound(checkout):
     page = (checkout / "docs" / "methods.md").read_text()
     training = page.split("### `training`")[1].split("###")[0]
-    assert "| `batch_size` | integer ≥ 1 ≤ 500 | `128` | Images a step. |" in training
+    assert "| `batch_size` | integer ≥ 1 ≤ 500 | `128` | Number of images per step. |" in training

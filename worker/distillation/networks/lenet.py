@@ -47,28 +47,25 @@ class LeNet(nn.Module):
         super().__init__()
         first, second, third, hidden = widths
         rest = (_pooled(contract.height, padding), _pooled(contract.width, padding))
-        self._activation, self._batch_norm, self._pooling = activation, batch_norm, pooling
-        self._add_convolution(1, nn.Conv2d(contract.channels, first, 5, padding=padding))
-        self._add_convolution(2, nn.Conv2d(first, second, 5))
+        convolutions = [nn.Conv2d(contract.channels, first, 5, padding=padding), nn.Conv2d(first, second, 5)]
         self.first_linear = "fc1"
         if third_linear:
             sizes: tuple[int, ...] = (second * rest[0] * rest[1], third, hidden)
         else:
-            self._add_convolution(3, nn.Conv2d(second, third, rest))
+            convolutions.append(nn.Conv2d(second, third, rest))
             sizes = (third, hidden)
+        for number, convolution in enumerate(convolutions, start=1):
+            self.add_module(f"conv{number}", convolution)
+            if batch_norm:
+                self.add_module(f"bn{number}", nn.BatchNorm2d(convolution.out_channels))
+            self.add_module(f"{activation}{number}", ACTIVATIONS[activation]())
+            if number < 3:
+                name, pool = POOLINGS[pooling]
+                self.add_module(f"{name}{number}", pool(2))
         for number, (units_in, units_out) in enumerate(pairwise(sizes), start=1):
             self.add_module(f"fc{number}", nn.Linear(units_in, units_out))
             self.add_module(f"{activation}{number + 5 - len(sizes)}", ACTIVATIONS[activation]())
         self.add_module(f"fc{len(sizes)}", nn.Linear(hidden, classes))
-
-    def _add_convolution(self, number: int, convolution: nn.Conv2d) -> None:
-        self.add_module(f"conv{number}", convolution)
-        if self._batch_norm:
-            self.add_module(f"bn{number}", nn.BatchNorm2d(convolution.out_channels))
-        self.add_module(f"{self._activation}{number}", ACTIVATIONS[self._activation]())
-        if number < 3:
-            name, pool = POOLINGS[self._pooling]
-            self.add_module(f"{name}{number}", pool(2))
 
     def forward(self, x: Tensor) -> Tensor:
         for name, layer in self.named_children():

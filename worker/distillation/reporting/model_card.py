@@ -61,7 +61,7 @@ def write_card(student: Mapping[str, Any], report: Mapping[str, Any], folder: Pa
         " header.",
     ]
     path.write_text("\n\n".join(part for part in parts if part) + "\n")
-    return {"name": path.name, "path": path, "content_type": "text/markdown; charset=utf-8"}
+    return {"name": path.name, "path": path, "content_type": "text/markdown"}
 
 
 def _title(student: Mapping[str, Any], report: Mapping[str, Any]) -> str:

@@ -116,10 +116,10 @@ def test_the_first_generation_is_plain_distillation_to_the_bit(engine_inputs, tm
 class Watched(Run):
     """Records the state of torch's global generator, from which dropout draws, after the first step."""
 
-    state = None
+    random_state = None
 
     def after_step(self, run):
-        self.state = torch.get_rng_state() if self.state is None else self.state
+        self.random_state = torch.get_rng_state() if self.random_state is None else self.random_state
         super().after_step(run)
 
 
@@ -130,7 +130,7 @@ def test_the_first_generation_draws_from_the_streams_of_plain_distillation(engin
         shutil.copytree(engine_inputs, tmp_path / name)
         run = Watched(taught(tmp_path / name, {"name": name} | values), Channel(io.StringIO()))
         run.execute()
-        states.append(run.state)
+        states.append(run.random_state)
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
 

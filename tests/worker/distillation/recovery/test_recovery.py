@@ -14,6 +14,8 @@ from worker.distillation.recovery.layer_list import as_layer_list
 from worker.distillation.recovery.search import margins, recover
 from worker.distillation.uploads.inspect_upload import inspect
 
+pytestmark = pytest.mark.slow
+
 IMAGE, LABEL = (whole[::3] for whole in digits())
 
 

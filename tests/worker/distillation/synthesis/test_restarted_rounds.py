@@ -75,7 +75,7 @@ def test_a_collapsed_stage_restarts_with_a_warning(name, inputs, displeased, tmp
     seen = displeased(1)
     events = run_whole(job_for(name, inputs, tmp_path / "job"))
     (words,) = warnings(events)
-    assert words.startswith("the synthetic images had collapsed by round 1: for 2 rounds the teacher has seen few")
+    assert words.startswith("the synthetic images had collapsed by round 1: for 2 rounds the teacher predicted few")
     assert words.endswith(RESTARTED.format(1))
     assert json.loads((tmp_path / "job/output/report.json").read_text())["notes"][-1] == words
     assert [event["phase"] for event in events if event["event"] == "phase"].count("synthesising") == 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from worker.distillation.contract import InputContract
-from worker.distillation.data.class_order import in_order
+from worker.distillation.contract_check.class_order import in_order
 from worker.distillation.data.images import Images
 
 GREY = InputContract(1, 8, 8, (0.25,), (0.5,))
