@@ -195,7 +195,7 @@ def check_size(
         parameters = parameters_of(networks.build(name, classes, contract, dict(options)))
     if parameters > limits.parameters:
         raise SpecError(
-            [Problem("/network", f"{name} has {parameters} parameters; at most {limits.parameters} are allowed")]
+            [Problem("/network", f"{name} has {parameters} parameters; the maximum is {limits.parameters}")]
         )
 
 

@@ -86,7 +86,7 @@ def test_layers_with_other_shapes_are_not_taken_in_order(tmp_path):
     state["layer_1.weight"] = torch.zeros(16, 6, 3, 3)
     with pytest.raises(UploadError, match="no known network"):
         inspected(tmp_path, state, GREY)
-    with pytest.raises(UploadError, match="not those of `lenet5`"):
+    with pytest.raises(UploadError, match="do not fit `lenet5`"):
         inspected(tmp_path, state, GREY, network="lenet5", classes=10)
 
 
