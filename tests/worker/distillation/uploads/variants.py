@@ -160,7 +160,6 @@ def _renamings() -> Iterator[Variant]:
     yield _of(
         "other names, and a linear third layer",
         lambda state: renumbered(state | {"conv3.weight": state["conv3.weight"].flatten(1)}),
-        "lenet",
     )
     yield _of("each tensor under two names", lambda state: state | {f"again.{k}": v for k, v in state.items()})
 
