@@ -74,7 +74,11 @@ def make_teacher(data: Digits, folder: Path) -> Path:
     with console.status("Training a LeNet-5 on 1,437 handwritten digits …"):
         network = train(data, reads)
     write(network, data, folder)
-    onnx.write(network, Card("lenet5", {}, tuple(NAMES), reads, task="classification", output="logits"), folder / "teacher.onnx")
+    onnx.write(
+        network,
+        Card("lenet5", {}, tuple(NAMES), reads, task="classification", output="logits"),
+        folder / "teacher.onnx",
+    )
     return folder
 
 
