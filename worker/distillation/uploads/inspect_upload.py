@@ -55,8 +55,8 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         return program_uploads.teacher(job["teacher"], upload, canonical, limits)
     described = job["teacher"]
     recognition: dict[str, Any] = {}
-    if described.get("network") is None and job.get("dataset"):
-        dataset = canonical.parent.parent / job["dataset"]
+    if described.get("network", FIND) is None:
+        dataset = canonical.parent.parent / job["dataset"] if job.get("dataset") else None
         described, upload, how_recognised = recognised(described, upload, dataset, limits, canonical.parent)
         described = described | {"weights": "auto"}
         recognition = {"recognised": how_recognised}

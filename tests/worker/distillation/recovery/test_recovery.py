@@ -83,7 +83,10 @@ def test_weights_that_know_nothing_are_refused_with_candidates():
 def test_an_inspection_finds_the_network_and_writes_the_teacher(tmp_path):
     (tmp_path / "inputs").mkdir()
     torch.save(trained("relu_max_valid", way(*OTHER)).state_dict(), tmp_path / "inputs" / "upload")
-    save_file({"train.image": IMAGE, "train.label": LABEL}, tmp_path / "inputs" / "dataset.safetensors")
+    save_file(
+        {"train.image": IMAGE.contiguous(), "train.label": LABEL.contiguous()},
+        tmp_path / "inputs" / "dataset.safetensors",
+    )
     job = {"kind": "teacher", "upload": "inputs/upload", "teacher": {"network": None}}
     findings = inspect(job | {"dataset": "inputs/dataset.safetensors"}, tmp_path)["findings"]
     assert (findings["network"], findings["classes"]) == ("layers", 10)
