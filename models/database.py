@@ -27,7 +27,7 @@ HALF_OPEN: dict[str, int] = {
     "tcp_user_timeout": 20_000,
 }
 """Parameters of libpq that detect a dead server after some seconds instead of minutes."""
-AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+UNAVAILABLE = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 """Exceptions if the database is unavailable or has closed an idle transaction. Any other exception is a bug."""
 
 

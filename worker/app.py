@@ -8,7 +8,7 @@ import structlog
 from celery.signals import setup_logging, worker_shutting_down
 
 from models import logs, migrate
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.queue.wake_up import Kind, app, wake_up
 from models.secrecy import hide_memory
 from worker import early_signals
@@ -60,7 +60,7 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
             code = _listen(kind)
     try:
         presence.leave(work.worker_id)
-    except AWAY as error:
+    except UNAVAILABLE as error:
         log.warning("worker_row_not_closed", error=str(error).partition("\n")[0])
     wake_up(kind)  # for the job that this worker has put back
     log.info("worker_stopped", code=code)

@@ -11,7 +11,7 @@ import structlog
 from celery import Celery
 
 from models import migrate
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.queue.wake_up import WAKE_UP, Kind
 from models.records import Job
 from models.settings import settings
@@ -62,7 +62,7 @@ class DueWork:
                 presence.idle(self.worker_id)
                 if not completed:
                     return
-        except AWAY as error:
+        except UNAVAILABLE as error:
             log.warning("nothing_claimed", error=str(error).partition("\n")[0])
 
     def _attempt(self, claimed: Claim) -> bool:

@@ -109,13 +109,13 @@ def objectives() -> Iterator[Row]:
     yield one("darkrank_soft", "DarkRank, soft", RELATIONS, "16 (authors)", named("darkrank", 16.0))
     yield one("darkrank_hard", "DarkRank, hard", RELATIONS, "1 (ours)", named("darkrank", form="hard"))
 
-    for mates in (1, 2, 3):
-        drawn = {"sampler": "per_class", "mates": mates}
+    for others in (1, 2, 3):
+        drawn = {"sampler": "per_class", "same_class_images": others}
         yield one(
-            f"bake_{mates}", f"BAKE, M = {mates}", ALONE, "1, T = 4, omega 0.5 (authors)",
-            named("bake"), source=drawn, teachers=0, over=f"sampler_{mates}",
+            f"bake_{others}", f"BAKE, M = {others}", ALONE, "1, T = 4, omega 0.5 (authors)",
+            named("bake"), source=drawn, teachers=0, over=f"sampler_{others}",
         )  # fmt: skip
-        yield one(f"sampler_{mates}", f"BAKE's sampler alone, M = {mates}", ALONE, "", source=drawn, teachers=0)
+        yield one(f"sampler_{others}", f"BAKE's sampler alone, M = {others}", ALONE, "", source=drawn, teachers=0)
 
     for form, title in (("softmax", "CGAN"), ("lsgan", "LSGAN")):
         yield one(

@@ -113,7 +113,7 @@ def run(name: str, teacher: str, seed: int, dataset: Path, results: Path) -> dic
     if last["event"] != "done":
         raise SystemExit(f"{name}, {teacher}, seed {seed}: {json.dumps(last, indent=2)}")
     report = json.loads((place / "output" / "report.json").read_text())
-    average = report["not_shipped"]["evaluation"]["student"]["accuracy"]
+    average = report["other_weights"]["evaluation"]["student"]["accuracy"]
     metrics = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
     balance = report["stages"][-1]["metrics"].get("generator/class_balance")
     return found | metrics | {"average": average, "class_balance": balance, "steps": report["stages"][-1]["steps"]}

@@ -94,7 +94,7 @@ def student(
         return found
     metrics = {name: report["evaluation"]["student"][name] for name in ("accuracy", "agreement")}
     best = json.loads(weights.with_suffix(".json").read_text())["accuracy"]
-    average = report["not_shipped"]["evaluation"]["student"]["accuracy"]
+    average = report["other_weights"]["evaluation"]["student"]["accuracy"]
     relative = round(metrics["accuracy"] / best, 4)
     return found | metrics | {"average": average, "teacher_accuracy": best, "relative": relative}
 

@@ -41,7 +41,7 @@ class Leased:
     `attempt` is the fencing token: it rises at every claim, and every write of a worker has it in its WHERE. `losses`
     counts consecutive attempts that were lost without progress. `needs` describes the workers that can take the row
     (`models.scheduling.resources`). `rank` is the negated priority, so that one ascending index yields the row with the
-    highest priority and, among these, the oldest. `rung_at` is when the last wake-up message was sent.
+    highest priority and, among these, the oldest. `woken_at` is when the last wake-up message was sent.
     """
 
     needs: Mapped[str] = mapped_column(String(96), default="1 * 0", server_default="1 * 0")
@@ -52,7 +52,7 @@ class Leased:
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_expires_at: Mapped[float | None] = mapped_column(Double)
     due_at: Mapped[float] = mapped_column(Double, default=now())
-    rung_at: Mapped[float | None] = mapped_column(Double)
+    woken_at: Mapped[float | None] = mapped_column(Double)
 
 
 class Uploaded:

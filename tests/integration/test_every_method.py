@@ -27,7 +27,7 @@ LOSSES = {
 }
 SMALL = {
     "generator_batch": 16, "generator_width": 8, "latent": 8, "pool_images": 64, "iterations": 2, "rounds": 2,
-    "warm_up_rounds": 1, "generator_warm_up_steps": 2,
+    "initial_rounds": 1, "initial_generator_steps": 2,
 }  # fmt: skip
 """Parameters that make a source cheap, used if a source has them."""
 

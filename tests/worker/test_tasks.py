@@ -92,7 +92,7 @@ def test_wake_up_messages_are_sent_for_a_worker_whose_idle_report_was_lost(
     change(Job, held, status="succeeded", lease_owner=None, lease_expires_at=None)
     time.sleep(settings().sweep_seconds)
     upkeep.wake_idle_workers()
-    assert sent == [("distill", 1)] and get(Job, waiting).rung_at is not None
+    assert sent == [("distill", 1)] and get(Job, waiting).woken_at is not None
 
 
 def test_a_worker_of_another_schema_claims_and_sweeps_nothing(both: None) -> None:

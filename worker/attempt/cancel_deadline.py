@@ -5,7 +5,7 @@ import threading
 
 import structlog
 
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.settings import settings
 from worker.attempt.lease import Lease
 from worker.clock import clock
@@ -52,7 +52,7 @@ class CancelDeadline:
             log.warning("cancelled_at_deadline", job=self._ledger.job_id)
         except Taken:
             log.debug("cancelled_already")
-        except AWAY:
+        except UNAVAILABLE:
             return False
         self._lease.give_up()
         return True

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
-from models.database import AWAY, reading
+from models.database import UNAVAILABLE, reading
 from models.queue.wake_up import wake_up
 from models.records import Inspection, Job
 from models.records.columns import Uploaded
@@ -62,7 +62,7 @@ def run_inspection(claim: Claim, draining: threading.Event, command: Sequence[st
             InspectionAttempt(record, folder, lease, draining, command).run()
         except Taken:
             log.warning("inspection_taken_back_meanwhile")
-        except AWAY as error:
+        except UNAVAILABLE as error:
             log.error("database_unavailable", error=str(error).partition("\n")[0])
 
 

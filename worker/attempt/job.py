@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.queue.wake_up import wake_up
 from models.records import Job
 from models.settings import settings
@@ -52,7 +52,7 @@ def run_job(claim: Claim, draining: threading.Event, command: Sequence[str] = EN
                 JobAttempt(claim.record, folder, lease, draining, command).run()
         except Taken:
             log.warning("attempt_taken_back_meanwhile")
-        except AWAY as error:
+        except UNAVAILABLE as error:
             log.error("database_unavailable", error=str(error).partition("\n")[0])
 
 

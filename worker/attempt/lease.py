@@ -4,7 +4,7 @@ import threading
 
 import structlog
 
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.settings import settings
 from worker.clock import clock
 from worker.ledger.changes import Taken
@@ -71,7 +71,7 @@ class Lease:
             except Taken:
                 self.give_up()
                 return
-            except AWAY as error:
+            except UNAVAILABLE as error:
                 log.warning(
                     "beat_failed", id=self.claim.id, attempt=self.claim.attempt, error=str(error).partition("\n")[0]
                 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import structlog
 
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.storage import keys
 from models.storage.errors import StorageError
 from models.storage.opening import storage
@@ -66,7 +66,7 @@ def discard_unpublished(files: Sequence[File], ledger: AttemptLedger) -> None:
             return
         for file in files:
             storage().delete(file.key)
-    except (StorageError, *AWAY) as error:
+    except (StorageError, *UNAVAILABLE) as error:
         log.warning("artifacts_left_behind", error=str(error).partition("\n")[0])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.status import Phase
 from worker.attempt.event_fields import stage_of, step_of
 from worker.attempt.lease import Lease
@@ -76,7 +76,7 @@ class Reporter:
         self._flushed = clock()
         try:
             self._ledger.try_to_write(self._batch)
-        except AWAY as error:
+        except UNAVAILABLE as error:
             log.warning("events_not_written_yet", error=str(error).partition("\n")[0])
             return
         self._batch = EventBatch()

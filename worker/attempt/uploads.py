@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.settings import settings
 from models.storage import keys
 from models.storage.errors import StorageError
@@ -109,7 +109,7 @@ class Uploads:
                 upload()
             except Taken:
                 self._lease.give_up()
-            except (StorageError, Malformed, OSError, *AWAY) as error:
+            except (StorageError, Malformed, OSError, *UNAVAILABLE) as error:
                 log.warning("upload_failed", what=what, error=str(error).partition("\n")[0])
             finally:
                 after()

@@ -75,14 +75,14 @@ class Diverged(EngineError):
 class Collapsed(EngineError):
     """The synthesiser collapsed: it makes only one kind of image.
 
-    `mendable`: other loss weights may prevent it.
+    `restart_may_help`: other loss weights may prevent it.
     """
 
     code = "collapsed"
 
-    def __init__(self, message: str, hint: str = "", mendable: bool = True):
+    def __init__(self, message: str, hint: str = "", restart_may_help: bool = True):
         super().__init__(message, hint)
-        self.mendable = mendable
+        self.restart_may_help = restart_may_help
 
 
 class OutOfMemory(EngineError):

@@ -66,7 +66,7 @@ class Stage:
     phase: Phase = "distilling"
     seed_name: str | None = None
     evaluated: bool = False
-    """Whether its members are evaluated on the held-out images at its end: metrics `figure_of(member, figure)`."""
+    """Whether its members are evaluated on the held-out images at its end: metrics `metric_of(member, metric)`."""
     compared: tuple[str, ...] = ()
     """Finished networks, as in `teacher`, to compare its members with: metrics `kl_of(member, place)`, the mean
     KL(network || member) on the held-out images, in nats."""
@@ -80,9 +80,9 @@ class Stage:
         return self.seed_name or self.name
 
 
-def figure_of(member: str, figure: str) -> str:
+def metric_of(member: str, metric: str) -> str:
     """The name of a metric of a stage that is `evaluated`."""
-    return f"validation/{member}/{figure}"
+    return f"validation/{member}/{metric}"
 
 
 def kl_of(member: str, place: str) -> str:

@@ -50,7 +50,7 @@ class Task(Method):
     """The objective that learns from the dataset alone, as in a job's spec."""
     objective_defaults: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     """The objectives of a job with a teacher whose spec names none."""
-    figure: ClassVar[str] = ""
+    main_metric: ClassVar[str] = ""
     """The metric of `evaluate` by which the best weights are chosen."""
     higher_is_better: ClassVar[bool] = True
 
@@ -80,9 +80,9 @@ class Task(Method):
         """Assess a teacher on these training images, before any training."""
         raise NotImplementedError
 
-    def better(self, figure: float, than: float | None) -> bool:
-        """Whether one value of `figure` is better than another, or than None."""
-        return than is None or (figure > than if self.higher_is_better else figure < than)
+    def better(self, value: float, than: float | None) -> bool:
+        """Whether one value of `main_metric` is better than another, or than None."""
+        return than is None or (value > than if self.higher_is_better else value < than)
 
 
 @torch.no_grad()
@@ -102,18 +102,18 @@ def _predict(network_fn: Predict, images: "Images", batch_size: int) -> Tensor:
     return torch.cat(rows)
 
 
-def exceeds_chance(figure: float, shuffled: Callable[[Tensor], float], count: int) -> bool:
+def exceeds_chance(value: float, shuffled: Callable[[Tensor], float], count: int) -> bool:
     """Whether a metric is more than three standard deviations above its mean with shuffled labels of `count` samples.
 
     `shuffled` returns the metric for labels in another order (count,). NaN is treated as exceeding.
     """
-    if math.isnan(figure):
+    if math.isnan(value):
         return True
     draw = torch.Generator().manual_seed(0)
     values = [shuffled(torch.randperm(count, generator=draw)) for _ in range(SHUFFLES)]
     chance = torch.tensor(values, dtype=torch.float64)
     chance = chance[~chance.isnan()]
-    return len(chance) < 2 or figure > float(chance.mean() + 3 * chance.std()) + ROUNDING
+    return len(chance) < 2 or value > float(chance.mean() + 3 * chance.std()) + ROUNDING
 
 
 def _logits(given: Outputs | Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def _lease(table: type[Leased], worker_id: str) -> dict[str, object]:
         "attempt": table.attempt + 1,
         "lease_owner": worker_id,
         "lease_expires_at": now() + settings().lease_seconds,
-        "rung_at": None,
+        "woken_at": None,
     }
 
 

@@ -14,7 +14,7 @@ from worker.ledger.changes import Note, change_job, status_note
 from worker.ledger.failures import FAILURES
 
 Error = Mapping[str, Any]
-NO_LEASE = {"lease_owner": None, "lease_expires_at": None, "rung_at": None}
+NO_LEASE = {"lease_owner": None, "lease_expires_at": None, "woken_at": None}
 
 
 def error(

@@ -151,7 +151,7 @@ def lose(
     if inspection is None:
         return None
     inspection.losses += 1
-    inspection.lease_owner = inspection.lease_expires_at = inspection.rung_at = None
+    inspection.lease_owner = inspection.lease_expires_at = inspection.woken_at = None
     inspection.error = dict(error)
     if inspection.losses < settings().most_lost_attempts:
         inspection.status = InspectionStatus.QUEUED

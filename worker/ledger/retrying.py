@@ -7,7 +7,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import structlog
 
-from models.database import AWAY
+from models.database import UNAVAILABLE
 
 RETRY_SECONDS = 0.5
 
@@ -42,7 +42,7 @@ class LeasedLedger:
             self._lease.check_held()
             try:
                 return query()
-            except AWAY as error:
+            except UNAVAILABLE as error:
                 log.warning("database_unavailable_retrying", error=str(error).partition("\n")[0])
                 time.sleep(RETRY_SECONDS)
 

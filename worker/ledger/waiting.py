@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import Exists, String, cast, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from models.database import AWAY, reading, transaction
+from models.database import UNAVAILABLE, reading, transaction
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import Uploaded, new_id
 from models.spec.initial_weights import file_of
@@ -36,7 +36,7 @@ def settle_jobs_of(input_id: str) -> None:
     try:
         with reading() as session:
             ids = session.scalars(select(Job.id).where(Job.status == JobStatus.QUEUED, ~Job.ready, names)).all()
-    except AWAY as error:
+    except UNAVAILABLE as error:
         log.warning("jobs_left_to_the_sweep", input=input_id, error=str(error).partition("\n")[0])
         return
     settle_all(ids)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from models import migrate
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.settings import settings
 from worker.engine.folder import sweep_folders
 from worker.ledger import presence
@@ -52,7 +52,7 @@ def sweep(worker_id: str, over: threading.Event | None = None, slow: Sequence[Or
                 " database's version",
             )
             return
-    except AWAY as error:
+    except UNAVAILABLE as error:
         log.warning("database_unavailable", error=str(error).partition("\n")[0])
         return
     duties: tuple[Callable[[], object], ...] = (

@@ -127,14 +127,14 @@ def wake_idle_workers() -> None:
 
 def _mark_sent(kind: Kind, idle: Sequence[Machine]) -> int:
     line: Line = Job if kind == "distill" else Inspection
-    unsent = (line.rung_at.is_(None)) | (line.rung_at < now() - settings().sweep_seconds)
+    unsent = (line.woken_at.is_(None)) | (line.woken_at < now() - settings().sweep_seconds)
     with reading() as session:
         found = list(islice(turns(session, line, lambda needs: any_fits(idle, needs), unsent), len(idle)))
     if not found:
         return 0
     with transaction() as session:
         mine = line.id.in_([turn.id for turn in found]), unsent
-        marked = session.execute(update(line).where(*mine).values(rung_at=now()).returning(line.needs)).scalars().all()
+        marked = session.execute(update(line).where(*mine).values(woken_at=now()).returning(line.needs)).scalars().all()
     some_do_not_fit = any(not machine.fits(ResourceNeeds.read(needs)) for needs in set(marked) for machine in idle)
     return len(idle) if some_do_not_fit else len(marked)
 

@@ -14,7 +14,7 @@ import structlog
 from standardwebhooks import Webhook
 
 from models import migrate
-from models.database import AWAY
+from models.database import UNAVAILABLE
 from models.settings import settings
 from models.spec.webhook_target import target_of
 from worker.webhooks.deliveries import DueDelivery, Outcome, claim, settle
@@ -52,7 +52,7 @@ class Courier:
         while not self._over:
             try:
                 sent = self._send_one()
-            except AWAY as error:
+            except UNAVAILABLE as error:
                 log.warning("deliveries_not_claimed", error=str(error).partition("\n")[0])
                 sent = False
             except Exception:

@@ -77,7 +77,7 @@ def test_measurements_do_not_change_the_engines_run(tmp_path, monkeypatch):
         "generator_width": 4,
         "generator_batch": 8,
         "pool_images": 16,
-        "generator_warm_up_steps": 1,
+        "initial_generator_steps": 1,
     }
     row = datafree.Row("teacher", source=source, training={"steps": 10, "batch_size": 8})
     values = datafree.job(row, "adam", 0, tmp_path / "none", weights) | {"evaluation": None}

@@ -22,7 +22,7 @@ from worker.attempt.lease import Lease
 from worker.ledger.attempts import AttemptLedger, EventBatch
 from worker.ledger.changes import Taken
 
-AWAY = "ALTER TABLE jobs RENAME TO jobs_away"
+UNAVAILABLE = "ALTER TABLE jobs RENAME TO jobs_away"
 BACK = "ALTER TABLE jobs_away RENAME TO jobs"
 BATCH = EventBatch(metrics={("loss", 1): 0.5})
 
@@ -47,7 +47,7 @@ def run_sql(statement: str) -> None:
 def test_writes_are_retried_while_the_lease_is_held(embedded: None) -> None:
     job_id, lease = make_job(), Held()
     ledger = AttemptLedger(job_id, claimed().attempt, lease)
-    run_sql(AWAY)
+    run_sql(UNAVAILABLE)
     thread = in_thread(lambda: ledger.write(BATCH))
     until(lambda: lease.asked >= 2)
     run_sql(BACK)
@@ -72,7 +72,7 @@ def test_retries_end_with_the_lease(embedded: None) -> None:
             ledger.fail({"message": "no", "code": "x", "fault": "job", "hint": "", "errors": []}, None)
         ended.append(True)
 
-    run_sql(AWAY)
+    run_sql(UNAVAILABLE)
     thread = in_thread(write)
     until(lambda: lease.asked >= 2)
     lease.taken.set()
@@ -84,7 +84,7 @@ def test_retries_end_with_the_lease(embedded: None) -> None:
 def test_writes_between_events_are_not_retried(embedded: None) -> None:
     lease = Held()
     ledger = AttemptLedger(make_job(), claimed().attempt, lease)
-    run_sql(AWAY)
+    run_sql(UNAVAILABLE)
     began = time.monotonic()
     with pytest.raises(Exception, match="no such table"):
         ledger.try_to_write(BATCH)
@@ -94,7 +94,7 @@ def test_writes_between_events_are_not_retried(embedded: None) -> None:
 
 def test_a_ledger_without_a_lease_does_not_retry(embedded: None) -> None:
     ledger = AttemptLedger(make_job(), claimed().attempt)
-    run_sql(AWAY)
+    run_sql(UNAVAILABLE)
     with pytest.raises(Exception, match="no such table"):
         ledger.cancel(None)
     run_sql(BACK)

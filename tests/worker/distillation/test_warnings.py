@@ -10,7 +10,7 @@ from worker.distillation.synthesis import collapse
 
 SOURCE = {
     "name": "dafl", "generator_width": 4, "latent": 8, "generator_batch": 16, "adversarial_weight": 1.0,
-    "generator_warm_up_steps": 2, "student_steps_per_generator_step": 1, "pool_images": 16, "precision": "fp32",
+    "initial_generator_steps": 2, "student_steps_per_generator_step": 1, "pool_images": 16, "precision": "fp32",
 }  # fmt: skip
 
 

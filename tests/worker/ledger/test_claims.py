@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from models.database import AWAY, engine, now, reading, transaction
+from models.database import UNAVAILABLE, engine, now, reading, transaction
 from models.records import Artifact, Attempt, Event, Inspection, Job, Metric, Worker
 from models.storage.opening import storage
 from tests.worker.conftest import QUICK
@@ -187,7 +187,7 @@ def test_a_worker_suspended_in_a_transaction_does_not_block_sweeps(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert get(Job, job_id).status == "queued"
-    with pytest.raises(AWAY):
+    with pytest.raises(UNAVAILABLE):
         stopped.execute(select(1))
     stopped.invalidate()
     stopped.close()
@@ -277,7 +277,7 @@ def test_wake_up_messages_are_sent_for_due_work_up_to_the_number_of_idle_workers
     upkeep.wake_idle_workers()
     assert len(sent) == 2
     with transaction() as session:
-        session.query(Job).filter(Job.id.in_(jobs)).update({"rung_at": 0.0})
+        session.query(Job).filter(Job.id.in_(jobs)).update({"woken_at": 0.0})
     presence.leave(workers[0])
     upkeep.wake_idle_workers()
     assert sent[2:] == [("distill", 1)]

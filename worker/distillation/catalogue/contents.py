@@ -39,7 +39,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     ),
     "transforms": (),
     "tasks": (
-        "labels", "field", "labels_are_outputs", "least_outputs", "ground_truth", "objective_defaults", "figure",
+        "labels", "field", "labels_are_outputs", "least_outputs", "ground_truth", "objective_defaults", "main_metric",
         "higher_is_better",
     ),
 }  # fmt: skip

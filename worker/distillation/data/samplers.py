@@ -21,7 +21,7 @@ def shuffled(size: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(size, generator=generator(seed, "order", epoch))
 
 
-def mates(label: Tensor, anchors: Tensor, count: int, draw: torch.Generator) -> Tensor:
+def same_class(label: Tensor, anchors: Tensor, count: int, draw: torch.Generator) -> Tensor:
     """For each anchor, the positions (A, count) int64 of `count` other samples of its class, all on the CPU.
 
     They are drawn uniformly without replacement, or with replacement if the class has fewer than `count` others. `label`

@@ -14,7 +14,7 @@ from worker.distillation.procedure import (
     ProcedureNeeds,
     Stage,
     StageResult,
-    figure_of,
+    metric_of,
     milliseconds_of,
 )
 
@@ -109,16 +109,16 @@ class ArchitectureSearch(Procedure):
         trials = [result for result in history if result.name != FINAL]
         if not trials:
             return {}
-        rewards, figure, rows = self._rewards(trials, plan), _figure(plan), []
+        rewards, metric, rows = self._rewards(trials, plan), _metric(plan), []
         for result, number, reward in zip(trials, self._tried(trials, plan), rewards, strict=True):
             member = self._member(number, plan)
-            accuracy, milliseconds = _measured(result, figure)
+            accuracy, milliseconds = _measured(result, metric)
             rows.append(
                 {
                     "stage": result.name,
                     "network": member.network,
                     "options": member.options,
-                    figure: accuracy,
+                    metric: accuracy,
                     "latency_milliseconds": milliseconds,
                     "reward": reward,
                 }
@@ -151,13 +151,13 @@ class ArchitectureSearch(Procedure):
 
     def _target(self, history: Sequence[StageResult], plan: Plan) -> float | None:
         wanted = self.settings.target_milliseconds
-        return _measured(history[0], _figure(plan))[1] if wanted is None and history else wanted
+        return _measured(history[0], _metric(plan))[1] if wanted is None and history else wanted
 
     def _rewards(self, history: Sequence[StageResult], plan: Plan) -> tuple[float, ...]:
         """The rewards of the trials; 0 for a trial that is only planned."""
-        target, figure, rewards = self._target(history, plan), _figure(plan), []
+        target, metric, rewards = self._target(history, plan), _metric(plan), []
         for result in history:
-            accuracy, milliseconds = _measured(result, figure)
+            accuracy, milliseconds = _measured(result, metric)
             if accuracy is None or milliseconds is None or target is None:
                 rewards.append(0.0)
             else:
@@ -165,13 +165,13 @@ class ArchitectureSearch(Procedure):
         return tuple(rewards)
 
 
-def _figure(plan: Plan) -> str:
-    return str(registry.find("tasks", plan.task).figure)
+def _metric(plan: Plan) -> str:
+    return str(registry.find("tasks", plan.task).main_metric)
 
 
-def _measured(result: StageResult, figure: str) -> tuple[float | None, float | None]:
+def _measured(result: StageResult, metric: str) -> tuple[float | None, float | None]:
     """A trial's accuracy, or the task's main metric in its place, and its latency in milliseconds."""
-    return result.metrics.get(figure_of("student", figure)), result.metrics.get(milliseconds_of("student"))
+    return result.metrics.get(metric_of("student", metric)), result.metrics.get(milliseconds_of("student"))
 
 
 def _best(rewards: Sequence[float]) -> int:

@@ -39,7 +39,7 @@ class Mutual(Procedure):
             Literal["sequential", "simultaneous"],
             "Whether each network reads its predecessors' predictions after their update, or before it.",
         ] = "sequential"
-        ships: Annotated[
+        student_member: Annotated[
             int, Range(ge=0), "Index of the member that becomes the job's student: 0 the student, 1 the first peer, ..."
         ] = 0
 
@@ -47,19 +47,21 @@ class Mutual(Procedure):
         if history:
             return None
         peers = self._peers()
-        if self.settings.ships > len(peers):
-            raise SpecError([Problem("/procedure/ships", f"must be at most {len(peers)}, the number of peers")])
+        if self.settings.student_member > len(peers):
+            raise SpecError(
+                [Problem("/procedure/student_member", f"must be at most {len(peers)}, the number of peers")]
+            )
         members = {"student": plan.student}
         for index, choice in enumerate(peers):
             members[f"peer_{index + 1}"] = companion(plan, choice, f"/procedure/peers/{index}")
         return Stage(STAGE, members, plan.teacher, epochs=plan.epochs, steps=plan.steps, update=self.settings.update)
 
     def student_place(self, history: Sequence[StageResult], plan: Plan) -> str:
-        return f"{STAGE}/{self._names()[self.settings.ships]}"
+        return f"{STAGE}/{self._names()[self.settings.student_member]}"
 
     def kept_places(self, history: Sequence[StageResult], plan: Plan) -> dict[str, str]:
         """All other members of the cohort: `peer_1`, ..., and `cohort_student` if a peer becomes the job's student."""
-        others = [name for index, name in enumerate(self._names()) if index != self.settings.ships]
+        others = [name for index, name in enumerate(self._names()) if index != self.settings.student_member]
         return {"cohort_student" if name == "student" else name: f"{STAGE}/{name}" for name in others}
 
     def _peers(self) -> tuple[NetworkChoice | None, ...]:

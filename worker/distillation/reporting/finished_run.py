@@ -37,7 +37,7 @@ class FinishedRun:
     checkpoint: Mapping[str, str]
     """The weights that ship (`checkpoint`) and the reason (`why`)."""
     measured: Mapping[str, Any]
-    """`evaluation` and `without_data` of the student (see measurement.py; both may be None), and in `not_shipped` the same for
+    """`evaluation` and `without_data` of the student (see measurement.py; both may be None), and in `other_weights` the same for
     the alternative weights, if there are any."""
     history: Sequence[StageResult]
     environment: Mapping[str, Any]

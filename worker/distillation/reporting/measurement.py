@@ -39,7 +39,7 @@ class Measurement:
         return self.job.task.evaluate(network.eval(), self.evaluation[0], self.job.training.batch_size)
 
     def _on_evaluation(self, student: nn.Module) -> dict[str, Any] | None:
-        """Metrics of student and teacher, and the name of the task's main metric (`figure`)."""
+        """Metrics of student and teacher, and the name of the task's main metric (`main_metric`)."""
         if self.evaluation is None:
             return None
         images, split = self.evaluation
@@ -49,7 +49,7 @@ class Measurement:
         return {
             "split": split,
             "images": len(images),
-            "figure": task.figure,
+            "main_metric": task.main_metric,
             "student": task.evaluate(student, images, batch_size, teacher),
             "teacher": task.evaluate(teacher, images.for_teacher, batch_size) if teacher else None,
         }

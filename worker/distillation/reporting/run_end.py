@@ -83,9 +83,9 @@ class RunEnd:
 
 
 def _measure(selected: Selected, measurement: Measurement) -> dict[str, Any]:
-    """Measurements of the student, and in `not_shipped` of the alternative weights."""
+    """Measurements of the student, and in `other_weights` of the alternative weights."""
     measured = measurement.measure(selected.network.eval())
     if selected.other is not None:
         other = measurement.measure(selected.other.eval())
-        measured["not_shipped"] = {"checkpoint": selected.other_checkpoint, **other}
+        measured["other_weights"] = {"checkpoint": selected.other_checkpoint, **other}
     return measured

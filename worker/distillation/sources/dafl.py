@@ -16,7 +16,7 @@ MNIST = {
 }  # fmt: skip
 PAPER = {
     **MNIST, "generator_resolution": "full", "generator_width": 128, "generator_batch": 512, "adversarial_weight": 0.0,
-    "generator_warm_up_steps": 0, "student_steps_per_generator_step": 1, "student_images": "pool",
+    "initial_generator_steps": 0, "student_steps_per_generator_step": 1, "student_images": "pool",
     "pool_images": 0, "augmentation_probability": 0.0,
 }  # fmt: skip
 CIFAR = {**PAPER, "latent": 1000, "generator_learning_rate": 0.02, "generator_batch": 1024}
@@ -35,7 +35,7 @@ class Dafl(TrainedSource):
     epsilon = 0.8  # that of the authors
     sliced_training_defaults = {"learning_rate": 2e-3}
     presets = {
-        "fast": {**FAST, **MNIST, "generator_warm_up_steps": 20, "adversarial_weight": 1.0},
+        "fast": {**FAST, **MNIST, "initial_generator_steps": 20, "adversarial_weight": 1.0},
         "paper": PAPER,
         "paper_cifar10": {**CIFAR, "one_hot_weight": 0.05, "activation_weight": 0.01},
         "paper_cifar100": {**CIFAR, "one_hot_weight": 0.5, "entropy_weight": 20.0},

@@ -25,8 +25,8 @@ class Dataset(Source):
 
     The order of an epoch and the augmentation of each image depend on the seed and the epoch alone, so that a resume
     needs only the position. The sampler `per_class` is that of BAKE (Ge et al., arXiv:2104.13298): every image of the
-    shuffled dataset comes with others of its class, its mates, so that an epoch has `1 + mates` times as many images;
-    each gets its own augmentation. If an objective needs second views, each image of a batch is augmented a second
+    shuffled dataset comes with `same_class_images` others of its class, so that an epoch has `1 + same_class_images` times
+    as many images; each gets its own augmentation. If an objective needs second views, each image of a batch is augmented a second
     time.
     """
 
@@ -48,9 +48,9 @@ class Dataset(Source):
         drop_last: Annotated[bool, "Drop the smaller batch at the end of an epoch."] = True
         sampler: Annotated[
             Literal["shuffled", "per_class"] | None,
-            "How batches are drawn: shuffled, or with mates of the same class. If null: as the objectives require.",
+            "How batches are drawn: shuffled, or each image with others of its class. If null: as the objectives require.",
         ] = None
-        mates: Annotated[
+        same_class_images: Annotated[
             int,
             Range(ge=1, le=64),
             "Number of other images of its class that the sampler `per_class` draws for each image.",
@@ -80,7 +80,9 @@ class Dataset(Source):
         if context.dataset is None or not len(context.dataset):
             raise SpecError([Problem("/dataset", "the source `dataset` needs a dataset with at least one image")])
         self.per_class = "per_class" in (self.settings.sampler, context.sampler)
-        self._anchors = context.batch_size // (1 + self.settings.mates) if self.per_class else context.batch_size
+        self._anchors = (
+            context.batch_size // (1 + self.settings.same_class_images) if self.per_class else context.batch_size
+        )
         if self.per_class:
             self._check_classes(context.dataset)
         self.images = context.dataset
@@ -114,8 +116,8 @@ class Dataset(Source):
 
         Its fields are `label` and `index`, both (B,) int64; `second_view` (B, C, H, W), normalised, if it is required;
         and `privileged` (B, C', H', W'), normalised for the teacher, with the same augmentation as the image. With the
-        sampler `per_class`, the batch holds as many images as fit together with their mates, then the first mate of
-        each, then the second, and so on.
+        sampler `per_class`, the batch holds as many images as fit together with the others of their class, then the
+        first other image of each, then the second, and so on.
         """
         self._begin(position.epoch)
         rows = slice(position.step * self._anchors, (position.step + 1) * self._anchors)
@@ -137,16 +139,16 @@ class Dataset(Source):
         return Batch(self.images.normalise(image), fields, division=division)
 
     def _begin(self, epoch: int) -> None:
-        """Draw an epoch: `_drawn` (N, 1 + mates), indices of images and of their mates, and the augmentation of
-        each, `_view` (N, 1 + mates), of which `_order` is a copy on the CPU."""
+        """Draw an epoch, with M = `same_class_images`: `_drawn` (N, 1 + M), indices of images and of the others of their
+        class, and the augmentation of each, `_view` (N, 1 + M), of which `_order` is a copy on the CPU."""
         if epoch == self._epoch:
             return
         size, seed, device = len(self.images), self.context.seed, self.images.image.device
         drawn = view = samplers.shuffled(size, seed, epoch)[:, None]
         if self.per_class:
             draw = samplers.generator(seed, "mates", epoch)
-            mates = samplers.mates(self.images.label.cpu(), drawn[:, 0], self.settings.mates, draw)
-            drawn = torch.cat([drawn, mates], dim=1)
+            others = samplers.same_class(self.images.label.cpu(), drawn[:, 0], self.settings.same_class_images, draw)
+            drawn = torch.cat([drawn, others], dim=1)
             view = torch.arange(drawn.numel()).view_as(drawn)
         self._drawn = drawn.to(device)
         self._view = view.to(device)
@@ -172,8 +174,8 @@ class Dataset(Source):
 
     def _check_classes(self, images: Images) -> None:
         if not self._anchors:
-            words = f"is too small for an image and its {self.settings.mates} mates of the same class"
-            raise SpecError([Problem("/training/batch_size", words)], "Raise it, or lower source/mates.")
+            words = f"is too small for an image and {self.settings.same_class_images} others of its class"
+            raise SpecError([Problem("/training/batch_size", words)], "Raise it, or lower source/same_class_images.")
         alone = [_name(images, number) for number in samplers.lonely(images.label.cpu())]
         if alone:
             listed = ", ".join(alone[:8]) + (f" and {len(alone) - 8} more" if len(alone) > 8 else "")

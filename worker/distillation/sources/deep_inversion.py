@@ -25,11 +25,11 @@ class DeepInversion(HeldOutSource):
     paper = "arXiv:1912.08795"
     presets = {
         "fast": {
-            "generator_batch": 128, "iterations": 100, "warm_up_rounds": 6, "student_steps_per_round": 150, "rounds": 20,
+            "generator_batch": 128, "iterations": 100, "initial_rounds": 6, "student_steps_per_round": 150, "rounds": 20,
             "pool_images": 8_192, "augmentation_probability": 0.5,
         },
         "paper": {
-            "generator_batch": 256, "iterations": 2_000, "warm_up_rounds": 40, "student_steps_per_round": 400, "rounds": None,
+            "generator_batch": 256, "iterations": 2_000, "initial_rounds": 40, "student_steps_per_round": 400, "rounds": None,
             "pool_images": 65_536, "augmentation_probability": 0.5,
         },
     }  # fmt: skip

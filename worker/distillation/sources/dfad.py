@@ -21,10 +21,10 @@ class Dfad(TrainedSource):
     paper = "arXiv:1912.11006"
     objective_defaults = ({"name": "logit_distance", "weight": 1.0},)
     presets = {
-        "fast": {**FAST, "generator_warm_up_steps": 0, "entropy_weight": 5.0},
+        "fast": {**FAST, "initial_generator_steps": 0, "entropy_weight": 5.0},
         "paper": {
             "generator_resolution": "full", "generator_width": 128, "generator_batch": 512, "entropy_weight": 0.0,
-            "generator_warm_up_steps": 0, "student_steps_per_generator_step": 5, "student_images": "fresh",
+            "initial_generator_steps": 0, "student_steps_per_generator_step": 5, "student_images": "fresh",
             "pool_images": 0, "augmentation_probability": 0.0,
         },
     }  # fmt: skip

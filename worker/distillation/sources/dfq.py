@@ -27,10 +27,10 @@ class Dfq(TrainedSource):
     paper = "arXiv:2005.04136"
     needs = SourceNeeds(teacher=True, teacher_gradient=True, batch_norm=True)
     presets = {
-        "fast": {**FAST, "generator_warm_up_steps": 20},
+        "fast": {**FAST, "initial_generator_steps": 20},
         "paper": {
             "generator_resolution": "full", "generator_width": 128, "generator_batch": 256,
-            "generator_warm_up_steps": 0, "student_steps_per_generator_step": 10, "student_images": "fresh",
+            "initial_generator_steps": 0, "student_steps_per_generator_step": 10, "student_images": "fresh",
             "pool_images": 0, "augmentation_probability": 0.0,
         },
     }  # fmt: skip

@@ -32,12 +32,12 @@ class Nayer(LatentSource):
     presets = {
         "fast": {
             "generator_resolution": "half", "generator_width": 32, "generator_batch": 256, "iterations": 20,
-            "warm_up_rounds": 6, "student_steps_per_round": 50, "rounds": None, "generator_life": 20,
+            "initial_rounds": 6, "student_steps_per_round": 50, "rounds": None, "generator_life": 20,
             "pool_images": 32_768, "augmentation_probability": 0.5,
         },
         "paper": {
             "generator_resolution": "full", "generator_width": 128, "generator_batch": 400, "iterations": 30,
-            "warm_up_rounds": 10, "student_steps_per_round": 200, "rounds": None, "generator_life": 20,
+            "initial_rounds": 10, "student_steps_per_round": 200, "rounds": None, "generator_life": 20,
             "pool_images": 65_536, "augmentation_probability": 0.5,
         },
     }  # fmt: skip

@@ -29,10 +29,10 @@ class Zskt(TrainedSource):
         {"name": "attention_transfer", "weight": 50.0},
     )
     presets = {
-        "fast": {**FAST, "generator_warm_up_steps": 0, "entropy_weight": 5.0, "divergence_weight": 1.0},
+        "fast": {**FAST, "initial_generator_steps": 0, "entropy_weight": 5.0, "divergence_weight": 1.0},
         "paper": {
             "generator_resolution": "full", "generator_width": 128, "generator_batch": 128, "entropy_weight": 0.0,
-            "generator_warm_up_steps": 0, "student_steps_per_generator_step": 10, "student_images": "repeat",
+            "initial_generator_steps": 0, "student_steps_per_generator_step": 10, "student_images": "repeat",
             "pool_images": 0, "augmentation_probability": 0.0, "divergence_weight": None,  # one for each class
         },
     }  # fmt: skip

@@ -204,7 +204,7 @@ def spread(logits_BK: Tensor) -> Tensor:
 def same_outputs(words: str) -> Collapsed:
     """The error for a teacher whose outputs do not depend on the image."""
     hint = "check the teacher's weights: nothing can be learnt from outputs that do not depend on the image"
-    return Collapsed(words, hint, mendable=False)
+    return Collapsed(words, hint, restart_may_help=False)
 
 
 def runs_away(means: Sequence[Sequence[float]]) -> bool:

@@ -72,8 +72,8 @@ class RoundWatch:
         return {} if self.measured is None else dict(zip(NAMES, self.measured, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"figures": self.measured, "poor": self.poor, "first_diversity": self.first_diversity}
+        return {"measured": self.measured, "poor": self.poor, "first_diversity": self.first_diversity}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.poor, self.first_diversity = state["poor"], state["first_diversity"]
-        self.measured = None if state["figures"] is None else state["figures"].clone().to(device)
+        self.measured = None if state["measured"] is None else state["measured"].clone().to(device)

@@ -31,7 +31,7 @@ class RoundParameters(PoolParameters):
 
     # fmt: off
     iterations: Annotated[int | None, Range(ge=1, le=100_000), "Number of optimisation steps in a round. If null: the preset's."] = None
-    warm_up_rounds: Annotated[int | None, Range(ge=1, le=10_000), "Number of rounds before the students' first step, without the terms that read the students. If null:"
+    initial_rounds: Annotated[int | None, Range(ge=1, le=10_000), "Number of rounds before the students' first step, without the terms that read the students. If null:"
 " the preset's."] = None
     student_steps_per_round: Annotated[int | None, Range(ge=1), "Number of student steps between two rounds. If null: the preset's."] = None
     rounds: Annotated[int | None, Range(ge=1), "Maximum number of rounds in a stage, after which batches come from the pool alone. If null: the "
@@ -113,7 +113,7 @@ class RoundSource(PooledSource):
 
     def generator_steps(self, number: int) -> int:
         """Whole rounds: those before the students' first step, and one more for each `student_steps_per_round`."""
-        rounds = self.chosen("warm_up_rounds") + number // self.chosen("student_steps_per_round")
+        rounds = self.chosen("initial_rounds") + number // self.chosen("student_steps_per_round")
         return min(rounds, self.chosen("rounds") or rounds) * self.chosen("iterations")
 
     def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:

@@ -35,7 +35,7 @@ class GeneratorParameters(PoolParameters):
     generator_width: Annotated[int | None, Range(ge=2, le=1024), "Number of channels of the generator. If null: 32 (fast) or 128 (paper)."] = None
     latent: Annotated[int, Range(ge=1, le=4096), "Dimension of the generator's noise."] = 100
     generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of the generator's Adam."] = 1e-3
-    generator_warm_up_steps: Annotated[int | None, Range(ge=0), "Number of generator steps before the students' first step, without the terms that read the students."
+    initial_generator_steps: Annotated[int | None, Range(ge=0), "Number of generator steps before the students' first step, without the terms that read the students."
 " If null: the preset's."] = None
     student_steps_per_generator_step: Annotated[int | None, Range(ge=1), "Number of student steps for each generator step. The first uses the generator's new images, the "
 "others those set by `student_images`. If null: the preset's."] = None
@@ -92,7 +92,7 @@ class TrainedSource(PooledSource):
         self.student_images = self.chosen("student_images")
 
     def generator_steps(self, number: int) -> int:
-        return self.chosen("generator_warm_up_steps")
+        return self.chosen("initial_generator_steps")
 
     def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:
         self._train({})

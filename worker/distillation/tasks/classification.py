@@ -27,7 +27,7 @@ class Classification(Task):
         {"name": "cross_entropy", "weight": 0.1},
         {"name": "kd", "weight": 0.9, "temperature": 4.0},
     )
-    figure = "accuracy"
+    main_metric = "accuracy"
 
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
         check_labels(images, outputs, pointer)

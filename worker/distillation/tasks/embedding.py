@@ -30,7 +30,7 @@ class Embedding(Task):
     least_outputs = 1
     ground_truth = {"name": "triplet"}
     objective_defaults = ({"name": "relational", "weight": 1.0, "distance": 1.0, "angle": 2.0},)
-    figure = "mean_average_precision"
+    main_metric = "mean_average_precision"
 
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
         if "label" not in images.fields or images.label.ndim != 1:

@@ -27,7 +27,7 @@ class MultiLabel(Task):
         {"name": "binary_cross_entropy", "weight": 0.1},
         {"name": "kd", "weight": 0.9, "temperature": 4.0, "outputs": "sigmoid"},
     )
-    figure = "mean_average_precision"
+    main_metric = "mean_average_precision"
 
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
         label = images.fields.get("label")

@@ -29,7 +29,7 @@ class Regression(Task):
         {"name": "target_error", "weight": 0.5},
         {"name": "logit_distance", "weight": 0.5, "norm": "l2"},
     )
-    figure = "root_mean_squared_error"
+    main_metric = "root_mean_squared_error"
     higher_is_better = False
 
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:

@@ -12,9 +12,11 @@ def restart(run: StageRun, error: Collapsed, state: RunState) -> str:
         Collapsed: a restart would not help, or the source allows no more restarts.
     """
     most = run.source.most_restarts
-    if not error.mendable or state.restarts >= most:
+    if not error.restart_may_help or state.restarts >= most:
         tried = f"; restarting with other loss weights did not help ({state.restarts} of {most} restarts used)"
-        raise Collapsed(error.message + (tried if state.restarts else ""), error.hint, error.mendable) from error
+        raise Collapsed(
+            error.message + (tried if state.restarts else ""), error.hint, error.restart_may_help
+        ) from error
     state.restarts += 1
     state.steps_before += run.number
     state.generator_steps_before += run.generator_steps_done

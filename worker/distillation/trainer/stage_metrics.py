@@ -10,7 +10,7 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.export.measures import latency
 from worker.distillation.export.portable import portable
 from worker.distillation.introspection.modes import modes_kept
-from worker.distillation.procedure import Stage, figure_of, kl_of, milliseconds_of
+from worker.distillation.procedure import Stage, kl_of, metric_of, milliseconds_of
 from worker.distillation.trainer.lineage import Lineage
 from worker.distillation.trainer.stage_run import StageRun
 
@@ -51,7 +51,7 @@ class _HeldOut:
         metrics: dict[str, float] = {}
         if self.stage.evaluated:
             metrics |= {
-                figure_of(name, metric): value for metric, value in self._evaluate(network, self.images).items()
+                metric_of(name, metric): value for metric, value in self._evaluate(network, self.images).items()
             }
         for place in self.stage.compared:
             teacher = self.lineage.teacher_of(replace(self.stage, teacher=place))

@@ -48,7 +48,7 @@ class WeightSelection:
         if self.training.selection != "best":
             return best
         place = self.lineage.student_place(run.stage)
-        value = metrics[self.task.figure]
+        value = metrics[self.task.main_metric]
         if not self.task.better(value, best.value if best is not None and best.place == place else None):
             return best
         member = run.members[self._member_name(run)]
@@ -66,7 +66,7 @@ class WeightSelection:
         checkpoints = self.lineage.checkpoints
         if best is not None:
             network = self.lineage.deployed(place, weights=best.weights, objectives=best.objectives)
-            metric = self.task.figure.replace("_", " ")
+            metric = self.task.main_metric.replace("_", " ")
             why = f"best {metric} ({best.value:.4f}) on {len(self.validation or ())} held-out training images"
             trained = Selected(network, f"epoch {best.epoch}", why)
         else:

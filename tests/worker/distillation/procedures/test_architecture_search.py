@@ -11,7 +11,7 @@ from tests.worker.distillation.procedures.plans import STUDENT, plan_of, procedu
 from tests.worker.distillation.procedures.trained import HALF, report_of, run_in, taught, weights_of
 from worker.distillation.check import check
 from worker.distillation.errors import SpecError
-from worker.distillation.procedure import GIVEN, StageResult, figure_of, milliseconds_of
+from worker.distillation.procedure import GIVEN, StageResult, metric_of, milliseconds_of
 from worker.distillation.trainer import stage_metrics
 
 SPACE = [{"network": "lenet", "options": {"first": [2, 4], "hidden": [8, 16, 32]}}, {"network": "lenet5"}]
@@ -21,7 +21,7 @@ TRAINING = {"steps": 4, "validation_fraction": 0.25}
 
 
 def result(stage, accuracy, milliseconds):
-    metrics = {figure_of("student", "accuracy"): accuracy, milliseconds_of("student"): milliseconds}
+    metrics = {metric_of("student", "accuracy"): accuracy, milliseconds_of("student"): milliseconds}
     return StageResult(stage.name, 1, metrics)
 
 

@@ -19,7 +19,7 @@ SHAPES = {
         {"name": "mutual", "peers": [MLP, LENET]}, {"teacher": False, "objectives": [CE, MUTUAL]}, ["peer_1", "peer_2"], 3,
     ),
     "mutual at once, with a teacher": (
-        {"name": "mutual", "update": "simultaneous", "ships": 1}, {"objectives": [CE, KD, MUTUAL]}, ["cohort_student"], 3,
+        {"name": "mutual", "update": "simultaneous", "student_member": 1}, {"objectives": [CE, KD, MUTUAL]}, ["cohort_student"], 3,
     ),
     "born again": ({"name": "born_again", "generations": 2}, {}, ["generation_1", "ensemble"], 6),
     "born again from nothing": (

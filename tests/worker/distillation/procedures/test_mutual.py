@@ -83,7 +83,7 @@ def test_a_cohort_may_have_a_teacher_too(engine_inputs, tmp_path):
 @pytest.mark.parametrize("selection", ["last", "best"])
 def test_a_peer_can_ship_under_its_own_name(engine_inputs, tmp_path, selection):
     folder = tmp_path / "job"
-    procedure = {"name": "mutual", "peers": [LENET, HALF], "ships": 1}
+    procedure = {"name": "mutual", "peers": [LENET, HALF], "student_member": 1}
     training = {"validation_fraction": 0.25, "selection": selection}
     done = run_in(
         engine_inputs, folder, procedure, teacher=False, objectives=[CE, MUTUAL], exports=["safetensors", "onnx"],
@@ -98,7 +98,7 @@ def test_a_peer_can_ship_under_its_own_name(engine_inputs, tmp_path, selection):
         assert file.metadata()["network"] == "lenet5"
     report = report_of(folder)
     assert report["student"]["network"] == "lenet5"
-    assert report["shipped"]["checkpoint"].startswith("last" if selection == "last" else "epoch")
+    assert report["chosen_weights"]["checkpoint"].startswith("last" if selection == "last" else "epoch")
     assert [(kept["name"], kept["network"]) for kept in report["kept"]] == [
         ("cohort_student", "lenet5_half"), ("peer_2", "lenet5_half"),
     ]  # fmt: skip
@@ -118,7 +118,7 @@ def test_a_peer_can_ship_under_its_own_name(engine_inputs, tmp_path, selection):
 @pytest.mark.parametrize(
     ("procedure", "objectives", "pointer"),
     [
-        ({"name": "mutual", "ships": 2}, [MUTUAL], "/procedure/ships"),
+        ({"name": "mutual", "student_member": 2}, [MUTUAL], "/procedure/student_member"),
         ({"name": "mutual", "peers": []}, [MUTUAL], "/procedure/peers"),
         ({"name": "mutual", "peers": [HALF, {"network": "lenet6"}]}, [MUTUAL], "/procedure/peers/1/network"),
         (

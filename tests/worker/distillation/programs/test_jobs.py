@@ -90,7 +90,7 @@ def test_a_named_student_ships_as_a_program(folder):
 
 
 def test_statistics_of_batch_norm_are_found_in_a_program(folder):
-    source = {"name": "deep_inversion", "generator_batch": 8, "iterations": 3, "warm_up_rounds": 1, "rounds": 1}
+    source = {"name": "deep_inversion", "generator_batch": 8, "iterations": 3, "initial_rounds": 1, "rounds": 1}
     job = program_job(folder, source=source, objectives=OBJECTIVES[1:2])
     assert check(job)["teacher"]["parameters"] > 0
     run_whole(job)

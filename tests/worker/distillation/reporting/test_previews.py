@@ -94,7 +94,7 @@ def test_a_run_ends_with_previews_of_class_means_and_filters(engine_inputs, tmp_
     events = run_whole(type(job)({**job.values, "dataset": "inputs/dataset.safetensors"}, folder))
     shown = [event["name"] for event in events if event["event"] == "preview"][-2:]
     assert shown == ["class-means-00000005.png", "first-filters-00000005.png"]
-    assert json.loads((folder / "output" / "report.json").read_text())["pictures"][-2:] == shown
+    assert json.loads((folder / "output" / "report.json").read_text())["previews"][-2:] == shown
     with Image.open(folder / "previews" / shown[0]) as image:
         assert image.size == (4 * 16 + 3 * GAP, 16)
 
@@ -103,7 +103,7 @@ def test_a_generator_s_images_are_shown_at_the_end_too(engine_inputs, tmp_path):
     folder = shutil.copytree(engine_inputs, tmp_path / "job")
     source = {"name": "dafl", "generator_batch": 16, "generator_width": 4, "latent": 8, "pool_images": 64}
     events = run_whole(job_of(folder, source=source, objectives=[{"name": "kd"}]))
-    previews = json.loads((folder / "output" / "report.json").read_text())["pictures"]
+    previews = json.loads((folder / "output" / "report.json").read_text())["previews"]
     assert previews == [f"{name}-00000005.png" for name in ("samples", "class-means", "first-filters")]
     assert set(previews) <= {event["name"] for event in events if event["event"] == "preview"}
     assert [event["name"] for event in events if event["event"] == "preview"].count(previews[0]) == 1

@@ -122,11 +122,11 @@ def test_the_summary_names_the_tasks_main_metric(tmp_path: Path):
     evaluation = {
         "split": "test",
         "images": 3,
-        "figure": "r2",
+        "main_metric": "r2",
         "student": {"r2": 0.5, "mean_absolute_error": 1.0},
         "teacher": None,
     }
     content = make(tmp_path, {"evaluation": evaluation, "without_data": None}, task="regression")
-    assert content["summary"]["figure"] == {"name": "r2", "student": 0.5, "teacher": None}
+    assert content["summary"]["main_metric"] == {"name": "r2", "student": 0.5, "teacher": None}
     assert content["summary"]["accuracy"] is None
-    assert make(tmp_path, {"evaluation": None, "without_data": None})["summary"]["figure"] is None
+    assert make(tmp_path, {"evaluation": None, "without_data": None})["summary"]["main_metric"] is None

@@ -14,14 +14,14 @@ from worker.distillation.source import Position, Source, SourceContext
 
 CPU = torch.device("cpu")
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "dafl": {"generator_warm_up_steps": 2},
+    "dafl": {"initial_generator_steps": 2},
     "dfad": {},
     "zskt": {},
-    "dfq": {"generator_warm_up_steps": 2},
-    "deep_inversion": {"iterations": 4, "warm_up_rounds": 2, "student_steps_per_round": 3},
-    "fast_meta": {"iterations": 3, "warm_up_rounds": 2, "student_steps_per_round": 3},
-    "cmi": {"iterations": 4, "warm_up_rounds": 2, "student_steps_per_round": 3, "memory": 40, "negatives": 8, "embedding": 8},
-    "nayer": {"iterations": 3, "warm_up_rounds": 2, "student_steps_per_round": 3, "generator_life": 3},
+    "dfq": {"initial_generator_steps": 2},
+    "deep_inversion": {"iterations": 4, "initial_rounds": 2, "student_steps_per_round": 3},
+    "fast_meta": {"iterations": 3, "initial_rounds": 2, "student_steps_per_round": 3},
+    "cmi": {"iterations": 4, "initial_rounds": 2, "student_steps_per_round": 3, "memory": 40, "negatives": 8, "embedding": 8},
+    "nayer": {"iterations": 3, "initial_rounds": 2, "student_steps_per_round": 3, "generator_life": 3},
 }  # fmt: skip
 """Parameters that make each source of the family small."""
 ROUNDS = tuple(name for name, values in PARAMETERS.items() if "iterations" in values)

@@ -236,7 +236,7 @@ def test_rounds_of_identical_images_are_not_blamed_on_the_teacher():
         Collapsed, match="by round 3: for 3 rounds all images of a round were nearly identical"
     ) as caught:
         watch.see(3, image[:1] + 0.01 * image, logits, target)
-    assert caught.value.mendable and caught.value.hint == "raise it"
+    assert caught.value.restart_may_help and caught.value.hint == "raise it"
 
 
 @pytest.mark.parametrize("name", ["dfq", *ROUNDS])
@@ -261,7 +261,7 @@ def test_a_source_without_a_term_for_its_images_is_refused(name):
 
 @pytest.mark.parametrize(("name", "every"), [("zskt", 10), ("dfad", 5), ("dfq", 10)])
 def test_students_of_the_papers_read_images_from_after_the_generator_step(name, every):
-    played = game(name, preset="paper", pool_images=None, generator_warm_up_steps=None)
+    played = game(name, preset="paper", pool_images=None, initial_generator_steps=None)
     source, before, after = played.source, [], []
     step, images = source.training.step, source.training.images
     source.training.step = lambda *given: before.append(step(*given)) or before[-1]

@@ -19,11 +19,11 @@ from worker.distillation.run import Run
 from worker.distillation.synthesis import pooled
 
 SMALL = {"generator_batch": 16, "pool_images": 64, "generator_width": 4, "latent": 8}
-ROUND = {"iterations": 2, "warm_up_rounds": 1, "student_steps_per_round": 2}
+ROUND = {"iterations": 2, "initial_rounds": 1, "student_steps_per_round": 2}
 SOURCES = {
     "dfad": SMALL,
     "zskt": SMALL,
-    "dfq": SMALL | {"generator_warm_up_steps": 2},
+    "dfq": SMALL | {"initial_generator_steps": 2},
     "deep_inversion": {"generator_batch": 16, "pool_images": 64} | ROUND,
     "fast_meta": SMALL | ROUND,
     "cmi": SMALL | ROUND | {"memory": 32, "negatives": 8, "embedding": 8},

@@ -10,10 +10,10 @@ SHAPE, CLASSES = (1, 12, 12), 4
 STEPS = {"zskt": 160, "dfad": 160}
 LARGER = {
     "dafl": {"generator_learning_rate": 0.02},
-    "deep_inversion": {"iterations": 20, "warm_up_rounds": 4, "student_steps_per_round": 40},
-    "cmi": {"iterations": 20, "warm_up_rounds": 4, "student_steps_per_round": 40, "generator_learning_rate": 1e-2},
-    "fast_meta": {"iterations": 4, "warm_up_rounds": 15, "student_steps_per_round": 10},
-    "nayer": {"iterations": 10, "warm_up_rounds": 6, "student_steps_per_round": 20, "generator_life": 50},
+    "deep_inversion": {"iterations": 20, "initial_rounds": 4, "student_steps_per_round": 40},
+    "cmi": {"iterations": 20, "initial_rounds": 4, "student_steps_per_round": 40, "generator_learning_rate": 1e-2},
+    "fast_meta": {"iterations": 4, "initial_rounds": 15, "student_steps_per_round": 10},
+    "nayer": {"iterations": 10, "initial_rounds": 6, "student_steps_per_round": 20, "generator_life": 50},
 }
 
 

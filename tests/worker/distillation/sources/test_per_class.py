@@ -41,8 +41,8 @@ def epoch(made: Dataset, number: int) -> list:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_batch_is_anchors_and_then_their_mates(count):
-    made = source(mates=count, drop_last=False)
+def test_a_batch_is_anchors_and_then_others_of_their_classes(count):
+    made = source(same_class_images=count, drop_last=False)
     anchors = 8 // (1 + count)
     seen = []
     for batch in epoch(made, 0):
@@ -58,9 +58,9 @@ def test_a_batch_is_anchors_and_then_their_mates(count):
 
 
 def test_demanded_by_objectives_or_asked_for_alone():
-    alone = Dataset(Dataset.Parameters(sampler="per_class", mates=1))
+    alone = Dataset(Dataset.Parameters(sampler="per_class", same_class_images=1))
     alone.build(context(LABEL, None))
-    demanded = source(mates=1)
+    demanded = source(same_class_images=1)
     pairs = zip(epoch(alone, 0), epoch(demanded, 0), strict=True)
     assert all(torch.equal(one.fields["index"], other.fields["index"]) for one, other in pairs)
     assert len(epoch(source(sampler=None), 0)) == 2  # shuffled: 22 images, 8 a batch
@@ -80,7 +80,7 @@ def test_batches_depend_on_seed_and_position_alone(augmentation):
 
 
 def test_an_image_that_is_drawn_twice_has_two_views():
-    made = source(label=torch.zeros(2, dtype=torch.int64), batch_size=8, mates=3, augmentation="standard")
+    made = source(label=torch.zeros(2, dtype=torch.int64), batch_size=8, same_class_images=3, augmentation="standard")
     differ = 0
     for number in range(10):
         batch = epoch(made, number)[0]
@@ -100,7 +100,7 @@ def test_classes_with_a_single_image_are_refused_by_name():
     ((pointer, message),) = refusal(lambda: source(label=label))
     assert pointer == "/dataset"
     assert "bee, dog" in message and "ant" not in message
-    source(sampler=None, label=label)  # no error if nothing needs mates
+    source(sampler=None, label=label)  # no error if nothing needs others of a class
 
 
 def test_too_small_a_batch_and_contradictions_are_refused():

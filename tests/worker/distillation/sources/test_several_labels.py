@@ -114,7 +114,7 @@ def test_a_student_learns_the_teachers_label_decisions_and_a_killed_run_resumes(
 
     def small(place):
         made = job(tmp_path / place, 6, objectives)
-        made.spec["source"].update(labels="teacher", **({"generator_warm_up_steps": 1} if source == "dafl" else {}))
+        made.spec["source"].update(labels="teacher", **({"initial_generator_steps": 1} if source == "dafl" else {}))
         if source == "noise":
             made.spec["source"] = {"name": "noise", "labels": "teacher"}
         return made

@@ -54,7 +54,7 @@ def test_an_alexnet_of_224_pixels_to_its_half(tmp_path):
     (tmp_path / "inputs").mkdir()
     teacher = networks.build("torchvision/alexnet", 2, read_contract(pixels), {})
     save_file(teacher.state_dict(), tmp_path / "inputs" / "teacher.safetensors")
-    source = {"name": "dafl", **SMALL, "generator_batch": 8, "generator_warm_up_steps": 2, "pool_images": 16}
+    source = {"name": "dafl", **SMALL, "generator_batch": 8, "initial_generator_steps": 2, "pool_images": 16}
     made = job_of(
         tmp_path, classes=2, source=source, objectives=[{"name": "kd"}], training={"steps": 3, "batch_size": 8},
         student={"network": "alexnet", "options": {"width": 32}, "initial_weights": "teacher"},

@@ -87,7 +87,11 @@ def test_one_class_for_fifty_batches_in_a_row_is_a_collapse_that_a_restart_may_p
     restored.load_state_dict(watch.state_dict())
     with pytest.raises(Collapsed, match=r"for 5\d steps the teacher predicted few of the classes") as error:
         follow(restored, 11, logits=ONE_CLASS)
-    assert error.value.mendable and "confidence 100%" in error.value.message and "entropy_weight" in error.value.hint
+    assert (
+        error.value.restart_may_help
+        and "confidence 100%" in error.value.message
+        and "entropy_weight" in error.value.hint
+    )
 
 
 def test_nearly_identical_images_are_a_collapse():
@@ -95,7 +99,7 @@ def test_nearly_identical_images_are_a_collapse():
     follow(watch, LOOK_EVERY)
     with pytest.raises(Collapsed, match="nearly identical") as error:
         follow(watch, 50, image=IMAGES[:1] + 0.01 * IMAGES)
-    assert error.value.mendable and "distance between images 1%" in error.value.message
+    assert error.value.restart_may_help and "distance between images 1%" in error.value.message
 
 
 def test_same_outputs_for_different_images_are_a_collapse_without_restart():
@@ -105,7 +109,7 @@ def test_same_outputs_for_different_images_are_a_collapse_without_restart():
             Collapsed, match="the teacher's outputs were the same for all images, although the images differ"
         ) as error:
             follow(CollapseWatch(CPU), 50, logits=constant, students=students)
-        assert not error.value.mendable
+        assert not error.value.restart_may_help
     with pytest.raises(Collapsed, match="the same for all images"):
         follow(CollapseWatch(CPU), 50, logits=torch.zeros(20, 5))
     with pytest.raises(Collapsed, match="nearly identical"):

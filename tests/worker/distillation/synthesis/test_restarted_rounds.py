@@ -19,7 +19,7 @@ from worker.distillation.errors import Collapsed
 from worker.distillation.synthesis import round_watch, rounds
 
 ROUND = {
-    "generator_batch": 16, "pool_images": 64, "iterations": 3, "warm_up_rounds": 2, "student_steps_per_round": 2,
+    "generator_batch": 16, "pool_images": 64, "iterations": 3, "initial_rounds": 2, "student_steps_per_round": 2,
     "augmentation_probability": 0.0, "precision": "fp32",
 }  # fmt: skip
 GENERATOR = {"generator_width": 4, "latent": 8}
@@ -110,7 +110,7 @@ def test_corrected_weights_bring_back_classes_that_were_lost(inputs, monkeypatch
     save_file(state, folder / "inputs/teacher.safetensors")
     asked = {
         "iterations": 30,
-        "warm_up_rounds": 1,
+        "initial_rounds": 1,
         "learning_rate": 0.5,
         "one_hot_weight": 0.0,
         "statistics_weight": 0.01,

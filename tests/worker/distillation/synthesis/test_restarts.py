@@ -16,7 +16,7 @@ from worker.distillation.synthesis import collapse
 SOURCE = {
     "name": "dafl", "generator_width": 4, "latent": 8, "generator_batch": 16, "generator_learning_rate": 0.02,
     "one_hot_weight": 5.0, "entropy_weight": 0.0, "activation_weight": 0.0, "adversarial_weight": 0.0,
-    "generator_warm_up_steps": 2, "student_steps_per_generator_step": 1, "pool_images": 16, "augmentation_probability": 0.0,
+    "initial_generator_steps": 2, "student_steps_per_generator_step": 1, "pool_images": 16, "augmentation_probability": 0.0,
     "precision": "fp32",
 }  # fmt: skip
 

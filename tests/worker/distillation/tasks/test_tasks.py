@@ -99,11 +99,11 @@ def undisturbed(task, inputs, tmp_path_factory):
 
 def test_a_run_is_measured_by_its_tasks_metrics(task, undisturbed):
     report = report_of(undisturbed)
-    evaluation, figure = report["evaluation"], registry.find("tasks", task).figure
+    evaluation, figure = report["evaluation"], registry.find("tasks", task).main_metric
     assert evaluation["teacher"][ABOVE[task]] > SEEN[task]
-    assert report["summary"]["figure"]["name"] == figure
-    assert report["summary"]["figure"]["student"] == evaluation["student"][figure]
-    assert f"best {figure.replace('_', ' ')} (" in report["shipped"]["why"]
+    assert report["summary"]["main_metric"]["name"] == figure
+    assert report["summary"]["main_metric"]["student"] == evaluation["student"][figure]
+    assert f"best {figure.replace('_', ' ')} (" in report["chosen_weights"]["why"]
     if task == "embedding":
         assert evaluation["student"]["queries"] == 16.0
         assert {"cmc_1", "cmc_5", "cmc_10"} <= evaluation["student"].keys()
@@ -112,10 +112,10 @@ def test_a_run_is_measured_by_its_tasks_metrics(task, undisturbed):
 def test_the_best_epoch_is_exported_whether_more_or_less_is_better(task, undisturbed):
     found, events = registry.find("tasks", task)(), json.loads((undisturbed / "events.json").read_text())
     metrics = [event["values"] for event in events if event["event"] == "metrics"]
-    of_epochs = [values[name] for values in metrics if (name := f"validation/{found.figure}") in values]
+    of_epochs = [values[name] for values in metrics if (name := f"validation/{found.main_metric}") in values]
     assert len(of_epochs) == TRAINING["epochs"]
     best = max(of_epochs) if found.higher_is_better else min(of_epochs)
-    assert f"({best:.4f})" in report_of(undisturbed)["shipped"]["why"]
+    assert f"({best:.4f})" in report_of(undisturbed)["chosen_weights"]["why"]
     assert found.higher_is_better == (task != "regression")
 
 
@@ -197,5 +197,5 @@ def test_the_names_of_all_tasks():
     assert sorted(EVERY_TASK) == sorted(registry.names("tasks"))
     for name in EVERY_TASK:
         task = registry.find("tasks", name)
-        assert task.figure and task.ground_truth
+        assert task.main_metric and task.ground_truth
         assert name in registry.find("objectives", task.ground_truth["name"]).needs.tasks

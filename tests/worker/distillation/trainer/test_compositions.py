@@ -60,7 +60,7 @@ def drawn_from(seed):
     training = {"steps": 3, "learning_rate": 1e-3, "optimizer": draw.choice(["sgd", "adam", "adamw"])}
     if kind in ("greedy route", "architecture_search") or draw.random() < 0.2:
         training |= {"validation_fraction": 0.25, "selection": draw.choice(["last", "best"])}
-    source = {"name": "dataset", "augmentation": draw.choice(["none", "standard"]), "mates": 1}
+    source = {"name": "dataset", "augmentation": draw.choice(["none", "standard"]), "same_class_images": 1}
     spec = {"objectives": objectives, "training": training, "source": source}
     return draw, draw.choice(["plain", "plain", "residual"]), procedure, kind not in TEACHES, spec
 

@@ -22,7 +22,7 @@ def report_of(folder):
 
 def test_the_best_weights_ship_with_their_transform_applied(folder, toy_parts):
     run_whole(job_of(folder, **QUANTISED, training=BEST | {"steps": None, "epochs": 2}))
-    assert report_of(folder)["shipped"]["checkpoint"].startswith("epoch")
+    assert report_of(folder)["chosen_weights"]["checkpoint"].startswith("epoch")
     weights = student_of(folder)
     assert all(len(weights[f"{layer}.weight"].unique()) <= 4 for layer in ("conv1", "conv2", "conv3", "fc1", "fc2"))
 
@@ -40,4 +40,4 @@ def test_a_stage_that_ends_within_an_epoch_is_measured_at_its_end(folder, steps,
     measured = [event["step"] for event in events if "validation/accuracy" in event.get("values", {})]
     assert len(measured) == epochs
     assert measured[-1] == steps
-    assert report_of(folder)["shipped"]["checkpoint"].startswith("epoch")
+    assert report_of(folder)["chosen_weights"]["checkpoint"].startswith("epoch")

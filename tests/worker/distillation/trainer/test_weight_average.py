@@ -83,11 +83,11 @@ def test_the_average_ships_if_selected_and_the_last_weights_are_measured_too(fol
     average, averaged = run("average", AVERAGE)
     last, weights = run("last", {"average_weights": 0.9})
     plain, unchanged = run("plain", {})
-    assert (average["shipped"]["checkpoint"], average["not_shipped"]["checkpoint"]) == ("average", "last")
-    assert (last["shipped"]["checkpoint"], last["not_shipped"]["checkpoint"]) == ("last", "average")
-    assert plain["not_shipped"] is None
-    assert average["evaluation"]["student"] == last["not_shipped"]["evaluation"]["student"]
-    assert last["evaluation"]["student"] == average["not_shipped"]["evaluation"]["student"]
+    assert (average["chosen_weights"]["checkpoint"], average["other_weights"]["checkpoint"]) == ("average", "last")
+    assert (last["chosen_weights"]["checkpoint"], last["other_weights"]["checkpoint"]) == ("last", "average")
+    assert plain["other_weights"] is None
+    assert average["evaluation"]["student"] == last["other_weights"]["evaluation"]["student"]
+    assert last["evaluation"]["student"] == average["other_weights"]["evaluation"]["student"]
     assert same_bits(weights, unchanged)
     assert not same_bits(weights, averaged)
 

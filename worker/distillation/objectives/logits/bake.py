@@ -24,7 +24,7 @@ class Bake(Objective):
     The diagonal of the affinities is removed by subtracting 1e9, as in the authors' code (yxgeee/BAKE). With 1e-9, as
     in a published pseudo-code, each image would be its own nearest neighbour. The authors use a weight of 1 beside
     cross-entropy, and a propagation of 0.9 on small datasets of many classes. Batches must hold several images of a
-    class: set `mates` of the source.
+    class: set `same_class_images` of the source.
     """
 
     paper = "arXiv:2104.13298"

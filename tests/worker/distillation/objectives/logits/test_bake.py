@@ -105,7 +105,7 @@ def alone(folder, **spec) -> Job:
 
 @pytest.mark.parametrize("at", [2, 5])
 def test_killed_and_restored_bit_equal_without_a_teacher(at, engine_inputs, tmp_path):
-    spec = {"source": {"name": "dataset", "mates": 1, "augmentation": "standard"}}
+    spec = {"source": {"name": "dataset", "same_class_images": 1, "augmentation": "standard"}}
     shutil.copytree(engine_inputs, tmp_path / "whole")
     events = run_whole(alone(tmp_path / "whole", **spec))
     assert {"metrics", "artifact"} <= {event["event"] for event in events}

@@ -5,15 +5,15 @@ from collections import Counter
 import pytest
 import torch
 
-from worker.distillation.data.samplers import generator, lonely, mates
+from worker.distillation.data.samplers import generator, lonely, same_class
 
 LABEL = torch.tensor([0, 1, 0, 2, 2, 0, 1, 0, 2, 0])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_mates_are_others_of_the_class(count):
+def test_drawn_images_are_others_of_the_class(count):
     anchors = torch.randperm(10)
-    drawn = mates(LABEL, anchors, count, generator(0, "mates", 0))
+    drawn = same_class(LABEL, anchors, count, generator(0, "mates", 0))
     assert drawn.shape == (10, count)
     assert torch.equal(LABEL[drawn], LABEL[anchors][:, None].expand(-1, count))
     assert not (drawn == anchors[:, None]).any()
@@ -25,7 +25,7 @@ def test_mates_are_others_of_the_class(count):
 def test_sets_of_others_are_drawn_uniformly():
     # the class 0 has five samples: an anchor has 12 ordered pairs of its four others
     anchors = torch.full((24_000,), 2)
-    drawn = mates(LABEL, anchors, 2, generator(0, "mates", 1))
+    drawn = same_class(LABEL, anchors, 2, generator(0, "mates", 1))
     counts = Counter(map(tuple, drawn.tolist()))
     assert set(counts) == {(a, b) for a in (0, 5, 7, 9) for b in (0, 5, 7, 9) if a != b}
     chi_squared = sum((count - 2000) ** 2 / 2000 for count in counts.values())
@@ -33,14 +33,14 @@ def test_sets_of_others_are_drawn_uniformly():
 
 
 def test_draws_with_replacement_are_uniform():
-    drawn = mates(LABEL, torch.full((9000,), 3), 4, generator(0, "mates", 2))
+    drawn = same_class(LABEL, torch.full((9000,), 3), 4, generator(0, "mates", 2))
     counts = Counter(drawn.flatten().tolist())
     assert set(counts) == {4, 8}
     assert abs(counts[4] - 18_000) < 4 * (36_000 / 4) ** 0.5
 
 
 def test_draws_depend_on_their_generator_only():
-    one, same, other = (mates(LABEL, torch.arange(10), 3, generator(seed, "mates", 0)) for seed in (0, 0, 1))
+    one, same, other = (same_class(LABEL, torch.arange(10), 3, generator(seed, "mates", 0)) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 

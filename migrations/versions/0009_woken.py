@@ -1,0 +1,24 @@
+"""Rename `rung_at`, the time of the last wake-up message, to `woken_at`.
+
+Revision: 0009
+Follows: 0008
+"""
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+TABLES = ("jobs", "inspections")
+
+
+def upgrade() -> None:
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} RENAME COLUMN rung_at TO woken_at")
+
+
+def downgrade() -> None:
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} RENAME COLUMN woken_at TO rung_at")
