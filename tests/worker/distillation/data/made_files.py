@@ -1,9 +1,10 @@
 """Files that people send as datasets, made in memory: images of every kind, archives, arrays."""
 
 import io
+import json
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,19 @@ def numbers(count: int = 6, *shape: int, kind: Any = np.uint8) -> np.ndarray:
     values = np.random.default_rng(0).integers(0, 256, (count, *(shape or (8, 8))))
     values.flat[:2] = 0, 255
     return values.astype(kind)
+
+
+def parquet(label: Sequence[Any] | None, image: str = "image", names: Sequence[str] = (), bare: bool = False) -> bytes:
+    """A Parquet file with a row for each label, as hubs write it: structs of bytes and path, or `bare` bytes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = range(4 if label is None else len(label))
+    pictures = [picture(row) if bare else {"bytes": picture(row), "path": f"{row}.png"} for row in rows]
+    table = pyarrow.table({image: pictures, **({} if label is None else {"label": list(label)})})
+    if names:
+        features = {image: {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(table, stream)
+    return stream.getvalue()

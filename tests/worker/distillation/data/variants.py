@@ -13,6 +13,7 @@ from tests.worker.distillation.data.made_files import (
     flagless,
     folders,
     numbers,
+    parquet,
     picture,
     sixteen_bit,
     tarred,
@@ -115,7 +116,11 @@ CONTAINERS = (
     Variant("WebDataset: `000.png`, `000.cls`", lambda: tarred({name: data for number in range(4) for name, data in ((f"{number:03}.png", picture(number)), (f"{number:03}.cls", str(number % 2).encode()))}), FOUR, ("0", "1")),
     Variant("WebDataset: `000.png`, `000.json`", lambda: tarred({name: data for number in range(4) for name, data in ((f"{number:03}.png", picture(number)), (f"{number:03}.json", b'{"label": "%s"}' % AB[number % 2].encode()))}), FOUR),
     Variant("a zip of a zip", lambda: zipped({"data.zip": zipped(folders(*AB))}), says="contains other archives only (data.zip)"),
-    Variant("Parquet", lambda: b"PAR1" + bytes(64), says="the file is in the format Parquet, which is not read"),
+    Variant("Parquet: a column of images, and one of numbers whose names are in its schema", lambda: parquet((1, 0, 1, 0), names=AB), FOUR),
+    Variant("Parquet with names as labels, and bare bytes", lambda: parquet(("bees", "ants", "ants", None), "jpg", bare=True), {"train": 3}, says="1 images have no label and were left out", left_out={"without_label": 1}),
+    Variant("Parquet without labels", lambda: parquet(None), FOUR, (), "there is no column of labels"),
+    Variant("a zip of `data/train-00000-of-00002.parquet`, ...", lambda: zipped({f"data/{name}.parquet": parquet((0, 1)) for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")}), {"train": 4, "test": 2}, ("0", "1")),
+    Variant("damaged Parquet", lambda: parquet((0, 1))[:-30] + bytes(30), says="the Parquet file is damaged"),
 )  # fmt: skip
 TABLES = (
     Variant("`filename,label`", table("filename,label\n" + ROWS), FOUR, says="the labels of 4 images were read from labels.csv"),

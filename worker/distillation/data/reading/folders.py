@@ -27,6 +27,15 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
             "the archive contains no images (png, jpg, bmp, webp, gif, tif, ppm) and no NumPy arrays", LAYOUT
         )
     kind, found = _labelled(archive, images, others, options, limits)
+    return read_layout(archive, found, options, limits, kind)
+
+
+def read_layout(archive: Archive, found: Layout, options: Options, limits: UploadLimits, kind: str) -> Packed:
+    """The dataset of a layout; `kind` is the name of its format.
+
+    Raises:
+        UploadError: there are no training images, or an image cannot be read.
+    """
     if options.labels == "none":
         _drop_labels(found)
     _two_splits(found)

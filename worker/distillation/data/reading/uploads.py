@@ -5,16 +5,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading import folders, made_split, npz
+from worker.distillation.data.reading import folders, made_split, npz, parquet
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.array_files import MAGIC, open_array
+from worker.distillation.data.reading.decoding import SUFFIXES
 from worker.distillation.data.reading.tar_archive import is_tar, open_tar
 from worker.distillation.data.reading.zip_archive import open_zip
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
 FOREIGN = {
-    b"PAR1": ("Parquet", "Write its images into class folders and send a zip of them."),
     b"7z\xbc\xaf\x27\x1c": ("7-Zip", "Send a zip or tar archive."),
     b"Rar!": ("RAR", "Send a zip or tar archive."),
     b"\x28\xb5\x2f\xfd": ("Zstandard", "Send a zip, or a tar compressed with gzip, bzip2 or xz."),
@@ -22,7 +22,7 @@ FOREIGN = {
     b"MATLAB": ("MATLAB", "Save its arrays with `numpy.savez`."),
 }
 """Formats that are not read, by their first bytes, and what to send instead."""
-PARQUET, NESTED = ".parquet", (".zip", ".tar", ".tgz", ".gz", ".npz", ".7z", ".rar")
+NESTED = (".zip", ".tar", ".tgz", ".gz", ".npz", ".7z", ".rar")
 
 
 def read_dataset(path: Path, options: Options, limits: UploadLimits) -> Packed:
@@ -31,17 +31,26 @@ def read_dataset(path: Path, options: Options, limits: UploadLimits) -> Packed:
     Raises:
         UploadError: the file is refused.
     """
-    with _opened(path, limits) as archive:
-        _refuse_nested(list(archive.files))
-        arrays = any(file.suffix == ".npy" for file in archive.files)
-        packed = (npz if arrays else folders).read(archive, options, limits)
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head.startswith(parquet.MAGIC):
+        packed = parquet.read_file(path, options, limits)
+    else:
+        with _opened(path, head, limits) as archive:
+            packed = _read(archive, options, limits)
     made_split.make(packed, options.test_fraction)
     return packed
 
 
-def _opened(path: Path, limits: UploadLimits) -> AbstractContextManager[Archive]:
-    with path.open("rb") as file:
-        head = file.read(16)
+def _read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
+    _refuse_nested(list(archive.files))
+    suffixes = {file.suffix.lower() for file in archive.files}
+    if parquet.SUFFIX in suffixes and suffixes.isdisjoint(SUFFIXES):
+        return parquet.read_members(archive, options, limits)
+    return (npz if ".npy" in suffixes else folders).read(archive, options, limits)
+
+
+def _opened(path: Path, head: bytes, limits: UploadLimits) -> AbstractContextManager[Archive]:
     for magic, (name, way) in FOREIGN.items():
         if head.startswith(magic):
             raise UploadError(f"the file is in the format {name}, which is not read", way)
@@ -54,9 +63,6 @@ def _opened(path: Path, limits: UploadLimits) -> AbstractContextManager[Archive]
 
 def _refuse_nested(files: list[PurePosixPath]) -> None:
     """Refuse an archive of nothing but archives."""
-    if any(file.suffix.lower() == PARQUET for file in files):
-        name, way = FOREIGN[b"PAR1"]
-        raise UploadError(f"the archive holds files in the format {name}, which is not read", way)
     inner = [file for file in files if file.suffix.lower() in NESTED]
     if inner and len(inner) == len(files):
         words = f"the archive contains other archives only ({', '.join(str(file)[:80] for file in inner[:3])})"
