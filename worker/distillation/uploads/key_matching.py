@@ -110,7 +110,10 @@ def _refuse_larger(fit: Fit, name: str, expected: Expected, alternatives: Altern
     raise UploadError(message, hint)
 
 
-_OWN = "Upload the state dict of the network that `network` names."
+_OWN = (
+    "Upload the state dict of the network that `network` names. Or leave `network` out, so that it is searched for by the "
+    "weights; describe it by its layers; or upload it as a program (`distillery pack`) or as an ONNX file."
+)
 
 
 def _inner(fit: Fit) -> dict[str, Any]:
