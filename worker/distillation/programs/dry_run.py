@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,7 @@ class DryRun:
         """See that an operation neither gives too many tensors nor reads too large windows, before it runs."""
         name = node.operation.name
         if node.operation.schema is None:
+            _check_operands(name, arguments, where)
             return
         given = bound(node.operation, arguments, keywords)
         first = given.get("self", given.get("input"))
@@ -145,6 +146,14 @@ class DryRun:
                 raise refuse(f"{where} gives an integer beyond {LARGEST_INTEGER}")
         elif not isinstance(value, float):
             raise refuse(f"{where} gives a {type(value).__name__}")
+
+
+def _check_operands(name: str, arguments: Sequence[Any], where: str) -> None:
+    """See that an operator gets numbers, or a list and a place in it: Python has others, such as a list times a number."""
+    of_list = name == "operator.getitem"
+    kinds = [(list, tuple), (int,)] if of_list else [(int, float)] * len(arguments)
+    if not all(isinstance(each, kind) for each, kind in zip(arguments, kinds, strict=False)):
+        raise refuse(f"{where} gets something else than {'a list and an integer' if of_list else 'numbers'}")
 
 
 def widened(dtype: str) -> str:
