@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +12,7 @@ from worker.distillation.errors import UploadError
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.limits import UploadLimits
 from worker.distillation.programs import load
+from worker.distillation.programs.onnx.rules import RULES
 from worker.distillation.uploads.program_uploads import teacher
 
 CLASSES = 4
@@ -244,6 +247,12 @@ def test_a_translation_that_differs_is_refused(tmp_path, monkeypatch):
     model_of([helper.make_node("Relu", ["x"], ["h"]), *head()], BASE, tmp_path / "net.onnx")
     with pytest.raises(UploadError, match="logits differ"):
         inspected(tmp_path / "net.onnx", tmp_path)
+
+
+def test_the_documentation_lists_all_that_are_translated():
+    text = (Path(__file__).parents[4] / "docs" / "programs.md").read_text()
+    listed = text.partition("Translated: ")[2].partition(";")[0].replace("\n", " ")
+    assert set(listed.split(", ")) == set(RULES)
 
 
 def test_operations_without_a_translation_are_all_named(tmp_path):
