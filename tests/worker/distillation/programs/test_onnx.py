@@ -144,6 +144,11 @@ SEVERAL = {
     "slice": [helper.make_node("Slice", ["x", "starts", "ends", "axes"], ["h"])],
     "pad": [helper.make_node("Pad", ["x", "pads"], ["h"], mode="reflect")],
     "resize": [helper.make_node("Resize", ["x", "", "scales"], ["h"], mode="linear")],
+    "resize_to_computed_size": [
+        helper.make_node("Shape", ["x"], ["whole"]), helper.make_node("Slice", ["whole", "zero1", "two"], ["front"]),
+        helper.make_node("Concat", ["front", "nine"], ["wanted"], axis=0),
+        helper.make_node("Resize", ["x", "", "", "wanted"], ["h"], mode="linear"),
+    ],
     "resize_nearest": [
         helper.make_node("Resize", ["x", "", "scales"], ["h"], mode="nearest", nearest_mode="floor",
                          coordinate_transformation_mode="asymmetric")

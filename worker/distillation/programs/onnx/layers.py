@@ -7,7 +7,7 @@ import numpy as np
 
 from worker.distillation.programs.format import TensorName
 from worker.distillation.programs.onnx.pooling import padded
-from worker.distillation.programs.onnx.translation import Constant, Context, NoTranslation, Operand
+from worker.distillation.programs.onnx.translation import Constant, Context, Integers, NoTranslation, Operand
 
 
 def _weights(context: Context) -> tuple[Any, Any]:
@@ -190,9 +190,11 @@ def resize(context: Context) -> Operand:
 
 
 def _optional(context: Context, number: int) -> Any:
-    """A constant list, None where it is absent or empty."""
+    """A list, None where it is absent or empty; lengths among it may depend on the batch."""
     if not context.has(number):
         return None
+    if isinstance(context.operand(number), Integers):
+        return context.integers(number) or None
     array = np.asarray(context.array(number)).reshape(-1)
     return array.tolist() or None
 
