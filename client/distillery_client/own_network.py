@@ -1,6 +1,6 @@
 """Packing a network of your own, so that the service can use it without its Python code.
 
-The work is in `packing.py`, which needs torch and safetensors; they are imported when a network is packed.
+The work is in `packing`, which needs torch and safetensors; they are imported when a network is packed.
 """
 
 import importlib

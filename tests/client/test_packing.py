@@ -37,8 +37,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_client_packs_as_the_engine_does() -> None:
-    ours, theirs = (ROOT / "client/distillery_client/packing.py", ROOT / "worker/distillation/programs/packing.py")
-    assert ours.read_bytes() == theirs.read_bytes()
+    folders = ("client/distillery_client/packing", "worker/distillation/programs/packing")
+    ours, theirs = ({file.name: file.read_bytes() for file in (ROOT / each).glob("*.py")} for each in folders)
+    assert ours == theirs and "translation.py" in ours
 
 
 def test_a_packed_network_is_uploaded_without_saying_what_it_is(server: Scripted, folder: Path) -> None:

@@ -55,7 +55,7 @@ class Tapped(nn.Module):
         own = {tap: shape for tap, shape in self._trace.shapes.items() if tap.startswith(leading)}
         self.map = TapMap(
             shapes={tap: shape for tap, shape in self._trace.shapes.items() if not tap.endswith(":in")},
-            stages=_stages(network, own, example.shape),
+            stages=_stages(network, own, self._trace.tensors, example.shape),
             inputs={tap: shape for tap, shape in self._trace.shapes.items() if tap.endswith(":in")},
             classifier=_classifier(network, own, self._trace.started),
             leading=leading,
@@ -129,11 +129,13 @@ def undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], image: torch.Size) -> tuple[str, ...]:
+def _stages(
+    network: nn.Module, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, int], image: torch.Size
+) -> tuple[str, ...]:
     """The last feature map at each resolution, of the outermost modules.
 
     A tap (C, H, W) with another aspect ratio than the image's is no feature map, nor is the output of a dropout or softmax,
-    which attention weights end in.
+    which attention weights end in. A module that returns the very map of an earlier tap does not replace it.
     """
     height, width = image[-2:]
     among = getattr(network, "stage_candidates", None)  # a program says which of its modules are to be looked at
@@ -145,11 +147,11 @@ def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], image: to
             and (among is None or tap in among)
             and abs(shape[1] - shape[2] * height / width) <= ROUNDING_PIXELS
         )
-        if (
-            is_map
-            and not isinstance(network.get_submodule(tap), NO_MAPS)
-            and (shape[1:] not in best or tap.count(".") <= best[shape[1:]].count("."))
-        ):
+        if not is_map or isinstance(network.get_submodule(tap), NO_MAPS):
+            continue
+        before = best.get(shape[1:])
+        deeper = tap.count(".") - before.count(".") if before else -1
+        if deeper < 0 or (deeper == 0 and before and tensors[tap] != tensors[before]):
             best[shape[1:]] = tap
     return tuple(best[size] for size in sorted(best, key=lambda size: (-size[0] * size[1], size)))
 

@@ -19,7 +19,8 @@ class Trace:
 
     `shapes` of all taps, without the batch, in order of execution; `started`: module paths in the order in which their
     calls began; `reached`: number of calls that had begun when a tap's value was available; `places`: the module and the
-    number of its call at which a tap is captured; `overwritten`: taps that later layers change in place.
+    number of its call at which a tap is captured; `overwritten`: taps that later layers change in place; `tensors`: a number
+    for the very tensor that each tap is, since modules such as `nn.Identity` return what they read.
     """
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -27,6 +28,7 @@ class Trace:
     reached: dict[str, int] = field(default_factory=dict)
     places: dict[str, tuple[str, int]] = field(default_factory=dict)
     overwritten: frozenset[str] = frozenset()
+    tensors: dict[str, int] = field(default_factory=dict)
 
 
 def trace(network: nn.Module, example: Tensor, pointer: str = "/network") -> Trace:
@@ -87,6 +89,7 @@ class _Watch:
     def result(self) -> Trace:
         changed = (tap for tap, (tensor, version) in self.seen.items() if tensor._version != version)
         self.trace.overwritten = frozenset(changed)
+        self.trace.tensors = {tap: id(tensor) for tap, (tensor, _) in self.seen.items()}
         return self.trace
 
     def _activation(self, given: Tensor, place: tuple[str, int]) -> None:

@@ -30,8 +30,19 @@ def build(name: str, classes: int, contract: InputContract, options: object = No
         raise SpecError(
             [Problem("/network", f"timm cannot build {name} for these classes and images: {error}")]
         ) from error
+    for module in network.modules():
+        if isinstance(getattr(module, "attention_bias_cache", None), dict):
+            module.register_forward_hook(_forget)
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
     return from_library(network, f"timm.create_model({name!r}, pretrained=False{arguments})")
+
+
+def _forget(module: Any, _args: Any, _output: Any) -> None:
+    """Empty timm's cache of attention biases after each pass.
+
+    In eval mode it would keep the first pass's graph, which cannot go backwards twice or be copied, and outdated biases.
+    """
+    module.attention_bias_cache.clear()
 
 
 PATTERN = Pattern(

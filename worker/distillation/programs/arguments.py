@@ -145,6 +145,8 @@ def _statistics(node: Node, where: str) -> list[str]:
         return []
     values = bound(node.operation, node.arguments, node.keywords)
     kept = [values[name] for name in ("running_mean", "running_var") if values.get(name) is not None]
-    if type(values[flag]) is not bool or not all(isinstance(each, TensorName) for each in kept):
+    if values[flag] is False:
+        return []
+    if values[flag] is not True or not all(isinstance(each, TensorName) for each in kept):
         raise refuse(f"{where} must say whether it trains, and name its statistics")
-    return [each.name for each in kept] if values[flag] else []
+    return [each.name for each in kept]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +45,13 @@ def dry_run(program: Program) -> dict[str, Sizes]:
     found = {}
     deadline = time.monotonic() + SECONDS
     for mode, graph in program.graphs.items():
-        runs = [_sizes(program, graph, mode, batch, deadline) for batch in BATCHES]
-        found[mode] = runs[0]
+        with FlopCounterMode(display=False) as counter:
+            shapes = _shapes(program, graph, mode, BATCHES[0], deadline)
+        operations = counter.get_total_flops() // BATCHES[0]
+        if operations > OPERATIONS_PER_IMAGE:
+            raise refuse(f"one image costs {operations:.2g} operations; at most {OPERATIONS_PER_IMAGE:.2g} are allowed")
+        _shapes(program, graph, mode, BATCHES[1], deadline)
+        found[mode] = Sizes(shapes, operations)
     return found
 
 
@@ -55,22 +60,21 @@ def on_meta(shape: tuple[int, ...], dtype: str = "float32") -> Tensor:
     return torch.empty(shape, dtype=getattr(torch, widened(dtype)), device="meta")
 
 
-def _sizes(program: Program, graph: Graph, mode: str, batch: int, deadline: float) -> Sizes:
+def _shapes(
+    program: Program, graph: Graph, mode: str, batch: int, deadline: float
+) -> tuple[tuple[int, ...] | None, ...]:
     contract, expected = program.contract, (batch, program.classes)
     tensors = {name: on_meta(shape, program.dtypes[name]) for name, shape in program.shapes.items()}
     image = on_meta((batch, contract.channels, contract.height, contract.width))
     run = DryRun(image, tensors, program.alias, mode, deadline)
-    with torch.no_grad(), torch.random.fork_rng([]), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), torch.random.fork_rng([]):
         for number, node in enumerate(graph.nodes):
             run.step(node, f"node {number} of {mode!r} ({node.operation.name})")
     output = run.values[graph.output]
     if not isinstance(output, Tensor) or tuple(output.shape) != expected or not output.is_floating_point():
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise refuse(f"for {batch} images the graph {mode!r} gives {shape}, not logits {expected}")
-    operations = counter.get_total_flops() // batch
-    if operations > OPERATIONS_PER_IMAGE:
-        raise refuse(f"one image costs {operations:.2g} operations; at most {OPERATIONS_PER_IMAGE:.2g} are allowed")
-    return Sizes(tuple(tuple(each.shape) if isinstance(each, Tensor) else None for each in run.values), operations)
+    return tuple(tuple(each.shape) if isinstance(each, Tensor) else None for each in run.values)
 
 
 class DryRun:
@@ -112,6 +116,7 @@ class DryRun:
         """See that an operation neither gives too many tensors nor reads too large windows, before it runs."""
         name = node.operation.name
         if node.operation.schema is None:
+            _check_operands(name, arguments, where)
             return
         given = bound(node.operation, arguments, keywords)
         first = given.get("self", given.get("input"))
@@ -145,6 +150,14 @@ class DryRun:
                 raise refuse(f"{where} gives an integer beyond {LARGEST_INTEGER}")
         elif not isinstance(value, float):
             raise refuse(f"{where} gives a {type(value).__name__}")
+
+
+def _check_operands(name: str, arguments: Sequence[Any], where: str) -> None:
+    """See that an operator gets numbers, or a list and a place in it: Python has others, such as a list times a number."""
+    of_list = name == "operator.getitem"
+    kinds = [(list, tuple), (int,)] if of_list else [(int, float)] * len(arguments)
+    if not all(isinstance(each, kind) for each, kind in zip(arguments, kinds, strict=False)):
+        raise refuse(f"{where} gets something else than {'a list and an integer' if of_list else 'numbers'}")
 
 
 def widened(dtype: str) -> str:

@@ -1,7 +1,7 @@
 """`student.py`: one file that builds a finished student and loads its weights with PyTorch alone.
 
 Belongs here: writing that file, and checking it. Does not: files of weights (`export/`). May import `export/`,
-`contract.py` and `networks/`.
+`programs/`, `contract.py` and `networks/`.
 """
 
 import types
@@ -14,6 +14,7 @@ from torch import nn
 
 from worker.distillation.export.card import Card
 from worker.distillation.export.portable import portable, random_images
+from worker.distillation.programs import ProgramNetwork
 from worker.distillation.student_file import loading
 from worker.distillation.student_file.expressions import CannotBeWritten, Writer
 from worker.distillation.student_file.source_code import module_body
@@ -98,6 +99,7 @@ def _check(text: str, network: nn.Module, card: Card, weights: Path) -> None:
     except NOT_RUN as error:
         raise CannotBeWritten(f"the code does not run: {error}") from error
     state = built.state_dict()
-    same = all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+    stored = network.program.stored if isinstance(network, ProgramNetwork) else str
+    same = all(torch.equal(state[stored(name)], tensor) for name, tensor in network.state_dict().items())
     if not same or float((given - expected).abs().max()) > ROUNDING * float(expected.abs().max()):
         raise CannotBeWritten("the code gives other outputs than the student")

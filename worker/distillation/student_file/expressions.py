@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.networks.family import library_call
+from worker.distillation.programs import ProgramNetwork
+from worker.distillation.student_file.program_code import class_of
 from worker.distillation.student_file.source_code import (
     IMPORTED,
     OWN,
@@ -50,6 +52,8 @@ class Writer:
         if call is not None:
             return self._of_library(module, call, indent)
         cls = type(module)
+        if isinstance(module, ProgramNetwork):
+            return self._of_program(module)
         if cls.__module__.startswith(OWN):
             return self._of_project(module, indent)
         if cls.__module__.startswith("torch.nn.modules.") and not module._modules:
@@ -69,6 +73,11 @@ class Writer:
             if not part._modules and known.get(path) != repr(part)
         }
         return _call("replaced", [call], other, indent) if other else call
+
+    def _of_program(self, module: ProgramNetwork) -> str:
+        name = self._free_name("Program")
+        self._texts[name] = class_of(module.program, name)
+        return f"{name}()"
 
     def _parts(self, module: nn.Module, indent: int) -> dict[str, str]:
         """The code of each submodule by its name."""

@@ -58,6 +58,12 @@ def overwriting():
     return Tapped(Overwriting(), torch.zeros(2, 1, 6, 6))
 
 
+def test_a_module_that_returns_what_it_reads_is_no_stage():
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    network = nn.Sequential(body, nn.Identity(), nn.Conv2d(4, 4, 3, 2), nn.Identity(), nn.Flatten(), nn.Linear(36, 5))
+    assert Tapped(network, torch.zeros(2, 3, 8, 8)).map.stages == ("0", "2")
+
+
 def test_taps_capture_values_before_they_are_overwritten(overwriting):
     x = torch.randn(4, 1, 6, 6)
     expected = slow(overwriting.network, x)

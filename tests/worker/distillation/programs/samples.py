@@ -135,9 +135,10 @@ def library_networks():
 
     named = {name: (vision(name), 64) for name in (
         "resnet18", "mobilenet_v3_small", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "swin_t", "densenet121",
-        "shufflenet_v2_x1_0", "vgg11_bn",
+        "shufflenet_v2_x1_0",
     )}  # fmt: skip
-    named["vit_b_16"] = vision("vit_b_16", image_size=64), 64
+    named["vit_b_16"] = narrow_vit, 64
+    named["vgg11_bn"] = narrow_vgg, 64
     named["googlenet"] = vision("googlenet", aux_logits=False, init_weights=False), 64
     named["timm_deit_tiny"] = timms("deit_tiny_patch16_224", img_size=64, drop_path_rate=0.1), 64
     named["timm_mixer"] = timms("mixer_s16_224", img_size=64), 64
@@ -146,6 +147,23 @@ def library_networks():
     for name in ("resnet26d", "mobilevit_xxs", "regnety_004", "repvgg_a0", "poolformer_s12"):
         named[f"timm_{name}"] = timms(name), 64
     return named
+
+
+def narrow_vit():
+    """torchvision's vit_b_16 with a quarter of its width: 343 MB of weights would take most of the tests' time."""
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(64, 16, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=CLASSES)
+
+
+def narrow_vgg():
+    """torchvision's vgg11_bn with a hidden layer of 512, for the same reason."""
+    from torchvision.models import vgg11_bn
+
+    network = vgg11_bn(weights=None, num_classes=CLASSES)
+    network.avgpool, network.classifier[0] = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 512)
+    network.classifier[3], network.classifier[6] = nn.Linear(512, 512), nn.Linear(512, CLASSES)
+    return network
 
 
 LIBRARY = (

@@ -2,8 +2,9 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
-from tests.worker.distillation.programs.samples import Everything, Residual, of, packed
+from tests.worker.distillation.programs.samples import CLASSES, Everything, Residual, again, of, packed
 from worker.distillation.errors import UploadError
 from worker.distillation.programs.build import checked
 from worker.distillation.programs.format import is_name
@@ -101,6 +102,31 @@ def test_packing_leaves_the_network_as_it_was(tmp_path):
     packed(network, tmp_path / "net.safetensors", class_names=list("abcde"))
     assert network.training and all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert checked(tmp_path / "net.safetensors").program.class_names == tuple("abcde")
+
+
+class Remembering(nn.Module):
+    """Keeps a result of its parameters from the first pass in evaluation mode on, as timm's attentions do."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias, self.kept = nn.Parameter(torch.ones(CLASSES)), {}
+
+    def forward(self, x):
+        if self.training:
+            return x.mean((2, 3)) @ torch.ones(3, CLASSES) + 2 * self.bias
+        if "bias" not in self.kept:
+            self.kept["bias"] = 2 * self.bias
+        return x.mean((2, 3)) @ torch.ones(3, CLASSES) + self.kept["bias"]
+
+
+def test_a_network_that_has_run_with_gradients_is_packed(tmp_path):
+    network = Remembering().eval()
+    x = torch.randn(2, 3, 16, 16)
+    program = again(network, tmp_path / "net.safetensors")
+    expected = network(x)
+    assert torch.equal(program.eval()(x), expected) and torch.equal(program.train()(x), expected)
+    packed(network, tmp_path / "again.safetensors")
+    assert network.kept["bias"].grad_fn is not None
 
 
 def test_a_file_that_changes_is_checked_again(tmp_path):

@@ -38,7 +38,7 @@ def nodes(*given, output=None, **tensors):
     return change
 
 
-V0, W = {"v": 0}, {"t": "w"}
+V0, W, K = {"v": 0}, {"t": "w"}, {"t": "k"}
 
 
 def before_logits(*given, **tensors):
@@ -184,6 +184,36 @@ CASES = {
     "pool_bomb": before_logits(
         ("aten.zeros.default", [1, 1, 2**14, 2**14]), ("aten.max_pool2d.default", {"v": 1}, [2**13, 2**13], [1, 1])
     ),
+    # zeros, negative and absurd numbers that kernels divide by or count to
+    "stride_zero": before_logits(("aten.conv2d.default", V0, K, None, [0, 0]), k=torch.ones(4, 3, 3, 3)),
+    "dilation_zero": before_logits(("aten.conv2d.default", V0, K, None, [1, 1], [0, 0], [0, 0]), k=torch.ones(4, 3, 3, 3)),
+    "groups_zero": before_logits(
+        ("aten.conv2d.default", V0, K, None, [1, 1], [0, 0], [1, 1], 0), k=torch.ones(4, 3, 3, 3)
+    ),
+    "pool_stride_zero": before_logits(("aten.max_pool2d.default", V0, [2, 2], [0, 0])),
+    "pool_of_nothing": before_logits(("aten.avg_pool2d.default", V0, [0, 0])),
+    "pool_padded_beyond": before_logits(("aten.avg_pool2d.default", V0, [2, 2], [1, 1], [2**38, 2**38])),
+    "shuffle_by_zero": before_logits(("aten.pixel_shuffle.default", V0, 0)),
+    "norm_of_no_groups": before_logits(("aten.group_norm.default", V0, 0)),
+    "split_of_nothing": before_logits(("aten.split.Tensor", V0, 0)),
+    "window_without_step": before_logits(("aten.unfold.default", V0, 2, 2, 0)),
+    "resized_to_nothing": before_logits(("aten.upsample_bilinear2d.vec", V0, [0, -1], False, None)),
+    "repeated_less_than_never": before_logits(("aten.repeat.default", W, [-1])),
+    "padded_far": before_logits(("aten.constant_pad_nd.default", V0, [2**39, 2**39])),
+    "divided_by_zero": before_logits(("aten.sym_size.int", V0, 3), ("operator.floordiv", {"v": 1}, 0)),
+    "counted_by_zero": before_logits(("aten.arange.start_step", 0, 5, 0)),
+    "counted_by_little": before_logits(("aten.arange.start_step", 0, 1, 1e-300)),
+    "most_of_few": before_logits(("aten.topk.default", W, 100)),
+    "list_times_integer": before_logits(("aten.split.Tensor", V0, 1, 1), ("operator.mul", {"v": 1}, 10**9)),
+    "list_of_lists": before_logits(("aten.split.Tensor", V0, 1, 1), ("operator.add", {"v": 1}, {"v": 1})),
+    "tensor_as_integer": before_logits(("operator.add", V0, V0)),
+    "class_of_too_many": before_logits(
+        ("aten.one_hot.default", {"t": "i"}, 3), ("aten.mul.Tensor", {"v": 1}, 1), i=torch.tensor([10**6])
+    ),
+    "gather_out_of_range": before_logits(("aten.gather.default", W, 0, {"t": "i"}), i=torch.tensor([-(10**9)])),
+    "row_out_of_range": before_logits(("aten.embedding.default", {"t": "l"}, {"t": "i"}), i=torch.tensor([10**9])),
+    "index_out_of_bounds": before_logits(("aten.index.Tensor", W, [{"t": "i"}]), i=torch.tensor([2**40])),
+    "nan_logits": lambda program, stored: stored["5.bias"].fill_(float("nan")),
     # outputs
     "output_is_no_logits": nodes(("aten.relu.default", V0)),
     "output_is_scalar": nodes(("aten.sum.default", V0)),

@@ -17,6 +17,7 @@ from tests.worker.distillation.programs.samples import (
 )
 from worker.distillation.introspection.channel_groups import follow
 from worker.distillation.introspection.taps import Tapped
+from worker.distillation.programs.packing import copy_of
 from worker.distillation.synthesis.batch_norm_statistics import StatisticsReader
 
 SMALL = {"everything": Everything, "residual": Residual, "normed": Normed}
@@ -41,7 +42,7 @@ def logits_of(network, x):
 
 def trained(network, size, steps=4):
     """The state after some steps of SGD with momentum, all random numbers alike."""
-    network = copy.deepcopy(network).train()
+    network = copy_of(network).train()
     optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9)
     for step in range(steps):
         torch.manual_seed(step)
@@ -65,7 +66,7 @@ def test_it_is_the_original_bit_for_bit(pair):
 def test_its_taps_are_what_hooks_on_the_original_see(pair):
     network, program, size = pair
     x = images(size)
-    theirs, ours = Tapped(copy.deepcopy(network).eval(), x), Tapped(copy.deepcopy(program).eval(), x)
+    theirs, ours = Tapped(copy_of(network).eval(), x), Tapped(copy_of(program).eval(), x)
     assert ours.map.stages == theirs.map.stages
     assert ours.map.classifier == theirs.map.classifier
     both = [tap for tap in (*theirs.map.shapes, *theirs.map.inputs) if ours.map.shape(tap) is not None]

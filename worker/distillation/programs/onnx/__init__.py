@@ -13,6 +13,7 @@ from torch import Tensor
 from worker.distillation.contract import read_contract
 from worker.distillation.limits import UploadLimits
 from worker.distillation.programs.onnx.compare import compare
+from worker.distillation.programs.onnx.folding import folded
 from worker.distillation.programs.onnx.reading import read
 from worker.distillation.programs.onnx.rules import RULES
 from worker.distillation.programs.onnx.translation import Translator
@@ -39,4 +40,4 @@ def program_of_onnx(
             functions, custom operations), or operations without a translation.
     """
     graph = read(path, limits)
-    return Translator(graph, read_contract(said["input"]), said, RULES).program()
+    return Translator(graph, read_contract(said["input"]), said, RULES, folded).program()

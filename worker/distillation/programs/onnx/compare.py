@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
-from worker.distillation.programs.onnx.reading import refuse
+from worker.distillation.programs.onnx.reading import is_channels_last, refuse
 from worker.distillation.programs.packing import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE
 
 BATCHES = (1, 3)
@@ -29,11 +29,12 @@ def compare(path: Path, network: nn.Module, contract: InputContract) -> None:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         (given,) = session.get_inputs()
+        order = (0, 2, 3, 1) if is_channels_last(given.shape, contract) else (0, 1, 2, 3)
         fixed = given.shape[0] if given.shape and isinstance(given.shape[0], int) else None
         for seed, batch in enumerate((fixed, fixed) if fixed else BATCHES):
             shape = (batch, contract.channels, contract.height, contract.width)
             image = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-            (logits,) = session.run(None, {given.name: image.numpy()})
+            (logits,) = session.run(None, {given.name: image.permute(order).contiguous().numpy()})
             with torch.no_grad():
                 _compare(torch.from_numpy(logits).double(), network(image).double())
     except _runtime_errors() as error:

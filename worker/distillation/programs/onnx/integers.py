@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.distillation.programs.format import Value
+from worker.distillation.programs.format import DTYPES, Special, Value
 from worker.distillation.programs.onnx.translation import (
     INTEGERS_AT_MOST,
     Constant,
@@ -18,6 +18,7 @@ from worker.distillation.programs.onnx.translation import (
 
 _PYTHON: dict[str, Callable[[int, int], int]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": operator.floordiv,
+    "mod": operator.mod,
 }  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def as_integers(operand: Operand) -> Integers | None:
         return operand
     if isinstance(operand, Constant):
         array = np.asarray(operand.array)
-        if array.dtype.kind in "iu" and array.ndim <= 1 and array.size <= INTEGERS_AT_MOST:
+        if array.dtype.kind in "iub" and array.ndim <= 1 and array.size <= INTEGERS_AT_MOST:
             return Integers(tuple(int(each) for each in array.reshape(-1)), flat=array.ndim == 0)
     return None
 
@@ -90,7 +91,7 @@ def _equal(one: Any, other: Any) -> int:
 def where(context: Context) -> Operand | None:
     """Where among shapes."""
     operands = all_integers(context)
-    if operands is None or len(operands) != 3 or not isinstance(context.operand(0), Integers):
+    if operands is None or len(operands) != 3:
         return None
     length = max(len(each.items) for each in operands)
     rows = zip(*(_repeated(each.items, length) for each in operands), strict=True)
@@ -112,13 +113,31 @@ def shape(context: Context) -> Operand:
 
 def constant_of_shape(context: Context) -> Operand:
     """ConstantOfShape: one number, so many times."""
+    if any(isinstance(each, Value) for each in context.integers(0)):
+        return _full(context)
     lengths = context.static(0)
     count = int(np.prod(lengths, dtype=object)) if lengths else 1
-    if count > INTEGERS_AT_MOST or min(lengths, default=0) < 0:
-        raise NoTranslation(f"makes a constant of {count} numbers")
-    value = context.get("value")
-    array = np.zeros(1, np.float32) if value is None else _array(value)
+    if count < 0:
+        raise NoTranslation("makes a constant of a negative length")
+    array = _filling(context)
+    context.translator.spend(count * array.itemsize)
     return Constant(np.full(lengths, array.reshape(-1)[0], array.dtype))
+
+
+def _filling(context: Context) -> Any:
+    value = context.get("value")
+    return np.zeros(1, np.float32) if value is None else _array(value)
+
+
+def _full(context: Context) -> Operand:
+    """One number in a shape that depends on the batch."""
+    array = _filling(context)
+    kind = "float32" if array.dtype.kind == "f" else str(array.dtype)
+    if kind not in DTYPES:
+        raise NoTranslation(f"makes numbers of type {kind}")
+    return context.add(
+        "aten.full.default", context.integers(0), array.reshape(-1)[0].item(), dtype=Special("dtype", kind)
+    )
 
 
 def constant(context: Context) -> Operand:
@@ -139,7 +158,11 @@ def _array(tensor: Any) -> Any:
 
 
 def integer_range(context: Context) -> Operand:
-    """Range over numbers that do not depend on the batch."""
+    """Range."""
+    lengths = [as_integers(each) for each in context.operands]
+    parts = [each.items[0] for each in lengths if each is not None and len(each.items) == 1]
+    if len(parts) == 3 and any(isinstance(each, Value) for each in parts):
+        return context.add("aten.arange.start_step", *parts)
     start, limit, step = (context.number(at) for at in range(3))
     if step == 0 or abs((limit - start) / step) > INTEGERS_AT_MOST:
         raise NoTranslation("counts too far")

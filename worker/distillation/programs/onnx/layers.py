@@ -6,42 +6,14 @@ from typing import Any
 import numpy as np
 
 from worker.distillation.programs.format import TensorName
-from worker.distillation.programs.onnx.translation import Constant, Context, NoTranslation, Operand
+from worker.distillation.programs.onnx.pooling import padded
+from worker.distillation.programs.onnx.translation import Constant, Context, Integers, NoTranslation, Operand
 
 
 def _weights(context: Context) -> tuple[Any, Any]:
     """The weight and the bias, which becomes None where there is none."""
     weight = context.tensor(1, "weight", "param")
     return weight, context.tensor(2, "bias", "param") if context.has(2) else None
-
-
-def _padding(context: Context, x: Any, kernel: list[int]) -> tuple[Any, list[int]]:
-    """The input, padded where its sides differ, and the padding that is left to the layer."""
-    count = len(kernel)
-    pads, auto = list(context.get("pads", [0] * 2 * count)), context.get("auto_pad", "NOTSET")
-    strides, dilations = context.get("strides", [1] * count), context.get("dilations", [1] * count)
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        sizes = context.shape(x)[-count:]
-        if any(size is None for size in sizes):
-            raise NoTranslation("pads by a size that depends on the batch")
-        pads = _same(auto, [int(size or 0) for size in sizes], kernel, strides, dilations)
-    elif auto == "VALID":
-        pads = [0] * 2 * count
-    before, after = pads[:count], pads[count:]
-    if before == after:
-        return x, before
-    flat = [each for pair in zip(reversed(before), reversed(after), strict=True) for each in pair]
-    return context.add("aten.constant_pad_nd.default", x, flat, 0.0), [0] * count
-
-
-def _same(auto: str, sizes: list[int], kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
-    before, after = [], []
-    for size, width, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
-        total = max((math.ceil(size / stride) - 1) * stride + dilation * (width - 1) + 1 - size, 0)
-        less, more = total // 2, total - total // 2
-        before.append(less if auto == "SAME_UPPER" else more)
-        after.append(more if auto == "SAME_UPPER" else less)
-    return before + after
 
 
 def convolution(context: Context) -> Operand:
@@ -51,7 +23,7 @@ def convolution(context: Context) -> Operand:
     kernel = [int(each or 0) for each in context.shape(weight)[2:]]
     if len(kernel) not in (1, 2, 3):
         raise NoTranslation(f"has {len(kernel)} dimensions")
-    x, padding = _padding(context, x, kernel)
+    x, padding = padded(context, x, kernel)
     rest = (context.get("strides", [1] * len(kernel)), padding, context.get("dilations", [1] * len(kernel)))
     return context.add(f"aten.conv{len(kernel)}d.default", x, weight, bias, *rest, context.get("group", 1))
 
@@ -116,10 +88,11 @@ def matmul(context: Context) -> Operand:
 
 
 def batch_normalization(context: Context) -> Operand:
-    """BatchNormalization by stored statistics."""
-    if context.get("training_mode", 0):
-        raise NoTranslation("is in training mode")
+    """BatchNormalization by stored statistics, or by those of its input, as weights are standardised."""
     weight, bias = (context.tensor(at, name, "param") for at, name in ((1, "weight"), (2, "bias")))
+    if context.get("training_mode", 0):
+        rest = (None, None, True, 0.0, context.get("epsilon", 1e-5), True)
+        return context.add("aten.batch_norm.default", context.tensor(0), weight, bias, *rest)
     mean, variance = (context.tensor(at, name, "buffer") for at, name in ((3, "running_mean"), (4, "running_var")))
     rest = (False, 1 - context.get("momentum", 0.9), context.get("epsilon", 1e-5), True)
     return context.add("aten.batch_norm.default", context.tensor(0), weight, bias, mean, variance, *rest)
@@ -144,6 +117,39 @@ def layer_normalization(context: Context) -> Operand:
     return context.add("aten.layer_norm.default", x, normalized, weight, bias, context.get("epsilon", 1e-5))
 
 
+def rms_normalization(context: Context) -> Operand:
+    """RMSNormalization over the last dimensions."""
+    x = context.tensor(0)
+    shape = context.shape(x)
+    normalized = shape[context.get("axis", -1) % len(shape) :]
+    if None in normalized:
+        raise NoTranslation("normalises over the batch")
+    return context.add(
+        "aten.rms_norm.default", x, normalized, context.tensor(1, "weight", "param"), context.get("epsilon", 1e-5)
+    )
+
+
+def lp_normalization(context: Context) -> Operand:
+    """LpNormalization: a vector divided by its length."""
+    x = context.tensor(0)
+    length = context.add("aten.linalg_vector_norm.default", x, context.get("p", 2), [context.get("axis", -1)], True)
+    return context.add("aten.div.Tensor", x, length)
+
+
+def local_response_normalization(context: Context) -> Operand:
+    """LRN: division by a sum of squares over neighbouring channels."""
+    x, size = context.tensor(0), context.get("size")
+    squares = context.add("aten.unsqueeze.default", context.add("aten.mul.Tensor", x, x), 1)
+    sides = [0, 0, 0, 0, (size - 1) // 2, size // 2]
+    around = context.add("aten.constant_pad_nd.default", squares, sides, 0.0)
+    mean = context.add(
+        "aten.squeeze.dims", context.add("aten.avg_pool3d.default", around, [size, 1, 1], [1, 1, 1]), [1]
+    )
+    scaled = context.add("aten.mul.Scalar", mean, context.get("alpha", 1e-4))
+    base = context.add("aten.add.Scalar", scaled, context.get("bias", 1.0))
+    return context.add("aten.div.Tensor", x, context.add("aten.pow.Tensor_Scalar", base, context.get("beta", 0.75)))
+
+
 def group_normalization(context: Context) -> Operand:
     """GroupNormalization with a scale for each channel."""
     weight, bias = (context.tensor(at, name, "param") for at, name in ((1, "weight"), (2, "bias")))
@@ -153,56 +159,6 @@ def group_normalization(context: Context) -> Operand:
     return context.add(
         "aten.group_norm.default", x, context.get("num_groups"), weight, bias, context.get("epsilon", 1e-5)
     )
-
-
-def max_pool(context: Context) -> Operand:
-    """MaxPool of maps, without indices."""
-    if len(context.node.output) > 1:
-        raise NoTranslation("gives indices")
-    kernel = list(context.get("kernel_shape"))
-    if len(kernel) not in (1, 2, 3):
-        raise NoTranslation(f"has {len(kernel)} dimensions")
-    _refuse_uneven(context)
-    x, padding = _padding(context, context.tensor(0), kernel)
-    ones = [1] * len(kernel)
-    rest = (padding, context.get("dilations", ones), bool(context.get("ceil_mode", 0)))
-    return context.add(f"aten.max_pool{len(kernel)}d.default", x, kernel, context.get("strides", ones), *rest)
-
-
-def _refuse_uneven(context: Context) -> None:
-    """See that a pooling pads both sides alike, as torch's do."""
-    pads = list(context.get("pads", []))
-    if pads[: len(pads) // 2] != pads[len(pads) // 2 :] or context.get("auto_pad", "NOTSET") != "NOTSET":
-        raise NoTranslation("pads its sides differently")
-
-
-def average_pool(context: Context) -> Operand:
-    """AveragePool of maps."""
-    kernel = list(context.get("kernel_shape"))
-    _refuse_uneven(context)
-    ones, zeros = [1] * len(kernel), [0] * 2 * len(kernel)
-    if len(kernel) not in (1, 2, 3) or set(context.get("dilations", ones)) != {1}:
-        raise NoTranslation("has dilations, or other dimensions than 1 to 3")
-    padding = list(context.get("pads", zeros))[: len(kernel)]
-    rest = (padding, bool(context.get("ceil_mode", 0)), bool(context.get("count_include_pad", 0)))
-    return context.add(
-        f"aten.avg_pool{len(kernel)}d.default", context.tensor(0), kernel, context.get("strides", ones), *rest
-    )
-
-
-def global_average_pool(context: Context) -> Operand:
-    """GlobalAveragePool."""
-    x = context.tensor(0)
-    rank = len(context.shape(x))
-    if rank == 4:
-        return context.add("aten.adaptive_avg_pool2d.default", x, [1, 1])
-    return context.add("aten.mean.dim", x, list(range(2, rank)), True)
-
-
-def global_max_pool(context: Context) -> Operand:
-    """GlobalMaxPool."""
-    x = context.tensor(0)
-    return context.add("aten.amax.default", x, list(range(2, len(context.shape(x)))), True)
 
 
 def resize(context: Context) -> Operand:
@@ -234,9 +190,11 @@ def resize(context: Context) -> Operand:
 
 
 def _optional(context: Context, number: int) -> Any:
-    """A constant list, None where it is absent or empty."""
+    """A list, None where it is absent or empty; lengths among it may depend on the batch."""
     if not context.has(number):
         return None
+    if isinstance(context.operand(number), Integers):
+        return context.integers(number) or None
     array = np.asarray(context.array(number)).reshape(-1)
     return array.tolist() or None
 

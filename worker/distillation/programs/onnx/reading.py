@@ -1,10 +1,12 @@
 """Reading an ONNX file: protocol buffers parsed, bounded and checked, without running anything."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
@@ -52,6 +54,22 @@ def read(path: Path, limits: UploadLimits) -> OnnxGraph:
     if not OPSETS[0] <= opset <= OPSETS[1]:
         raise refuse(f"it is of opset {opset}; {OPSETS[0]} to {OPSETS[1]} are read")
     return OnnxGraph(model.graph, opset, {each.name: _array(each) for each in model.graph.initializer})
+
+
+def dims_of(value: Any) -> list[int | None]:
+    """The lengths of a graph's input, None where the file does not say one."""
+    dims = value.type.tensor_type.shape.dim
+    return [each.dim_value if each.HasField("dim_value") else None for each in dims]
+
+
+def is_channels_last(dims: Sequence[Any], contract: InputContract) -> bool:
+    """Whether an input is of images (B, H, W, C), and cannot be (B, C, H, W)."""
+    first = (contract.channels, contract.height, contract.width)
+    last = (contract.height, contract.width, contract.channels)
+    fits = [
+        all(not isinstance(a, int) or a == b for a, b in zip(dims[1:], each, strict=False)) for each in (first, last)
+    ]
+    return len(dims) == 4 and fits == [False, True]
 
 
 def _first_line(error: Exception) -> str:

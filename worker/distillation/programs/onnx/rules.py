@@ -1,12 +1,11 @@
 """Rules: what translates each operation of ONNX."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from worker.distillation.programs.format import Special
-from worker.distillation.programs.onnx import integers, layers
+from worker.distillation.programs.onnx import folding, integers, layers, movement, pooling
 from worker.distillation.programs.onnx.translation import Constant, Context, Integers, NoTranslation, Operand, Rule
 
 
@@ -63,10 +62,36 @@ def _reduce(operation: str) -> Rule:
     return rule
 
 
-def _norm(context: Context) -> Operand:
-    x = context.tensor(0)
-    axes = context.get("axes") or (context.static(1) if context.has(1) else list(range(len(context.shape(x)))))
-    return context.add("aten.linalg_vector_norm.default", x, 2, list(axes), bool(context.get("keepdims", 1)))
+def _norm(order: int) -> Rule:
+    def rule(context: Context) -> Operand:
+        x = context.tensor(0)
+        axes = context.get("axes") or (context.static(1) if context.has(1) else list(range(len(context.shape(x)))))
+        return context.add("aten.linalg_vector_norm.default", x, order, list(axes), bool(context.get("keepdims", 1)))
+
+    return rule
+
+
+def _sum_of_squares(context: Context) -> Operand:
+    length = _norm(2)(context)
+    return context.add("aten.mul.Tensor", length, length)
+
+
+def _cumulative_sum(context: Context) -> Operand:
+    if context.get("exclusive", 0) or context.get("reverse", 0):
+        raise NoTranslation("leaves out its own number or goes backwards")
+    return context.add("aten.cumsum.default", context.tensor(0), int(context.number(1)))
+
+
+def _swish(context: Context) -> Operand:
+    x, alpha = context.tensor(0), context.get("alpha", 1.0)
+    scaled = x if alpha == 1.0 else context.add("aten.mul.Scalar", x, alpha)
+    return context.add("aten.mul.Tensor", x, context.add("aten.sigmoid.default", scaled))
+
+
+def _remainder(context: Context) -> Operand:
+    if context.get("fmod", 0):
+        raise NoTranslation("has the sign of its first input")
+    return _arithmetic("aten.remainder.Tensor", "mod")(context)
 
 
 def _clip(context: Context) -> Operand:
@@ -113,113 +138,6 @@ def _prelu(context: Context) -> Operand:
     return context.add("aten.prelu.default", x, context.store(slope.reshape(-1), "weight", "param"))
 
 
-def _flatten(context: Context) -> Operand:
-    x, axis = context.tensor(0), context.get("axis", 1)
-    rank = len(context.shape(x))
-    if axis % rank != 1:
-        raise NoTranslation(f"begins at dimension {axis}")
-    return context.add("aten.flatten.using_ints", x, 1)
-
-
-def _reshape(context: Context) -> Operand:
-    wanted = context.get("shape") if context.opset < 5 else context.integers(1)
-    if found := integers.as_integers(context.operand(0)):
-        return Integers(found.items, flat=not wanted)
-    x = context.tensor(0)
-    if context.get("allowzero", 0) and 0 in wanted:
-        raise NoTranslation("makes an empty tensor")
-    sizes = [context.size(x, at) if isinstance(each, int) and each == 0 else each for at, each in enumerate(wanted)]
-    return context.add("aten.reshape.default", x, sizes)
-
-
-def _transpose(context: Context) -> Operand:
-    x = context.tensor(0)
-    order = context.get("perm") or list(reversed(range(len(context.shape(x)))))
-    return context.add("aten.permute.default", x, list(order))
-
-
-def _axes(context: Context) -> list[int] | None:
-    if context.opset < 13:
-        given = context.get("axes")
-        return None if given is None else list(given)
-    return context.static(1) if context.has(1) else None
-
-
-def _squeeze(context: Context) -> Operand:
-    if found := integers.as_integers(context.operand(0)):
-        return Integers(found.items, flat=True)
-    x, axes = context.tensor(0), _axes(context)
-    if axes is None:
-        axes = [at for at, length in enumerate(context.shape(x)) if length == 1]
-    return context.add("aten.squeeze.dims", x, axes)
-
-
-def _unsqueeze(context: Context) -> Operand:
-    found = integers.as_integers(context.operand(0))
-    if found is not None and found.flat:
-        return Integers(found.items)
-    x, axes = context.tensor(0), _axes(context) or []
-    rank = len(context.shape(x)) + len(axes)
-    for axis in sorted(each % rank for each in axes):
-        x = context.add("aten.unsqueeze.default", x, axis)
-    return x
-
-
-def _concat(context: Context) -> Operand:
-    parts = integers.all_integers(context)
-    if parts is not None:
-        return integers.joined(parts)
-    return context.add(
-        "aten.cat.default", [context.tensor(at) for at in range(len(context.operands))], context.get("axis")
-    )
-
-
-def _split(context: Context) -> Any:
-    x, axis, count = context.tensor(0), context.get("axis", 0), len(context.node.output)
-    sizes = context.get("split") if context.opset < 13 else (context.static(1) if context.has(1) else None)
-    length = context.shape(x)[axis]
-    if sizes is None:
-        if length is None:
-            raise NoTranslation("splits the batch")
-        size = -(-length // count)
-        sizes = [min(size, length - at * size) for at in range(count)]
-    parts = context.add("aten.split_with_sizes.default", x, list(sizes), axis)
-    return [context.add("operator.getitem", parts, at) for at in range(count)]
-
-
-def _slice(context: Context) -> Operand:
-    found = integers.as_integers(context.operand(0))
-    if found is not None and not found.flat:
-        return integers.sliced(context, found)
-    x = context.tensor(0)
-    if context.opset < 10:
-        starts, ends, axes, steps = context.get("starts"), context.get("ends"), context.get("axes"), None
-    else:
-        starts, ends = context.integers(1), context.integers(2)
-        axes, steps = (context.static(at) if context.has(at) else None for at in (3, 4))
-    axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if step < 1:
-            raise NoTranslation("goes backwards")
-        x = context.add("aten.slice.Tensor", x, axis, start, end, step)
-    return x
-
-
-def _gather(context: Context) -> Operand:
-    found = integers.as_integers(context.operand(0))
-    if found is not None and not found.flat:
-        return integers.gather(context, found)
-    x, axis, index = context.tensor(0), context.get("axis", 0), np.asarray(context.array(1))
-    length = context.shape(x)[axis]
-    if length is None or index.ndim > 1 or index.size == 0 or index.min() < -length or index.max() >= length:
-        raise NoTranslation("picks by an index that is out of range or no list")
-    if index.ndim == 0:
-        return context.add("aten.select.int", x, axis, int(index))
-    return context.add(
-        "aten.index_select.default", x, axis, context.store(index.astype(np.int64) % length, "index", "constant")
-    )
-
-
 _TYPES = {
     1: "float32",
     10: "float32",
@@ -240,22 +158,7 @@ def _cast(context: Context) -> Operand:
         raise NoTranslation("casts to an unusual type")
     if kind in ("int64", "int32") and isinstance(operand, Integers):
         return operand
-    if isinstance(operand, Constant):
-        return Constant(np.asarray(operand.array).astype(kind))
     return context.add("aten.to.dtype", context.tensor(0), Special("dtype", kind))
-
-
-def _expand(context: Context) -> Operand:
-    x, wanted = context.tensor(0), context.integers(1)
-    shape = context.shape(x)
-    lengths = [-1 if each == 1 and at >= len(wanted) - len(shape) else each for at, each in enumerate(wanted)]
-    if len(lengths) < len(shape):
-        lengths = [-1] * (len(shape) - len(lengths)) + lengths
-    return context.add("aten.expand.default", x, lengths)
-
-
-def _tile(context: Context) -> Operand:
-    return context.add("aten.repeat.default", context.tensor(0), context.integers(1))
 
 
 def _where(context: Context) -> Operand:
@@ -271,12 +174,6 @@ def _arg_max(context: Context) -> Operand:
     return context.add(
         "aten.argmax.default", context.tensor(0), context.get("axis", 0), bool(context.get("keepdims", 1))
     )
-
-
-def _depth_to_space(context: Context) -> Operand:
-    if context.get("mode", "DCR") != "CRD":
-        raise NoTranslation("has another order than torch's pixel_shuffle")
-    return context.add("aten.pixel_shuffle.default", context.tensor(0), context.get("blocksize"))
 
 
 def _einsum(context: Context) -> Operand:
@@ -308,18 +205,20 @@ def _erf_like(context: Context) -> Operand:
 RULES: Mapping[str, Rule] = {
     "Conv": layers.convolution, "ConvTranspose": layers.transposed_convolution, "Gemm": layers.gemm, "MatMul": layers.matmul,
     "BatchNormalization": layers.batch_normalization, "InstanceNormalization": layers.instance_normalization,
-    "LayerNormalization": layers.layer_normalization, "GroupNormalization": layers.group_normalization,
-    "MaxPool": layers.max_pool, "AveragePool": layers.average_pool, "GlobalAveragePool": layers.global_average_pool,
-    "GlobalMaxPool": layers.global_max_pool, "Resize": layers.resize, "Upsample": layers.resize, "Pad": layers.pad,
+    "LayerNormalization": layers.layer_normalization,
+    "LRN": layers.local_response_normalization, "LpNormalization": layers.lp_normalization,
+    "RMSNormalization": layers.rms_normalization, "GroupNormalization": layers.group_normalization,
+    "MaxPool": pooling.max_pool, "AveragePool": pooling.average_pool, "GlobalAveragePool": pooling.global_average_pool,
+    "GlobalMaxPool": pooling.global_max_pool, "Resize": layers.resize, "Upsample": layers.resize, "Pad": layers.pad,
     "Identity": layers.leave, "Dropout": layers.leave,
     "Constant": integers.constant, "ConstantOfShape": integers.constant_of_shape, "Shape": integers.shape,
     "Range": integers.integer_range,
     "Add": _arithmetic("aten.add.Tensor", "add"), "Sub": _arithmetic("aten.sub.Tensor", "sub"),
     "Mul": _arithmetic("aten.mul.Tensor", "mul"), "Div": _arithmetic("aten.div.Tensor", "floordiv"),
-    "Pow": _pow, "Min": _variadic("aten.minimum.default"), "Max": _variadic("aten.maximum.default"),
+    "Mod": _remainder, "Pow": _pow, "Min": _variadic("aten.minimum.default"), "Max": _variadic("aten.maximum.default"),
     "Sum": _variadic("aten.add.Tensor"),
     **{name: _simple(f"aten.{name.lower()}.default") for name in (
-        "Sqrt", "Exp", "Log", "Neg", "Abs", "Reciprocal", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Relu", "Sigmoid",
+        "Sqrt", "Exp", "Log", "Neg", "Abs", "Reciprocal", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Atan", "IsNaN", "Relu", "Sigmoid",
         "Tanh", "Mish", "HardSwish", "Selu",
     )},
     "Erf": _erf_like, "Not": _simple("aten.logical_not.default"),
@@ -328,11 +227,13 @@ RULES: Mapping[str, Rule] = {
     "Clip": _clip, "HardSigmoid": _hard_sigmoid, "Gelu": _gelu, "PRelu": _prelu, "Softsign": _softsign,
     "Softmax": _softmax("aten.softmax.int"), "LogSoftmax": _softmax("aten.log_softmax.int"),
     "ReduceMean": _reduce("aten.mean.dim"), "ReduceSum": _reduce("aten.sum.dim_IntList"),
-    "ReduceMax": _reduce("aten.amax.default"), "ReduceMin": _reduce("aten.amin.default"), "ReduceL2": _norm,
-    "ArgMax": _arg_max,
-    "Flatten": _flatten, "Reshape": _reshape, "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,
-    "Concat": _concat, "Split": _split, "Slice": _slice, "Gather": _gather, "Cast": _cast, "Expand": _expand, "Tile": _tile,
-    "Where": _where, "DepthToSpace": _depth_to_space, "Einsum": _einsum,
+    "ReduceMax": _reduce("aten.amax.default"), "ReduceMin": _reduce("aten.amin.default"), "ReduceL1": _norm(1), "ReduceL2": _norm(2),
+    "ReduceSumSquare": _sum_of_squares, "ReduceLogSumExp": _reduce("aten.logsumexp.default"),
+    "ArgMax": _arg_max, "CumSum": _cumulative_sum, "Swish": _swish,
+    "Flatten": movement.flatten, "Reshape": movement.reshape, "Transpose": movement.transpose, "Squeeze": movement.squeeze, "Unsqueeze": movement.unsqueeze,
+    "Concat": movement.concat, "Split": movement.split, "Slice": movement.slice, "Gather": movement.gather, "Cast": _cast, "Expand": movement.expand, "Tile": movement.tile,
+    "Where": _where, "DepthToSpace": movement.depth_to_space, "SpaceToDepth": movement.space_to_depth,
+    "GatherElements": movement.gather_elements, "ScatterND": folding.only_folded, "GatherND": folding.only_folded, "Trilu": movement.triangle, "Einsum": _einsum,
     "Equal": _equal, "Greater": _compare("aten.gt.Tensor"), "Less": _compare("aten.lt.Tensor"),
     "GreaterOrEqual": _compare("aten.ge.Tensor"), "LessOrEqual": _compare("aten.le.Tensor"),
     "And": _compare("aten.logical_and.default"), "Or": _compare("aten.logical_or.default"),

@@ -18,10 +18,11 @@ from worker.distillation.contract import InputContract
 from worker.distillation.errors import UploadError
 from worker.distillation.programs.dry_run import BATCHES, SECONDS, DryRun, on_meta
 from worker.distillation.programs.format import Node, Special, TensorName, Value, is_name
-from worker.distillation.programs.onnx.reading import EXPORT_AGAIN, OnnxGraph, refuse
+from worker.distillation.programs.onnx.reading import EXPORT_AGAIN, OnnxGraph, dims_of, is_channels_last, refuse
 from worker.distillation.programs.operators import OPERATIONS
 
 INTEGERS_AT_MOST = 4096
+CHANNELS_LAST = "channels_last"
 SPARE_BYTES = 16 * 2**20
 """What constants that are not in the file may take at most, beside four times those that are."""
 
@@ -96,6 +97,11 @@ class Context:
             self.translator.stored[key] = array, self.translator.store(f"{self.path}.{name}{suffix}", array, kind)
         return self.translator.stored[key][1]
 
+    def constant(self, array: Any) -> Constant:
+        """A constant that is not in the file."""
+        self.translator.spend(array.nbytes)
+        return Constant(array)
+
     def array(self, number: int) -> Any:
         """A constant operand's numbers."""
         operand = self.operand(number)
@@ -156,12 +162,18 @@ def _attribute(attribute: Any) -> Any:
 
 
 class Translator:
-    """Translates one graph by `rules`, one for each operation; `said` holds what the file does not."""
+    """Translates one graph by `rules`, one for each operation; `fold` computes what can be computed at once; `said` holds
+    what the file does not."""
 
     def __init__(
-        self, source: OnnxGraph, contract: InputContract, said: Mapping[str, Any], rules: Mapping[str, "Rule"]
+        self,
+        source: OnnxGraph,
+        contract: InputContract,
+        said: Mapping[str, Any],
+        rules: Mapping[str, "Rule"],
+        fold: "Rule",
     ):
-        self.source, self.contract, self.said, self.rules = source, contract, said, rules
+        self.source, self.contract, self.said, self.rules, self.fold = source, contract, said, rules, fold
         self.values: dict[str, Operand] = {"": None}
         self.nodes: list[Node] = []
         self.calls: list[tuple[int, str]] = [(-1, "")]
@@ -207,7 +219,14 @@ class Translator:
         inputs = [each for each in graph.input if each.name not in self.source.arrays]
         if len(inputs) != 1 or len(graph.output) != 1:
             raise refuse(f"it has {len(inputs)} inputs and {len(graph.output)} outputs; one of each is read")
-        self.values[inputs[0].name] = Value(0)
+        self.values[inputs[0].name] = self._image(inputs[0])
+
+    def _image(self, given: Any) -> Value:
+        """The graph's input: the images, with their channels last where the graph reads them so, as Keras's do."""
+        if not is_channels_last(dims_of(given), self.contract):
+            return Value(0)
+        self.paths.add(CHANNELS_LAST)
+        return self.add(CHANNELS_LAST, "aten.permute.default", [Value(0), [0, 2, 3, 1]], {})
 
     def _refuse_unknown(self) -> None:
         unknown = sorted({node.op_type for node in self.source.graph.node} - set(self.rules))
@@ -225,7 +244,8 @@ class Translator:
         context = Context(self, node, operands, self._path(node))
         rule = self.rules[node.op_type]
         try:
-            found = rule(context)
+            found = self.fold(context)
+            found = rule(context) if found is None else found
         except NoTranslation as error:
             raise refuse(f"{where} {error}, which has no translation") from error
         except UploadError as error:
@@ -268,15 +288,27 @@ class Translator:
         tensor = torch.from_numpy(np.array(array))
         if tensor.is_floating_point():
             tensor = tensor.float()
-        self.room -= tensor.nbytes
-        if self.room < 0:
-            raise refuse("its operations need far more memory for constants than the file has")
+        self.spend(tensor.nbytes)
         while name in self.tensors:
             name += "_"
         self.tensors[name], self.kinds[name] = tensor.contiguous(), kind
         for run in self.runs:
             run.tensors[name] = tensor.to("meta")
         return TensorName(name)
+
+    def spend(self, count: int) -> None:
+        """Take bytes for constants that are not in the file.
+
+        Raises:
+            UploadError: there are none left.
+        """
+        self.afford(count)
+        self.room -= count
+
+    def afford(self, count: int) -> None:
+        """See that so many bytes are left for constants."""
+        if count > self.room:
+            raise refuse("its operations need far more memory for constants than the file has")
 
     def shape(self, operand: Any) -> list[int | None]:
         """The shape of a result or stored tensor, None where it differs between two batches."""

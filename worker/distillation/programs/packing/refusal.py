@@ -1,0 +1,5 @@
+"""The error of a network that cannot be packed."""
+
+
+class CannotPack(Exception):
+    """The network cannot be packed; the message says why and what to do."""
