@@ -21,7 +21,7 @@ from worker.distillation.uploads.selection import Expected, Fit, chosen, common_
 
 LIBRARIES = ("", "torchvision", "timm")
 """Whose networks are preferred, the best first."""
-MOST_OF_LIBRARIES = 16
+MOST_OF_LIBRARIES = 32
 DIFFERENCES_LISTED = 2
 ROUNDING = 1e-3
 """Outputs that differ by less than this, relative to the largest, are equal."""
@@ -173,7 +173,7 @@ def different(found: Sequence[Proposal], contract: InputContract) -> list[Propos
     kept: list[tuple[Proposal, Tensor]] = []
     for proposal in found:
         answer = _answer(proposal, contract, image) if len(found) > 1 else image
-        if not any(_alike(answer, other) for _, other in kept):
+        if not any(_is_same(proposal, answer, *other, contract) for other in kept):
             kept.append((proposal, answer))
     return [proposal for proposal, _ in kept]
 
@@ -183,6 +183,13 @@ def _answer(proposal: Proposal, contract: InputContract, image: Tensor) -> Tenso
     network.load_state_dict(proposal.matched(network).state)
     with torch.no_grad():
         return torch.as_tensor(network.eval()(image))
+
+
+def _is_same(one: Proposal, answer: Tensor, other: Proposal, answered: Tensor, contract: InputContract) -> bool:
+    """Whether two networks compute the same; one with other settings does not, even if its weights hide it."""
+    if one.network == other.network and difference(one, other, contract):
+        return False
+    return _alike(answer, answered)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
