@@ -162,7 +162,8 @@ def test_proposes_public_networks_first_whatever_the_order_of_their_names(name, 
 
 
 TORCHVISION = (
-    "vgg11_bn", "squeezenet1_1", "resnet18", "wide_resnet50_2", "densenet121", "googlenet", "inception_v3", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "vit_b_16", "swin_t",
+    "vgg11_bn", "squeezenet1_1", "resnet18", "wide_resnet50_2", "densenet121", "googlenet", "inception_v3",
+    "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "vit_b_16", "swin_t",
 )  # fmt: skip
 TIMM = (
     "resnet18d", "seresnet18", "mobilenetv3_small_100", "efficientnet_lite0", "lcnet_050", "regnety_002",
