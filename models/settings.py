@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     storage_region: str = Field("us-east-1", description="Region of the S3 server.")
     broker_url: str = Field("", description="`redis://` or `rediss://` URL. If empty: a queue of files in `data`.")
 
+    weights: Path | None = Field(
+        None,
+        description="Folder of pretrained weights under their official names, for `initial_weights: pretrained`; each worker reads"
+        " it. If empty: `weights` in `data`.",
+    )
+
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, description="Port that the API listens on.")
     environment: Literal["laptop", "production"] = Field(
@@ -212,6 +218,11 @@ class Settings(BaseSettings):
     def key_file(self) -> Path:
         """File to which the first start writes the first key, readable only by its owner."""
         return self.data / "key"
+
+    @property
+    def weights_folder(self) -> Path:
+        """Folder of pretrained weights; it need not exist."""
+        return self.weights or self.data / "weights"
 
     @property
     def work_folder(self) -> Path:

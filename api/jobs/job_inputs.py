@@ -6,7 +6,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.http.errors import Invalid
+from models.pretrained.weights_folder import absent
 from models.records import Dataset, File, Job, Teacher
+from models.settings import settings
 from models.spec.initial_weights import file_of
 from models.spec.job_spec import Facts, JobSpec, check, resolve
 from models.spec.named_files import SEVERAL, SINGLE, named_files
@@ -71,9 +73,12 @@ class Inputs:
         """
         facts = self.facts()
         resolved = resolve(spec, facts)
-        problems = check(resolved, facts)
+        problems = [(problem.pointer, problem.message) for problem in check(resolved, facts)]
+        folder = settings().weights_folder
+        if not problems and folder.is_dir():  # else perhaps only workers see it; they check the job before it starts
+            problems = absent(resolved, folder)
         if problems:
-            raise Invalid([(problem.pointer, problem.message) for problem in problems])
+            raise Invalid(problems)
         return resolved
 
     def facts(self) -> Facts:

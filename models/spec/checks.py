@@ -11,6 +11,7 @@ from models.records import File
 from models.spec.catalogue import PROGRAM, known, needs_of, nested_files, nested_objectives, values_with
 from models.spec.defaults import provided, reads_labels
 from models.spec.facts import DatasetFacts, Facts
+from models.spec.initial_weights import check_pretrained
 from models.spec.named_files import named_files
 from models.spec.problems import Problem, pointer_of
 from models.spec.procedure_checks import check_procedure, filled_objectives
@@ -30,6 +31,7 @@ def check(resolved: Mapping[str, Any], facts: Facts) -> list[Problem]:
         *_check_teachers(resolved, facts),
         *_check_files(resolved, facts),
         *_check_student(resolved, facts),
+        *check_pretrained(resolved),
         *_check_objectives(resolved, facts),
         *_check_training(resolved),
         *check_procedure(resolved, bool(resolved["dataset"]) and not _ignores_labels(resolved)),

@@ -116,7 +116,8 @@ def _teacher(written: Any, objectives: Sequence[Mapping[str, Any]], job: Mapping
     """The teacher: an id unchanged, an ensemble with all its parameters, or a network with its own training values."""
     if is_trained_first(written):
         own = training(written.get("training") or {}, {name: job[name] for name in OF_THE_STAGE})
-        return _network(written) | {"training": {name: own[name] for name in OF_THE_STAGE}}
+        begins = {"initial_weights": written.get("initial_weights") or initial_weights.RANDOM}
+        return _network(written) | begins | {"training": {name: own[name] for name in OF_THE_STAGE}}
     if written is None or isinstance(written, str):
         return written
     given = dict(written) if isinstance(written, Mapping) else {"members": list(written)}

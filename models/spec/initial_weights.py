@@ -1,17 +1,19 @@
-"""A student's initial weights: slices of its teacher, the teacher's merged neurons, random weights, or an upload."""
+"""A student's initial weights: slices of its teacher, the teacher's merged neurons, random or pretrained weights, or an
+upload."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints
 
+from models.pretrained.weights_folder import PRETRAINED, asked, files_of
 from models.spec.catalogue import PROGRAM, choices, known, network_entry
 from models.spec.facts import Facts
 from models.spec.problems import Problem, complaint
 
 TEACHER, RANDOM = "teacher", "random"
 OF_THE_TEACHER = choices("weights_from_teacher")
-WORDS = (*OF_THE_TEACHER, RANDOM)
+WORDS = (*OF_THE_TEACHER, RANDOM, PRETRAINED)
 FILE = "fil_"
 
 
@@ -28,6 +30,14 @@ InitialWeights = Annotated[str, StringConstraints(max_length=64), AfterValidator
 def file_of(initial_weights: str | None) -> str | None:
     """The id of the uploaded file of initial weights; None for other initial weights."""
     return initial_weights if (initial_weights or "").startswith(FILE) else None
+
+
+def check_pretrained(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    """Whether the networks of a resolved spec that start from pretrained weights have some."""
+    for pointer, network in asked(spec):
+        if not files_of(network):
+            words = f"must not be `{PRETRAINED}`: there are no official weights of {network}"
+            yield Problem(f"{pointer}/initial_weights", f"{words}; only of `torchvision/…` and `timm/…` networks")
 
 
 def choose(student: Mapping[str, Any], source: str, facts: Facts) -> tuple[str, str]:

@@ -86,7 +86,8 @@ class StudentSpec(NetworkSpec):
         None,
         description="Initial weights: `teacher` (slices of the teacher: of each layer the channels of largest norm), "
         "`neuron_merging` (the same, but hidden fully connected layers are merged pair by pair, arXiv:1507.06149), "
-        "`random`, or the id of a file of weights. If null: `teacher` if the source synthesises images and the catalogue "
+        "`random`, `pretrained` (those of torchvision or timm, if the operator of the service has put the file into its folder), "
+        "or the id of a file of weights. If null: `teacher` if the source synthesises images and the catalogue "
         "lists the student as a slice of the teacher, else `random`.",
         examples=["teacher"],
     )

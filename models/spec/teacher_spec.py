@@ -1,7 +1,7 @@
 """The `teacher` of a job's spec."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
@@ -91,6 +91,12 @@ class TrainedTeacherSpec(NetworkSpec):
     """A teacher that the job trains first, on the dataset's labels, and publishes as `teacher.safetensors`."""
 
     network: NetworkName = Field(description="A network of the catalogue.", examples=["lenet5"])
+    initial_weights: Literal["random", "pretrained"] = Field(
+        "random",
+        description="Weights before training: random, or those of torchvision or timm, if the operator of the service has put the "
+        "file into its folder.",
+        examples=["random"],
+    )
     training: TeacherTraining = Field(
         default_factory=TeacherTraining,
         description="Training of the teacher. If left out: as the job's training.",

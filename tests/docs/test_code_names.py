@@ -21,7 +21,7 @@ WRITTEN_BY_JOBS = {"student.py"}
 PLACEHOLDER = re.compile(r"[A-Z_]+(\.py)?")
 """A part of a path that stands for any name, as in `objectives/FOLDER/NAME.py`."""
 FUNCTION_ROW = re.compile(r"^\|(?:[^|]+\|)? `([\w/.]+\.py)` \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
-FOLDER_ROW = re.compile(r"^\| `([a-z_/]+)` \|", re.MULTILINE)
+FOLDER_ROW = re.compile(r"^\| `([a-z0-9_/]+)` \|", re.MULTILINE)
 
 
 def missing_paths(text: str) -> list[str]:

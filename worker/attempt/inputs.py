@@ -1,6 +1,7 @@
 """The inputs of an attempt: the uploads, the newest readable checkpoint, and the job file."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from models.database import reading
+from models.pretrained.weights_folder import absent, asked, find
 from models.records import Checkpoint, Dataset, File, Job, Teacher
 from models.records.columns import Uploaded
 from models.scheduling.resources import ResourceNeeds
@@ -162,11 +164,31 @@ def _fetched(job: Job, inputs: AttemptInputs, fetch: "Fetch", ledger: AttemptLed
     else:
         content["evaluation"] = fetch.upload(inputs.evaluation, "evaluation", "/evaluation/dataset")
     content["initial_weights"] = fetch.upload(inputs.initial_weights, "initial_weights", "/student/initial_weights")
+    content["pretrained"] = copy_pretrained(job.resolved, fetch.folder)
     content["files"] = {
         file.id: fetch.upload(file, file.id, pointer) for pointer, file in inputs.files.items() if file is not None
     }
     content["resume"] = fetch.checkpoint(ledger)
     return content
+
+
+def copy_pretrained(resolved: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Copy the pretrained weights that a spec asks for into an attempt's folder; returns their paths by place in the spec.
+
+    They are copied and not linked, since the engine may write to everything in its folder.
+
+    Raises:
+        InputMissing: the operator's folder has no file for a network.
+    """
+    weights = settings().weights_folder
+    for pointer, message in absent(resolved, weights):
+        raise InputMissing(pointer, message)
+    copied = {}
+    for pointer, network in asked(resolved):
+        if found := find(weights, network):
+            copied[pointer] = f"inputs/{found.name}"
+            shutil.copyfile(found.path, folder / copied[pointer])
+    return copied
 
 
 def fetch_programs(

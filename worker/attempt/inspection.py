@@ -21,6 +21,7 @@ from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.inputs import (
     AttemptInputs,
     InputMissing,
+    copy_pretrained,
     describe_run,
     describe_teacher,
     describe_teachers,
@@ -126,6 +127,7 @@ class InspectionAttempt:
         }
         try:
             described, files = fetch_programs(inputs, self.folder.path, self.storage)
+            found["pretrained"] = copy_pretrained(resolved, self.folder.path)
         except InputMissing as missing:
             errors = [{"pointer": missing.pointer, "message": missing.message}]
             self.ledger.fail_check(ends.error("input_missing", missing.message, errors=errors))

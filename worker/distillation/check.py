@@ -14,10 +14,15 @@ from worker.distillation.introspection.gradients import require_gradient
 from worker.distillation.introspection.taps import Tapped, parameters_through
 from worker.distillation.job import Job
 from worker.distillation.planning.teacher_first import STAGE as TRAINS_TEACHER
-from worker.distillation.procedure import FILE, GIVEN, Member, Stage
+from worker.distillation.procedure import FILE, GIVEN, PRETRAINED, Member, Stage
 from worker.distillation.source import check_fields
 from worker.distillation.trainer.job_plan import make_procedure, planned_stages
-from worker.distillation.trainer.lineage import FROM_TEACHER, build_network, refuse_files_of_no_teacher
+from worker.distillation.trainer.lineage import (
+    FROM_TEACHER,
+    build_network,
+    pretrained_weights,
+    refuse_files_of_no_teacher,
+)
 from worker.distillation.trainer.objective_checks import check_division, check_task
 from worker.distillation.trainer.objective_sum import Composition, ConnectContext
 
@@ -48,6 +53,7 @@ def check(job: Job) -> dict[str, Any]:
         for member in procedure.considers(plan):
             _check_member(member, first, job, _teacher_of(first, deployed, tapped_teacher, example), example)
     student = _build(plan.student, job)
+    _check_pretrained(student, "/student", job)
     if job.initial_weights in FROM_TEACHER:
         state = given_teacher(teacher).state_dict()
         found = fit(student, example, state)
@@ -60,6 +66,12 @@ def check(job: Job) -> dict[str, Any]:
     if teacher is not None:
         facts["teacher"] = _size(teacher)
     return facts
+
+
+def _check_pretrained(network: nn.Module, pointer: str, job: Job) -> None:
+    """Check that the network at a place of the spec takes its file of pretrained weights, if it has one."""
+    if file := job.pretrained(pointer):
+        pretrained_weights(network, file, job, pointer)
 
 
 def _teacher_of(
@@ -75,6 +87,8 @@ def _teacher_of(
 def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, example: torch.Tensor) -> nn.Module:
     """Check a member; return the network that it deploys."""
     network = _build(member, job)
+    if member.initial == PRETRAINED:
+        _check_pretrained(network, member.network_pointer, job)
     for index, spec in enumerate(member.transforms):
         registry.make("transforms", spec, f"/transforms/{index}")
     composition = Composition(member.objectives, member.pointer)

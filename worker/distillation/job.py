@@ -143,8 +143,14 @@ class Job:
 
     @property
     def initial_weights(self) -> str:
-        """The student's initial weights: `teacher` (slices of it), `neuron_merging`, `random`, or the id of an upload."""
+        """The student's initial weights: `teacher` (slices of it), `neuron_merging`, `random`, `pretrained`, or the id of an
+        upload."""
         return str(self.spec["student"].get("initial_weights") or "random")
+
+    def pretrained(self, pointer: str) -> Path | None:
+        """The file of pretrained weights of the network at `/student` or `/teacher`; None if it starts from others."""
+        path = (self.values.get("pretrained") or {}).get(pointer)
+        return self.folder / path if path else None
 
     def device(self) -> torch.device:
         wanted = self.values.get("device", "auto")

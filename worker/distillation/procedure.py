@@ -15,6 +15,8 @@ Phase = Literal["training_teacher", "synthesising", "distilling", "evaluating", 
 """The phase of a run, as in its events."""
 GIVEN = "given"
 """Value of a stage's `teacher` that stands for the job's own teacher."""
+PRETRAINED = "pretrained"
+"""Value of a member's `initial` that stands for a library's pretrained weights."""
 FILE = "file:"
 """Prefix of a stage's `teacher` for an uploaded file with weights of the job's teacher network."""
 
@@ -24,7 +26,7 @@ class Member:
     """One network in training, as plain data.
 
     `network` and `options` name it; `objectives` are written as in a job's spec; `initial` is None (initialised from
-    the seed), `"given"` (the job's initial weights) or `"stage:NAME"` / `"stage:NAME/MEMBER"` (copied from a finished
+    the seed), `"given"` (the job's initial weights), `"pretrained"` (a library's, from the job's file) or `"stage:NAME"` / `"stage:NAME/MEMBER"` (copied from a finished
     stage). `trains_through` names a tap: only parameters of layers executed up to and including it train; all if None.
     `trains_after` names a tap: parameters of its layer and of those before it do not train. `transforms` are written as
     in a job's spec.

@@ -40,7 +40,8 @@ def values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
         if "prefixItems" in schema:
             return st.tuples(*map(values, schema["prefixItems"])).map(list)
         items = objectives() if schema["items"].get("$ref") == "#/objectives" else values(schema["items"])
-        return st.lists(items, min_size=schema.get("minItems", 0), max_size=min(3, schema.get("maxItems", 3)))
+        least = schema.get("minItems", 0)
+        return st.lists(items, min_size=least, max_size=max(least, min(3, schema.get("maxItems", 3))))
     if schema["type"] == "boolean":
         return st.booleans()
     if schema["type"] == "string":

@@ -58,13 +58,13 @@ def test_with_a_dataset_the_default_is_random_without_a_reason():
     assert chosen(LENET, source="dataset", dataset="dts_" + "0" * 32) == ("random", "")
 
 
-@pytest.mark.parametrize("words", ["random", "teacher", "neuron_merging", "fil_" + "0" * 32])
+@pytest.mark.parametrize("words", ["random", "teacher", "neuron_merging", "pretrained", "fil_" + "0" * 32])
 def test_initial_weights_that_the_user_sets_are_kept(words):
     assert chosen({**LENET, "initial_weights": words}) == (words, "")
 
 
 def test_other_values_are_refused():
-    with pytest.raises(ValidationError, match="must be `teacher`, `neuron_merging`, `random`, or the id of a file"):
+    with pytest.raises(ValidationError, match="must be `teacher`, `neuron_merging`, `random`, `pretrained`, or the id"):
         JobSpec.model_validate({"student": {**LENET, "initial_weights": "kaiming"}})
 
 

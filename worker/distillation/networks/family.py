@@ -81,11 +81,22 @@ class Network:
     """What the network computes by default that its weights do not show, such as its activation."""
 
 
+def only_default_options(name: str, shapes: WeightShapes) -> Iterable[dict[str, Any]]:
+    """No options, whatever the shapes are."""
+    return ({},)
+
+
+def never_rare(name: str, options: Mapping[str, Any], contract: InputContract) -> bool:
+    """False: all options are usual."""
+    return False
+
+
 @dataclass(frozen=True)
 class Pattern:
     """Networks of a library: all names that begin with `prefix` and match `pattern`.
 
-    `build(name, classes, contract, options)` gets the name without the prefix. It raises SpecErrors with the pointer `/network`.
+    `build(name, classes, contract, options)` gets the name without the prefix, as do `guess` and `rare`. It raises SpecErrors with
+    the pointer `/network`.
     """
 
     prefix: str
@@ -93,6 +104,10 @@ class Pattern:
     description: str
     build: Callable[[str, int, InputContract, Any], nn.Module]
     options_type: type = NoOptions
+    guess: Callable[[str, WeightShapes], Iterable[dict[str, Any]]] = only_default_options
+    """Options with which a network may have weights of these shapes."""
+    rare: Callable[[str, Mapping[str, Any], InputContract], bool] = never_rare
+    """Whether options that the weights do not show are so rare that others are assumed."""
 
 
 Networks = Mapping[str, Network]

@@ -1,6 +1,7 @@
 """torchvision's classification networks by name, with random weights."""
 
 import inspect
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -8,21 +9,48 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Pattern, from_library, on_any_device
+from worker.distillation.networks.family import Pattern, WeightShapes, from_library, on_any_device
+from worker.distillation.parameters import Range
 
-RESIDUAL = ("resnet", "resnext", "wide_resnet")
-"""What the names of networks begin with that have a stem for small images."""
+SMALL = 64
+"""Largest height and width in pixels of images for which stems without strides are usual."""
+MOBILE = "mobilenet_v2"
+WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+"""Usual width multipliers of MobileNetV2."""
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The layers of a family that make images smaller first: the path of a convolution of 7x7 pixels with stride 2, paths of
+    other convolutions with stride 2, and the path of a max pooling. Empty paths stand for none."""
+
+    large: str = ""
+    strided: tuple[str, ...] = ()
+    pooling: str = ""
+
+
+STEMS = {
+    **dict.fromkeys(("resnet", "resnext", "wide_resnet"), Stem(large="conv1", pooling="maxpool")),
+    "densenet": Stem(large="features.conv0", pooling="features.pool0"),
+    "shufflenet_v2": Stem(strided=("conv1.0",), pooling="maxpool"),
+    MOBILE: Stem(strided=("features.0.0", "features.2.conv.1.0")),
+}
+"""Stems by what the names of their networks begin with."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The first layers of a network of torchvision."""
+    """First layers and width of a network of torchvision."""
 
     stem: Annotated[
-        Literal["published", "cifar"],
-        "The first layers: as published, or for images of about 32x32 pixels a 3x3 convolution with stride 1 and no max"
-        " pooling, as much code for CIFAR has it. Only residual networks have `cifar`.",
+        Literal["published", "cifar", "cifar_pooled"],
+        "The first layers: as published, or as much code for images of about 32x32 pixels has them. `cifar` has strides of 1,"
+        " no max pooling, and 3x3 instead of 7x7 convolutions; it exists for `resnet`, `resnext`, `wide_resnet`, `densenet`,"
+        " `shufflenet_v2` and `mobilenet_v2`. `cifar_pooled` keeps the max pooling; it exists for those with 7x7 convolutions.",
     ] = "published"
+    width: Annotated[
+        float, Range(ge=0.05, le=8), "Multiplier of the channels of `mobilenet_v2`; other networks only have 1."
+    ] = 1.0
 
 
 def build(name: str, classes: int, contract: InputContract, options: Options = Options()) -> nn.Module:  # frozen
@@ -36,7 +64,7 @@ def build(name: str, classes: int, contract: InputContract, options: Options = O
 
     if name not in list_models(module=models):
         raise SpecError([Problem("/network", f"torchvision has no classification network {name!r}")])
-    given = _options(name, contract)
+    given = _options(name, contract, options)
     try:
         network = on_any_device(lambda: get_model(name, weights=None, num_classes=classes, **given))
     except (ValueError, AssertionError, TypeError, RuntimeError) as error:
@@ -44,29 +72,74 @@ def build(name: str, classes: int, contract: InputContract, options: Options = O
         raise SpecError([Problem("/network", message)]) from error
     if contract.channels != 3:
         _replace_first_convolution(network, name, contract.channels)
-    if options.stem == "cifar":
-        _replace_stem(network, name, contract.channels)
+    if options.stem != "published":
+        _replace_stem(network, name, options.stem)
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
     return from_library(
         network, f"torchvision.models.get_model({name!r}, weights=None, num_classes={classes}{arguments})"
     )
 
 
-def _replace_stem(network: nn.Module, name: str, channels: int) -> None:
-    """A 3x3 convolution instead of the 7x7 convolution and the pooling of a residual network."""
-    if not name.startswith(RESIDUAL):
-        raise SpecError([Problem("/options/stem", f"{name} has no other stem; only residual networks have `cifar`")])
-    network.add_module("conv1", nn.Conv2d(channels, 64, 3, padding=1, bias=False))
-    network.add_module("maxpool", nn.Identity())
+def _replace_stem(network: nn.Module, name: str, kind: str) -> None:
+    """Let the first layers keep the size of images, but for the pooling of `cifar_pooled`."""
+    stem = _stem(name)
+    if stem is None or (kind == "cifar_pooled" and not stem.large):
+        raise SpecError([Problem("/options/stem", f"{name} has no stem `{kind}`; use `published`")])
+    if stem.large:
+        old = network.get_submodule(stem.large)
+        assert isinstance(old, nn.Conv2d)
+        new = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=False)
+        network.set_submodule(stem.large, new)
+    for path in stem.strided:
+        vars(network.get_submodule(path))["stride"] = (1, 1)
+    if stem.pooling and kind == "cifar":
+        network.set_submodule(stem.pooling, nn.Identity())
 
 
-def _options(name: str, contract: InputContract) -> dict[str, Any]:
-    """Options that some builders need: no auxiliary heads, and the image size."""
+def _stem(name: str) -> Stem | None:
+    return next((stem for family, stem in STEMS.items() if name.startswith(family)), None)
+
+
+def guess(name: str, shapes: WeightShapes) -> Iterable[dict[str, Any]]:
+    """The stems, and the width of MobileNetV2, with which a network may have weights of these shapes."""
+    stem, first = _stem(name), shapes[0]
+    if stem is None:
+        yield {}
+    elif stem.large:
+        yield from ({},) if first[-1] == 7 else ({"stem": "cifar"}, {"stem": "cifar_pooled"})
+    else:
+        widths = [each for each in WIDTHS if _rounded(32 * each) == first[0]] if name == MOBILE else [1.0]
+        for width in widths:
+            own = {} if width == 1.0 else {"width": width}
+            yield from (own, own | {"stem": "cifar"})
+
+
+def _rounded(channels: float) -> int:
+    """MobileNet's number of channels: a multiple of 8 that is at most a tenth less (arXiv:1801.04381)."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * channels else nearest
+
+
+def is_rare(name: str, options: Mapping[str, Any], contract: InputContract) -> bool:
+    """Whether options that weights do not show are rare: strides of 1 on large images, and poolings of residual networks
+    without stride."""
+    stem, kind = _stem(name), options.get("stem", "published")
+    large = min(contract.height, contract.width) > SMALL
+    pooled = kind == "cifar_pooled" and not name.startswith("densenet")
+    return pooled or (large and stem is not None and not stem.large and kind != "published")
+
+
+def _options(name: str, contract: InputContract, asked: Options) -> dict[str, Any]:
+    """Options that some builders need: no auxiliary heads, the image size, and the width."""
     from torchvision.models import VisionTransformer, get_model_builder
 
     builder = get_model_builder(name)
     source = inspect.getsource(inspect.unwrap(builder))
     options: dict[str, Any] = {}
+    if asked.width != 1.0:
+        if name != MOBILE:
+            raise SpecError([Problem("/options/width", f"must be 1 for {name}; only {MOBILE} has other widths")])
+        options["width_mult"] = asked.width
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
     if inspect.signature(builder).return_annotation is VisionTransformer:
@@ -104,4 +177,6 @@ PATTERN = Pattern(
     "A classification network of torchvision by its name in torchvision, such as torchvision/resnet18, with random weights.",
     build,
     Options,
+    guess=guess,
+    rare=is_rare,
 )

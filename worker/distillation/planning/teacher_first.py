@@ -6,7 +6,7 @@ from typing import Any
 
 from worker.distillation.parameters import NetworkChoice
 from worker.distillation.planning.stages import companion, teacher_stage
-from worker.distillation.procedure import GIVEN, Member, Plan, Procedure, Stage, StageResult
+from worker.distillation.procedure import GIVEN, PRETRAINED, Member, Plan, Procedure, Stage, StageResult
 
 STAGE = "given_teacher"
 PLACE = f"{STAGE}/teacher"
@@ -41,7 +41,8 @@ class TeacherFirst(Procedure):
         epochs, steps = given.pop("epochs", None), given.pop("steps", None)
         if epochs is None and steps is None:
             epochs, steps = plan.epochs, plan.steps
-        member = companion(plan, chosen, "/teacher")
+        initial = PRETRAINED if self.teacher.get("initial_weights") == PRETRAINED else None
+        member = replace(companion(plan, chosen, "/teacher"), initial=initial)
         return teacher_stage(STAGE, member, plan.task, epochs=epochs, steps=steps, training=given)
 
     def student_place(self, history: Sequence[StageResult], plan: Plan) -> str:

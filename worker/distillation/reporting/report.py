@@ -142,6 +142,8 @@ def initial_weights_of(job: Job) -> str:
         return f"slices of the teacher's weights, with noise from seed {job.training.seed}"
     if given == "neuron_merging":
         return "the teacher's weights, with neurons of fully connected layers merged in pairs (arXiv:1507.06149)"
+    if file := job.pretrained("/student"):
+        return f"the pretrained weights {file.name}"
     return f"the uploaded weights {given}"
 
 

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from worker.distillation import networks, programs
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.initial_weights.neuron_merging import merged
+from worker.distillation.initial_weights.pretrained import pretrained
 from worker.distillation.initial_weights.slices import given_teacher, sliced
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.job import Job
 from worker.distillation.planning.teacher_first import PLACE, TeacherFirst
-from worker.distillation.procedure import FILE, GIVEN, Member, Stage, StageResult
+from worker.distillation.procedure import FILE, GIVEN, PRETRAINED, Member, Stage, StageResult
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.trainer.checkpoint import Checkpoints
 from worker.distillation.trainer.job_plan import make_procedure, planned_stages
 from worker.distillation.trainer.network_parts import network_part, objectives_part, split_place
 from worker.distillation.trainer.objective_sum import Composition, ConnectContext, deploying
 from worker.distillation.uploads.key_matching import match
+from worker.distillation.uploads.state_dicts import read_state_dict
 
 FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
 """Functions that derive a student's initial weights from its teacher's."""
@@ -172,6 +174,9 @@ class Lineage:
         if member.initial and member.initial.startswith("stage:"):
             return self.network(member.initial.removeprefix("stage:"))
         network = self._fresh(member)
+        if member.initial in (GIVEN, PRETRAINED) and (file := self.job.pretrained(member.network_pointer)):
+            network.load_state_dict(pretrained_weights(network, file, self.job, member.network_pointer))
+            return network
         path = self.job.path("initial_weights")
         if member.initial != GIVEN:
             return network
@@ -209,6 +214,19 @@ def refuse_files_of_no_teacher(job: Job) -> None:
     if len(job.teachers) != 1:
         message = "must be exactly one uploaded network, because the procedure reads files of its weights"
         raise SpecError([Problem("/teacher", message)])
+
+
+def pretrained_weights(network: nn.Module, file: Path, job: Job, pointer: str) -> dict[str, Tensor]:
+    """The state dict of a network that begins with the pretrained weights of a file.
+
+    Raises:
+        SpecError: the file cannot be read, or does not fit the network.
+    """
+    try:
+        given = read_state_dict(file)
+    except UploadError as error:
+        raise SpecError([Problem(f"{pointer}/initial_weights", f"{file.name}: {error.message}")], error.hint) from error
+    return pretrained(network, given, job.classes, job.contract.channels, pointer)
 
 
 def build_network(member: Member, job: Job) -> nn.Module:

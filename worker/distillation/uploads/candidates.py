@@ -24,7 +24,8 @@ class Candidate:
     """Tensors that could be a network's weights. `path` is their place in the file, joined by dots; empty for the root.
 
     `folded` are the names of weights computed from parts. `updates` is the number of updates of a weight average, if the
-    file contains it. `joined` is true for mappings of mappings.
+    file contains it. `joined` is true for mappings of mappings. `head` is the path of the classifier in the file and the one that
+    it has in `tensors`, if these differ.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Candidate:
     folded: tuple[str, ...] = ()
     updates: int | None = None
     joined: bool = False
+    head: tuple[str, str] | None = None
 
 
 def candidates(root: Any, limits: UploadLimits) -> list[Candidate]:

@@ -23,7 +23,7 @@ from worker.distillation.programs import NETWORK
 from worker.distillation.uploads import activation_statistics, class_embeddings, program_uploads
 from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.reading_findings import reading_of, reading_of_all
-from worker.distillation.uploads.recognise import recognised
+from worker.distillation.uploads.recognise import labelled_sample, recognised
 from worker.distillation.uploads.said_network import FIND, Said, check_size, parameters_of, weights_of
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
@@ -54,9 +54,9 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
     if job["teacher"].get("network") == NETWORK:
         return program_uploads.teacher(job["teacher"], upload, canonical, limits)
     described = job["teacher"]
+    dataset = canonical.parent.parent / job["dataset"] if job.get("dataset") else None
     recognition: dict[str, Any] = {}
     if described.get("network", FIND) is None:
-        dataset = canonical.parent.parent / job["dataset"] if job.get("dataset") else None
         described, upload, how_recognised = recognised(described, upload, dataset, limits, canonical.parent)
         described = described | {"weights": "auto"}
         recognition = {"recognised": how_recognised}
@@ -69,7 +69,8 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
                 "the file contains a student with a projector and its teacher's classifier, as `similarity_head` ships"
             )
             raise UploadError(f"{words}, which cannot be a teacher", "Upload a student of other objectives.")
-        found = weights_of(teacher, file.candidates, limits)
+        images = labelled_sample(dataset) if dataset and teacher.network == FIND else None
+        found = weights_of(teacher, file.candidates, limits, images)
         how = reading_of(file, found.matched)
     how["warnings"] = [*found.warnings, *how["warnings"]]
     network, contract = found.network, found.contract

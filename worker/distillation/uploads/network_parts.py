@@ -3,7 +3,7 @@ training has."""
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,16 @@ from worker.distillation.uploads.weights_file.leaves import numel
 
 TRAINING_ONLY = ("aux", "criterion", "loss", "center_loss")
 """What the names of heads and losses begin with that a network has only in training, in lower case."""
+NORMALISATION = {
+    role: frozenset(f"{before}{word}" for before in ("", "_", "new_", "img_", "image_", "pixel_") for word in words)
+    for role, words in (("mean", ("mean", "means", "mu")), ("std", ("std", "stds", "sigma")))
+}
+"""Last parts of the names of a normalising layer's tensors."""
+MOST_CHANNELS = 64
+HEADS = ("fc", "classifier", "head", "heads", "linear", "last_linear", "output", "logits")
+"""What the paths of classifiers begin with."""
+WRAPPERS = ("module", "model", "net", "network", "backbone", "encoder", "_orig_mod")
+"""Parts of names that wrappers add."""
 MOST_CANDIDATES = 8
 MAIN = 0.6
 """Share of the tensors that lie under one name, if that is the network."""
@@ -27,10 +37,12 @@ def parts_of(candidate: Candidate) -> Iterator[Candidate]:
     """The candidate, and what is left of it without what is no part of a network; each once."""
     once = _without_doubles(candidate.tensors)
     core = {
-        name: leaf for name, leaf in once.items() if not _is_for_training(name) and not is_normalisation(name, leaf)
+        name: leaf
+        for name, leaf in once.items()
+        if not _is_for_training(name) and normalisation_role(name, leaf) is None
     }
     main = _main(core)
-    in_order = [{name: one[name] for name in sorted(one, key=natural)} for one in (core, main)]
+    in_order = [{name: one[name] for name in sorted(one, key=key)} for key in (natural, _depth) for one in (core, main)]
     seen: list[list[str]] = []
     for tensors in (candidate.tensors, once, core, main, *in_order):
         if tensors and list(tensors) not in seen:
@@ -43,9 +55,27 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def is_normalisation(name: str, leaf: Any) -> bool:
-    """Whether a tensor is the mean or the std of a layer that normalises images."""
-    return name.rpartition(".")[2] in ("mean", "std") and 0 < numel(leaf) == max(leaf.shape, default=0) <= 64
+def _depth(name: str) -> list[object]:
+    """A key that sorts names as they are used: what usually comes first, groups by their numbers, what usually comes last.
+
+    Formats that sort their names, such as safetensors, have `fc` before `layer1`.
+    """
+    parts = [part for part in name.split(".") if part not in WRAPPERS]
+    first = parts[0]
+    word, number = first.rstrip("0123456789"), first[len(first.rstrip("0123456789")) :]
+    inside = word in ("conv", "bn", "norm")
+    rank = (
+        3 if word in HEADS else 2 if inside and int(number or 2) > 1 else 0 if inside or word.startswith("pre") else 1
+    )
+    rest = ".".join(parts[1:])
+    return [rank, int(number or 0), word, _depth(rest) if word == "features" and rest else natural(rest)]
+
+
+def normalisation_role(name: str, leaf: Any) -> str | None:
+    """`mean` or `std` if a tensor is that of a layer that normalises images, by its name and shape."""
+    short = name.rpartition(".")[2].lower()
+    role = next((role for role, words in NORMALISATION.items() if short in words), None)
+    return role if 0 < numel(leaf) == max(leaf.shape, default=0) <= MOST_CHANNELS else None
 
 
 def weight_shapes(candidate: Candidate) -> list[tuple[int, ...]]:
@@ -68,8 +98,12 @@ def _without_doubles(tensors: dict[str, Any]) -> dict[str, Any]:
 
 def _main(tensors: dict[str, Any]) -> dict[str, Any]:
     """Those under the first part of the names that most of them share."""
-    counts = Counter(name.partition(".")[0] for name in tensors)
+    first = main_name(tensors)
+    return {name: leaf for name, leaf in tensors.items() if first and name.partition(".")[0] == first}
+
+
+def main_name(names: Iterable[str]) -> str:
+    """The first part that most names share; empty if there is none."""
+    counts = Counter(name.partition(".")[0] for name in names)
     first, count = counts.most_common(1)[0] if counts else ("", 0)
-    if count < MAIN * len(tensors):
-        return {}
-    return {name: leaf for name, leaf in tensors.items() if name.partition(".")[0] == first}
+    return first if count >= MAIN * counts.total() else ""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from worker.distillation import networks
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
+from worker.distillation.networks.family import Pattern
 from worker.distillation.networks.library_index import with_names
 from worker.distillation.uploads.candidates import Candidate
 from worker.distillation.uploads.key_matching import Matched, expected_of, state_of
@@ -20,10 +21,12 @@ from worker.distillation.uploads.selection import Expected, Fit, chosen, common_
 
 LIBRARIES = ("", "torchvision", "timm")
 """Whose networks are preferred, the best first."""
-MOST_OF_LIBRARIES = 16
+MOST_OF_LIBRARIES = 32
+DIFFERENCES_LISTED = 2
+ROUNDING = 1e-3
+"""Outputs that differ by less than this, relative to the largest, are equal."""
 MOST_LEFT_OVER = 0.25
 """Largest share of a file's tensors that may be no part of a network that is proposed."""
-LIBRARY_OPTIONS: Mapping[str, Sequence[dict[str, Any]]] = {"torchvision/": ({}, {"stem": "cifar"})}
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,15 @@ def proposals(
 
     `classes` are all numbers of classes if None.
     """
-    found: dict[str, Proposal] = {}
+    tried: dict[str, Proposal | None] = {}
     for candidate in largest_first(candidates):
         for network, options, count in _possible(candidate, classes):
             key = json.dumps([network, options, count], sort_keys=True)
-            if key not in found:
-                proposal = _fitting(candidates, network, options, count, contract, choice)
-                if proposal is not None:
-                    found[key] = proposal
-    named = [each for each in found.values() if not each.renamed]
-    best = sorted(named or found.values(), key=_rank)
+            if key not in tried:
+                tried[key] = _fitting(candidates, network, options, count, contract, choice)
+    found = [each for each in tried.values() if each is not None]
+    named = [each for each in found if not each.renamed]
+    best = sorted(named or found, key=_rank)
     return [each for each in best if len(each.fits[0].left_over) == len(best[0].fits[0].left_over)]
 
 
@@ -98,8 +100,35 @@ def _possible(candidate: Candidate, classes: int | None) -> Iterator[tuple[str, 
                 yield name, options, count
         prefix = common_prefix(part.tensors)
         for name in with_names(key.removeprefix(prefix) for key in part.tensors)[:MOST_OF_LIBRARIES]:
-            for options in LIBRARY_OPTIONS.get(name.partition("/")[0] + "/", ({},)):
+            pattern = _pattern(name)
+            for options in pattern.guess(name.removeprefix(pattern.prefix), shapes):
                 yield name, options, count
+
+
+def _pattern(name: str) -> Pattern:
+    return next(pattern for pattern in networks.patterns() if name.startswith(pattern.prefix))
+
+
+def is_rare(proposal: Proposal, contract: InputContract) -> bool:
+    """Whether a network with these weights rarely has the proposal's options."""
+    if not proposal.library:
+        return False
+    pattern = _pattern(proposal.network)
+    return pattern.rare(proposal.network.removeprefix(pattern.prefix), proposal.options, contract)
+
+
+def difference(one: Proposal, other: Proposal, contract: InputContract) -> str:
+    """What tells two networks apart: layers with other settings, in words."""
+    with torch.device("meta"):
+        layers, others = (_layers(each.build(contract)) for each in (one, other))
+    changed = [path for path in others if path in layers and others[path] != layers[path]]
+    words = [f"`{path}` is {others[path]} instead of {layers[path]}" for path in changed[:DIFFERENCES_LISTED]]
+    more = len(changed) - len(words)
+    return ", ".join(words) + (f", and {more} more layers differ" if more else "")
+
+
+def _layers(network: nn.Module) -> dict[str, str]:
+    return {path: repr(module) for path, module in network.named_modules() if not module._modules}
 
 
 def _fitting(
@@ -144,7 +173,7 @@ def different(found: Sequence[Proposal], contract: InputContract) -> list[Propos
     kept: list[tuple[Proposal, Tensor]] = []
     for proposal in found:
         answer = _answer(proposal, contract, image) if len(found) > 1 else image
-        if not any(_alike(answer, other) for _, other in kept):
+        if not any(_is_same(proposal, answer, *other, contract) for other in kept):
             kept.append((proposal, answer))
     return [proposal for proposal, _ in kept]
 
@@ -156,8 +185,16 @@ def _answer(proposal: Proposal, contract: InputContract, image: Tensor) -> Tenso
         return torch.as_tensor(network.eval()(image))
 
 
+def _is_same(one: Proposal, answer: Tensor, other: Proposal, answered: Tensor, contract: InputContract) -> bool:
+    """Whether two networks compute the same; one with other settings does not, even if its weights hide it."""
+    if one.network == other.network and difference(one, other, contract):
+        return False
+    return _alike(answer, answered)
+
+
 def _alike(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
+    tolerance = ROUNDING * float(one.abs().max())
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=tolerance, equal_nan=True)
 
 
 def unseen_options(name: str, options: Mapping[str, Any]) -> dict[str, str]:

@@ -43,7 +43,7 @@ def recognised(
         raise SpecError(
             [Problem("/dataset", _without_images(state))], "Name a dataset with labels, or describe the network."
         )
-    image, label = _sample(dataset)
+    image, label = labelled_sample(dataset)
     chain = read_chain(state, image.shape[1])
     classes = chain_outputs(chain)
     if int(label.max()) >= classes:
@@ -63,7 +63,7 @@ def recognised(
     return {**said, **described}, path, report | {"readings": margins(found), "layers": to_json(layers)}
 
 
-def _sample(dataset: Path) -> tuple[Tensor, Tensor]:
+def labelled_sample(dataset: Path) -> tuple[Tensor, Tensor]:
     """At most 2048 uint8 images (N, C, H, W) of a canonical dataset, evenly spaced, and their labels (N,)."""
     with safe_open(dataset, framework="pt") as file:
         names = set(file.keys())

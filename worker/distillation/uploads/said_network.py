@@ -5,17 +5,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worker.distillation import networks
 from worker.distillation.contract import InputContract, read_contract
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.uploads.candidates import Candidate
+from worker.distillation.uploads.choice_by_images import chosen_by_images
+from worker.distillation.uploads.heads import of_libraries, other_heads
 from worker.distillation.uploads.key_matching import Matched, expected_of, match_any
 from worker.distillation.uploads.layer_order import match_in_order
-from worker.distillation.uploads.network_parts import is_normalisation, largest_first, parts_of, weight_shapes
-from worker.distillation.uploads.network_search import Proposal, different, proposals, unseen_options
+from worker.distillation.uploads.network_parts import largest_first, normalisation_role, parts_of, weight_shapes
+from worker.distillation.uploads.network_search import (
+    Proposal,
+    difference,
+    different,
+    is_rare,
+    proposals,
+    unseen_options,
+)
 from worker.distillation.uploads.selection import fits
 from worker.distillation.uploads.weights_file.leaves import numel
 from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
@@ -23,6 +32,8 @@ from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
 FIND = "auto"
 """The name of a network that is to be found."""
 LISTED_AT_MOST = 8
+Images = tuple[Tensor, Tensor]
+"""Labelled images: uint8 (N, C, H, W) and their classes (N,)."""
 MOST_MEAN = 10.0
 """A larger mean is one of pixels from 0 to 255, not from 0 to 1."""
 DESCRIBE = (
@@ -72,19 +83,22 @@ class Found:
     warnings: tuple[str, ...] = ()
 
 
-def weights_of(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
-    """The network and its weights.
+def weights_of(
+    said: Said, candidates: Sequence[Candidate], limits: UploadLimits, images: Images | None = None
+) -> Found:
+    """The network and its weights. Labelled `images` tell which network it is where several have the same weights.
 
     Raises:
         UploadError: the weights are not those of the network that was named, or fit none or several.
         SpecError: the network cannot be built.
     """
-    found = _searched(said, candidates, limits) if said.network == FIND else _named(said, candidates)
+    found = _searched(said, candidates, limits, images) if said.network == FIND else _named(said, candidates)
     return _with_own_normalisation(found)
 
 
-def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
-    offered = proposals(candidates, said.contract, said.classes, said.weights)
+def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits, images: Images | None) -> Found:
+    known = [each for each in other_heads(candidates) if of_libraries(each)]
+    offered = proposals([*candidates, *known], said.contract, said.classes, said.weights)
     if not offered and all(_is_whole(each) for each in candidates):
         words = "the weights are whole numbers, as quantised ones are, and no known network has such"
         raise UploadError(words, QUANTISED)
@@ -92,22 +106,42 @@ def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits)
         raise UploadError(_none_fits(candidates, said), DESCRIBE)
     for each in offered:
         check_size(each.network, each.options, each.classes, said.contract, limits)
-    distinct = different(offered[:LISTED_AT_MOST], said.contract)
-    elsewhere = [each for each in distinct if each.library != distinct[0].library]
-    if len(distinct) - len(elsewhere) > 1:
-        listed = "; ".join(map(str, distinct))
-        raise UploadError(
-            f"the weights fit several networks that compute different things: {listed}", "Say which it is as `network`."
-        )
-    best = distinct[0]
+    best, chosen_because = _chosen(different(offered[:LISTED_AT_MOST], said.contract), said.contract, images)
     network = best.build(said.contract)
     matched = best.matched(network)
-    warnings = tuple(_assumed(best.network, best.options))
-    if elsewhere:
-        listed = ", ".join(f"`{each.network}`" for each in elsewhere)
-        warnings += (f"`{best.network}` was taken, but {listed} have the same names and compute other things",)
+    warnings = (*_assumed(best.network, best.options), *chosen_because)
     kept = tuple(offered[:LISTED_AT_MOST])
     return Found(best.network, best.options, best.classes, said.contract, network, matched, kept, warnings)
+
+
+def _chosen(
+    distinct: Sequence[Proposal], contract: InputContract, images: Images | None
+) -> tuple[Proposal, tuple[str, ...]]:
+    """One of several networks that compute different things: by labelled images if there are any, or else the usual one.
+
+    Returns:
+        The network, and a warning that names the others, if there are others.
+
+    Raises:
+        UploadError: several are usual, or no image tells them apart.
+    """
+    if len(distinct) > 1 and images is not None:
+        chosen, words = chosen_by_images(distinct, contract, *images)
+        return chosen, (words,)
+    preferred = [each for each in distinct if each.library == distinct[0].library]
+    usual = [each for each in preferred if not is_rare(each, contract)] or preferred
+    best, *others = [*usual, *(each for each in distinct if each not in usual)]
+    told = [f"{each}, where {difference(best, each, contract)}" for each in others if each.network == best.network]
+    named = [str(each) for each in others if each.network != best.network]
+    if len(usual) > 1:
+        raise UploadError(
+            f"the weights fit several networks that compute different things: {'; '.join([str(best), *told, *named])}",
+            "Say which it is as `network` and `options`.",
+        )
+    if not others:
+        return best, ()
+    listed = "; ".join([*told, *named])
+    return best, (f"{best} was taken; these have the same weights and compute other things: {listed}",)
 
 
 def _assumed(name: str, options: Mapping[str, Any]) -> list[str]:
@@ -143,8 +177,11 @@ def _named(said: Said, candidates: Sequence[Candidate]) -> Found:
         return different(others[:LISTED_AT_MOST], said.contract)
 
     matched, warnings = None, []
-    if not any(fit.is_whole for fit in fits(candidates, expected_of(network))):
-        matched = match_in_order(candidates, network, said.weights)
+    expected = expected_of(network)
+    if not any(fit.is_whole for fit in fits(candidates, expected)):
+        whole = [each for each in other_heads(candidates) if any(fit.is_whole for fit in fits([each], expected))]
+        candidates = [*candidates, *whole]
+        matched = None if whole else match_in_order(candidates, network, said.weights)
     if matched is None:
         matched = match_any(candidates, network, title, lambda _: list(map(str, others())), said.weights)
     else:
@@ -167,7 +204,7 @@ def _with_own_normalisation(found: Found) -> Found:
     """The same with the mean and std of a normalising layer that the file has before the network, if it has one."""
     fit = found.matched.fit
     own = {name: fit.candidate.tensors[name] for name in fit.left_over if name in fit.candidate.tensors}
-    kept = {name.rpartition(".")[2]: leaf for name, leaf in own.items() if is_normalisation(name, leaf)}
+    kept = {role: leaf for name, leaf in own.items() if (role := normalisation_role(name, leaf)) is not None}
     if kept.keys() != {"mean", "std"} or any(numel(leaf) != found.contract.channels for leaf in kept.values()):
         return found
     mean, std = (kept[role].read().flatten().double() for role in ("mean", "std"))

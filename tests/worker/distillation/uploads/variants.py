@@ -181,6 +181,12 @@ FAMILIES: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any]], ...] = (
     ("preact_resnet18_cifar", {"width": 8}, RGB),
     ("mobilenet_cifar", {}, RGB),
     ("mobilenetv2_cifar", {}, RGB),
+    ("shufflenetv2_cifar", {"widths": [48, 96, 192]}, RGB),
+    ("densenet_cifar", {"blocks": [2, 2, 2, 2]}, RGB),
+    ("repvgg_cifar", {"blocks": [1, 2, 2, 1], "widths": [8, 8, 16, 32, 64]}, RGB),
+    ("preact_resnet18_cifar100", {"width": 8}, RGB),
+    ("shufflenetv2_cifar100", {"widths": [48, 96, 192]}, RGB),
+    ("densenet_cifar100", {"blocks": [2, 2, 2, 2]}, RGB),
 )
 LIBRARIES = (
     ("torchvision/squeezenet1_1", {}),
@@ -206,12 +212,31 @@ def _families() -> Iterator[Variant]:
             yield Variant(f"`{name}`{said}{suffix}", save, name, contract)
 
 
+def _heads() -> Iterator[Variant]:
+    """Classifiers that people have wrapped or put beside the network, and strides that weights do not show."""
+
+    def of(title: str, name: str, change: Callable[[State], State], found: str | None = None) -> Variant:
+        return Variant(title, lambda path: torch.save(change(_network(name, RGB).state_dict()), path), found, RGB)
+
+    def moved(old: str, new: str) -> Callable[[State], State]:
+        return lambda state: {new + k.removeprefix(old) if k.startswith(old) else k: v for k, v in state.items()}
+
+    def behind(state: State) -> State:
+        return {name if name.startswith("fc.") else f"backbone.{name}": each for name, each in state.items()}
+
+    small, mobile = "timm/test_resnet", "torchvision/mobilenet_v3_small"
+    yield of(f"`{small}`, `fc = Sequential(Dropout, Linear)`", small, moved("fc.", "fc.1."), small)
+    yield of(f"`{small}` as `backbone`, with `fc` beside it", small, behind, small)
+    yield of(f"`{mobile}`, `classifier[3] = Sequential(Dropout, Linear)`", mobile, moved("classifier.3.", "classifier.3.1."), mobile)
+    yield of("`torchvision/shufflenet_v2_x0_5`, images of 32 pixels", "torchvision/shufflenet_v2_x0_5", dict)
+
+
 def _in_parallel(state: State) -> State:
     return {f"module.{name}": each for name, each in state.items()}
 
 
 VARIANTS: tuple[Variant, ...] = (
-    *_containers(), *_wrappers(), *_prefixes(), *_foldings(), *_renamings(), *_families(),
+    *_containers(), *_wrappers(), *_prefixes(), *_foldings(), *_renamings(), *_families(), *_heads(),
 )  # fmt: skip
 
 

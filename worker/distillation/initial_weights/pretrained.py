@@ -1,0 +1,54 @@
+"""A library's pretrained weights for a network with other classes or another number of input channels."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from worker.distillation.errors import Problem, SpecError
+
+COUNTER = "num_batches_tracked"
+LISTED_AT_MOST = 5
+
+
+def pretrained(
+    network: nn.Module, given: Mapping[str, Tensor], classes: int, channels: int, pointer: str
+) -> dict[str, Tensor]:
+    """The network's state dict with the given tensors, where only those differ that depend on the classes or the channels.
+
+    A classifier for other classes keeps the network's own weights. The first convolution is adapted so that a grey image gives
+    the same maps as in RGB: its weights are summed over the channels, and divided by their number.
+
+    Raises:
+        SpecError: other tensors are missing or have another shape; `pointer` is the network's place in the spec.
+    """
+    state, wrong = dict(network.state_dict()), []
+    for name, own in state.items():
+        value = given.get(name)
+        if value is not None and value.shape == own.shape:
+            state[name] = value.to(own.dtype)
+        elif value is not None and _differs_in_channels(own, value, channels):
+            state[name] = (value.sum(1, keepdim=True) / channels).expand_as(own).contiguous()
+        elif name.endswith(COUNTER) or _is_of_classes(own, value, classes):
+            continue
+        else:
+            shape = "missing" if value is None else f"{tuple(value.shape)} instead of {tuple(own.shape)}"
+            wrong.append(f"{name} is {shape}")
+    if wrong:
+        more = f" and {len(wrong) - LISTED_AT_MOST} more" if len(wrong) > LISTED_AT_MOST else ""
+        words = f"the pretrained weights do not fit the network: {', '.join(wrong[:LISTED_AT_MOST])}{more}"
+        hint = "Use the published network: its stem, its width, and for transformers its image size."
+        raise SpecError([Problem(f"{pointer}/initial_weights", words)], hint)
+    return state
+
+
+def _is_of_classes(own: Tensor, value: Tensor | None, classes: int) -> bool:
+    """Whether a tensor has a row for each class, and differs in their number only or is missing."""
+    return own.dim() > 0 and own.shape[0] == classes and (value is None or value.shape[1:] == own.shape[1:])
+
+
+def _differs_in_channels(own: Tensor, value: Tensor, channels: int) -> bool:
+    """Whether tensors are those of a first convolution for other numbers of channels."""
+    if own.dim() != 4 or value.dim() != 4 or own.shape[1] != channels:
+        return False
+    return torch.Size((own.shape[0], *own.shape[2:])) == torch.Size((value.shape[0], *value.shape[2:]))
