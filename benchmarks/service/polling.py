@@ -13,7 +13,8 @@ other core. Every round loads each of them in turn, so that other work on the ma
     submit      `POST /v1/jobs` of one key
 
 Writes `results/polling.json`: medians over the rounds of requests per second, of their ratio to the bare route in the same
-round, and of the median and 99th percentile of a request's milliseconds.
+round, of the median and 99th percentile of a request's milliseconds, and of the milliseconds of processor time that the
+process used for a request, which other work on the machine hardly changes.
 """
 
 import argparse
@@ -81,28 +82,35 @@ def _measure(database: str, arguments: argparse.Namespace) -> dict[str, Any]:
         stack.callback(_forget)
         subprocess.run([sys.executable, "-m", "models.migrate"], check=True)
         api, other = int(variables["DISTILL_PORT"]), _free_port()
-        stack.enter_context(_process(["-m", "api"], api, "/health/live"))
+        process = stack.enter_context(_process(["-m", "api"], api, "/health/live"))
         plain = ["-m", "uvicorn", "benchmarks.service.polling:bare", "--port", str(other), "--no-access-log"]
-        stack.enter_context(_process(plain, other, "/openapi.json"))
+        bare_process = stack.enter_context(_process(plain, other, "/openapi.json"))
         key = (Path(folder) / "key").read_text().strip()
         teacher, jobs = _fill()
         with _changing(jobs["running"][0]):
-            return _rounds(arguments, _cases(key, teacher, jobs), api, other)
+            return _rounds(arguments, _cases(key, teacher, jobs), (api, process), (other, bare_process))
 
 
 def _rounds(
-    arguments: argparse.Namespace, cases: dict[str, Callable[[Connection], bytes]], api: int, other: int
+    arguments: argparse.Namespace,
+    cases: dict[str, Callable[[Connection], bytes]],
+    api: tuple[int, int],
+    other: tuple[int, int],
 ) -> dict[str, Any]:
-    rows: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in cases}
+    """The medians of each case; `api` and `other` are the port and the process of the API and of the bare app."""
+    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in cases}
     for _ in range(arguments.rounds):
         basis = 1.0
         for name, request in cases.items():
-            load = load_client.run(other if name == "bare" else api, request, arguments.clients, arguments.seconds)
+            port, process = other if name == "bare" else api
+            before = _processor_seconds(process)
+            load = load_client.run(port, request, arguments.clients, arguments.seconds)
+            used_ms = (_processor_seconds(process) - before) / len(load.delays) * 1000
             _require(name, load)
             basis = load.rate if name == "bare" else basis
-            rows[name].append((load.rate, load.rate / basis, *load.milliseconds()))
-            print(f"  {name:12} {load.rate:8.0f} {load.rate / basis:6.2f}", file=sys.stderr)
-    columns = ("a_second", "of_bare", "median_ms", "p99_ms")
+            rows[name].append((load.rate, load.rate / basis, *load.milliseconds(), used_ms))
+            print(f"  {name:12} {load.rate:8.0f} {load.rate / basis:6.2f} {used_ms:8.3f}", file=sys.stderr)
+    columns = ("a_second", "of_bare", "median_ms", "p99_ms", "processor_ms")
     return {
         name: {column: round(median(row[at] for row in found), 3) for at, column in enumerate(columns)}
         for name, found in rows.items()
@@ -173,7 +181,9 @@ def _fill() -> tuple[str, dict[str, list[str]]]:
         tries = [{"job_id": job, "number": 1, "worker_id": "wrk_1"} for job in jobs["running"]]
         session.execute(insert(Attempt), tries)
         values = {"step": 1, "value": 0.5, "attempt": 1}
-        session.execute(insert(Metric), [values | {"job_id": one, "name": name} for one in jobs["running"] for name in NAMES])
+        session.execute(
+            insert(Metric), [values | {"job_id": one, "name": name} for one in jobs["running"] for name in NAMES]
+        )
     return teacher, jobs
 
 
@@ -200,14 +210,19 @@ def _changing(job: str) -> Iterator[None]:
 
 
 @contextmanager
-def _process(command: list[str], port: int, path: str) -> Iterator[None]:
-    """A Python process on the API's core, until the block ends."""
+def _process(command: list[str], port: int, path: str) -> Iterator[int]:
+    """A Python process on the API's core, until the block ends; yields its id."""
     with subprocess.Popen(["taskset", "-c", str(API_CORE), sys.executable, *command], stderr=subprocess.DEVNULL) as one:
         try:
             _await_answer(f"http://127.0.0.1:{port}{path}")
-            yield
+            yield one.pid
         finally:
             one.terminate()
+
+
+def _processor_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _await_answer(url: str) -> None:
@@ -222,9 +237,10 @@ def _await_answer(url: str) -> None:
 
 
 def _show(database: str, rows: dict[str, dict[str, float]]) -> None:
-    print(f"\n{database}\n| case | requests a second | of the bare route | median ms | p99 ms |\n|---|---|---|---|---|")
+    print(f"\n{database}\n| case | a second | of the bare route | median ms | p99 ms | processor ms |\n|---|---|---|---|---|---|")
     for name, row in rows.items():
-        print(f"| {name} | {row['a_second']:.0f} | {row['of_bare']:.2f} | {row['median_ms']:.1f} | {row['p99_ms']:.1f} |")
+        rate, of_bare, middle, worst, used = row.values()
+        print(f"| {name} | {rate:.0f} | {of_bare:.2f} | {middle:.1f} | {worst:.1f} | {used:.2f} |")
 
 
 def _arguments() -> argparse.Namespace:
