@@ -9,12 +9,13 @@ from models.records import Job
 
 
 async def wait_for_change(
-    reads: SharedReads, watch: RowWatch, key_id: str, job_id: str, wait: int, known: str | None
+    reads: SharedReads, watch: RowWatch, key_id: str, job_id: str, wait: int, header: str | None
 ) -> Shown:
-    """The job as soon as it has ended or its tag differs from `known`, at the latest after `wait` seconds."""
-    deadline = time.monotonic() + wait
+    """The job as soon as it has ended or its tag is not in `If-None-Match` (without that header: differs from its current
+    one), at the latest after `wait` seconds."""
+    deadline, known = time.monotonic() + wait, header
     while True:
-        shown = await reads.read(key_id, job_id)
+        shown = await reads.read(key_id, job_id, header)
         known = known or shown.tag
         left = deadline - time.monotonic()
         if shown.final or not matches(known, shown.tag) or left <= 0 or watch.closing:

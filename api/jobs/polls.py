@@ -43,11 +43,11 @@ class Polls:
             return False
         reads: SharedReads = scope["app"].state.reads
         try:
-            shown = await reads.read(caller.key_id, job_id)
+            shown = await reads.read(caller.key_id, job_id, headers.get("if-none-match"))
         except (ApiError, SQLAlchemyError):
             return False
         scope["route"] = self._route
-        await answer(shown, headers.get("if-none-match"))(scope, receive, send)
+        await answer(shown)(scope, receive, send)
         return True
 
 

@@ -108,7 +108,7 @@ async def show(
     """With `Prefer: wait=N`, the response is delayed until the job has ended, or differs from the `ETag` in `If-None-Match`
     (without that header: from its current state), or N seconds have passed."""
     shown = await wait_for_change(request.app.state.reads, watch, key, identifier, wait, if_none_match)
-    response = answer(shown, if_none_match)
+    response = answer(shown)
     confirm_wait(response, wait)
     return response
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from api.http.errors import Conflict, NotFound
@@ -12,7 +12,7 @@ from api.http.links import link
 from api.http.paging import Page, Window
 from api.jobs.newest_metrics import newest_metrics
 from api.jobs.queue import Queue
-from api.jobs.schemas import AttemptBody, JobBody, JobError, JobSummary
+from api.jobs.schemas import AttemptBody, JobBody, JobError, JobSummary, MetricValue
 from models.database import now, reading, transaction
 from models.records import Attempt, Event, Idempotency, Inspection, Job, WebhookDelivery
 from models.settings import settings
@@ -26,6 +26,12 @@ from models.webhooks import outbox
 log = structlog.get_logger("api")
 MAX_ATTEMPTS = 20
 """Number of attempts in a response."""
+NEWEST_ATTEMPTS = (
+    select(Attempt)
+    .join(Job, Attempt.job_id == Job.id)
+    .where(Job.id.in_(bindparam("jobs", expanding=True)), Attempt.number > Job.attempt - MAX_ATTEMPTS)
+    .order_by(Attempt.number.desc())
+)
 COLLECTIONS = ("events", "metrics", "previews", "artifacts")
 
 
@@ -52,14 +58,25 @@ def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[Job
         return window.page(session, query, Job.id, lambda job: JobSummary.model_validate(_columns(job)))
 
 
-def job_body(session: Session, job: Job, queue: Queue | None = None) -> JobBody:
+def job_body(session: Session, job: Job) -> JobBody:
     """The response body of a job."""
-    queue = queue or Queue(session)
+    [body] = job_bodies(session, [job], Queue(session))
+    return body
+
+
+def job_bodies(session: Session, jobs: Sequence[Job], queue: Queue) -> list[JobBody]:
+    """The response bodies of jobs, by as many statements as that of one."""
+    ids = [job.id for job in jobs]
+    metrics, attempts = newest_metrics(session, ids), _attempts(session, ids)
+    return [_body(job, queue, metrics[job.id], attempts[job.id]) for job in jobs]
+
+
+def _body(job: Job, queue: Queue, metrics: dict[str, MetricValue], attempts: list[AttemptBody]) -> JobBody:
     found: dict[str, Any] = {
         "queue_position": queue.position(job),
-        "metrics": newest_metrics(session, job.id),
+        "metrics": metrics,
         "reason": queue.reason(job),
-        "attempts": _attempts(session, job),
+        "attempts": attempts,
         "expected_end_at": _expected_end(job),
     }
     return JobBody.model_validate(_columns(job) | found | _expiries(job))
@@ -165,9 +182,11 @@ def links_of(job: Job) -> dict[str, str]:
     return links | ({"artifacts.zip": link(f"{address}/artifacts.zip")} if job.status == JobStatus.SUCCEEDED else {})
 
 
-def _attempts(session: Session, job: Job) -> list[AttemptBody]:
-    newest = select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number.desc()).limit(MAX_ATTEMPTS)
-    return [_attempt(row) for row in session.scalars(newest)]
+def _attempts(session: Session, ids: Sequence[str]) -> dict[str, list[AttemptBody]]:
+    found: dict[str, list[AttemptBody]] = {job_id: [] for job_id in ids}
+    for row in session.scalars(NEWEST_ATTEMPTS, {"jobs": ids}):
+        found[row.job_id].append(_attempt(row))
+    return found
 
 
 def _attempt(row: Attempt) -> AttemptBody:

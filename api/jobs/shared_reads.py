@@ -6,7 +6,7 @@ read and encoded again. So many clients cost the database hardly more than one.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,11 +15,12 @@ from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from api.http.conditional import matches
 from api.http.errors import NotFound
 from api.http.links import current_base, set_base
-from api.http.row_watch import Token
+from api.http.row_watch import Token, token_of
 from api.jobs.queue import Queue
-from api.jobs.service import job_body
+from api.jobs.service import job_bodies
 from api.jobs.tags import tag_of
 from models.database import reading
 from models.records import Job
@@ -32,45 +33,46 @@ COLUMNS = (Job.id, Job.key_id, Job.status, Job.version, Job.event_seq, Job.ready
 
 
 class Asked(NamedTuple):
-    """What a request asks for. `base` is the scheme and host of the links in the body."""
+    """What a request asks for. `known` is its `If-None-Match`, `base` the scheme and host of the links in the body."""
 
     key_id: str
     job_id: str
+    known: str | None
     base: str
 
 
 class Shown(NamedTuple):
-    """A job as one key sees it: the token of its row, its entity tag, and its body as JSON."""
+    """A job as one key sees it: the token of its row, its entity tag, and its body as JSON; None if the client knows it."""
 
     token: Token
     final: bool
     tag: str
-    body: bytes
+    body: bytes | None
 
 
 class Bodies:
-    """The newest bodies that were read, at most `MOST_BYTES` in all. Used by one thread at a time."""
+    """The newest bodies that were read, with their tags, at most `MOST_BYTES` in all. Used by one thread at a time."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._kept: OrderedDict[tuple[str, str], Shown] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[str, bytes]] = OrderedDict()
 
-    def get(self, job_id: str, base: str, tag: str) -> Shown | None:
+    def get(self, job_id: str, base: str, tag: str) -> bytes | None:
         """The body of a job, if it is the one with this tag."""
-        shown = self._kept.get((job_id, base))
-        if shown is None or shown.tag != tag:
+        known, body = self._kept.get((job_id, base), ("", b""))
+        if known != tag:
             return None
         self._kept.move_to_end((job_id, base))
-        return shown
+        return body
 
-    def keep(self, job_id: str, base: str, shown: Shown) -> None:
+    def keep(self, job_id: str, base: str, tag: str, body: bytes) -> None:
         """Keep a body instead of an earlier one; drop those that were not used for the longest time."""
-        earlier = self._kept.pop((job_id, base), None)
-        self._kept[job_id, base] = shown
-        self._bytes += len(shown.body) - (len(earlier.body) if earlier else 0)
+        _, earlier = self._kept.pop((job_id, base), ("", b""))
+        self._kept[job_id, base] = tag, body
+        self._bytes += len(body) - len(earlier)
         while self._bytes > self._most_bytes:
-            self._bytes -= len(self._kept.popitem(last=False)[1].body)
+            self._bytes -= len(self._kept.popitem(last=False)[1][1])
 
 
 class SharedReads:
@@ -81,14 +83,14 @@ class SharedReads:
         self._reader: asyncio.Task[None] | None = None
         self._bodies = Bodies()
 
-    async def read(self, key_id: str, job_id: str) -> Shown:
-        """A job, read after this call.
+    async def read(self, key_id: str, job_id: str, known: str | None) -> Shown:
+        """A job, read after this call; without its body if `known` (an `If-None-Match`) contains its tag.
 
         Raises:
             NotFound: the job does not exist or belongs to another key.
         """
         future: asyncio.Future[Shown] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(Asked(key_id, job_id, current_base()), []).append(future)
+        self._waiting.setdefault(Asked(key_id, job_id, known, current_base()), []).append(future)
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._run())
         return await future
@@ -107,31 +109,40 @@ class SharedReads:
                 _settle(futures, found.get(asked) or NotFound(f"The job {asked.job_id} does not exist."))
 
     def _read(self, asked: list[Asked]) -> dict[Asked, Shown]:
+        found: dict[Asked, Shown] = {}
         with reading() as session:
-            rows = _rows(session, {one.job_id.replace("\0", "") for one in asked})
+            rows = _rows(session, {one.job_id for one in asked if "\0" not in one.job_id})  # Postgres rejects NUL
             queue = Queue(session)
-            mine = ((one, rows.get(one.job_id)) for one in asked)
-            return {
-                one: shown
-                for one, row in mine
-                if row is not None and row.key_id == one.key_id and (shown := self._shown(session, queue, one, row))
-            }
+            changed: dict[str, list[Asked]] = defaultdict(list)
+            for one in asked:
+                row = rows.get(one.job_id)
+                if row is None or row.key_id != one.key_id:
+                    continue
+                tag = tag_of(row.id, row.version, queue.reason(row), queue.position(row))
+                known = matches(one.known, tag)
+                body = None if known else self._bodies.get(row.id, one.base, tag)
+                if known or body is not None:
+                    found[one] = Shown((row.version, row.event_seq), JobStatus(row.status).final, tag, body)
+                else:
+                    changed[one.base].append(one)
+            for base, ones in changed.items():
+                set_base(base)
+                shown = self._encoded(session, queue, {one.job_id for one in ones}, base)
+                found |= {one: shown[one.job_id] for one in ones if one.job_id in shown}
+        return found
 
-    def _shown(self, session: Session, queue: Queue, asked: Asked, row: Row[*tuple[object, ...]]) -> Shown | None:
-        """The job of a row that belongs to the key; None if it has just been deleted."""
-        tag = tag_of(row.id, row.version, queue.reason(row), queue.position(row))
-        kept = self._bodies.get(row.id, asked.base, tag)
-        if kept is not None:
-            return kept._replace(token=(row.version, row.event_seq))
-        job = session.get(Job, row.id)
-        if job is None or job.deleted_at is not None:
-            return None
-        set_base(asked.base)
-        body = job_body(session, job, queue)
-        tag = tag_of(body.id, body.version, body.reason, body.queue_position)
-        shown = Shown((job.version, job.event_seq), JobStatus(job.status).final, tag, body.model_dump_json().encode())
-        self._bodies.keep(row.id, asked.base, shown)
-        return shown
+    def _encoded(self, session: Session, queue: Queue, ids: set[str], base: str) -> dict[str, Shown]:
+        """Jobs with their new bodies; without those that have just been deleted."""
+        jobs = session.scalars(select(Job).where(Job.id.in_(ids), Job.deleted_at.is_(None))).all()
+        found = {}
+        for job, body in zip(jobs, job_bodies(session, jobs, queue), strict=True):
+            tag, encoded = (
+                tag_of(job.id, job.version, body.reason, body.queue_position),
+                body.model_dump_json().encode(),
+            )
+            self._bodies.keep(job.id, base, tag, encoded)
+            found[job.id] = Shown(token_of(job), body.status.final, tag, encoded)
+        return found
 
 
 def _rows(session: Session, ids: Iterable[str]) -> dict[str, Row[*tuple[object, ...]]]:

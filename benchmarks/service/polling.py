@@ -237,7 +237,9 @@ def _await_answer(url: str) -> None:
 
 
 def _show(database: str, rows: dict[str, dict[str, float]]) -> None:
-    print(f"\n{database}\n| case | a second | of the bare route | median ms | p99 ms | processor ms |\n|---|---|---|---|---|---|")
+    print(
+        f"\n{database}\n| case | a second | of the bare route | median ms | p99 ms | processor ms |\n|---|---|---|---|---|---|"
+    )
     for name, row in rows.items():
         rate, of_bare, middle, worst, used = row.values()
         print(f"| {name} | {rate:.0f} | {of_bare:.2f} | {middle:.1f} | {worst:.1f} | {used:.2f} |")
