@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
 from pydantic import AwareDatetime
+from starlette.concurrency import run_in_threadpool
 
 from api.access import auth
 from api.access.auth import Caller, requests
@@ -22,7 +23,7 @@ _bearer = HTTPBearer(
 )
 
 
-def current_caller(request: Request, needed: SecurityScopes, _: Annotated[object, Security(_bearer)]) -> Caller:
+async def current_caller(request: Request, needed: SecurityScopes, _: Annotated[object, Security(_bearer)]) -> Caller:
     """The caller of the request; its key must have the scopes of the route.
 
     Raises:
@@ -31,9 +32,12 @@ def current_caller(request: Request, needed: SecurityScopes, _: Annotated[object
         Forbidden: the key lacks a scope.
     """
     address = request.client.host if request.client else ""
-    caller = auth.authenticate(request.headers.get("authorization"), address)
+    header = request.headers.get("authorization")
+    caller = auth.known_caller(header)
+    if caller is None:
+        caller = await run_in_threadpool(auth.authenticate, header, address)
     request.state.key_id = caller.key_id
-    if caller.limits is not None:
+    if caller.limits is not None and not hasattr(request.state, "rate"):  # else it was counted already
         usage = requests.count(caller.key_id, caller.limits.requests_a_minute)
         request.state.rate = usage.headers()
         if usage.exceeded:
@@ -56,12 +60,12 @@ def _forbidden(missing: list[str], caller: Caller) -> Forbidden:
     return Forbidden(detail, headers={"WWW-Authenticate": challenge})
 
 
-def current_key(caller: Annotated[Caller, Depends(current_caller)]) -> str:
+async def current_key(caller: Annotated[Caller, Depends(current_caller)]) -> str:
     """The id of the request's key."""
     return caller.key_id
 
 
-def requested_wait(
+async def requested_wait(
     prefer: Annotated[
         str | None,
         Header(
@@ -79,7 +83,7 @@ def requested_wait(
     return None
 
 
-def wait_or_zero(requested: Annotated[int | None, Depends(requested_wait)]) -> int:
+async def wait_or_zero(requested: Annotated[int | None, Depends(requested_wait)]) -> int:
     """Seconds that the client wants to wait; 0 without a `wait` preference."""
     return requested or 0
 
@@ -89,7 +93,7 @@ Limit = Annotated[
 ]
 
 
-def window(
+async def window(
     limit: Limit = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")] = None,
     label: Annotated[
@@ -108,7 +112,7 @@ def window(
     return Window(min(limit, MAX_LIMIT), cursor, parse_labels(label or []), *times)
 
 
-def plain_window(
+async def plain_window(
     limit: Limit = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")] = None,
 ) -> Window:
@@ -116,7 +120,7 @@ def plain_window(
     return Window(min(limit, MAX_LIMIT), cursor)
 
 
-def idempotency_key(
+async def idempotency_key(
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -132,7 +136,7 @@ def idempotency_key(
     return idempotency_key
 
 
-def current_watch(request: Request) -> RowWatch:
+async def current_watch(request: Request) -> RowWatch:
     """The row watch of this process."""
     watch: RowWatch = request.app.state.watch
     return watch

@@ -19,6 +19,8 @@ from api.http.row_watch import RowWatch
 from api.jobs import output_routes
 from api.jobs import routes as jobs
 from api.jobs.feed import Feeds
+from api.jobs.polls import Polls
+from api.jobs.shared_reads import SharedReads
 from api.keys import routes as keys
 from api.teachers import routes as teachers
 from api.webhooks import routes as webhooks
@@ -63,12 +65,14 @@ def create_app() -> FastAPI:
     )
     app.state.watch = RowWatch()
     app.state.feeds = Feeds(app.state.watch)
+    app.state.reads = SharedReads()
     problem_documents.install(app)
     routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, output_routes.router)
     for router in (*routers, webhooks.router, keys.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    app.add_middleware(Polls)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Observe)
     return app

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.expression import FunctionElement
 
 from models.settings import settings
@@ -110,12 +110,12 @@ def engine() -> Engine:
 @contextmanager
 def transaction() -> Iterator[Session]:
     """A session that commits at the end of the block, or rolls back if the block raises."""
-    with sessionmaker(engine(), expire_on_commit=False)() as session, session.begin():
+    with Session(engine(), expire_on_commit=False) as session, session.begin():
         yield session
 
 
 @contextmanager
 def reading() -> Iterator[Session]:
     """A read-only session. On SQLite it does not wait for writers."""
-    with sessionmaker(engine().execution_options(reading=True), expire_on_commit=False)() as session, session.begin():
+    with Session(engine().execution_options(reading=True), expire_on_commit=False) as session, session.begin():
         yield session

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from api.access.known_keys import KnownKeys
 from api.access.rates import Rates
 from api.access.scopes import SCOPES
 from api.http.errors import TooMany, Unauthorised
@@ -49,6 +50,8 @@ class Caller:
     limits: KeyLimits | None
 
 
+known = KnownKeys[Caller]()
+"""Callers that this process has just looked up. Whoever changes a key forgets them."""
 OPERATOR = Caller("", frozenset(SCOPES), None)
 """Caller of the command line, which has access to the database: all scopes and no limits."""
 
@@ -72,8 +75,7 @@ def authenticate(header: str | None, address: str = "") -> Caller:
     """
     if header is None:
         raise Unauthorised(f"The Authorization header is missing. Send 'Authorization: Bearer dsk_…'. {_key_hint()}")
-    scheme, _, given = header.partition(" ")
-    given = given.strip()
+    scheme, given = _parts(header)
     digest = hash_key(given)
     if digest not in _known:
         _require_few_failures(address)
@@ -88,7 +90,19 @@ def authenticate(header: str | None, address: str = "") -> Caller:
     return caller
 
 
+def known_caller(header: str | None) -> Caller | None:
+    """The caller of an `Authorization` header if this process has just looked it up; this asks no database."""
+    scheme, given = _parts(header or "")
+    return known.get(hash_key(given)) if scheme.lower() == "bearer" else None
+
+
+def _parts(header: str) -> tuple[str, str]:
+    scheme, _, given = header.partition(" ")
+    return scheme, given.strip()
+
+
 def _look_up(digest: str) -> Caller | None:
+    read_at = known.clock()
     active = Key.revoked_at.is_(None) & or_(Key.expires_at.is_(None), Key.expires_at > now())
     matches = or_(Key.hash == digest, and_(Key.previous_hash == digest, Key.previous_until > now()))
     stale = or_(Key.last_used_at.is_(None), Key.last_used_at < now() - LAST_USED_SECONDS)
@@ -100,7 +114,9 @@ def _look_up(digest: str) -> Caller | None:
     if row[5]:
         with transaction() as session:
             session.execute(update(Key).where(Key.id == row[0], stale).values(last_used_at=now()))
-    return Caller(row[0], frozenset(row[3]), limits_of(row[4]))
+    caller = Caller(row[0], frozenset(row[3]), limits_of(row[4]))
+    known.keep(digest, caller, read_at)
+    return caller
 
 
 def _require_few_failures(address: str) -> None:

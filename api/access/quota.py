@@ -99,9 +99,9 @@ def require_room_for_job(session: Session, key_id: str, resolved: dict[str, Any]
         raise TooMany(detail, headers={"Retry-After": QUEUE_FULL_SECONDS})
 
 
-def running_limit_reason(session: Session, job: Job) -> str | None:
-    """Why a job waits if its key's limit of running jobs is reached; None otherwise."""
-    most = limits_of_key(session, job.key_id).running_jobs
-    if jobs_of(session, job.key_id, JobStatus.RUNNING) < most:
+def running_limit_reason(session: Session, key_id: str) -> str | None:
+    """Why a key's next job waits if its limit of running jobs is reached; None otherwise."""
+    most = limits_of_key(session, key_id).running_jobs
+    if jobs_of(session, key_id, JobStatus.RUNNING) < most:
         return None
     return f"waits for another job of this key to end: at most {most} may run at once"

@@ -173,11 +173,11 @@ def read_update(job_id: str, after: int | None) -> Update:
             return Update(None, True, [], after or 0, {})
         token, final = token_of(job), JobStatus(job.status).final
         if after is None:
-            return Update(token, final, [], job.event_seq, newest_metrics(session, job_id))
+            return Update(token, final, [], job.event_seq, newest_metrics(session, [job_id])[job_id])
         query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(BATCH)
         messages = [message_of(event_body(row)) for row in session.scalars(query)]
         newest = messages[-1].seq if messages else after
-        return Update(token, final, messages, newest, newest_metrics(session, job_id))
+        return Update(token, final, messages, newest, newest_metrics(session, [job_id])[job_id])
 
 
 def message_of(event: EventBody) -> Message:

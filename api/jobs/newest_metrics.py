@@ -1,20 +1,37 @@
-"""The newest value of every metric of a job, found with a loose index scan, so its cost does not depend on the steps."""
+"""The newest value of every metric of jobs, found with a loose index scan, so its cost does not depend on the steps."""
 
-from sqlalchemy import and_, select
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Select, and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from api.jobs.schemas import MetricValue
-from models.records import Metric
+from models.records import Job, Metric
 
 
-def newest_metrics(session: Session, job_id: str) -> dict[str, MetricValue]:
-    """The newest values by name: two index lookups per name, where GROUP BY would read every row."""
-    mine = Metric.job_id == job_id
+def _newest() -> Select[Any, Any, Any, Any]:
+    """Two index lookups per name, where GROUP BY would read every row."""
     in_order = select(Metric.name).order_by(Metric.name).limit(1)
-    names = select(in_order.where(mine).scalar_subquery().label("name")).cte("names", recursive=True)
+    first = in_order.where(Metric.job_id == Job.id).correlate(Job).scalar_subquery()
+    jobs = select(Job.id.label("job_id"), first.label("name")).where(Job.id.in_(bindparam("jobs", expanding=True)))
+    names = jobs.cte("names", recursive=True)
+    mine = Metric.job_id == names.c.job_id
     following = in_order.where(mine, Metric.name > names.c.name).correlate(names).scalar_subquery()
-    names = names.union_all(select(following).where(names.c.name.is_not(None)))
-    steps = select(Metric.step).where(mine, Metric.name == names.c.name).order_by(Metric.step.desc()).limit(1)
-    newest = and_(mine, Metric.name == names.c.name, Metric.step == steps.correlate(names).scalar_subquery())
-    rows = session.execute(select(Metric.name, Metric.step, Metric.value).join_from(names, Metric, newest))
-    return {row.name: MetricValue(step=row.step, value=row.value) for row in sorted(rows, key=lambda row: row.name)}
+    names = names.union_all(select(names.c.job_id, following).where(names.c.name.is_not(None)))
+    mine = and_(Metric.job_id == names.c.job_id, Metric.name == names.c.name)
+    steps = select(Metric.step).where(mine).order_by(Metric.step.desc()).limit(1).correlate(names).scalar_subquery()
+    newest = and_(mine, Metric.step == steps)
+    return select(Metric.job_id, Metric.name, Metric.step, Metric.value).join_from(names, Metric, newest)
+
+
+NEWEST = _newest()
+
+
+def newest_metrics(session: Session, job_ids: Iterable[str]) -> dict[str, dict[str, MetricValue]]:
+    """The newest values of these jobs, by job and name."""
+    found: dict[str, dict[str, MetricValue]] = {job_id: {} for job_id in job_ids}
+    rows = session.execute(NEWEST, {"jobs": list(found)}).all()
+    for row in sorted(rows, key=lambda row: row.name):
+        found[row.job_id][row.name] = MetricValue(step=row.step, value=row.value)
+    return found

@@ -16,11 +16,12 @@ from api.dependencies import (
     Wait,
 )
 from api.http.bodies import StrictRoute
-from api.http.conditional import NOT_MODIFIED, IfNoneMatch, conditional, confirm_wait
+from api.http.conditional import NOT_MODIFIED, IfNoneMatch, confirm_wait
 from api.http.paging import Page
 from api.http.problem_documents import problems
 from api.jobs import service, submission, validation
-from api.jobs.long_poll import tag_of, wait_for_change
+from api.jobs.answer import RETRY_SECONDS, answer
+from api.jobs.long_poll import wait_for_change
 from api.jobs.schemas import JobBody, JobSummary, Validated
 from models.spec.job_spec import JobSpec
 from models.status import JobStatus
@@ -28,7 +29,6 @@ from models.status import JobStatus
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=StrictRoute)
 dry_run = APIRouter(tags=["jobs"], route_class=StrictRoute)
 
-RETRY_SECONDS = "2"
 VALIDATE_SECONDS = 30
 EXAMPLES: list[Any] = [
     {"teacher": "tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b", "student": {"network": "lenet5_half"}},
@@ -102,16 +102,15 @@ async def show(
     watch: CurrentWatch,
     identifier: Identifier,
     wait: Wait,
-    response: Response,
+    request: Request,
     if_none_match: IfNoneMatch = None,
-) -> Any:
+) -> Response:
     """With `Prefer: wait=N`, the response is delayed until the job has ended, or differs from the `ETag` in `If-None-Match`
     (without that header: from its current state), or N seconds have passed."""
-    job = await wait_for_change(watch, key, identifier, wait, if_none_match)
+    shown = await wait_for_change(request.app.state.reads, watch, key, identifier, wait, if_none_match)
+    response = answer(shown)
     confirm_wait(response, wait)
-    if not job.status.final:
-        response.headers["Retry-After"] = RETRY_SECONDS
-    return conditional(response, job, tag_of(job), if_none_match)
+    return response
 
 
 @router.post(

@@ -1,24 +1,20 @@
 """Jobs in the database: read, list, cancel and delete."""
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
-from api.access import quota
-from api.health.workers import missing_worker
 from api.http.errors import Conflict, NotFound
 from api.http.links import link
 from api.http.paging import Page, Window
 from api.jobs.newest_metrics import newest_metrics
-from api.jobs.schemas import AttemptBody, JobBody, JobError, JobSummary
+from api.jobs.queue import Queue
+from api.jobs.schemas import AttemptBody, JobBody, JobError, JobSummary, MetricValue
 from models.database import now, reading, transaction
 from models.records import Attempt, Event, Idempotency, Inspection, Job, WebhookDelivery
-from models.scheduling.resources import ResourceNeeds
-from models.scheduling.turns import turns
 from models.settings import settings
 from models.spec.students import taught_by
 from models.status import InspectionStatus, JobStatus, sources_of
@@ -28,10 +24,14 @@ from models.storage.opening import storage
 from models.webhooks import outbox
 
 log = structlog.get_logger("api")
-MAX_POSITION = 100
-"""Largest queue position that is reported; later jobs have none."""
 MAX_ATTEMPTS = 20
 """Number of attempts in a response."""
+NEWEST_ATTEMPTS = (
+    select(Attempt)
+    .join(Job, Attempt.job_id == Job.id)
+    .where(Job.id.in_(bindparam("jobs", expanding=True)), Attempt.number > Job.attempt - MAX_ATTEMPTS)
+    .order_by(Attempt.number.desc())
+)
 COLLECTIONS = ("events", "metrics", "previews", "artifacts")
 
 
@@ -48,13 +48,6 @@ def find(session: Session, key_id: str, job_id: str, lock: bool = False) -> Job:
     return job
 
 
-def get(key_id: str, job_id: str) -> tuple[Job, JobBody]:
-    """A job's row and its response body."""
-    with reading() as session:
-        job = find(session, key_id, job_id)
-        return job, job_body(session, job)
-
-
 def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[JobSummary]:
     """One page of the key's jobs."""
     query = select(Job).where(Job.key_id == key_id, Job.deleted_at.is_(None))
@@ -67,11 +60,23 @@ def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[Job
 
 def job_body(session: Session, job: Job) -> JobBody:
     """The response body of a job."""
+    [body] = job_bodies(session, [job], Queue(session))
+    return body
+
+
+def job_bodies(session: Session, jobs: Sequence[Job], queue: Queue) -> list[JobBody]:
+    """The response bodies of jobs, by as many statements as that of one."""
+    ids = [job.id for job in jobs]
+    metrics, attempts = newest_metrics(session, ids), _attempts(session, ids)
+    return [_body(job, queue, metrics[job.id], attempts[job.id]) for job in jobs]
+
+
+def _body(job: Job, queue: Queue, metrics: dict[str, MetricValue], attempts: list[AttemptBody]) -> JobBody:
     found: dict[str, Any] = {
-        "queue_position": _queue_position(session, job),
-        "metrics": newest_metrics(session, job.id),
-        "reason": _reason(session, job),
-        "attempts": _attempts(session, job),
+        "queue_position": queue.position(job),
+        "metrics": metrics,
+        "reason": queue.reason(job),
+        "attempts": attempts,
         "expected_end_at": _expected_end(job),
     }
     return JobBody.model_validate(_columns(job) | found | _expiries(job))
@@ -177,9 +182,11 @@ def links_of(job: Job) -> dict[str, str]:
     return links | ({"artifacts.zip": link(f"{address}/artifacts.zip")} if job.status == JobStatus.SUCCEEDED else {})
 
 
-def _attempts(session: Session, job: Job) -> list[AttemptBody]:
-    newest = select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number.desc()).limit(MAX_ATTEMPTS)
-    return [_attempt(row) for row in session.scalars(newest)]
+def _attempts(session: Session, ids: Sequence[str]) -> dict[str, list[AttemptBody]]:
+    found: dict[str, list[AttemptBody]] = {job_id: [] for job_id in ids}
+    for row in session.scalars(NEWEST_ATTEMPTS, {"jobs": ids}):
+        found[row.job_id].append(_attempt(row))
+    return found
 
 
 def _attempt(row: Attempt) -> AttemptBody:
@@ -199,22 +206,6 @@ def _columns(job: Job) -> dict[str, Any]:
     values = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
     error = job.error or None
     return values | {"links": links_of(job), "error": JobError.model_validate(error) if error else None}
-
-
-def _reason(session: Session, job: Job) -> str | None:
-    if job.status != JobStatus.QUEUED:
-        return job.reason
-    if not job.ready:
-        return "; ".join(filter(None, (job.reason, missing_worker(session, "inspect"))))
-    missing = missing_worker(session, "distill", ResourceNeeds.read(job.needs))
-    return "; ".join(filter(None, (job.reason, missing or quota.running_limit_reason(session, job)))) or None
-
-
-def _queue_position(session: Session, job: Job) -> int | None:
-    if job.status != JobStatus.QUEUED or not job.ready:
-        return None
-    queue = (turn.id for turn in islice(turns(session, Job), MAX_POSITION))
-    return next((position for position, identifier in enumerate(queue, start=1) if identifier == job.id), None)
 
 
 def _closed_phases(session: Session, job: Job) -> dict[str, Any]:

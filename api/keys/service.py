@@ -7,7 +7,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from api.access import quota
-from api.access.auth import Caller, hash_key, make_key, requests
+from api.access.auth import Caller, hash_key, known, make_key, requests
 from api.http.errors import Conflict, Forbidden, Invalid, NotFound
 from api.http.links import link
 from api.http.paging import Page, Window
@@ -85,7 +85,9 @@ def edit(caller: Caller, key_id: str, changes: KeyEdit) -> KeyBody:
         for name, value in given.items():
             setattr(key, name, value)
         session.flush()
-        return KeyBody.model_validate(_columns(key))
+        changed = KeyBody.model_validate(_columns(key))
+    known.forget()
+    return changed
 
 
 def rotate(caller: Caller, key_id: str, grace_seconds: float) -> KeyMade:
@@ -106,7 +108,9 @@ def rotate(caller: Caller, key_id: str, grace_seconds: float) -> KeyMade:
         key.previous_until = at + grace_seconds if grace_seconds else None
         key.hash = hash_key(secret)
         session.flush()
-        return KeyMade.model_validate(_columns(key) | {"key": secret})
+        made = KeyMade.model_validate(_columns(key) | {"key": secret})
+    known.forget()
+    return made
 
 
 def revoke(key_id: str) -> KeyBody:
@@ -123,7 +127,9 @@ def revoke(key_id: str) -> KeyBody:
             key.revoked_at = session.scalars(select(now())).one()
             key.previous_hash = key.previous_until = None
             session.flush()
-        return KeyBody.model_validate(_columns(key))
+        revoked = KeyBody.model_validate(_columns(key))
+    known.forget()
+    return revoked
 
 
 def _find(session: Session, key_id: str, lock: bool = False) -> Key:
