@@ -263,8 +263,9 @@ def _missing(values: Any) -> list[str]:
     if kind not in (*KEYS, "check"):
         return ["/kind"]
     wanted = KEYS["distill" if kind == "check" else kind]
-    if kind == "teacher" and (values.get("teacher") or {}).get("network") is not None:
-        wanted += ("/teacher/classes", "/teacher/input")  # of a teacher without a network they are found
+    described = kind == "teacher" and (values.get("teacher") or {}).get("network") is not None
+    if described and not values.get("dataset"):
+        wanted += ("/teacher/classes", "/teacher/input")  # otherwise they are found
     if kind in ("distill", "check"):
         places = ["/teacher"] if values.get("teacher") else []
         places += [f"/teachers/{number}" for number in range(len(values.get("teachers") or ()))]

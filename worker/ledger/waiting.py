@@ -50,7 +50,9 @@ def wake_teachers_of(session: Session, dataset_id: str) -> None:
     inspecting = Teacher.status == UploadStatus.INSPECTING, Teacher.deleted_at.is_(None)
     teachers = select(Teacher.id).where(*inspecting, Teacher.dataset == dataset_id)
     waiting = Inspection.status == InspectionStatus.QUEUED, Inspection.subject_id.in_(teachers)
-    session.execute(update(Inspection).where(*waiting).values(due_at=now()).execution_options(synchronize_session=False))
+    session.execute(
+        update(Inspection).where(*waiting).values(due_at=now()).execution_options(synchronize_session=False)
+    )
 
 
 def settle_all(ids: Sequence[str]) -> None:

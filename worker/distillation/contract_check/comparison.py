@@ -18,7 +18,7 @@ LEAST_GAIN = 0.05
 LEAST_SIGMA = 3.0
 FEWEST_IMAGES = 64
 SECONDS = 30.0
-"""Time for one comparison; where the network is slow, fewer images are used."""
+"""Usual time for one comparison."""
 MOST_CLASSES = 1024
 """With more classes no other order of them is looked for."""
 Network = Callable[[Tensor], Tensor]
@@ -55,9 +55,15 @@ def answers(network: Network, image_NCHW: Tensor, way: Normalisation, batch_size
 
 
 def compare(
-    network: Network, image_NCHW: Tensor, label_N: Tensor, first: Normalisation, others: Sequence[Normalisation]
+    network: Network,
+    image_NCHW: Tensor,
+    label_N: Tensor,
+    first: Normalisation,
+    others: Sequence[Normalisation],
+    seconds: float = SECONDS,
 ) -> list[Measured]:
-    """The network measured under `first`, then under the others; where it is slow, on the first of the images only.
+    """The network measured under `first`, then under the others; on the first of the images only where all take longer than
+    `seconds`.
 
     The images have to be in an order in which the first few are like the rest.
     """
@@ -65,7 +71,7 @@ def compare(
     began = time.monotonic()
     answers(network, few, first)
     each = (time.monotonic() - began) / len(few)
-    allowed = int(SECONDS / max(each * (1 + len(others)), 1e-9))
+    allowed = int(seconds / max(each * (1 + len(others)), 1e-9))
     count = min(len(image_NCHW), max(FEWEST_IMAGES, allowed))
     image, label = image_NCHW[:count], label_N[:count]
     return [Measured(way.name, answers(network, image, way) == label, way) for way in (first, *others)]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from worker.distillation.contract import InputContract
 from worker.distillation.contract_check.comparison import LEAST_SIGMA, sigma
-from worker.distillation.contract_check.normalisations import Normalisation, altered, own, usual
+from worker.distillation.contract_check.normalisations import Normalisation, altered, declared, own, usual
 from worker.distillation.data.images import fit
 from worker.distillation.errors import UploadError
 from worker.distillation.process.heartbeat import pulse
@@ -26,13 +26,16 @@ from worker.distillation.recovery.geometry import Geometry, geometries
 from worker.distillation.recovery.layer_list import can_fold
 from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
 
-FEW, MORE, MOST = 64, 512, 2048
-"""Images of the three rounds."""
+FEW, SOME, MORE, MOST = 32, 64, 512, 2048
+"""Images of the four rounds."""
+ROUNDS = (0.4, 0.55, 0.75, 0.9)
+"""Parts of the time after which the next round begins: geometries in their commonest readings, these under all
+normalisations, all readings of the best, and those on more images."""
 MOST_GEOMETRIES = 250
 KEPT_GEOMETRIES, KEPT_READINGS, KEPT_LAST = 24, 24, 6
 OTHER_SIZES = (28, 32, 64, 224)
 """Sizes that images are brought to where a network does not fit their own."""
-CONVINCING, FURTHER = 0.97, 60
+CONVINCING, FURTHER = 0.9, 60
 PROMISING = 0.8
 NEAR = 0.35
 """Geometries whose best reading is worse than the best by more than this are given up."""
@@ -40,6 +43,10 @@ QUICK = ("relu", "tanh", "sigmoid")
 LEAST_ABOVE_COMMONEST = 0.2
 """A reading counts only if its accuracy is so much above the share of the commonest class."""
 SECONDS = 180.0
+BATCH_NUMBERS = 2**25
+"""Numbers of the largest maps of a batch, about."""
+EVEN = 1.0
+"""Readings that are worse by fewer standard deviations count as even, and the plainest of them is taken."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +76,23 @@ class Recovered:
     tried: int
 
 
-def recover(chain: Sequence[Layer], image_NCHW: Tensor, label_N: Tensor, seconds: float = SECONDS) -> Recovered:
+def recover(
+    chain: Sequence[Layer],
+    image_NCHW: Tensor,
+    label_N: Tensor,
+    seconds: float = SECONDS,
+    declared: InputContract | None = None,
+) -> Recovered:
     """The reading of a chain under which labelled uint8 images are named best.
 
-    The images are drawn in an order that is always the same. After `seconds` the search goes on with what it has.
+    The images are drawn in an order that is always the same. Each round of the search ends when its part of `seconds` has
+    passed, with what it has. With a `declared` contract, only its size and its normalisation are tried.
 
     Raises:
         UploadError: no geometry meets the first linear layer, or no reading is clearly better than a guess.
     """
     order = torch.randperm(len(image_NCHW), generator=torch.Generator().manual_seed(0))[:MOST]
-    search = _Search(tuple(chain), image_NCHW[order], label_N[order], time.monotonic() + seconds)
+    search = _Search(tuple(chain), image_NCHW[order], label_N[order], time.monotonic(), seconds, declared)
     found = search.run()
     commonest = float(label_N.bincount().max()) / len(label_N)
     if found.best.accuracy < commonest + LEAST_ABOVE_COMMONEST:
@@ -92,10 +106,13 @@ def recover(chain: Sequence[Layer], image_NCHW: Tensor, label_N: Tensor, seconds
     return found
 
 
-def candidates(chain: Sequence[Layer], size: tuple[int, int]) -> list[Geometry]:
-    """The plainest geometries for images of a size, or of the first of the usual sizes that the chain fits."""
-    for each in (size, *((side, side) for side in OTHER_SIZES if (side, side) != size)):
-        found = list(islice(geometries(chain, each), MOST_GEOMETRIES))
+def candidates(
+    chain: Sequence[Layer], size: tuple[int, int], others: Sequence[int] = OTHER_SIZES, most: int = MOST_GEOMETRIES
+) -> list[Geometry]:
+    """The plainest geometries for images of a size, or of the first of the other sizes that the chain fits."""
+    for each in (size, *((side, side) for side in others if (side, side) != size)):
+        pulse()
+        found = list(islice(geometries(chain, each), most))
         if found:
             return found
     raise UploadError(
@@ -103,10 +120,10 @@ def candidates(chain: Sequence[Layer], size: tuple[int, int]) -> list[Geometry]:
     )
 
 
-def listed(chain: Sequence[Layer], size: tuple[int, int], most: int = 5) -> str:
+def listed(chain: Sequence[Layer], size: tuple[int, int], most: int = 5, others: Sequence[int] = OTHER_SIZES) -> str:
     """The plainest candidates in words."""
     words = []
-    for geometry in candidates(chain, size)[:most]:
+    for geometry in candidates(chain, size, others, most):
         placed = [f"stride {each.stride}, padding {each.padding}, pool {each.pool}" for each in geometry.placements]
         words.append(f"[{'; '.join(placed)}; {geometry.ending}]")
     return f"The plainest candidates: {' '.join(words)}"
@@ -117,38 +134,43 @@ class _Search:
     chain: tuple[Layer, ...]
     image: Tensor
     label: Tensor
-    deadline: float
+    began: float
+    seconds: float
+    declared: InputContract | None = None
 
     def run(self) -> Recovered:
-        found = candidates(self.chain, (int(self.image.shape[2]), int(self.image.shape[3])))
+        given = self.declared
+        if given is not None:
+            found = candidates(self.chain, (given.height, given.width), others=())
+        else:
+            found = candidates(self.chain, (int(self.image.shape[2]), int(self.image.shape[3])))
         self._fit(found[0].size)
-        ways = usual(self.image[:MORE])
-        ways += altered(ways) if can_fold(self.chain) else []
-        first = self._first(found, own(self.image[:MORE]))
+        ways = [declared(given)] if given is not None else usual(self.image[:MORE])
+        ways += altered(ways) if given is None and can_fold(self.chain) else []
+        first = self._first(found, ways)
         near = [each for each in first if each.accuracy >= first[0].accuracy - NEAR]
         kept = list(dict.fromkeys(each.reading.geometry for each in near))[:KEPT_GEOMETRIES]
         every = [reading for each in kept for reading in self._every(each, ways)]
-        second = self._best([*(each.reading for each in first[:KEPT_READINGS]), *every], FEW, self.deadline)
-        third = self._best([each.reading for each in second[:KEPT_READINGS]], MORE)
-        last = self._best([each.reading for each in third[:KEPT_LAST]], MOST)
-        best = last[0]
-        ties = tuple(each for each in last[1:] if sigma(each.right, best.right) < LEAST_SIGMA)
+        second = self._best([*(each.reading for each in first[:KEPT_READINGS]), *every], SOME, 2)
+        third = self._best([each.reading for each in second[:KEPT_READINGS]], MORE, 3)
+        last = self._best([each.reading for each in third[:KEPT_LAST]], MOST, 4)
+        even = [each for each in last if sigma(each.right, last[0].right) < EVEN]
+        best = min(even, key=lambda each: _unusual(each.reading, ways))
+        ties = tuple(each for each in last if each is not best and sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
 
-    def _first(self, found: Sequence[Geometry], way: Normalisation) -> list[Scored]:
-        """The geometries in their commonest readings; under all usual normalisations and of altered images too, if nothing does well on them as they are."""
-        left = self.deadline - time.monotonic()
-        half, most = self.deadline - left / 2, self.deadline - left / 4
-        first = self._best([reading for each in found for reading in _quick(each, way)], FEW, half, stops_early=True)
-        if first[0].accuracy >= PROMISING or not can_fold(self.chain):
+    def _first(self, found: Sequence[Geometry], ways: Sequence[Normalisation]) -> list[Scored]:
+        """The geometries in their commonest readings under the images' own normalisation, or the declared one; under all others
+        too, if nothing does well."""
+        measured = own(self.image[:MORE])
+        way = next((each for each in ways if each.same(measured)), ways[0])
+        first = self._best([reading for each in found for reading in _quick(each, way)], FEW, 0, stops_early=True)
+        if first[0].accuracy >= PROMISING or self.declared is not None:
             return first
-        others = [
-            reading
-            for each in found
-            for other in (*usual(self.image[:MORE]), *altered([way]))
-            for reading in _quick(each, other)
-        ]
-        more = self._best(others, FEW, most, stops_early=True)
+        plain = [each for each in ways if each.is_plain and each != way]
+        others = [*plain, *altered([way])] if can_fold(self.chain) else plain
+        readings = [reading for each in found for other in others for reading in _quick(each, other)]
+        more = self._best(readings, FEW, 1, stops_early=True)
         return sorted([*first, *more], key=lambda each: each.rank, reverse=True)
 
     def _fit(self, size: tuple[int, int]) -> None:
@@ -166,18 +188,16 @@ class _Search:
             for way, activation, pooling in product(ways[:1], QUICK, poolings):
                 yield Reading(geometry, activation, pooling, way, channels_last=True)
 
-    def _best(
-        self, readings: Sequence[Reading], images: int, until: float | None = None, stops_early: bool = False
-    ) -> list[Scored]:
-        """The readings on so many images, the best first; after `until` no further one is begun.
+    def _best(self, readings: Sequence[Reading], images: int, number: int, stops_early: bool = False) -> list[Scored]:
+        """The readings on so many images, the best first; after the time of the round `number` no further one is begun.
 
         With `stops_early` nor after a convincing one was found, and as many again and some more were tried.
         """
         scored: list[Scored] = []
+        until = self.began + self.seconds * (*ROUNDS, 1.0)[number]
         enough: float = math.inf
         for reading in dict.fromkeys(readings):
-            late = until is not None and time.monotonic() > until
-            if scored and (late or len(scored) > enough):
+            if scored and (time.monotonic() > until or len(scored) > enough):
                 break
             scored.append(self._score(reading, images))
             if stops_early and scored[-1].accuracy >= CONVINCING:
@@ -188,11 +208,18 @@ class _Search:
     def _score(self, reading: Reading, images: int) -> Scored:
         image, label = self.image[:images], self.label[:images]
         rows = []
-        for part in image.split(256):
+        maps = max((layer.outputs for layer in self.chain if layer.kind == "conv"), default=1)
+        for part in image.split(max(1, BATCH_NUMBERS // (maps * image.shape[2] * image.shape[3]))):
             pulse()
             rows.append(reading.logits(self.chain, part))
         logits = torch.cat(rows).nan_to_num(nan=-1e4, posinf=1e4, neginf=-1e4)
         return Scored(reading, logits.argmax(1) == label, float(F.cross_entropy(logits.double(), label)))
+
+
+def _unusual(reading: Reading, ways: Sequence[Normalisation]) -> tuple[int, ...]:
+    """Smaller for plainer readings."""
+    activation, pooling = list(ACTIVATIONS).index(reading.activation), POOLINGS.index(reading.pooling)
+    return reading.norm_last, reading.channels_last, activation, pooling, ways.index(reading.normalisation)
 
 
 def _quick(geometry: Geometry, way: Normalisation) -> Iterator[Reading]:

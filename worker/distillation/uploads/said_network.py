@@ -31,6 +31,10 @@ DESCRIBE = (
 )
 
 
+class NoneFits(UploadError):
+    """No known network has the weights of a file."""
+
+
 @dataclass(frozen=True)
 class Said:
     """What a user says of a teacher. `network` is `auto` and `classes` None where that is to be found."""
@@ -89,7 +93,7 @@ def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits)
         words = "the weights are whole numbers, as quantised ones are, and no known network has such"
         raise UploadError(words, QUANTISED)
     if not offered:
-        raise UploadError(_none_fits(candidates, said), DESCRIBE)
+        raise NoneFits(_none_fits(candidates, said), DESCRIBE)
     for each in offered:
         check_size(each.network, each.options, each.classes, said.contract, limits)
     distinct = different(offered[:LISTED_AT_MOST], said.contract)
