@@ -16,6 +16,8 @@ from worker.distillation.process.heartbeat import pulse
 LEAST_GAIN = 0.05
 """A better normalisation has an accuracy at least this much higher."""
 LEAST_SIGMA = 3.0
+EVEN = 1.0
+"""Two ways that differ by fewer standard deviations count as even; then the plainer one is taken."""
 FEWEST_IMAGES = 64
 SECONDS = 30.0
 """Usual time for one comparison."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.contract import InputContract
-from worker.distillation.contract_check.comparison import LEAST_SIGMA, sigma
+from worker.distillation.contract_check.comparison import EVEN, LEAST_SIGMA, sigma
 from worker.distillation.contract_check.normalisations import Normalisation, altered, declared, own, usual
 from worker.distillation.data.images import fit
 from worker.distillation.errors import UploadError
@@ -24,6 +24,7 @@ from worker.distillation.process.heartbeat import pulse
 from worker.distillation.recovery.chain import HINT, Layer
 from worker.distillation.recovery.geometry import Geometry, geometries
 from worker.distillation.recovery.layer_list import can_fold
+from worker.distillation.recovery.prefixes import Prefixes
 from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
 
 FEW, SOME, MORE, MOST = 32, 64, 512, 2048
@@ -45,8 +46,6 @@ LEAST_ABOVE_COMMONEST = 0.2
 SECONDS = 180.0
 BATCH_NUMBERS = 2**25
 """Numbers of the largest maps of a batch, about."""
-EVEN = 1.0
-"""Readings that are worse by fewer standard deviations count as even, and the plainest of them is taken."""
 
 
 @dataclass(frozen=True)
@@ -194,24 +193,26 @@ class _Search:
         With `stops_early` nor after a convincing one was found, and as many again and some more were tried.
         """
         scored: list[Scored] = []
+        known = Prefixes()
         until = self.began + self.seconds * (*ROUNDS, 1.0)[number]
         enough: float = math.inf
         for reading in dict.fromkeys(readings):
             if scored and (time.monotonic() > until or len(scored) > enough):
                 break
-            scored.append(self._score(reading, images))
+            scored.append(self._score(reading, images, known))
             if stops_early and scored[-1].accuracy >= CONVINCING:
                 enough = min(enough, 2 * len(scored) + FURTHER)
         return sorted(scored, key=lambda each: each.rank, reverse=True)
 
     @torch.no_grad()
-    def _score(self, reading: Reading, images: int) -> Scored:
+    def _score(self, reading: Reading, images: int, known: Prefixes) -> Scored:
         image, label = self.image[:images], self.label[:images]
         rows = []
         maps = max((layer.outputs for layer in self.chain if layer.kind == "conv"), default=1)
-        for part in image.split(max(1, BATCH_NUMBERS // (maps * image.shape[2] * image.shape[3]))):
+        parts = image.split(max(1, BATCH_NUMBERS // (maps * image.shape[2] * image.shape[3])))
+        for part in parts:
             pulse()
-            rows.append(reading.logits(self.chain, part))
+            rows.append(reading.logits(self.chain, part, known if len(parts) == 1 else None))
         logits = torch.cat(rows).nan_to_num(nan=-1e4, posinf=1e4, neginf=-1e4)
         return Scored(reading, logits.argmax(1) == label, float(F.cross_entropy(logits.double(), label)))
 

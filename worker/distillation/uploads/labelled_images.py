@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from worker.distillation.contract import InputContract
-from worker.distillation.contract_check.class_names import order_by_name, partly_shared
+from worker.distillation.contract_check.class_names import other_order, partly_shared
 from worker.distillation.data.images import fit
 from worker.distillation.errors import Problem, SpecError
 
@@ -65,7 +65,7 @@ class LabelledImages:
             raise SpecError(
                 [Problem("/dataset", words)], "Name the same classes on both sides, or leave `class_names` out."
             )
-        order = order_by_name(self.class_names, teacher)
+        order = other_order(self.class_names, teacher)
         return self if order is None else replace(self, label=torch.tensor(order)[self.label])
 
     def check_classes(self, classes: int) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from worker.distillation import networks
 from worker.distillation.contract import InputContract
 from worker.distillation.contract_check.comparison import (
+    EVEN,
     FEWEST_IMAGES,
     LEAST_SIGMA,
     Measured,
@@ -101,8 +102,10 @@ def measured(
     left = max(until - time.monotonic(), 1.0) / KEPT
     kept = sorted(rated, key=lambda row: row[:2])[:KEPT]
     again = [_measure(each, given, found, images, limits, left) for _, _, each in sorted(kept, key=lambda row: row[1])]
-    again.sort(key=lambda one: -one.best.accuracy)
-    return again
+    most = max(again, key=lambda one: one.best.accuracy, default=None)
+    # the plainest of those that are even with the best comes first
+    even = next((one for one in again if most and sigma(one.best.right, most.best.right) < EVEN), None)
+    return sorted(again, key=lambda one: (one is not even, -one.best.accuracy))
 
 
 def _measure(
