@@ -16,8 +16,8 @@ from worker.distillation.process.heartbeat import pulse
 LEAST_GAIN = 0.05
 """A better normalisation has an accuracy at least this much higher."""
 LEAST_SIGMA = 3.0
-EVEN = 1.0
-"""Two ways that differ by fewer standard deviations count as even; then the plainer one is taken."""
+EVEN_SIGMA, EVEN_GAIN = 1.0, 0.01
+"""Two ways that differ by less count as even."""
 FEWEST_IMAGES = 64
 SECONDS = 30.0
 """Usual time for one comparison."""
@@ -109,6 +109,12 @@ def sigma(one_N: Tensor, other_N: Tensor) -> float:
     one_N, other_N = one_N[:count], other_N[:count]
     gained, lost = int((other_N & ~one_N).sum()), int((one_N & ~other_N).sum())
     return (gained - lost) / max(gained + lost, 1) ** 0.5
+
+
+def even(one_N: Tensor, other_N: Tensor) -> bool:
+    """Whether `other` is right more often than `one` by so little that the plainer of both is taken."""
+    gain = float(other_N.double().mean() - one_N.double().mean())
+    return gain <= EVEN_GAIN or sigma(one_N, other_N) < EVEN_SIGMA
 
 
 def clearly_better(one: Measured, other: Measured, label_N: Tensor) -> bool:

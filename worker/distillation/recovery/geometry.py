@@ -18,7 +18,7 @@ MOST_STEPS = 100_000
 """Partial geometries that are made in one search."""
 EXPECTED = 0.4
 """What the change from one placement to the next is expected to cost, so that long chains are followed to their end."""
-MOST_SIZES = 2_000
+MOST_SIZES = 1_000
 """Sizes of maps that are followed behind one layer."""
 POOLS: dict[tuple[int, int] | None, float] = {
     None: 0.3,
@@ -29,6 +29,8 @@ POOLS: dict[tuple[int, int] | None, float] = {
     (2, 1): 3.0,
 }
 """Kernel and stride of a pooling, and how unusual it is."""
+UNPADDED = 0.3
+"""How unusual a convolution without padding is where the maps are pooled at the end."""
 ADAPTIVE = 4.0
 """How unusual a pooling to a map of several pixels is."""
 
@@ -100,7 +102,7 @@ def _steps(partial: _Partial, convolutions: Sequence[Layer], linear: Layer | Non
         yield _Partial(cost + own + changed, after, (*placed, placement))
 
 
-@lru_cache(maxsize=50_000)
+@lru_cache(maxsize=2_000)
 def _placements(sides: tuple[int, int], at: Size) -> tuple[tuple[Placement, float, Size], ...]:
     """Every placement of a kernel on maps of a size, how unusual it is, and the size after it."""
     return tuple(_placed(sides, at))
@@ -110,7 +112,7 @@ def _placed(sides: tuple[int, int], at: Size) -> Iterator[tuple[Placement, float
     kernel = max(sides)
     same = kernel // 2
     paddings = {0: 0.0, same: 0.0} | {other: 3.0 for other in (1, 2, 3) if other not in (0, same) and other < kernel}
-    strides = {1: 0.0} | ({2: 1.0} if kernel > 1 else {2: 2.0}) | ({kernel: 2.0} if kernel > 2 else {})
+    strides = {1: 0.0} | ({2: 0.6} if kernel > 1 else {2: 2.0}) | ({kernel: 2.0} if kernel > 2 else {})
     for padding, unusual in paddings.items():
         for stride, strided in strides.items():
             mapped = _slid(at, sides, stride, padding)
@@ -162,7 +164,8 @@ def _rest(convolutions: Sequence[Layer], linear: Layer | None, reach: Sequence[s
 
 def _unusual(ending: Geometry) -> float:
     """How unusual the end of the maps is: pooling to more than one pixel is, and the largest number of each map."""
-    return ADAPTIVE * (ending.pooled > 1) + 0.5 * (ending.ending == "max")
+    bare = 0.0 if ending.ending == "flatten" else UNPADDED * sum(each.padding == 0 for each in ending.placements)
+    return ADAPTIVE * (ending.pooled > 1) + 0.5 * (ending.ending == "max") + bare
 
 
 def _endings(

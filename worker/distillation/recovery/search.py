@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.contract import InputContract
-from worker.distillation.contract_check.comparison import EVEN, LEAST_SIGMA, sigma
+from worker.distillation.contract_check.comparison import LEAST_SIGMA, even, sigma
 from worker.distillation.contract_check.normalisations import Normalisation, altered, declared, own, usual
 from worker.distillation.data.images import fit
 from worker.distillation.errors import UploadError
@@ -27,13 +27,18 @@ from worker.distillation.recovery.layer_list import can_fold
 from worker.distillation.recovery.prefixes import Prefixes
 from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
 
-FEW, SOME, MORE, MOST = 32, 64, 512, 2048
-"""Images of the four rounds."""
-ROUNDS = (0.4, 0.55, 0.75, 0.9)
+FEW, SOME = 32, 64
+"""Images on which geometries are tried in their commonest readings, and the best of them in all readings."""
+MORE, MOST = 512, 2048
+ROUNDS = ((128, 256), (32, 1024), (8, MOST))
+"""How many of the best readings are tried on how many images afterwards."""
+SHARES = (0.4, 0.55, 0.75, 0.85, 0.95, 1.0)
 """Parts of the time after which the next round begins: geometries in their commonest readings, these under all
-normalisations, all readings of the best, and those on more images."""
-MOST_GEOMETRIES = 250
-KEPT_GEOMETRIES, KEPT_READINGS, KEPT_LAST = 24, 24, 6
+normalisations, all readings of the best geometries, and `ROUNDS`."""
+MOST_GEOMETRIES = 400
+AT_ONCE = 50
+"""Geometries that are tried in all their commonest readings before the next ones."""
+KEPT_GEOMETRIES, KEPT_READINGS = 24, 24
 OTHER_SIZES = (28, 32, 64, 224)
 """Sizes that images are brought to where a network does not fit their own."""
 CONVINCING, FURTHER = 0.9, 60
@@ -150,11 +155,11 @@ class _Search:
         near = [each for each in first if each.accuracy >= first[0].accuracy - NEAR]
         kept = list(dict.fromkeys(each.reading.geometry for each in near))[:KEPT_GEOMETRIES]
         every = [reading for each in kept for reading in self._every(each, ways)]
-        second = self._best([*(each.reading for each in first[:KEPT_READINGS]), *every], SOME, 2)
-        third = self._best([each.reading for each in second[:KEPT_READINGS]], MORE, 3)
-        last = self._best([each.reading for each in third[:KEPT_LAST]], MOST, 4)
-        even = [each for each in last if sigma(each.right, last[0].right) < EVEN]
-        best = min(even, key=lambda each: _unusual(each.reading, ways))
+        last = self._best([*(each.reading for each in first[:KEPT_READINGS]), *every], SOME, 2)
+        for number, (kept_readings, images) in enumerate(ROUNDS, start=3):
+            last = self._best([each.reading for each in last[:kept_readings]], images, number)
+        plainest = [each for each in last if even(each.right, last[0].right)]
+        best = min(plainest, key=lambda each: (_unusual(each.reading), -each.accuracy))
         ties = tuple(each for each in last if each is not best and sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
 
@@ -163,13 +168,12 @@ class _Search:
         too, if nothing does well."""
         measured = own(self.image[:MORE])
         way = next((each for each in ways if each.same(measured)), ways[0])
-        first = self._best([reading for each in found for reading in _quick(each, way)], FEW, 0, stops_early=True)
+        first = self._best(list(_quick(found, [way])), FEW, 0, stops_early=True)
         if first[0].accuracy >= PROMISING or self.declared is not None:
             return first
         plain = [each for each in ways if each.is_plain and each != way]
         others = [*plain, *altered([way])] if can_fold(self.chain) else plain
-        readings = [reading for each in found for other in others for reading in _quick(each, other)]
-        more = self._best(readings, FEW, 1, stops_early=True)
+        more = self._best(list(_quick(found, others)), FEW, 1, stops_early=True)
         return sorted([*first, *more], key=lambda each: each.rank, reverse=True)
 
     def _fit(self, size: tuple[int, int]) -> None:
@@ -194,7 +198,7 @@ class _Search:
         """
         scored: list[Scored] = []
         known = Prefixes()
-        until = self.began + self.seconds * (*ROUNDS, 1.0)[number]
+        until = self.began + self.seconds * SHARES[number]
         enough: float = math.inf
         for reading in dict.fromkeys(readings):
             if scored and (time.monotonic() > until or len(scored) > enough):
@@ -217,15 +221,19 @@ class _Search:
         return Scored(reading, logits.argmax(1) == label, float(F.cross_entropy(logits.double(), label)))
 
 
-def _unusual(reading: Reading, ways: Sequence[Normalisation]) -> tuple[int, ...]:
+def _unusual(reading: Reading) -> tuple[int, ...]:
     """Smaller for plainer readings."""
     activation, pooling = list(ACTIVATIONS).index(reading.activation), POOLINGS.index(reading.pooling)
-    return reading.norm_last, reading.channels_last, activation, pooling, ways.index(reading.normalisation)
+    return reading.norm_last, reading.channels_last, activation, pooling
 
 
-def _quick(geometry: Geometry, way: Normalisation) -> Iterator[Reading]:
-    for activation, pooling in product(QUICK, POOLINGS if geometry.pools else POOLINGS[:1]):
-        yield Reading(geometry, activation, pooling, way)
+def _quick(found: Sequence[Geometry], ways: Sequence[Normalisation]) -> Iterator[Reading]:
+    """The commonest readings, those of the plainest geometries first; what begins alike lies close together."""
+    for start in range(0, len(found), AT_ONCE):
+        for way, activation, pooling in product(ways, QUICK, POOLINGS):
+            for geometry in found[start : start + AT_ONCE]:
+                if geometry.pools or pooling == POOLINGS[0]:
+                    yield Reading(geometry, activation, pooling, way)
 
 
 def margins(found: Recovered) -> list[dict[str, Any]]:

@@ -12,12 +12,11 @@ from torch import nn
 from worker.distillation import networks
 from worker.distillation.contract import InputContract
 from worker.distillation.contract_check.comparison import (
-    EVEN,
-    FEWEST_IMAGES,
     LEAST_SIGMA,
     Measured,
     clearly_better,
     compare,
+    even,
     sigma,
     table,
 )
@@ -29,7 +28,10 @@ from worker.distillation.uploads.network_search import Proposal, proposals
 from worker.distillation.uploads.said_network import FIND, Said, check_size, weights_of
 
 MOST_MEASURED = 32
-KEPT = 3
+MOST_IN_TURN = 12
+"""Networks for which there is time in any case before the best are measured on all images."""
+FIRST_IMAGES = 512
+KEPT = 6
 """Networks that are measured on all images."""
 
 
@@ -93,19 +95,21 @@ def measured(
     """
     until = time.monotonic() + seconds
     images = images.fitted(said.contract)
-    few = replace(images, image=images.image[:FEWEST_IMAGES], label=images.label[:FEWEST_IMAGES])
+    few = replace(images, image=images.image[:FIRST_IMAGES], label=images.label[:FIRST_IMAGES])
     rated: list[tuple[float, int, Said]] = []  # the plainest first among equal ones
     for each in [said] if said.network != FIND else islice(_possible(said, found, limits), MOST_MEASURED):
         if rated and time.monotonic() > until - seconds / 2:
             break
-        rated.append((-_measure(each, given, found, few, limits, seconds / 8).best.accuracy, len(rated), each))
+        rated.append(
+            (-_measure(each, given, found, few, limits, seconds / 2 / MOST_IN_TURN).best.accuracy, len(rated), each)
+        )
     left = max(until - time.monotonic(), 1.0) / KEPT
     kept = sorted(rated, key=lambda row: row[:2])[:KEPT]
     again = [_measure(each, given, found, images, limits, left) for _, _, each in sorted(kept, key=lambda row: row[1])]
     most = max(again, key=lambda one: one.best.accuracy, default=None)
     # the plainest of those that are even with the best comes first
-    even = next((one for one in again if most and sigma(one.best.right, most.best.right) < EVEN), None)
-    return sorted(again, key=lambda one: (one is not even, -one.best.accuracy))
+    plain = next((one for one in again if most and even(one.best.right, most.best.right)), None)
+    return sorted(again, key=lambda one: (one is not plain, -one.best.accuracy))
 
 
 def _measure(
