@@ -55,9 +55,11 @@ class TeacherSpec(NetworkSpec):
 
     @model_validator(mode="after")
     def _input_given_or_found(self) -> Self:
-        if self.input is None and (self.dataset is None or self.network == PROGRAM):
+        if self.dataset is not None and self.network == PROGRAM:
+            raise complaint(Problem("/dataset", "must be omitted for a program: its input is given"))
+        if self.input is None and self.dataset is None:
             words = "is required; or give a `dataset` with labels, by whose images it is found"
-            raise complaint(Problem("/input", "is required" if self.network == PROGRAM else words))
+            raise complaint(Problem("/input", words))
         return self
 
     @model_validator(mode="after")

@@ -335,4 +335,4 @@ def test_a_dataset_that_cannot_be_used_is_refused_with_the_teacher(service: Serv
     assert f"rejected {rejected}" in refused(rejected)
     assert "does not exist" in refused(deleted)
     assert pointers(user.http.post("/teachers", json={})) == ["/input"]
-    assert pointers(user.http.post("/teachers", json={"network": "program", "dataset": rejected})) == ["/input"]
+    assert pointers(user.http.post("/teachers", json={"network": "program", "dataset": rejected})) == ["/dataset"]

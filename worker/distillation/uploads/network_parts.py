@@ -25,7 +25,7 @@ def largest_first(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def parts_of(candidate: Candidate) -> Iterator[Candidate]:
     """The candidate, and what is left of it without what is no part of a network; each once."""
-    once = _without_doubles(candidate.tensors)
+    once = without_doubles(candidate.tensors)
     core = {
         name: leaf for name, leaf in once.items() if not _is_for_training(name) and not is_normalisation(name, leaf)
     }
@@ -58,7 +58,7 @@ def _is_for_training(name: str) -> bool:
     return any(part.lower().startswith(TRAINING_ONLY) for part in name.split(".")[:2])
 
 
-def _without_doubles(tensors: dict[str, Any]) -> dict[str, Any]:
+def without_doubles(tensors: dict[str, Any]) -> dict[str, Any]:
     """Each tensor under its first name."""
     once: dict[Any, str] = {}
     for name, leaf in tensors.items():

@@ -1,7 +1,7 @@
 """A teacher of which something is left open: its network and its input are found from the weights and from labelled images."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from worker.distillation.recovery.search import (
 from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.labelled_images import LabelledImages, sample
 from worker.distillation.uploads.measured_networks import MeasuredNetwork, measured
+from worker.distillation.uploads.network_parts import without_doubles
 from worker.distillation.uploads.said_network import FIND, Said
 from worker.distillation.uploads.state_dicts import OpenFile, largest, numbers_of, open_weights
 
@@ -70,7 +71,7 @@ def recognised(
         named = measured(asked, given, file.candidates, images, limits, seconds * NAMED_SHARE)
         if named and (asked.network != FIND or named[0].best.accuracy >= PROMISING):
             return _of_catalogue(said, named, images, upload)
-        state = strip_prefixes(numbers_of(largest(file.candidates, asked.weights), limits))
+        state = _state(file, asked.weights, limits)
     known = [one for one in named if one.best.accuracy >= images.commonest + LEAST_ABOVE_COMMONEST]
     try:
         chain = read_chain(state, (given or _blank(images)).channels)
@@ -86,6 +87,12 @@ def recognised(
     if known and known[0].best.accuracy > found.best.accuracy - CLEARLY:
         return _of_catalogue(said, known, images, upload)
     return _of_chain(said, found, chain, images, folder)
+
+
+def _state(file: OpenFile, choice: str, limits: UploadLimits) -> dict[str, Tensor]:
+    """The state dict with the most tensors, each tensor under its first name."""
+    candidate = largest(file.candidates, choice)
+    return strip_prefixes(numbers_of(replace(candidate, tensors=without_doubles(candidate.tensors)), limits))
 
 
 def _asked(said: Mapping[str, Any], contract: InputContract) -> Said:
@@ -153,7 +160,7 @@ def _class_names(said: Mapping[str, Any], images: LabelledImages, classes: int) 
 
 def candidates_of(file: OpenFile, said: Mapping[str, Any], limits: UploadLimits) -> str:
     """The plainest networks that have the layers of a file, in words: for images of the size that is said, or of usual sizes."""
-    state = strip_prefixes(numbers_of(largest(file.candidates, str(said.get("weights") or "auto")), limits))
+    state = _state(file, str(said.get("weights") or "auto"), limits)
     given = read_contract(said["input"]) if said.get("input") else None
     sizes = (
         [(given.channels, (given.height, given.width))] if given else [(each, (side, side)) for each, side in LIKELY]
