@@ -25,7 +25,7 @@ from worker.distillation.uploads import activation_statistics, class_embeddings,
 from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.reading_findings import reading_of, reading_of_all
 from worker.distillation.uploads.recognise import ASK, candidates_of, recognised, without_images
-from worker.distillation.uploads.said_network import FIND, NoneFits, Said, check_size, parameters_of, weights_of
+from worker.distillation.uploads.said_network import NoneFits, Said, parameters_of, weights_of
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
 CANONICAL = "output/canonical.safetensors"
@@ -56,8 +56,6 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         return program_uploads.teacher(job["teacher"], upload, canonical, limits)
     described, upload, recognition, doubts = _described(job, upload, canonical, limits)
     teacher = Said.of(described)
-    if teacher.network != FIND:
-        check_size(teacher.network, teacher.options, teacher.classes or 1, teacher.contract, limits)
     with open_weights(upload, limits) as file:
         if any(is_reused(each.tensors) for each in file.candidates):
             words = (

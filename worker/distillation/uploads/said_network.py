@@ -83,7 +83,7 @@ def weights_of(said: Said, candidates: Sequence[Candidate], limits: UploadLimits
         UploadError: the weights are not those of the network that was named, or fit none or several.
         SpecError: the network cannot be built.
     """
-    found = _searched(said, candidates, limits) if said.network == FIND else _named(said, candidates)
+    found = _searched(said, candidates, limits) if said.network == FIND else _named(said, candidates, limits)
     return _with_own_normalisation(found)
 
 
@@ -136,8 +136,9 @@ def _none_fits(candidates: Sequence[Candidate], said: Said) -> str:
     return f"no known network{classes} for images of {size} has these weights: {shapes}"
 
 
-def _named(said: Said, candidates: Sequence[Candidate]) -> Found:
+def _named(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
     classes = said.classes or _rows_of_last(candidates)
+    check_size(said.network, said.options, classes, said.contract, limits)
     network = networks.build(said.network, classes, said.contract, said.options)
     title = f"`{said.network}` with {classes} classes"
 

@@ -99,3 +99,11 @@ def test_without_images_candidates_are_listed_and_a_dataset_is_asked_for(tmp_pat
     assert "Give a `dataset` with labels" in caught.value.hint
     with pytest.raises(SpecError, match="for images of 1 x 28 x 28: The plainest candidates"):
         inspect(job | {"teacher": {"network": None}}, tmp_path)
+
+
+def test_a_list_of_layers_that_was_found_can_be_sent_back_without_classes(tmp_path):
+    network = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(980, 4))
+    torch.save(network.state_dict(), tmp_path / "upload")
+    layers = [{"conv": 5, "name": "0"}, {"activation": "relu"}, {"flatten": True}, {"linear": 4, "name": "3"}]
+    said = {"network": "layers", "options": {"layers": layers}, "input": INPUT}
+    assert inspect({"kind": "teacher", "upload": "upload", "teacher": said}, tmp_path)["findings"]["classes"] == 4
