@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     network_parameters: int = Field(
         2 * 10**9, gt=0, description="Largest number of parameters of a teacher or student."
     )
+    recognition_seconds: float = Field(
+        180.0,
+        gt=0,
+        le=3600,
+        description="Longest search for the network of a teacher that is recognised by labelled images, in seconds.",
+    )
     job_minutes: int = Field(24 * 60, gt=0, description="Longest duration of a job, in minutes.")
     queued_jobs: int = Field(1000, gt=0, description="Largest number of queued jobs of one key.")
     running_jobs: int = Field(100, gt=0, description="Largest number of running jobs of one key.")

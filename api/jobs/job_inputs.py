@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.http.errors import Invalid
+from api.uploads.service import why_unusable
 from models.pretrained.weights_folder import absent
 from models.records import Dataset, File, Job, Teacher
 from models.settings import settings
@@ -95,8 +96,7 @@ class Inputs:
 def _unusable_reason(one: Upload | Student) -> str | None:
     if isinstance(one, Student):
         return one.refusal()
-    rejected = one.status == UploadStatus.REJECTED
-    return f"the inspection rejected {one.id}: upload other bytes" if rejected else None
+    return why_unusable(one)
 
 
 def _waits_for(one: Upload | Student) -> str | None:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Body, Response
+from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import UploadsWrite
 from api.http.problem_documents import problems
@@ -32,6 +33,7 @@ EXAMPLE: dict[str, Any] = {
 async def create_teacher(
     key: UploadsWrite, spec: Annotated[TeacherSpec, Body(examples=[EXAMPLE])], response: Response
 ) -> TeacherBody:
-    """Describe the network and its input. Then PUT the checkpoint to the URL in `upload`: a file of `torch.save` (old or new
+    """Describe the network and its input; or name a `dataset` with labels, by whose images they are found. Then PUT the checkpoint to the URL in `upload`: a file of `torch.save` (old or new
     format, with a state dict anywhere in it, or a whole network), safetensors, npz, or an archive with one of these."""
-    return await created(TEACHERS, key, values_of(spec), response)
+    values = await run_in_threadpool(values_of, key, spec)
+    return await created(TEACHERS, key, values, response)

@@ -15,8 +15,10 @@ class TeacherBody(UploadBody):
     classes: int = Field(description="Number of classes; 0 until the inspection has found it.")
     class_names: list[str] = Field(description="Names of the classes in order; empty if unknown.")
     input: dict[str, Any] = Field(
-        description="Input contract: channels, height, width, and the mean and std of each channel."
+        description="Input contract: channels, height, width, and the mean and std of each channel; empty until the "
+        "inspection has found it."
     )
+    dataset: str | None = Field(description="Id of the dataset by whose images the inspection finds what is not given.")
     weights: str = Field(
         description="Which weights of the file are read: `auto`, `raw`, `averaged`, or a path within it."
     )
@@ -39,6 +41,7 @@ class TeacherBody(UploadBody):
                 "classes": 10,
                 "class_names": [],
                 "input": {"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]},
+                "dataset": None,
                 "weights": "auto",
                 "upload": "http://127.0.0.1:8000/v1/teachers/tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b/content",
                 "links": {"self": "http://127.0.0.1:8000/v1/teachers/tch_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"},

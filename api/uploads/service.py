@@ -238,12 +238,28 @@ class Uploads(Generic[R, B]):
         return self.record.key_id == key_id, self.record.deleted_at.is_(None)
 
 
+def why_unusable(record: Teacher | Dataset | File) -> str | None:
+    """Why an upload cannot be an input of a job or of another upload, as text; None if it is or may become ready."""
+    rejected = record.status == UploadStatus.REJECTED
+    return f"the inspection rejected {record.id}: upload other bytes" if rejected else None
+
+
 def _reason(session: Session, record: Teacher | Dataset | File) -> str | None:
     if record.status == UploadStatus.WAITING:
         return "waits for its bytes: PUT them to the URL in 'upload'"
     if record.status == UploadStatus.INSPECTING:
-        return "; ".join(filter(None, ("waits for its inspection to end", missing_worker(session, "inspect"))))
+        waits = _awaited_dataset(session, record) or "waits for its inspection to end"
+        return "; ".join(filter(None, (waits, missing_worker(session, "inspect"))))
     return None
+
+
+def _awaited_dataset(session: Session, record: Teacher | Dataset | File) -> str | None:
+    if not isinstance(record, Teacher) or record.dataset is None:
+        return None
+    dataset = session.get(Dataset, record.dataset)
+    if dataset is None or dataset.status not in (UploadStatus.WAITING, UploadStatus.INSPECTING):
+        return None
+    return f"waits for {dataset.id}, which is {dataset.status}"
 
 
 def _uses(identifier: str, key_id: str) -> ColumnElement[bool]:

@@ -1,5 +1,6 @@
 """Teachers, datasets and other files that users upload."""
 
+from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
@@ -8,7 +9,8 @@ from models.records.columns import JsonList, JsonObject, ShortText, Uploaded
 
 class Teacher(Uploaded, Record):
     """A trained network. `input` is its input contract: channels, height, width, mean, std. `weights` says which
-    weights of the file are read. Until the inspection has found them, `network` may be `auto` and `classes` 0."""
+    weights of the file are read. Until the inspection has found them, `network` may be `auto`, `classes` 0 and `input` empty.
+    `dataset` is the id of the dataset by whose images they are found."""
 
     __tablename__ = "teachers"
 
@@ -18,6 +20,7 @@ class Teacher(Uploaded, Record):
     input: Mapped[JsonObject]
     class_names: Mapped[JsonList] = mapped_column(default=list)
     weights: Mapped[ShortText] = mapped_column(default="auto", server_default="auto")
+    dataset: Mapped[str | None] = mapped_column(String(64))
 
 
 class Dataset(Uploaded, Record):

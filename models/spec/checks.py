@@ -9,6 +9,7 @@ from typing import Any
 
 from models.records import File
 from models.spec.catalogue import PROGRAM, known, needs_of, nested_files, nested_objectives, values_with
+from models.spec.class_names import check_class_names
 from models.spec.defaults import provided, reads_labels
 from models.spec.facts import DatasetFacts, Facts
 from models.spec.initial_weights import check_pretrained
@@ -37,6 +38,7 @@ def check(resolved: Mapping[str, Any], facts: Facts) -> list[Problem]:
         *check_procedure(resolved, bool(resolved["dataset"]) and not _ignores_labels(resolved)),
         *_check_dataset(resolved, facts),
         *_check_evaluation(resolved, facts),
+        *check_class_names(resolved, facts),
         *check_task(resolved, facts, objectives_of(resolved)),
         *check_two_images(resolved, facts, objectives_of(resolved)),
     ]

@@ -26,7 +26,7 @@ class TeacherFacts:
     def of(cls, record: Teacher | Student, pointer: str = "/teacher") -> "TeacherFacts | None":
         """The facts of an upload or of a job's student; None while a student's classes or input are unknown."""
         if isinstance(record, Teacher):
-            if not record.classes or record.network == FIND:
+            if not record.classes or not record.input or record.network == FIND:
                 return None  # its inspection is to find them
             given = (record.network, record.classes, record.input, record.options, record.findings)
             return cls(*given, pointer=pointer, class_names=record.class_names or ())

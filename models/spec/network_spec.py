@@ -4,7 +4,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from models.spec.body import Body
 from models.spec.catalogue import limit, network_entry, network_is_known
@@ -56,25 +56,24 @@ def network_options(name: str) -> type[BaseModel]:
 
 FIND = "auto"
 """The name that stands for the network of uploaded weights, which their inspection finds."""
-NetworkName = Annotated[
+_WRITTEN: list[dict[str, Any]] = [
+    {"type": "string", "maxLength": 255},
+    {
+        "type": "object",
+        "properties": {LAYERS: {"type": "array", "items": {"type": "object"}, "minItems": 1}},
+        "required": [LAYERS],
+        "additionalProperties": False,
+    },
+]
+NetworkName = Annotated[str, Field(max_length=255), WithJsonSchema({"anyOf": _WRITTEN}, mode="validation")]
+"""The name of a network in a request; `{"layers": [...]}` describes one instead."""
+NetworkToFind = Annotated[
     str,
     Field(max_length=255),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "maxLength": 255},
-                {
-                    "type": "object",
-                    "properties": {LAYERS: {"type": "array", "items": {"type": "object"}, "minItems": 1}},
-                    "required": [LAYERS],
-                    "additionalProperties": False,
-                },
-            ]
-        },
-        mode="validation",
-    ),
+    BeforeValidator(lambda given: FIND if given is None else given),
+    WithJsonSchema({"anyOf": [*_WRITTEN, {"type": "null"}]}, mode="validation"),
 ]
-"""The name of a network in a request; `{"layers": [...]}` describes one instead."""
+"""The same where it may be left open: null is `auto`."""
 
 
 class NetworkSpec(Body):

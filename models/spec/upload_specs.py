@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, StringConstraints, model_validator
 
-from models.spec.body import Body, Labels, Name
-from models.spec.catalogue import choices
-from models.spec.network_spec import FIND, MOST_CLASSES, Classes, InputContract, NetworkName, NetworkSpec
+from models.spec.body import Body, DatasetId, Labels, Name
+from models.spec.catalogue import PROGRAM, choices
+from models.spec.network_spec import FIND, MOST_CLASSES, Classes, InputContract, NetworkSpec, NetworkToFind
 from models.spec.problems import Problem, complaint
 from models.spec.schema_types import part_model
 
@@ -14,9 +14,10 @@ from models.spec.schema_types import part_model
 class TeacherSpec(NetworkSpec):
     """A trained network. Its weights are uploaded afterwards."""
 
-    network: NetworkName = Field(
+    network: NetworkToFind = Field(
         FIND,
-        description="The network that the weights belong to; `auto` finds it by the names and shapes of the weights.",
+        description="The network that the weights belong to. `auto` or null finds it: by the names and shapes of the weights, "
+        "and with a `dataset` also by its images.",
         examples=["lenet5"],
     )
     name: Name | None = Field(
@@ -34,13 +35,32 @@ class TeacherSpec(NetworkSpec):
         description="Class names in the order of the outputs; empty if unknown.",
         examples=[[]],
     )
-    input: InputContract = Field(description="Input of the network.")
+    input: InputContract | None = Field(
+        None,
+        description="Input of the network. If null: found with the images of `dataset`, which is then required.",
+        examples=[{"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]}],
+    )
+    dataset: DatasetId | None = Field(
+        None,
+        description="Id of a dataset with labels, by whose images the inspection finds what is not given, and measures the "
+        "teacher. The inspection waits until the dataset is ready.",
+        examples=[None],
+    )
     weights: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
         "auto",
         description="Which weights to read from the file: `raw`, `averaged` (a running average), a dotted path within the "
         "file, or `auto`: those that fit the network, averaged ones first.",
         examples=["auto"],
     )
+
+    @model_validator(mode="after")
+    def _input_given_or_found(self) -> Self:
+        if self.dataset is not None and self.network == PROGRAM:
+            raise complaint(Problem("/dataset", "must be omitted for a program: its input is given"))
+        if self.input is None and self.dataset is None:
+            words = "is required; or give a `dataset` with labels, by whose images it is found"
+            raise complaint(Problem("/input", words))
+        return self
 
     @model_validator(mode="after")
     def _all_classes_named(self) -> Self:

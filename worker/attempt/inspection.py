@@ -7,9 +7,9 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
-from models.database import UNAVAILABLE, reading
+from models.database import UNAVAILABLE, reading, transaction
 from models.queue.wake_up import wake_up
-from models.records import Inspection, Job
+from models.records import Dataset, Inspection, Job, Teacher
 from models.records.columns import Uploaded
 from models.settings import settings
 from models.status import JobStatus, UploadStatus
@@ -20,6 +20,7 @@ from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.inputs import (
     AttemptInputs,
+    Fetch,
     InputMissing,
     copy_pretrained,
     describe_run,
@@ -33,7 +34,7 @@ from worker.attempt.outcome import crash_error, engine_error, is_final_error
 from worker.engine.confinement import EngineLimits
 from worker.engine.engine_process import ENGINE, EngineProcess, Event
 from worker.engine.folder import Folder
-from worker.ledger import ends
+from worker.ledger import ends, waiting
 from worker.ledger.changes import Taken
 from worker.ledger.claims import Claim
 from worker.ledger.inspections import SUBJECTS, Canonical, InspectionLedger
@@ -44,7 +45,15 @@ ADDRESS_BYTES = 24 * 2**30
 """Maximum address space of an inspecting engine, plus four times the size of its upload. torch alone maps several
 GiB."""
 
+AWAITED_SECONDS = 60.0
+"""Time until an inspection looks for its dataset again, if nothing wakes it earlier."""
+DATASET_HINT = "Create the teacher again with another dataset, or describe its network and its input."
+
 log = structlog.get_logger(__name__)
+
+
+class _Awaited(Exception):
+    """The dataset of a teacher is not ready yet; its argument is the id."""
 
 
 def run_inspection(claim: Claim, draining: threading.Event, command: Sequence[str] = ENGINE) -> None:
@@ -99,10 +108,13 @@ class InspectionAttempt:
             self.ledger.release(settings().beat_seconds)
 
     def _subject(self, table: type[Any]) -> Any:
+        return self._row(table, self.ledger.subject_id)
+
+    def _row(self, table: type[Any], identifier: str) -> Any:
         def query() -> Any:
             session: Session
             with reading() as session:
-                return session.get(table, self.ledger.subject_id)
+                return session.get(table, identifier)
 
         return self.ledger.read(query)
 
@@ -135,7 +147,7 @@ class InspectionAttempt:
         write_job_file(
             self.folder.path, self._described("check") | found | describe_teachers(described) | {"files": files}
         )
-        event = self._run_engine(EngineLimits(int(MOST_SECONDS), ADDRESS_BYTES))
+        event = self._run_engine(EngineLimits(int(MOST_SECONDS), ADDRESS_BYTES), MOST_SECONDS)
         if event is None:
             return False
         if event["event"] == "checked":
@@ -157,11 +169,47 @@ class InspectionAttempt:
             message = f"the uploaded bytes are missing or damaged in storage: {error.message}"
             self.ledger.reject(ends.error("upload_lost", message))  # has no effect if the owner has deleted the upload
             return
+        try:
+            dataset = self._dataset_of(upload)
+        except InputMissing as missing:
+            errors = [{"pointer": missing.pointer, "message": missing.message}]
+            self.ledger.reject(ends.error("input_rejected", missing.message, DATASET_HINT, "user", errors))
+            _discard(upload.upload_key)
+            return
+        except _Awaited as awaited:
+            self._put_off(str(awaited))
+            return
+        seconds = MOST_SECONDS + (settings().recognition_seconds if dataset else 0)
+        read = 4 * sent.size + ((dataset.blob_size or 0) if dataset else 0)
         write_job_file(self.folder.path, self._described_upload(upload))
-        event = self._run_engine(EngineLimits(int(MOST_SECONDS), ADDRESS_BYTES + 4 * sent.size))
+        event = self._run_engine(EngineLimits(int(seconds), ADDRESS_BYTES + read), seconds)
         if event is not None:
             self._settle_upload(event, upload)
             wake_up("inspect")
+
+    def _dataset_of(self, upload: Uploaded) -> Dataset | None:
+        """The dataset by whose images a teacher is recognised, fetched into the folder; None if it names none.
+
+        Raises:
+            _Awaited: it has no bytes yet, or is being inspected.
+            InputMissing: it was rejected or deleted, or its bytes are missing or damaged.
+        """
+        if not isinstance(upload, Teacher) or upload.dataset is None:
+            return None
+        dataset: Dataset | None = self._row(Dataset, upload.dataset)
+        if reason := waiting.refusal(dataset):
+            raise InputMissing("/dataset", f"{upload.dataset}: {reason}")
+        if waiting.is_awaited(dataset):
+            raise _Awaited(upload.dataset)
+        Fetch(self.folder.path, self.storage).upload(dataset, "dataset", "/dataset")
+        return dataset
+
+    def _put_off(self, dataset_id: str) -> None:
+        """Queue the inspection again; the end of the dataset's inspection makes it due."""
+        self.ledger.release(AWAITED_SECONDS)
+        with transaction() as session:  # the dataset may have been settled since it was read
+            waiting.wake_teachers_of(session, dataset_id)
+        log.info("inspection_waits_for_dataset")
 
     def _described(self, kind: str) -> dict[str, Any]:
         return describe_run(kind, self.ledger.subject_id, self.ledger.attempt, self.ledger.request_id)
@@ -173,6 +221,8 @@ class InspectionAttempt:
             own = {"teacher": describe_teacher(upload) | {"weights": upload.weights}}  # type: ignore[arg-type, attr-defined]  # the kind determines the type
         if kind == "file":
             own["options"] = own["options"] | {"kind": upload.kind}  # type: ignore[attr-defined]
+        if isinstance(upload, Teacher) and upload.dataset is not None:
+            own |= {"dataset": "inputs/dataset.safetensors", "recognition_seconds": settings().recognition_seconds}
         limits = {"parameters": settings().network_parameters}
         return self._described(kind) | {"upload": "inputs/upload", "limits": limits} | own
 
@@ -190,11 +240,11 @@ class InspectionAttempt:
             log.info("upload_rejected", code=problem["code"])
         _discard(upload.upload_key)
 
-    def _run_engine(self, limits: EngineLimits) -> Event | None:
+    def _run_engine(self, limits: EngineLimits, seconds: float) -> Event | None:
         """Run the engine; returns its final event if it is a result for the subject, else None: the inspection is
         queued again."""
         engine = EngineProcess(self.folder.path, self.command, settings().engine_threads, gpu=False, limits=limits)
-        with engine, EngineWatch(engine, self.lease, self.draining, MOST_SECONDS) as watch:
+        with engine, EngineWatch(engine, self.lease, self.draining, seconds) as watch:
             for _ in engine.events(PATIENCE_SECONDS):
                 self.lease.check_held()
             exit = engine.exit()

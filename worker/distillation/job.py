@@ -12,8 +12,8 @@ from torch import nn
 
 from worker.distillation import networks, programs, registry
 from worker.distillation.contract import InputContract, read_contract
-from worker.distillation.contract_check.class_names import order_by_name, partly_shared
-from worker.distillation.contract_check.class_order import in_order, is_other_order
+from worker.distillation.contract_check.class_names import other_order, partly_shared
+from worker.distillation.contract_check.class_order import in_order
 from worker.distillation.data.images import Images, class_names_of, has_field, has_split
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.ensemble import Ensemble, how_combined
@@ -127,19 +127,17 @@ class Job:
         path = self.path("dataset")
         return tuple((self.teacher or {}).get("class_names") or (class_names_of(path) if path else ()))
 
-    def renumbers(self, path: Path) -> bool:
-        """Whether the labels of a dataset are renumbered, since its classes have the same names in another order."""
-        return is_other_order(class_names_of(path), self._class_order())
-
     def order_of_classes(self, path: Path) -> tuple[int, ...] | None:
-        """For each class of a dataset the teacher's class of the same name; None where classes go by their numbers."""
-        known = (self.teacher or {}).get("class_names") or ()
-        return order_by_name(class_names_of(path), known) if self.task.labels_are_outputs else None
+        """The new number of each class of a dataset whose labels are renumbered, since the networks have its classes in another
+        order; None where labels keep their numbers."""
+        return other_order(class_names_of(path), self._class_order())
 
-    def with_teacher_input(self, mean: Sequence[float], std: Sequence[float]) -> "Job":
-        """The same job, whose only teacher has another normalisation."""
-        given = {**self.teachers[0], "input": {**self.teachers[0]["input"], "mean": list(mean), "std": list(std)}}
-        return replace(self, values={**self.values, "teacher": given, "teachers": []})
+    def with_teacher_input(self, number: int, mean: Sequence[float], std: Sequence[float]) -> "Job":
+        """The same job, one of whose teachers has another normalisation."""
+        given = [dict(each) for each in self.teachers]
+        given[number]["input"] = {**given[number]["input"], "mean": list(mean), "std": list(std)}
+        several = given if len(given) > 1 else []
+        return replace(self, values={**self.values, "teacher": None if several else given[0], "teachers": several})
 
     @property
     def initial_weights(self) -> str:
@@ -269,8 +267,9 @@ def _missing(values: Any) -> list[str]:
     if kind not in (*KEYS, "check"):
         return ["/kind"]
     wanted = KEYS["distill" if kind == "check" else kind]
-    if kind == "teacher" and (values.get("teacher") or {}).get("network") is not None:
-        wanted += ("/teacher/classes", "/teacher/input")  # of a teacher without a network they are found
+    described = kind == "teacher" and (values.get("teacher") or {}).get("network") is not None
+    if described and not values.get("dataset"):
+        wanted += ("/teacher/classes", "/teacher/input")  # otherwise they are found
     if kind in ("distill", "check"):
         places = ["/teacher"] if values.get("teacher") else []
         places += [f"/teachers/{number}" for number in range(len(values.get("teachers") or ()))]

@@ -35,7 +35,9 @@ FAILURES = {
         "Upload it again, then submit a new job.",
     ),
     "input_rejected": Failure(
-        "user", "The inspection rejected an input of the job.", "Upload it again, then submit a new job."
+        "user",
+        "The inspection rejected an input of the job, or the dataset by which a teacher was to be recognised.",
+        "Upload it again, then submit a new job.",
     ),
     "invalid_spec": Failure(
         "user", "The spec does not fit its inputs, as their inspection shows.", "Correct the spec and submit a new job."

@@ -123,7 +123,7 @@ class InspectionLedger(LeasedLedger):
 
 def _found(kind: str, findings: Mapping[str, Any]) -> dict[str, Any]:
     """What an inspection finds of a teacher that its user may have left open."""
-    names = ("network", "options", "classes", "input") if kind == "teacher" else ()
+    names = ("network", "options", "classes", "class_names", "input") if kind == "teacher" else ()
     return {name: findings[name] for name in names if name in findings}
 
 
@@ -179,4 +179,6 @@ def _set_status(session: Session, kind: str, subject_id: str, status: UploadStat
         .returning(table.id)
         .execution_options(synchronize_session=False)
     ).one_or_none()
+    if kind == "dataset":
+        waiting.wake_teachers_of(session, subject_id)
     return changed is not None

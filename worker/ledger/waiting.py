@@ -1,15 +1,15 @@
 """Jobs that wait for the inspection of their inputs, for the jobs of their teachers, and for the check of their
-spec."""
+spec; and teachers whose inspection waits for a dataset."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import Exists, String, cast, exists, func, or_, select
+from sqlalchemy import Exists, String, cast, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from models.database import UNAVAILABLE, reading, transaction
+from models.database import UNAVAILABLE, now, reading, transaction
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import Uploaded, new_id
 from models.spec.initial_weights import file_of
@@ -42,6 +42,19 @@ def settle_jobs_of(input_id: str) -> None:
     settle_all(ids)
 
 
+def wake_teachers_of(session: Session, dataset_id: str) -> None:
+    """If a dataset is ready or never will be, make the queued inspections of the teachers due that wait for it."""
+    dataset = session.get(Dataset, dataset_id, populate_existing=True)
+    if is_awaited(dataset) and refusal(dataset) is None:
+        return
+    inspecting = Teacher.status == UploadStatus.INSPECTING, Teacher.deleted_at.is_(None)
+    teachers = select(Teacher.id).where(*inspecting, Teacher.dataset == dataset_id)
+    waiting = Inspection.status == InspectionStatus.QUEUED, Inspection.subject_id.in_(teachers)
+    session.execute(
+        update(Inspection).where(*waiting).values(due_at=now()).execution_options(synchronize_session=False)
+    )
+
+
 def settle_all(ids: Sequence[str]) -> None:
     """Settle each of these jobs in its own transaction, so that an error with one does not affect the others."""
     for job_id in ids:
@@ -71,11 +84,11 @@ def settle(session: Session, job_id: str) -> bool:
     if job is None or session.scalar(select(_inspection_of(job_id))):
         return False
     inputs = _inputs_of(session, job)
-    refused = {pointer: why for pointer, one in inputs.items() if (why := _refusal(one))}
+    refused = {pointer: why for pointer, one in inputs.items() if (why := refusal(one))}
     if refused:
         _fail(session, job_id, refused)
         return False
-    if any(_is_awaited(one) for one in inputs.values()):
+    if any(is_awaited(one) for one in inputs.values()):
         return False
     resolved, problems = _resolve(job, inputs)
     if problems:
@@ -141,13 +154,14 @@ def _teacher(session: Session, identifier: str) -> Teacher | Student | None:
     return Student.of(session, job) if job else None
 
 
-def _is_awaited(one: Input | None) -> bool:
+def is_awaited(one: Input | None) -> bool:
+    """Whether an input is not ready yet."""
     if isinstance(one, Student):
         return one.waits
     return one is not None and one.status != UploadStatus.READY
 
 
-def _refusal(one: Input | None) -> str | None:
+def refusal(one: Input | None) -> str | None:
     """Why an input will never be ready; None if it is or may become ready."""
     if isinstance(one, Student):
         return one.refusal()

@@ -212,6 +212,7 @@ def _expire_uploads(status: UploadStatus, days: float, problem: dict[str, Any] |
             with transaction() as session:
                 values = {"deleted_at": now()} | ({"problem": problem} if problem else {})
                 session.execute(update(table).where(*still).values(**values))
+                waiting.wake_teachers_of(session, upload_id)
             waiting.settle_jobs_of(upload_id)
         expired += len(found)
     return expired

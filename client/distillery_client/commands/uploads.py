@@ -41,21 +41,27 @@ def upload_teacher(
     name: Name = None,
     class_names: Annotated[str | None, typer.Option(help="Names of the classes, comma-separated.")] = None,
     options: JsonObject = "{}",
+    dataset: Annotated[
+        str | None, typer.Option(help="Id of a dataset with labels, by whose images what is left out is found.")
+    ] = None,
 ) -> None:
     """Upload a state dict (safetensors, .pt or .pth), a packed network or an ONNX file, and wait for its inspection.
 
     A packed network (`distillery pack`) contains its own description. An ONNX file needs --classes, --input, --mean and
-    --std, and a state dict --input, --mean and --std; --network and --classes are found by the weights if left out.
+    --std. A state dict needs --input, --mean and --std, or a --dataset; --network and --classes are found if left out.
     """
     packed = packed_program(file) if network in (None, PROGRAM) else None
     known = teacher_spec(packed) if packed else {}
     if network is None and file.suffix == ".onnx":
         network = PROGRAM
-    given: dict[str, Any] = {"network": network, "classes": classes, "input": _contract(size, mean, std)}
+    contract = _contract(size, mean, std)
+    given: dict[str, Any] = {"network": network, "classes": classes, "input": contract, "dataset": dataset}
     if class_names:
         given["class_names"] = class_names.split(",")
     spec = known | {key: value for key, value in given.items() if value is not None}
-    needed = [("--input", "input")] + ([("--classes", "classes")] if spec.get("network") == PROGRAM else [])
+    needed = [] if dataset else [("--input (or --dataset)", "input")]
+    if spec.get("network") == PROGRAM:
+        needed = [("--input", "input"), ("--classes", "classes")]
     missing = [option for option, key in needed if key not in spec]
     if missing:
         raise typer.BadParameter(f"{' and '.join(missing)} must be given: the file does not contain it")

@@ -307,3 +307,32 @@ def test_a_teacher_is_described_layer_by_layer(user: User) -> None:
     assert pointers(wrong) == ["/options/layers/0/speed"]
     vague = user.http.post("/teachers", json={"input": TEACHER["input"], "options": {"width": 4}})
     assert pointers(vague) == ["/options"]
+
+
+def test_a_teacher_may_name_a_dataset_by_which_it_is_recognised(user: User) -> None:
+    dataset = created(user, "datasets")["id"]
+    teacher = user.http.post("/teachers", json={"network": None, "dataset": dataset}).json()
+    assert (teacher["network"], teacher["input"], teacher["dataset"]) == ("auto", {}, dataset)
+    sent = user.http.put(teacher["upload"], content=BYTES).json()
+    assert f"waits for {dataset}, which is waiting" in sent["reason"]
+    job = {"teacher": teacher["id"], "student": {"network": "lenet5_half"}}
+    assert (
+        user.http.post("/jobs", json=job).json()["resolved"]["student"]["input"] is None
+    )  # known once it is inspected
+
+
+def test_a_dataset_that_cannot_be_used_is_refused_with_the_teacher(service: Service, user: User) -> None:
+    def refused(dataset: str) -> str:
+        response = user.http.post("/teachers", json={"dataset": dataset})
+        assert pointers(response) == ["/dataset"]
+        return str(response.json()["errors"][0]["message"])
+
+    with service.user() as other:
+        assert "does not exist" in refused(created(other, "datasets")["id"])
+    rejected, deleted = created(user, "datasets")["id"], created(user, "datasets")["id"]
+    set_status(user, "datasets", rejected, "rejected")
+    user.http.delete(f"/datasets/{deleted}")
+    assert f"rejected {rejected}" in refused(rejected)
+    assert "does not exist" in refused(deleted)
+    assert pointers(user.http.post("/teachers", json={})) == ["/input"]
+    assert pointers(user.http.post("/teachers", json={"network": "program", "dataset": rejected})) == ["/dataset"]

@@ -13,6 +13,7 @@ from models.records.columns import new_id
 from models.storage.opening import storage
 from tests.worker.scenes import FINDINGS, SCRIPTED, change, claimed, events, get, make_job, make_key, make_upload, rows
 from worker.attempt.inspection import run_inspection
+from worker.ledger import waiting
 from worker.ledger.claims import claim
 from worker.ledger.inspections import Canonical, InspectionLedger
 from worker.upkeep import upkeep
@@ -201,3 +202,60 @@ def test_a_cancelled_job_is_not_checked(both: None) -> None:
     upkeep.cancel_queued()
     inspect_next()
     assert (get(Job, job_id).status, get(Job, job_id).ready) == ("cancelled", False)
+
+
+def make_recognised(dataset: str, key: str) -> str:
+    """A teacher that is recognised by the images of a dataset."""
+    teacher = make_upload(json.dumps(FINDINGS["teacher"]).encode(), "teacher", key)
+    change(Teacher, teacher, dataset=dataset)
+    return teacher
+
+
+def test_a_teacher_waits_for_its_dataset_and_gets_it(both: None) -> None:
+    key = make_key()
+    dataset = make_upload(b"images", key_id=key)
+    change(Dataset, dataset, status="waiting")
+    with transaction() as session:
+        session.execute(delete(Inspection))
+    teacher = make_recognised(dataset, key)
+    inspect_next()
+    (waits,) = rows(Inspection, subject_id=teacher)
+    assert (waits.status, waits.losses, get(Teacher, teacher).status) == ("queued", 0, "inspecting")
+    assert claim("inspect", "w") is None  # it is put off
+    change(Dataset, dataset, status="inspecting")
+    with transaction() as session:
+        session.add(Inspection(id=new_id("ins"), kind="dataset", subject_id=dataset))
+    inspect_next()  # the end of the dataset's inspection makes the teacher's due
+    assert get(Dataset, dataset).status == "ready"
+    inspect_next()
+    assert get(Teacher, teacher).status == "ready"
+
+
+@pytest.mark.parametrize("fate", ["rejected", "deleted"])
+def test_a_teacher_whose_dataset_cannot_be_used_is_rejected_and_says_why(both: None, fate: str) -> None:
+    key = make_key()
+    dataset = make_upload(b"bad images", key_id=key)
+    teacher = make_recognised(dataset, key)
+    if fate == "deleted":
+        change(Dataset, dataset, deleted_at=now())
+    inspect_next()  # the dataset's
+    inspect_next()
+    found = get(Teacher, teacher)
+    assert (found.status, found.problem["code"]) == ("rejected", "input_rejected")
+    why = {"rejected": "it is bad", "deleted": "it was deleted"}[fate]
+    assert found.problem["errors"] == [
+        {"pointer": "/dataset", "message": f"{dataset}: the input cannot be used: {why}"}
+    ]
+    assert list(storage().list("uploads")) == []
+
+
+def test_a_dataset_that_is_settled_while_its_teacher_is_put_off_makes_it_due(embedded: None) -> None:
+    key = make_key()
+    dataset = make_upload(b"images", key_id=key)
+    change(Dataset, dataset, status="ready")
+    teacher = make_recognised(dataset, key)
+    (inspection,) = rows(Inspection, subject_id=teacher)
+    change(Inspection, inspection.id, due_at=now() + 60)
+    with transaction() as session:
+        waiting.wake_teachers_of(session, dataset)
+    assert get(Inspection, inspection.id).due_at < inspection.due_at + 60

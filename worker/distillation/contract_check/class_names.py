@@ -5,13 +5,14 @@ from collections.abc import Sequence
 LISTED = 5
 
 
-def order_by_name(dataset: Sequence[str], teacher: Sequence[str]) -> tuple[int, ...] | None:
-    """For each class of the dataset the number of the teacher's class with its name; None where the names give no order.
+def other_order(dataset: Sequence[str], teacher: Sequence[str]) -> tuple[int, ...] | None:
+    """For each class of the dataset the number of the teacher's class with its name, if both sides have the same names in
+    different orders; None where classes go by their numbers.
 
-    Upper and lower case and blanks around a name do not count. The names give an order if both sides have the same set.
+    Upper and lower case and blanks around a name do not count.
     """
     ours, theirs = _plain(dataset), _plain(teacher)
-    if len(set(ours)) != len(ours) or sorted(ours) != sorted(theirs):
+    if ours == theirs or len(set(ours)) != len(ours) or sorted(ours) != sorted(theirs):
         return None
     return tuple(theirs.index(name) for name in ours)
 

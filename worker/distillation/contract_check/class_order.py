@@ -5,14 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from worker.distillation.contract_check.class_names import order_by_name
+from worker.distillation.contract_check.class_names import other_order
 from worker.distillation.data.images import Images
-
-
-def is_other_order(own: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether both are the same names in different orders."""
-    order = order_by_name(own, wanted)
-    return order is not None and order != tuple(range(len(own)))
 
 
 def in_order(images: Images, wanted: Sequence[str]) -> Images:
@@ -20,8 +14,8 @@ def in_order(images: Images, wanted: Sequence[str]) -> Images:
 
     If the names differ or are missing, the images are returned unchanged.
     """
-    order = order_by_name(images.class_names, wanted)
-    if order is None or not is_other_order(images.class_names, wanted):
+    order = other_order(images.class_names, wanted)
+    if order is None:
         return images
     place = torch.tensor(order, device=images.image.device)
     fields = dict(images.fields)

@@ -16,9 +16,11 @@ from worker.distillation.process.heartbeat import pulse
 LEAST_GAIN = 0.05
 """A better normalisation has an accuracy at least this much higher."""
 LEAST_SIGMA = 3.0
+EVEN_SIGMA, EVEN_GAIN = 1.0, 0.01
+"""Two ways that differ by less count as even."""
 FEWEST_IMAGES = 64
 SECONDS = 30.0
-"""Time for one comparison; where the network is slow, fewer images are used."""
+"""Usual time for one comparison."""
 MOST_CLASSES = 1024
 """With more classes no other order of them is looked for."""
 Network = Callable[[Tensor], Tensor]
@@ -55,9 +57,15 @@ def answers(network: Network, image_NCHW: Tensor, way: Normalisation, batch_size
 
 
 def compare(
-    network: Network, image_NCHW: Tensor, label_N: Tensor, first: Normalisation, others: Sequence[Normalisation]
+    network: Network,
+    image_NCHW: Tensor,
+    label_N: Tensor,
+    first: Normalisation,
+    others: Sequence[Normalisation],
+    seconds: float = SECONDS,
 ) -> list[Measured]:
-    """The network measured under `first`, then under the others; where it is slow, on the first of the images only.
+    """The network measured under `first`, then under the others; on the first of the images only where all take longer than
+    `seconds`.
 
     The images have to be in an order in which the first few are like the rest.
     """
@@ -65,7 +73,7 @@ def compare(
     began = time.monotonic()
     answers(network, few, first)
     each = (time.monotonic() - began) / len(few)
-    allowed = int(SECONDS / max(each * (1 + len(others)), 1e-9))
+    allowed = int(seconds / max(each * (1 + len(others)), 1e-9))
     count = min(len(image_NCHW), max(FEWEST_IMAGES, allowed))
     image, label = image_NCHW[:count], label_N[:count]
     return [Measured(way.name, answers(network, image, way) == label, way) for way in (first, *others)]
@@ -101,6 +109,12 @@ def sigma(one_N: Tensor, other_N: Tensor) -> float:
     one_N, other_N = one_N[:count], other_N[:count]
     gained, lost = int((other_N & ~one_N).sum()), int((one_N & ~other_N).sum())
     return (gained - lost) / max(gained + lost, 1) ** 0.5
+
+
+def even(one_N: Tensor, other_N: Tensor) -> bool:
+    """Whether `other` is right more often than `one` by so little that the plainer of both is taken."""
+    gain = float(other_N.double().mean() - one_N.double().mean())
+    return gain <= EVEN_GAIN or sigma(one_N, other_N) < EVEN_SIGMA
 
 
 def clearly_better(one: Measured, other: Measured, label_N: Tensor) -> bool:

@@ -1,18 +1,25 @@
 """Strides, paddings and poolings under which a chain of convolutions meets its first linear layer.
 
-Sizes are (height, width) of the maps. There are more than a few only for long chains; the plainest come first.
+Sizes are (height, width) of the maps. There are more than a few only for long chains; the plainest come first. Time and memory are
+bounded by the number of steps: a chain that needs more has the geometries found so far, or none.
 """
 
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from functools import lru_cache
+from itertools import count, islice
 from typing import Literal
 
 from worker.distillation.recovery.chain import Layer
 
 Size = tuple[int, int]
-MOST_STEPS = 300_000
+MOST_STEPS = 100_000
+"""Partial geometries that are made in one search."""
+EXPECTED = 0.4
+"""What the change from one placement to the next is expected to cost, so that long chains are followed to their end."""
+MOST_SIZES = 1_000
+"""Sizes of maps that are followed behind one layer."""
 POOLS: dict[tuple[int, int] | None, float] = {
     None: 0.3,
     (2, 2): 0.0,
@@ -22,6 +29,8 @@ POOLS: dict[tuple[int, int] | None, float] = {
     (2, 1): 3.0,
 }
 """Kernel and stride of a pooling, and how unusual it is."""
+UNPADDED = 0.3
+"""How unusual a convolution without padding is where the maps are pooled at the end."""
 ADAPTIVE = 4.0
 """How unusual a pooling to a map of several pixels is."""
 
@@ -55,38 +64,58 @@ def geometries(chain: Sequence[Layer], size: Size) -> Iterator[Geometry]:
     """All geometries for images of a size, the plainest first."""
     convolutions = [layer for layer in chain if layer.kind == "conv"]
     linear = next((layer for layer in chain if layer.kind == "linear"), None)
-    reach = _reach(convolutions, size)
-    useful = _useful(convolutions, linear, reach)
+    rest = _rest(convolutions, linear, _reach(convolutions, size))
     order = count()
-    queue: list[tuple[float, int, Size, tuple[Placement, ...], Geometry | None]] = [(0.0, next(order), size, (), None)]
-    for _ in range(MOST_STEPS):
-        if not queue:
-            return
-        cost, _, at, placed, whole = heapq.heappop(queue)
-        if whole is not None:
-            yield whole
+    queue: list[tuple[float, int, _Partial]] = []
+    if size in rest[0]:
+        queue.append((rest[0][size], next(order), _Partial(0.0, size)))
+    while queue and next(order) < MOST_STEPS:
+        _, _, partial = heapq.heappop(queue)
+        if partial.whole is not None:
+            yield partial.whole
             continue
-        if len(placed) == len(convolutions):
-            for ending in _endings(convolutions, linear, at, size, placed):
-                heapq.heappush(queue, (cost + _unusual(ending), next(order), at, placed, ending))
-            continue
-        for placement, own, after in _placements(convolutions[len(placed)], at):
-            if after in useful[len(placed) + 1]:
-                changed = (
-                    _changes(placed[-1], placement, convolutions[len(placed) - 1 : len(placed) + 1]) if placed else 0.0
-                )
-                heapq.heappush(queue, (cost + own + changed, next(order), after, (*placed, placement), None))
+        for step in _steps(partial, convolutions, linear, size):
+            left = 0.0 if step.whole else rest[len(step.placed)].get(step.at)
+            if left is not None:
+                heapq.heappush(queue, (step.cost + left, next(order), step))
 
 
-def _placements(layer: Layer, at: Size) -> Iterator[tuple[Placement, float, Size]]:
-    """Every placement of a convolution on maps of a size, how unusual it is, and the size after it."""
-    kernel = max(layer.kernel)
+@dataclass(frozen=True)
+class _Partial:
+    """Placements of the first convolutions, how unusual they are, and the size of the maps behind them."""
+
+    cost: float
+    at: Size
+    placed: tuple[Placement, ...] = ()
+    whole: Geometry | None = None
+
+
+def _steps(partial: _Partial, convolutions: Sequence[Layer], linear: Layer | None, size: Size) -> Iterator[_Partial]:
+    """One placement more, or the end."""
+    cost, placed, index = partial.cost, partial.placed, len(partial.placed)
+    if index == len(convolutions):
+        for ending in _endings(convolutions, linear, partial.at, size, placed):
+            yield _Partial(cost + _unusual(ending), partial.at, placed, ending)
+        return
+    for placement, own, after in _placements(convolutions[index].kernel, partial.at):
+        changed = _changes(placed[-1], placement, convolutions[index - 1 : index + 1]) if placed else 0.0
+        yield _Partial(cost + own + changed, after, (*placed, placement))
+
+
+@lru_cache(maxsize=2_000)
+def _placements(sides: tuple[int, int], at: Size) -> tuple[tuple[Placement, float, Size], ...]:
+    """Every placement of a kernel on maps of a size, how unusual it is, and the size after it."""
+    return tuple(_placed(sides, at))
+
+
+def _placed(sides: tuple[int, int], at: Size) -> Iterator[tuple[Placement, float, Size]]:
+    kernel = max(sides)
     same = kernel // 2
     paddings = {0: 0.0, same: 0.0} | {other: 3.0 for other in (1, 2, 3) if other not in (0, same) and other < kernel}
-    strides = {1: 0.0} | ({2: 1.0} if kernel > 1 else {2: 2.0}) | ({kernel: 2.0} if kernel > 2 else {})
+    strides = {1: 0.0} | ({2: 0.6} if kernel > 1 else {2: 2.0}) | ({kernel: 2.0} if kernel > 2 else {})
     for padding, unusual in paddings.items():
         for stride, strided in strides.items():
-            mapped = _slid(at, layer.kernel, stride, padding)
+            mapped = _slid(at, sides, stride, padding)
             for pool, pooling in POOLS.items():
                 after = mapped if pool is None or mapped is None else _slid(mapped, (pool[0], pool[0]), pool[1], 0)
                 if after is not None:
@@ -99,33 +128,44 @@ def _slid(at: Size, kernel: tuple[int, int], stride: int, padding: int) -> Size 
 
 
 def _changes(before: Placement, after: Placement, layers: Sequence[Layer]) -> float:
-    """How much two placements after each other differ in kind."""
+    """How much two placements after each other differ in kind, and whether maps shrink where channels do not grow."""
     kinds = [
         0 if each.padding == 0 else 1 if each.padding == max(layer.kernel) // 2 else 2
         for each, layer in zip((before, after), layers, strict=True)
     ]
-    return 1.0 * (kinds[0] != kinds[1]) + 0.5 * (before.pool != after.pool) + 0.5 * (before.stride != after.stride)
+    shrinks = before.pool is not None or after.stride > 1
+    pools = {each.pool for each in (before, after)} - {None}
+    unlike = (before.stride != after.stride, len(pools) > 1, shrinks != (layers[1].outputs > layers[0].outputs))
+    return 1.0 * (kinds[0] != kinds[1]) + 0.5 * sum(unlike)
 
 
 def _reach(convolutions: Sequence[Layer], size: Size) -> list[set[Size]]:
     """The sizes that can be there before each convolution, and after the last."""
     reach = [{size}]
     for layer in convolutions:
-        reach.append({after for at in reach[-1] for _, _, after in _placements(layer, at)})
+        after = {after for at in reach[-1] for _, _, after in _placements(layer.kernel, at)}
+        reach.append(set(islice(sorted(after), MOST_SIZES)))
     return reach
 
 
-def _useful(convolutions: Sequence[Layer], linear: Layer | None, reach: Sequence[set[Size]]) -> list[set[Size]]:
-    """Those of them from which the end can be met."""
-    useful = [{at for at in reach[-1] if any(_endings(convolutions, linear, at, at, ()))}]
+def _rest(convolutions: Sequence[Layer], linear: Layer | None, reach: Sequence[set[Size]]) -> list[dict[Size, float]]:
+    """Those of them from which the end can be met, each with how unusual the plainest way to it is expected to be."""
+    ends = {at: [_unusual(end) for end in _endings(convolutions, linear, at, at, ())] for at in reach[-1]}
+    rest = [{at: min(costs) for at, costs in ends.items() if costs}]
     for layer, before in zip(reversed(convolutions), reversed(reach[:-1]), strict=True):
-        useful.append({at for at in before if any(after in useful[-1] for _, _, after in _placements(layer, at))})
-    return useful[::-1]
+        least: dict[Size, float] = {}
+        for at in before:
+            ways = [EXPECTED + own + rest[-1][to] for _, own, to in _placements(layer.kernel, at) if to in rest[-1]]
+            if ways:
+                least[at] = min(ways)
+        rest.append(least)
+    return rest[::-1]
 
 
 def _unusual(ending: Geometry) -> float:
     """How unusual the end of the maps is: pooling to more than one pixel is, and the largest number of each map."""
-    return ADAPTIVE * (ending.pooled > 1) + 0.5 * (ending.ending == "max")
+    bare = 0.0 if ending.ending == "flatten" else UNPADDED * sum(each.padding == 0 for each in ending.placements)
+    return ADAPTIVE * (ending.pooled > 1) + 0.5 * (ending.ending == "max") + bare
 
 
 def _endings(

@@ -3,9 +3,8 @@
 Shapes: N images, C channels, H height, W width, K classes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from torch import Tensor
 from worker.distillation.contract_check.normalisations import Normalisation
 from worker.distillation.recovery.chain import Layer
 from worker.distillation.recovery.geometry import Geometry, Placement
+from worker.distillation.recovery.prefixes import Prefixes
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -41,34 +41,45 @@ class Reading:
     channels_last: bool = False
     """Whether maps are flattened with the channels last."""
 
-    def logits(self, chain: Sequence[Layer], image_NCHW: Tensor) -> Tensor:
-        """The answers (N, K) to uint8 images of the geometry's size."""
-        return self.run(chain, self.normalisation.apply(image_NCHW))
-
-    def run(self, chain: Sequence[Layer], x_NCHW: Tensor) -> Tensor:
-        """The answers (N, K) to normalised images."""
-        x = x_NCHW
-        placements = iter(self.geometry.placements)
+    def logits(self, chain: Sequence[Layer], image_NCHW: Tensor, known: Prefixes | None = None) -> Tensor:
+        """The answers (N, K) to uint8 images of the geometry's size. `known` has maps of the same images and chain."""
+        x, done = self._begun(image_NCHW, known)
+        convolutions = 0
         for index, layer in enumerate(chain):
-            norms = norms_after(chain, index)
-            if layer.kind in WEIGHTED:
-                x, placement = self._weighted(x, layer, placements)
-                last = next_weighted(chain, index) is None
-                x = self._between(x, norms, last)
-                if placement is not None and placement.pool is not None:
-                    x = self._pool(x, placement.pool)
-                x = self._ended(x, chain, index)
-            elif index == 0:
+            if layer.kind == "conv":
+                convolutions += 1
+                if convolutions > done:
+                    x = self._convolved(x, chain, index, self.geometry.placements[convolutions - 1])
+                    if known is not None:
+                        known.put(self._beginning(convolutions), x)
+                if convolutions >= done:
+                    x = self._ended(x, chain, index)
+            elif layer.kind == "linear":
+                x = F.linear(x.flatten(1), layer.weight, layer.tensors.get("bias"))
+                x = self._between(x, norms_after(chain, index), next_weighted(chain, index) is None)
+            elif index == 0 and not done:
                 x = _normed(x, layer)
         return x.flatten(1)
 
-    def _weighted(self, x: Tensor, layer: Layer, placements: Any) -> tuple[Tensor, Placement | None]:
+    def _begun(self, image_NCHW: Tensor, known: Prefixes | None) -> tuple[Tensor, int]:
+        """The maps behind as many convolutions as are known, and how many these are."""
+        for done in range(len(self.geometry.placements) if known is not None else 0, 0, -1):
+            if known is not None and (x := known.get(self._beginning(done))) is not None:
+                return x, done
+        return self.normalisation.apply(image_NCHW), 0
+
+    def _beginning(self, count: int) -> Hashable:
+        """Equal for readings that compute the same up to so many convolutions."""
+        placed = self.geometry.placements[:count]
+        pooling = self.pooling if any(each.pool for each in placed) else None
+        return self.normalisation, self.activation, self.norm_last, pooling, placed
+
+    def _convolved(self, x: Tensor, chain: Sequence[Layer], index: int, placed: Placement) -> Tensor:
+        layer = chain[index]
         bias = layer.tensors.get("bias")
-        if layer.kind == "linear":
-            return F.linear(x.flatten(1), layer.weight, bias), None
-        placement: Placement = next(placements)
-        y = F.conv2d(x, layer.weight, bias, placement.stride, placement.padding, groups=layer.groups)
-        return y, placement
+        x = F.conv2d(x, layer.weight, bias, placed.stride, placed.padding, groups=layer.groups)
+        x = self._between(x, norms_after(chain, index), next_weighted(chain, index) is None)
+        return x if placed.pool is None else self._pool(x, placed.pool)
 
     def _between(self, x: Tensor, norms: Sequence[Layer], last: bool) -> Tensor:
         activate = ACTIVATIONS["none" if last else self.activation]

@@ -16,23 +16,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.contract import InputContract
-from worker.distillation.contract_check.comparison import LEAST_SIGMA, sigma
-from worker.distillation.contract_check.normalisations import Normalisation, altered, own, usual
+from worker.distillation.contract_check.comparison import LEAST_SIGMA, even, sigma
+from worker.distillation.contract_check.normalisations import Normalisation, altered, declared, own, usual
 from worker.distillation.data.images import fit
 from worker.distillation.errors import UploadError
 from worker.distillation.process.heartbeat import pulse
 from worker.distillation.recovery.chain import HINT, Layer
 from worker.distillation.recovery.geometry import Geometry, geometries
 from worker.distillation.recovery.layer_list import can_fold
+from worker.distillation.recovery.prefixes import Prefixes
 from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
 
-FEW, MORE, MOST = 64, 512, 2048
-"""Images of the three rounds."""
-MOST_GEOMETRIES = 250
-KEPT_GEOMETRIES, KEPT_READINGS, KEPT_LAST = 24, 24, 6
+FEW, SOME = 32, 64
+"""Images on which geometries are tried in their commonest readings, and the best of them in all readings."""
+MORE, MOST = 512, 2048
+ROUNDS = ((128, 256), (32, 1024), (8, MOST))
+"""How many of the best readings are tried on how many images afterwards."""
+SHARES = (0.4, 0.55, 0.75, 0.85, 0.95, 1.0)
+"""Parts of the time after which the next round begins: geometries in their commonest readings, these under all
+normalisations, all readings of the best geometries, and `ROUNDS`."""
+MOST_GEOMETRIES = 400
+AT_ONCE = 50
+"""Geometries that are tried in all their commonest readings before the next ones."""
+KEPT_GEOMETRIES, KEPT_READINGS = 24, 24
 OTHER_SIZES = (28, 32, 64, 224)
 """Sizes that images are brought to where a network does not fit their own."""
-CONVINCING, FURTHER = 0.97, 60
+CONVINCING, FURTHER = 0.9, 60
 PROMISING = 0.8
 NEAR = 0.35
 """Geometries whose best reading is worse than the best by more than this are given up."""
@@ -40,6 +49,8 @@ QUICK = ("relu", "tanh", "sigmoid")
 LEAST_ABOVE_COMMONEST = 0.2
 """A reading counts only if its accuracy is so much above the share of the commonest class."""
 SECONDS = 180.0
+BATCH_NUMBERS = 2**25
+"""Numbers of the largest maps of a batch, about."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +80,23 @@ class Recovered:
     tried: int
 
 
-def recover(chain: Sequence[Layer], image_NCHW: Tensor, label_N: Tensor, seconds: float = SECONDS) -> Recovered:
+def recover(
+    chain: Sequence[Layer],
+    image_NCHW: Tensor,
+    label_N: Tensor,
+    seconds: float = SECONDS,
+    declared: InputContract | None = None,
+) -> Recovered:
     """The reading of a chain under which labelled uint8 images are named best.
 
-    The images are drawn in an order that is always the same. After `seconds` the search goes on with what it has.
+    The images are drawn in an order that is always the same. Each round of the search ends when its part of `seconds` has
+    passed, with what it has. With a `declared` contract, only its size and its normalisation are tried.
 
     Raises:
         UploadError: no geometry meets the first linear layer, or no reading is clearly better than a guess.
     """
     order = torch.randperm(len(image_NCHW), generator=torch.Generator().manual_seed(0))[:MOST]
-    search = _Search(tuple(chain), image_NCHW[order], label_N[order], time.monotonic() + seconds)
+    search = _Search(tuple(chain), image_NCHW[order], label_N[order], time.monotonic(), seconds, declared)
     found = search.run()
     commonest = float(label_N.bincount().max()) / len(label_N)
     if found.best.accuracy < commonest + LEAST_ABOVE_COMMONEST:
@@ -92,10 +110,13 @@ def recover(chain: Sequence[Layer], image_NCHW: Tensor, label_N: Tensor, seconds
     return found
 
 
-def candidates(chain: Sequence[Layer], size: tuple[int, int]) -> list[Geometry]:
-    """The plainest geometries for images of a size, or of the first of the usual sizes that the chain fits."""
-    for each in (size, *((side, side) for side in OTHER_SIZES if (side, side) != size)):
-        found = list(islice(geometries(chain, each), MOST_GEOMETRIES))
+def candidates(
+    chain: Sequence[Layer], size: tuple[int, int], others: Sequence[int] = OTHER_SIZES, most: int = MOST_GEOMETRIES
+) -> list[Geometry]:
+    """The plainest geometries for images of a size, or of the first of the other sizes that the chain fits."""
+    for each in (size, *((side, side) for side in others if (side, side) != size)):
+        pulse()
+        found = list(islice(geometries(chain, each), most))
         if found:
             return found
     raise UploadError(
@@ -103,10 +124,10 @@ def candidates(chain: Sequence[Layer], size: tuple[int, int]) -> list[Geometry]:
     )
 
 
-def listed(chain: Sequence[Layer], size: tuple[int, int], most: int = 5) -> str:
+def listed(chain: Sequence[Layer], size: tuple[int, int], most: int = 5, others: Sequence[int] = OTHER_SIZES) -> str:
     """The plainest candidates in words."""
     words = []
-    for geometry in candidates(chain, size)[:most]:
+    for geometry in candidates(chain, size, others, most):
         placed = [f"stride {each.stride}, padding {each.padding}, pool {each.pool}" for each in geometry.placements]
         words.append(f"[{'; '.join(placed)}; {geometry.ending}]")
     return f"The plainest candidates: {' '.join(words)}"
@@ -117,38 +138,42 @@ class _Search:
     chain: tuple[Layer, ...]
     image: Tensor
     label: Tensor
-    deadline: float
+    began: float
+    seconds: float
+    declared: InputContract | None = None
 
     def run(self) -> Recovered:
-        found = candidates(self.chain, (int(self.image.shape[2]), int(self.image.shape[3])))
+        given = self.declared
+        if given is not None:
+            found = candidates(self.chain, (given.height, given.width), others=())
+        else:
+            found = candidates(self.chain, (int(self.image.shape[2]), int(self.image.shape[3])))
         self._fit(found[0].size)
-        ways = usual(self.image[:MORE])
-        ways += altered(ways) if can_fold(self.chain) else []
-        first = self._first(found, own(self.image[:MORE]))
+        ways = [declared(given)] if given is not None else usual(self.image[:MORE])
+        ways += altered(ways) if given is None and can_fold(self.chain) else []
+        first = self._first(found, ways)
         near = [each for each in first if each.accuracy >= first[0].accuracy - NEAR]
         kept = list(dict.fromkeys(each.reading.geometry for each in near))[:KEPT_GEOMETRIES]
         every = [reading for each in kept for reading in self._every(each, ways)]
-        second = self._best([*(each.reading for each in first[:KEPT_READINGS]), *every], FEW, self.deadline)
-        third = self._best([each.reading for each in second[:KEPT_READINGS]], MORE)
-        last = self._best([each.reading for each in third[:KEPT_LAST]], MOST)
-        best = last[0]
-        ties = tuple(each for each in last[1:] if sigma(each.right, best.right) < LEAST_SIGMA)
+        last = self._best([*(each.reading for each in first[:KEPT_READINGS]), *every], SOME, 2)
+        for number, (kept_readings, images) in enumerate(ROUNDS, start=3):
+            last = self._best([each.reading for each in last[:kept_readings]], images, number)
+        plainest = [each for each in last if even(each.right, last[0].right)]
+        best = min(plainest, key=lambda each: (_unusual(each.reading), -each.accuracy))
+        ties = tuple(each for each in last if each is not best and sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
 
-    def _first(self, found: Sequence[Geometry], way: Normalisation) -> list[Scored]:
-        """The geometries in their commonest readings; under all usual normalisations and of altered images too, if nothing does well on them as they are."""
-        left = self.deadline - time.monotonic()
-        half, most = self.deadline - left / 2, self.deadline - left / 4
-        first = self._best([reading for each in found for reading in _quick(each, way)], FEW, half, stops_early=True)
-        if first[0].accuracy >= PROMISING or not can_fold(self.chain):
+    def _first(self, found: Sequence[Geometry], ways: Sequence[Normalisation]) -> list[Scored]:
+        """The geometries in their commonest readings under the images' own normalisation, or the declared one; under all others
+        too, if nothing does well."""
+        measured = own(self.image[:MORE])
+        way = next((each for each in ways if each.same(measured)), ways[0])
+        first = self._best(list(_quick(found, [way])), FEW, 0, stops_early=True)
+        if first[0].accuracy >= PROMISING or self.declared is not None:
             return first
-        others = [
-            reading
-            for each in found
-            for other in (*usual(self.image[:MORE]), *altered([way]))
-            for reading in _quick(each, other)
-        ]
-        more = self._best(others, FEW, most, stops_early=True)
+        plain = [each for each in ways if each.is_plain and each != way]
+        others = [*plain, *altered([way])] if can_fold(self.chain) else plain
+        more = self._best(list(_quick(found, others)), FEW, 1, stops_early=True)
         return sorted([*first, *more], key=lambda each: each.rank, reverse=True)
 
     def _fit(self, size: tuple[int, int]) -> None:
@@ -166,38 +191,49 @@ class _Search:
             for way, activation, pooling in product(ways[:1], QUICK, poolings):
                 yield Reading(geometry, activation, pooling, way, channels_last=True)
 
-    def _best(
-        self, readings: Sequence[Reading], images: int, until: float | None = None, stops_early: bool = False
-    ) -> list[Scored]:
-        """The readings on so many images, the best first; after `until` no further one is begun.
+    def _best(self, readings: Sequence[Reading], images: int, number: int, stops_early: bool = False) -> list[Scored]:
+        """The readings on so many images, the best first; after the time of the round `number` no further one is begun.
 
         With `stops_early` nor after a convincing one was found, and as many again and some more were tried.
         """
         scored: list[Scored] = []
+        known = Prefixes()
+        until = self.began + self.seconds * SHARES[number]
         enough: float = math.inf
         for reading in dict.fromkeys(readings):
-            late = until is not None and time.monotonic() > until
-            if scored and (late or len(scored) > enough):
+            if scored and (time.monotonic() > until or len(scored) > enough):
                 break
-            scored.append(self._score(reading, images))
+            scored.append(self._score(reading, images, known))
             if stops_early and scored[-1].accuracy >= CONVINCING:
                 enough = min(enough, 2 * len(scored) + FURTHER)
         return sorted(scored, key=lambda each: each.rank, reverse=True)
 
     @torch.no_grad()
-    def _score(self, reading: Reading, images: int) -> Scored:
+    def _score(self, reading: Reading, images: int, known: Prefixes) -> Scored:
         image, label = self.image[:images], self.label[:images]
         rows = []
-        for part in image.split(256):
+        maps = max((layer.outputs for layer in self.chain if layer.kind == "conv"), default=1)
+        parts = image.split(max(1, BATCH_NUMBERS // (maps * image.shape[2] * image.shape[3])))
+        for part in parts:
             pulse()
-            rows.append(reading.logits(self.chain, part))
+            rows.append(reading.logits(self.chain, part, known if len(parts) == 1 else None))
         logits = torch.cat(rows).nan_to_num(nan=-1e4, posinf=1e4, neginf=-1e4)
         return Scored(reading, logits.argmax(1) == label, float(F.cross_entropy(logits.double(), label)))
 
 
-def _quick(geometry: Geometry, way: Normalisation) -> Iterator[Reading]:
-    for activation, pooling in product(QUICK, POOLINGS if geometry.pools else POOLINGS[:1]):
-        yield Reading(geometry, activation, pooling, way)
+def _unusual(reading: Reading) -> tuple[int, ...]:
+    """Smaller for plainer readings."""
+    activation, pooling = list(ACTIVATIONS).index(reading.activation), POOLINGS.index(reading.pooling)
+    return reading.norm_last, reading.channels_last, activation, pooling
+
+
+def _quick(found: Sequence[Geometry], ways: Sequence[Normalisation]) -> Iterator[Reading]:
+    """The commonest readings, those of the plainest geometries first; what begins alike lies close together."""
+    for start in range(0, len(found), AT_ONCE):
+        for way, activation, pooling in product(ways, QUICK, POOLINGS):
+            for geometry in found[start : start + AT_ONCE]:
+                if geometry.pools or pooling == POOLINGS[0]:
+                    yield Reading(geometry, activation, pooling, way)
 
 
 def margins(found: Recovered) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def _dataset_warnings(job: Job) -> list[str]:
     return [
         f"{names[place]}: {words}"
         for place, path in paths.items()
-        for words in (*([RENUMBERED] if job.renumbers(path) else []), *warnings_of(path))
+        for words in (*([RENUMBERED] if job.order_of_classes(path) else []), *warnings_of(path))
     ]
 
 

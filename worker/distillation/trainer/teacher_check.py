@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.contract import read_contract
 from worker.distillation.contract_check.comparison import (
     Measured,
     answers,
@@ -45,7 +46,8 @@ def check_teacher(
 
     Returns:
         For the report: `images`, `table` (rows with `name`, `accuracy`, perhaps `mean` and `std`), `taken` (the mean and std
-        that a job of the contract `auto` goes on with, else None) and `warnings`. None where the labels do not say.
+        that a job of the contract `auto` goes on with, else None) and `warnings`; for an ensemble `members`, a list of these, and
+        all `warnings`. None where the labels do not say.
 
     Raises:
         SpecError: another contract is clearly better, or the teacher is at chance level.
@@ -56,8 +58,8 @@ def check_teacher(
     sample = dataset.at(places.to(dataset.image.device))
     if len(sample) < LEAST_IMAGES:
         return None
-    found = _check_contract(job, teacher, sample, log)
-    if found is not None and found["taken"] is not None:
+    found = _check_contracts(job, teacher, sample, log)
+    if any(each["taken"] for each in _members_of(found)):
         return found
     assessment = job.task.assess_teacher(teacher, sample.for_teacher, job.training.batch_size)
     log(f"the teacher on training images: {assessment.words}")
@@ -71,8 +73,15 @@ def check_teacher(
 
 def with_checked_input(job: Job, found: dict[str, Any] | None) -> Job:
     """The job with the normalisation that its check has taken, if it has taken one."""
-    taken = (found or {}).get("taken")
-    return job.with_teacher_input(taken["mean"], taken["std"]) if taken else job
+    for number, each in enumerate(_members_of(found)):
+        if taken := each["taken"]:
+            job = job.with_teacher_input(number, taken["mean"], taken["std"])
+    return job
+
+
+def _members_of(found: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """What was found of each teacher."""
+    return [] if found is None else found.get("members") or [found]
 
 
 def _predicts_labels(job: Job, dataset: Images) -> bool:
@@ -80,24 +89,34 @@ def _predicts_labels(job: Job, dataset: Images) -> bool:
     return reads_labels(job) and job.task.comparable(job.classes, dataset) and not job.transfers(dataset.class_names)
 
 
-def _check_contract(job: Job, teacher: nn.Module, sample: Images, log: Callable[[str], None]) -> dict[str, Any] | None:
-    """Compare the declared contract with the usual ones; only for one teacher that names one class an image."""
-    if job.spec.get("contract", "check") == "trust" or job.task.name != "classification" or len(job.teachers) != 1:
+def _check_contracts(job: Job, teacher: nn.Module, sample: Images, log: Callable[[str], None]) -> dict[str, Any] | None:
+    """Compare the declared contract of each teacher with the usual ones; only for teachers that name one class an image."""
+    if job.spec.get("contract", "check") == "trust" or job.task.name != "classification" or not job.teachers:
         return None
-    image, label = _drawn(sample.for_teacher)
-    rows = _measured(job, teacher, image, label)
-    log(f"the teacher on {len(rows[0].right)} training images, by how they are read: {table(rows)}")
+    drawn = _drawn(sample.for_teacher)
+    if len(job.teachers) == 1:
+        return _check_contract(job, 0, teacher, *drawn, log)
+    found = [_check_contract(job, number, member, *drawn, log) for number, member in enumerate(teacher.children())]
+    return {"members": found, "warnings": list(dict.fromkeys(words for each in found for words in each["warnings"]))}
+
+
+def _check_contract(
+    job: Job, number: int, teacher: nn.Module, image: Tensor, label: Tensor, log: Callable[[str], None]
+) -> dict[str, Any]:
+    whose = "the teacher" if len(job.teachers) == 1 else f"the teacher {job.teachers[number].get('id') or number}"
+    rows = _measured(job, number, teacher, image, label)
+    log(f"{whose} on {len(rows[0].right)} training images, by how they are read: {table(rows)}")
     best = max(rows, key=lambda row: row.accuracy)  # the first of equal ones: the declared
-    order = _order(job)
-    warnings = [MATCHED_BY_NAME] if order is not None and order != tuple(range(len(order))) else []
+    warnings = [MATCHED_BY_NAME] if _order(job) is not None else []
     found = {"images": len(rows[0].right), "table": [row.row() for row in rows], "taken": None, "warnings": warnings}
     if not clearly_better(rows[0], best, label):
         return found
     used = best.normalisation
     if job.spec.get("contract") != "auto" or used is None or not used.is_plain:
-        raise SpecError([Problem("/teacher/input", _problem(rows, best))], _hint(best))
+        raise SpecError([Problem("/teacher/input", _problem(whose, rows, best))], _hint(best))
     found["taken"] = {"name": used.name, "mean": list(used.mean), "std": list(used.std)}
-    words = f"the teacher gets another normalisation than its input says, as the contract `auto` asks: {_problem(rows, best)}"
+    words = f"{whose} gets another normalisation than its input says, as the contract `auto` asks"
+    words = f"{words}: {_problem(whose, rows, best)}"
     return found | {"warnings": [*warnings, words]}
 
 
@@ -112,13 +131,13 @@ def _drawn(sample: Images) -> tuple[Tensor, Tensor]:
     return sample.image[order], sample.label[order]
 
 
-def _measured(job: Job, teacher: nn.Module, image: Tensor, label: Tensor) -> list[Measured]:
+def _measured(job: Job, number: int, teacher: nn.Module, image: Tensor, label: Tensor) -> list[Measured]:
     """The declared reading first."""
-    first = declared(job.teacher_contract)
+    first = declared(read_contract(job.teachers[number]["input"]))
     chosen = answers(teacher, image, first)
     few = [Measured(first.name, chosen == label, first)]
     order = _order(job)
-    if order is not None and order != tuple(range(len(order))):
+    if order is not None:
         numbers = torch.tensor(order, device=label.device).argsort()
         few.append(Measured(BY_NUMBER, chosen == numbers[label]))
     if few[0].accuracy > GOOD_ENOUGH:
@@ -135,9 +154,9 @@ def _order(job: Job) -> tuple[int, ...] | None:
     return None if path is None else job.order_of_classes(path)
 
 
-def _problem(rows: list[Measured], best: Measured) -> str:
+def _problem(whose: str, rows: list[Measured], best: Measured) -> str:
     given, gain = rows[0], sigma(rows[0].right, best.right)
-    words = f"the teacher is right on {given.accuracy:.1%} of {len(given.right)} training images as its input says"
+    words = f"{whose} is right on {given.accuracy:.1%} of {len(given.right)} training images as its input says"
     return (
         f"{words}, and on {best.accuracy:.1%} with `{best.name}` ({gain:.0f} standard deviations). All: {table(rows)}"
     )

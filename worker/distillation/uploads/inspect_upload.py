@@ -20,11 +20,12 @@ from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.reused_classifier import is_reused
 from worker.distillation.parameters import EmbeddingsFile, ProgramFile, StatisticsFile, parse
 from worker.distillation.programs import NETWORK
+from worker.distillation.recovery.search import SECONDS
 from worker.distillation.uploads import activation_statistics, class_embeddings, program_uploads
 from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.reading_findings import reading_of, reading_of_all
-from worker.distillation.uploads.recognise import labelled_sample, recognised
-from worker.distillation.uploads.said_network import FIND, Said, check_size, parameters_of, weights_of
+from worker.distillation.uploads.recognise import ASK, candidates_of, recognised, without_images
+from worker.distillation.uploads.said_network import NoneFits, Said, parameters_of, weights_of
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
 CANONICAL = "output/canonical.safetensors"
@@ -53,26 +54,21 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
     if job["teacher"].get("network") == NETWORK:
         return program_uploads.teacher(job["teacher"], upload, canonical, limits)
-    described = job["teacher"]
-    dataset = canonical.parent.parent / job["dataset"] if job.get("dataset") else None
-    recognition: dict[str, Any] = {}
-    if described.get("network", FIND) is None:
-        described, upload, how_recognised = recognised(described, upload, dataset, limits, canonical.parent)
-        described = described | {"weights": "auto"}
-        recognition = {"recognised": how_recognised}
+    described, upload, recognition, doubts = _described(job, upload, canonical, limits)
     teacher = Said.of(described)
-    if teacher.network != FIND:
-        check_size(teacher.network, teacher.options, teacher.classes or 1, teacher.contract, limits)
     with open_weights(upload, limits) as file:
         if any(is_reused(each.tensors) for each in file.candidates):
             words = (
                 "the file contains a student with a projector and its teacher's classifier, as `similarity_head` ships"
             )
             raise UploadError(f"{words}, which cannot be a teacher", "Upload a student of other objectives.")
-        images = labelled_sample(dataset) if dataset and teacher.network == FIND else None
-        found = weights_of(teacher, file.candidates, limits, images)
+        try:
+            found = weights_of(teacher, file.candidates, limits)
+        except NoneFits as error:
+            words = f"{error.message}. {candidates_of(file, described, limits)}"
+            raise UploadError(words, f"{ASK} {error.hint}") from error
         how = reading_of(file, found.matched)
-    how["warnings"] = [*found.warnings, *how["warnings"]]
+    how["warnings"] = [*doubts, *found.warnings, *how["warnings"]]
     network, contract = found.network, found.contract
     network.load_state_dict(found.matched.state)
     taps = _try(network.eval(), contract, found.classes)
@@ -94,6 +90,21 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "warnings": [*how["warnings"], *suspicions(network, contract)],
         **recognition,
     }
+
+
+def _described(
+    job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits
+) -> tuple[Mapping[str, Any], Path, dict[str, Any], tuple[str, ...]]:
+    """The teacher as its user describes it or as labelled images tell, the file of its weights, the finding, and warnings."""
+    said = job["teacher"]
+    if not job.get("dataset"):
+        if not said.get("input"):
+            raise without_images(upload, said, limits)
+        return said, upload, {}, ()
+    seconds = float(job.get("recognition_seconds") or SECONDS)
+    dataset = canonical.parent.parent / job["dataset"]
+    found = recognised(said, upload, dataset, limits, canonical.parent, seconds)
+    return found.described, found.upload, {"recognised": found.finding}, found.warnings
 
 
 def _try(network: nn.Module, contract: InputContract, classes: int) -> Tapped:

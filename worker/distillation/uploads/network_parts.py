@@ -35,7 +35,7 @@ def largest_first(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def parts_of(candidate: Candidate) -> Iterator[Candidate]:
     """The candidate, and what is left of it without what is no part of a network; each once."""
-    once = _without_doubles(candidate.tensors)
+    once = without_doubles(candidate.tensors)
     core = {
         name: leaf
         for name, leaf in once.items()
@@ -88,7 +88,7 @@ def _is_for_training(name: str) -> bool:
     return any(part.lower().startswith(TRAINING_ONLY) for part in name.split(".")[:2])
 
 
-def _without_doubles(tensors: dict[str, Any]) -> dict[str, Any]:
+def without_doubles(tensors: dict[str, Any]) -> dict[str, Any]:
     """Each tensor under its first name."""
     once: dict[Any, str] = {}
     for name, leaf in tensors.items():

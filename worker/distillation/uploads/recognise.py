@@ -1,102 +1,187 @@
-"""A teacher that nobody described: its network is found from the weights and from labelled images."""
+"""A teacher of which something is left open: its network and its input are found from the weights and from labelled images."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from worker.distillation.contract import InputContract, read_contract
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.layer_list import to_json
 from worker.distillation.recovery.chain import Layer, read_chain
 from worker.distillation.recovery.layer_list import as_layer_list, chain_outputs
-from worker.distillation.recovery.search import MOST, SECONDS, listed, margins, recover
+from worker.distillation.recovery.search import (
+    LEAST_ABOVE_COMMONEST,
+    PROMISING,
+    SECONDS,
+    Recovered,
+    listed,
+    margins,
+    recover,
+)
 from worker.distillation.uploads.key_matching import strip_prefixes
-from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
+from worker.distillation.uploads.labelled_images import LabelledImages, sample
+from worker.distillation.uploads.measured_networks import MeasuredNetwork, measured
+from worker.distillation.uploads.network_parts import without_doubles
+from worker.distillation.uploads.said_network import FIND, Said
+from worker.distillation.uploads.state_dicts import OpenFile, largest, numbers_of, open_weights
 
 NETWORK = "layers"
 LIKELY = ((1, 28), (1, 32), (3, 32), (3, 64), (3, 224))
 """Channels and sizes of images for which candidates are listed where there are no images."""
+ASK = "Give a `dataset` with labels, by whose images the network is recognised; or describe it layer by layer."
+CLEARLY = 0.03
+"""A chain is taken instead of a network of the catalogue if its accuracy is higher by this."""
+MOST_READINGS = 20
+NAMED_SHARE = 0.3
+"""Part of the time for networks of the catalogue; the rest is for chains of layers."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The teacher as a user would have described it; the file with its weights under the names of that description; the
+    finding `recognised`; and warnings."""
+
+    described: dict[str, Any]
+    upload: Path
+    finding: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 def recognised(
-    said: Mapping[str, Any], upload: Path, dataset: Path | None, limits: UploadLimits, folder: Path
-) -> tuple[dict[str, Any], Path, dict[str, Any]]:
-    """Find the network of uploaded weights.
+    said: Mapping[str, Any], upload: Path, dataset: Path, limits: UploadLimits, folder: Path, seconds: float = SECONDS
+) -> Recognised:
+    """Find what is left open of a teacher, its network or its input, and measure it.
 
-    Returns:
-        The teacher as a user would have described it; a file in `folder` with the weights under the names of that
-        description; and the finding `recognised`: `accuracy`, `images`, `tried`, `readings` (the best, and those that are
-        not clearly worse, with their margins) and `layers`.
+    Networks of the catalogue that fit the weights are measured first. If none of them does well and the weights are a chain
+    of layers, the ways to join them are searched.
 
     Raises:
-        SpecError: there are no labelled images, or they have other classes.
-        UploadError: the weights are no chain of layers, or no network with them does well on the images.
+        SpecError: the dataset has no labels, or other classes.
+        UploadError: no network with these weights does well on the images.
     """
+    images = sample(dataset).in_order(said.get("class_names") or ())
+    given = read_contract(said["input"]) if said.get("input") else None
     with open_weights(upload, limits) as file:
-        candidate = largest(file.candidates, str(said.get("weights") or "auto"))
-        state = strip_prefixes(numbers_of(candidate, limits))
-    if dataset is None:
-        raise SpecError(
-            [Problem("/dataset", _without_images(state))], "Name a dataset with labels, or describe the network."
+        asked = _asked(said, given or _blank(images))
+        named = measured(asked, given, file.candidates, images, limits, seconds * NAMED_SHARE)
+        if named and (asked.network != FIND or named[0].best.accuracy >= PROMISING):
+            return _of_catalogue(said, named, images, upload)
+        state = _state(file, asked.weights, limits)
+    known = [one for one in named if one.best.accuracy >= images.commonest + LEAST_ABOVE_COMMONEST]
+    try:
+        chain = read_chain(state, (given or _blank(images)).channels)
+        _check_classes(asked, images, chain)
+        found = recover(chain, images.image, images.label, seconds * (1 - NAMED_SHARE), given)
+    except UploadError as error:
+        if known:
+            return _of_catalogue(said, known, images, upload)
+        tried = (
+            f"{named[0].network} is right on {named[0].best.accuracy:.1%} of the images" if named else "none is known"
         )
-    image, label = labelled_sample(dataset)
-    chain = read_chain(state, image.shape[1])
+        raise UploadError(f"no network was recognised: {tried}, and {error.message}", error.hint) from error
+    if known and known[0].best.accuracy > found.best.accuracy - CLEARLY:
+        return _of_catalogue(said, known, images, upload)
+    return _of_chain(said, found, chain, images, folder)
+
+
+def _state(file: OpenFile, choice: str, limits: UploadLimits) -> dict[str, Tensor]:
+    """The state dict with the most tensors, each tensor under its first name."""
+    candidate = largest(file.candidates, choice)
+    return strip_prefixes(numbers_of(replace(candidate, tensors=without_doubles(candidate.tensors)), limits))
+
+
+def _asked(said: Mapping[str, Any], contract: InputContract) -> Said:
+    return Said.of({**said, "network": said.get("network") or FIND, "input": asdict(contract)})
+
+
+def _blank(images: LabelledImages) -> InputContract:
+    """The images as they are."""
+    channels = images.channels
+    return InputContract(channels, *images.size, (0.0,) * channels, (1.0,) * channels)
+
+
+def _check_classes(asked: Said, images: LabelledImages, chain: tuple[Layer, ...]) -> None:
     classes = chain_outputs(chain)
-    if int(label.max()) >= classes:
-        words = f"has labels up to {int(label.max())}, and the network tells {classes} classes apart"
-        raise SpecError([Problem("/dataset", words)])
-    found = recover(chain, image, label, float(said.get("recovery_seconds") or SECONDS))
-    layers, weights, contract = as_layer_list(found.best.reading, chain, image.shape[1])
+    if asked.classes not in (None, classes):
+        raise SpecError([Problem("/classes", f"is {asked.classes}, and the last layer gives {classes} numbers")])
+    images.check_classes(classes)
+
+
+def _of_catalogue(
+    said: Mapping[str, Any], named: list[MeasuredNetwork], images: LabelledImages, upload: Path
+) -> Recognised:
+    best = named[0].best
+    described = {**said, **named[0].described(), "class_names": _class_names(said, images, named[0].classes)}
+    readings = [reading for one in named for reading in one.readings(best)]
+    return Recognised(described, upload, _finding(best.accuracy, len(best.right), images, readings), named[0].warnings)
+
+
+def _of_chain(
+    said: Mapping[str, Any], found: Recovered, chain: tuple[Layer, ...], images: LabelledImages, folder: Path
+) -> Recognised:
+    layers, weights, contract = as_layer_list(found.best.reading, chain, images.channels)
     path = folder / "recognised.safetensors"
     save_file(weights, path)
+    classes = chain_outputs(chain)
     described = {
+        **said,
         "network": NETWORK,
         "classes": classes,
+        "class_names": _class_names(said, images, classes),
         "options": {"layers": to_json(layers)},
-        "input": vars(contract),
+        "input": asdict(contract),
+        "weights": "auto",
     }
-    report = {"accuracy": round(found.best.accuracy, 4), "images": len(found.best.right), "tried": found.tried}
-    return {**said, **described}, path, report | {"readings": margins(found), "layers": to_json(layers)}
+    best = found.best
+    finding = _finding(best.accuracy, len(best.right), images, margins(found))
+    return Recognised(described, path, finding | {"tried": found.tried, "layers": to_json(layers)})
 
 
-def labelled_sample(dataset: Path) -> tuple[Tensor, Tensor]:
-    """At most 2048 uint8 images (N, C, H, W) of a canonical dataset, evenly spaced, and their labels (N,)."""
-    with safe_open(dataset, framework="pt") as file:
-        names = set(file.keys())
-        if "train.label" not in names or len(file.get_slice("train.label").get_shape()) != 1:
-            raise SpecError(
-                [Problem("/dataset", "does not name one class for each image, by which a network is recognised")]
-            )
-        image, label = file.get_slice("train.image"), file.get_tensor("train.label")
-        step = max(1, len(label) // MOST)
-        return image[::step][:MOST], label[::step][:MOST]
+def _finding(accuracy: float, count: int, images: LabelledImages, readings: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "accuracy": round(accuracy, 4),
+        "images": count,
+        "split": images.split,
+        "readings": readings[:MOST_READINGS],
+    }
 
 
-def _without_images(state: Mapping[str, Tensor]) -> str:
-    """The plainest networks that have these layers, for images of usual sizes."""
+def _class_names(said: Mapping[str, Any], images: LabelledImages, classes: int) -> list[str]:
+    """The user's class names, else those of the dataset, whose numbers the network answers with."""
+    if said.get("class_names") or not images.named or len(images.class_names) != classes:
+        return list(said.get("class_names") or ())
+    return list(images.class_names)
+
+
+def candidates_of(file: OpenFile, said: Mapping[str, Any], limits: UploadLimits) -> str:
+    """The plainest networks that have the layers of a file, in words: for images of the size that is said, or of usual sizes."""
+    state = _state(file, str(said.get("weights") or "auto"), limits)
+    given = read_contract(said["input"]) if said.get("input") else None
+    sizes = (
+        [(given.channels, (given.height, given.width))] if given else [(each, (side, side)) for each, side in LIKELY]
+    )
     proposals = []
-    for channels, size in LIKELY:
-        chain = _chain(state, channels)
-        if chain is not None:
-            words = _candidates(chain, size)
-            proposals += [f"for images of {channels} x {size} x {size}: {words}"] if words else []
-    listed_words = "; ".join(proposals[:3]) or "its layers are no chain that can be recognised"
-    return f"is required to recognise the network, since none is named. {listed_words}"
+    for channels, size in sizes:
+        words = _candidates(state, channels, size)
+        proposals += [f"for images of {channels} x {size[0]} x {size[1]}: {words}"] if words else []
+    return "; ".join(proposals[:3]) or "its layers are no chain that could be recognised by images"
 
 
-def _chain(state: Mapping[str, Tensor], channels: int) -> tuple[Layer, ...] | None:
+def without_images(upload: Path, said: Mapping[str, Any], limits: UploadLimits) -> SpecError:
+    """The error that a teacher has neither an input nor images by which it is found."""
+    with open_weights(upload, limits) as file:
+        listed_words = candidates_of(file, said, limits)
+    words = f"is required, since the input is not given. {listed_words}"
+    return SpecError([Problem("/dataset", words)], ASK)
+
+
+def _candidates(state: Mapping[str, Tensor], channels: int, size: tuple[int, int]) -> str:
     try:
-        return read_chain(state, channels)
-    except UploadError:
-        return None
-
-
-def _candidates(chain: tuple[Layer, ...], size: int) -> str:
-    try:
-        return listed(chain, (size, size), most=3)
+        return listed(read_chain(state, channels), size, most=3, others=())
     except UploadError:
         return ""

@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from worker.distillation import networks
 from worker.distillation.contract import InputContract, read_contract
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.uploads.candidates import Candidate
-from worker.distillation.uploads.choice_by_images import chosen_by_images
 from worker.distillation.uploads.heads import of_libraries, other_heads
 from worker.distillation.uploads.key_matching import Matched, expected_of, match_any
 from worker.distillation.uploads.layer_order import match_in_order
@@ -32,7 +31,6 @@ from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
 FIND = "auto"
 """The name of a network that is to be found."""
 LISTED_AT_MOST = 8
-Images = tuple[Tensor, Tensor]
 """Labelled images: uint8 (N, C, H, W) and their classes (N,)."""
 MOST_MEAN = 10.0
 """A larger mean is one of pixels from 0 to 255, not from 0 to 1."""
@@ -40,6 +38,10 @@ DESCRIBE = (
     'Name the network and its options; or describe it layer by layer, `"network": {"layers": [{"conv": 16}, ...]}`:'
     " docs/methods.md lists the layers."
 )
+
+
+class NoneFits(UploadError):
+    """No known network has the weights of a file."""
 
 
 @dataclass(frozen=True)
@@ -83,30 +85,33 @@ class Found:
     warnings: tuple[str, ...] = ()
 
 
-def weights_of(
-    said: Said, candidates: Sequence[Candidate], limits: UploadLimits, images: Images | None = None
-) -> Found:
-    """The network and its weights. Labelled `images` tell which network it is where several have the same weights.
+def weights_of(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
+    """The network and its weights.
 
     Raises:
         UploadError: the weights are not those of the network that was named, or fit none or several.
         SpecError: the network cannot be built.
     """
-    found = _searched(said, candidates, limits, images) if said.network == FIND else _named(said, candidates)
+    found = _searched(said, candidates, limits) if said.network == FIND else _named(said, candidates, limits)
     return _with_own_normalisation(found)
 
 
-def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits, images: Images | None) -> Found:
+def offered_for(said: Said, candidates: Sequence[Candidate]) -> list[Proposal]:
+    """The known networks that the weights fit, also those of libraries with another head."""
     known = [each for each in other_heads(candidates) if of_libraries(each)]
-    offered = proposals([*candidates, *known], said.contract, said.classes, said.weights)
+    return proposals([*candidates, *known], said.contract, said.classes, said.weights)
+
+
+def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
+    offered = offered_for(said, candidates)
     if not offered and all(_is_whole(each) for each in candidates):
         words = "the weights are whole numbers, as quantised ones are, and no known network has such"
         raise UploadError(words, QUANTISED)
     if not offered:
-        raise UploadError(_none_fits(candidates, said), DESCRIBE)
+        raise NoneFits(_none_fits(candidates, said), DESCRIBE)
     for each in offered:
         check_size(each.network, each.options, each.classes, said.contract, limits)
-    best, chosen_because = _chosen(different(offered[:LISTED_AT_MOST], said.contract), said.contract, images)
+    best, chosen_because = _chosen(different(offered[:LISTED_AT_MOST], said.contract), said.contract)
     network = best.build(said.contract)
     matched = best.matched(network)
     warnings = (*_assumed(best.network, best.options), *chosen_because)
@@ -114,20 +119,15 @@ def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits,
     return Found(best.network, best.options, best.classes, said.contract, network, matched, kept, warnings)
 
 
-def _chosen(
-    distinct: Sequence[Proposal], contract: InputContract, images: Images | None
-) -> tuple[Proposal, tuple[str, ...]]:
-    """One of several networks that compute different things: by labelled images if there are any, or else the usual one.
+def _chosen(distinct: Sequence[Proposal], contract: InputContract) -> tuple[Proposal, tuple[str, ...]]:
+    """The usual one of several networks that compute different things.
 
     Returns:
         The network, and a warning that names the others, if there are others.
 
     Raises:
-        UploadError: several are usual, or no image tells them apart.
+        UploadError: several are usual.
     """
-    if len(distinct) > 1 and images is not None:
-        chosen, words = chosen_by_images(distinct, contract, *images)
-        return chosen, (words,)
     preferred = [each for each in distinct if each.library == distinct[0].library]
     usual = [each for each in preferred if not is_rare(each, contract)] or preferred
     best, *others = [*usual, *(each for each in distinct if each not in usual)]
@@ -136,7 +136,7 @@ def _chosen(
     if len(usual) > 1:
         raise UploadError(
             f"the weights fit several networks that compute different things: {'; '.join([str(best), *told, *named])}",
-            "Say which it is as `network` and `options`.",
+            "Say which it is as `network` and `options`, or name a labelled `dataset` by which it is chosen.",
         )
     if not others:
         return best, ()
@@ -166,8 +166,9 @@ def _none_fits(candidates: Sequence[Candidate], said: Said) -> str:
     return f"no known network{classes} for images of {size} has these weights: {shapes}"
 
 
-def _named(said: Said, candidates: Sequence[Candidate]) -> Found:
+def _named(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
     classes = said.classes or _rows_of_last(candidates)
+    check_size(said.network, said.options, classes, said.contract, limits)
     network = networks.build(said.network, classes, said.contract, said.options)
     title = f"`{said.network}` with {classes} classes"
 

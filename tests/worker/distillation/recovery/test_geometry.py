@@ -1,5 +1,8 @@
 """The geometries of a chain are those under which its layers fit each other: each is tried by running it."""
 
+import time
+from itertools import islice, pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -39,6 +42,27 @@ def test_the_right_one_is_among_them_and_all_fit(layers, size, right):
     for geometry in found:
         reading = Reading(geometry, "relu", "max", Normalisation("x", (0.0,), (1.0,)))
         assert reading.logits(chain, image).shape == (2, 10)
+
+
+@pytest.mark.parametrize("last", [64, 64 * 997])
+def test_a_long_chain_on_large_images_takes_bounded_steps(last):
+    """Thirty convolutions of any stride, padding and pooling on images that are not square."""
+    widths = [3, *[8] * 10, *[16] * 10, *[64] * 10]
+    convolutions = [nn.Conv2d(before, after, 3) for before, after in pairwise(widths)]
+    with torch.device("meta"):
+        chain = read_chain(nn.Sequential(*convolutions, nn.Linear(last, 10)).state_dict(), 3)
+    began = time.process_time()
+    found = list(islice(geometries(chain, (240, 320)), 400))
+    assert time.process_time() - began < 60
+    assert len(set(found)) == len(found) and bool(found) == (last == 64)
+
+
+def test_poolings_where_channels_grow_come_first():
+    widths = [1, 8, 8, 16, 16, 32, 32]
+    layers = [nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)]
+    found = islice(geometries(chain_of(*layers, nn.Linear(32 * 16, 10)), (32, 32)), 20)
+    right = tuple(Placement(1, 1, pool) for pool in (None, (2, 2)) * 3)
+    assert right in [geometry.placements for geometry in found]
 
 
 def test_sizes_that_no_geometry_meets():

@@ -56,6 +56,6 @@ def test_labels_are_matched_with_the_teachers_by_name(folder: Path) -> None:
     images = job.load_dataset(torch.device("cpu"))
     assert images is not None and torch.equal(images.label, tensors["train.label"])
     assert images.class_names == job.class_names == tuple(names)
-    assert job.renumbers(folder / "inputs/other.safetensors") and not job.renumbers(
+    assert job.order_of_classes(folder / "inputs/other.safetensors") and not job.order_of_classes(
         folder / "inputs/dataset.safetensors"
     )
