@@ -77,6 +77,7 @@ NETWORKS = {
         partial(build, depth),
         "arXiv:1512.03385",
         Options,
+        widths=("width",),
         guess=guess,
     )
     for depth in BLOCKS

@@ -96,6 +96,7 @@ NETWORKS = {
         build,
         "arXiv:1605.07146",
         Options,
+        widths=("factor",),
         guess=guess,
     )
 }

@@ -100,6 +100,7 @@ NETWORKS = {
         partial(build, depth),
         "arXiv:1512.03385",
         Options,
+        widths=("width",),
         guess=partial(guess, depth),
     )
     for depth in BLOCKS

@@ -81,6 +81,7 @@ NETWORKS = {
         partial(build, depth),
         "arXiv:1603.05027",
         Options,
+        widths=("width",),
         guess=partial(guess, depth),
     )
     for depth in BLOCKS
