@@ -1,6 +1,7 @@
 """A student's initial weights: slices of its teacher, the teacher's merged neurons, random weights, or an upload."""
 
 from collections.abc import Mapping
+from operator import le
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints
@@ -13,6 +14,8 @@ TEACHER, RANDOM = "teacher", "random"
 OF_THE_TEACHER = choices("weights_from_teacher")
 WORDS = (*OF_THE_TEACHER, RANDOM)
 FILE = "fil_"
+DIRECT = "direct"
+BETTER = "its weights are a better start than random ones"
 
 
 def _checked(value: str) -> str:
@@ -30,23 +33,39 @@ def file_of(initial_weights: str | None) -> str | None:
     return initial_weights if (initial_weights or "").startswith(FILE) else None
 
 
-def choose(student: Mapping[str, Any], source: str, facts: Facts) -> tuple[str, str]:
-    """The default initial weights of a resolved `student`, and the reason (empty for a source that trains on a
-    dataset).
+def choose(student: Mapping[str, Any], source: str, procedure: str, facts: Facts) -> tuple[str, str]:
+    """The default initial weights of a resolved `student`, and the reason.
 
-    With a dataset they are random, as in the papers.
+    With a dataset, they are slices of a larger teacher if the procedure is `direct`; other procedures begin as in their
+    papers, and a student as large as its teacher begins at random, since it would begin as the teacher.
     """
-    teacher = facts.teacher
-    if not known("sources")[source]["synthesises"]:
+    teacher, synthesises = facts.teacher, known("sources")[source]["synthesises"]
+    if teacher is None and not synthesises:
         return RANDOM, ""
     if teacher is None or facts.others:
         return RANDOM, "there is no single teacher whose channels the student could take"
-    if student["classes"] != teacher.classes or not _is_slice(student, teacher.network, teacher.options):
+    if student["classes"] != teacher.classes or not _reads_alike(student["input"], teacher.input):
+        return RANDOM, "the student has other classes or reads other images than the teacher"
+    if not synthesises and procedure != DIRECT:
+        return RANDOM, f"the procedure {procedure} begins with random weights in its paper"
+    if student.get("like"):
+        if student["width"] == 1 and not synthesises:
+            return RANDOM, "the student is as large as the teacher"
+        return TEACHER, f"the student has the teacher's structure, and {BETTER}"
+    if not _is_slice(student, teacher.network, teacher.options):
         return RANDOM, f"{student['network']} is not known to be a slice of {teacher.network}"
-    return (
-        TEACHER,
-        f"{student['network']} is a slice of {teacher.network}, and without data its weights are a better start than random ones",
-    )
+    if not synthesises and _is_slice({"network": teacher.network, "options": teacher.options}, **_named(student)):
+        return RANDOM, "the student is as large as the teacher"
+    return TEACHER, f"{student['network']} is a slice of {teacher.network}, and {BETTER}"
+
+
+def _reads_alike(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
+    """Whether two networks read images of the same shape; the student's input is None if it is the teacher's."""
+    return one is None or all(one[name] == other[name] for name in ("channels", "height", "width"))
+
+
+def _named(student: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: student[name] for name in ("network", "options")}
 
 
 def _is_slice(student: Mapping[str, Any], network: str, options: Mapping[str, Any]) -> bool:
@@ -60,11 +79,14 @@ def _is_slice(student: Mapping[str, Any], network: str, options: Mapping[str, An
     if student["network"] != network:
         plain = ours == _options(student["network"], {}) and theirs == _options(network, {})
         return plain and network in entry.get("slice_of", ())
-    widths = entry.get("widths")
-    own, given = (list(each.pop(widths, ())) for each in (ours, theirs))
-    return (
-        ours == theirs and len(own) == len(given) and all(one <= other for one, other in zip(own, given, strict=True))
-    )
+    pairs = [[_numbers(each.pop(name)) for each in (ours, theirs)] for name in entry.get("widths", ())]
+    fewer = (len(own) == len(given) and all(map(le, own, given)) for own, given in pairs)
+    return ours == theirs and all(fewer)
+
+
+def _numbers(widths: Any) -> list[int]:
+    """The numbers of channels of an option that holds widths."""
+    return widths if isinstance(widths, list) else [] if widths is None else [widths]
 
 
 def _options(network: str, given: Mapping[str, Any]) -> dict[str, Any]:

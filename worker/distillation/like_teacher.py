@@ -43,7 +43,9 @@ def completed(values: Any) -> Any:
 
 def _teacher(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The network that teaches, as plain data."""
-    given = values.get("teachers") or [each for each in (values.get("teacher"), trained_teacher(values["spec"])) if each]
+    given = values.get("teachers") or [
+        each for each in (values.get("teacher"), trained_teacher(values["spec"])) if each
+    ]
     if len(given) != 1 or not isinstance(given[0], Mapping):
         why = "the job has several" if given else "the job has none"
         raise SpecError([Problem(POINTER, f"needs one teacher, and {why}")], programs.like.HINT)
@@ -58,7 +60,9 @@ def _described(teacher: Mapping[str, Any], width: float, classes: int, contract:
     return {"network": found[0], "options": found[1]}
 
 
-def program_source(values: Mapping[str, Any], folder: Path, classes: int, contract: InputContract) -> programs.like.Source:
+def program_source(
+    values: Mapping[str, Any], folder: Path, classes: int, contract: InputContract
+) -> programs.like.Source:
     """The program of a job's teacher, of which its student is a narrower one.
 
     Raises:

@@ -96,7 +96,6 @@ NETWORKS = {
         build,
         "arXiv:1605.07146",
         Options,
-        widths=("factor",),
         guess=guess,
     )
 }

@@ -44,7 +44,7 @@ def test_widths_are_rounded_and_other_options_stay():
     widths = {"first": 3, "second": 1, "third": 30, "hidden": 21}
     assert (name, options) == ("lenet", given | widths | {"pooling": "max", "batch_norm": False, "padding": 0})
     assert narrowed("mlp", {"hidden": [30, 10]}, 0.3, 10, RGB)[1]["hidden"] == [9, 3]
-    assert narrowed("wrn_cifar", {"factor": 1}, 0.5, 10, RGB) is None
+    assert narrowed("resnet_cifar", {"width": 1}, 0.5, 10, RGB) is None
     assert narrowed("torchvision/resnet18", {}, 0.5, 10, RGB) is None
 
 
