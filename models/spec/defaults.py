@@ -21,7 +21,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     objectives = [method("objectives", one) for one in user.get("objectives") or _objectives(user, source)]
     student = _student(user["student"], facts, reads_labels(source, objectives, task), has_two_images(source), task)
     procedure = method("procedures", user.get("procedure") or {"name": "direct"})
-    why_weights = _initial_weights(student, source["name"], procedure["name"], facts)
+    why_weights = _initial_weights(student, source, procedure["name"], facts)
     trained = training(user.get("training") or {}, _training_defaults(source, student))
     return {
         "name": user.get("name") or _name(student, facts),
@@ -159,7 +159,9 @@ def _likeness(user: Mapping[str, Any]) -> dict[str, Any]:
     return {"like": user["like"], "width": _defaults_of("student")["width"] if width is None else width}
 
 
-def _initial_weights(student: dict[str, Any], source: str, procedure: str, facts: Facts) -> dict[str, str]:
+def _initial_weights(
+    student: dict[str, Any], source: Mapping[str, Any], procedure: str, facts: Facts
+) -> dict[str, str]:
     """Set the student's initial weights if the user did not; returns the reason by its place in the spec."""
     if student["initial_weights"]:
         return {}

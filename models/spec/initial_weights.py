@@ -9,6 +9,7 @@ from pydantic import AfterValidator, StringConstraints
 from models.spec.catalogue import PROGRAM, choices, known, network_entry
 from models.spec.facts import Facts
 from models.spec.problems import Problem, complaint
+from models.spec.teacher_reads import has_two_images
 
 TEACHER, RANDOM = "teacher", "random"
 OF_THE_TEACHER = choices("weights_from_teacher")
@@ -33,18 +34,22 @@ def file_of(initial_weights: str | None) -> str | None:
     return initial_weights if (initial_weights or "").startswith(FILE) else None
 
 
-def choose(student: Mapping[str, Any], source: str, procedure: str, facts: Facts) -> tuple[str, str]:
+def choose(student: Mapping[str, Any], source: Mapping[str, Any], procedure: str, facts: Facts) -> tuple[str, str]:
     """The default initial weights of a resolved `student`, and the reason.
 
     With a dataset, they are slices of a larger teacher if the procedure is `direct`; other procedures begin as in their
     papers, and a student as large as its teacher begins at random, since it would begin as the teacher.
     """
-    teacher, synthesises = facts.teacher, known("sources")[source]["synthesises"]
+    teacher, synthesises = facts.teacher, known("sources")[source["name"]]["synthesises"]
     if teacher is None and not synthesises:
         return RANDOM, ""
     if teacher is None or facts.others:
         return RANDOM, "there is no single teacher whose channels the student could take"
-    if student["classes"] != teacher.classes or not _reads_alike(student["input"], teacher.input):
+    if (
+        has_two_images(source)
+        or student["classes"] != teacher.classes
+        or not _reads_alike(student["input"], teacher.input)
+    ):
         return RANDOM, "the student has other classes or reads other images than the teacher"
     if not synthesises and procedure != DIRECT:
         return RANDOM, f"the procedure {procedure} begins with random weights in its paper"
