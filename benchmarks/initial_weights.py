@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bare_engine import job_file, keep_row, read_rows, run_engine, slug
-from benchmarks.compare.protocols import CIFAR10, MNIST, Files, Protocol, images
+from benchmarks.compare.protocols import CIFAR10, MNIST, RESIDUAL, Files, Protocol, images
 from benchmarks.compare.rows import CE, named
 from benchmarks.compare.runs import with_defaults
 
@@ -43,20 +43,17 @@ SMALL = replace(
     teacher_training={"steps": 1500, "batch_size": 128, "optimizer": "adamw", "learning_rate": 4e-3},
 )  # fmt: skip
 DEEP = {"depth": 14, "width": 16}
-RESNET = Setting(
-    "ResNet-14, 16 wide", SMALL, {"network": "resnet_cifar", "options": {"depth": 14, "width": 8}}, (150, 600), DEEP
-)
-SHALLOW = Setting(
-    "ResNet-14 to ResNet-8", SMALL, {"network": "resnet_cifar", "options": {"depth": 8, "width": 16}}, (150, 600), DEEP
-)
-SETTINGS = (LENET, RESNET, SHALLOW)
+NARROW = {"network": "resnet_cifar", "options": {"depth": 14, "width": 8}}
+RESNET = Setting("ResNet-14, 16 wide", SMALL, NARROW, (150,), DEEP)
+DIGITS = Setting("ResNet-14, 16 wide, digits", replace(RESIDUAL, teacher="resnet_cifar"), NARROW, (150, 600), DEEP)
+SETTINGS = (LENET, DIGITS, RESNET)
 
 
 def main() -> int:
     arguments = _arguments()
     kept = arguments.results / "rows.jsonl"
     for setting in SETTINGS:
-        npz = arguments.mnist if setting.protocol is MNIST else arguments.cifar
+        npz = arguments.cifar if setting.protocol is SMALL else arguments.mnist
         if npz is None or setting.name not in arguments.only:
             continue
         files = images(setting.protocol, npz, arguments.results / setting.protocol.name)

@@ -326,8 +326,9 @@ def positions(axis: Axis, sizes: Mapping[Group, int], kept: Mapping[Group, Tenso
     channels that stay, of every group."""
     found, start = [], 0
     for group, repeats in axis:
-        within = torch.arange(repeats)
-        found.append(start + (kept[group.root][:, None] * repeats + within).flatten())
+        channels = kept[group.root]
+        within = torch.arange(repeats, device=channels.device)
+        found.append(start + (channels[:, None] * repeats + within).flatten())
         start += sizes[group.root] * repeats
     return torch.cat(found)
 

@@ -60,7 +60,7 @@ def narrowed(program: Program, width: float) -> Narrowed:
     if width < 1 and all(size == group.size for group, size in sizes.items()):
         raise CannotNarrow(_why(watch))
     before = {group: group.size for group in sizes}
-    first = {group: torch.arange(size) for group, size in sizes.items()}
+    first = {group: torch.arange(size, device="cpu") for group, size in sizes.items()}
     kept: dict[str, tuple[Tensor | None, ...]] = {
         name: tuple(None if axis is None else positions(axis, before, first) for axis in axes)
         for name, axes in watch.axes.items()
