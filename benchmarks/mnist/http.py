@@ -28,7 +28,7 @@ from distillery_client import Client
 from distillery_client.errors import JobEnded
 from docs.demo.service import service
 
-STUDENT = {"network": "lenet5_half"}
+STUDENT = {"network": "lenet5_half", "initial_weights": "random"}
 KD = [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}]
 PLAIN = [{"name": "cross_entropy", "weight": 1.0}]
 FULL_LEAST, SMALL_GAIN, DAFL_MEAN, DAFL_WORST, DAFL_SECONDS = 0.986, 0.015, 0.96, 0.95, 180.0

@@ -149,6 +149,9 @@ def _check_taps(pointer: str, file: File, facts: Facts) -> Iterator[Problem]:
 
 def _check_student(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Problem]:
     student, teacher = resolved["student"], facts.teacher
+    if student.get("like") and (resolved["teacher"] is None or facts.others):
+        why = "several" if facts.others else "none"
+        yield Problem("/student/like", f"needs one teacher, and the job has {why}; set `network` instead")
     if resolved["teacher"] is None or is_trained_first(resolved["teacher"]):
         if student["input"] is None:
             yield Problem("/student/input", "is required: without a trained teacher there is no default")

@@ -20,7 +20,8 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     source, why = _source(user, facts)
     objectives = [method("objectives", one) for one in user.get("objectives") or _objectives(user, source)]
     student = _student(user["student"], facts, reads_labels(source, objectives, task), has_two_images(source), task)
-    why_weights = _initial_weights(student, source, facts)
+    procedure = method("procedures", user.get("procedure") or {"name": "direct"})
+    why_weights = _initial_weights(student, source, procedure["name"], facts)
     trained = training(user.get("training") or {}, _training_defaults(source, student))
     return {
         "name": user.get("name") or _name(student, facts),
@@ -34,7 +35,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         "contract": user.get("contract", "check"),
         "source": source,
         "objectives": objectives,
-        "procedure": method("procedures", user.get("procedure") or {"name": "direct"}),
+        "procedure": procedure,
         "transforms": [method("transforms", one) for one in user.get("transforms") or ()],
         "training": trained,
         "evaluation": _evaluation(user, facts, source),
@@ -141,9 +142,11 @@ def _student(user: Mapping[str, Any], facts: Facts, learns_labels: bool, own_ima
     classes = teacher.classes if teacher else asked
     if learns_labels and asked and asked >= task_of(task)["least_outputs"]:
         classes = asked
+    named = user.get("network")
     return {
-        "network": user["network"],
-        "options": network_values(user["network"], user.get("options") or {}),
+        "network": named,
+        "options": network_values(named, user.get("options") or {}) if named else {},
+        **(_likeness(user) if user.get("like") else {}),
         **({"program": user["program"]} if user.get("program") else {}),
         "initial_weights": user.get("initial_weights"),
         "classes": user.get("classes") or classes,
@@ -151,11 +154,19 @@ def _student(user: Mapping[str, Any], facts: Facts, learns_labels: bool, own_ima
     }
 
 
-def _initial_weights(student: dict[str, Any], source: Mapping[str, Any], facts: Facts) -> dict[str, str]:
+def _likeness(user: Mapping[str, Any]) -> dict[str, Any]:
+    """What a student has of its teacher's structure."""
+    width = user.get("width")
+    return {"like": user["like"], "width": _defaults_of("student")["width"] if width is None else width}
+
+
+def _initial_weights(
+    student: dict[str, Any], source: Mapping[str, Any], procedure: str, facts: Facts
+) -> dict[str, str]:
     """Set the student's initial weights if the user did not; returns the reason by its place in the spec."""
     if student["initial_weights"]:
         return {}
-    student["initial_weights"], why = initial_weights.choose(student, source["name"], facts)
+    student["initial_weights"], why = initial_weights.choose(student, source, procedure, facts)
     return {"/student/initial_weights": why} if why else {}
 
 
@@ -201,6 +212,7 @@ def _evaluation(user: Mapping[str, Any], facts: Facts, source: Mapping[str, Any]
 
 
 def _name(student: Mapping[str, Any], facts: Facts) -> str:
+    named = student["network"] or f"{student['width']:g} of the teacher"
     if facts.others:
-        return f"{student['network']} from {1 + len(facts.others)} teachers"
-    return f"{student['network']} from {facts.teacher.network}" if facts.teacher else str(student["network"])
+        return f"{named} from {1 + len(facts.others)} teachers"
+    return f"{named} from {facts.teacher.network}" if facts.teacher else str(named)

@@ -2,6 +2,7 @@
 upload."""
 
 from collections.abc import Iterator, Mapping
+from operator import le
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints
@@ -10,11 +11,14 @@ from models.pretrained.weights_folder import PRETRAINED, asked, files_of
 from models.spec.catalogue import PROGRAM, choices, known, network_entry
 from models.spec.facts import Facts
 from models.spec.problems import Problem, complaint
+from models.spec.teacher_reads import has_two_images
 
 TEACHER, RANDOM = "teacher", "random"
 OF_THE_TEACHER = choices("weights_from_teacher")
 WORDS = (*OF_THE_TEACHER, RANDOM, PRETRAINED)
 FILE = "fil_"
+DIRECT = "direct"
+BETTER = "its weights are a better start than random ones"
 
 
 def _checked(value: str) -> str:
@@ -32,31 +36,43 @@ def file_of(initial_weights: str | None) -> str | None:
     return initial_weights if (initial_weights or "").startswith(FILE) else None
 
 
-def check_pretrained(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """Whether the networks of a resolved spec that start from pretrained weights have some."""
-    for pointer, network in asked(spec):
-        if not files_of(network):
-            words = f"must not be `{PRETRAINED}`: there are no official weights of {network}"
-            yield Problem(f"{pointer}/initial_weights", f"{words}; only of `torchvision/…` and `timm/…` networks")
+from collections.abc import Iterator, Mapping
+from operator import le
 
-
-def choose(student: Mapping[str, Any], source: str, facts: Facts) -> tuple[str, str]:
-    """The default initial weights of a resolved `student`, and the reason (empty for a source that trains on a
-    dataset).
-
-    With a dataset they are random, as in the papers.
+    With a dataset, they are slices of a larger teacher if the procedure is `direct`; other procedures begin as in their
+    papers, and a student as large as its teacher begins at random, since it would begin as the teacher.
     """
-    teacher = facts.teacher
-    if not known("sources")[source]["synthesises"]:
+    teacher, synthesises = facts.teacher, known("sources")[source["name"]]["synthesises"]
+    if teacher is None and not synthesises:
         return RANDOM, ""
     if teacher is None or facts.others:
         return RANDOM, "there is no single teacher whose channels the student could take"
-    if student["classes"] != teacher.classes or not _is_slice(student, teacher.network, teacher.options):
+    if (
+        has_two_images(source)
+        or student["classes"] != teacher.classes
+        or not _reads_alike(student["input"], teacher.input)
+    ):
+        return RANDOM, "the student has other classes or reads other images than the teacher"
+    if not synthesises and procedure != DIRECT:
+        return RANDOM, f"the procedure {procedure} begins with random weights in its paper"
+    if student.get("like"):
+        if student["width"] == 1 and not synthesises:
+            return RANDOM, "the student is as large as the teacher"
+        return TEACHER, f"the student has the teacher's structure, and {BETTER}"
+    if not _is_slice(student, teacher.network, teacher.options):
         return RANDOM, f"{student['network']} is not known to be a slice of {teacher.network}"
-    return (
-        TEACHER,
-        f"{student['network']} is a slice of {teacher.network}, and without data its weights are a better start than random ones",
-    )
+    if not synthesises and _is_slice({"network": teacher.network, "options": teacher.options}, **_named(student)):
+        return RANDOM, "the student is as large as the teacher"
+    return TEACHER, f"{student['network']} is a slice of {teacher.network}, and {BETTER}"
+
+
+def _reads_alike(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
+    """Whether two networks read images of the same shape; the student's input is None if it is the teacher's."""
+    return one is None or all(one[name] == other[name] for name in ("channels", "height", "width"))
+
+
+def _named(student: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: student[name] for name in ("network", "options")}
 
 
 def _is_slice(student: Mapping[str, Any], network: str, options: Mapping[str, Any]) -> bool:
@@ -70,11 +86,14 @@ def _is_slice(student: Mapping[str, Any], network: str, options: Mapping[str, An
     if student["network"] != network:
         plain = ours == _options(student["network"], {}) and theirs == _options(network, {})
         return plain and network in entry.get("slice_of", ())
-    widths = entry.get("widths")
-    own, given = (list(each.pop(widths, ())) for each in (ours, theirs))
-    return (
-        ours == theirs and len(own) == len(given) and all(one <= other for one, other in zip(own, given, strict=True))
-    )
+    pairs = [[_numbers(each.pop(name)) for each in (ours, theirs)] for name in entry.get("widths", ())]
+    fewer = (len(own) == len(given) and all(map(le, own, given)) for own, given in pairs)
+    return ours == theirs and all(fewer)
+
+
+def _numbers(widths: Any) -> list[int]:
+    """The numbers of channels of an option that holds widths."""
+    return widths if isinstance(widths, list) else [] if widths is None else [widths]
 
 
 def _options(network: str, given: Mapping[str, Any]) -> dict[str, Any]:

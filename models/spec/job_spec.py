@@ -10,15 +10,16 @@ from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, model
 
 from models.spec import source_choice
 from models.spec.body import Body, DatasetId, Labels, Name
-from models.spec.catalogue import MOST_OBJECTIVES, choices, known
+from models.spec.catalogue import MOST_OBJECTIVES, choices, known, part
 from models.spec.checks import check
 from models.spec.defaults import resolved
 from models.spec.facts import DatasetFacts, Facts, TeacherFacts
 from models.spec.initial_weights import InitialWeights
 from models.spec.method_spec import method
-from models.spec.network_spec import Classes, InputContract, NetworkSpec
+from models.spec.network_spec import Classes, InputContract, NetworkName, NetworkSpec
 from models.spec.problems import Problem, complaint, problems_of
 from models.spec.programs import PROGRAM_FIELD, ProgramFile, check_program
+from models.spec.schema_types import annotation
 from models.spec.task_checks import TASK
 from models.spec.teacher_spec import TeacherChoice
 from models.spec.training_spec import TrainingSpec
@@ -78,17 +79,32 @@ SourceChoice = Annotated[
 ]
 
 
-class StudentSpec(NetworkSpec):
-    """The network to train. By default it has the teacher's classes and input."""
+LIKENESS = part("student")["parameters"]["properties"]
 
+
+class StudentSpec(NetworkSpec):
+    """The network to train: named, or `like` the teacher. By default it has the teacher's classes and input."""
+
+    network: NetworkName | None = Field(  # type: ignore[assignment]  # the engine names a student that is like its teacher
+        None, description=NetworkSpec.model_fields["network"].description, examples=["lenet5_half"]
+    )
+    like: annotation(LIKENESS["like"]) = Field(  # type: ignore[valid-type]
+        None, description=LIKENESS["like"]["description"], examples=LIKENESS["like"]["examples"]
+    )
+    width: annotation(LIKENESS["width"]) | None = Field(  # type: ignore[valid-type]
+        None,
+        description=f"{LIKENESS['width']['description']} If null: {LIKENESS['width']['default']}.",
+        examples=LIKENESS["width"]["examples"],
+    )
     program: ProgramFile | None = PROGRAM_FIELD
     initial_weights: InitialWeights | None = Field(
         None,
         description="Initial weights: `teacher` (slices of the teacher: of each layer the channels of largest norm), "
         "`neuron_merging` (the same, but hidden fully connected layers are merged pair by pair, arXiv:1507.06149), "
         "`random`, `pretrained` (those of torchvision or timm, if the operator of the service has put the file into its folder), "
-        "or the id of a file of weights. If null: `teacher` if the source synthesises images and the catalogue "
-        "lists the student as a slice of the teacher, else `random`.",
+        "or the id of a file of weights. If null: `teacher` if the student is `like` its teacher or the catalogue "
+        "lists it as a slice of the teacher, and the source synthesises images, or the procedure is `direct` and the "
+        "teacher is larger; else `random`.",
         examples=["teacher"],
     )
     classes: Classes | None = Field(
@@ -102,6 +118,17 @@ class StudentSpec(NetworkSpec):
     @model_validator(mode="after")
     def _program_is_named(self) -> Self:
         check_program(self.network, self.program)
+        return self
+
+    @model_validator(mode="after")
+    def _named_or_like_the_teacher(self) -> Self:
+        if (self.network is None) == (self.like is None):
+            words = "is required, or `like` the teacher" if self.network is None else "cannot be set if `like` is"
+            raise complaint(Problem("/network", words))
+        if self.like is not None and self.options:
+            raise complaint(Problem("/options", "must be empty for a student that is like its teacher"))
+        if self.like is None and self.width is not None:
+            raise complaint(Problem("/width", "is for students that are `like` the teacher; use the network's options"))
         return self
 
 

@@ -17,7 +17,7 @@ PROGRAM_FIELD: Any = Field(
 )
 
 
-def check_program(network: str, program: str | None) -> None:
+def check_program(network: str | None, program: str | None) -> None:
     """See that a student names a file if and only if its network is a program.
 
     Raises:

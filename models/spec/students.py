@@ -70,4 +70,5 @@ class Student:
         if self.job.student is not None:
             return self.job.student
         expected = self.job.resolved.get("student") or {}
-        return {"class_names": [], "options": {}, "classes": None, "input": None} | dict(expected)
+        known: dict[str, Any] = {"class_names": [], "options": {}, "classes": None, "input": None} | dict(expected)
+        return known | {"network": known["network"] or f"student of {self.job.id}"}

@@ -15,7 +15,8 @@ MOST_TEACHERS = 16
 JOB, UPLOAD = "job_", "tch_"
 OF_THE_STAGE = (
     "epochs", "steps", "batch_size", "optimizer", "learning_rate", "final_learning_rate_fraction", "momentum",
-    "weight_decay", "nesterov", "schedule", "milestones", "warm_up_steps",
+    "weight_decay", "nesterov", "schedule", "milestones", "milestone_factor", "warm_up_steps",
+    "gradient_clip",
 )  # fmt: skip
 """The training fields that a stage may set itself; the others are those of the job."""
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from worker.distillation import networks, programs, registry
+from worker.distillation import like_teacher, networks, programs, registry
 from worker.distillation.contract import InputContract, read_contract
 from worker.distillation.contract_check.class_names import other_order, partly_shared
 from worker.distillation.contract_check.class_order import in_order
@@ -39,7 +39,7 @@ class Job:
             values = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise SpecError([Problem("", f"{path} cannot be read as a job file: {error}")]) from error
-        values = programs.completed(values, path.parent)
+        values = like_teacher.completed(programs.completed(values, path.parent))
         problems = [Problem(key, "is missing from the job file") for key in _missing(values)]
         if problems:
             raise SpecError(problems, "See the complete job file in docs/architecture.md.")

@@ -57,15 +57,25 @@ class Training:
     milestones: Annotated[
         tuple[Annotated[float, Range(gt=0, lt=1)], ...],
         Items(most=64),
-        "Fractions of the training at which `multistep` divides the learning rate by ten, in increasing order.",
+        "Fractions of the training at which `multistep` reduces the learning rate, in increasing order.",
         Example([0.625, 0.75, 0.875]),
     ] = (0.625, 0.75, 0.875)
+    milestone_factor: Annotated[
+        float, Range(gt=0, lt=1), "Factor of the learning rate at each of the milestones.", Example(0.1)
+    ] = 0.1
     warm_up_steps: Annotated[
         int,
         Range(ge=0, le=10_000_000),
         "Number of steps over which the learning rate rises linearly from zero. 0: no warm-up.",
         Example(0),
     ] = 0
+    gradient_clip: Annotated[
+        float | None,
+        Range(gt=0),
+        "Maximum norm of the gradient of all trained parameters of a network together; a longer gradient is scaled down to it."
+        " If null: gradients are not clipped.",
+        Example(5.0),
+    ] = None
     precision: Annotated[
         Precision, "Precision of the forward pass. auto: bf16 on GPUs with native support, else fp32.", Example("auto")
     ] = "auto"
@@ -118,7 +128,8 @@ class Training:
             floor = self.final_learning_rate_fraction
             return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
         if self.schedule == "multistep":
-            return self.learning_rate * 0.1 ** sum(number >= milestone * total for milestone in self.milestones)
+            passed = sum(number >= milestone * total for milestone in self.milestones)
+            return self.learning_rate * self.milestone_factor**passed
         return self.learning_rate
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:

@@ -31,6 +31,9 @@ def submit(
     student: Annotated[
         str | None, typer.Option(metavar="NETWORK", help="Network of the student, such as lenet5_half.")
     ] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Without --student: a student like its teacher with this part of its channels.")
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="ID", help="Id of the dataset. Without one, training images are synthesised.")
     ] = None,
@@ -54,7 +57,7 @@ def submit(
     chosen = {
         "name": name,
         "teacher": teacher,
-        "student": {"network": student} if student else None,
+        "student": _student(student, width),
         "dataset": dataset,
         "objectives": [parse_objective(text) for text in objective] if objective else None,
         "source": {"name": source} if source else None,
@@ -71,6 +74,14 @@ def submit(
             _follow(context, client, job["id"])
         else:
             _show(context, job)
+
+
+def _student(network: str | None, width: float | None) -> dict[str, Any] | None:
+    if network and width is not None:
+        raise typer.BadParameter("is for students without a --student", param_hint="--width")
+    if width is not None:
+        return {"like": "teacher", "width": width}
+    return {"network": network} if network else None
 
 
 @app.command("list")

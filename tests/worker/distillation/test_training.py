@@ -28,6 +28,11 @@ def test_multistep_divides_by_ten_at_its_milestones():
     assert [values[index] for index in (0, 49, 50, 74, 75, 99)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def test_multistep_multiplies_by_its_factor_at_each_milestone():
+    values = rates(schedule="multistep", milestones=[0.25, 0.5, 0.75], milestone_factor=0.2)
+    assert [values[index] for index in (24, 25, 50, 75)] == pytest.approx([1, 0.2, 0.04, 0.008])
+
+
 def test_warm_up_is_linear_and_precedes_the_schedule():
     values = rates(schedule="cosine", warm_up_steps=10)
     assert values[:10] == pytest.approx([0.1 * number for number in range(1, 11)])

@@ -22,6 +22,7 @@ from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.ensemble import Combination
 from worker.distillation.networks.family import Network
 from worker.distillation.networks.layer_kinds import KINDS as LAYER_KINDS
+from worker.distillation.networks.narrowing import Likeness
 from worker.distillation.objective import ObjectiveNeeds
 from worker.distillation.parameters import FILE_KINDS, MOST_VALUES
 from worker.distillation.procedure import Phase, ProcedureNeeds
@@ -52,6 +53,7 @@ PARTS: Mapping[str, type] = {
     "ensemble": Combination,
     "input_contract": InputContract,
     "dataset_options": DatasetOptions,
+    "student": Likeness,
 }
 """The parts of a spec, or of an upload, that are not methods."""
 

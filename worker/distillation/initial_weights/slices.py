@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.introspection.channel_groups import Axis, Followed, Group, follow
+from worker.distillation.introspection.channel_groups import Axis, Followed, Group, follow, positions
 
 NOISE = 0.1
 """Standard deviation of the noise, as a share of the weight's standard deviation."""
@@ -28,12 +28,7 @@ class Fit:
 
     def selected(self, axis: Axis, kept: Mapping[Group, Tensor]) -> Tensor:
         """Positions along the teacher's axis that the student keeps; `kept` are the kept channels of every group."""
-        found, start = [], 0
-        for group, repeats in axis:
-            within = torch.arange(repeats)
-            found.append(start + (kept[group.root][:, None] * repeats + within).flatten())
-            start += self.teacher_sizes[group.root] * repeats
-        return torch.cat(found)
+        return positions(axis, self.teacher_sizes, kept)
 
 
 def fit(student: nn.Module, example: Tensor, teacher: Mapping[str, Tensor]) -> Fit:

@@ -5,8 +5,9 @@ unknown function (attention, channel shuffle) are unknown, and layers that read 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -126,9 +127,9 @@ class Followed(TorchFunctionMode):
     `why`: for each parameter that reads unknown channels, which function they come from.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        """`tensors`: parameters and buffers by name."""
         super().__init__()
-        tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         self.names = {id(tensor): name for name, tensor in tensors.items()}
         self.axes: dict[str, tuple[Axis | None, ...]] = {}
         self.why: dict[str, str] = {}
@@ -139,6 +140,10 @@ class Followed(TorchFunctionMode):
     def axes_of(self, name: str, tensor: Tensor) -> tuple[Axis | None, ...]:
         """The channel groups along each dimension of a parameter; None if unknown."""
         return self.axes.get(name, (None,) * tensor.ndim)
+
+    def along(self, tensor: Tensor) -> Axis | None:
+        """The channel groups along dimension 1 of an activation; None if unknown."""
+        return self._along.get(id(tensor))
 
     def begin(self, image: Tensor) -> None:
         """Mark the channels of the input: none can be removed."""
@@ -183,8 +188,8 @@ class Followed(TorchFunctionMode):
     def _note(self, tensor: Tensor | None, axes: Iterable[Axis | None], read: Tensor | None = None) -> None:
         if tensor is None or id(tensor) not in self.names:
             return
-        name = self.names[id(tensor)]
-        self.axes[name] = tuple(axes)
+        name, before = self.names[id(tensor)], self.axes.get(self.names[id(tensor)])
+        self.axes[name] = tuple(axes) if before is None else tuple(map(_same, before, axes))
         maker = self._makers.get(id(read), "") if read is not None else ""
         if maker:
             self.why[name] = f", and its input comes from `{maker}`, whose channels cannot be followed"
@@ -304,9 +309,36 @@ RULES = frozenset(
 )
 
 
-def follow(network: nn.Module, example: Tensor) -> Followed:
+def _same(one: Axis | None, other: Axis | None) -> Axis | None:
+    """The channels along a dimension of a tensor that is used twice: those of both uses are kept or removed together."""
+    if one is None or other is None or [(a.root.size, n) for a, n in one] != [(b.root.size, n) for b, n in other]:
+        for group, _ in (*(one or ()), *(other or ())):
+            group.root.whole = True
+        return None
+    for (mine, _), (theirs, _) in zip(one, other, strict=True):
+        if mine.root is not theirs.root:
+            mine.join(theirs)
+    return one
+
+
+def positions(axis: Axis, sizes: Mapping[Group, int], kept: Mapping[Group, Tensor]) -> Tensor:
+    """Positions along an axis of the channels that stay; `sizes` are the numbers of channels before and `kept` the
+    channels that stay, of every group."""
+    found, start = [], 0
+    for group, repeats in axis:
+        channels = kept[group.root]
+        within = torch.arange(repeats, device=channels.device)
+        found.append(start + (channels[:, None] * repeats + within).flatten())
+        start += sizes[group.root] * repeats
+    return torch.cat(found)
+
+
+Watch = TypeVar("Watch", bound=Followed)
+
+
+def follow(network: nn.Module, example: Tensor, watching: type[Watch] = Followed) -> Watch:  # type: ignore[assignment]
     """Run the network once on `example` (B, C, H, W) and record its channels; the network is not changed."""
-    watch = Followed(network)
+    watch = watching({**dict(network.named_parameters()), **dict(network.named_buffers())})
     with undisturbed(network, example.device):
         watch.begin(example)
         with watch:

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 1e-7
+LEAST_DEVIATION = 1e-2
+"""Logits of a smaller standard deviation count as if they had this one. A classifier that begins at zero has none, and would
+get gradients of `1 / EPSILON`; published networks are never below it."""
 
 Standardise = Annotated[
     bool,
@@ -35,5 +38,9 @@ def binary_kl(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
 
 
 def standardise(logits_BK: Tensor) -> Tensor:
-    """Each row shifted to mean 0 and scaled to (unbiased) standard deviation 1; arXiv:2403.01427, algorithm 1."""
-    return (logits_BK - logits_BK.mean(1, keepdim=True)) / (logits_BK.std(1, keepdim=True) + EPSILON)
+    """Each row shifted to mean 0 and scaled to (unbiased) standard deviation 1; arXiv:2403.01427, algorithm 1.
+
+    A row whose standard deviation is below `LEAST_DEVIATION` is divided by that.
+    """
+    deviation_B1 = (logits_BK.std(1, keepdim=True) + EPSILON).clamp_min(LEAST_DEVIATION)
+    return (logits_BK - logits_BK.mean(1, keepdim=True)) / deviation_B1

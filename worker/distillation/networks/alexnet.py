@@ -76,6 +76,7 @@ NETWORKS = {
         build,
         "arXiv:1404.5997",
         Options,
+        widths=("width",),
         guess=guess,
     )
 }

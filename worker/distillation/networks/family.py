@@ -73,8 +73,11 @@ class Network:
     build: Callable[[int, InputContract, Any], nn.Module]
     paper: str = ""
     options_type: type = NoOptions
-    widths: str | None = None
-    """The option that lists the layers' widths: networks with lists of equal length differ in these widths only."""
+    widths: tuple[str, ...] = ()
+    """The options that hold widths: numbers of channels, or lists of them. Networks that differ in these alone have the same
+    structure."""
+    as_family: tuple[str, Mapping[str, Any]] = ("", {})
+    """The network with `widths` that builds this one, and its options; empty if there is none."""
     guess: Callable[[WeightShapes], Iterable[dict[str, Any]]] = default_options
     """Options with which the network may have weights of these shapes; a few at most, since each is built."""
     unseen: Mapping[str, str] = field(default_factory=dict)

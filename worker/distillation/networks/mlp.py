@@ -52,7 +52,7 @@ NETWORKS = {
         build,
         "arXiv:1503.02531",
         Options,
-        widths="hidden",
+        widths=("hidden",),
         guess=guess,
         unseen={"activation": "relu"},
     )

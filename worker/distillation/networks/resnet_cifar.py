@@ -98,7 +98,11 @@ def _network(depth: int, widths: tuple[int, int, int, int], suffix: str) -> Netw
     description = f"A residual network of {depth} layers for images of about 32x32 pixels{suffix}."
     stages_with_projection = 2 if widths[0] == widths[1] else 3
     return Network(
-        description, partial(build, depth, widths), "arXiv:1512.03385", guess=of_layers(depth + stages_with_projection)
+        description,
+        partial(build, depth, widths),
+        "arXiv:1512.03385",
+        as_family=("resnet_cifar", {"depth": depth}) if widths == NARROW else ("", {}),
+        guess=of_layers(depth + stages_with_projection),
     )
 
 
@@ -110,5 +114,6 @@ NETWORKS["resnet_cifar"] = Network(
     build_own,
     "arXiv:1512.03385",
     Options,
+    widths=("width",),
     guess=guess,
 )

@@ -94,6 +94,7 @@ NETWORKS = {
         build,
         "arXiv:1409.1556",
         Options,
+        widths=("width",),
         guess=guess,
     )
 }

@@ -2,7 +2,7 @@
 
 Belongs here: the format, its checks, the network that is built of it, fresh weights for it, packing a network into it,
 and reading ONNX into it. Does not: what an upload is otherwise checked for (`uploads/`). May import `contract.py`,
-`errors.py` and `limits.py`.
+`errors.py`, `limits.py` and `introspection/`.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ import torch
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError, UploadError
+from worker.distillation.programs import like
 from worker.distillation.programs.build import checked, load
 from worker.distillation.programs.format import NETWORK, Program
 from worker.distillation.programs.fresh import initialise
@@ -21,12 +22,14 @@ from worker.distillation.programs.network import ProgramNetwork
 from worker.distillation.programs.reading import is_program
 
 __all__ = [
-    "NETWORK", "Program", "ProgramNetwork", "completed", "file_of", "is_program", "load", "student", "student_options",
-    "teacher",
+    "LIKE_TEACHER", "NETWORK", "Program", "ProgramNetwork", "completed", "file_of", "is_program", "like", "load", "student",
+    "student_like", "student_options", "teacher",
 ]  # fmt: skip
 
 FILE = "program"
 """The key of a network's options that names the program's file among a job's files."""
+LIKE_TEACHER = "teacher"
+"""Its value for a student that is a narrower program of the teacher's network."""
 
 
 def file_of(teacher: Mapping[str, Any], folder: Path) -> Path:
@@ -109,14 +112,30 @@ def student(
 
 
 def _check_student(program: Program, classes: int, contract: InputContract) -> None:
-    own = program.contract
-    problems = []
+    problems = _mismatches(program, classes, contract, "/program")
     if "train" not in program.graphs:
         problems.append(Problem("/program", "has no graph of training mode: pack it with `--student`"))
-    if program.classes != classes:
-        problems.append(Problem("/program", f"gives {program.classes} outputs, and the job has {classes} classes"))
-    if (own.channels, own.height, own.width) != (contract.channels, contract.height, contract.width):
-        sizes = [f"{each.channels}x{each.height}x{each.width}" for each in (own, contract)]
-        problems.append(Problem("/program", f"reads images of {sizes[0]}, and the job's are {sizes[1]}"))
     if problems:
         raise SpecError(problems)
+
+
+def student_like(source: like.Source, width: float, classes: int, contract: InputContract) -> ProgramNetwork:
+    """A student with the graphs of its teacher and `width` times the channels, with fresh weights.
+
+    Raises:
+        SpecError: see `like.student`; or the student reads other images or gives other classes than the teacher.
+    """
+    if problems := _mismatches(source.checked.program, classes, contract, "/like"):
+        raise SpecError(problems, like.HINT)
+    return like.student(source, width)
+
+
+def _mismatches(program: Program, classes: int, contract: InputContract, pointer: str) -> list[Problem]:
+    own = program.contract
+    problems = []
+    if program.classes != classes:
+        problems.append(Problem(pointer, f"gives {program.classes} outputs, and the job has {classes} classes"))
+    if (own.channels, own.height, own.width) != (contract.channels, contract.height, contract.width):
+        sizes = [f"{each.channels}x{each.height}x{each.width}" for each in (own, contract)]
+        problems.append(Problem(pointer, f"reads images of {sizes[0]}, and the job's are {sizes[1]}"))
+    return problems

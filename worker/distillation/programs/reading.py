@@ -83,6 +83,15 @@ def read(path: Path, limits: UploadLimits | None = None) -> Program:
     text = metadata.get("program") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise refuse("the file's metadata hold no `program`")
+    return parsed(text, header)
+
+
+def parsed(text: str, header: Mapping[str, Any]) -> Program:
+    """The program of a text, whose tensors are those of a safetensors header.
+
+    Raises:
+        UploadError: as `read`.
+    """
     if len(text.encode("utf-8", "replace")) > PROGRAM_BYTES:
         raise refuse(f"its JSON has more than {PROGRAM_BYTES} bytes")
     try:
@@ -90,6 +99,16 @@ def read(path: Path, limits: UploadLimits | None = None) -> Program:
         return _Reader(header, text).program(values)
     except (ValueError, RecursionError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:
         raise refuse(f"its JSON is malformed: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def header_for(shapes: Mapping[str, Sequence[int]], dtypes: Mapping[str, str]) -> dict[str, Any]:
+    """The header of a safetensors file that would hold tensors of these shapes and number formats."""
+    header, begin = {}, 0
+    for name, shape in shapes.items():
+        end = begin + math.prod(shape) * BYTES[DTYPES[dtypes[name]]]
+        header[name] = {"dtype": DTYPES[dtypes[name]], "shape": list(shape), "data_offsets": [begin, end]}
+        begin = end
+    return header
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -34,12 +34,12 @@ class Cmi(HeldOutSource, LatentSource):
         "fast": {
             "generator_resolution": "half", "generator_width": 32, "generator_batch": 128, "iterations": 60,
             "initial_rounds": 6, "student_steps_per_round": 100, "rounds": 30, "pool_images": 8_192,
-            "augmentation_probability": 0.5, "memory": 4_096, "negatives": 512,
+            "augmentation_probability": 0.5, "latent": 256, "memory": 4_096, "negatives": 512,
         },
         "paper": {
             "generator_resolution": "full", "generator_width": 128, "generator_batch": 256, "iterations": 500,
             "initial_rounds": 10, "student_steps_per_round": 400, "rounds": None, "pool_images": 65_536,
-            "augmentation_probability": 0.5, "memory": 40_960, "negatives": 4_096,
+            "augmentation_probability": 0.5, "latent": 256, "memory": 40_960, "negatives": 4_096,
         },
     }  # fmt: skip
 

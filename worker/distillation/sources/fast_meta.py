@@ -28,12 +28,12 @@ class FastMeta(LatentSource):
         "fast": {
             "generator_resolution": "half", "generator_width": 32, "generator_batch": 256, "iterations": 5,
             "initial_rounds": 20, "student_steps_per_round": 12, "rounds": None, "pool_images": 32_768,
-            "augmentation_probability": 0.5,
+            "augmentation_probability": 0.5, "latent": 256,
         },
         "paper": {
             "generator_resolution": "full", "generator_width": 128, "generator_batch": 256, "iterations": 5,
             "initial_rounds": 20, "student_steps_per_round": 400, "rounds": None, "pool_images": 65_536,
-            "augmentation_probability": 0.5,
+            "augmentation_probability": 0.5, "latent": 256,
         },
     }  # fmt: skip
 

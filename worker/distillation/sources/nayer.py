@@ -10,8 +10,9 @@ from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import EmbeddingsFile, Range
+from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
 from worker.distillation.synthesis.latents import BETAS, LatentParameters, LatentSource, load, state_of
-from worker.distillation.synthesis.noisy_layer import NoisyLayer
+from worker.distillation.synthesis.noisy_layer import NoisyLayer, Spread
 from worker.distillation.uploads import class_embeddings
 
 LEAST_SIZE = 64
@@ -24,8 +25,11 @@ class Nayer(LatentSource):
 
     Tran et al., "NAYER: Noisy Layer Data Generation for Efficient and Effective Data-free Knowledge Distillation",
     arXiv:2310.00258. One layer serves one image of every class; a batch has one layer for each such set. Without
-    uploaded embeddings, orthogonal ones are used; the authors' come from a text encoder. The preset `paper` is theirs
-    for CIFAR; their students learn by SGD at temperature 20 for 100 to 300 epochs.
+    uploaded embeddings, orthogonal ones are used; the authors' come from a text encoder. The preset `paper` is that of the
+    authors' scripts for CIFAR-10 (tmtuan1307/NAYER, `scripts/nayer_100.sh`: 20 epochs of 10 rounds before the students'
+    first step, then 2 rounds in each epoch of 400 steps; CIFAR-100 has 40 iterations); their students learn by SGD at
+    temperature 20 for 100 to 300 epochs. Not implemented: their generator's last layers (a sigmoid, then the
+    normalisation).
     """
 
     paper = "arXiv:2310.00258"
@@ -33,12 +37,14 @@ class Nayer(LatentSource):
         "fast": {
             "generator_resolution": "half", "generator_width": 32, "generator_batch": 256, "iterations": 20,
             "initial_rounds": 6, "student_steps_per_round": 50, "rounds": None, "generator_life": 20,
-            "pool_images": 32_768, "augmentation_probability": 0.5,
+            "warm_up_generator_life": None, "pool_images": 32_768, "augmentation_probability": 0.5, "latent": 256,
+            "layer": "uniform", "statistics_momentum": 0.0,
         },
         "paper": {
             "generator_resolution": "full", "generator_width": 128, "generator_batch": 400, "iterations": 30,
-            "initial_rounds": 10, "student_steps_per_round": 200, "rounds": None, "generator_life": 20,
-            "pool_images": 65_536, "augmentation_probability": 0.5,
+            "initial_rounds": 200, "student_steps_per_round": 200, "rounds": None, "generator_life": 20,
+            "warm_up_generator_life": 100, "pool_images": 65_536, "augmentation_probability": 0.5, "latent": 1000,
+            "layer": "normal", "statistics_momentum": 0.9,
         },
     }  # fmt: skip
 
@@ -50,24 +56,34 @@ class Nayer(LatentSource):
         embedding_size: Annotated[int | None, Range(ge=2, le=8192), "Dimension of the orthogonal embeddings. If null: 64, or the number of classes if that is more."] = None
         generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for generator and layer. The default is ours."] = 4e-3
         generator_life: Annotated[int | None, Range(ge=1), "Number of rounds after which the generator is replaced by a new one; published: 10 epochs of 2 "
-"rounds."] = None
+"rounds. If null: the preset's."] = None
+        warm_up_generator_life: Annotated[int | None, Range(ge=1), "The same for the rounds before the students' first step, after which the generator is replaced too; "
+"published: 10 epochs of 10 rounds. If null: the preset's, which may be that all rounds count alike."] = None
+        layer: Annotated[Spread | None, "Weights of the layer: as torch draws those of linear layers (`uniform`), or from N(0, 1) without a "
+"bias (`normal`). If null: the preset's."] = None
+        statistics_momentum: Annotated[float | None, Range(ge=0, lt=1), "Weight of earlier batches in the batch statistics. If null: the preset's."] = None
         one_hot_weight: Annotated[float, Range(ge=0), "Weight of the cross-entropy with the target classes; published: 0.5."] = 0.5
         boundary_weight: Annotated[float, Range(ge=0), "Weight of KL(teacher || student) on images for which both predict the same class, which the images "
 "maximise; published: 1.33."] = 1.33
         # fmt: on
+
+    def statistics(self) -> BatchStatistics:
+        return BatchStatistics(momentum=self.chosen("statistics_momentum"))
 
     def prepare(self) -> None:
         context = self.context
         self.embedding = self._embedding()
         self.generator = self.new_generator(0)
         sets, images = self._sets(), min(self.generator_batch, context.classes)
-        self.layer = NoisyLayer(self.embedding.shape[1], self.settings.latent, sets, images).to(context.device)
+        layer = NoisyLayer(self.embedding.shape[1], self.chosen("latent"), sets, images, self.chosen("layer"))
+        self.layer = layer.to(context.device)
         both = [*self.generator.parameters(), *self.layer.parameters()]
         self.optimizer = torch.optim.Adam(both, self.settings.generator_learning_rate, BETAS)
 
     def begin(self, number: int) -> None:
-        if number and number % self.chosen("generator_life") == 0:
+        if number and self._age(number) == 0:
             self.generator.load_state_dict(self.new_generator(number).state_dict())
+            self.layer.norm.reset_parameters()
         self.layer.draw(self.random)
         self.optimizer.state.clear()
 
@@ -105,6 +121,13 @@ class Nayer(LatentSource):
             return class_embeddings.load(context.files[given], context.classes, context.device)
         size = self.settings.embedding_size or max(LEAST_SIZE, context.classes)
         return class_embeddings.orthogonal(context.classes, size, context.seed).to(context.device)
+
+    def _age(self, number: int) -> int:
+        """For how many rounds the generator of round `number` has been trained."""
+        life, alone = self.chosen("generator_life"), self.chosen("warm_up_generator_life")
+        if alone is None:
+            return int(number % life)
+        return int(number % alone if number < self.rounds_alone else (number - self.rounds_alone) % life)
 
     def _sets(self) -> int:
         return -(-self.generator_batch // self.context.classes)

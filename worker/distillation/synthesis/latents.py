@@ -25,7 +25,7 @@ class LatentParameters(RoundParameters):
     generator_resolution: Annotated[Resolution | None, "Position of the last upsampling: at the end (half, fast) or before the last convolutions (full, "
 "paper). If null: the preset's."] = None
     generator_width: Annotated[int | None, Range(ge=2, le=1024), "Number of channels of the generator. If null: the preset's."] = None
-    latent: Annotated[int, Range(ge=1, le=4096), "Dimension of the generator's input."] = 256
+    latent: Annotated[int | None, Range(ge=1, le=4096), "Dimension of the generator's input. If null: the preset's."] = None
     generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for the generator's weights."] = 1e-3
     boundary_weight: Annotated[float, Range(ge=0), "Weight of KL(teacher || student) on images for which both predict the same class, which the images "
 "maximise."] = 0.5
@@ -48,7 +48,7 @@ class LatentSource(RoundSource):
         """A generator whose weights depend on the seed and on `of`."""
         return generator.seeded(
             self.context.contract,
-            latent=self.settings.latent,
+            latent=self.chosen("latent"),
             width=self.chosen("generator_width"),
             resolution=self.chosen("generator_resolution"),
             seed=seed_for(self.context.seed, "generator", *of),
@@ -58,11 +58,11 @@ class LatentSource(RoundSource):
 
     def noise(self, count: int, random: torch.Generator) -> Tensor:
         """Independent normal numbers (count, Z)."""
-        return torch.randn(count, self.settings.latent, generator=random).to(self.context.device)
+        return torch.randn(count, self.chosen("latent"), generator=random).to(self.context.device)
 
     def new_latent(self) -> nn.Parameter:
         """A tensor for the generator's inputs (B, Z), optimised together with the generator."""
-        return nn.Parameter(torch.zeros(self.generator_batch, self.settings.latent, device=self.context.device))
+        return nn.Parameter(torch.zeros(self.generator_batch, self.chosen("latent"), device=self.context.device))
 
 
 def state_of(parts: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from worker.distillation.initial_weights.pretrained import pretrained
 from worker.distillation.initial_weights.slices import given_teacher, sliced
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.job import Job
+from worker.distillation.like_teacher import program_source
 from worker.distillation.planning.teacher_first import PLACE, TeacherFirst
 from worker.distillation.procedure import FILE, GIVEN, PRETRAINED, Member, Stage, StageResult
 from worker.distillation.randomness import seed_all, seed_for
@@ -237,11 +238,18 @@ def build_network(member: Member, job: Job) -> nn.Module:
     """
     try:
         if member.network == programs.NETWORK:
-            return programs.student(job.files, member.options, job.classes, job.contract)
+            return _build_program(member, job)
         return networks.build(member.network, job.classes, job.contract, dict(member.options))
     except SpecError as error:
         moved = [Problem(member.network_pointer + problem.pointer, problem.message) for problem in error.problems]
         raise SpecError(moved, error.hint) from error
+
+
+def _build_program(member: Member, job: Job) -> nn.Module:
+    if member.options.get(programs.FILE) != programs.LIKE_TEACHER:
+        return programs.student(job.files, member.options, job.classes, job.contract)
+    source = program_source(job.values, job.folder, job.classes, job.contract)
+    return programs.student_like(source, member.options["width"], job.classes, job.contract)
 
 
 def freeze(network: nn.Module) -> nn.Module:

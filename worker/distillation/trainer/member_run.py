@@ -75,6 +75,7 @@ class MemberRun:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         step.batch.division.add_gradients(self.optimizer)
+        self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.learning_rate_at(step.number, total)
         self.optimizer.step()
@@ -145,6 +146,12 @@ class MemberRun:
             self.average.load_state_dict(state["optimizers"]["average"])
         for transform, saved in zip(self.transforms, state["transforms"], strict=True):
             transform.load_state_dict(saved)
+
+    def _clip(self) -> None:
+        """Scale the gradient down to the longest allowed norm, if one is set."""
+        if self.training.gradient_clip is not None:
+            trained = [each for group in self.optimizer.param_groups for each in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self.training.gradient_clip)
 
     def _update_adversary(self, step: Step) -> dict[str, Tensor]:
         if self.adversary_optimizer is None:

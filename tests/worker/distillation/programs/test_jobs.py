@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run_whole, same_bits, student_of
-from tests.worker.distillation.programs.samples import Residual, of
+from tests.worker.distillation.programs.samples import Residual, learnt, of
 from worker.distillation.check import check
 from worker.distillation.errors import SpecError
 from worker.distillation.job import Job
@@ -32,18 +32,6 @@ def folder(engine_inputs, tmp_path):
     pack(teacher, inputs / "net.safetensors", **CONTRACT)
     pack(of(Residual, 2, channels=1, width=8, classes=4), inputs / "student.safetensors", **CONTRACT, train=True)
     return tmp_path / "job"
-
-
-def learnt(network, dataset):
-    """The network once it tells the dataset's classes apart."""
-    data = load_file(dataset)
-    image, label = (data["train.image"].float() / 255 - 0.5) / 0.25, data["train.label"]
-    optimizer = torch.optim.Adam(network.train().parameters(), lr=3e-3)
-    for _ in range(30):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(image), label).backward()
-        optimizer.step()
-    return network
 
 
 def program_job(folder, **spec):

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -58,3 +59,34 @@ def test_the_generator_reads_uploaded_embeddings(tmp_path):
     for _ in range(10):
         game.step()
     assert game.number
+
+
+def test_the_papers_preset_is_that_of_the_authors_scripts():
+    source = made(
+        "nayer",
+        preset="paper",
+        latent=None,
+        generator_width=4,
+        generator_batch=16,
+        initial_rounds=None,
+        generator_life=None,
+    )
+    assert source.generator_steps(0) == 200 * source.iterations
+    assert source.layer.weight.shape[-1] == 1000
+    assert source.image_loss.statistics.momentum == 0.9
+    renewed = [number for number in range(1, 245) if source._age(number) == 0]
+    assert renewed == [100, 200, 220, 240]
+
+
+def test_the_papers_layer_is_normal_and_keeps_its_normalisation():
+    source = made("nayer", layer="normal", generator_life=2, latent=400, classes=4)
+    source.begin(0)
+    weight = source.layer.weight.detach()
+    assert (weight.mean().abs() < 0.02, source.layer.bias.count_nonzero()) == (True, 0)
+    assert weight.std().item() == pytest.approx(1.0, abs=0.02)
+    kept = source.layer.norm.running_mean.clone().fill_(0.5)
+    source.layer.norm.running_mean.copy_(kept)
+    source.begin(1)
+    assert torch.equal(source.layer.norm.running_mean, kept)
+    source.begin(2)
+    assert not source.layer.norm.running_mean.any()  # a new generator has a new one

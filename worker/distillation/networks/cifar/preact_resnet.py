@@ -44,6 +44,7 @@ NETWORKS = {
         partial(build, depth),
         "arXiv:1603.05027",
         Options,
+        widths=("width",),
         guess=partial(guess, depth, 3),
     )
     for depth in BLOCKS

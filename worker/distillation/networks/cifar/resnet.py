@@ -68,6 +68,7 @@ NETWORKS = {
         partial(build, depth),
         "arXiv:1512.03385",
         Options,
+        widths=("width",),
         guess=partial(guess, depth, 4 if depth in BOTTLENECKS else 3),
     )
     for depth in BLOCKS

@@ -87,6 +87,7 @@ NETWORKS = {
         build,
         "arXiv:1409.1556",
         Options,
+        widths=("width", "hidden"),
         guess=guess,
     )
 }

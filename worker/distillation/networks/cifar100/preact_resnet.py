@@ -59,6 +59,7 @@ NETWORKS = {
         partial(build, depth),
         "arXiv:1603.05027",
         Options,
+        widths=("width",),
         guess=partial(guess, depth, 4 if depth in BOTTLENECKS else 3),
     )
     for depth in BLOCKS

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,6 +13,9 @@ from worker.distillation.parameters import Range
 from worker.distillation.precision import fp32, single
 from worker.distillation.step import Step
 from worker.distillation.task import EVERY_TASK
+
+LARGEST = 1e16
+"""Larger differences count as this one, so that the loss is finite."""
 
 
 class LogitDistance(Objective):
@@ -39,11 +43,11 @@ class LogitDistance(Objective):
             student, teacher = single(step.student.logits), single(step.need_teacher().logits)
             if self.settings.standardise:
                 student, teacher = standardise(student), standardise(teacher)
-            return {"distance": self._measure(student, teacher)}
+            return {"distance": self._measure((student - teacher).clamp(-LARGEST, LARGEST))}
 
-    def _measure(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def _measure(self, difference: Tensor) -> Tensor:
         if self.settings.norm == "l1":
-            return F.l1_loss(student, teacher)
+            return difference.abs().mean()
         if self.settings.norm == "l2":
-            return F.mse_loss(student, teacher)
-        return F.smooth_l1_loss(student, teacher, beta=self.settings.knee)
+            return difference.square().mean()
+        return F.smooth_l1_loss(difference, torch.zeros_like(difference), beta=self.settings.knee)

@@ -21,6 +21,8 @@ from worker.distillation.task import EVERY_TASK
 
 EPSILON = 1e-12
 """Minimum distance; there is no gradient below it."""
+LARGEST_SCORE = 1e30
+"""Candidates that are further away than this score are as likely as one at it: the loss is finite at any distance."""
 LONGEST_SOFT = 6
 """720 permutations for each query."""
 
@@ -91,7 +93,8 @@ def nearest(distances_BB: Tensor, length: int | None) -> Tensor:
 
 def scores(distances_BL: Tensor, alpha: float, beta: float) -> Tensor:
     """Plackett-Luce scores (B, L) of candidates at these distances."""
-    return -alpha * distances_BL.clamp_min(EPSILON) ** beta
+    furthest = min((LARGEST_SCORE / alpha) ** (1 / beta), LARGEST_SCORE)
+    return -alpha * distances_BL.clamp(EPSILON, furthest) ** beta
 
 
 def log_probability(scores_BL: Tensor) -> Tensor:

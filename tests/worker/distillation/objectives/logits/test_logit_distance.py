@@ -34,3 +34,13 @@ def test_pull_of_the_absolute_distance_does_not_fade():
         step = Step(Batch(torch.zeros(2, 1, 2, 2)), Outputs(student), Outputs(teacher))
         sum(objective_of("logit_distance")(step).values()).backward()
         torch.testing.assert_close(student.grad, torch.full((2, 3), 1 / 6))
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "smooth_l1"])
+def test_is_finite_at_absurd_logits(norm):
+    student = torch.full((64, 1000), 3e38, requires_grad=True)
+    step = Step(Batch(torch.zeros(64, 1, 2, 2)), Outputs(student), Outputs(torch.full((64, 1000), -3e38)))
+    value = sum(objective_of("logit_distance", norm=norm)(step).values())
+    value.backward()
+    assert value.isfinite()
+    assert student.grad.isfinite().all()

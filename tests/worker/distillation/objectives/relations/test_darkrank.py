@@ -139,3 +139,13 @@ def test_what_cannot_be_ranked_is_refused():
     with pytest.raises(SpecError) as caught:
         trial.objective(trial.step())
     assert [problem.pointer for problem in caught.value.problems] == ["/training/batch_size"]
+
+
+@pytest.mark.parametrize("beta", [1.0, 4.0, 16.0])
+def test_is_finite_at_absurd_distances(beta):
+    distances = torch.tensor([[1e-20, 1.0, 1e12, 3e38], [3e38, 1e30, 1e9, 0.0]], requires_grad=True)
+    student, teacher = scores(distances, 1e4, beta), scores(distances.detach().flip(1), 1e4, beta)
+    for loss in (soft_loss(student, teacher), hard_loss(student)):
+        (gradient,) = torch.autograd.grad(loss, distances, retain_graph=True)
+        assert loss.isfinite()
+        assert gradient.isfinite().all()
