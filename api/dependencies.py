@@ -7,9 +7,8 @@ from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
 from pydantic import AwareDatetime
 
-from api.access import auth
-from api.access.auth import Caller, requests
-from api.http.errors import Forbidden, Invalid, TooMany
+from api.access.auth import Caller
+from api.http.errors import Forbidden, Invalid
 from api.http.paging import MAX_LIMIT, Window, parse_labels
 from api.http.row_watch import RowWatch
 
@@ -22,26 +21,13 @@ _bearer = HTTPBearer(
 )
 
 
-def current_caller(request: Request, needed: SecurityScopes, _: Annotated[object, Security(_bearer)]) -> Caller:
-    """The caller of the request; its key must have the scopes of the route.
+async def current_caller(request: Request, needed: SecurityScopes, _: Annotated[object, Security(_bearer)]) -> Caller:
+    """The caller of the request, whom `Admission` has authenticated; its key must have the scopes of the route.
 
     Raises:
-        Unauthorised: the request has no valid key.
-        TooMany: the key has sent too many requests.
         Forbidden: the key lacks a scope.
     """
-    address = request.client.host if request.client else ""
-    caller = auth.authenticate(request.headers.get("authorization"), address)
-    request.state.key_id = caller.key_id
-    if caller.limits is not None:
-        usage = requests.count(caller.key_id, caller.limits.requests_a_minute)
-        request.state.rate = usage.headers()
-        if usage.exceeded:
-            detail = (
-                f"This key may send {usage.quota} requests a minute, and has sent more. "
-                f"Try again in {usage.reset_seconds} seconds."
-            )
-            raise TooMany(detail, headers={"Retry-After": str(usage.reset_seconds)})
+    caller: Caller = request.state.caller
     if missing := [scope for scope in needed.scopes if scope not in caller.scopes]:
         raise _forbidden(missing, caller)
     return caller
@@ -56,7 +42,7 @@ def _forbidden(missing: list[str], caller: Caller) -> Forbidden:
     return Forbidden(detail, headers={"WWW-Authenticate": challenge})
 
 
-def current_key(caller: Annotated[Caller, Depends(current_caller)]) -> str:
+async def current_key(caller: Annotated[Caller, Depends(current_caller)]) -> str:
     """The id of the request's key."""
     return caller.key_id
 

@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from api.access import last_use
+from api.access.admission import Admission
 from api.access.auth import ensure_first_key
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
@@ -45,7 +47,8 @@ TAGS = [
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Create the first key of a new database; at the end, close all long polls and event streams."""
     ensure_first_key()
-    yield
+    async with last_use.writing():
+        yield
     app.state.watch.close()
 
 
@@ -70,6 +73,7 @@ def create_app() -> FastAPI:
     app.include_router(health.router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(HeadAsGet)
+    app.add_middleware(Admission)
     app.add_middleware(Observe)
     return app
 

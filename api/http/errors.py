@@ -30,6 +30,9 @@ All of them are sent as `application/problem+json` (RFC 9457).
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+MOST_ERRORS = 100
+"""Most errors that a response lists."""
+
 
 class ApiError(Exception):
     """An error response."""
@@ -205,10 +208,13 @@ class Invalid(ApiError):
     kind = "invalid"
     title = "Invalid request"
 
-    def __init__(self, errors: Sequence[tuple[str, str]], detail: str = "", hint: str | None = None):
-        count = "One value is" if len(errors) == 1 else f"{len(errors)} values are"
-        sentences = (detail or f"{count} not valid.", hint)
-        super().__init__(" ".join(filter(None, sentences)), errors=errors)
+    def __init__(self, errors: Sequence[tuple[str, str]], detail: str = "", hint: str | None = None, unlisted: int = 0):
+        """Lists the first `MOST_ERRORS` errors. `unlisted` is the number of further ones that `errors` lacks."""
+        total = len(errors) + unlisted
+        count = "One value is" if total == 1 else f"{total} values are"
+        first = f"The first {MOST_ERRORS} are listed." if total > MOST_ERRORS else None
+        sentences = (detail or f"{count} not valid.", first, hint)
+        super().__init__(" ".join(filter(None, sentences)), errors=errors[:MOST_ERRORS])
 
 
 class TooMany(ApiError):
