@@ -9,6 +9,7 @@ from typing import NoReturn
 import structlog
 import uvicorn
 
+from api.http.connections import CHECK_TICKS, Connection
 from api.main import app
 from models import logs, migrate
 from models.secrecy import hide_memory
@@ -19,7 +20,15 @@ GRACE_SECONDS = 10
 
 
 class Server(uvicorn.Server):
-    """A server that ends all long polls and event streams on a signal, so that its shutdown does not wait for them."""
+    """A server that ends silent connections, and on a signal all long polls and event streams, so that its shutdown does not
+    wait for them."""
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % CHECK_TICKS == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         asyncio.get_running_loop().call_soon_threadsafe(app.state.watch.close)
@@ -42,6 +51,8 @@ def main() -> None:
         app,
         host=settings().host,
         port=settings().port,
+        http=Connection,
+        ws="none",
         log_config=None,  # uvicorn logs to the root logger
         log_level="warning",
         access_log=False,

@@ -1,4 +1,4 @@
-"""The FastAPI app: `uvicorn api.main:app`, or better `python -m api`."""
+"""The FastAPI app. `python -m api` serves it, with time limits that `uvicorn api.main:app` lacks."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +18,7 @@ from api.http.links import PREFIX
 from api.http.observe import Observe
 from api.http.openapi import describe
 from api.http.row_watch import RowWatch
+from api.http.slow_bodies import SlowBodies
 from api.jobs import output_routes
 from api.jobs import routes as jobs
 from api.jobs.feed import Feeds
@@ -73,6 +74,7 @@ def create_app() -> FastAPI:
     app.include_router(health.router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(HeadAsGet)
+    app.add_middleware(SlowBodies)
     app.add_middleware(Admission)
     app.add_middleware(Observe)
     return app
