@@ -31,6 +31,17 @@ AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 """Exceptions if the database is unavailable or has closed an idle transaction. Any other exception is a bug."""
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the database refused a write because its disk is full."""
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorname", None) in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRES_FULL
+
+
+_SQLITE_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+"""The second is reported if there is no room for the index of the write-ahead log."""
+_POSTGRES_FULL = "53100"
+
+
 class Record(DeclarativeBase):
     """A database row."""
 

@@ -28,7 +28,7 @@ from api.http.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from models.database import AWAY
+from models.database import AWAY, is_full
 from models.spec.problems import problems_of
 from models.storage import errors as storage_errors
 
@@ -115,11 +115,12 @@ def error_of(error: Exception) -> ApiError | None:
     """The error response for an exception of the service; None if the exception is a bug."""
     if isinstance(error, ApiError):
         return error
+    full = "database" if is_full(error) else "storage" if isinstance(error, storage_errors.Full) else None
+    if full:
+        structlog.get_logger(__name__).error(f"{full}_full", error=str(error))
+        return InsufficientStorage(f"The {full} of the service is full. Ask its operator to free some space.")
     if isinstance(error, AWAY):
         return unavailable("database")
-    if isinstance(error, storage_errors.Full):
-        structlog.get_logger(__name__).error("storage_full", key=error.key)
-        return InsufficientStorage("The storage of the service is full. Ask its operator to free some space.")
     if isinstance(error, storage_errors.Unavailable):
         return unavailable("storage")
     return None

@@ -41,9 +41,9 @@ class Storage:
         s3: S3Calls | None = None,
         spool: Path | None = None,
     ):
-        """`folder` if blobs are files; else `spool`, a folder for the parts of streams while they arrive."""
+        """`folder` holds the blobs, if they are files; else `spool` holds the parts of streams while they arrive."""
         self._store = store
-        self._folder = folder
+        self.folder = folder
         self._spool = spool
         self._s3 = s3
 
@@ -112,7 +112,7 @@ class Storage:
 
     def _read(self, key: str, start: int, end: int) -> Iterator[bytes]:
         # one request per chunk: a slow reader does not keep a connection open until it times out
-        size = BLOCK if self._folder else CHUNK
+        size = BLOCK if self.folder else CHUNK
         for offset in range(start, end, size):
             with translated(key):
                 chunk = obstore.get_range(self._store, key, start=offset, end=min(offset + size, end))
@@ -184,11 +184,11 @@ class Storage:
 
         They are not in any listing: in a folder they are temporary files, in a bucket incomplete multipart uploads.
         """
-        if self._folder is None:
+        if self.folder is None:
             return self._s3.abort_unfinished(older_than_seconds) if self._s3 else 0
         before = time.time() - older_than_seconds
         discarded = 0
-        for path in self._folder.rglob("*#*"):
+        for path in self.folder.rglob("*#*"):
             try:
                 if PARTIAL.search(path.name) and path.is_file() and path.stat().st_mtime < before:
                     path.unlink()

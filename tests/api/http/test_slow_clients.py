@@ -143,7 +143,7 @@ def test_an_upload_that_stalls_is_a_408_and_leaves_nothing(sender: User, sent: i
         assert document(response)[0] == 408
         assert b"x-request-id" in response
     assert sorted(sender.service.storage.list("uploads")) == []
-    assert not [path for path in (sender.service.data / "blobs").rglob("*#*")]
+    assert not list((sender.service.data / "blobs").rglob("*#*"))
 
 
 def test_an_upload_that_drips_is_a_408(sender: User) -> None:
