@@ -34,7 +34,9 @@ AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 def is_full(error: BaseException) -> bool:
     """Whether the database refused a write because its disk is full."""
     cause = getattr(error, "orig", None)
-    return getattr(cause, "sqlite_errorname", None) in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRES_FULL
+    return (
+        getattr(cause, "sqlite_errorname", None) in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRES_FULL
+    )
 
 
 _SQLITE_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")

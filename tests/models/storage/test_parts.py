@@ -41,6 +41,7 @@ def test_a_disk_without_room_is_full_and_a_folder_that_cannot_be_used_is_unavail
     file.write_bytes(b"")
     with pytest.raises(Unavailable):
         parts([1], file / "below")
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: Path("/dev/full").open("wb", 0))  # noqa: SIM115
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed by what it is given to
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full)
     with pytest.raises(Full):
         parts([1], tmp_path)
