@@ -1,0 +1,21 @@
+"""The start of a process."""
+
+from models import migrate
+from models.cannot_start import CannotStart, explained
+from models.settings import settings
+from models.storage.opening import storage
+
+
+def prepare() -> None:
+    """Read the settings, migrate or check the database, and open the storage.
+
+    Raises:
+        SystemExit: one of them cannot be used; the exit code is 2.
+    """
+    with explained():
+        settings()
+        migrate.prepare()
+        try:
+            storage()
+        except ValueError as error:
+            raise CannotStart(f"DISTILL_STORAGE_URL is not valid: {error}.") from error
