@@ -5,11 +5,11 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from api.access.auth import Caller
 from api.http.errors import Forbidden, Invalid
-from api.http.paging import MAX_LIMIT, Window, parse_labels
+from api.http.paging import CURSOR, LABEL, MAX_LIMIT, Window, parse_labels
 from api.http.row_watch import RowWatch
 
 MAX_WAIT_SECONDS = 60
@@ -74,12 +74,16 @@ Limit = Annotated[
     int, Query(ge=1, description=f"Largest number of entries; values above {MAX_LIMIT} mean {MAX_LIMIT}.")
 ]
 
+Cursor = Annotated[
+    str | None, Query(max_length=200, description="`next_cursor` of the previous page.", json_schema_extra=CURSOR)
+]
+
 
 def window(
     limit: Limit = 50,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")] = None,
+    cursor: Cursor = None,
     label: Annotated[
-        list[str] | None,
+        list[Annotated[str, Field(json_schema_extra=LABEL)]] | None,
         Query(description="Only entries with this label, `name:value`. May be repeated.", max_length=16),
     ] = None,
     created_after: Annotated[
@@ -96,7 +100,7 @@ def window(
 
 def plain_window(
     limit: Limit = 50,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")] = None,
+    cursor: Cursor = None,
 ) -> Window:
     """The requested page of a list without labels."""
     return Window(min(limit, MAX_LIMIT), cursor)

@@ -12,7 +12,7 @@ from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
 from api.files import routes as files
 from api.health import routes as health
-from api.http import problem_documents
+from api.http import docs_page, problem_documents
 from api.http.head import HeadAsGet
 from api.http.links import PREFIX
 from api.http.observe import Observe
@@ -62,6 +62,8 @@ def create_app() -> FastAPI:
         version="1",
         openapi_tags=TAGS,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
@@ -72,6 +74,7 @@ def create_app() -> FastAPI:
     for router in (*routers, webhooks.router, keys.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
+    docs_page.install(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(HeadAsGet)
     app.add_middleware(SlowBodies)

@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import auth
 from api.access.auth import Caller, requests
-from api.http.errors import TooMany
+from api.http.errors import NotFound, TooMany
 from api.http.links import PREFIX
 from api.http.problem_documents import error_of, respond
 
@@ -39,6 +39,7 @@ def _admit(request: Request) -> Caller:
     Raises:
         Unauthorised: the request has no valid key.
         TooMany: the key has sent too many requests.
+        NotFound: the path contains a NUL character, which Postgres refuses and no id or name contains.
     """
     address = request.client.host if request.client else ""
     caller = auth.authenticate(request.headers.get("authorization"), address)
@@ -52,4 +53,6 @@ def _admit(request: Request) -> Caller:
                 f"Try again in {usage.reset_seconds} seconds."
             )
             raise TooMany(detail, headers={"Retry-After": str(usage.reset_seconds)})
+    if "\0" in request.scope["path"]:
+        raise NotFound("The path contains a NUL character, so it names nothing.")
     return caller

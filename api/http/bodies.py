@@ -39,6 +39,11 @@ class ResponseBody(BaseModel):
     model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
 
 
+def without_default(schema: dict[str, Any]) -> None:
+    """For `json_schema_extra` of a field that may be left out, and then changes nothing: its default means no value."""
+    schema.pop("default", None)
+
+
 class StrictRequest(Request):
     """A request whose JSON body has a limited size, finite numbers and text that Postgres can store."""
 

@@ -84,11 +84,19 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of an operation, for its `responses`. 401, 403, 429, 500 and 503 are always included."""
-    titles = {cls.status: cls.title for cls in ApiError.__subclasses__()} | {500: Internal.title}
+    """The error responses of an operation, for its `responses`. 401, 403, 429, 500 and 503 are always included.
+
+    `api/http/openapi.py` adds 408 and 507 where they can occur.
+    """
     return {
-        status: {"model": ProblemBody, "description": titles[status]} for status in sorted({*statuses, *EVERYWHERE})
+        status: {"model": ProblemBody, "description": title_of(status)} for status in sorted({*statuses, *EVERYWHERE})
     }
+
+
+def title_of(status: int) -> str:
+    """The title of the errors with a status."""
+    titles = {cls.status: cls.title for cls in ApiError.__subclasses__()} | {500: Internal.title}
+    return titles[status]
 
 
 def pointers(errors: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
