@@ -52,7 +52,7 @@ class Connection(HttpToolsProtocol):
         if unread:
             if now - self._unread_since > self._limit:
                 self.transport.abort()  # close() would wait until the client has read everything
-        elif not self._busy and now - self._since > self._limit:
+        elif not self.transport.is_closing() and not self._busy and now - self._since > self._limit:
             if self._in_head:
                 self._refuse(TooSlow(f"The head of the request did not arrive within {self._limit:g} seconds."))
             else:
@@ -77,7 +77,7 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if was_in_head and self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            if self._head_bytes > HEAD_BYTES:
                 self._refuse(HeadTooLarge(f"The head of the request has more than {HEAD_BYTES} bytes."))
 
     def on_message_begin(self) -> None:
@@ -104,6 +104,8 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, error: ApiError) -> None:
         """Send an error and close. If another response is being sent, only close."""
+        if self.transport.is_closing():
+            return
         REQUESTS.labels("other", "none", str(error.status)).inc()
         log.info("connection_refused", status=error.status, detail=error.detail, client=self.client)
         if not self._busy:
