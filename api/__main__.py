@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 from types import FrameType
 from typing import NoReturn
@@ -9,8 +10,11 @@ from typing import NoReturn
 import structlog
 import uvicorn
 
+from api.access.auth import ensure_first_key
+from api.http.connections import CHECK_TICKS, Connection
 from api.main import app
-from models import logs, migrate
+from models import logs, startup
+from models.cannot_start import CannotStart, explained
 from models.secrecy import hide_memory
 from models.settings import settings
 
@@ -19,7 +23,15 @@ GRACE_SECONDS = 10
 
 
 class Server(uvicorn.Server):
-    """A server that ends all long polls and event streams on a signal, so that its shutdown does not wait for them."""
+    """A server that ends silent connections, and on a signal all long polls and event streams, so that its shutdown does not
+    wait for them."""
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % CHECK_TICKS == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         asyncio.get_running_loop().call_soon_threadsafe(app.state.watch.close)
@@ -36,12 +48,15 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, exit_cleanly)
     hide_memory()
+    startup.prepare()
+    with explained():
+        ensure_first_key()
+        listener = _listen(settings().host, settings().port)
     logs.configure()
-    migrate.prepare()
     config = uvicorn.Config(
         app,
-        host=settings().host,
-        port=settings().port,
+        http=Connection,
+        ws="none",
         log_config=None,  # uvicorn logs to the root logger
         log_level="warning",
         access_log=False,
@@ -49,7 +64,17 @@ def main() -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     structlog.get_logger("api").info("listening", host=settings().host, port=settings().port)
-    Server(config).run()
+    Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise CannotStart(
+            f"Port {port} on {host} cannot be used ({error.strerror}). Set DISTILL_PORT or DISTILL_HOST to another."
+        ) from error
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
-from pydantic import AwareDatetime
-from starlette.concurrency import run_in_threadpool
+from pydantic import AwareDatetime, Field
 
-from api.access import auth
-from api.access.auth import Caller, requests
-from api.http.errors import Forbidden, Invalid, TooMany
-from api.http.paging import MAX_LIMIT, Window, parse_labels
+from api.access.auth import Caller
+from api.http.errors import Forbidden, Invalid
+from api.http.paging import CURSOR, LABEL, MAX_LIMIT, Window, parse_labels
 from api.http.row_watch import RowWatch
 
 MAX_WAIT_SECONDS = 60
@@ -24,28 +22,12 @@ _bearer = HTTPBearer(
 
 
 async def current_caller(request: Request, needed: SecurityScopes, _: Annotated[object, Security(_bearer)]) -> Caller:
-    """The caller of the request; its key must have the scopes of the route.
+    """The caller of the request, whom `Admission` has authenticated; its key must have the scopes of the route.
 
     Raises:
-        Unauthorised: the request has no valid key.
-        TooMany: the key has sent too many requests.
         Forbidden: the key lacks a scope.
     """
-    address = request.client.host if request.client else ""
-    header = request.headers.get("authorization")
-    caller = auth.known_caller(header)
-    if caller is None:
-        caller = await run_in_threadpool(auth.authenticate, header, address)
-    request.state.key_id = caller.key_id
-    if caller.limits is not None and not hasattr(request.state, "rate"):  # else it was counted already
-        usage = requests.count(caller.key_id, caller.limits.requests_a_minute)
-        request.state.rate = usage.headers()
-        if usage.exceeded:
-            detail = (
-                f"This key may send {usage.quota} requests a minute, and has sent more. "
-                f"Try again in {usage.reset_seconds} seconds."
-            )
-            raise TooMany(detail, headers={"Retry-After": str(usage.reset_seconds)})
+    caller: Caller = request.state.caller
     if missing := [scope for scope in needed.scopes if scope not in caller.scopes]:
         raise _forbidden(missing, caller)
     return caller
@@ -92,12 +74,16 @@ Limit = Annotated[
     int, Query(ge=1, description=f"Largest number of entries; values above {MAX_LIMIT} mean {MAX_LIMIT}.")
 ]
 
+Cursor = Annotated[
+    str | None, Query(max_length=200, description="`next_cursor` of the previous page.", json_schema_extra=CURSOR)
+]
+
 
 async def window(
     limit: Limit = 50,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")] = None,
+    cursor: Cursor = None,
     label: Annotated[
-        list[str] | None,
+        list[Annotated[str, Field(json_schema_extra=LABEL)]] | None,
         Query(description="Only entries with this label, `name:value`. May be repeated.", max_length=16),
     ] = None,
     created_after: Annotated[
@@ -114,7 +100,7 @@ async def window(
 
 async def plain_window(
     limit: Limit = 50,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")] = None,
+    cursor: Cursor = None,
 ) -> Window:
     """The requested page of a list without labels."""
     return Window(min(limit, MAX_LIMIT), cursor)

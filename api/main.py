@@ -1,21 +1,24 @@
-"""The FastAPI app: `uvicorn api.main:app`, or better `python -m api`."""
+"""The FastAPI app. `python -m api` serves it, with time limits that `uvicorn api.main:app` lacks."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from api.access import last_use
+from api.access.admission import Admission
 from api.access.auth import ensure_first_key
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
 from api.files import routes as files
 from api.health import routes as health
-from api.http import problem_documents
+from api.http import docs_page, problem_documents
 from api.http.head import HeadAsGet
 from api.http.links import PREFIX
 from api.http.observe import Observe
 from api.http.openapi import describe
 from api.http.row_watch import RowWatch
+from api.http.slow_bodies import SlowBodies
 from api.jobs import output_routes
 from api.jobs import routes as jobs
 from api.jobs.feed import Feeds
@@ -47,7 +50,8 @@ TAGS = [
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Create the first key of a new database; at the end, close all long polls and event streams."""
     ensure_first_key()
-    yield
+    async with last_use.writing():
+        yield
     app.state.watch.close()
 
 
@@ -60,6 +64,8 @@ def create_app() -> FastAPI:
         version="1",
         openapi_tags=TAGS,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
@@ -71,9 +77,12 @@ def create_app() -> FastAPI:
     for router in (*routers, webhooks.router, keys.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
+    docs_page.install(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(Polls)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(SlowBodies)
+    app.add_middleware(Admission)
     app.add_middleware(Observe)
     return app
 

@@ -3,8 +3,9 @@
 Times are seconds since 1970 in UTC, as doubles. They come from the database (`now()`), never from a host's clock.
 """
 
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,19 @@ HALF_OPEN: dict[str, int] = {
 """Parameters of libpq that detect a dead server after some seconds instead of minutes."""
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 """Exceptions if the database is unavailable or has closed an idle transaction. Any other exception is a bug."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the database refused a write because its disk is full."""
+    cause = getattr(error, "orig", None)
+    return (
+        getattr(cause, "sqlite_errorname", None) in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRES_FULL
+    )
+
+
+_SQLITE_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+"""The second is reported if there is no room for the index of the write-ahead log."""
+_POSTGRES_FULL = "53100"
 
 
 class Record(DeclarativeBase):
@@ -81,12 +95,22 @@ def make_engine(url: str) -> Engine:
         connect_args = HALF_OPEN | {"options": options}
         return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=connect_args)
     path = make_url(url).database
-    if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if path and path != ":memory:" and not path.startswith("file:"):
+        _keep_private(Path(path))
     engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _keep_private(path: Path) -> None:
+    """Create a database file that only its owner may read: it holds secrets. SQLite's other files get the same rights."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    rights = stat.S_IMODE(path.stat().st_mode)
+    if rights & 0o007:  # from an earlier version
+        with suppress(PermissionError):  # another user's file: its owner narrows it
+            path.chmod(rights & ~0o007)
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:

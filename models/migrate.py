@@ -3,7 +3,6 @@
 `make migrate` runs it by hand, the embedded service at every start. Any number of processes may run it concurrently.
 """
 
-import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
 
+from models.cannot_start import CannotStart, explained
 from models.database import engine
 from models.settings import settings
 
@@ -40,9 +39,12 @@ def downgrade(revision: str = "base") -> None:
 
 def is_current() -> bool:
     """Whether the database has the schema of this version of the code."""
+    return _current_heads() == _expected_heads()
+
+
+def _current_heads() -> set[str]:
     with engine().execution_options(reading=True).connect() as connection:
-        heads = MigrationContext.configure(connection).get_current_heads()
-    return set(heads) == _expected_heads()
+        return set(MigrationContext.configure(connection).get_current_heads())
 
 
 @lru_cache(maxsize=1)
@@ -55,18 +57,31 @@ def prepare() -> None:
     """Upgrade an SQLite database to the newest schema. For other databases, which may be shared, only check the schema.
 
     Raises:
-        SystemExit: the database does not answer, or it is not SQLite and has another schema.
+        CannotStart: the database is not SQLite and has an older schema, or it has one of a newer version.
     """
     _expected_heads()
-    try:
-        if make_url(settings().database).get_backend_name() == "sqlite":
-            upgrade()
-        elif not is_current():
-            sys.exit("The database does not have the schema of this version. Run 'make migrate' first.")
-    except OperationalError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        sys.exit(f"The database does not answer: {reason}. Check DISTILL_DATABASE_URL.")
+    _require_known_schema()
+    if make_url(settings().database).get_backend_name() == "sqlite":
+        upgrade()
+    elif not is_current():
+        raise CannotStart("The database does not have the schema of this version. Run 'make migrate' first.")
+
+
+def _require_known_schema() -> None:
+    newer = _current_heads() - {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+    if newer:
+        raise CannotStart(
+            f"The database has the schema of a newer version ({', '.join(sorted(newer))}). Start that version, or restore a"
+            " backup from before its migration."
+        )
+
+
+def main() -> None:
+    """Upgrade the database of the settings to the newest schema."""
+    with explained():
+        _require_known_schema()
+        upgrade()
 
 
 if __name__ == "__main__":
-    upgrade()
+    main()

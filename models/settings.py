@@ -52,6 +52,21 @@ class Settings(BaseSettings):
         " and warns if `preferred`. If empty: `required` in production, else `preferred`.",
     )
 
+    client_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Time for a client to send the head of a request, to send its share of a body, and to read some of a"
+        " response, in seconds. Then the request or the connection ends.",
+    )
+    body_bytes_a_second: int = Field(
+        1000,
+        ge=0,
+        description="Least rate at which a body must arrive, measured over `client_seconds`, in bytes a second.",
+    )
+    uploads_at_once: int = Field(
+        8, gt=0, description="Uploads that one key may send to each API process at the same time."
+    )
+
     lease_seconds: float = Field(
         60.0,
         gt=0,

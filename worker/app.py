@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from celery.signals import setup_logging, worker_shutting_down
 
-from models import logs, migrate
+from models import logs, startup
 from models.database import UNAVAILABLE
 from models.queue.wake_up import Kind, app, wake_up
 from models.secrecy import hide_memory
@@ -35,7 +35,7 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
 
 
 def _serve(kind: Kind, command: Sequence[str]) -> int:
-    migrate.prepare()
+    startup.prepare()
     if early_signals.received():
         return 0  # before any slow work
     try:

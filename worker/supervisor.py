@@ -23,7 +23,8 @@ from types import FrameType
 
 import structlog
 
-from models import migrate
+from models import startup
+from models.cannot_start import explained
 from models.secrecy import hide_memory
 from models.settings import Settings, settings
 from worker.app import configure_logging
@@ -208,7 +209,6 @@ def locked(data: Path) -> Iterator[None]:
     Raises:
         SystemExit: another supervisor holds the lock.
     """
-    data.mkdir(parents=True, exist_ok=True)
     with (data / "supervisor.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,14 +219,16 @@ def locked(data: Path) -> Iterator[None]:
 
 def main() -> int:
     """Run the service until a signal arrives; returns the exit code."""
-    config = settings()
+    with explained():
+        config = settings()
+        config.data.mkdir(parents=True, exist_ok=True)
     parser = argparse.ArgumentParser(prog="python -m worker.supervisor", description="Start the embedded service.")
     parser.add_argument("--port", type=int, default=config.port, help="port of the API, or 0 for a free port")
     arguments = parser.parse_args()
     hide_memory()
     configure_logging()
     with locked(config.data):
-        migrate.prepare()
+        startup.prepare()
         supervisor = Supervisor(config, choose_port(config.host, arguments.port))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, supervisor.stop)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.exc import IntegrityError
 
+from api.access import last_use
 from api.access.known_keys import KnownKeys
 from api.access.rates import Rates
 from api.access.scopes import SCOPES
@@ -112,8 +113,7 @@ def _look_up(digest: str) -> Caller | None:
     if row is None or not any(hmac.compare_digest(stored or "", digest) for stored in (row[1], row[2])):
         return None
     if row[5]:
-        with transaction() as session:
-            session.execute(update(Key).where(Key.id == row[0], stale).values(last_used_at=now()))
+        last_use.note(row[0])
     caller = Caller(row[0], frozenset(row[3]), limits_of(row[4]))
     known.keep(digest, caller, read_at)
     return caller

@@ -1,7 +1,9 @@
 """`/health/live`, `/health/ready` and `/metrics`."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -9,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from kombu.exceptions import KombuError, OperationalError
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from pydantic import Field
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.health import metrics  # noqa: F401 - registers the metrics of the database
@@ -20,6 +22,7 @@ from api.http.problem_documents import problems
 from models.database import reading
 from models.queue import wake_up
 from models.records import Worker
+from models.settings import settings
 from models.storage.errors import StorageError
 from models.storage.opening import storage
 
@@ -27,6 +30,9 @@ router = APIRouter(tags=["health"])
 BROKER_SECONDS = 3
 PROBE_SECONDS = 5
 """Time after which a part counts as not answering."""
+AWAY = "does not answer"
+LEAST_FREE_BYTES = 32 * 2**20
+"""A disk with less free space counts as full."""
 METRICS_EXAMPLE = 'distillery_jobs{status="queued"} 3.0\n'
 log = structlog.get_logger("api")
 
@@ -75,16 +81,17 @@ def live() -> Alive:
     responses={status: body for status, body in problems().items() if status == 503},
 )
 def ready() -> Ready:
-    """Checks database, storage and broker, and lists the running workers. If a part does not answer, 503 names it."""
+    """Checks database, storage and broker, and lists the running workers. If a part does not answer or its disk is full, 503
+    names it."""
     probes = {"database": _database, "storage": _storage, "broker": _broker}
     pool = ThreadPoolExecutor(len(probes))
     running = {name: pool.submit(probe) for name, probe in probes.items()}
     wait(running.values(), PROBE_SECONDS)
-    checks = {name: one.result() if one.done() else "does not answer" for name, one in running.items()}
+    checks = {name: one.result() if one.done() else AWAY for name, one in running.items()}
     pool.shutdown(wait=False, cancel_futures=True)
-    failed = [name for name, result in checks.items() if result != "ok"]
+    failed = {name: result for name, result in checks.items() if result != "ok"}
     if failed:
-        detail = f"The {' and the '.join(failed)} {'do' if len(failed) > 1 else 'does'} not answer."
+        detail = " ".join(f"The {name} {result}." for name, result in failed.items())
         raise Unavailable(detail, headers={"Retry-After": "5"}, extra={"checks": checks})
     workers = _workers()
     return Ready(checks=checks, workers=workers, warnings=[*filter(None, map(_unconfined, workers))])
@@ -110,7 +117,8 @@ def _database() -> str:
             session.scalar(select(1))
     except SQLAlchemyError as error:
         return _failed("database", error)
-    return "ok"
+    url = make_url(settings().database)
+    return _room(Path(url.database or ".").parent) if url.get_backend_name() == "sqlite" else "ok"
 
 
 def _storage() -> str:
@@ -118,7 +126,8 @@ def _storage() -> str:
         storage().size("health/probe")
     except StorageError as error:
         return _failed("storage", error)
-    return "ok"
+    folder = storage().folder
+    return "ok" if folder is None else _room(folder)
 
 
 def _broker() -> str:
@@ -133,7 +142,12 @@ def _broker() -> str:
 def _failed(part: str, error: Exception) -> str:
     # the error message may name hosts and users, so it goes to the log only
     log.warning("health_check_failed", part=part, error=str(error))
-    return "does not answer"
+    return AWAY
+
+
+def _room(folder: Path) -> str:
+    """Whether files can be written to a folder. Of a server, only the errors of writes tell."""
+    return "ok" if shutil.disk_usage(folder).free >= LEAST_FREE_BYTES else "is full"
 
 
 def _unconfined(worker: WorkerBody) -> str | None:

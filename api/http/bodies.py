@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from email.message import Message
 from typing import Any, NoReturn
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
 
 from api.http.errors import MalformedJson, TooLarge, UnsupportedMediaType
 
@@ -16,6 +17,14 @@ JSON_BYTES = 2**20
 """Largest JSON body."""
 MAX_DEPTH = 64
 """Deepest nesting of a JSON body."""
+MAX_FIELDS = 1000
+"""Most fields of one object."""
+MAX_FIELDS_IN_ALL = 20_000
+"""Most fields of all objects of a body. Every unknown field is an error, so this limits the time to collect the errors."""
+MAX_NAME = 1024
+"""Longest field name, in characters. Names are repeated in the pointers of errors."""
+SMALL_BYTES = 16 * 2**10
+"""Bodies up to this size are parsed at once; larger ones in a thread, since parsing them would delay other requests."""
 
 
 class RequestBody(BaseModel):
@@ -30,6 +39,11 @@ class ResponseBody(BaseModel):
     model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
 
 
+def without_default(schema: dict[str, Any]) -> None:
+    """For `json_schema_extra` of a field that may be left out, and then changes nothing: its default means no value."""
+    schema.pop("default", None)
+
+
 class StrictRequest(Request):
     """A request whose JSON body has a limited size, finite numbers and text that Postgres can store."""
 
@@ -39,9 +53,10 @@ class StrictRequest(Request):
         Raises:
             TooLarge: the body has more than `JSON_BYTES` bytes.
             UnsupportedMediaType: the Content-Type is not JSON.
-            MalformedJson: the body is not JSON, or contains NaN, an infinity, a NUL character or a lone surrogate.
+            MalformedJson: see `parse`.
         """
-        chunks, size = [], 0
+        chunks: list[bytes] = []
+        size = 0
         announced = self.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > JSON_BYTES:
             raise TooLarge(f"The JSON body has {announced} bytes. At most {JSON_BYTES} are allowed.")
@@ -53,7 +68,8 @@ class StrictRequest(Request):
         self._body = b"".join(chunks)
         if self._body:
             _require_json(self.headers.get("content-type"))
-            self._json = parse(self._body)
+            small = size <= SMALL_BYTES
+            self._json = parse(self._body) if small else await run_in_threadpool(parse, self._body)
 
 
 class StrictRoute(APIRoute):
@@ -73,13 +89,14 @@ class StrictRoute(APIRoute):
 
 
 def parse(body: bytes) -> Any:
-    """Parse a JSON text.
+    """Parse a JSON text, in a time proportional to its length.
 
     Raises:
-        MalformedJson: the text is not valid JSON, not UTF-8 or nested too deeply, or contains a value that is not allowed.
+        MalformedJson: the text is not valid JSON, not UTF-8, nested too deeply or has too many fields, or it contains a
+            value that is not allowed: NaN, an infinity, a NUL character or a lone surrogate.
     """
     try:
-        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_Objects())
     except json.JSONDecodeError as error:
         raise MalformedJson(f"{error.msg} at line {error.lineno}, column {error.colno}.") from error
     except UnicodeDecodeError as error:
@@ -112,20 +129,33 @@ def _finite(text: str) -> float:
     return number
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"The field {twice!r} appears twice in one object")
-    return found
+class _Objects:
+    """Makes the objects of one JSON text, and limits their fields."""
+
+    def __init__(self) -> None:
+        self._fields = 0
+
+    def __call__(self, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        self._fields += len(pairs)
+        if len(pairs) > MAX_FIELDS or self._fields > MAX_FIELDS_IN_ALL:
+            raise ValueError(
+                f"One object may have {MAX_FIELDS} fields, and the whole body {MAX_FIELDS_IN_ALL}. These are more"
+            )
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if len(name) > MAX_NAME:
+                raise ValueError(f"The name of a field has {len(name)} characters. At most {MAX_NAME} are allowed")
+            if name in found:
+                raise ValueError(f"The field {name[:64]!r} appears twice in one object")
+            found[name] = value
+        return found
 
 
 def _check(value: Any, depth: int) -> None:
     if depth < 0:
         raise MalformedJson(f"The body is nested more than {MAX_DEPTH} levels deep.")
     if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        if "\0" in value or not _encodable(value):
             raise MalformedJson("A string contains a NUL character or a lone surrogate.")
     elif isinstance(value, dict):
         for name, item in value.items():
@@ -134,3 +164,11 @@ def _check(value: Any, depth: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _check(item, depth - 1)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True

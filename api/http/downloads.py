@@ -3,21 +3,25 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from urllib.parse import quote
 
+import structlog
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from zipstream import ZipStream
 
 from api.http.conditional import matches
 from api.http.digests import header_of
-from api.http.errors import Internal, RangeNotSatisfiable
-from models.storage.errors import NotFound
+from api.http.errors import Gone, RangeNotSatisfiable
+from models.storage.chunks import Tally
+from models.storage.errors import Damaged, NotFound, StorageError
 from models.storage.opening import storage
 
 LINK_SECONDS = 900
+log = structlog.get_logger("api")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def serve(request: Request, blob: Blob) -> Response:
 
     Raises:
         RangeNotSatisfiable: the range starts after the end.
-        Internal: the bytes are missing from the storage.
+        Gone: the bytes are missing from the storage, or damaged.
     """
     headers = {
         "ETag": blob.tag,
@@ -65,14 +69,42 @@ def serve(request: Request, blob: Blob) -> Response:
 
 def _stream(blob: Blob, span: tuple[int, int] | None, headers: dict[str, str]) -> Response:
     start, end = span or (0, blob.size)
+    chunks = _checked(blob, start, end)
     try:
-        chunks = storage().get(blob.key, start, end)
-    except NotFound as error:
-        raise Internal(f"The bytes of {blob.name} are missing from the storage.") from error
+        first = next(chunks, b"")  # of a small blob, this is all, and it has been checked
+    except (NotFound, Damaged) as error:
+        raise lost(blob, error) from error
     headers["Content-Length"] = str(end - start)
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
-    return StreamingResponse(_read_ahead(chunks), 206 if span else 200, headers, blob.content_type)
+    return StreamingResponse(_read_ahead(chain((first,), chunks)), 206 if span else 200, headers, blob.content_type)
+
+
+def _checked(blob: Blob, start: int, end: int) -> Iterator[bytes]:
+    """Bytes of a blob. The last chunk is given only if all have arrived and, of a whole blob, if their SHA-256 is right.
+
+    Raises:
+        NotFound: there is no such blob.
+        Damaged: the bytes are not those that were stored.
+    """
+    tally, held = Tally(blob.key), b""
+    for chunk in storage().get(blob.key, start, end):
+        if held:
+            yield held
+        held = tally.add(chunk)
+    found = tally.total()
+    if found.size != end - start:
+        raise Damaged(blob.key, f"{found.size} of {end - start} bytes are there")
+    if end - start == blob.size and blob.sha256 not in (None, found.sha256):
+        raise Damaged(blob.key, f"its SHA-256 is {found.sha256}, not {blob.sha256} as recorded")
+    yield held
+
+
+def lost(blob: Blob, error: StorageError) -> Gone:
+    """The error for a blob that is missing or damaged."""
+    log.error("blob_lost", key=blob.key, error=str(error))
+    what = "missing from the storage" if isinstance(error, NotFound) else "damaged in the storage"
+    return Gone(f"The bytes of {blob.name} are {what}. Retry the job to make them again.")
 
 
 async def _read_ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -113,16 +145,18 @@ def disposition(name: str, inline: bool = False) -> str:
     return f'{"inline" if inline else "attachment"}; filename="{plain}"{extended}'
 
 
-def zipped(files: Iterable[Blob]) -> ZipStream:
+def zipped(files: Sequence[Blob]) -> ZipStream:
     """A zip of blobs: iterate over it for its bytes, in constant memory; its `len` is their number.
 
-    Nothing is compressed, since weights don't shrink. Blobs are read when their turn comes.
+    Nothing is compressed, since weights don't shrink. Blobs are read when their turn comes, and checked: the zip ends with an
+    exception before the last bytes of a damaged blob.
+
+    Raises:
+        Gone: a blob is missing from the storage.
     """
     archive = ZipStream(sized=True)
     for blob in files:
-        archive.add(_bytes_of(blob), blob.name, size=blob.size)
+        if storage().size(blob.key) is None:
+            raise lost(blob, NotFound(blob.key, "there is no such blob"))
+        archive.add(_checked(blob, 0, blob.size), blob.name, size=blob.size)
     return archive
-
-
-def _bytes_of(blob: Blob) -> Iterator[bytes]:
-    yield from storage().get(blob.key)

@@ -11,6 +11,7 @@
     ├── Forbidden               403 the key lacks a scope or a permission
     ├── NotFound                404 the resource does not exist or belongs to another key
     ├── MethodNotAllowed        405 the path does not support the method
+    ├── TooSlow                 408 the client sends too slowly
     ├── Conflict                409 the state of the resource does not allow the operation
     │   └── InFlight                another request with the same Idempotency-Key is in progress
     ├── Gone                    410 the resource has expired and was removed
@@ -20,6 +21,7 @@
     ├── RangeNotSatisfiable     416 the range starts after the end
     ├── Invalid                 422 values are not valid; lists every problem with its pointer
     ├── TooMany                 429 a limit of the key or of the address is reached
+    ├── HeadTooLarge            431 the head of the request is too large
     ├── Internal                500 a bug in the service
     ├── Unavailable             503 the database, the storage or the broker does not answer
     └── InsufficientStorage     507 the storage is full
@@ -29,6 +31,9 @@ All of them are sent as `application/problem+json` (RFC 9457).
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
+
+MOST_ERRORS = 100
+"""Most errors that a response lists."""
 
 
 class ApiError(Exception):
@@ -144,6 +149,14 @@ class MethodNotAllowed(ApiError):
     title = "Method not allowed"
 
 
+class TooSlow(ApiError):
+    """The head or the body of the request arrives too slowly."""
+
+    status = 408
+    kind = "too-slow"
+    title = "The request arrives too slowly"
+
+
 class Conflict(ApiError):
     """The state of the resource does not allow this operation."""
 
@@ -205,10 +218,13 @@ class Invalid(ApiError):
     kind = "invalid"
     title = "Invalid request"
 
-    def __init__(self, errors: Sequence[tuple[str, str]], detail: str = "", hint: str | None = None):
-        count = "One value is" if len(errors) == 1 else f"{len(errors)} values are"
-        sentences = (detail or f"{count} not valid.", hint)
-        super().__init__(" ".join(filter(None, sentences)), errors=errors)
+    def __init__(self, errors: Sequence[tuple[str, str]], detail: str = "", hint: str | None = None, unlisted: int = 0):
+        """Lists the first `MOST_ERRORS` errors. `unlisted` is the number of further ones that `errors` lacks."""
+        total = len(errors) + unlisted
+        count = "One value is" if total == 1 else f"{total} values are"
+        first = f"The first {MOST_ERRORS} are listed." if total > MOST_ERRORS else None
+        sentences = (detail or f"{count} not valid.", first, hint)
+        super().__init__(" ".join(filter(None, sentences)), errors=errors[:MOST_ERRORS])
 
 
 class TooMany(ApiError):
@@ -217,6 +233,14 @@ class TooMany(ApiError):
     status = 429
     kind = "too-many"
     title = "A limit is reached"
+
+
+class HeadTooLarge(ApiError):
+    """The URL and the headers of the request are too large."""
+
+    status = 431
+    kind = "head-too-large"
+    title = "The head of the request is too large"
 
 
 class Internal(ApiError):

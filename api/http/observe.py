@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.errors import Internal
 from api.http.links import PREFIX, set_base
 from api.http.problem_documents import respond
+from models.storage.errors import StorageError
 
 REQUESTS = Counter("distillery_http_requests", "HTTP requests.", ["method", "route", "status"])
 SECONDS = Histogram(
@@ -62,8 +63,13 @@ class Observe:
             await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
             status = status or CLIENT_CLOSED
-        except Exception:
-            log.exception("request_failed", path=scope["path"])
+        except Exception as error:
+            if status and isinstance(error, StorageError):
+                log.error(
+                    "response_aborted", path=scope["path"], error=str(error)
+                )  # the client sees that it ends early
+            else:
+                log.exception("request_failed", path=scope["path"])
             if not status:
                 error = Internal("The service failed. Report the request id to its operator, who finds it in the log.")
                 await respond(request, error)(scope, receive, send_with_headers)

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from api.http.bodies import ResponseBody
 from api.http.errors import ApiError, Internal, Invalid
 from api.http.examples import EXAMPLES
-from api.http.problem_documents import MEDIA_TYPE
+from api.http.problem_documents import MEDIA_TYPE, title_of
 
 REQUEST_ID = "0190f3a2b4c87d1e9f00a1b2c3d4e5f6"
 
@@ -27,13 +27,25 @@ def describe(app: FastAPI) -> dict[str, Any]:
             separate_input_output_schemas=app.separate_input_output_schemas,
         )
         for path in schema["paths"].values():
-            for operation in path.values():
+            for method, operation in path.items():
+                _add_errors(method, operation)
                 schemas = schema["components"]["schemas"]
                 for status, response in operation["responses"].items():
                     _complete(status, response.get("content", {}), schemas)
                 _complete("", operation.get("requestBody", {}).get("content", {}), schemas)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _add_errors(method: str, operation: dict[str, Any]) -> None:
+    """The errors of all operations that read a body or write."""
+    responses = operation["responses"]
+    added = {408} if "requestBody" in operation else set()
+    added |= {507} if method in ("post", "put", "patch", "delete") else set()
+    for status in map(str, sorted(added)):
+        responses.setdefault(
+            status, {"description": title_of(int(status)), "content": responses["500"]["content"].copy()}
+        )
 
 
 def _complete(status: str, content: dict[str, Any], schemas: dict[str, Any]) -> None:

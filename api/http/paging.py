@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 from sqlalchemy import ColumnElement, Select, exists, func
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -17,6 +17,10 @@ from models.database import Record
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 LABEL_NAME = re.compile(r"[^:\0]{1,63}")
+CURSOR: dict[str, JsonValue] = {"pattern": "^[A-Za-z0-9_-]*$"}
+"""For the schema of cursors: one of another form is a `BadCursor`, not an invalid value."""
+LABEL: dict[str, JsonValue] = {"pattern": r"^[^:\u0000]{1,63}:[^\u0000]*$"}
+"""For the schema of labels."""
 BAD_CURSOR = "The cursor is not valid. Send the 'next_cursor' of the previous page, or no cursor."
 MAX_LIMIT = 200
 """Largest page."""

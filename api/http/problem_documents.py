@@ -9,11 +9,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api.http.errors import (
+    MOST_ERRORS,
     ApiError,
     BadRequest,
     Conflict,
@@ -29,6 +28,7 @@ from api.http.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from models.database import UNAVAILABLE, is_full
 from models.spec.problems import problems_of
 from models.storage import errors as storage_errors
 
@@ -84,11 +84,19 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of an operation, for its `responses`. 401, 403, 429, 500 and 503 are always included."""
-    titles = {cls.status: cls.title for cls in ApiError.__subclasses__()} | {500: Internal.title}
+    """The error responses of an operation, for its `responses`. 401, 403, 429, 500 and 503 are always included.
+
+    `api/http/openapi.py` adds 408 and 507 where they can occur.
+    """
     return {
-        status: {"model": ProblemBody, "description": titles[status]} for status in sorted({*statuses, *EVERYWHERE})
+        status: {"model": ProblemBody, "description": title_of(status)} for status in sorted({*statuses, *EVERYWHERE})
     }
+
+
+def title_of(status: int) -> str:
+    """The title of the errors with a status."""
+    titles = {cls.status: cls.title for cls in ApiError.__subclasses__()} | {500: Internal.title}
+    return titles[status]
 
 
 def pointers(errors: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -111,36 +119,41 @@ def respond(request: Request, error: ApiError) -> JSONResponse:
     return JSONResponse(document, error.status, error.headers, MEDIA_TYPE)
 
 
+def error_of(error: Exception) -> ApiError | None:
+    """The error response for an exception of the service; None if the exception is a bug."""
+    if isinstance(error, ApiError):
+        return error
+    full = "database" if is_full(error) else "storage" if isinstance(error, storage_errors.Full) else None
+    if full:
+        structlog.get_logger(__name__).error(f"{full}_full", error=str(error))
+        return InsufficientStorage(f"The {full} of the service is full. Ask its operator to free some space.")
+    if isinstance(error, UNAVAILABLE):
+        return unavailable("database")
+    if isinstance(error, storage_errors.Unavailable):
+        return unavailable("storage")
+    return None
+
+
 def install(app: FastAPI) -> None:
     """Register exception handlers that turn every error into a problem document, FastAPI's own errors included."""
 
-    def on_api_error(request: Request, error: ApiError) -> JSONResponse:
-        return respond(request, error)
+    def on_known(request: Request, error: Exception) -> JSONResponse:
+        known = error_of(error)
+        if known is None:
+            raise error
+        return respond(request, known)
 
     def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return respond(request, Invalid(pointers(error.errors())))
+        errors = error.errors()
+        return respond(request, Invalid(pointers(errors[:MOST_ERRORS]), unlisted=len(errors[MOST_ERRORS:])))
 
     def on_http(request: Request, error: HTTPException) -> JSONResponse:
         return respond(request, _translated(request, error))
 
-    def on_database(request: Request, error: Exception) -> JSONResponse:
-        return respond(request, unavailable("database"))
-
-    def on_storage(request: Request, error: storage_errors.StorageError) -> JSONResponse:
-        if isinstance(error, storage_errors.Full):
-            structlog.get_logger(__name__).error("storage_full", key=error.key)
-            detail = "The storage of the service is full. Ask its operator to free some space."
-            return respond(request, InsufficientStorage(detail))
-        return respond(request, unavailable("storage"))
-
-    app.add_exception_handler(ApiError, on_api_error)  # type: ignore[arg-type]
+    for kind in (ApiError, *UNAVAILABLE, storage_errors.Unavailable):
+        app.add_exception_handler(kind, on_known)
     app.add_exception_handler(RequestValidationError, on_invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, on_http)  # type: ignore[arg-type]
-    app.add_exception_handler(OperationalError, on_database)
-    app.add_exception_handler(InterfaceError, on_database)
-    app.add_exception_handler(InternalError, on_database)  # Postgres closed an idle transaction
-    app.add_exception_handler(PoolTimeout, on_database)
-    app.add_exception_handler(storage_errors.Unavailable, on_storage)  # type: ignore[arg-type]
 
 
 def unavailable(part: str) -> Unavailable:

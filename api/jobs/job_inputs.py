@@ -47,9 +47,7 @@ class Inputs:
         for pointer, record, identifier in wanted:
             if identifier is None:
                 continue
-            query = select(record).where(
-                record.id == identifier.replace("\0", ""), record.key_id == key_id, record.deleted_at.is_(None)
-            )
+            query = select(record).where(record.id == identifier, record.key_id == key_id, record.deleted_at.is_(None))
             found = session.scalar(query.with_for_update(read=True) if lock else query)
             known = Student.of(session, found) if isinstance(found, Job) else found
             if not isinstance(known, Upload | Student):

@@ -13,7 +13,7 @@ from api.http.bodies import StrictRoute
 from api.http.conditional import NOT_MODIFIED, IfNoneMatch
 from api.http.downloads import disposition, serve, zipped
 from api.http.errors import BadHeader
-from api.http.paging import Page
+from api.http.paging import CURSOR, Page
 from api.http.problem_documents import problems
 from api.jobs import outputs
 from api.jobs.feed import Feeds
@@ -27,7 +27,9 @@ FileName = Annotated[str, Path(max_length=255, description="Name of the file, fr
 Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="Number of the attempt.")]
 After = Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events with a number above this.")]
 Limit = Annotated[int, Query(ge=1, description="Largest number of entries; values above 1000 mean 1000.")]
-Cursor = Annotated[str | None, Query(max_length=400, description="`next_cursor` of the previous page.")]
+Cursor = Annotated[
+    str | None, Query(max_length=400, description="`next_cursor` of the previous page.", json_schema_extra=CURSOR)
+]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"description": "The bytes.", "content": {"application/octet-stream": BINARY}},

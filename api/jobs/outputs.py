@@ -96,7 +96,7 @@ def blob(record: type[Artifact] | type[Preview], key_id: str, job_id: str, name:
     """
     with reading() as session:
         job = find(session, key_id, job_id)
-        row = session.scalar(select(record).where(record.job_id == job_id, record.name == name.replace("\0", "")))
+        row = session.scalar(select(record).where(record.job_id == job_id, record.name == name))
     if row is None and record is Artifact:
         _require_kept(job)
     if not isinstance(row, Artifact | Preview):

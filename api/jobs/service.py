@@ -41,7 +41,7 @@ def find(session: Session, key_id: str, job_id: str, lock: bool = False) -> Job:
     Raises:
         NotFound: the job does not exist or belongs to another key.
     """
-    query = select(Job).where(Job.id == job_id.replace("\0", ""), Job.key_id == key_id, Job.deleted_at.is_(None))
+    query = select(Job).where(Job.id == job_id, Job.key_id == key_id, Job.deleted_at.is_(None))
     job = session.scalar(query.with_for_update() if lock else query)
     if job is None:
         raise NotFound(f"The job {job_id} does not exist.")

@@ -5,11 +5,11 @@ for and deletes. If no worker finishes it in time, the response says what was no
 """
 
 import time
-from collections import Counter
 
 from sqlalchemy import delete
 from starlette.concurrency import run_in_threadpool
 
+from api.access.at_once import AtOnce
 from api.health.workers import missing_worker
 from api.http.errors import Invalid
 from api.http.observe import current_request_id
@@ -29,7 +29,7 @@ MAX_CONCURRENT = 4
 """Checks of one key that this process waits for at once. Further requests are answered without building networks."""
 FINISHED = (InspectionStatus.DONE, InspectionStatus.FAILED)
 
-_waiting: Counter[str] = Counter()
+_waiting = AtOnce()
 
 
 async def validate(watch: RowWatch, key_id: str, spec: JobSpec, wait_seconds: int) -> Validated:
@@ -41,17 +41,12 @@ async def validate(watch: RowWatch, key_id: str, spec: JobSpec, wait_seconds: in
     first, obstacle = await run_in_threadpool(_check_spec, key_id, spec)
     if obstacle is None and wait_seconds <= 0:
         obstacle = "the request did not wait. Send 'Prefer: wait=30'"
-    if obstacle is None and _waiting[key_id] >= MAX_CONCURRENT:
-        obstacle = f"{MAX_CONCURRENT} validations of this key are in progress. Try again when they have ended"
-    if obstacle is not None:
-        return first.model_copy(update={"unchecked": f"The networks were not built: {obstacle}."})
-    _waiting[key_id] += 1
-    try:
+    with _waiting.one_more(key_id, MAX_CONCURRENT) as free:
+        if obstacle is None and not free:
+            obstacle = f"{MAX_CONCURRENT} validations of this key are in progress. Try again when they have ended"
+        if obstacle is not None:
+            return first.model_copy(update={"unchecked": f"The networks were not built: {obstacle}."})
         return await _build_networks(watch, key_id, first, wait_seconds)
-    finally:
-        _waiting[key_id] -= 1
-        if not _waiting[key_id]:
-            del _waiting[key_id]
 
 
 def _check_spec(key_id: str, spec: JobSpec) -> tuple[Validated, str | None]:

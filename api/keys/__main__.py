@@ -12,7 +12,7 @@ from api.http.errors import ApiError
 from api.http.paging import MAX_LIMIT, Window
 from api.keys import service
 from api.keys.schemas import KeyMade, KeySpec, Rotation
-from models import migrate
+from models import startup
 from models.scheduling.key_limits import OwnLimits
 from models.spec.problems import problems_of
 
@@ -20,7 +20,7 @@ from models.spec.problems import problems_of
 def main() -> None:
     """Run one command."""
     arguments = _parser().parse_args()
-    migrate.prepare()
+    startup.prepare()
     try:
         arguments.command(arguments)
     except ApiError as error:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field
 
 from api.access.scopes import MEANINGS, Scope
-from api.http.bodies import ResponseBody
+from api.http.bodies import ResponseBody, without_default
 from models.scheduling.key_limits import KeyLimits, OwnLimits
 from models.spec.body import Body, Name
 
@@ -34,8 +34,10 @@ class KeySpec(Body):
 class KeyEdit(Body):
     """Changes to a key. Fields that are left out do not change."""
 
-    name: Name = Field(default="", description="Purpose of the key.")
-    scopes: Scopes = Field(default=[], description="New scopes; they replace all old ones.")
+    name: Name = Field(default="", json_schema_extra=without_default, description="Purpose of the key.")
+    scopes: Scopes = Field(
+        default=[], json_schema_extra=without_default, description="New scopes; they replace all old ones."
+    )
     limits: OwnLimits = Field(
         default_factory=lambda: OwnLimits(),
         description="New limits; they replace all own limits of the key. If null, a limit is that of the settings.",

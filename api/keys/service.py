@@ -133,7 +133,7 @@ def revoke(key_id: str) -> KeyBody:
 
 
 def _find(session: Session, key_id: str, lock: bool = False) -> Key:
-    query = select(Key).where(Key.id == key_id.replace("\0", ""))
+    query = select(Key).where(Key.id == key_id)
     key = session.scalar(query.with_for_update() if lock else query)
     if key is None:
         raise NotFound(f"The key {key_id} does not exist.")

@@ -5,12 +5,18 @@ import time
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from api.access.at_once import AtOnce
 from api.http import digests
 from api.http.conditional import matches, tag_of
-from api.http.errors import BadHeader, UnsupportedMediaType
+from api.http.errors import BadHeader, TooMany, UnsupportedMediaType
 from api.http.row_watch import RowWatch, token_of
 from api.uploads.service import B, R, Uploads
+from models.settings import settings
 from models.status import UploadStatus
+
+RETRY_SECONDS = "5"
+_sending = AtOnce()
+"""Uploads whose bytes are being received, by key."""
 
 
 async def receive(uploads: Uploads[R, B], key_id: str, identifier: str, request: Request) -> None:
@@ -19,17 +25,23 @@ async def receive(uploads: Uploads[R, B], key_id: str, identifier: str, request:
     Raises:
         UnsupportedMediaType: the body is a multipart form or has a content encoding.
         BadHeader: a digest header is malformed, or there is a Content-Range header.
+        TooMany: the key sends as many uploads as it may at the same time.
     """
-    content_type = request.headers.get("content-type", "")
+    content_type = request.headers.get("content-type", "").lower()
     if content_type.startswith("multipart/"):
         raise UnsupportedMediaType("The body is a multipart form. Send the raw bytes: curl -T FILE URL.")
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("The body has a Content-Encoding. Send the bytes without one.")
     if "content-range" in request.headers:
         raise BadHeader("Content-Range is not supported. Send all bytes in one PUT, without this header.")
     expected = digests.announced(request.headers.get("content-digest"), request.headers.get("repr-digest"))
     length = request.headers.get("content-length")
-    await uploads.receive(key_id, identifier, request.stream(), int(length) if length else None, expected)
+    most = settings().uploads_at_once
+    with _sending.one_more(key_id, most) as free:
+        if not free:
+            detail = f"This key sends {most} uploads at the same time, the most allowed. Send this one when another has ended."
+            raise TooMany(detail, headers={"Retry-After": RETRY_SECONDS})
+        await uploads.receive(key_id, identifier, request.stream(), int(length) if length else None, expected)
 
 
 async def wait_for_inspection(uploads: Uploads[R, B], watch: RowWatch, key_id: str, identifier: str, wait: int) -> B:

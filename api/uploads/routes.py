@@ -92,7 +92,7 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         operation_id=f"upload_{kind}",
         status_code=202,
         response_model=body,
-        responses=problems(400, 404, 409, 413, 415, 422, 507)
+        responses=problems(400, 404, 409, 413, 415, 422)
         | {200: {"model": body, "description": "The inspection has ended."}},
         openapi_extra=BYTES,
     )

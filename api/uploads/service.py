@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from api.access.quota import Room, lock, room_for_bytes
 from api.health.workers import missing_worker
 from api.http import digests
-from api.http.bodies import RequestBody, ResponseBody
+from api.http.bodies import RequestBody, ResponseBody, without_default
 from api.http.errors import ApiError, Conflict, NoBytes, NotFound
 from api.http.links import link
 from api.http.observe import current_request_id
@@ -80,8 +80,10 @@ class UploadBody(ResponseBody):
 class UploadEdit(RequestBody):
     """Changes to an upload. Fields that are left out do not change."""
 
-    name: Name = Field(default="", description="New name.")
-    labels: Labels = Field(default={}, description="New labels; they replace all old ones.")
+    name: Name = Field(default="", json_schema_extra=without_default, description="New name.")
+    labels: Labels = Field(
+        default={}, json_schema_extra=without_default, description="New labels; they replace all old ones."
+    )
 
 
 log = structlog.get_logger("api")
@@ -121,7 +123,7 @@ class Uploads(Generic[R, B]):
         Raises:
             NotFound: the upload does not exist or belongs to another key.
         """
-        query = select(self.record).where(*self._of_key(key_id), self.record.id == _without_nul(identifier))
+        query = select(self.record).where(*self._of_key(key_id), self.record.id == identifier)
         record = session.scalar(query.with_for_update() if lock else query)
         if record is None:
             raise NotFound(f"The {self.kind} {identifier} does not exist.")
@@ -267,7 +269,3 @@ def _uses(identifier: str, key_id: str) -> ColumnElement[bool]:
     named = cast(Job.resolved, String).contains(identifier)
     columns = or_(Job.teacher_id == identifier, Job.dataset_id == identifier, Job.evaluation_id == identifier)
     return (Job.key_id == key_id) & Job.status.in_(UNFINISHED) & Job.deleted_at.is_(None) & (columns | named)
-
-
-def _without_nul(identifier: str) -> str:
-    return identifier.replace("\0", "")  # Postgres rejects NUL, and no id contains it

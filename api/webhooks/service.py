@@ -54,7 +54,7 @@ def redeliver(key_id: str, job_id: str, delivery_id: str) -> DeliveryBody:
     """
     with transaction() as session:
         find(session, key_id, job_id)
-        mine = WebhookDelivery.id == delivery_id.replace("\0", ""), WebhookDelivery.job_id == job_id
+        mine = WebhookDelivery.id == delivery_id, WebhookDelivery.job_id == job_id
         if session.scalar(select(WebhookDelivery.id).where(*mine)) is None:
             raise NotFound(f"The job {job_id} has no webhook delivery {delivery_id}.")
         reset = {"status": "pending", "due_at": now(), "finished_at": None, "pauses": 0}

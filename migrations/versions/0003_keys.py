@@ -4,6 +4,10 @@ Revision: 0003
 Follows: 0002
 """
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -15,6 +19,8 @@ branch_labels = None
 depends_on = None
 
 SCOPES = ["jobs:read", "jobs:write", "uploads:read", "uploads:write", "admin"]
+LIMITS = "limits:"
+KEYS = sa.table("keys", sa.column("id", sa.String), sa.column("scopes", Json), sa.column("limits", Json))
 OWNERS = ("teachers", "datasets", "files", "jobs")
 
 
@@ -58,6 +64,7 @@ def downgrade() -> None:
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_column("rank")
         jobs.drop_column("needs")
+    _remember_limits()
     op.drop_index(op.f("ix_keys_previous_hash"), table_name="keys")
     with op.batch_alter_table("keys") as keys:
         keys.drop_column("limits")
@@ -66,13 +73,30 @@ def downgrade() -> None:
 
 
 def _widen_keys() -> None:
-    """Existing keys could do everything so far, so they get all scopes."""
+    """Add scopes and limits. Existing keys could do everything so far, so they get all scopes."""
     op.add_column("keys", sa.Column("previous_hash", sa.String(64)))
     op.add_column("keys", sa.Column("previous_until", sa.Double()))
     op.add_column("keys", sa.Column("limits", Json))
     op.create_index(op.f("ix_keys_previous_hash"), "keys", ["previous_hash"], unique=True)
-    keys = sa.table("keys", sa.column("scopes", Json))
-    op.execute(keys.update().values(scopes=sa.bindparam("scopes", SCOPES, type_=Json)))
+    for identifier, scopes, _ in _keys():
+        kept = [scope for scope in scopes if not scope.startswith(LIMITS)]
+        limits = next((json.loads(scope.removeprefix(LIMITS)) for scope in scopes if scope.startswith(LIMITS)), None)
+        _set(identifier, scopes=kept if scopes else SCOPES, limits=limits or None)
+
+
+def _remember_limits() -> None:
+    """Keep the limits of keys among their scopes, which the older version ignores, for the next upgrade."""
+    for identifier, scopes, limits in _keys():
+        _set(identifier, scopes=[*scopes, LIMITS + json.dumps(limits)])
+
+
+def _keys() -> Sequence[Any]:
+    return op.get_bind().execute(sa.select(KEYS.c.id, KEYS.c.scopes, KEYS.c.limits)).all()
+
+
+def _set(identifier: str, **values: Any) -> None:
+    typed = {name: sa.bindparam(name, value, type_=Json) for name, value in values.items()}
+    op.execute(KEYS.update().where(KEYS.c.id == identifier).values(**typed))
 
 
 def _index(table: str, *columns: str, where: str | None = None) -> None:

@@ -36,8 +36,16 @@ def file_of(initial_weights: str | None) -> str | None:
     return initial_weights if (initial_weights or "").startswith(FILE) else None
 
 
-from collections.abc import Iterator, Mapping
-from operator import le
+def check_pretrained(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    """Whether the networks of a resolved spec that start from pretrained weights have some."""
+    for pointer, network in asked(spec):
+        if not files_of(network):
+            words = f"must not be `{PRETRAINED}`: there are no official weights of {network}"
+            yield Problem(f"{pointer}/initial_weights", f"{words}; only of `torchvision/…` and `timm/…` networks")
+
+
+def choose(student: Mapping[str, Any], source: Mapping[str, Any], procedure: str, facts: Facts) -> tuple[str, str]:
+    """The default initial weights of a resolved `student`, and the reason.
 
     With a dataset, they are slices of a larger teacher if the procedure is `direct`; other procedures begin as in their
     papers, and a student as large as its teacher begins at random, since it would begin as the teacher.

@@ -13,7 +13,7 @@ from pathlib import Path
 import obstore
 from obstore.store import LocalStore, S3Store
 
-from models.storage.chunks import CHUNK, PART, Stored, Tally, blocks_of, chunks_of
+from models.storage.chunks import BLOCK, CHUNK, PART, Stored, Tally, blocks_of, chunks_of, parts_of
 from models.storage.errors import Damaged, NotFound, translated
 from models.storage.s3_calls import S3Calls
 
@@ -39,9 +39,12 @@ class Storage:
         store: LocalStore | S3Store,
         folder: Path | None = None,
         s3: S3Calls | None = None,
+        spool: Path | None = None,
     ):
+        """`folder` holds the blobs, if they are files; else `spool` holds the parts of streams while they arrive."""
         self._store = store
-        self._folder = folder
+        self.folder = folder
+        self._spool = spool
         self._s3 = s3
 
     def put(self, key: str, data: bytes | Path | Iterable[bytes], create_only: bool = False) -> Stored:
@@ -66,7 +69,9 @@ class Storage:
         return tally.total()
 
     async def put_stream(self, key: str, chunks: AsyncIterable[bytes], limit: int) -> Stored:
-        """Write a blob from a stream in constant memory; the blob is visible only once it is complete.
+        """Write a blob from a stream; the blob is visible only once it is complete.
+
+        It takes a few blocks of memory, or a few parts while they are sent to a bucket. A slow stream takes one block.
 
         Exceptions of `chunks` (such as a lost client) are raised, and nothing is written.
 
@@ -89,8 +94,9 @@ class Storage:
                 if hashed is not None:
                     await hashed
 
+        data, size = (counted(), BLOCK) if self._spool is None else (parts_of(counted(), self._spool), PART)
         with translated(key):
-            await obstore.put_async(self._store, key, counted(), chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
+            await obstore.put_async(self._store, key, data, chunk_size=size, max_concurrency=PARTS_AT_ONCE)
         return tally.total()
 
     def get(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
@@ -106,9 +112,10 @@ class Storage:
 
     def _read(self, key: str, start: int, end: int) -> Iterator[bytes]:
         # one request per chunk: a slow reader does not keep a connection open until it times out
-        for offset in range(start, end, CHUNK):
+        size = BLOCK if self.folder else CHUNK
+        for offset in range(start, end, size):
             with translated(key):
-                chunk = obstore.get_range(self._store, key, start=offset, end=min(offset + CHUNK, end))
+                chunk = obstore.get_range(self._store, key, start=offset, end=min(offset + size, end))
             yield chunk.to_bytes()
 
     def download(
@@ -177,11 +184,11 @@ class Storage:
 
         They are not in any listing: in a folder they are temporary files, in a bucket incomplete multipart uploads.
         """
-        if self._folder is None:
+        if self.folder is None:
             return self._s3.abort_unfinished(older_than_seconds) if self._s3 else 0
         before = time.time() - older_than_seconds
         discarded = 0
-        for path in self._folder.rglob("*#*"):
+        for path in self.folder.rglob("*#*"):
             try:
                 if PARTIAL.search(path.name) and path.is_file() and path.stat().st_mtime < before:
                     path.unlink()

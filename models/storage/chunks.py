@@ -1,14 +1,20 @@
 """Chunks of bytes for writes to storage, with their size and hash."""
 
+import asyncio
+import errno
 import hashlib
+import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from models.storage.errors import TooLarge
+from models.storage.errors import Full, TooLarge, Unavailable
 
+BLOCK = 2**20
+"""Bytes that are received from a client, or read from or written to a folder at once."""
 CHUNK = 4 * 2**20
-"""Bytes of one read."""
+"""Bytes of one read from a bucket. Each is a request."""
 PART = 8 * 2**20
 """Bytes of one part of a multipart write. S3 allows 10,000 parts."""
 
@@ -50,18 +56,63 @@ class Tally:
 
 
 async def blocks_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in blocks of `CHUNK` or a little more; the last may be smaller."""
+    """The same bytes in blocks of `BLOCK` or a little more; the last may be smaller."""
     gathered: list[bytes] = []
     size = 0
     async for chunk in chunks:
         gathered.append(chunk)
         size += len(chunk)
-        if size >= CHUNK:
+        if size >= BLOCK:
             yield b"".join(gathered)
             gathered = []
             size = 0
     if size:
         yield b"".join(gathered)
+
+
+async def parts_of(blocks: AsyncIterable[bytes], folder: Path) -> AsyncIterator[bytes]:
+    """The same bytes in parts of `PART` or a little more; the last may be smaller.
+
+    A part is collected in an unnamed file in `folder`, so that a slow client takes no memory.
+
+    Raises:
+        Full, Unavailable: the folder has no room for a part, or cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _unusable(error) from error
+    with file:
+        async for block in blocks:
+            await asyncio.to_thread(_add, file, block)
+            if file.tell() >= PART:
+                yield await asyncio.to_thread(_taken, file)
+        if file.tell():
+            yield await asyncio.to_thread(_taken, file)
+
+
+def _unusable(error: OSError) -> Unavailable:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (Full if full else Unavailable)("", f"a part of an upload cannot be kept on disk: {error}")
+
+
+def _add(file: IO[bytes], block: bytes) -> None:
+    view = memoryview(block)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        raise _unusable(error) from error
+
+
+def _taken(file: IO[bytes]) -> bytes:
+    """All bytes of a file, which is empty afterwards."""
+    file.seek(0)
+    data = file.read()
+    file.seek(0)
+    file.truncate()
+    return data
 
 
 def chunks_of(data: bytes | Path | Iterable[bytes]) -> Iterator[bytes]:

@@ -56,7 +56,7 @@ def _open_bucket(settings: Settings, bucket: str, prefix: str) -> Storage:
         retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)},
         credential_provider=None if access else s3.credentials,
     )
-    return Storage(store, s3=s3)
+    return Storage(store, s3=s3, spool=settings.data)
 
 
 @lru_cache(maxsize=1)

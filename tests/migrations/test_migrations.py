@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 import models.records  # noqa: F401 - registers every table
+from api.access.scopes import SCOPES
 from models import migrate
 from models.database import Record, engine, transaction
 from models.records import Event, Job, Key
@@ -39,6 +40,33 @@ def test_up_and_down_and_up_again(database_url: str) -> None:
     migrate.upgrade()
     assert tables() == set(Record.metadata.tables)
     assert drift() == []
+
+
+def test_a_key_may_do_no_more_after_a_downgrade_and_an_upgrade(database_url: str) -> None:
+    keys = {
+        "key_reader": (["jobs:read"], {"queued_jobs": 7}),
+        "key_nothing": ([], None),
+        "key_admin": (["admin", "jobs:read"], None),
+    }
+    migrate.upgrade()
+    with transaction() as session:
+        for number, (name, (scopes, limits)) in enumerate(keys.items()):
+            session.add(Key(id=name, name=name, hash=f"{number:064}", scopes=scopes, limits=limits))
+    for _ in range(2):
+        migrate.downgrade("0001")
+        with transaction() as session:  # a key of the first version, which knew no scopes
+            session.execute(text("DELETE FROM keys WHERE id = 'key_old'"))
+            values = {"name": "old", "hash": "f" * 64, "created_at": 0.0}
+            session.execute(
+                text(
+                    "INSERT INTO keys (id, name, hash, scopes, created_at) VALUES ('key_old', :name, :hash, '[]', :created_at)"
+                ),
+                values,
+            )
+        migrate.upgrade()
+        with transaction() as session:
+            found = {key.id: (key.scopes, key.limits) for key in session.scalars(select(Key))}
+        assert found == keys | {"key_old": (list(SCOPES), None)}
 
 
 def test_a_missing_column_is_drift(database_url: str) -> None:

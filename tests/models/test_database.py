@@ -159,3 +159,18 @@ def test_a_postgres_that_vanishes_is_given_up_in_seconds(configure: Callable[...
         told = connection.connection.driver_connection.info.get_parameters()
     assert {name: int(told[name]) for name in HALF_OPEN} == HALF_OPEN
     assert HALF_OPEN["tcp_user_timeout"] / 1000 < settings().lease_seconds / 2
+
+
+def test_only_the_owner_can_read_an_sqlite_database(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "private.db"
+    for before in (None, 0o644):
+        if before:
+            path.chmod(before)
+        engine = make_engine(f"sqlite:///{path}")
+        with engine.connect() as connection:
+            connection.execute(text("CREATE TABLE IF NOT EXISTS t (x)"))
+            connection.commit()
+            files = list(path.parent.iterdir())
+            assert {file.name for file in files} == {"private.db", "private.db-wal", "private.db-shm"}
+            assert [file.name for file in files if file.stat().st_mode & 0o007] == []
+        engine.dispose()

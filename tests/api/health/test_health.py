@@ -110,9 +110,9 @@ def _start(repository: Path, **values: str) -> subprocess.CompletedProcess[str]:
 
 def test_it_does_not_start_with_another_schema_or_without_a_database(repository: Path, postgres_url: str) -> None:
     empty = _start(repository, database_url=postgres_url)
-    assert empty.returncode == 1 and "make migrate" in empty.stderr and "Traceback" not in empty.stderr
+    assert empty.returncode == 2 and "make migrate" in empty.stderr and "Traceback" not in empty.stderr
     away = _start(repository, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
-    assert away.returncode == 1 and "DISTILL_DATABASE_URL" in away.stderr and "Traceback" not in away.stderr
+    assert away.returncode == 2 and "DISTILL_DATABASE_URL" in away.stderr and "Traceback" not in away.stderr
 
 
 def test_it_stops_at_once_despite_open_long_polls_and_streams(tmp_path: Path) -> None:

@@ -199,3 +199,18 @@ def test_an_unavailable_storage_is_a_503(configure: object, migrated_sqlite: str
         configure(storage_url="s3://none", storage_endpoint=endpoint, broker_url=broker, **keys)  # type: ignore[operator]
         checks = problem(in_process(create_app(), "/health/ready"), 503)["checks"]
         assert checks == {"database": "ok", "storage": "does not answer", "broker": "does not answer"}
+
+
+def test_a_nul_in_an_id_is_not_ignored(user: User) -> None:
+    teacher, job = user.teacher(), user.job()
+    for path in (f"/teachers/{teacher}", f"/jobs/{job}", f"/jobs/{job}/events", f"/jobs/{job}/artifacts/x"):
+        before, after = path[:-3], path[-3:]
+        for odd in (f"{path}%00", f"{before}%00{after}"):
+            problem(user.http.get(odd), 404, "not-found")
+
+
+def test_names_of_media_types_and_codings_are_case_insensitive(alone: User) -> None:
+    upload = alone.http.post("/teachers", json=TEACHER).json()["upload"]
+    for headers in ({"Content-Type": "Multipart/Form-Data; boundary=x"}, {"Content-Encoding": "GZIP"}):
+        problem(alone.http.put(upload, content=b"x", headers=headers), 415, "unsupported-media-type")
+    assert alone.http.put(upload, content=b"x", headers={"Content-Encoding": "Identity"}).status_code == 202

@@ -96,3 +96,19 @@ def test_the_service_conforms_to_its_document(embedded: Service, tmp_path: Path,
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-1000:]
+
+
+def test_the_form_of_cursors_and_labels_is_in_the_document() -> None:
+    parameters = {one["name"]: one["schema"] for one in SCHEMA["paths"]["/v1/jobs"]["get"]["parameters"]}
+    assert re.search(parameters["cursor"]["pattern"], "am9iX3") and not re.search(parameters["cursor"]["pattern"], "!")
+    [labels] = [one for one in parameters["label"]["anyOf"] if one.get("type") == "array"]
+    assert re.search(labels["items"]["pattern"], "team:vision") and not re.search(labels["items"]["pattern"], "team")
+
+
+@pytest.mark.parametrize(("operation", "path"), OPERATIONS)
+def test_what_reads_a_body_can_be_too_slow_and_what_writes_can_find_a_full_disk(
+    operation: dict[str, Any], path: str
+) -> None:
+    method = next(name for name, one in SCHEMA["paths"][path].items() if one is operation)
+    assert ("408" in operation["responses"]) == ("requestBody" in operation)
+    assert ("507" in operation["responses"]) == (method not in ("get", "head"))

@@ -69,6 +69,7 @@ print(json.dumps(asdict(report) | {
     "write": refused(lambda: outside.open("ab")),
     "cut": refused(lambda: os.truncate(outside, 0)),
     "cut by opening": refused(lambda: os.open(outside, os.O_RDONLY | os.O_TRUNC)),
+    "times": refused(lambda: os.utime(outside, (0, 0))),
     "signal": refused(lambda: os.kill(os.getppid(), 0)),
     "socket": refused(lambda: socket.socket(socket.AF_INET)),
 }))
@@ -84,7 +85,10 @@ def test_older_kernels_restrict_a_single_process_in_the_same_way(tmp_path: Path,
     said = run(folder, OLDER, outside, version)
     assert (said["filesystem"], said["network"], said["signals"]) == (f"landlock-{version}", "none", "scoped")
     assert said["own"] == "its own" and said["why"] == []
-    assert set(map(said.get, ("read", "write", "cut", "cut by opening", "signal", "socket"))) <= {"EACCES", "EPERM"}
+    assert set(map(said.get, ("read", "write", "cut", "cut by opening", "times", "signal", "socket"))) <= {
+        "EACCES",
+        "EPERM",
+    }
     assert outside.read_text() == "secret"
 
 
