@@ -77,7 +77,7 @@ class JobAttempt:
             with Reporter(self.ledger, self.folder, self.lease) as reporter:
                 ending = self._run_engine(reporter)
                 if ending.outcome != "cancelled":
-                    reporter.uploads.finish(checkpoints=ending.outcome in ("drained", "lost"))
+                    reporter.uploads.finish(checkpoints=ending.outcome in ("drained", "postponed", "lost"))
                 self._end(ending, reporter)
         except EndRequested as requested:
             end = self.ledger.cancel if requested.request == "cancel" else self.ledger.drain
@@ -121,6 +121,8 @@ class JobAttempt:
             self.ledger.cancel(self.log_key)
         elif ending.outcome == "drained":
             self.ledger.drain(self.log_key)
+        elif ending.outcome == "postponed":
+            self.ledger.postpone(error, settings().lease_seconds, self.log_key)
         elif reporter.unreadable_checkpoint and (checkpoints := self.ledger.checkpoints()):
             # does not count as a loss: there are few checkpoints, and each is dropped once
             self.ledger.drop_checkpoint(checkpoints[0].id, str(error.get("message")))

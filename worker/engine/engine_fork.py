@@ -67,7 +67,7 @@ class ForkServer:
             self._process = subprocess.Popen(
                 [*COMMAND, str(theirs.fileno()), *(["--training"] if training else [])],
                 cwd="/",
-                env=environment(Path("/"), None, gpu=False)
+                env=environment(Path("/"), None, gpu=False, trains=training)
                 | {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

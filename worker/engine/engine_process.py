@@ -53,7 +53,7 @@ class Exit:
 
 @dataclass
 class EngineProcess:
-    """One engine. `folder` contains `job.json` and all files that the engine reads and writes.
+    """One engine. `folder` contains `job.json` and all files that the engine reads and writes. One that `trains` sees the GPUs.
 
     Start it from a thread that outlives it: Linux kills the engine when the thread that started it ends.
     """
@@ -61,7 +61,7 @@ class EngineProcess:
     folder: Path
     command: Sequence[str] = ENGINE
     threads: int | None = None
-    gpu: bool = True
+    trains: bool = True
     limits: EngineLimits = field(default_factory=EngineLimits)
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class EngineProcess:
 
     def __enter__(self) -> "EngineProcess":
         (self.folder / "tmp").mkdir(exist_ok=True)
-        seen = environment(self.folder, self.threads, self.gpu)
+        seen = environment(self.folder, self.threads, self.trains, self.trains)
         self._process = process = forks.start([*self.command, "job.json"], self.folder, seen, self.limits)
         os.set_blocking(process.stdin.fileno(), False)  # an engine that does not read must not block the worker
         self._listeners = [

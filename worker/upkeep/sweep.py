@@ -10,7 +10,7 @@ from models import migrate
 from models.database import AWAY
 from models.settings import settings
 from worker.engine.folder import sweep_folders
-from worker.ledger import presence
+from worker.ledger import presence, sent_bytes
 from worker.upkeep import upkeep
 from worker.upkeep.orphans import Orphans
 from worker.upkeep.retention import Retention
@@ -59,6 +59,7 @@ def sweep(worker_id: str, over: threading.Event | None = None, slow: Sequence[Or
         lambda: presence.seen(worker_id),
         upkeep.take_back_jobs,
         upkeep.take_back_inspections,
+        sent_bytes.clear,
         upkeep.cancel_queued,
         upkeep.cancel_overdue,
         upkeep.settle_stuck_jobs,
