@@ -1,5 +1,6 @@
 """`/health/live`, `/health/ready` and `/metrics`."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
 from typing import Any
@@ -46,7 +47,8 @@ class WorkerBody(ResponseBody):
     about: dict[str, Any] | None = Field(
         description="Hardware and software of the worker. `sandbox` describes the confinement of its engines: `filesystem`"
         " is `landlock-VERSION` or `open`, `network` is `none` or `shared`, `memory` is `hidden` or `open`, `signals` are"
-        " `scoped` or `open`, and `why` lists why a part is not confined."
+        " `scoped` or `open`, and `why` lists why a part is not confined. `takes` is what it claims: an inspect worker has a"
+        " row for each of its slots. `free_bytes` is the free space on its disk; below `least_free_bytes` it claims nothing."
     )
     busy: bool
     seen_at: datetime
@@ -58,7 +60,9 @@ class Ready(ResponseBody):
     status: str = "ready"
     checks: dict[str, str] = Field(description="`ok` for each part.")
     workers: list[WorkerBody]
-    warnings: list[str] = Field(description="Warnings for the operator: workers whose engines are not fully confined.")
+    warnings: list[str] = Field(
+        description="Warnings for the operator: workers whose engines are not fully confined, or whose disk is full."
+    )
 
 
 @router.get("/health/live", summary="Check whether the process is alive", operation_id="live", response_model=Alive)
@@ -87,7 +91,7 @@ def ready() -> Ready:
         detail = f"The {' and the '.join(failed)} {'do' if len(failed) > 1 else 'does'} not answer."
         raise Unavailable(detail, headers={"Retry-After": "5"}, extra={"checks": checks})
     workers = _workers()
-    return Ready(checks=checks, workers=workers, warnings=[*filter(None, map(_unconfined, workers))])
+    return Ready(checks=checks, workers=workers, warnings=_warnings(workers))
 
 
 @router.get(
@@ -134,6 +138,23 @@ def _failed(part: str, error: Exception) -> str:
     # the error message may name hosts and users, so it goes to the log only
     log.warning("health_check_failed", part=part, error=str(error))
     return "does not answer"
+
+
+def _warnings(workers: Sequence[WorkerBody]) -> list[str]:
+    found = (warning for worker in workers for warning in (_unconfined(worker), _without_space(worker)))
+    return list(dict.fromkeys(filter(None, found)))  # once for all slots of a worker
+
+
+def _without_space(worker: WorkerBody) -> str | None:
+    """A warning if a worker claims nothing because its disk is full; None otherwise."""
+    about = worker.about or {}
+    free, least = about.get("free_bytes"), about.get("least_free_bytes")
+    if not isinstance(free, int) or not isinstance(least, int) or free >= least:
+        return None
+    return (
+        f"the {worker.kind} worker on {worker.host} claims nothing: its disk has {free} bytes free, fewer than {least};"
+        " free some space"
+    )
 
 
 def _unconfined(worker: WorkerBody) -> str | None:

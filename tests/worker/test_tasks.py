@@ -103,10 +103,10 @@ def test_a_worker_of_another_schema_claims_and_sweeps_nothing(both: None) -> Non
     for kind in ("distill", "inspect"):
         due_work(kind).run()
     change(Job, job_id, cancel_requested_at=now())
-    sweep.sweep(presence.register("distill"))
+    sweep.sweep([presence.register("distill")])
     assert (get(Job, job_id).status, get(Job, job_id).attempt) == ("queued", 0)
     assert get(Dataset, subject).status == "inspecting"
     with engine().begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :ours"), {"ours": ours})
-    sweep.sweep(presence.register("distill"))
+    sweep.sweep([presence.register("distill")])
     assert get(Job, job_id).status == "cancelled"

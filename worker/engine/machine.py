@@ -4,7 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+import structlog
+
+from models.settings import settings
 from worker.engine.folder import work_folder
+
+log = structlog.get_logger(__name__)
 
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
@@ -34,11 +39,21 @@ def kills_for_memory() -> int:
 
 
 def free_bytes() -> int:
-    """Free space on the disk of the attempts' folders.
-
-    Raises:
-        OSError: the disk does not answer.
-    """
+    """Free space on the disk of the attempts' folders; 0 if the disk fails."""
     folder = work_folder()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        return shutil.disk_usage(existing).free
+    except OSError as error:
+        log.error("disk_failed", folder=str(folder), error=str(error))
+        return 0
+
+
+def has_space() -> bool:
+    """Whether the disk has enough free space to claim work; if not, an error is logged."""
+    free, least = free_bytes(), settings().free_bytes
+    if free >= least:
+        return True
+    message = f"the disk of {work_folder()} has {free} bytes free, fewer than {least}: this worker claims nothing"
+    log.error("DISK_FULL", message=message, free_bytes=free)
+    return False
