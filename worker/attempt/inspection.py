@@ -18,6 +18,7 @@ from models.storage import keys
 from models.storage.errors import Damaged, NotFound, StorageError
 from models.storage.opening import storage
 from worker.attempt.attempt_storage import AttemptStorage
+from worker.attempt.engine_limits import InspectionLimits
 from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.inputs import (
     AttemptInputs,
@@ -28,7 +29,6 @@ from worker.attempt.inputs import (
     fetch_programs,
     write_job_file,
 )
-from worker.attempt.inspection_limits import InspectionLimits
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import crash_error, engine_error, is_disk_error, is_final_error
 from worker.engine.engine_process import ENGINE, EngineProcess, Event, Exit

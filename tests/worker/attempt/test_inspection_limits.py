@@ -14,8 +14,8 @@ from models.settings import settings
 from models.storage.opening import storage
 from tests.worker.attempt.test_inspection import inspect_next
 from tests.worker.scenes import change, get, make_job, make_key, make_upload, rows, run_next
-from worker.attempt import inspection, inspection_limits
-from worker.attempt.inspection_limits import FLOOR_BYTES, InspectionLimits
+from worker.attempt import engine_limits, inspection
+from worker.attempt.engine_limits import FLOOR_BYTES, InspectionLimits
 from worker.ledger import sent_bytes
 from worker.ledger.claims import claim
 from worker.tasks import DueWork
@@ -131,7 +131,7 @@ def test_limits_grow_with_the_upload_up_to_a_share_of_the_machine(
 ) -> None:
     gib = 2**30
     configure(inspection_bytes=gib, inspection_seconds=300, engine_threads=2)
-    monkeypatch.setattr(inspection_limits, "memory_bytes", lambda: 16 * gib)
+    monkeypatch.setattr(engine_limits, "memory_bytes", lambda: 16 * gib)
     tiny, large = (InspectionLimits.of_upload("teacher", size, 100 * gib) for size in (1000, gib))
     assert tiny.canonical_bytes == FLOOR_BYTES + 16_000 and large.canonical_bytes == FLOOR_BYTES + 16 * gib
     assert tiny.memory_bytes == gib + 3 * (1000 + tiny.canonical_bytes) and large.memory_bytes == 8 * gib

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.worker.distillation.killed_runs import job_of, write_inputs
 from worker.distillation.errors import CheckpointError, EngineError, UploadError
 from worker.distillation.failures import engine_error
 
@@ -112,3 +113,11 @@ def test_a_canonical_form_that_is_too_large_is_refused_before_and_while_it_is_wr
     assert (event["code"], event["fault"]) == ("rejected", "user") and "the maximum is 1000000" in event["message"]
     event = inspected(tmp_path, job | {"file_bytes": 10**6}, sent=images)
     assert (event["code"], event["fault"]) == ("rejected", "user") and "more bytes on disk" in event["message"], event
+
+
+def test_a_training_that_cannot_write_its_checkpoint_says_that_it_is_the_disk(tmp_path: Path):
+    """Not `checkpoint_unreadable`, after which the newest checkpoint would be dropped."""
+    write_inputs(tmp_path)
+    job = job_of(tmp_path, training={"steps": 40}).values | {"checkpoint_seconds": 0, "file_bytes": 4096}
+    event = inspected(tmp_path, job)
+    assert (event["event"], event["code"], event["fault"]) == ("error", "disk_error", "service"), event

@@ -1,4 +1,4 @@
-"""What one inspection may use: memory, time and space, by the size of its upload, its key and this machine."""
+"""What one engine may use: memory, time and space, by the size of an upload, its key and this machine."""
 
 import os
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from typing import Any
 
 from models.settings import settings
 from worker.engine.confinement import EngineLimits
-from worker.engine.machine import memory_bytes
+from worker.engine.engine_start import sees_gpu
+from worker.engine.machine import free_bytes, memory_bytes
 
 FLOOR_BYTES = 64 * 2**20
 """Size that the canonical form of even the smallest upload may have."""
@@ -69,3 +70,13 @@ class InspectionLimits:
 
 def _memory(more: int) -> int:
     return int(min(settings().inspection_bytes + more, MACHINE_SHARE * memory_bytes()))
+
+
+def memory_of_training(ranks: int) -> int | None:
+    """Private memory of each rank of a job; None, no limit, with a GPU, since CUDA reserves more than it uses."""
+    return None if settings().device != "cpu" and sees_gpu() else memory_bytes() // ranks
+
+
+def limits_of_training() -> EngineLimits:
+    """The limits that the kernel enforces on a training engine: no file can be longer than the free space."""
+    return EngineLimits(file_bytes=free_bytes())
