@@ -24,7 +24,6 @@ MACHINE_SHARE = 0.5
 BYTES_A_SECOND = 10**6
 CHECK_SECONDS = 120.0
 """Duration of the check of a spec, which builds networks without weights."""
-BYTES_A_PARAMETER = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class InspectionLimits:
     def of_file(self) -> dict[str, int]:
         """The limits that the reader of an upload gets (worker/distillation/limits.py)."""
         return {
-            "parameters": min(settings().network_parameters, self.canonical_bytes // BYTES_A_PARAMETER),
+            "parameters": settings().network_parameters,
             "canonical_bytes": self.canonical_bytes,
             "unpacked_bytes": UNPACKED_TIMES_LARGER * self.canonical_bytes,
         }

@@ -51,5 +51,6 @@ class UploadLimits:
             raise UploadError(
                 f"the service would store the upload as {size} bytes; the maximum is {self.canonical_bytes}, from the size of "
                 "the upload and what is left of the key's storage",
-                "Send less data, smaller images or less compression, or delete uploads and jobs to free storage.",
+                "Check that the file is complete and what its description says. Else send less data or smaller images, or delete "
+                "uploads and jobs to free storage.",
             )

@@ -123,7 +123,8 @@ def test_the_engine_is_told_how_much_it_may_write(embedded: None) -> None:
     room = InspectionLedger(rows(Inspection, subject_id=subject)[0]).room()
     assert room == 1000 - 400
     limits = InspectionLimits.of_upload("dataset", 6, room)
-    assert limits.of_file() == {"parameters": 150, "canonical_bytes": 600, "unpacked_bytes": 2400}
+    parameters = settings().network_parameters
+    assert limits.of_file() == {"parameters": parameters, "canonical_bytes": 600, "unpacked_bytes": 2400}
 
 
 def test_limits_grow_with_the_upload_up_to_a_share_of_the_machine(
