@@ -71,7 +71,10 @@ def test_memory_that_runs_out_in_torch_is_no_bug():
 
 
 def inspected(folder: Path, job: dict[str, Any], **files: bytes) -> dict[str, Any]:
-    """The last event of a real engine that runs a job file."""
+    """The last event of a real engine that runs a job file.
+
+    It writes no bytecode: where files may not be long enough, Python stores a part of a module's without an error.
+    """
     (folder / "job.json").write_text(json.dumps(job))
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -81,7 +84,7 @@ def inspected(folder: Path, job: dict[str, Any], **files: bytes) -> dict[str, An
         "runpy.run_module('worker.distillation', run_name='__main__')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env={"PYTHONPATH": str(ROOT)}, text=True, capture_output=True,
+        [sys.executable, "-c", code], cwd=folder, env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}, text=True, capture_output=True,
         input=f"{job.get('file_bytes', 2**40)}\n", check=False,
     )  # fmt: skip
     assert done.stdout, done.stderr
@@ -96,22 +99,27 @@ def npz(**arrays: Any) -> bytes:
     return stream.getvalue()
 
 
+def images(count: int) -> Any:
+    """Black and white images, of which a zip takes an eighth."""
+    return 255 * np.random.default_rng(3).integers(0, 2, (count, 28, 28), dtype=np.uint8)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits on private memory are Linux's")
 def test_an_inspection_that_needs_too_much_memory_is_a_verdict(tmp_path: Path):
-    """28 MB of images are 28 KB of zip; the engine may use 16 MB."""
-    zeros = npz(x_train=np.zeros((36_000, 28, 28), np.uint8), y_train=np.arange(36_000) % 2)
+    """The images take 28 MB; the engine may use 16 MB."""
+    sent = npz(x_train=images(36_000), y_train=np.arange(36_000) % 2)
     job = {"kind": "dataset", "upload": "sent", "options": {}, "memory_bytes": 16 * 2**20}
-    event = inspected(tmp_path, job, sent=zeros)
+    event = inspected(tmp_path, job, sent=sent)
     assert (event["event"], event["code"]) == ("error", "out_of_memory"), event
     assert "more memory than an inspection" in event["message"]
 
 
 def test_a_canonical_form_that_is_too_large_is_refused_before_and_while_it_is_written(tmp_path: Path):
-    images = npz(x_train=np.zeros((2000, 28, 28), np.uint8), y_train=np.arange(2000) % 2)
+    sent = npz(x_train=images(2000), y_train=np.arange(2000) % 2)
     job = {"kind": "dataset", "upload": "sent", "options": {}}
-    event = inspected(tmp_path, job | {"limits": {"canonical_bytes": 10**6}}, sent=images)
+    event = inspected(tmp_path, job | {"limits": {"canonical_bytes": 10**6}}, sent=sent)
     assert (event["code"], event["fault"]) == ("rejected", "user") and "the maximum is 1000000" in event["message"]
-    event = inspected(tmp_path, job | {"file_bytes": 10**6}, sent=images)
+    event = inspected(tmp_path, job | {"file_bytes": 10**6}, sent=sent)
     assert (event["code"], event["fault"]) == ("rejected", "user") and "more bytes on disk" in event["message"], event
 
 
