@@ -9,11 +9,12 @@ from sqlalchemy import text
 from models.database import engine, now
 from models.records import Attempt, Dataset, Inspection, Job, Worker
 from models.settings import settings
-from tests.worker.scenes import SCRIPTED, change, get, make_job, make_upload, rows
+from tests.worker.attempt.test_job import eventually
+from tests.worker.scenes import SCRIPTED, change, get, in_thread, make_job, make_upload, rows
 from worker.attempt import inspection
 from worker.attempt import job as attempt_job
 from worker.ledger import presence
-from worker.tasks import DueWork
+from worker.tasks import DueWork, Slots
 from worker.upkeep import sweep, upkeep
 
 
@@ -69,6 +70,22 @@ def test_an_inspection_is_put_back_too(embedded: None, monkeypatch: pytest.Monke
     (one,) = rows(Inspection, subject_id=subject)
     assert (one.status, one.attempt, one.losses, one.lease_owner) == ("queued", 1, 0, None)
     assert get(Dataset, subject).status == "inspecting"
+
+
+def test_a_check_runs_while_uploads_hang_in_all_slots_that_take_them(embedded: None) -> None:
+    slots = Slots.of("inspect", {}, SCRIPTED)
+    hanging = [make_upload(b"images", hang=True) for _ in range(2)]
+    threads = [in_thread(slots.run) for _ in hanging]
+    eventually(lambda: [row.status for row in rows(Inspection)] == ["running"] * 2)
+    job_id, waiting = make_job(ready=False), make_upload(b"images")
+    upkeep.settle_stuck_jobs()
+    slots.run()
+    assert get(Job, job_id).ready and get(Dataset, waiting).status == "inspecting"
+    slots.draining.set()
+    for thread in threads:
+        thread.join(20)
+    assert [get(Dataset, subject).status for subject in hanging] == ["inspecting"] * 2
+    assert {row.lease_owner for row in rows(Inspection)} == {None}
 
 
 def test_a_crashed_engines_log_may_contain_nul_characters(both: None) -> None:
