@@ -117,6 +117,23 @@ class Settings(BaseSettings):
         description="Number of devices that one job may use on this worker. If empty: all visible GPUs, or 1 CPU process.",
     )
 
+    free_bytes: int = Field(
+        512 * 2**20,
+        ge=0,
+        description="Free space on the disk of `data`, in bytes, below which a worker claims nothing.",
+    )
+    inspection_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="Longest duration of the inspection of an upload, in seconds, plus one second for each megabyte of it.",
+    )
+    inspection_bytes: int = Field(
+        2**30,
+        gt=0,
+        description="Memory of the inspection of an upload, in bytes, beyond three times its size and that of its canonical"
+        " form. An inspection never gets more than half of the machine's memory.",
+    )
+
     upload_bytes: int = Field(4 * 2**30, gt=0, description="Largest upload, in bytes.")
     storage_bytes: int = Field(100 * 2**30, gt=0, description="Storage quota of one key, in bytes.")
     network_parameters: int = Field(

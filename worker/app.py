@@ -1,4 +1,5 @@
-"""One worker process: a Celery worker with one thread that reacts to wake-up messages, and a sweep in another thread."""
+"""One worker process: a Celery worker with one thread for each slot, which react to wake-up messages, and a sweep in another
+thread."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from worker.engine import sandbox_probe
 from worker.engine.engine_process import ENGINE
 from worker.engine.engine_start import forks
 from worker.ledger import presence
-from worker.tasks import DueWork
+from worker.tasks import Slots
 from worker.upkeep.sweep import Sweep
 from worker.webhooks.courier import Courier
 
@@ -43,8 +44,8 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     except sandbox_probe.NoSandbox as error:
         log.error("NO_SANDBOX", message=str(error))
         return 1
-    work = DueWork(kind, presence.register(kind, confined_by), command)
-    structlog.contextvars.bind_contextvars(worker=work.worker_id, kind=kind)
+    work = Slots.of(kind, confined_by, command)
+    structlog.contextvars.bind_contextvars(worker=work.ids[0], kind=kind)
     work.register(app())
 
     def drain(**signal: Any) -> None:
@@ -56,10 +57,10 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     log.info("worker_started")
     code = 0
     if not early_signals.received():
-        with Sweep(work.worker_id), Courier():
-            code = _listen(kind)
+        with Sweep(work.ids), Courier():
+            code = _listen(kind, len(work.ids))
     try:
-        presence.leave(work.worker_id)
+        presence.leave(work.ids)
     except UNAVAILABLE as error:
         log.warning("worker_row_not_closed", error=str(error).partition("\n")[0])
     wake_up(kind)  # for the job that this worker has put back
@@ -67,12 +68,12 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     return code
 
 
-def _listen(kind: Kind) -> int:
+def _listen(kind: Kind, slots: int) -> int:
     worker = app().Worker(
         hostname=f"{kind}-{uuid.uuid4().hex[:8]}@{presence.host()}",
         queues=[kind],
         pool_cls="threads",
-        concurrency=1,
+        concurrency=slots,
         loglevel="WARNING",
         quiet=True,
         without_gossip=True,

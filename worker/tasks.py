@@ -5,7 +5,8 @@ the next sweep.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import structlog
 from celery import Celery
@@ -18,27 +19,59 @@ from models.settings import settings
 from worker.attempt.inspection import run_inspection
 from worker.attempt.job import run_job
 from worker.engine.engine_process import ENGINE
+from worker.engine.machine import has_space
 from worker.ledger import ends, presence
 from worker.ledger.attempts import AttemptLedger
 from worker.ledger.changes import Taken
-from worker.ledger.claims import Claim, claim
+from worker.ledger.claims import SLOTS, Claim, Takes, claim
 from worker.ledger.inspections import InspectionLedger
 
 log = structlog.get_logger(__name__)
 
 
-class DueWork:
-    """Runs the due work of one kind for one worker. `draining` is set when the worker is drained."""
+class Slots:
+    """The slots of one worker process: each runs one attempt at a time, and has a row of its own in the database."""
 
-    def __init__(self, kind: Kind, worker_id: str, command: Sequence[str] = ENGINE):
-        self.kind = kind
-        self.worker_id = worker_id
-        self.command = command
+    def __init__(self, slots: Sequence["DueWork"]):
+        self.ids = [slot.worker_id for slot in slots]
         self.draining = threading.Event()
+        for slot in slots:
+            slot.draining = self.draining
+        self._free = dict(enumerate(slots))
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, kind: Kind, sandbox: Mapping[str, Any], command: Sequence[str] = ENGINE) -> "Slots":
+        """All slots of a kind of worker, with new rows."""
+        return cls([DueWork(kind, presence.register(kind, sandbox, takes), command, takes) for takes in SLOTS[kind]])
 
     def register(self, app: Celery) -> None:
         """Define the task that a wake-up message runs."""
         app.task(name=WAKE_UP, ignore_result=True)(self.run)
+
+    def run(self) -> None:
+        """Run due work in the first free slot."""
+        with self._lock:
+            if not self._free:
+                return
+            place = min(self._free)
+            slot = self._free.pop(place)
+        try:
+            slot.run()
+        finally:
+            with self._lock:
+                self._free[place] = slot
+
+
+class DueWork:
+    """Runs the due work that one slot takes. `draining` is set when the worker is drained."""
+
+    def __init__(self, kind: Kind, worker_id: str, command: Sequence[str] = ENGINE, takes: Takes = "everything"):
+        self.kind = kind
+        self.worker_id = worker_id
+        self.command = command
+        self.takes = takes
+        self.draining = threading.Event()
 
     def run(self) -> None:
         """Claim and run the next due row, until nothing is due.
@@ -55,7 +88,9 @@ class DueWork:
                         " database's version",
                     )
                     return
-                claimed = claim(self.kind, self.worker_id)
+                if not has_space():
+                    return
+                claimed = claim(self.kind, self.worker_id, self.takes)
                 if claimed is None:
                     return
                 completed = self._attempt(claimed)

@@ -1,45 +1,24 @@
-"""Usage of a key and its quotas."""
+"""Quotas of a key."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, case, cast, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.http.errors import Invalid, QuotaExceeded, TooLarge, TooMany
-from models.records import Artifact, Dataset, File, Job, Key, Preview, Teacher
+from models.records import Job
 from models.scheduling.key_limits import limits_of_key
-from models.status import JobStatus, UploadStatus
+from models.scheduling.key_usage import lock, used_bytes
+from models.status import JobStatus
 
 QUEUE_FULL_SECONDS = "60"
-
-
-def used_bytes(session: Session, key_id: str) -> int:
-    """Bytes stored for a key: its uploads, and the artifacts and previews of its jobs."""
-    total = 0
-    for record in (Teacher, Dataset, File):
-        size = case(
-            (record.status == UploadStatus.READY, func.coalesce(record.blob_size, record.size)),
-            (record.status == UploadStatus.INSPECTING, record.size),
-            else_=0,
-        )
-        query = select(cast(func.coalesce(func.sum(size), 0), BigInteger))
-        total += session.scalar(query.where(record.key_id == key_id, record.deleted_at.is_(None))) or 0
-    for result in (Artifact, Preview):
-        sums = select(cast(func.coalesce(func.sum(result.size), 0), BigInteger)).join(Job, Job.id == result.job_id)
-        total += session.scalar(sums.where(Job.key_id == key_id, Job.deleted_at.is_(None))) or 0
-    return total
 
 
 def jobs_of(session: Session, key_id: str, status: JobStatus) -> int:
     """Number of a key's jobs with a status."""
     mine = Job.key_id == key_id, Job.status == status, Job.deleted_at.is_(None)
     return session.scalar(select(func.count()).select_from(Job).where(*mine)) or 0
-
-
-def lock(session: Session, key_id: str) -> None:
-    """Lock the key's row, so that only one transaction at a time checks a quota and adds to the usage."""
-    session.execute(select(Key.id).where(Key.id == key_id).with_for_update(key_share=True))
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,11 @@ def _workers() -> Query:
     return select(Worker.kind, busy, func.count()).where(*is_recent()).group_by(Worker.kind, busy)
 
 
+def _free_bytes() -> Query:
+    free = Worker.about["free_bytes"].as_float()
+    return select(Worker.kind, Worker.host, func.min(free)).where(*is_recent()).group_by(Worker.kind, Worker.host)
+
+
 def _attempts() -> Query:
     code = Attempt.error["code"].as_string()
     ended = select(Attempt.outcome, func.coalesce(code, ""), func.count())
@@ -111,6 +116,7 @@ class DatabaseCollector(Collector):
             "inspect": CachedQuery(_waiting_inspections, CACHE_SECONDS),
         }
         self._workers = CachedQuery(_workers, CACHE_SECONDS)
+        self._free_bytes = CachedQuery(_free_bytes, CACHE_SECONDS)
         self._attempts = CachedQuery(_attempts, CACHE_SECONDS)
         self._failures = CachedQuery(_failures, CACHE_SECONDS)
         self._inspections = CachedQuery(_inspections, CACHE_SECONDS)
@@ -139,7 +145,10 @@ class DatabaseCollector(Collector):
         known = {(kind, busy): 0 for kind in KINDS for busy in (False, True)}
         known |= {(row[0], bool(row[1])): row[2] for row in self._workers.rows()}
         states = [(kind, "busy" if busy else "idle", count) for (kind, busy), count in known.items()]
-        yield _family("distillery_workers", "Workers seen within the lease time.", ["kind", "state"], states)
+        yield _family("distillery_workers", "Slots of workers seen within the lease time.", ["kind", "state"], states)
+        free = [row for row in self._free_bytes.rows() if row[2] is not None]
+        about = "Free space on the disks of workers; below DISTILL_FREE_BYTES they claim nothing."
+        yield _family("distillery_worker_free_bytes", about, ["kind", "host"], free)
 
     def _last_hour(self) -> Iterable[GaugeMetricFamily]:
         about = "Attempts that ended within the last hour, by outcome and error code."

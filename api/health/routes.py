@@ -1,6 +1,7 @@
 """`/health/live`, `/health/ready` and `/metrics`."""
 
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
 from pathlib import Path
@@ -52,7 +53,8 @@ class WorkerBody(ResponseBody):
     about: dict[str, Any] | None = Field(
         description="Hardware and software of the worker. `sandbox` describes the confinement of its engines: `filesystem`"
         " is `landlock-VERSION` or `open`, `network` is `none` or `shared`, `memory` is `hidden` or `open`, `signals` are"
-        " `scoped` or `open`, and `why` lists why a part is not confined."
+        " `scoped` or `open`, and `why` lists why a part is not confined. `takes` is what it claims: an inspect worker has a"
+        " row for each of its slots. `free_bytes` is the free space on its disk; below `least_free_bytes` it claims nothing."
     )
     busy: bool
     seen_at: datetime
@@ -64,7 +66,9 @@ class Ready(ResponseBody):
     status: str = "ready"
     checks: dict[str, str] = Field(description="`ok` for each part.")
     workers: list[WorkerBody]
-    warnings: list[str] = Field(description="Warnings for the operator: workers whose engines are not fully confined.")
+    warnings: list[str] = Field(
+        description="Warnings for the operator: workers whose engines are not fully confined, or whose disk is full."
+    )
 
 
 @router.get("/health/live", summary="Check whether the process is alive", operation_id="live", response_model=Alive)
@@ -94,7 +98,7 @@ def ready() -> Ready:
         detail = " ".join(f"The {name} {result}." for name, result in failed.items())
         raise Unavailable(detail, headers={"Retry-After": "5"}, extra={"checks": checks})
     workers = _workers()
-    return Ready(checks=checks, workers=workers, warnings=[*filter(None, map(_unconfined, workers))])
+    return Ready(checks=checks, workers=workers, warnings=_warnings(workers))
 
 
 @router.get(
@@ -148,6 +152,23 @@ def _failed(part: str, error: Exception) -> str:
 def _room(folder: Path) -> str:
     """Whether files can be written to a folder. Of a server, only the errors of writes tell."""
     return "ok" if shutil.disk_usage(folder).free >= LEAST_FREE_BYTES else "is full"
+
+
+def _warnings(workers: Sequence[WorkerBody]) -> list[str]:
+    found = (warning for worker in workers for warning in (_unconfined(worker), _without_space(worker)))
+    return list(dict.fromkeys(filter(None, found)))  # once for all slots of a worker
+
+
+def _without_space(worker: WorkerBody) -> str | None:
+    """A warning if a worker claims nothing because its disk is full; None otherwise."""
+    about = worker.about or {}
+    free, least = about.get("free_bytes"), about.get("least_free_bytes")
+    if not isinstance(free, int) or not isinstance(least, int) or free >= least:
+        return None
+    return (
+        f"the {worker.kind} worker on {worker.host} claims nothing: its disk has {free} bytes free, fewer than {least};"
+        " free some space"
+    )
 
 
 def _unconfined(worker: WorkerBody) -> str | None:

@@ -25,6 +25,7 @@ from models.idempotency import KEPT_SECONDS
 from models.queue.wake_up import wake_up
 from models.records import Event, Idempotency, Inspection, Job
 from models.records.columns import new_id
+from models.scheduling import key_usage
 from models.scheduling.resources import ResourceNeeds
 from models.spec.job_spec import JobSpec, problems_of
 from models.spec.teacher_spec import alone
@@ -120,7 +121,7 @@ def _insert(
     idempotent: IdempotentRequest | None,
     retry_of: str | None,
 ) -> Job:
-    quota.lock(session, key_id)
+    key_usage.lock(session, key_id)
     inputs = Inputs(session, key_id, spec, lock=True)
     resolved = inputs.resolved(spec)
     reason = inputs.waits_for()

@@ -16,6 +16,7 @@ from models.database import now, reading, transaction
 from models.records import Key
 from models.records.columns import new_id
 from models.scheduling.key_limits import KeyLimits, limits_of
+from models.scheduling.key_usage import used_bytes
 from models.status import JobStatus
 
 DAY_SECONDS = 24 * 3600
@@ -55,7 +56,7 @@ def show(key_id: str) -> KeyUse:
         key = _find(session, key_id)
         limits = limits_of(key.limits)
         used = KeyUsage(
-            stored_bytes=quota.used_bytes(session, key.id),
+            stored_bytes=used_bytes(session, key.id),
             queued_jobs=quota.jobs_of(session, key.id, JobStatus.QUEUED),
             running_jobs=quota.jobs_of(session, key.id, JobStatus.RUNNING),
             requests=requests.count(key.id, limits.requests_a_minute, more=0).used,

@@ -12,7 +12,7 @@ from pydantic import Field
 from sqlalchemy import ColumnElement, String, cast, or_, select, update
 from sqlalchemy.orm import Session
 
-from api.access.quota import Room, lock, room_for_bytes
+from api.access.quota import Room, room_for_bytes
 from api.health.workers import missing_worker
 from api.http import digests
 from api.http.bodies import RequestBody, ResponseBody, without_default
@@ -25,6 +25,7 @@ from models.database import now, reading, transaction
 from models.queue.wake_up import wake_up
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import new_id
+from models.scheduling.key_usage import lock
 from models.spec.job_spec import Labels, Name
 from models.status import JobStatus, UploadStatus
 from models.storage import keys

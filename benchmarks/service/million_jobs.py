@@ -275,10 +275,16 @@ def _claim(scene: Scene) -> object:
     return claim("distill", scene.worker)
 
 
+def _claim_inspection(scene: Scene) -> object:
+    from worker.ledger.claims import SLOTS, claim
+
+    return [claim("inspect", scene.worker, takes) for takes in SLOTS["inspect"]]
+
+
 def _sweep(scene: Scene) -> object:
     from worker.upkeep.sweep import sweep
 
-    return sweep(scene.worker)
+    return sweep([scene.worker])
 
 
 ACTIONS: dict[str, Callable[[Scene], object]] = {
@@ -287,6 +293,7 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     "list further": _list_further,
     "list failed": _list_failed,
     "claim": _claim,
+    "claim an inspection": _claim_inspection,
     "sweep": _sweep,
 }
 

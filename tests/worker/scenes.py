@@ -69,7 +69,7 @@ def make_upload(
     with transaction() as session:
         session.add(subject)
         if status == "inspecting":
-            session.add(Inspection(id=new_id("ins"), kind=kind, subject_id=subject.id))
+            session.add(Inspection(id=new_id("ins"), kind=kind, subject_id=subject.id, key_id=key_id))
     return subject.id
 
 

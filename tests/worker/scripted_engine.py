@@ -13,6 +13,8 @@ it behaves.
     deaf                   it ignores commands
     error, error_attempts  the fields of its final `error` event, in these attempts (all if not given)
     hang                   it neither makes steps nor ends
+    kill                   it kills itself with this signal before it reads an upload
+    times_larger           the canonical form of an upload is so many times larger than the upload
 
 Its state is a chain of hashes, so that a test can compare the end of a resumed run with that of an uninterrupted one.
 """
@@ -143,6 +145,8 @@ def main() -> int:
     if job["kind"] == "check":
         say("checked", facts={})
         return 0
+    if "kill" in script:
+        os.kill(os.getpid(), script["kill"])
     content = Path(job["upload"]).read_bytes()
     if content.startswith(b"bad"):
         say(
@@ -159,7 +163,7 @@ def main() -> int:
     say(
         "findings",
         findings=json.loads(content) if content.startswith(b"{") else {"size": len(content)},
-        path=write("output/canonical.safetensors", content.upper())["path"],
+        path=write("output/canonical.safetensors", script.get("times_larger", 1) * content.upper())["path"],
     )
     return 0
 

@@ -9,11 +9,12 @@ from sqlalchemy import text
 from models.database import engine, now
 from models.records import Attempt, Dataset, Inspection, Job, Worker
 from models.settings import settings
-from tests.worker.scenes import SCRIPTED, change, get, make_job, make_upload, rows
+from tests.worker.attempt.test_job import eventually
+from tests.worker.scenes import SCRIPTED, change, get, in_thread, make_job, make_upload, rows
 from worker.attempt import inspection
 from worker.attempt import job as attempt_job
 from worker.ledger import presence
-from worker.tasks import DueWork
+from worker.tasks import DueWork, Slots
 from worker.upkeep import sweep, upkeep
 
 
@@ -71,6 +72,22 @@ def test_an_inspection_is_put_back_too(embedded: None, monkeypatch: pytest.Monke
     assert get(Dataset, subject).status == "inspecting"
 
 
+def test_a_check_runs_while_uploads_hang_in_all_slots_that_take_them(embedded: None) -> None:
+    slots = Slots.of("inspect", {}, SCRIPTED)
+    hanging = [make_upload(b"images", hang=True) for _ in range(2)]
+    threads = [in_thread(slots.run) for _ in hanging]
+    eventually(lambda: [row.status for row in rows(Inspection)] == ["running"] * 2)
+    job_id, waiting = make_job(ready=False), make_upload(b"images")
+    upkeep.settle_stuck_jobs()
+    slots.run()
+    assert get(Job, job_id).ready and get(Dataset, waiting).status == "inspecting"
+    slots.draining.set()
+    for thread in threads:
+        thread.join(20)
+    assert [get(Dataset, subject).status for subject in hanging] == ["inspecting"] * 2
+    assert {row.lease_owner for row in rows(Inspection)} == {None}
+
+
 def test_a_crashed_engines_log_may_contain_nul_characters(both: None) -> None:
     job_id = make_job(stderr="before\0after", kill_at=0)
     due_work("distill").run()
@@ -103,10 +120,10 @@ def test_a_worker_of_another_schema_claims_and_sweeps_nothing(both: None) -> Non
     for kind in ("distill", "inspect"):
         due_work(kind).run()
     change(Job, job_id, cancel_requested_at=now())
-    sweep.sweep(presence.register("distill"))
+    sweep.sweep([presence.register("distill")])
     assert (get(Job, job_id).status, get(Job, job_id).attempt) == ("queued", 0)
     assert get(Dataset, subject).status == "inspecting"
     with engine().begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :ours"), {"ours": ours})
-    sweep.sweep(presence.register("distill"))
+    sweep.sweep([presence.register("distill")])
     assert get(Job, job_id).status == "cancelled"

@@ -25,6 +25,7 @@ from models.status import UploadStatus
 from models.storage import keys
 from models.storage.errors import Damaged, NotFound, StorageError
 from worker.attempt.attempt_storage import AttemptStorage
+from worker.attempt.engine_limits import memory_of_training
 from worker.attempt.lease import Lease
 from worker.clock import clock
 from worker.ledger.attempts import AttemptLedger
@@ -152,6 +153,7 @@ def _fetched(job: Job, inputs: AttemptInputs, fetch: "Fetch", ledger: AttemptLed
     content = describe_run("distill", job.id, job.attempt, job.request_id) | {"spec": job.resolved}
     # this worker has enough devices: otherwise it would not have claimed the job
     content["ranks"] = ResourceNeeds.of(job.resolved.get("resources") or {}).devices
+    content["memory_bytes"] = memory_of_training(content["ranks"])
     names = ["teacher", *(f"teacher_{number}" for number in range(1, len(inputs.teachers)))]
     described = [
         describe_teacher(teacher) | {"weights": fetch.teacher(teacher, name)}

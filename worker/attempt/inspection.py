@@ -1,5 +1,6 @@
 """One attempt at an inspection: it reads an upload and writes its canonical form, or checks a spec."""
 
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from models.storage import keys
 from models.storage.errors import Damaged, NotFound, StorageError
 from models.storage.opening import storage
 from worker.attempt.attempt_storage import AttemptStorage
+from worker.attempt.engine_limits import InspectionLimits
 from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.inputs import (
     AttemptInputs,
@@ -30,20 +32,18 @@ from worker.attempt.inputs import (
     write_job_file,
 )
 from worker.attempt.lease import Lease
-from worker.attempt.outcome import crash_error, engine_error, is_final_error
-from worker.engine.confinement import EngineLimits
-from worker.engine.engine_process import ENGINE, EngineProcess, Event
+from worker.attempt.outcome import crash_error, engine_error, is_disk_error, is_final_error
+from worker.engine.engine_process import ENGINE, EngineProcess, Event, Exit
 from worker.engine.folder import Folder
-from worker.ledger import ends, waiting
+from worker.engine.machine import kills_for_memory
+from worker.ledger import ends, sent_bytes, waiting
 from worker.ledger.changes import Taken
 from worker.ledger.claims import Claim
 from worker.ledger.inspections import SUBJECTS, Canonical, InspectionLedger
 
 PATIENCE_SECONDS = 0.5
-MOST_SECONDS = 3600.0
-ADDRESS_BYTES = 24 * 2**30
-"""Maximum address space of an inspecting engine, plus four times the size of its upload. torch alone maps several
-GiB."""
+OUT_OF_MEMORY = ("bad_alloc", "memory allocation of")
+"""What C++ and Rust write into the log before they abort because memory ran out."""
 
 AWAITED_SECONDS = 60.0
 """Time until an inspection looks for its dataset again, if nothing wakes it earlier."""
@@ -144,10 +144,10 @@ class InspectionAttempt:
             errors = [{"pointer": missing.pointer, "message": missing.message}]
             self.ledger.fail_check(ends.error("input_missing", missing.message, errors=errors))
             return False
-        write_job_file(
-            self.folder.path, self._described("check") | found | describe_teachers(described) | {"files": files}
-        )
-        event = self._run_engine(EngineLimits(int(MOST_SECONDS), ADDRESS_BYTES), MOST_SECONDS)
+        limits = InspectionLimits.of_check()
+        content = self._described("check") | found | describe_teachers(described) | {"files": files}
+        write_job_file(self.folder.path, content | limits.of_job_file())
+        event = self._run_engine(limits)
         if event is None:
             return False
         if event["event"] == "checked":
@@ -167,22 +167,23 @@ class InspectionAttempt:
             sent = self.storage.download(upload.upload_key, self.folder.path / "inputs" / "upload", upload.sha256)
         except (NotFound, Damaged) as error:
             message = f"the uploaded bytes are missing or damaged in storage: {error.message}"
-            self.ledger.reject(ends.error("upload_lost", message))  # has no effect if the owner has deleted the upload
+            self._reject(ends.error("upload_lost", message))  # has no effect if the owner has deleted the upload
             return
         try:
             dataset = self._dataset_of(upload)
         except InputMissing as missing:
             errors = [{"pointer": missing.pointer, "message": missing.message}]
-            self.ledger.reject(ends.error("input_rejected", missing.message, DATASET_HINT, "user", errors))
-            _discard(upload.upload_key)
+            self._reject(ends.error("input_rejected", missing.message, DATASET_HINT, "user", errors))
             return
         except _Awaited as awaited:
             self._put_off(str(awaited))
             return
-        seconds = MOST_SECONDS + (settings().recognition_seconds if dataset else 0)
-        read = 4 * sent.size + ((dataset.blob_size or 0) if dataset else 0)
-        write_job_file(self.folder.path, self._described_upload(upload))
-        event = self._run_engine(EngineLimits(int(seconds), ADDRESS_BYTES + read), seconds)
+        limits = InspectionLimits.of_upload(
+            self.ledger.kind, sent.size, self.ledger.room(), recognises=dataset is not None
+        )
+        described = self._described_upload(upload) | {"limits": limits.of_file()} | limits.of_job_file()
+        write_job_file(self.folder.path, described)
+        event = self._run_engine(limits)
         if event is not None:
             self._settle_upload(event, upload)
             wake_up("inspect")
@@ -223,28 +224,33 @@ class InspectionAttempt:
             own["options"] = own["options"] | {"kind": upload.kind}  # type: ignore[attr-defined]
         if isinstance(upload, Teacher) and upload.dataset is not None:
             own |= {"dataset": "inputs/dataset.safetensors", "recognition_seconds": settings().recognition_seconds}
-        limits = {"parameters": settings().network_parameters}
-        return self._described(kind) | {"upload": "inputs/upload", "limits": limits} | own
+        return self._described(kind) | {"upload": "inputs/upload"} | own
 
     def _settle_upload(self, event: Event, upload: Uploaded) -> None:
-        assert upload.upload_key is not None
-        if event["event"] == "findings":
-            key = keys.canonical(upload.id, self.ledger.id, self.ledger.attempt)
-            stored = self.storage.put(key, self.folder.inside(event["path"]))
-            if not self.ledger.accept(event["findings"], Canonical(key, stored.size, stored.sha256)):
-                _discard(key)
+        if event["event"] != "findings":
+            self._reject(engine_error(event))
+            return
+        key = keys.canonical(upload.id, self.ledger.id, self.ledger.attempt)
+        stored = self.storage.put(key, self.folder.inside(event["path"]))
+        if self.ledger.accept(event["findings"], Canonical(key, stored.size, stored.sha256)):
             log.info("upload_ready", size=stored.size)
         else:
-            problem = engine_error(event)
-            self.ledger.reject(problem)
-            log.info("upload_rejected", code=problem["code"])
-        _discard(upload.upload_key)
+            _discard(key)
+            log.info("upload_not_accepted", size=stored.size)
+        sent_bytes.clear_of(self.ledger.kind, upload.id)
 
-    def _run_engine(self, limits: EngineLimits, seconds: float) -> Event | None:
+    def _reject(self, problem: ends.Error) -> None:
+        self.ledger.reject(problem)
+        log.info("upload_rejected", code=problem["code"])
+        sent_bytes.clear_of(self.ledger.kind, self.ledger.subject_id)
+
+    def _run_engine(self, limits: InspectionLimits) -> Event | None:
         """Run the engine; returns its final event if it is a result for the subject, else None: the inspection is
         queued again."""
-        engine = EngineProcess(self.folder.path, self.command, settings().engine_threads, gpu=False, limits=limits)
-        with engine, EngineWatch(engine, self.lease, self.draining, seconds) as watch:
+        killed_before = kills_for_memory()
+        threads, kernel = settings().engine_threads, limits.of_engine()
+        engine = EngineProcess(self.folder.path, self.command, threads, trains=False, limits=kernel)
+        with engine, EngineWatch(engine, self.lease, self.draining, limits.seconds) as watch:
             for _ in engine.events(PATIENCE_SECONDS):
                 self.lease.check_held()
             exit = engine.exit()
@@ -252,13 +258,34 @@ class InspectionAttempt:
         event = engine.final_event
         if event is not None and (event["event"] in ("findings", "checked") or is_final_error(event)):
             return event
-        if watch.request is not None and watch.request != "time":
+        if watch.request == "time" or exit.code == -signal.SIGXCPU:
+            return _refusal("inspection_time", f"it took longer than {limits.seconds:.0f} seconds")
+        if watch.request is not None:
             self.ledger.release(0.0)
             return None
-        error = crash_error(event, str(exit), engine.log.last_lines())
+        if is_disk_error(event):
+            log.warning("inspection_postponed", error=event)
+            self.ledger.release(settings().lease_seconds)
+            return None
+        last = engine.log.last_lines()
+        if _ran_out_of_memory(exit, last, killed_before):
+            return _refusal("inspection_memory", "it needs more memory than an inspection may use")
+        error = crash_error(event, str(exit), last)
         self.ledger.lose(error)
         log.warning("inspection_lost", error=error)
         return None
+
+
+def _refusal(code: str, message: str) -> Event:
+    """The event of an engine that could not say itself why an inspection fails."""
+    return {"event": "error"} | ends.error(code, message)
+
+
+def _ran_out_of_memory(exit: Exit, last_lines: str, killed_before: int) -> bool:
+    """Whether an engine without a final event ended because it, or the machine, ran out of memory."""
+    if exit.code == -signal.SIGKILL:
+        return kills_for_memory() > killed_before
+    return exit.code == -signal.SIGABRT and any(words in last_lines for words in OUT_OF_MEMORY)
 
 
 def _discard(key: str) -> None:
@@ -267,4 +294,4 @@ def _discard(key: str) -> None:
     try:
         storage().delete(key)
     except StorageError as error:
-        log.warning("upload_left_behind", key=key, error=str(error))
+        log.warning("blob_left_behind", key=key, error=str(error))

@@ -12,6 +12,7 @@ from models.settings import settings
 from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.cancel_deadline import CancelDeadline
 from worker.attempt.end_requests import EndRequested, EndRequests
+from worker.attempt.engine_limits import limits_of_training
 from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.inputs import InputMissing, StorageUnavailable, lay_out
 from worker.attempt.lease import Lease
@@ -77,7 +78,7 @@ class JobAttempt:
             with Reporter(self.ledger, self.folder, self.lease) as reporter:
                 ending = self._run_engine(reporter)
                 if ending.outcome != "cancelled":
-                    reporter.uploads.finish(checkpoints=ending.outcome in ("drained", "lost"))
+                    reporter.uploads.finish(checkpoints=ending.outcome in ("drained", "postponed", "lost"))
                 self._end(ending, reporter)
         except EndRequested as requested:
             end = self.ledger.cancel if requested.request == "cancel" else self.ledger.drain
@@ -94,7 +95,8 @@ class JobAttempt:
         """Run the engine to its end, and report its events."""
         minutes = self.ledger.minutes_allowed()
         used = self.ledger.seconds_used() + clock() - self.lease.claim.sent_at
-        engine = EngineProcess(self.folder.path, self.command, settings().engine_threads)
+        threads = settings().engine_threads
+        engine = EngineProcess(self.folder.path, self.command, threads, limits=limits_of_training())
         watch = EngineWatch(engine, self.lease, self.requests.draining, minutes * 60 - used, settings().stall_seconds)
         with engine, watch:
             for event in engine.events(PATIENCE_SECONDS):
@@ -121,6 +123,8 @@ class JobAttempt:
             self.ledger.cancel(self.log_key)
         elif ending.outcome == "drained":
             self.ledger.drain(self.log_key)
+        elif ending.outcome == "postponed":
+            self.ledger.postpone(error, settings().lease_seconds, self.log_key)
         elif reporter.unreadable_checkpoint and (checkpoints := self.ledger.checkpoints()):
             # does not count as a loss: there are few checkpoints, and each is dropped once
             self.ledger.drop_checkpoint(checkpoints[0].id, str(error.get("message")))

@@ -8,7 +8,10 @@ from models.settings import settings
 from worker.attempt.engine_watch import Request
 from worker.ledger import ends
 
-Outcome = Literal["succeeded", "failed", "cancelled", "drained", "lost"]
+DISK_ERROR = "disk_error"
+"""The engine's code for a disk that is full or fails (worker/distillation/errors.py)."""
+
+Outcome = Literal["succeeded", "failed", "cancelled", "drained", "postponed", "lost"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ def outcome_of(
         return Ending("cancelled")
     if is_final_error(event):
         return Ending("failed", engine_error(event))
+    if is_disk_error(event):
+        return Ending("postponed", engine_error(event))
     if request == "time":
         message = f"the job ran longer than the allowed {minutes_allowed} minutes, over all attempts"
         return Ending("failed", ends.error("time_limit", message))
@@ -61,6 +66,11 @@ def engine_error(event: Mapping[str, Any]) -> dict[str, Any]:
     problems = [{"pointer": str(item.get("pointer", "")), "message": str(item.get("message", ""))} for item in errors]
     code, fault = str(event.get("code") or "failed"), str(event.get("fault") or "service")
     return ends.error(code, str(event.get("message") or ""), str(event.get("hint") or ""), fault, problems)
+
+
+def is_disk_error(event: Mapping[str, Any] | None) -> bool:
+    """Whether an event says that the disk of this machine is full or fails, which says nothing about the work."""
+    return event is not None and event["event"] == "error" and event.get("code") == DISK_ERROR
 
 
 def is_final_error(event: Mapping[str, Any]) -> bool:

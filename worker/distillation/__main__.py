@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from worker.distillation.distributed.rank_processes import REFUSED, Place, RankProcesses, ranks_wanted
 from worker.distillation.process.event_pipe import Channel, RankChannel, claim_standard_output, die_with_parent
+from worker.distillation.process.memory import die_first, limit_memory
 from worker.distillation.sandbox import enter, stay_hidden
 
 STOPPED = 4
@@ -31,6 +32,7 @@ def main() -> int:
     output = claim_standard_output()
     # importing torch takes long, so register first that the engine dies with its worker
     die_with_parent()
+    die_first()
     size = 1 if arguments.check else ranks_wanted(arguments.job)
     if arguments.rank:  # this process has inherited rank 0's sandbox and network
         return run_as_rank(arguments.job, Place(arguments.rank, size, arguments.rendezvous), output)
@@ -86,9 +88,7 @@ def run_as_rank(job_file: Path, place: Place, output: TextIO) -> int:
 
 def run_job(job: Any, channel: Channel, place: Place | None = None) -> int:
     """Run a job (`place` is set if there are several ranks), send its final event, and return the exit code."""
-    import torch
-
-    from worker.distillation.errors import EngineError, OutOfMemory
+    from worker.distillation.failures import engine_error
     from worker.distillation.trainer.worker_requests import Stopped
 
     try:
@@ -98,14 +98,12 @@ def run_job(job: Any, channel: Channel, place: Place | None = None) -> int:
     except Stopped as stopped:
         channel.say("stopped", reason=stopped.reason)
         return STOPPED
-    except EngineError as error:
+    except Exception as error:
+        known = engine_error(error, job.kind)
+        if known is None:
+            raise
         traceback.print_exc()
-        channel.say(**error.as_event())
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        traceback.print_exc()
-        message = f"the device has too little memory: {(str(error).splitlines() or ['out of memory'])[0]}"
-        hint = "Lower training/batch_size, or choose a smaller student or fewer taps."
-        channel.say(**OutOfMemory(message, hint).as_event())
+        channel.say(**known.as_event())
     return REFUSED
 
 
@@ -120,6 +118,8 @@ def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[
     from worker.distillation.trainer.worker_requests import WorkerRequests
     from worker.distillation.uploads.inspect_upload import inspect
 
+    if (allowed := job.values.get("memory_bytes")) is not None:
+        limit_memory(allowed)  # torch is imported: what it has allocated does not count
     threads = job.values.get("threads") or (place and torch.get_num_threads())
     if threads:
         torch.set_num_threads(max(1, threads // place.size) if place else threads)

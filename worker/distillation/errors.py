@@ -3,10 +3,13 @@
 EngineError                 fault: "user" | "job" | "service"; code, message, hint
 ├── SpecError               user     the spec is invalid; lists every problem with its pointer
 ├── UploadError             user     an upload is invalid; lists problems like SpecError
+│   └── Unreadable          user     reading an upload failed with an exception that no reader foresees
+├── CheckFailed             job      checking a spec failed with an exception that no check foresees
 ├── Diverged                job      a loss became infinite or NaN
 ├── Collapsed               job      a synthesiser makes only one kind of image
 ├── OutOfMemory             job      the device has too little memory
-└── CheckpointError         service  a checkpoint cannot be read
+├── CheckpointError         service  a checkpoint cannot be read
+└── DiskError               service  the disk is full or fails
 """
 
 from collections.abc import Sequence
@@ -66,6 +69,18 @@ class UploadError(EngineError):
         super().__init__(message, hint, [Problem(pointer, message)])
 
 
+class Unreadable(UploadError):
+    """Reading an uploaded file failed in a way that the reader does not foresee."""
+
+    fault, code = "user", "unreadable"
+
+
+class CheckFailed(EngineError):
+    """Building the networks of a spec failed in a way that the check does not foresee."""
+
+    fault, code = "job", "check_failed"
+
+
 class Diverged(EngineError):
     """The training diverged: a loss became infinite or NaN."""
 
@@ -86,7 +101,7 @@ class Collapsed(EngineError):
 
 
 class OutOfMemory(EngineError):
-    """The device has too little memory for the job."""
+    """The device has too little memory for the job, or an inspection needs more than it may use."""
 
     code = "out_of_memory"
 
@@ -95,3 +110,9 @@ class CheckpointError(EngineError):
     """A checkpoint cannot be read."""
 
     fault, code = "service", "checkpoint_unreadable"
+
+
+class DiskError(EngineError):
+    """The disk of the worker's machine is full or fails. The job or inspection is tried again later."""
+
+    fault, code = "service", "disk_error"

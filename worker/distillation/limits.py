@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from worker.distillation.errors import UploadError
+
 
 @dataclass(frozen=True)
 class UploadLimits:
@@ -31,8 +33,24 @@ class UploadLimits:
     dataset_bytes: int = 16 * 2**30
     """All images of a dataset, decoded and resized."""
     classes: int = 100_000
+    canonical_bytes: int = 16 * 2**30
+    """The canonical form. The service sets it by the size of the upload and by what is left of the key's storage."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | None) -> Self:
         """The defaults, with `values` replaced."""
         return cls(**(values or {}))
+
+    def check_canonical(self, size: int) -> None:
+        """Check the size of a canonical form, which may be an estimate from below.
+
+        Raises:
+            UploadError: it is too large.
+        """
+        if size > self.canonical_bytes:
+            raise UploadError(
+                f"the service would store the upload as {size} bytes; the maximum is {self.canonical_bytes}, from the size of "
+                "the upload and what is left of the key's storage",
+                "Check that the file is complete and what its description says. Else send less data or smaller images, or delete "
+                "uploads and jobs to free storage.",
+            )

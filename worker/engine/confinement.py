@@ -18,7 +18,6 @@ class EngineLimits:
     """Resource limits of an engine, in the units of setrlimit(2); None means no limit."""
 
     cpu_seconds: int | None = None
-    address_bytes: int | None = None
     file_bytes: int | None = None
 
     def impose(self, pid: int) -> None:
@@ -28,7 +27,6 @@ class EngineLimits:
         wanted = {
             resource.RLIMIT_CORE: 0,
             resource.RLIMIT_CPU: self.cpu_seconds,
-            resource.RLIMIT_AS: self.address_bytes,
             resource.RLIMIT_FSIZE: self.file_bytes,
         }
         for kind, limit in wanted.items():
@@ -45,8 +43,9 @@ class EngineLimits:
             log.warning("engine_limits_not_set", error=str(error))
 
 
-def environment(folder: Path, threads: int | None, gpu: bool) -> dict[str, str]:
-    """All environment variables of an engine."""
+def environment(folder: Path, threads: int | None, gpu: bool, trains: bool = True) -> dict[str, str]:
+    """All environment variables of an engine. If it `trains`, hashes of text are the same in every run; else they are random,
+    so that no file can choose names whose hashes collide."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     own = {
         "HOME": str(folder),
@@ -54,7 +53,7 @@ def environment(folder: Path, threads: int | None, gpu: bool) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONHASHSEED": "0",
+        "PYTHONHASHSEED": "0" if trains else "random",
     }
     if threads is not None:
         own["OMP_NUM_THREADS"] = str(threads)

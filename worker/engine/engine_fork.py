@@ -1,4 +1,4 @@
-"""Engines forked from a process that has imported torch (worker/distillation/process/fork_server.py); Linux only.
+"""Engines started by a fork server (worker/distillation/process/fork_server.py); Linux only.
 
 The server is a child of this process, and the engines are children of the server. So an engine is killed through its pidfd,
 since its pid could have been reused, and the server reports its exit code.
@@ -53,21 +53,27 @@ def can_fork() -> bool:
 
 
 class ForkServer:
-    """A fork server process. Linux kills it when the thread that created this object ends.
+    """A fork server process. Linux kills it when the thread that created this object ends. If `fresh`, its engines are new
+    interpreters.
 
     `proven`: it has started an engine; `broken`: it cannot start any more; `failed`: it never started one.
     """
 
-    def __init__(self, training: bool = False) -> None:
+    def __init__(self, training: bool = False, fresh: bool = False) -> None:
         self.proven = False
         self.failed = False
         self._given_up = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [*COMMAND, str(theirs.fileno()), *(["--training"] if training else [])],
+                [
+                    *COMMAND,
+                    str(theirs.fileno()),
+                    *(["--training"] if training else []),
+                    *(["--fresh"] if fresh else []),
+                ],
                 cwd="/",
-                env=environment(Path("/"), None, gpu=False)
+                env=environment(Path("/"), None, gpu=False, trains=training)
                 | {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

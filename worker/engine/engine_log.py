@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +12,6 @@ HEAD_BYTES = 4 << 20
 """Bytes kept from the beginning of the log."""
 TAIL_BYTES = 1 << 20
 """Bytes kept from the end of the log."""
-CHUNK_BYTES = 1 << 16
 
 log = structlog.get_logger(__name__)
 
@@ -26,15 +26,14 @@ class EngineLog:
         self._omitted = 0
         self._lock = threading.Lock()
 
-    def copy(self, pipe: IO[bytes]) -> None:
-        """Copy the pipe to the file until its end."""
+    def copy(self, chunks: Iterable[bytes]) -> None:
+        """Copy all chunks to the file."""
         room = HEAD_BYTES
         with self.path.open("wb", buffering=0) as file:
-            while chunk := pipe.read1(CHUNK_BYTES):  # type: ignore[attr-defined]  # Popen's pipes are buffered readers
+            for chunk in chunks:
                 self._remember(chunk, beyond_head=max(0, len(chunk) - room))
                 room -= self._write(file, chunk[:room])
             self._finish(file)
-        pipe.close()
 
     def _write(self, file: IO[bytes], chunk: bytes) -> int:
         try:

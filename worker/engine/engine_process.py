@@ -22,6 +22,7 @@ import structlog
 from worker.engine.confinement import EngineLimits, environment
 from worker.engine.engine_log import EngineLog
 from worker.engine.engine_start import Started, forks
+from worker.engine.pipes import chunks, lines
 
 ENGINE = (sys.executable, "-P", "-m", "worker.distillation")
 """The engine's command, without the job file's name."""
@@ -53,7 +54,7 @@ class Exit:
 
 @dataclass
 class EngineProcess:
-    """One engine. `folder` contains `job.json` and all files that the engine reads and writes.
+    """One engine. `folder` contains `job.json` and all files that the engine reads and writes. One that `trains` sees the GPUs.
 
     Start it from a thread that outlives it: Linux kills the engine when the thread that started it ends.
     """
@@ -61,7 +62,7 @@ class EngineProcess:
     folder: Path
     command: Sequence[str] = ENGINE
     threads: int | None = None
-    gpu: bool = True
+    trains: bool = True
     limits: EngineLimits = field(default_factory=EngineLimits)
 
     def __post_init__(self) -> None:
@@ -71,18 +72,19 @@ class EngineProcess:
         self._process: Started | None = None
         self._listeners: list[threading.Thread] = []
         self._ended = threading.Event()
+        self._dead = threading.Event()
         self._abandoned = threading.Event()
         self._lock = threading.Lock()
 
     def __enter__(self) -> "EngineProcess":
         (self.folder / "tmp").mkdir(exist_ok=True)
-        seen = environment(self.folder, self.threads, self.gpu)
+        seen = environment(self.folder, self.threads, self.trains, self.trains)
         self._process = process = forks.start([*self.command, "job.json"], self.folder, seen, self.limits)
         os.set_blocking(process.stdin.fileno(), False)  # an engine that does not read must not block the worker
         self._listeners = [
             threading.Thread(target=self._read_events, args=(process.stdout,), name="engine-events", daemon=True),
-            threading.Thread(target=self.log.copy, args=(process.stderr,), name="engine-log", daemon=True),
-            threading.Thread(target=process.await_end, name="engine-end", daemon=True),
+            threading.Thread(target=self._copy_log, args=(process.stderr,), name="engine-log", daemon=True),
+            threading.Thread(target=self._await_end, name="engine-end", daemon=True),
         ]
         for listener in self._listeners:
             listener.start()
@@ -134,7 +136,10 @@ class EngineProcess:
         return Exit(code)
 
     def _read_events(self, pipe: IO[bytes]) -> None:
-        for line in _lines(pipe):
+        for line in lines(chunks(pipe, self._dead), LINE_BYTES):
+            if not line.endswith(b"\n"):
+                log.warning("engine_line_too_long", begins=line[:200].decode(errors="replace"))
+                continue
             event = _parse(line)
             if event is None:
                 log.warning("engine_line_dropped", size=len(line), begins=line[:200].decode(errors="replace"))
@@ -143,9 +148,18 @@ class EngineProcess:
             if event["event"] in FINAL_EVENTS and self.final_event is None:
                 self.final_event = event
                 threading.Thread(target=self._end_lingering, name="engine-linger", daemon=True).start()
-        pipe.close()
         self._ended.set()
         self._pass_on(None)
+
+    def _copy_log(self, pipe: IO[bytes]) -> None:
+        self.log.copy(chunks(pipe, self._dead))
+
+    def _await_end(self) -> None:
+        assert self._process
+        try:
+            self._process.await_end()
+        finally:
+            self._dead.set()
 
     def _pass_on(self, event: Event | None) -> None:
         while not self._abandoned.is_set():
@@ -159,17 +173,6 @@ class EngineProcess:
         if not self._ended.wait(LINGER_SECONDS):
             log.warning("engine_did_not_exit", seconds=LINGER_SECONDS)
             self.kill()
-
-
-def _lines(pipe: IO[bytes]) -> Iterator[bytes]:
-    whole = True
-    while line := pipe.readline(LINE_BYTES):
-        ended = line.endswith(b"\n")
-        if whole and ended:
-            yield line
-        elif whole:
-            log.warning("engine_line_too_long", begins=line[:200].decode(errors="replace"))
-        whole = ended
 
 
 def _parse(line: bytes) -> Event | None:

@@ -1,4 +1,5 @@
-"""Starting an engine: in a fresh interpreter, or forked from a process that has imported torch."""
+"""Starting an engine: forked from a process that has imported torch, or in a fresh interpreter; both by a fork server if possible,
+which also ends what an engine leaves behind."""
 
 import math
 import os
@@ -49,7 +50,7 @@ class Started(Protocol):
 
 
 class Fresh:
-    """A process in a fresh interpreter. Linux kills it when the thread that started it ends."""
+    """A process in a fresh interpreter, without a fork server. Linux kills it when the thread that started it ends."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str], limits: EngineLimits):
         self._process = subprocess.Popen(
@@ -101,17 +102,20 @@ class Forks:
         self._lock = threading.Lock()
         self._wanted = False
         self._training = False
+        self._fresh = False
         self._not_before = -math.inf
 
     @contextmanager
     def open(self, command: Sequence[str], training: bool = False) -> Iterator[None]:
-        """A context in which engines are forked, if the setting and the machine allow that.
+        """A context in which a fork server starts the engines, if the machine allows that.
 
-        The server starts immediately. `training`: its engines train, instead of only inspecting.
+        The server starts immediately. `training`: its engines train, instead of only inspecting. Whether it has imported torch
+        depends on the setting and the machine.
         """
         self._training = training
+        self._fresh = not forking()
         self._not_before = -math.inf
-        self._wanted = tuple(command[:3]) == MODULE and forking()
+        self._wanted = tuple(command[:3]) == MODULE and can_fork()
         try:
             self._ready()
             yield
@@ -124,7 +128,7 @@ class Forks:
     def start(
         self, command: Sequence[str], folder: Path, environment: Mapping[str, str], limits: EngineLimits
     ) -> Started:
-        """Start a command: forked if possible, else in a fresh interpreter."""
+        """Start a command: by the fork server if there is one, else in a fresh interpreter."""
         server = self._ready() if tuple(command[:3]) == MODULE else None
         if server is not None:
             try:
@@ -143,7 +147,7 @@ class Forks:
                     self._not_before = time.monotonic() + RETRY_SECONDS
                 self._server = None
             if self._wanted and self._server is None and time.monotonic() >= self._not_before:
-                self._server = ForkServer(self._training)
+                self._server = ForkServer(self._training, self._fresh)
             return self._server
 
 

@@ -1,9 +1,12 @@
 """Claims: taking the next due row of a kind, and renewing its lease."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
 
-from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session, aliased
 
 from models.database import now, reading, transaction
 from models.queue.wake_up import Kind
@@ -17,6 +20,14 @@ from worker.clock import clock
 from worker.ledger.changes import Taken, change_job, status_note
 
 LINES: tuple[Line, ...] = (Job, Inspection)
+Takes = Literal["everything", "uploads first", "uploads of idle keys", "checks"]
+"""What one slot of a worker claims, see `_lines`."""
+SLOTS: Mapping[Kind, tuple[Takes, ...]] = {
+    "distill": ("everything",),
+    "inspect": ("uploads first", "uploads of idle keys", "checks"),
+}
+"""The slots of a worker. A check never waits for an upload, and the uploads of one key never hold up those of another."""
+UPLOADS = ("teacher", "dataset", "file")
 LOCK = 0x7475726E
 """First key of the Postgres advisory locks that claims hold."""
 
@@ -38,8 +49,9 @@ class Claim:
         return self.record.attempt
 
 
-def claim(kind: Kind, worker_id: str) -> Claim | None:
-    """Claim the next row (`models.scheduling.turns`) whose needs this worker meets, and increment its attempt number.
+def claim(kind: Kind, worker_id: str, takes: Takes = "everything") -> Claim | None:
+    """Claim the next row (`models.scheduling.turns`) that this slot takes and whose needs this worker meets, and increment its
+    attempt number.
 
     Claims of one kind run one after the other, so that each sees the ones before it: two concurrent claims could exceed
     a key's share or its limit of running jobs. A row that another transaction has locked is skipped.
@@ -49,7 +61,7 @@ def claim(kind: Kind, worker_id: str) -> Claim | None:
     with transaction() as session:
         _lock_claims(session, line)
         machine = Machine.of(session.scalar(select(Worker.about).where(Worker.id == worker_id)))
-        for turn in turns(session, line, machine.fits):
+        for turn in chain.from_iterable(turns(session, line, machine.fits, *more) for more in _lines(takes)):
             record = _take(session, line, turn.id, worker_id)
             if record is not None:
                 serve(session, line, turn.key_id)
@@ -58,6 +70,19 @@ def claim(kind: Kind, worker_id: str) -> Claim | None:
                 session.expunge(record)
                 return Claim(record, worker_id, sent_at)
     return None
+
+
+def _lines(takes: Takes) -> Sequence[tuple[ColumnElement[bool], ...]]:
+    """Conditions of the rows that a slot takes: those of the first entry first, each in its order."""
+    upload = Inspection.kind.in_(UPLOADS)
+    other = aliased(Inspection)
+    inspected = select(other.key_id).where(other.status == InspectionStatus.RUNNING, other.kind.in_(UPLOADS))
+    return {
+        "everything": ((),),
+        "uploads first": ((upload,), (~upload,)),
+        "uploads of idle keys": ((upload, Inspection.key_id.not_in(inspected)), (~upload,)),
+        "checks": ((~upload,),),
+    }[takes]
 
 
 def _lock_claims(session: Session, line: Line) -> None:

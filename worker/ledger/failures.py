@@ -29,6 +29,16 @@ FAILURES = {
         "The engine ended without an error message: it was killed, ran out of memory, or crashed in a library.",
         "Read the last lines of the attempt's log. If memory ran out, lower training/batch_size.",
     ),
+    "inspection_memory": Failure(
+        "user",
+        "The inspection of an upload, or the check of a spec, needed more memory than there is. It is not tried again.",
+        "Send a smaller file, smaller images or a smaller network.",
+    ),
+    "inspection_time": Failure(
+        "user",
+        "The inspection of an upload, or the check of a spec, took longer than it may. It is not tried again.",
+        "Send fewer or larger files in the archive, or a smaller network. The operator can raise the limit.",
+    ),
     "input_missing": Failure(
         "service",
         "An input of the job was deleted, or is missing or damaged in storage.",
@@ -46,6 +56,11 @@ FAILURES = {
         "service",
         "Several attempts in a row were lost without progress. The message is that of the last one.",
         "Compare the attempts. If all have the same error, change the spec or the input.",
+    ),
+    "quota_exceeded": Failure(
+        "user",
+        "The canonical form of the upload does not fit into the storage of its key.",
+        "Delete uploads or jobs to free storage, then send the bytes again.",
     ),
     "stalled": Failure(
         "service",

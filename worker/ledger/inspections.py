@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from models.database import now, transaction
+from models.database import now, reading, transaction
 from models.records import Dataset, File, Inspection, Teacher
 from models.records.columns import Uploaded
+from models.scheduling.key_usage import lock, room_of_upload
 from models.settings import settings
 from models.status import InspectionStatus, UploadStatus
 from worker.ledger import ends, waiting
@@ -49,16 +50,34 @@ class InspectionLedger(LeasedLedger):
         self.request_id = inspection.request_id
 
     @retried
+    def room(self) -> int:
+        """Bytes that the canonical form of the upload may have."""
+        with reading() as session:
+            return self._room(session)
+
+    def _room(self, session: Session, locked: bool = False) -> int:
+        table: type[Any] = SUBJECTS[self.kind]
+        owner = select(table.key_id, table.size).where(table.id == self.subject_id)
+        key_id, sent = session.execute(owner).one()
+        if locked:
+            lock(session, key_id)
+        return room_of_upload(session, key_id, sent or 0)
+
+    @retried
     def accept(self, findings: Mapping[str, Any], canonical: Canonical) -> bool:
-        """Set the upload `ready`, and settle the jobs that wait for it; returns False if the upload was deleted
-        meanwhile."""
+        """Set the upload `ready`, and settle the jobs that wait for it. Returns False if its canonical form is not wanted: the
+        upload was deleted meanwhile, or is rejected since the key's storage is used up."""
         with transaction() as session:
-            self._end(session, InspectionStatus.DONE)
-            accepted = _set_status(
-                session, self.kind, self.subject_id, UploadStatus.READY, findings=dict(findings), problem=None,
-                blob_key=canonical.key, blob_size=canonical.size, blob_sha256=canonical.sha256,
-                **_found(self.kind, findings),
-            )  # fmt: skip
+            if canonical.size > (left := self._room(session, locked=True)):
+                self._reject(session, _no_room(canonical.size, left))
+                accepted = False
+            else:
+                self._end(session, InspectionStatus.DONE)
+                accepted = _set_status(
+                    session, self.kind, self.subject_id, UploadStatus.READY, findings=dict(findings), problem=None,
+                    blob_key=canonical.key, blob_size=canonical.size, blob_sha256=canonical.sha256,
+                    **_found(self.kind, findings),
+                )  # fmt: skip
         waiting.settle_jobs_of(self.subject_id)
         return accepted
 
@@ -66,9 +85,12 @@ class InspectionLedger(LeasedLedger):
     def reject(self, problem: ends.Error) -> None:
         """Set the upload `rejected`; the jobs that wait for it fail."""
         with transaction() as session:
-            self._end(session, InspectionStatus.FAILED, problem)
-            _set_status(session, self.kind, self.subject_id, UploadStatus.REJECTED, problem=dict(problem))
+            self._reject(session, problem)
         waiting.settle_jobs_of(self.subject_id)
+
+    def _reject(self, session: Session, problem: ends.Error) -> None:
+        self._end(session, InspectionStatus.FAILED, problem)
+        _set_status(session, self.kind, self.subject_id, UploadStatus.REJECTED, problem=dict(problem))
 
     @retried
     def pass_check(self, facts: Mapping[str, Any]) -> None:
@@ -127,6 +149,13 @@ def _found(kind: str, findings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: findings[name] for name in names if name in findings}
 
 
+def _no_room(size: int, left: int) -> dict[str, Any]:
+    message = (
+        f"the service would store the upload as {size} bytes, and {max(left, 0)} bytes of the key's storage are left"
+    )
+    return ends.error("quota_exceeded", message)
+
+
 def _held_by(attempt: int) -> tuple[ColumnElement[bool], ...]:
     return Inspection.attempt == attempt, Inspection.status == InspectionStatus.RUNNING
 
@@ -171,11 +200,12 @@ def lose(
 
 
 def _set_status(session: Session, kind: str, subject_id: str, status: UploadStatus, **values: Any) -> bool:
+    # the row still names the bytes as sent, so that they count until `sent_bytes` has deleted them
     table: type[Uploaded] = SUBJECTS[kind]
     changed = session.execute(
         update(table)
         .where(table.id == subject_id, table.status == UploadStatus.INSPECTING, table.deleted_at.is_(None))
-        .values(status=status, updated_at=now(), upload_key=None, **values)
+        .values(status=status, updated_at=now(), **values)
         .returning(table.id)
         .execution_options(synchronize_session=False)
     ).one_or_none()

@@ -3,7 +3,7 @@
 import os
 import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, exists, or_, select, update
@@ -22,13 +22,14 @@ LEASED: tuple[type[Job] | type[Inspection], ...] = (Job, Inspection)
 FORGOTTEN_SECONDS = 7 * 24 * 3600.0
 
 
-def register(kind: Kind, sandbox: Mapping[str, object] | None = None) -> str:
-    """Insert a worker's row, with a description of its engines' sandbox; returns its id."""
+def register(kind: Kind, sandbox: Mapping[str, object] | None = None, takes: str = "everything") -> str:
+    """Insert the row of a worker, or of one of its slots, with a description of its engines' sandbox; returns its id."""
     about: dict[str, Any] = {
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
         "sandbox": dict(sandbox or {}),
+        "takes": takes,
     }
     if kind == "distill":
         about |= devices.machine().about()
@@ -43,10 +44,13 @@ def host() -> str:
     return socket.gethostname()[:255]
 
 
-def seen(worker_id: str) -> None:
-    """Record that a worker is running."""
+def seen(worker_ids: Sequence[str], free_bytes: int) -> None:
+    """Record that the slots of a worker are running, and how much space is free for the folders of their attempts."""
+    space = {"free_bytes": free_bytes, "least_free_bytes": settings().free_bytes}
     with transaction() as session:
-        session.execute(update(Worker).where(Worker.id == worker_id).values(seen_at=now(), left_at=None))
+        for row in session.scalars(select(Worker).where(Worker.id.in_(worker_ids)).with_for_update()).all():
+            values = {"seen_at": now(), "left_at": None, "about": (row.about or {}) | space}
+            session.execute(update(Worker).where(Worker.id == row.id).values(**values))
 
 
 def idle(worker_id: str) -> None:
@@ -55,10 +59,10 @@ def idle(worker_id: str) -> None:
         session.execute(update(Worker).where(Worker.id == worker_id).values(busy_with=None))
 
 
-def leave(worker_id: str) -> None:
+def leave(worker_ids: Sequence[str]) -> None:
     """Record that a worker has stopped."""
     with transaction() as session:
-        session.execute(update(Worker).where(Worker.id == worker_id).values(left_at=now(), busy_with=None))
+        session.execute(update(Worker).where(Worker.id.in_(worker_ids)).values(left_at=now(), busy_with=None))
 
 
 def alive_here(kind: Kind) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from models.database import now, reading
 from models.records import Artifact, Attempt, Checkpoint, Dataset, File, Job, Preview, Teacher
 from models.settings import settings
-from models.status import JobStatus
+from models.status import JobStatus, UploadStatus
 from models.storage import keys
 from models.storage.blobs import Entry
 from models.storage.errors import StorageError
@@ -77,8 +77,10 @@ def _unnamed(session: Session, found_keys: list[str]) -> list[str]:
     ids = set(owners.values())
     named: set[str | None] = set()
     for table in UPLOADS:
-        found = session.execute(select(table.upload_key, table.blob_key).where(table.id.in_(ids), _kept(table)))
-        named.update(key for row in found for key in row)
+        mine = table.id.in_(ids), _kept(table)
+        named.update(session.scalars(select(table.blob_key).where(*mine)))
+        # the bytes as sent are not needed any more once they are inspected (worker/ledger/sent_bytes.py)
+        named.update(session.scalars(select(table.upload_key).where(*mine, table.status == UploadStatus.INSPECTING)))
     kept = Job.id.in_(ids) & _kept(Job)
     for column, of_job in (
         (Artifact.key, Artifact.job_id),

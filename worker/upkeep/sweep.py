@@ -10,7 +10,8 @@ from models import migrate
 from models.database import UNAVAILABLE
 from models.settings import settings
 from worker.engine.folder import sweep_folders
-from worker.ledger import presence
+from worker.engine.machine import free_bytes
+from worker.ledger import presence, sent_bytes
 from worker.upkeep import upkeep
 from worker.upkeep.orphans import Orphans
 from worker.upkeep.retention import Retention
@@ -21,8 +22,8 @@ log = structlog.get_logger(__name__)
 class Sweep:
     """Sweeps every `sweep_seconds`, from entering to leaving the context."""
 
-    def __init__(self, worker_id: str):
-        self._worker_id = worker_id
+    def __init__(self, worker_ids: Sequence[str]):
+        self._worker_ids = worker_ids
         self._slow = Retention(), Orphans()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
@@ -37,12 +38,14 @@ class Sweep:
 
     def _run(self) -> None:
         while True:
-            sweep(self._worker_id, self._over, self._slow)
+            sweep(self._worker_ids, self._over, self._slow)
             if self._over.wait(settings().sweep_seconds):
                 return
 
 
-def sweep(worker_id: str, over: threading.Event | None = None, slow: Sequence[Orphans | Retention] = ()) -> None:
+def sweep(
+    worker_ids: Sequence[str], over: threading.Event | None = None, slow: Sequence[Orphans | Retention] = ()
+) -> None:
     """One sweep. Errors, such as an unavailable database or storage, are logged; the next sweep tries again."""
     try:
         if not migrate.is_current():
@@ -56,9 +59,10 @@ def sweep(worker_id: str, over: threading.Event | None = None, slow: Sequence[Or
         log.warning("database_unavailable", error=str(error).partition("\n")[0])
         return
     duties: tuple[Callable[[], object], ...] = (
-        lambda: presence.seen(worker_id),
+        lambda: presence.seen(worker_ids, free_bytes()),
         upkeep.take_back_jobs,
         upkeep.take_back_inspections,
+        sent_bytes.clear,
         upkeep.cancel_queued,
         upkeep.cancel_overdue,
         upkeep.settle_stuck_jobs,

@@ -40,6 +40,13 @@ def test_readiness_lists_the_running_workers(service: Service) -> None:
         session.execute(update(Worker).where(Worker.id == f"w-{now}").values(about=about))
     warnings = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
     assert warnings == ["the engines of the distill worker on here run without a sandbox: this kernel has no Landlock"]
+    about |= {"sandbox": {"filesystem": "landlock-7", "network": "none"}, "free_bytes": 5, "least_free_bytes": 6}
+    with service.rows() as session:
+        session.execute(update(Worker).where(Worker.id == f"w-{now}").values(about=about))
+        session.add(Worker(id=f"slot-{now}", kind="distill", host="here", process=1, about=about, seen_at=now))
+    warnings = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
+    words = "the distill worker on here claims nothing: its disk has 5 bytes free, fewer than 6; free some space"
+    assert warnings == [words]  # once, though the worker has two slots
     with service.rows() as session:
         session.execute(update(Worker).values(left_at=now))
 
@@ -65,7 +72,10 @@ def test_metrics_cover_requests_jobs_queues_workers_and_failures(service: Servic
             one = Attempt(job_id=failed, number=number, worker_id="w", outcome="lost", error=lost, ended_at=ended)
             session.add(one)
         session.add(Inspection(id=f"ins_{time.time()}", kind="teacher", subject_id="t", status="queued"))
-        session.add(Worker(id=f"w-{time.time()}", kind="distill", host="here", process=1, busy_with="job_1"))
+        about = {"free_bytes": 7 * 2**40}
+        session.add(
+            Worker(id=f"w-{time.time()}", kind="distill", host="here", process=1, busy_with="job_1", about=about)
+        )
     found: dict[tuple[str, ...], float] = {}
     deadline = time.monotonic() + 30  # counts are cached for some seconds
     while ("distillery_attempts_last_hour", "worker_lost", "lost") not in found and time.monotonic() < deadline:
@@ -78,6 +88,7 @@ def test_metrics_cover_requests_jobs_queues_workers_and_failures(service: Servic
     assert found["distillery_queue_depth", "distill"] >= 1 and found["distillery_queue_depth", "inspect"] >= 1
     assert found["distillery_queue_oldest_seconds", "distill"] > 400
     assert found["distillery_workers", "distill", "busy"] >= 1
+    assert found["distillery_worker_free_bytes", "here", "distill"] == 7 * 2**40
     assert found["distillery_http_requests_total", "GET", "/v1/jobs/{identifier}", "200"] >= 1
     assert not any(label.startswith("job_") for name in found for label in name)
     with service.rows() as session:

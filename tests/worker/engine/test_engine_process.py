@@ -59,11 +59,11 @@ def test_limits_hold(tmp_path: Path) -> None:
 def test_a_log_keeps_its_beginning_and_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_log, "HEAD_BYTES", 1000)
     monkeypatch.setattr(engine_log, "TAIL_BYTES", 500)
-    monkeypatch.setattr(engine_log, "CHUNK_BYTES", 64)
     for lines in (10, 90, 130, 1000):
         written = b"".join(b"line %05d\n" % number for number in range(lines))
         log = EngineLog(tmp_path / "log")
-        log.copy(io.BufferedReader(io.BytesIO(written)))
+        stream = io.BytesIO(written)
+        log.copy(iter(lambda stream=stream: stream.read(64), b""))
         kept = log.path.read_bytes()
         if lines < 150:
             assert kept == written

@@ -185,6 +185,7 @@ def check_size(count: int, shape: tuple[int, ...], limits: UploadLimits) -> None
             f"the images take {size} bytes uncompressed; the maximum is {limits.dataset_bytes}",
             "Set the options height and width to a smaller size.",
         )
+    limits.check_canonical(size)
 
 
 def statistics(image: Tensor) -> tuple[list[float], list[float]]:

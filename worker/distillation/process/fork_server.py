@@ -1,12 +1,14 @@
 """Starts engines by forking a process that has imported torch: `python -m worker.distillation.process.fork_server FD [--training]`.
 
-`FD` is a socket to the worker. With `--training` it also imports modules that only training needs.
+`FD` is a socket to the worker. With `--training` it also imports modules that only training needs. With `--fresh` it imports
+nothing, and an engine is a new interpreter: then the server only reaps it and what it leaves behind.
 
 The server never runs a job itself, reads no untrusted file, and has one thread, so that a forked engine behaves as in a
 fresh interpreter. A request is a JSON object with the `module` and `arguments` of a command, its `folder` and its whole
 `environment`. Four file descriptors come with it: the engine's stdin, stdout and stderr, and its *line*, a socket. On the
 line, the server sends `{"pid": …}` with the process's pidfd, the engine waits for `go`, and at the end the server sends
-`{"code": …}` after it has killed everything in the engine's process group.
+`{"code": …}` after it has killed everything in the engine's process group, and every process that the engine has left behind in
+other groups and sessions. Such processes become children of the server, which is a subreaper (PR_SET_CHILD_SUBREAPER).
 
 The server ends with the worker, and every engine ends with the server.
 """
@@ -25,7 +27,7 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -42,7 +44,8 @@ TRAINING = ("torch._dynamo",)
 LATER = ("torchvision", "timm")
 """Modules that some engines need: imported after the first request, while no engine runs."""
 IDLE_SECONDS = 1.0
-PR_SET_DUMPABLE = 4
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+MOST_ROUNDS = 1000
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,18 @@ class Engine:
 def main() -> int:
     """Serve until the worker closes the socket; returns the exit code."""
     die_with_parent()
+    adopt_orphans()
     set_dumpable(False)  # else an engine, a process of the same user, could write into this process's memory
     control = socket.socket(fileno=int(sys.argv[1]))
-    for name in (*modules(), *(TRAINING if "--training" in sys.argv else ())):
+    fresh = "--fresh" in sys.argv
+    for name in () if fresh else (*modules(), *(TRAINING if "--training" in sys.argv else ())):
         importlib.import_module(name)
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - only names are needed
         print("engines cannot be forked: an import has started threads", file=sys.stderr)
         return 1
     gc.collect()
     gc.freeze()  # so that garbage collection in an engine does not touch, and thereby copy, the shared memory
-    Server(control).run()
+    Server(control, fresh).run()
     return 0
 
 
@@ -85,10 +90,39 @@ def set_dumpable(allowed: bool) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, int(allowed), 0, 0, 0)
 
 
+def adopt_orphans() -> None:
+    """Become the parent of all descendants whose own parent ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_children(kept: Collection[int]) -> None:
+    """Kill and reap the children of this process except those to keep, and the children that these leave, and so on."""
+    for _ in range(MOST_ROUNDS):
+        left = children() - set(kept)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            os.waitpid(pid, 0)
+        if not left:
+            return
+    print("an engine's processes multiply faster than they are killed", file=sys.stderr, flush=True)
+
+
+def children() -> set[int]:
+    """The children of this process; none of them can be replaced by another process of the same pid before it is reaped."""
+    found = set()
+    for name in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 - only names are needed
+        with suppress(OSError), open(f"/proc/{name}/stat") as file:  # noqa: PTH123 - quicker, and there may be many
+            if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(int(name))
+    return found
+
+
 class Server:
     """Forks engines on request, reaps them, and reports their exit codes."""
 
-    def __init__(self, control: socket.socket):
+    def __init__(self, control: socket.socket, fresh: bool = False):
+        self._fresh = fresh
         self._control = control
         self._engines: dict[int, Engine] = {}
         self._later: list[str] = []
@@ -109,7 +143,7 @@ class Server:
                 elif not self._answer():
                     return
                 elif not answered:
-                    answered, self._later = True, list(LATER)
+                    answered, self._later = True, [] if self._fresh else list(LATER)
 
     def _import_one(self) -> None:
         name = self._later.pop(0)
@@ -139,7 +173,7 @@ class Server:
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            become(request, pipes, line, server)
+            become(request, pipes, line, server, self._fresh)
         try:
             descriptor = os.pidfd_open(pid)
         except OSError:
@@ -156,6 +190,7 @@ class Server:
         with suppress(ProcessLookupError):  # it ended before it had a group
             os.killpg(engine.pid, signal.SIGKILL)  # before waitpid, so that the pid cannot have been reused
         _, status = os.waitpid(engine.pid, 0)
+        kill_children(kept=[other.pid for other in self._engines.values()])
         os.close(descriptor)
         with engine.line as line:
             send(line, {"code": os.waitstatus_to_exitcode(status)})
@@ -167,15 +202,18 @@ def send(line: socket.socket, message: dict[str, int], *descriptors: int) -> Non
         socket.send_fds(line, [json.dumps(message).encode()], descriptors, socket.MSG_NOSIGNAL)
 
 
-def become(request: dict[str, Any], pipes: list[int], line: socket.socket, server: int) -> NoReturn:
-    """Run the requested command in a newly forked process."""
+def become(request: dict[str, Any], pipes: list[int], line: socket.socket, server: int, fresh: bool) -> NoReturn:
+    """Run the requested command in a newly forked process; if `fresh`, in a new interpreter."""
     code: Any = 1
     try:
         os.setsid()
         die_with_parent()
+        adopt_orphans()  # the server's children are then either engines or what an engine has left
         if os.getppid() != server or line.recv(len(GO)) != GO:
             os._exit(ORPHANED)
         take_over(request, pipes)
+        if fresh:
+            os.execve(sys.executable, [sys.executable, "-P", "-m", *sys.argv], request["environment"])
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:

@@ -5,6 +5,7 @@ What is restricted, and the Linux feature that does it:
     files      Landlock: write access to its own folder, read access to Python and system libraries, nothing else
     network    seccomp: no sockets; a job of several ranks gets a network namespace of its own
     memory     no access to the memory of other processes, nor of others to its own; no signals to processes outside
+    processes  seccomp: threads only; a job of several ranks may start processes, which its parent kills with it
 
 No step needs privileges, and none can be undone. The process must have a single thread. It may have imported torch before,
 and may import anything later: the sandbox also applies to threads and processes that it starts afterwards.

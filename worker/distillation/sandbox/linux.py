@@ -45,7 +45,9 @@ def _confine_files(report: Report, folder: Path, gpu: bool, ranks: int, version:
 def _filter_calls(report: Report, network: str, ranks: int, gpu: bool, process: int, version: int) -> Report:
     # Landlock before version 6 does not scope signals: then a single rank may signal only itself, several are unrestricted
     to_others = version >= 6 or ranks > 1
-    allowed = seccomp.Allowed(sockets=ranks > 1, gpu=gpu, signals=to_others, truncation=version >= 3)
+    allowed = seccomp.Allowed(
+        sockets=ranks > 1, gpu=gpu, signals=to_others, truncation=version >= 3, processes=ranks > 1
+    )
     try:
         seccomp.install(allowed, process)
     except OSError as error:

@@ -23,6 +23,8 @@ UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
 STREAM, DATAGRAM, SEQUENCED_PACKETS, SOCKET_KIND = 1, 2, 5, 0xF
 NEW_NAMESPACES = 0x7E020000
 """The flags of clone(2) that make namespaces."""
+A_THREAD = 0x10000
+"""The flag of clone(2) that makes a thread instead of a process."""
 ACCESS_AND_TRUNCATE = 0o3 | 0o1000
 
 Instruction = tuple[int, int, int, int]
@@ -43,13 +45,15 @@ class Program(ctypes.Structure):
 @dataclass(frozen=True)
 class Allowed:
     """What the filter allows: internet `sockets` (in a network namespace of its own), `signals` to other processes,
-    `truncation` of files, and with `gpu` the calls by which CUDA's driver finds out that no MPS server is running.
+    `truncation` of files, new `processes` besides threads, and with `gpu` the calls by which CUDA's driver finds out that no MPS
+    server is running.
     """
 
     sockets: bool = False
     gpu: bool = False
     signals: bool = True
     truncation: bool = True
+    processes: bool = True
 
 
 def install(allowed: Allowed, process: int) -> None:
@@ -97,7 +101,12 @@ def _rules(allowed: Allowed, process: int) -> Iterable[tuple[str, Sequence[Instr
         yield name, [_refuse(errno.EPERM)]
     # its flags are in memory, which a filter cannot read; the C library falls back to clone
     yield "clone3", [_refuse(errno.ENOSYS)]
-    yield "clone", _refuse_if(0, NEW_NAMESPACES, unless=(0,))
+    if allowed.processes:
+        yield "clone", _refuse_if(0, NEW_NAMESPACES, unless=(0,))
+    else:
+        yield "clone", _refuse_if(0, NEW_NAMESPACES | A_THREAD, unless=(A_THREAD,))
+        yield "fork", [_refuse(errno.EPERM)]
+        yield "vfork", [_refuse(errno.EPERM)]
     yield "prlimit64", _refuse_if(0, 0xFFFFFFFF, unless=(0,))
     yield from _about_sockets(allowed.sockets, allowed.gpu)
     if not allowed.signals:

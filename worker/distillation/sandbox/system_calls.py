@@ -21,7 +21,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "open_tree": (428, 428),
     "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432),
     "fspick": (433, 433), "mount_setattr": (442, 442), "open_tree_attr": (467, 467), "setns": (308, 268),
-    "unshare": (272, 97), "clone": (56, 220), "clone3": (435, 435), "open_by_handle_at": (304, 265),
+    "unshare": (272, 97), "clone": (56, 220), "clone3": (435, 435), "fork": (57, None), "vfork": (58, None), "open_by_handle_at": (304, 265),
     # metadata of files
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6),
@@ -44,7 +44,7 @@ SIGNALS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 """System calls whose first argument is a process."""
 CONDITIONAL = frozenset(
     {
-        *SIGNALS, "pidfd_send_signal", "prlimit64", "clone", "clone3", "truncate", "open", "openat", "openat2",
+        *SIGNALS, "pidfd_send_signal", "prlimit64", "clone", "clone3", "fork", "vfork", "truncate", "open", "openat", "openat2",
         "socket", "socketpair", "connect", "bind",
     }
 )  # fmt: skip

@@ -48,6 +48,7 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     upload, canonical = folder / job["upload"], folder / CANONICAL
     canonical.parent.mkdir(exist_ok=True)
     findings = _INSPECTIONS[job["kind"]](job, upload, canonical, limits)
+    limits.check_canonical(canonical.stat().st_size)
     return {"findings": findings, "path": CANONICAL}
 
 

@@ -31,7 +31,7 @@ from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
 FIND = "auto"
 """The name of a network that is to be found."""
 LISTED_AT_MOST = 8
-"""Labelled images: uint8 (N, C, H, W) and their classes (N,)."""
+BYTES_A_PARAMETER = 4
 MOST_MEAN = 10.0
 """A larger mean is one of pixels from 0 to 255, not from 0 to 1."""
 DESCRIBE = (
@@ -228,6 +228,7 @@ def check_size(
 
     Raises:
         SpecError: it has, or it cannot be built.
+        UploadError: an upload of this size cannot hold them.
     """
     with torch.device("meta"):
         parameters = parameters_of(networks.build(name, classes, contract, dict(options)))
@@ -235,6 +236,7 @@ def check_size(
         raise SpecError(
             [Problem("/network", f"{name} has {parameters} parameters; the maximum is {limits.parameters}")]
         )
+    limits.check_canonical(BYTES_A_PARAMETER * parameters)  # a small file cannot hold the weights of a large network
 
 
 def parameters_of(network: nn.Module) -> int:

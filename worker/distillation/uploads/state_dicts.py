@@ -140,6 +140,7 @@ def numbers_of(candidate: Candidate, limits: UploadLimits) -> dict[str, Tensor]:
     _check_overlap(distinct)
     if sum(numel(leaf) for leaf in distinct.values()) > limits.parameters:
         raise UploadError(f"the weights have more than {limits.parameters} elements", "Upload a smaller network.")
+    limits.check_canonical(sum(numel(leaf) * leaf.dtype.itemsize for leaf in distinct.values()))
     read: dict[Any, Tensor] = {}
     for name, leaf in candidate.tensors.items():
         if leaf.identity not in read:

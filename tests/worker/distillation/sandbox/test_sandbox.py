@@ -106,6 +106,25 @@ def test_a_process_with_several_threads_is_not_confined(tmp_path: Path) -> None:
     assert not said["holds"] and "2 threads" in said["why"][0]
 
 
+ALONE = """
+confine(Path.cwd(), gpu=False)
+thread = threading.Thread(target=lambda: Path("written").write_text("by a thread"))
+thread.start()
+thread.join()
+print(json.dumps({
+    "thread": Path("written").read_text(), "fork": refused(os.fork), "program": refused(lambda: subprocess.run(["true"])),
+    "spawn": refused(lambda: os.posix_spawn("/bin/true", ["true"], {})),
+}))
+"""
+
+
+@needs_landlock
+def test_a_confined_engine_starts_threads_and_no_processes(tmp_path: Path) -> None:
+    said = run(tmp_path, ALONE)
+    assert said.pop("thread") == "by a thread"
+    assert said == dict.fromkeys(said, "EPERM")
+
+
 RANKS = """
 libc, death = ctypes.CDLL(None), ctypes.c_int()
 libc.prctl(1, signal.SIGKILL)
@@ -273,7 +292,7 @@ def answer(program: list[seccomp.Instruction], machine: str, number: int, *argum
 def test_the_filter_of_each_architecture(machine: str) -> None:
     column = list(ARCHITECTURES).index(machine)
     number = {name: numbers[column] for name, numbers in NUMBERS.items() if numbers[column] is not None}
-    strict = seccomp.write(seccomp.Allowed(signals=False, truncation=False), 42, machine)
+    strict = seccomp.write(seccomp.Allowed(signals=False, truncation=False, processes=False), 42, machine)
     inet, unix, stream, datagram = seccomp.INET, seccomp.UNIX, seccomp.STREAM, seccomp.DATAGRAM
     for name in FORBIDDEN:
         assert name not in number or answer(strict, machine, number[name]) == errno.EPERM, name
@@ -282,18 +301,21 @@ def test_the_filter_of_each_architecture(machine: str) -> None:
         ("socket", (unix, stream | 0x80000), 0), ("socket", (unix, datagram | 0x80000), errno.EACCES),
         ("socketpair", (unix, stream), 0), ("socketpair", (unix, datagram), errno.EACCES),
         ("connect", (3,), errno.ENOENT), ("bind", (3,), errno.EACCES), ("clone3", (), errno.ENOSYS),
-        ("clone", (0x3D0F00,), 0), ("clone", (0x10000011,), errno.EPERM), ("prlimit64", (0, 7), 0),
+        ("clone", (0x3D0F00,), 0), ("clone", (0x10000011,), errno.EPERM), ("clone", (17,), errno.EPERM),
+        ("clone", (0x4111,), errno.EPERM), ("clone", (0x103D0F00,), errno.EPERM), ("prlimit64", (0, 7), 0),
         ("prlimit64", (1, 7), errno.EPERM), ("kill", (42, 9), 0), ("kill", (0, 9), 0), ("kill", (41, 9), errno.EPERM),
         ("kill", (-1, 9), errno.EPERM), ("tgkill", (42, 43, 6), 0), ("pidfd_send_signal", (3,), errno.EPERM),
         ("openat", (0, 0, 0o1000), errno.EPERM), ("openat", (0, 0, 0o1101), 0), ("openat", (0, 0, 0), 0),
         ("truncate", (), errno.EPERM),
     ]  # fmt: skip
+    expected += [(name, (), errno.EPERM) for name in ("fork", "vfork") if name in number]
     for name, arguments, wanted in expected:
         assert answer(strict, machine, number[name], *arguments) == wanted, (name, arguments)
     among_ranks = seccomp.write(seccomp.Allowed(sockets=True), 42, machine)
     for name, arguments, wanted in [
         ("socket", (inet, stream), 0), ("socket", (16, 3), 0), ("socket", (unix, stream), errno.EACCES),
         ("socket", (17, 3), errno.EACCES), ("connect", (3,), 0), ("kill", (41, 9), 0), ("truncate", (), 0),
+        ("clone", (17,), 0), ("clone", (0x10000011,), errno.EPERM),
     ]:  # fmt: skip
         assert answer(among_ranks, machine, number[name], *arguments) == wanted, (name, arguments)
     with_gpu = seccomp.write(seccomp.Allowed(sockets=True, gpu=True), 42, machine)

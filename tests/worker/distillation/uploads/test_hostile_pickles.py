@@ -23,6 +23,8 @@ from tests.worker.distillation.uploads.hostile_pickles import (
     tensor,
     zipped,
 )
+from worker.distillation.uploads.weights_file.inert import OtherKey
+from worker.distillation.uploads.weights_file.pickle_stack import key_of
 
 MARKER = "was_run"
 MEMORY = 6 * 2**30
@@ -75,6 +77,9 @@ READ: dict[str, bytes] = {
     "same_hashes": beside(
         Raw(b"}(" + b"".join(emit((index + 1) * (2**61 - 1)) + b"N" for index in range(100_000)) + b"u")
     ),
+    "integers_that_collide": beside(
+        Raw(b"}(" + b"".join(emit(index << 40) + b"N" for index in range(100_000)) + b"u")
+    ),
     "huge_frame": beside(Raw(b"\x95" + struct.pack("<Q", 2**63) + b"N")),
     "far_memo": beside(Raw(b"Nr" + b"\xff" * 4)),
     "aliases": zipped(
@@ -120,6 +125,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "modules_of_itself": (zipped(Raw(module(b"}(" + emit("a") + b"h\x01" + emit("b") + b"h\x01u"))), "too many objects"),
     "stride_0": (zipped({"w": tensor((10**4, 10**4), (0, 0))}), "claims more elements"),
+    "hidden_stride_0": (
+        zipped(Call(Name("collections", "OrderedDict"), ([["w", tensor((10**4, 10**4), (0, 0))]],),
+                    {"values": Name("builtins", "list"), "items": Name("builtins", "list"), "__dict__": {}})),
+        "claims more elements",
+    ),
     "huge_shape": (zipped({"w": tensor((2**39,) * 16, (0,) * 16)}), "claims more elements"),
     "beyond": (zipped({"w": tensor(offset=1)}), "claims more elements"),
     "far_strides": (zipped({"w": tensor(strides=(2**39, 1))}), "claims more elements"),
@@ -156,6 +166,12 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
 }  # fmt: skip
 """Files that are refused, and a part of the error message."""
+
+
+def test_a_file_cannot_choose_the_hashes_of_keys():
+    """An integer is its own hash, so only those are keys that cannot collide in the table of a dictionary."""
+    assert [type(key_of(key)) for key in (0, 2**16 - 1)] == [int, int]
+    assert [type(key_of(key)) for key in (-1, 2**16, 2**61 - 1, 1.5, (1,))] == [OtherKey] * 5
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,13 @@ def test_network_over_the_limit_is_refused_before_it_is_built(tmp_path: Path):
         inspect(job, tmp_path)
 
 
+def test_a_small_file_does_not_make_the_service_build_a_large_network(tmp_path: Path):
+    """It is refused before the network's numbers are made."""
+    job = {**teacher_job(tmp_path), "limits": {"canonical_bytes": 100_000}}
+    with pytest.raises(UploadError, match="the maximum is 100000"):
+        inspect(job, tmp_path)
+
+
 def test_network_with_nan_outputs_is_refused(tmp_path: Path):
     job = teacher_job(tmp_path)
     state = torch.load(tmp_path / "sent")["state_dict"]

@@ -14,6 +14,7 @@ from worker.distillation.limits import UploadLimits
 
 MAGIC = b"\x93NUMPY"
 HEADER_BYTES = 65536
+MOST_DIMENSIONS = 16
 SINGLE = PurePosixPath("images.npy")
 
 
@@ -71,7 +72,11 @@ def read_array(archive: Archive, file: PurePosixPath, limits: UploadLimits) -> A
             f"{file} has the unsupported type {kind}; Python objects are not read",
             "Save arrays of uint8 or float32, and names as arrays of strings.",
         )
-    if any(length < 0 for length in shape) or math.prod(shape) * kind.itemsize != len(data) - stream.tell():
+    if (
+        len(shape) > MOST_DIMENSIONS
+        or any(length < 0 for length in shape)
+        or math.prod(shape) * kind.itemsize != len(data) - stream.tell()
+    ):
         raise UploadError(
             f"the shape {shape} in the header of {file} does not match the size of its data",
             "Save the file again with `numpy.savez`.",

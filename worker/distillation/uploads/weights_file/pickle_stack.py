@@ -5,7 +5,9 @@ from typing import Any
 
 from worker.distillation.uploads.weights_file.inert import OtherKey
 
-SMALL = 2**60
+MOST_INTEGER_KEYS = 2**16
+"""Integers from here on are wrapped as keys: Python's hash of an integer is the integer, so a file could choose many that
+collide."""
 MOST_MEMO = 2**32
 
 Maker = Callable[[Any, tuple[Any, ...]], Any]
@@ -63,6 +65,6 @@ def pairs_of(items: list[Any]) -> list[tuple[Any, Any]]:
 
 def key_of(key: Any) -> Any:
     """The key itself if it is a name, a small number, None or bytes, else an `OtherKey`."""
-    if type(key) in (str, bytes, bool) or key is None or (type(key) is int and abs(key) < SMALL):
+    if type(key) in (str, bytes, bool) or key is None or (type(key) is int and 0 <= key < MOST_INTEGER_KEYS):
         return key
     return OtherKey(key)

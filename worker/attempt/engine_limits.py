@@ -1,0 +1,87 @@
+"""What one engine may use: memory, time and space, by the size of an upload, its key and this machine."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from models.settings import settings
+from worker.engine.confinement import EngineLimits
+from worker.engine.engine_start import sees_gpu
+from worker.engine.machine import free_bytes, memory_bytes
+
+FLOOR_BYTES = 64 * 2**20
+"""Size that the canonical form of even the smallest upload may have."""
+TIMES_LARGER = {"dataset": 100}
+"""How many times larger than the upload a canonical form may be: images are compressed."""
+WEIGHTS_TIMES_LARGER = 16
+"""The same for weights, which hardly can be compressed: half precision is stored as single, and zeros take no space in a zip."""
+UNPACKED_TIMES_LARGER = 4
+"""How many times larger than the canonical form the file of weights in an archive may be, with the state of an optimiser."""
+COPIES = 3
+"""Copies of the upload and of the canonical form that reading may keep in memory."""
+RECOGNITION_BYTES = 2 * 2**30
+"""Memory for the labelled images by which a teacher is recognised, and for its activations."""
+MACHINE_SHARE = 0.5
+"""Share of the machine's memory that one inspection may use."""
+BYTES_A_SECOND = 10**6
+CHECK_SECONDS = 120.0
+"""Duration of the check of a spec, which builds networks without weights."""
+
+
+@dataclass(frozen=True)
+class InspectionLimits:
+    """The limits of one inspection. `canonical_bytes`: size of the canonical form; `memory_bytes`: private memory beyond that
+    of an idle engine; `seconds`: duration."""
+
+    canonical_bytes: int
+    memory_bytes: int
+    seconds: float
+
+    @classmethod
+    def of_upload(cls, kind: str, size: int, room: int, recognises: bool = False) -> "InspectionLimits":
+        """The limits for an upload of `size` bytes, whose key has `room` bytes left for its canonical form. `recognises`: a
+        teacher's network is found by labelled images."""
+        times = TIMES_LARGER.get(kind, WEIGHTS_TIMES_LARGER)
+        canonical = max(0, min(FLOOR_BYTES + times * size, room))
+        seconds = settings().inspection_seconds + size / BYTES_A_SECOND
+        more = COPIES * (size + canonical)
+        if recognises:
+            seconds, more = seconds + settings().recognition_seconds, more + RECOGNITION_BYTES
+        return cls(canonical, _memory(more), seconds)
+
+    @classmethod
+    def of_check(cls) -> "InspectionLimits":
+        """The limits for the check of a spec."""
+        return cls(FLOOR_BYTES, _memory(0), CHECK_SECONDS)
+
+    def of_file(self) -> dict[str, int]:
+        """The limits that the reader of an upload gets (worker/distillation/limits.py)."""
+        return {
+            "parameters": settings().network_parameters,
+            "canonical_bytes": self.canonical_bytes,
+            "unpacked_bytes": UNPACKED_TIMES_LARGER * self.canonical_bytes,
+        }
+
+    def of_engine(self) -> EngineLimits:
+        """The limits that the kernel enforces on the engine."""
+        threads = settings().engine_threads or os.cpu_count() or 1
+        file_bytes = max(FLOOR_BYTES, UNPACKED_TIMES_LARGER * self.canonical_bytes)
+        return EngineLimits(int(self.seconds * threads) + 1, file_bytes)
+
+    def of_job_file(self) -> dict[str, Any]:
+        """The limits that the engine imposes on itself before it reads anything."""
+        return {"memory_bytes": self.memory_bytes}
+
+
+def _memory(more: int) -> int:
+    return int(min(settings().inspection_bytes + more, MACHINE_SHARE * memory_bytes()))
+
+
+def memory_of_training(ranks: int) -> int | None:
+    """Private memory of each rank of a job; None, no limit, with a GPU, since CUDA reserves more than it uses."""
+    return None if settings().device != "cpu" and sees_gpu() else memory_bytes() // ranks
+
+
+def limits_of_training() -> EngineLimits:
+    """The limits that the kernel enforces on a training engine: no file can be longer than the free space."""
+    return EngineLimits(file_bytes=free_bytes())

@@ -1,0 +1,54 @@
+"""Deleting the bytes of uploads as they were sent, once the inspection has ended; their rows name them until then."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy import ColumnElement, select, update
+
+from models.database import UNAVAILABLE, now, reading, transaction
+from models.status import UploadStatus
+from models.storage.errors import StorageError
+from models.storage.opening import storage
+from worker.ledger.inspections import SUBJECTS
+
+INSPECTED = (UploadStatus.READY, UploadStatus.REJECTED)
+AT_ONCE = 100
+RECENT_SECONDS = 3600.0
+"""A sweep looks at uploads that have changed since then. The scan for orphans removes what is left of older ones."""
+log = structlog.get_logger(__name__)
+
+
+def clear() -> int:
+    """Delete the bytes of recently inspected uploads, which a worker that crashed has left; returns of how many."""
+    return sum(
+        _clear(
+            table, table.status.in_(INSPECTED), table.deleted_at.is_(None), table.updated_at > now() - RECENT_SECONDS
+        )
+        for table in SUBJECTS.values()
+    )
+
+
+def clear_of(kind: str, upload_id: str) -> None:
+    """Delete the bytes of one upload if it is inspected or deleted. If database or storage do not answer, the sweep does it."""
+    table: type[Any] = SUBJECTS[kind]
+    try:
+        _clear(table, table.status.in_(INSPECTED) | table.deleted_at.is_not(None), table.id == upload_id)
+    except UNAVAILABLE as error:
+        log.warning("sent_bytes_left_to_the_sweep", upload=upload_id, error=str(error).partition("\n")[0])
+
+
+def _clear(table: type[Any], *conditions: ColumnElement[bool]) -> int:
+    with reading() as session:
+        query = select(table.id, table.upload_key).where(*conditions, table.upload_key.is_not(None)).limit(AT_ONCE)
+        found: Sequence[Any] = session.execute(query).all()
+    for upload_id, key in found:
+        try:
+            storage().delete(key)
+        except StorageError as error:
+            log.warning("sent_bytes_left_to_the_sweep", upload=upload_id, error=str(error))
+            continue
+        with transaction() as session:
+            same = table.id == upload_id, table.upload_key == key
+            session.execute(update(table).where(*same).values(upload_key=None))
+    return len(found)
