@@ -350,6 +350,18 @@ def test_objectives_on_logits_need_a_common_class_name() -> None:
     assert problems("abcdefghij", [str(number) for number in range(10)]) == {}
 
 
+def test_class_names_that_are_only_partly_the_same_are_refused() -> None:
+    teacher = TeacherFacts("lenet5", 10, CONTRACT, class_names=list("abcdefghij"))
+    findings = (dataset_facts().findings or {}) | {"class_names": list("jabcdefghx")}
+    problems = found(WITH_DATA, Facts(teacher, DatasetFacts(findings)))
+    assert set(problems) == {"/dataset"}
+    assert "only the dataset has `x`, and only the teacher `i`" in problems["/dataset"]
+    evaluated = WITH_DATA | {"evaluation": {"dataset": OTHER}}
+    assert set(found(evaluated, Facts(teacher, dataset_facts(), DatasetFacts(findings)))) == {"/evaluation/dataset"}
+    shortened = findings | {"class_names": list("jabx")}  # as the findings of very many classes
+    assert found(WITH_DATA, Facts(teacher, DatasetFacts(shortened))) == {}
+
+
 def test_needs_depend_on_parameters() -> None:
     facts = Facts(TeacherFacts("lenet5", 2, CONTRACT))
     assert found(SMALLEST | {"objectives": ["kd"]}, facts) == {}

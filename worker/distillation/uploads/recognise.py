@@ -67,14 +67,15 @@ def recognised(
     images = sample(dataset).in_order(said.get("class_names") or ())
     given = read_contract(said["input"]) if said.get("input") else None
     with open_weights(upload, limits) as file:
-        asked = _asked(said, given or _blank(images))
+        images = images.fitted(given or _blank(images, _channels_read(file, said, images)))
+        asked = _asked(said, given or _blank(images, images.channels))
         named = measured(asked, given, file.candidates, images, limits, seconds * NAMED_SHARE)
         if named and (asked.network != FIND or named[0].best.accuracy >= PROMISING):
             return _of_catalogue(said, named, images, upload)
         state = _state(file, asked.weights, limits)
     known = [one for one in named if one.best.accuracy >= images.commonest + LEAST_ABOVE_COMMONEST]
     try:
-        chain = read_chain(state, (given or _blank(images)).channels)
+        chain = read_chain(state, images.channels)
         _check_classes(asked, images, chain)
         found = recover(chain, images.image, images.label, seconds * (1 - NAMED_SHARE), given)
     except UploadError as error:
@@ -99,9 +100,15 @@ def _asked(said: Mapping[str, Any], contract: InputContract) -> Said:
     return Said.of({**said, "network": said.get("network") or FIND, "input": asdict(contract)})
 
 
-def _blank(images: LabelledImages) -> InputContract:
-    """The images as they are."""
-    channels = images.channels
+def _channels_read(file: OpenFile, said: Mapping[str, Any], images: LabelledImages) -> int:
+    """The channels of the images that the first convolution reads; those that the images have where it does not tell."""
+    tensors = largest(file.candidates, str(said.get("weights") or "auto")).tensors.values()
+    first = next((leaf.shape for leaf in tensors if len(leaf.shape) == 4), (0, 0))
+    return first[1] if {first[1], images.channels} == {1, 3} else images.channels
+
+
+def _blank(images: LabelledImages, channels: int) -> InputContract:
+    """The images as they are, with so many channels."""
     return InputContract(channels, *images.size, (0.0,) * channels, (1.0,) * channels)
 
 

@@ -123,3 +123,22 @@ def test_names_that_are_only_partly_the_same_are_refused(folder):
     named(folder, ["ant", "bee", "cat", "eel"], order=[0, 1, 2, 3])
     with pytest.raises(SpecError, match="only the dataset has `eel`, and only the teacher `dog`"):
         run_whole(job(folder, names=NAMES))
+
+
+def ensemble(folder, **spec):
+    """Two teachers with the same weights, of which the second says that it reads other numbers."""
+    made = job(folder, **spec)
+    given = made.values["teacher"]
+    wrong = given | {"id": "tch_2", "input": INPUT | {"mean": [0.0], "std": [1.0]}}
+    return replace(made, values=made.values | {"teacher": None, "teachers": [given | {"id": "tch_1"}, wrong]})
+
+
+def test_every_member_of_an_ensemble_is_checked(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "auto")
+    with pytest.raises(SpecError, match="the teacher tch_2 is right on"):
+        run_whole(ensemble(folder))
+    run_whole(ensemble(tmp_path / "auto", contract="auto"))
+    found = report(tmp_path / "auto")
+    first, second = found["teacher_check"]["members"]
+    assert first["taken"] is None and second["taken"]["mean"] != [0.0]
+    assert found["evaluation"]["teacher"]["accuracy"] > 0.9

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from worker.distillation import networks
@@ -54,6 +54,15 @@ def test_network_options_input_and_classes_are_found_and_measured(folder):
     taken, *ties = recognised["readings"]
     assert taken["margin"] == 0 and taken["network"] == "lenet" and taken["options"] == findings["options"]
     assert all(row["sigma"] < 3 for row in ties)
+
+
+def test_grey_images_that_were_sent_in_colour_are_read_as_grey(folder, tmp_path):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "upload").symlink_to(folder / "upload")
+    held = load_file(folder / "data")
+    save_file(held | {"train.image": held["train.image"].expand(-1, 3, -1, -1).contiguous()}, tmp_path / "data")
+    findings = found(tmp_path)
+    assert findings["input"]["channels"] == 1 and findings["recognised"]["accuracy"] > 0.95
 
 
 def test_the_input_of_a_named_network_is_found(folder):
