@@ -82,7 +82,7 @@ def _operation(node: Node, program: Program) -> str:
         return f"{given[0]}[{given[1]}]"
     if kind == "operator":
         return f"-{given[0]}" if name == "neg" else f"{given[0]} {_SIGNS[name]} {given[1]}"
-    keywords: dict[str, Any] = {key: _argument(value, program) for key, value in node.keywords.items()}
+    keywords = {key: _argument(value, program) for key, value in node.keywords.items()}
     keywords |= dict.fromkeys(forced_device(node, torch.device("cpu")), "v0.device")
     called = _BUILT_IN.get(node.operation.name, node.operation.name)
     return f"{called}({', '.join([*given, *(f'{key}={value}' for key, value in keywords.items())])})"

@@ -91,8 +91,8 @@ def batch_normalization(context: Context) -> Operand:
     """BatchNormalization by stored statistics, or by those of its input, as weights are standardised."""
     weight, bias = (context.tensor(at, name, "param") for at, name in ((1, "weight"), (2, "bias")))
     if context.get("training_mode", 0):
-        of_input = (None, None, True, 0.0, context.get("epsilon", 1e-5), True)
-        return context.add("aten.batch_norm.default", context.tensor(0), weight, bias, *of_input)
+        own = (None, None, True, 0.0, context.get("epsilon", 1e-5), True)
+        return context.add("aten.batch_norm.default", context.tensor(0), weight, bias, *own)
     mean, variance = (context.tensor(at, name, "buffer") for at, name in ((3, "running_mean"), (4, "running_var")))
     rest = (False, 1 - context.get("momentum", 0.9), context.get("epsilon", 1e-5), True)
     return context.add("aten.batch_norm.default", context.tensor(0), weight, bias, mean, variance, *rest)
