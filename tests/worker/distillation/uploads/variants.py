@@ -227,7 +227,12 @@ def _heads() -> Iterator[Variant]:
     small, mobile = "timm/test_resnet", "torchvision/mobilenet_v3_small"
     yield of(f"`{small}`, `fc = Sequential(Dropout, Linear)`", small, moved("fc.", "fc.1."), small)
     yield of(f"`{small}` as `backbone`, with `fc` beside it", small, behind, small)
-    yield of(f"`{mobile}`, `classifier[3] = Sequential(Dropout, Linear)`", mobile, moved("classifier.3.", "classifier.3.1."), mobile)
+    yield of(
+        f"`{mobile}`, `classifier[3] = Sequential(Dropout, Linear)`",
+        mobile,
+        moved("classifier.3.", "classifier.3.1."),
+        mobile,
+    )
     yield of("`torchvision/shufflenet_v2_x0_5`, images of 32 pixels", "torchvision/shufflenet_v2_x0_5", dict)
 
 
