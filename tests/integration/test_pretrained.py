@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from distillery_client import DistilleryError
+from distillery_client.errors import InvalidRequest, JobEnded
 from tests.integration.whole import INPUT, Whole
 from worker.distillation import networks
 from worker.distillation.contract import InputContract
@@ -28,14 +28,18 @@ def test_a_student_and_a_teacher_begin_with_the_operators_weights(tmp_path: Path
     weights = tmp_path / "weights"
     with Whole(tmp_path / "data", weights=str(weights)) as whole, whole.client() as client:
         spec = SPEC | {"dataset": client.datasets.send(inputs / "images.npz")["id"]}
-        unfilled = client.jobs.wait(client.jobs.submit(spec)["id"], 120)
-        assert unfilled["status"] == "failed"
-        assert FILE in unfilled["error"]["message"]
-        assert unfilled["error"]["errors"][0]["pointer"] == "/student/initial_weights"
+        unfilled = client.jobs.submit(spec)["id"]
+        with pytest.raises(JobEnded, match=FILE):
+            client.jobs.wait(unfilled, 120)
+        (problem,) = client.jobs.get(unfilled)["error"]["errors"]
+        assert problem["pointer"] == "/student/initial_weights"
 
         weights.mkdir()
-        with pytest.raises(DistilleryError, match=FILE):
+        with pytest.raises(InvalidRequest) as refused:
             client.jobs.submit(spec)
+        assert [(each["pointer"], FILE in each["message"]) for each in refused.value.errors] == [
+            ("/student/initial_weights", True)
+        ]
         save_file(given, weights / FILE)
         teacher = {"network": NETWORK, "initial_weights": "pretrained"}
         job = client.jobs.submit(spec | {"teacher": teacher})["id"]
