@@ -50,6 +50,12 @@ def test_the_exit_code_of_a_succeeded_job_is_0(server: Scripted) -> None:
     assert json.loads(server.requests[0].body) == {"teacher": "tch_1", "student": {"network": "lenet5_half"}}
 
 
+def test_a_width_asks_for_a_student_like_its_teacher(server: Scripted) -> None:
+    server.script = ending("queued")
+    assert call(server, "jobs", "submit", "--teacher", "tch_1", "--width", "0.25").exit_code == 0
+    assert json.loads(server.requests[0].body)["student"] == {"like": "teacher", "width": 0.25}
+
+
 def test_the_exit_code_of_a_failed_job_is_1_and_its_error_is_printed(server: Scripted) -> None:
     server.script = ending("failed", error={"code": "diverged", "message": "the loss is NaN", "hint": "Lower it."})
     result = call(server, "jobs", "watch", "job_1")
@@ -115,6 +121,7 @@ def test_chain_submits_the_spec_of_a_job_with_its_student_as_the_teacher(server:
 def test_the_exit_code_of_malformed_arguments_is_2(server: Scripted) -> None:
     assert call(server, "jobs", "submit", "--nonsense").exit_code == 2
     assert call(server, "jobs", "submit", "--objective", "kd=much").exit_code == 2
+    assert call(server, "jobs", "submit", "--student", "lenet5", "--width", "0.5").exit_code == 2
     assert call(server, "jobs", "submit", "--spec", "-", text="no json").exit_code == 2
     assert server.requests == []
 
