@@ -2,12 +2,11 @@
 
 import json
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
+import psutil
 import pytest
 
 from api.http.bodies import MAX_FIELDS, MAX_FIELDS_IN_ALL, parse
@@ -20,24 +19,16 @@ MANY = [[{f"x{number:05}": 1 for number in range(MAX_FIELDS)} for _ in range(MAX
 
 
 @contextmanager
-def longest_pause(service: Service) -> Iterator[Callable[[], float]]:
-    """Measures the longest time in which the service answers no other request, in seconds."""
-    longest, stop = [0.0], threading.Event()
+def processor_time(service: Service) -> Iterator[Callable[[], float]]:
+    """Measures the processor time of the service, in seconds; other work of the machine does not change it."""
+    process = psutil.Process(service.process.pid)
 
-    def ask() -> None:
-        with httpx.Client(trust_env=False, timeout=60) as client:
-            while not stop.is_set():
-                began = time.perf_counter()
-                client.get(f"{service.url}/health/live").raise_for_status()
-                longest[0] = max(longest[0], time.perf_counter() - began)
+    def used() -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield lambda: longest[0]
-    finally:
-        stop.set()
-        thread.join()
+    before = used()
+    yield lambda: used() - before
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/jobs:validate", "/teachers", "/keys", "/webhooks/secret"])
@@ -48,21 +39,20 @@ def test_no_body_is_read_before_the_key_is_known(embedded: Service, path: str) -
         assert client.recv(64).startswith(b"HTTP/1.1 401 ")
 
 
-def test_a_body_without_a_key_delays_nobody(embedded: Service) -> None:
-    with longest_pause(embedded) as pause:
+def test_a_body_without_a_key_costs_nothing(embedded: Service) -> None:
+    with processor_time(embedded) as seconds:
         problem(httpx.post(f"{embedded.url}/v1/jobs", content=TWICE, headers=JSON, trust_env=False, timeout=60), 401)
-        time.sleep(0.2)
-    assert pause() < 2
+    assert seconds() < 1
 
 
-def test_a_large_body_with_a_key_delays_nobody(alone: User) -> None:
+def test_a_large_body_with_a_key_costs_little(alone: User) -> None:
     unknown = json.dumps({"objectives": [{"name": "kd"} | one for one in MANY[0]]}).encode()
-    with longest_pause(alone.service) as pause:
+    with processor_time(alone.service) as seconds:
         for body in (TWICE, unknown, json.dumps({"labels": [1] * 400_000}).encode()):
             response = alone.http.post("/jobs", content=body[: 2**20], headers=JSON)
             assert response.status_code in (400, 422)
             assert len(response.content) < 100_000
-    assert pause() < 2
+    assert seconds() < 3
 
 
 def test_only_the_first_errors_are_listed_and_all_are_counted(alone: User) -> None:

