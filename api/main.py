@@ -24,6 +24,7 @@ from api.jobs import routes as jobs
 from api.jobs.feed import Feeds
 from api.jobs.polls import Polls
 from api.jobs.shared_reads import SharedReads
+from api.jobs.submission import Submissions
 from api.keys import routes as keys
 from api.teachers import routes as teachers
 from api.webhooks import routes as webhooks
@@ -72,6 +73,7 @@ def create_app() -> FastAPI:
     app.state.watch = RowWatch()
     app.state.feeds = Feeds(app.state.watch)
     app.state.reads = SharedReads()
+    app.state.submissions = Submissions()
     problem_documents.install(app)
     routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, output_routes.router)
     for router in (*routers, webhooks.router, keys.router, catalogue.router):

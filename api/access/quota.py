@@ -1,5 +1,6 @@
 """Quotas of a key."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,9 +8,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.http.errors import Invalid, QuotaExceeded, TooLarge, TooMany
-from models.records import Job
-from models.scheduling.key_limits import limits_of_key
-from models.scheduling.key_usage import lock, used_bytes
+from models.records import Job, Key
+from models.scheduling.key_limits import limits_of, limits_of_key
+from models.scheduling.key_usage import used_bytes
 from models.status import JobStatus
 
 QUEUE_FULL_SECONDS = "60"
@@ -55,27 +56,38 @@ def room_for_bytes(session: Session, key_id: str, length: int | None = None) -> 
     return room
 
 
-def require_room_for_job(session: Session, key_id: str, resolved: dict[str, Any]) -> None:
-    """Lock the key until the transaction ends and check that it may submit this job.
+class JobRooms:
+    """The limits of keys for further jobs. The keys are locked until the transaction ends, in the order of their ids, so
+    that two transactions cannot deadlock."""
 
-    Raises:
-        Invalid: the priority or the time limit exceeds the limit of the key.
-        TooMany: the limit of queued jobs is reached.
-    """
-    lock(session, key_id)
-    limits = limits_of_key(session, key_id)
-    minutes = resolved["training"].get("time_limit_minutes") or 0
-    wrong = []
-    if resolved["priority"] > limits.highest_priority:
-        wrong.append(("/priority", f"must be at most {limits.highest_priority}, the limit of this key"))
-    if minutes > limits.job_minutes:
-        wrong.append(("/training/time_limit_minutes", f"must be at most {limits.job_minutes}, the limit of this key"))
-    if wrong:
-        raise Invalid(wrong)
-    queued = jobs_of(session, key_id, JobStatus.QUEUED)
-    if queued >= limits.queued_jobs:
-        detail = f"This key has {queued} queued jobs, the most allowed. Wait until one of them starts."
-        raise TooMany(detail, headers={"Retry-After": QUEUE_FULL_SECONDS})
+    def __init__(self, session: Session, key_ids: Iterable[str]):
+        locked = select(Key.id, Key.limits).where(Key.id.in_(sorted(key_ids))).order_by(Key.id)
+        rows = session.execute(locked.with_for_update(key_share=True)).all()
+        self._limits = {row.id: limits_of(row.limits) for row in rows}
+        self._queued = {key_id: jobs_of(session, key_id, JobStatus.QUEUED) for key_id in self._limits}
+
+    def take(self, key_id: str, resolved: dict[str, Any]) -> None:
+        """Check that a key may submit this job, and count it.
+
+        Raises:
+            Invalid: the priority or the time limit exceeds the limit of the key.
+            TooMany: the limit of queued jobs is reached.
+        """
+        limits = self._limits[key_id]
+        minutes = resolved["training"].get("time_limit_minutes") or 0
+        wrong = []
+        if resolved["priority"] > limits.highest_priority:
+            wrong.append(("/priority", f"must be at most {limits.highest_priority}, the limit of this key"))
+        if minutes > limits.job_minutes:
+            most = f"must be at most {limits.job_minutes}, the limit of this key"
+            wrong.append(("/training/time_limit_minutes", most))
+        if wrong:
+            raise Invalid(wrong)
+        queued = self._queued[key_id]
+        if queued >= limits.queued_jobs:
+            detail = f"This key has {queued} queued jobs, the most allowed. Wait until one of them starts."
+            raise TooMany(detail, headers={"Retry-After": QUEUE_FULL_SECONDS})
+        self._queued[key_id] += 1
 
 
 def running_limit_reason(session: Session, key_id: str) -> str | None:

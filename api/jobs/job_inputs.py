@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from api.http.errors import Invalid
@@ -20,16 +20,36 @@ from models.status import UploadStatus
 Upload = Teacher | Dataset | File
 
 
-class Inputs:
-    """The current rows of the uploads and the students of jobs that a spec names.
+class InputRows:
+    """Rows of inputs, read once for all jobs of a transaction.
 
-    With `lock`, the rows are locked until the transaction ends: an inspection that ends meanwhile waits, then sees the job.
+    With `lock`, the rows are locked until the transaction ends: an inspection that ends meanwhile waits, then sees the jobs.
+    """
+
+    def __init__(self, session: Session, lock: bool = False):
+        self.session = session
+        self._lock = lock
+        self._rows: dict[tuple[type[Upload | Job], str, str], Upload | Job | None] = {}
+
+    def find(self, record: type[Upload] | type[Job], identifier: str, key_id: str) -> Upload | Job | None:
+        """The row of a key's input; None if there is none."""
+        name = record, identifier, key_id
+        if name not in self._rows:
+            query: Select[Any] = select(record).where(
+                record.id == identifier.replace("\0", ""), record.key_id == key_id, record.deleted_at.is_(None)
+            )
+            self._rows[name] = self.session.scalar(query.with_for_update(read=True) if self._lock else query)
+        return self._rows[name]
+
+
+class Inputs:
+    """The uploads and the students of jobs that a spec names.
 
     Raises:
         Invalid: an input does not exist, belongs to another key or was rejected, or its job has no student to use.
     """
 
-    def __init__(self, session: Session, key_id: str, spec: JobSpec, lock: bool = False):
+    def __init__(self, rows: InputRows, key_id: str, spec: JobSpec):
         teachers = named(spec.model_dump(mode="json", include={"teacher"})["teacher"])
         methods = spec.model_dump(mode="json", by_alias=True, include={*SINGLE, *SEVERAL, "student"})
         files = named_files(methods)
@@ -47,9 +67,8 @@ class Inputs:
         for pointer, record, identifier in wanted:
             if identifier is None:
                 continue
-            query = select(record).where(record.id == identifier, record.key_id == key_id, record.deleted_at.is_(None))
-            found = session.scalar(query.with_for_update(read=True) if lock else query)
-            known = Student.of(session, found) if isinstance(found, Job) else found
+            found = rows.find(record, identifier, key_id)
+            known = Student.of(rows.session, found) if isinstance(found, Job) else found
             if not isinstance(known, Upload | Student):
                 problems.append((pointer, f"the {record.__name__.lower()} {identifier} does not exist"))
             elif reason := _unusable_reason(known):

@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import (
     CurrentWatch,
@@ -59,7 +58,7 @@ async def submit(
     seconds later. Repeated requests with the same `Idempotency-Key` and body return the same job."""
     body = await request.json()
     idempotent = submission.idempotent_request(idempotency_key, body)
-    return _accepted(response, *await run_in_threadpool(submission.submit, key, spec, body, idempotent))
+    return await _submitted(request, response, submission.Submission(key, idempotent, spec, body))
 
 
 @dry_run.post(
@@ -134,10 +133,12 @@ def cancel(key: JobsWrite, identifier: Identifier) -> JobBody:
     response_model=JobBody,
     responses=problems(400, 404, 409, 422, 429),
 )
-async def retry(key: JobsWrite, identifier: Identifier, idempotency_key: IdempotencyKey, response: Response) -> JobBody:
+async def retry(
+    key: JobsWrite, identifier: Identifier, idempotency_key: IdempotencyKey, request: Request, response: Response
+) -> JobBody:
     """Submit the spec of a job that has ended as a new job. The old job does not change."""
     idempotent = submission.idempotent_request(idempotency_key, {"retry_of": identifier})
-    return _accepted(response, *await run_in_threadpool(submission.retry, key, identifier, idempotent))
+    return await _submitted(request, response, submission.Submission(key, idempotent, retry_of=identifier))
 
 
 @router.delete(
@@ -152,7 +153,9 @@ def delete(key: JobsWrite, identifier: Identifier) -> None:
     service.remove(key, identifier)
 
 
-def _accepted(response: Response, job: JobBody, replayed: bool) -> JobBody:
+async def _submitted(request: Request, response: Response, submitted: submission.Submission) -> JobBody:
+    submissions: submission.Submissions = request.app.state.submissions
+    job, replayed = await submissions.submit(submitted)
     response.headers["Location"] = job.links["self"]
     response.headers["Retry-After"] = RETRY_SECONDS
     if replayed:

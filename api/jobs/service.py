@@ -64,6 +64,11 @@ def job_body(session: Session, job: Job) -> JobBody:
     return body
 
 
+def new_job_body(job: Job, queue: Queue) -> JobBody:
+    """The response body of a job that was just inserted."""
+    return _body(job, queue, {}, [])
+
+
 def job_bodies(session: Session, jobs: Sequence[Job], queue: Queue) -> list[JobBody]:
     """The response bodies of jobs, by as many statements as that of one."""
     ids = [job.id for job in jobs]

@@ -1,20 +1,17 @@
 """Reads of jobs that concurrent requests share.
 
-Requests that arrive while a read is in progress wait for the next one, which begins after they arrived: no answer is older
-than its request. One statement then reads the versions of all jobs that were asked for, and only bodies of changed jobs are
+One statement reads the versions of all jobs that were asked for, and only bodies of changed jobs are
 read and encoded again. So many clients cost the database hardly more than one.
 """
 
-import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import structlog
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
+from api.http.batches import Batches
 from api.http.conditional import matches
 from api.http.errors import NotFound
 from api.http.links import current_base, set_base
@@ -79,8 +76,7 @@ class SharedReads:
     """The reads of this process."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Asked, list[asyncio.Future[Shown]]] = {}
-        self._reader: asyncio.Task[None] | None = None
+        self._batches = Batches(self._read, IDS_AT_ONCE)
         self._bodies = Bodies()
 
     async def read(self, key_id: str, job_id: str, known: str | None) -> Shown:
@@ -89,26 +85,9 @@ class SharedReads:
         Raises:
             NotFound: the job does not exist or belongs to another key.
         """
-        future: asyncio.Future[Shown] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(Asked(key_id, job_id, known, current_base()), []).append(future)
-        if self._reader is None or self._reader.done():
-            self._reader = asyncio.create_task(self._run())
-        return await future
+        return await self._batches.ask(Asked(key_id, job_id, known, current_base()))
 
-    async def _run(self) -> None:
-        structlog.contextvars.clear_contextvars()
-        while self._waiting:
-            await asyncio.sleep(0)  # lets requests that have arrived already join
-            waiting, self._waiting = self._waiting, {}
-            try:
-                found = await run_in_threadpool(self._read, list(waiting))
-            except Exception as error:  # noqa: BLE001 - the requests raise it
-                _settle((future for futures in waiting.values() for future in futures), error)
-                continue
-            for asked, futures in waiting.items():
-                _settle(futures, found.get(asked) or NotFound(f"The job {asked.job_id} does not exist."))
-
-    def _read(self, asked: list[Asked]) -> dict[Asked, Shown]:
+    def _read(self, asked: Sequence[Asked]) -> list[Shown | Exception]:
         found: dict[Asked, Shown] = {}
         with reading() as session:
             rows = _rows(session, {one.job_id for one in asked if "\0" not in one.job_id})  # Postgres rejects NUL
@@ -129,7 +108,7 @@ class SharedReads:
                 set_base(base)
                 shown = self._encoded(session, queue, {one.job_id for one in ones}, base)
                 found |= {one: shown[one.job_id] for one in ones if one.job_id in shown}
-        return found
+        return [found.get(one) or NotFound(f"The job {one.job_id} does not exist.") for one in asked]
 
     def _encoded(self, session: Session, queue: Queue, ids: set[str], base: str) -> dict[str, Shown]:
         """Jobs with their new bodies; without those that have just been deleted."""
@@ -145,20 +124,6 @@ class SharedReads:
         return found
 
 
-def _rows(session: Session, ids: Iterable[str]) -> dict[str, Row[*tuple[object, ...]]]:
-    wanted = list(ids)
-    found: dict[str, Row[*tuple[object, ...]]] = {}
-    for start in range(0, len(wanted), IDS_AT_ONCE):
-        query = select(*COLUMNS).where(Job.id.in_(wanted[start : start + IDS_AT_ONCE]), Job.deleted_at.is_(None))
-        found |= {row.id: row for row in session.execute(query)}
-    return found
-
-
-def _settle(futures: Iterable[asyncio.Future[Shown]], result: Shown | Exception) -> None:
-    for future in futures:
-        if future.done():  # its client has gone
-            continue
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+def _rows(session: Session, ids: set[str]) -> dict[str, Row[*tuple[Any, ...]]]:
+    query = select(*COLUMNS).where(Job.id.in_(ids), Job.deleted_at.is_(None))
+    return {row.id: row for row in session.execute(query)}

@@ -1,36 +1,43 @@
-"""Submitting jobs: inputs, checks and idempotency in one transaction."""
+"""Submitting jobs: inputs, checks and idempotency in one transaction, which submissions that arrive together share."""
 
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, delete, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, delete, select, tuple_
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
-from api.access import quota
-from api.http.errors import Conflict, InFlight, Invalid
+from api.access.quota import JobRooms
+from api.http.batches import Batches
+from api.http.errors import ApiError, Conflict, InFlight, Invalid
+from api.http.links import current_base, set_base
 from api.http.observe import current_request_id
-from api.jobs.job_inputs import Inputs
+from api.jobs.job_inputs import InputRows, Inputs
+from api.jobs.queue import Queue
 from api.jobs.schemas import JobBody
-from api.jobs.service import find, job_body
-from models.database import now, reading, transaction
+from api.jobs.service import find, job_body, new_job_body
+from models.database import UNAVAILABLE, now, reading, transaction
 from models.idempotency import KEPT_SECONDS
 from models.queue.wake_up import wake_up
 from models.records import Event, Idempotency, Inspection, Job
 from models.records.columns import new_id
-from models.scheduling import key_usage
 from models.scheduling.resources import ResourceNeeds
 from models.spec.job_spec import JobSpec, problems_of
 from models.spec.teacher_spec import alone
 from models.status import JobStatus
 
+MOST_AT_ONCE = 32
+"""Most submissions in one transaction."""
+MOST_MESSAGES = 4
+"""Most wake-up messages for the submissions of one transaction; each wakes one idle worker."""
+CHECKED = "its spec is being checked"
 log = structlog.get_logger("api")
 
 
@@ -42,6 +49,23 @@ class IdempotentRequest:
     fingerprint: str
 
 
+@dataclass(frozen=True, eq=False)
+class Submission:
+    """One request for a job: `spec` and the `body` it was read from, or the id of an ended job to submit again."""
+
+    key_id: str
+    idempotent: IdempotentRequest | None
+    spec: JobSpec | None = None
+    body: dict[str, Any] | None = None
+    retry_of: str | None = None
+    base: str = field(default_factory=current_base)
+    request_id: str | None = field(default_factory=current_request_id)
+
+
+Submitted = tuple[JobBody, bool]
+"""A job, and whether it is that of an earlier identical request."""
+
+
 def idempotent_request(key: str | None, body: Any) -> IdempotentRequest | None:
     """The key and fingerprint of a request; None without an `Idempotency-Key`."""
     if key is None:
@@ -49,35 +73,94 @@ def idempotent_request(key: str | None, body: Any) -> IdempotentRequest | None:
     return IdempotentRequest(key, hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest())
 
 
-def submit(
-    key_id: str, spec: JobSpec, body: dict[str, Any], idempotent: IdempotentRequest | None
-) -> tuple[JobBody, bool]:
-    """Create a job, or return the one of an earlier identical request; the flag is True in the second case.
+class Submissions:
+    """The submissions to this process. Those of one key would wait for each other in any case, since its row is locked."""
 
-    Raises:
-        Invalid: the spec cannot work, or the `Idempotency-Key` was used with another body.
-        InFlight: another request with the same `Idempotency-Key` is in progress.
-        TooMany: the key's limit of queued jobs is reached.
-    """
-    return _once(key_id, idempotent, lambda session: _insert(session, key_id, spec, body, idempotent, None))
+    def __init__(self) -> None:
+        self._batches: Batches[Submission, Submitted] = Batches(submit_all, MOST_AT_ONCE)
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """Create a job, or return the one of an earlier identical request.
+
+        Raises:
+            Invalid: the spec cannot work, or the `Idempotency-Key` was used with another body.
+            InFlight: another request with the same `Idempotency-Key` is in progress.
+            TooMany: the key's limit of queued jobs is reached.
+            NotFound, Conflict: the job to submit again does not exist, or has not ended.
+        """
+        with _in_flight_guard(submission.key_id, submission.idempotent):
+            return await self._batches.ask(submission)
 
 
-def retry(key_id: str, job_id: str, idempotent: IdempotentRequest | None) -> tuple[JobBody, bool]:
-    """Create a job with the spec of a job that has ended; otherwise like `submit`.
+def submit_all(submissions: Sequence[Submission]) -> list[Submitted | Exception]:
+    """Submit in one transaction what can be; an exception for each of the others."""
+    try:
+        results = _submit_together(submissions)
+    except UNAVAILABLE:
+        raise
+    except DBAPIError:  # one of them cannot be stored, or another process has inserted the same idempotency key
+        results = [_submit_alone(one) for one in submissions]
+    made = [result[0] for result in results if not isinstance(result, Exception) and not result[1]]
+    for body in made:
+        log.info("job_submitted", job=body.id, retry_of=body.retry_of, request_id=body.request_id)
+    if made:
+        wake_up("inspect", min(len(made), MOST_MESSAGES))
+    return results
 
-    Raises:
-        Conflict: the job has not ended.
-    """
 
-    def insert(session: Session) -> Job:
-        old = find(session, key_id, job_id)
+def _submit_alone(submission: Submission) -> Submitted | Exception:
+    try:
+        [result] = _submit_together([submission])
+        return result
+    except IntegrityError as error:
+        with reading() as session:
+            known = _earlier_jobs(session, [submission])
+        return known.get(submission, error)
+    except DBAPIError as error:
+        return error
+
+
+def _submit_together(submissions: Sequence[Submission]) -> list[Submitted | Exception]:
+    with transaction() as session:
+        rooms, rows = JobRooms(session, {one.key_id for one in submissions}), InputRows(session, lock=True)
+        results = _earlier_jobs(session, submissions)
+        jobs: dict[Submission, Job] = {}
+        for one in submissions:
+            if one not in results:
+                try:
+                    jobs[one] = _new_job(session, rooms, rows, one)
+                except ApiError as error:
+                    results[one] = error
+        _insert(session, jobs)
+        queue = Queue(session)
+        for one, job in jobs.items():
+            set_base(one.base)
+            results[one] = new_job_body(job, queue), False
+    return [results[one] for one in submissions]
+
+
+def _new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission) -> Job:
+    spec, body = one.spec, one.body
+    if one.retry_of is not None:
+        old = find(session, one.key_id, one.retry_of)
         if not JobStatus(old.status).final:
             raise Conflict(
-                f"The job {job_id} is {old.status}. Wait until it has ended, or cancel it, before you retry it."
+                f"The job {old.id} is {old.status}. Wait until it has ended, or cancel it, before you retry it."
             )
-        return _insert(session, key_id, _revalidated(old.spec), old.spec, idempotent, old.id)
-
-    return _once(key_id, idempotent, insert)
+        spec, body = _revalidated(old.spec), old.spec
+    assert spec is not None and body is not None
+    inputs = Inputs(rows, one.key_id, spec)
+    resolved = inputs.resolved(spec)
+    reason = inputs.waits_for()
+    rooms.take(one.key_id, resolved)
+    return Job(
+        id=new_id("job"), key_id=one.key_id, name=resolved["name"], labels=resolved["labels"],
+        status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(ResourceNeeds.of(resolved["resources"])),
+        reason=reason or CHECKED, spec=body, resolved=resolved, retry_of=one.retry_of, event_seq=1, attempt=0,
+        request_id=one.request_id,
+        teacher_id=alone(spec.teacher), dataset_id=spec.dataset,
+        evaluation_id=(resolved["evaluation"] or {}).get("dataset"),
+    )  # fmt: skip
 
 
 def _revalidated(spec: dict[str, Any]) -> JobSpec:
@@ -92,79 +175,54 @@ def _revalidated(spec: dict[str, Any]) -> JobSpec:
         raise Invalid([(problem.pointer, problem.message) for problem in problems_of(error)]) from error
 
 
-def _once(key_id: str, idempotent: IdempotentRequest | None, insert: Callable[[Session], Job]) -> tuple[JobBody, bool]:
-    with _in_flight_guard(key_id, idempotent):
-        try:
-            with transaction() as session:
-                known = _earlier_job(session, key_id, idempotent)
-                if known is not None:
-                    return known, True
-                job = insert(session)
-                session.flush()
-                body = job_body(session, job)
-        except IntegrityError:  # another process has inserted the same idempotency key
-            with reading() as session:
-                known = _earlier_job(session, key_id, idempotent)
-            if known is None:
-                raise
-            return known, True
-    log.info("job_submitted", job=body.id, retry_of=body.retry_of)
-    wake_up("inspect")
-    return body, False
-
-
-def _insert(
-    session: Session,
-    key_id: str,
-    spec: JobSpec,
-    body: dict[str, Any],
-    idempotent: IdempotentRequest | None,
-    retry_of: str | None,
-) -> Job:
-    key_usage.lock(session, key_id)
-    inputs = Inputs(session, key_id, spec, lock=True)
-    resolved = inputs.resolved(spec)
-    reason = inputs.waits_for()
-    quota.require_room_for_job(session, key_id, resolved)
-    job = Job(
-        id=new_id("job"), key_id=key_id, name=resolved["name"], labels=resolved["labels"],
-        status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(ResourceNeeds.of(resolved["resources"])), reason=reason or "its spec is being checked",
-        spec=body, resolved=resolved, retry_of=retry_of, event_seq=1, attempt=0,
-        request_id=current_request_id(),
-        teacher_id=alone(spec.teacher), dataset_id=spec.dataset,
-        evaluation_id=(resolved["evaluation"] or {}).get("dataset"),
-    )  # fmt: skip
-    session.add(job)
+def _insert(session: Session, jobs: dict[Submission, Job]) -> None:
+    """Insert new jobs, their first events, and the inspections of those that wait for nothing else."""
+    session.add_all(jobs.values())
     session.flush()
-    data = {"status": JobStatus.QUEUED, "reason": job.reason}
-    session.add(Event(job_id=job.id, seq=1, attempt=0, type="status", level="info", message="queued", data=data))
-    if reason is None:
-        check = Inspection(id=new_id("ins"), kind="job", subject_id=job.id, key_id=key_id, priority=job.priority)
-        check.request_id = job.request_id
-        session.add(check)
-    if idempotent is not None:
-        session.execute(delete(Idempotency).where(*_same_key(key_id, idempotent), ~_not_expired()))
+    for job in jobs.values():
+        data = {"status": JobStatus.QUEUED, "reason": job.reason}
+        session.add(Event(job_id=job.id, seq=1, attempt=0, type="status", level="info", message="queued", data=data))
+        if job.reason == CHECKED:
+            check = Inspection(
+                id=new_id("ins"), kind="job", subject_id=job.id, key_id=job.key_id, priority=job.priority
+            )
+            check.request_id = job.request_id
+            session.add(check)
+    idempotent = [(one, one.idempotent, job) for one, job in jobs.items() if one.idempotent is not None]
+    if idempotent:
+        session.execute(delete(Idempotency).where(_same_keys(jobs), ~_not_expired()))
+    for one, request, job in idempotent:
         row = Idempotency(
-            key_id=key_id, idempotency_key=idempotent.key, fingerprint=idempotent.fingerprint, job_id=job.id
+            key_id=one.key_id, idempotency_key=request.key, fingerprint=request.fingerprint, job_id=job.id
         )
         session.add(row)
-    return job
+    session.flush()
 
 
-def _earlier_job(session: Session, key_id: str, idempotent: IdempotentRequest | None) -> JobBody | None:
-    if idempotent is None:
-        return None
-    earlier = select(Idempotency.fingerprint, Idempotency.job_id).where(*_same_key(key_id, idempotent), _not_expired())
-    row = session.execute(earlier).one_or_none()
-    if row is None:
-        return None
-    if row.fingerprint != idempotent.fingerprint:
-        raise Invalid([("Idempotency-Key", "was already used with another body: choose a new one")])
-    return job_body(session, find(session, key_id, row.job_id))
+def _earlier_jobs(session: Session, submissions: Sequence[Submission]) -> dict[Submission, Submitted | Exception]:
+    """The jobs of earlier requests with the same `Idempotency-Key`."""
+    idempotent = {(one.key_id, one.idempotent.key): one for one in submissions if one.idempotent is not None}
+    if not idempotent:
+        return {}
+    query = select(Idempotency).where(_same_keys(submissions), _not_expired())
+    found: dict[Submission, Submitted | Exception] = {}
+    for row in session.scalars(query).all():
+        one = idempotent[row.key_id, row.idempotency_key]
+        assert one.idempotent is not None
+        if row.fingerprint != one.idempotent.fingerprint:
+            found[one] = Invalid([("Idempotency-Key", "was already used with another body: choose a new one")])
+            continue
+        set_base(one.base)
+        try:
+            found[one] = job_body(session, find(session, one.key_id, row.job_id)), True
+        except ApiError as error:
+            found[one] = error
+    return found
 
 
-def _same_key(key_id: str, idempotent: IdempotentRequest) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return Idempotency.key_id == key_id, Idempotency.idempotency_key == idempotent.key
+def _same_keys(submissions: Iterable[Submission]) -> ColumnElement[bool]:
+    pairs = [(one.key_id, one.idempotent.key) for one in submissions if one.idempotent is not None]
+    return tuple_(Idempotency.key_id, Idempotency.idempotency_key).in_(pairs)
 
 
 def _not_expired() -> ColumnElement[bool]:

@@ -14,7 +14,7 @@ from api.health.workers import missing_worker
 from api.http.errors import Invalid
 from api.http.observe import current_request_id
 from api.http.row_watch import RowWatch, token_of
-from api.jobs.job_inputs import Inputs
+from api.jobs.job_inputs import InputRows, Inputs
 from api.jobs.schemas import Validated
 from models.database import reading, transaction
 from models.queue.wake_up import wake_up
@@ -52,7 +52,7 @@ async def validate(watch: RowWatch, key_id: str, spec: JobSpec, wait_seconds: in
 def _check_spec(key_id: str, spec: JobSpec) -> tuple[Validated, str | None]:
     """The checks that need no engine, and why the networks cannot be built now (None if they can)."""
     with reading() as session:
-        inputs = Inputs(session, key_id, spec)
+        inputs = Inputs(InputRows(session), key_id, spec)
         waits_for = inputs.waits_for()
         found = Validated(resolved=inputs.resolved(spec), waits_for=waits_for, checked=["spec"])
         return found, f"a job with this spec {waits_for}" if waits_for else missing_worker(session, "inspect")
