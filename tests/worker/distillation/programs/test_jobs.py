@@ -59,7 +59,7 @@ def test_a_program_teaches_a_program_and_a_kill_changes_nothing(folder, tmp_path
 def test_the_student_ships_as_a_program_that_can_teach(folder):
     events = run_whole(program_job(folder, exports=["safetensors", "program"]))
     names = [event["name"] for event in events if event["event"] == "artifact"]
-    assert {"student.safetensors", "student.program.safetensors"} <= set(names)
+    assert {"student.safetensors", "student.program.safetensors", "student.py"} <= set(names)
     for name in ("student.safetensors", "student.program.safetensors"):
         path = folder / "output" / name
         assert is_program(path)
