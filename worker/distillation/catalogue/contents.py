@@ -135,7 +135,7 @@ def _slices() -> dict[str, list[str]]:
     states = {name: network.state_dict() for name, network in built.items()}
     found: dict[str, list[str]] = {}
     for name, network in built.items():
-        followed = follow(network, contract.blank(torch.device("meta")))
+        followed: Followed = follow(network, contract.blank(torch.device("meta")))
         found[name] = [other for other in built if other != name and _fits(followed, states[name], states[other])]
     return found
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -50,7 +50,7 @@ def narrowed(
         return None
     family, of_family = network.as_family
     name, network = (family, networks.named()[family]) if family else (name, network)
-    defaults = {each: getattr(network.options_type, each) for each in network.options_type.__dataclass_fields__}
+    defaults = {each.name: each.default for each in fields(network.options_type)}
     before = defaults | dict(of_family) | dict(options)
     after = {each: _scaled(before[each], width) for each in network.widths if before[each] is not None}
     changed = any(_listed(after[each]) != _listed(before[each]) for each in after)
