@@ -50,7 +50,7 @@ def narrowed(
         return None
     family, of_family = network.as_family
     name, network = (family, networks.named()[family]) if family else (name, network)
-    defaults = {each.name: getattr(network.options_type, each.name) for each in fields(network.options_type)}
+    defaults = {each.name: each.default for each in fields(network.options_type)}
     before = defaults | dict(of_family) | dict(options)
     after = {each: _scaled(before[each], width) for each in network.widths if before[each] is not None}
     changed = any(_listed(after[each]) != _listed(before[each]) for each in after)
