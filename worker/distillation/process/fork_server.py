@@ -39,6 +39,8 @@ NOW = ("check", "uploads.inspect_upload", "run")
 METHODS = ("objectives", "procedures", "sources", "tasks", "networks")
 TRAINING = ("torch._dynamo",)
 """Modules that torch imports at the first step of an optimiser."""
+CHECKING = ("torch.fx.experimental.symbolic_shapes",)
+"""Modules that torch imports, in seconds, at the first convolution on the meta device; `TRAINING` imports them too."""
 LATER = ("torchvision", "timm")
 """Modules that some engines need: imported after the first request, while no engine runs."""
 IDLE_SECONDS = 1.0
@@ -58,7 +60,7 @@ def main() -> int:
     die_with_parent()
     set_dumpable(False)  # else an engine, a process of the same user, could write into this process's memory
     control = socket.socket(fileno=int(sys.argv[1]))
-    for name in (*modules(), *(TRAINING if "--training" in sys.argv else ())):
+    for name in (*modules(), *(TRAINING if "--training" in sys.argv else CHECKING)):
         importlib.import_module(name)
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - only names are needed
         print("engines cannot be forked: an import has started threads", file=sys.stderr)
