@@ -30,7 +30,7 @@ def serve(kind: Kind, command: Sequence[str] = ENGINE) -> int:
     """
     early_signals.install()
     hide_memory()
-    with forks.open(command, training=kind == "distill"):
+    with forks.open(command):
         return _serve(kind, command)
 
 

@@ -58,14 +58,14 @@ class ForkServer:
     `proven`: it has started an engine; `broken`: it cannot start any more; `failed`: it never started one.
     """
 
-    def __init__(self, training: bool = False) -> None:
+    def __init__(self) -> None:
         self.proven = False
         self.failed = False
         self._given_up = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [*COMMAND, str(theirs.fileno()), *(["--training"] if training else [])],
+                [*COMMAND, str(theirs.fileno())],
                 cwd="/",
                 env=environment(Path("/"), None, gpu=False)
                 | {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"},

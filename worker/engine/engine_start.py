@@ -100,16 +100,14 @@ class Forks:
         self._server: ForkServer | None = None
         self._lock = threading.Lock()
         self._wanted = False
-        self._training = False
         self._not_before = -math.inf
 
     @contextmanager
-    def open(self, command: Sequence[str], training: bool = False) -> Iterator[None]:
+    def open(self, command: Sequence[str]) -> Iterator[None]:
         """A context in which engines are forked, if the setting and the machine allow that.
 
-        The server starts immediately. `training`: its engines train, instead of only inspecting.
+        The server starts immediately.
         """
-        self._training = training
         self._not_before = -math.inf
         self._wanted = tuple(command[:3]) == MODULE and forking()
         try:
@@ -143,7 +141,7 @@ class Forks:
                     self._not_before = time.monotonic() + RETRY_SECONDS
                 self._server = None
             if self._wanted and self._server is None and time.monotonic() >= self._not_before:
-                self._server = ForkServer(self._training)
+                self._server = ForkServer()
             return self._server
 
 
