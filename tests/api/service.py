@@ -127,12 +127,13 @@ class User:
             job.version += 1
 
     def metrics(self, job_id: str, name: str, values: list[float | None]) -> None:
-        """Values of a metric from step 1 on."""
+        """Values of a metric from step 1 on, written as a worker does."""
         with self.service.rows() as session:
             rows = [
                 Metric(job_id=job_id, name=name, step=1 + at, value=value, attempt=1) for at, value in enumerate(values)
             ]
             session.add_all(rows)
+        self.change(job_id)
 
     def blob(self, record: type[Artifact] | type[Preview], job_id: str, name: str, data: bytes, **values: Any) -> str:
         """A stored file of a job; returns its SHA-256."""

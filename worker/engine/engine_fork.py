@@ -66,12 +66,7 @@ class ForkServer:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [
-                    *COMMAND,
-                    str(theirs.fileno()),
-                    *(["--training"] if training else []),
-                    *(["--fresh"] if fresh else []),
-                ],
+                [*COMMAND, str(theirs.fileno()), *(["--fresh"] if fresh else [])],
                 cwd="/",
                 env=environment(Path("/"), None, gpu=False, trains=training)
                 | {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"},

@@ -172,7 +172,7 @@ with forks.open({PROBE!r}), EngineProcess(Path(sys.argv[1]), {PROBE!r}) as engin
 def test_a_student_has_the_same_bits_forked_and_fresh(configure: Callable[..., Any], tmp_path: Path) -> None:
     configure(engine_start="fork")
     fresh = (sys.executable, "-Pm", "worker.distillation")
-    with forks.open(ENGINE, training=True):
+    with forks.open(ENGINE):
         students = [student(tmp_path / str(number), way) for number, way in enumerate((fresh, ENGINE, ENGINE))]
         assert forks._server is not None and forks._server.proven
     assert students[0] == students[1] == students[2]

@@ -1,7 +1,7 @@
-"""Starts engines by forking a process that has imported torch: `python -m worker.distillation.process.fork_server FD [--training]`.
+"""Starts engines by forking a process that has imported torch: `python -m worker.distillation.process.fork_server FD`.
 
-`FD` is a socket to the worker. With `--training` it also imports modules that only training needs. With `--fresh` it imports
-nothing, and an engine is a new interpreter: then the server only reaps it and what it leaves behind.
+`FD` is a socket to the worker. With `--fresh` it imports nothing, and an engine is a new interpreter: then the server only
+reaps it and what it leaves behind.
 
 The server never runs a job itself, reads no untrusted file, and has one thread, so that a forked engine behaves as in a
 fresh interpreter. A request is a JSON object with the `module` and `arguments` of a command, its `folder` and its whole
@@ -39,8 +39,9 @@ GO = b"go"
 NOW = ("check", "uploads.inspect_upload", "run")
 """Modules of the engine that every job or inspection needs."""
 METHODS = ("objectives", "procedures", "sources", "tasks", "networks")
-TRAINING = ("torch._dynamo",)
-"""Modules that torch imports at the first step of an optimiser."""
+TORCH = ("torch._dynamo",)
+"""Modules that torch imports, in more than a second, at the first step of an optimiser and the first layer on the meta
+device."""
 LATER = ("torchvision", "timm")
 """Modules that some engines need: imported after the first request, while no engine runs."""
 IDLE_SECONDS = 1.0
@@ -63,7 +64,7 @@ def main() -> int:
     set_dumpable(False)  # else an engine, a process of the same user, could write into this process's memory
     control = socket.socket(fileno=int(sys.argv[1]))
     fresh = "--fresh" in sys.argv
-    for name in () if fresh else (*modules(), *(TRAINING if "--training" in sys.argv else ())):
+    for name in () if fresh else (*modules(), *TORCH):
         importlib.import_module(name)
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - only names are needed
         print("engines cannot be forked: an import has started threads", file=sys.stderr)
