@@ -58,8 +58,8 @@ class Procedural(PooledSource):
         return self.settings.first_batches + number // self.settings.student_steps_per_batch
 
     def generator_step(self, number: int, students: Mapping[str, nn.Module]) -> None:
-        image = self.fresh(self.generator_batch, self.random)
-        self.pool.add(image, self._logits(image))
+        image = self.fresh(self.generator_batch, self.random).to(self.pool.dtype)
+        self.pool.add(image, self._logits(image.float()))
 
     def fresh(self, count: int, random: torch.Generator) -> Tensor:
         return self.procedural.mixed(count, self.shares, self.refinement, random)

@@ -98,7 +98,7 @@ class ProceduralImages:
     def refined(self, image: Tensor, target_B: Tensor, move_B: Tensor, steps: int) -> Tensor:
         """The images after `steps` equal steps towards the target classes; each moves by `move` of the range in all."""
         span = (self.high - self.low).expand_as(image[:1]).square().mean().sqrt()
-        length = move_B[:, None, None, None] * span * image[0].numel() ** 0.5 / max(1, steps)
+        length = move_B[:, None, None, None] * span * image.shape[1:].numel() ** 0.5 / steps
         for _ in range(steps):
             image = image.detach().requires_grad_()
             with torch.enable_grad():
