@@ -234,6 +234,7 @@ class Run:
             previews=self.previews,
             artifacts=self.artifacts,
             seconds=self.seconds,
+            warn=self.progress.warn,
         )
         return end.finish()
 

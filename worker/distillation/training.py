@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Example, Items, Range, parse
 from worker.distillation.precision import Precision
+from worker.distillation.trainer.relative_rates import divided
 
 DEFAULT_EPOCHS = 30
 """Number of epochs if neither epochs nor steps are set."""
@@ -76,6 +77,12 @@ class Training:
         " If null: gradients are not clipped.",
         Example(5.0),
     ] = None
+    relative_rates: Annotated[
+        bool,
+        "Whether a layer's learning rate is multiplied by the scale of its initial weights relative to torch's default initial"
+        " weights, from 1 to 10. For students that start with the large weights of a teacher.",
+        Example(False),
+    ] = False
     precision: Annotated[
         Precision, "Precision of the forward pass. auto: bf16 on GPUs with native support, else fp32.", Example("auto")
     ] = "auto"
@@ -132,18 +139,25 @@ class Training:
             return self.learning_rate * self.milestone_factor**passed
         return self.learning_rate
 
-    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """The optimiser. Only AdamW exempts one-dimensional parameters (biases and BatchNorm) from weight decay."""
+    def make_optimizer(
+        self, parameters: Iterable[nn.Parameter], factor_of: Mapping[nn.Parameter, float] | None = None
+    ) -> Optimizer:
+        """The optimiser; each of its groups has a `factor` of the learning rate, which is 1 where `factor_of` has none.
+
+        Only AdamW exempts one-dimensional parameters (biases and BatchNorm) from weight decay.
+        """
         parameters = list(parameters)
-        if self.optimizer == "sgd":
-            nesterov = self.nesterov and self.momentum > 0
-            return SGD(parameters, self.learning_rate, self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
-        if self.optimizer == "adam":
-            return Adam(parameters, self.learning_rate, weight_decay=self.weight_decay)
         matrices = [parameter for parameter in parameters if parameter.ndim > 1]
         others = [parameter for parameter in parameters if parameter.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-        return AdamW([group for group in groups if group["params"]], self.learning_rate, weight_decay=self.weight_decay)
+        groups: list[dict[str, Any]] = [{"params": parameters}]
+        if self.optimizer == "adamw":
+            groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+        groups = divided(groups, factor_of or {})
+        if self.optimizer == "sgd":
+            nesterov = self.nesterov and self.momentum > 0
+            return SGD(groups, self.learning_rate, self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
+        kind = Adam if self.optimizer == "adam" else AdamW
+        return kind(groups, self.learning_rate, weight_decay=self.weight_decay)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """An autocast context: bf16 if requested, or if the precision is `auto` on a GPU with native bf16."""

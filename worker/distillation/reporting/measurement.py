@@ -1,16 +1,18 @@
 """Measurements of a student at the end of a run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from worker.distillation.data.images import Images
+from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.job import Job
 from worker.distillation.source import Source, chosen_of
 from worker.distillation.synthesis.collapse import LEAST_SPREAD, same_outputs, spread
+from worker.distillation.synthesis.estimate import estimate
 
 SYNTHETIC_SAMPLES = 1024
 
@@ -77,4 +79,15 @@ class Measurement:
             )
         task = self.job.task.name
         agreement = float((chosen_of(student_logits, task) == chosen_of(teacher_logits, task)).float().mean())
-        return {"samples": len(samples), "agreement_with_teacher": agreement}
+        return {"samples": len(samples), "agreement_with_teacher": agreement, "estimate": self._estimate(student)}
+
+    def _estimate(self, student: nn.Module) -> dict[str, Any] | None:
+        """The estimated agreement on real images; None where it cannot be made: for other tasks, for teachers without a
+        gradient, or if the teacher is confident on too few procedural images."""
+        contract, device = self.job.contract, next(student.parameters()).device
+        assert self.teacher is not None
+        if self.job.task.name != "classification" or not gives_gradient(self.teacher, contract.blank(device)):
+            return None
+        seed = self.job.training.seed
+        found = estimate(student, self.teacher, contract, self.job.classes, seed, device)
+        return asdict(found) if found else None

@@ -16,6 +16,7 @@ from worker.distillation.networks.ensemble import how_combined
 from worker.distillation.procedure import Member
 from worker.distillation.reporting.environment import library_versions
 from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
+from worker.distillation.synthesis.estimate import Estimate
 from worker.distillation.trainer.lineage import build_network
 from worker.distillation.trainer.objective_sum import deploying
 
@@ -93,8 +94,9 @@ def _notes(finished: FinishedRun, student: Mapping[str, Any]) -> list[str]:
     notes = [NOT_MEASURED] if evaluation is None else []
     if evaluation is not None and evaluation.get("split") == "train" and _same_images(job):
         notes.append(ON_TRAINING_IMAGES)
-    if finished.measured.get("without_data") is not None:
-        notes.append(WITHOUT_DATA)
+    if (without_data := finished.measured.get("without_data")) is not None:
+        found = without_data["estimate"]
+        notes += [WITHOUT_DATA, *([note] if found and (note := Estimate(**found).note) else [])]
     elif evaluation is None and job.spec.get("dataset") is None:
         notes.append(NONE_SYNTHESISED)
     if "added_by" in student:

@@ -11,6 +11,7 @@ from worker.distillation.reporting.measurement import Measurement
 from worker.distillation.reporting.phases import PhaseTimes
 from worker.distillation.reporting.run_previews import RunPreviews
 from worker.distillation.source import Source
+from worker.distillation.synthesis.estimate import Estimate
 from worker.distillation.trainer.inputs import Inputs
 from worker.distillation.trainer.lineage import Lineage
 from worker.distillation.trainer.run_state import RunState
@@ -19,7 +20,8 @@ from worker.distillation.trainer.weight_selection import Selected, WeightSelecti
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnd:
-    """Finishes a run. `source` is the last stage's source; `seconds` returns the time spent in the job so far."""
+    """Finishes a run. `source` is the last stage's source; `seconds` returns the time spent in the job so far; `warn` logs a
+    warning that the report repeats."""
 
     lineage: Lineage
     state: RunState
@@ -30,6 +32,7 @@ class RunEnd:
     previews: RunPreviews
     artifacts: Artifacts
     seconds: Callable[[], float]
+    warn: Callable[[str], None]
 
     def finish(self) -> dict[str, Any]:
         """Select, measure, export and report the student; return the summary of the report."""
@@ -39,6 +42,9 @@ class RunEnd:
         teacher = self.lineage.teacher_of_job()
         measurement = Measurement(self.lineage.job, teacher, self.inputs.evaluation, self.source)
         measured = _measure(selected, measurement)
+        found = (measured["without_data"] or {}).get("estimate")
+        if found and (words := Estimate(**found).warning):
+            self.warn(words)
         self.phases.enter("exporting")
         previews = self.previews.at_end(
             student=selected.network,

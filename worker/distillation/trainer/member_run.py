@@ -14,6 +14,7 @@ from worker.distillation.procedure import Member
 from worker.distillation.step import Outputs, Step
 from worker.distillation.trainer.checkpoint import snapshot, state_of
 from worker.distillation.trainer.objective_sum import Composition, ConnectContext
+from worker.distillation.trainer.relative_rates import factors
 from worker.distillation.trainer.weight_average import RunningAverage
 from worker.distillation.training import Training
 from worker.distillation.transform import Transform
@@ -45,7 +46,7 @@ class MemberRun:
         self.taught_by = teacher.network if teacher else None
         adversaries = self.composition.adversary_groups()
         trained = [*(p for p in network.parameters() if p.requires_grad), *self.composition.trained_parameters()]
-        self.optimizer = training.make_optimizer(trained)
+        self.optimizer = training.make_optimizer(trained, factors(network) if training.relative_rates else None)
         self.adversary_optimizer = torch.optim.Adam(adversaries) if adversaries else None
         decay = training.average_weights
         self.average = RunningAverage(network, decay) if decay is not None else None
@@ -77,7 +78,7 @@ class MemberRun:
         step.batch.division.add_gradients(self.optimizer)
         self._clip()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.training.learning_rate_at(step.number, total)
+            group["lr"] = self.training.learning_rate_at(step.number, total) * group["factor"]
         self.optimizer.step()
         for transform in self.transforms:
             transform.after_step(self.network)

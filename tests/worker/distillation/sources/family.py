@@ -21,6 +21,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "deep_inversion": {"iterations": 4, "initial_rounds": 2, "student_steps_per_round": 3},
     "fast_meta": {"iterations": 3, "initial_rounds": 2, "student_steps_per_round": 3},
     "cmi": {"iterations": 4, "initial_rounds": 2, "student_steps_per_round": 3, "memory": 40, "negatives": 8, "embedding": 8},
+    "procedural": {"first_batches": 2, "student_steps_per_batch": 3, "family_images": 16},
     "nayer": {"iterations": 3, "initial_rounds": 2, "student_steps_per_round": 3, "generator_life": 3},
 }  # fmt: skip
 """Parameters that make each source of the family small."""

@@ -1,0 +1,73 @@
+"""An estimate, without data, of the agreement of a student with its teacher on real images.
+
+Shapes: B images, C channels, H height, W width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worker.distillation.contract import InputContract
+from worker.distillation.data.samplers import generator
+from worker.distillation.synthesis.procedural_images import ProceduralImages, Refinement
+
+IMAGES, LEAST_DRAWN, PIXELS = 1024, 128, 64 * 64
+"""Images that are drawn, fewer if they have more pixels, since each is refined."""
+CONFIDENT = 0.9
+"""Only images for which the teacher's confidence is above this count."""
+LEAST_IMAGES = 30
+POOR, FAIR, GOOD = 0.70, 0.85, 0.90
+"""Estimates below which a student is poor, doubtful and fair."""
+WARNING = (
+    "the student probably did not learn what its teacher knows: they agree on an estimated {agreement:.0%}, by {images} held-out "
+    "procedural images; give images, even without labels (the source `substitute`), or more steps, or a student of the teacher's "
+    "own family"
+)
+NOTE = "student and teacher agree on an estimated {agreement:.0%}, by {images} held-out procedural images: the student may lack something"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`agreement`: share of the `images` on which the teacher is confident that student and teacher classify alike."""
+
+    agreement: float
+    images: int
+
+    @property
+    def warning(self) -> str:
+        """A warning for the job's user if the estimate is low, else empty."""
+        return WARNING.format(agreement=self.agreement, images=self.images) if self.agreement < FAIR else ""
+
+    @property
+    def note(self) -> str:
+        """A note for the report if the estimate is moderate, else empty."""
+        moderate = FAIR <= self.agreement < GOOD
+        return NOTE.format(agreement=self.agreement, images=self.images) if moderate else ""
+
+
+@torch.no_grad()
+def estimate(
+    student: Callable[[Tensor], Tensor],
+    teacher: Callable[[Tensor], Tensor],
+    contract: InputContract,
+    classes: int,
+    seed: int,
+    device: torch.device,
+) -> Estimate | None:
+    """The agreement on refined procedural images of all families alike; None if the teacher is confident on too few.
+
+    Both networks return logits (B, K) of images (B, C, H, W). `seed` must not be that of the training's images.
+    """
+    made = ProceduralImages(teacher, contract, classes, device)
+    equal = torch.full((len(made.kinds),), 1 / len(made.kinds))
+    count = max(LEAST_DRAWN, min(IMAGES, IMAGES * PIXELS // (contract.height * contract.width)))
+    parts = made.mixed(count, equal, Refinement(), generator(seed, "estimate")).split(256)
+    known = torch.cat([teacher(part) for part in parts]).float().softmax(dim=1)
+    chosen = torch.cat([student(part) for part in parts]).argmax(dim=1)
+    confident = known.amax(dim=1) > CONFIDENT
+    if int(confident.sum()) < LEAST_IMAGES:
+        return None
+    agreement = float((chosen == known.argmax(dim=1))[confident].float().mean())
+    return Estimate(agreement, int(confident.sum()))
