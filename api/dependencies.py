@@ -6,10 +6,9 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
 from pydantic import AwareDatetime
-from starlette.concurrency import run_in_threadpool
 
 from api.access import auth
-from api.access.auth import Caller, requests
+from api.access.auth import Caller
 from api.http.errors import Forbidden, Invalid, TooMany
 from api.http.paging import MAX_LIMIT, Window, parse_labels
 from api.http.row_watch import RowWatch
@@ -32,20 +31,15 @@ async def current_caller(request: Request, needed: SecurityScopes, _: Annotated[
         Forbidden: the key lacks a scope.
     """
     address = request.client.host if request.client else ""
-    header = request.headers.get("authorization")
-    caller = auth.known_caller(header)
-    if caller is None:
-        caller = await run_in_threadpool(auth.authenticate, header, address)
+    caller = await auth.caller_of(request.headers.get("authorization"), address)
     request.state.key_id = caller.key_id
-    if caller.limits is not None and not hasattr(request.state, "rate"):  # else it was counted already
-        usage = requests.count(caller.key_id, caller.limits.requests_a_minute)
-        request.state.rate = usage.headers()
-        if usage.exceeded:
-            detail = (
-                f"This key may send {usage.quota} requests a minute, and has sent more. "
-                f"Try again in {usage.reset_seconds} seconds."
-            )
-            raise TooMany(detail, headers={"Retry-After": str(usage.reset_seconds)})
+    usage = auth.counted(caller, request.scope["state"])
+    if usage is not None and usage.exceeded:
+        detail = (
+            f"This key may send {usage.quota} requests a minute, and has sent more. "
+            f"Try again in {usage.reset_seconds} seconds."
+        )
+        raise TooMany(detail, headers={"Retry-After": str(usage.reset_seconds)})
     if missing := [scope for scope in needed.scopes if scope not in caller.scopes]:
         raise _forbidden(missing, caller)
     return caller
