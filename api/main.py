@@ -81,10 +81,10 @@ def create_app() -> FastAPI:
     app.include_router(health.router)
     docs_page.install(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
-    app.add_middleware(Polls)
     app.add_middleware(HeadAsGet)
     app.add_middleware(SlowBodies)
     app.add_middleware(Admission)
+    app.add_middleware(Polls)
     app.add_middleware(Observe)
     return app
 

@@ -1,11 +1,10 @@
 """Middleware that authenticates a request before anything of its body is read."""
 
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import auth
-from api.access.auth import Caller, requests
+from api.access.auth import Caller
 from api.http.errors import NotFound, TooMany
 from api.http.links import PREFIX
 from api.http.problem_documents import error_of, respond
@@ -42,20 +41,15 @@ async def _admit(request: Request) -> Caller:
         NotFound: the path contains a NUL character, which Postgres refuses and no id or name contains.
     """
     address = request.client.host if request.client else ""
-    header = request.headers.get("authorization")
-    caller = auth.known_caller(header)
-    if caller is None:
-        caller = await run_in_threadpool(auth.authenticate, header, address)
+    caller = await auth.caller_of(request.headers.get("authorization"), address)
     request.state.key_id = caller.key_id
-    if caller.limits is not None:
-        usage = requests.count(caller.key_id, caller.limits.requests_a_minute)
-        request.state.rate = usage.headers()
-        if usage.exceeded:
-            detail = (
-                f"This key may send {usage.quota} requests a minute, and has sent more. "
-                f"Try again in {usage.reset_seconds} seconds."
-            )
-            raise TooMany(detail, headers={"Retry-After": str(usage.reset_seconds)})
+    usage = auth.counted(caller, request.scope["state"])
+    if usage is not None and usage.exceeded:
+        detail = (
+            f"This key may send {usage.quota} requests a minute, and has sent more. "
+            f"Try again in {usage.reset_seconds} seconds."
+        )
+        raise TooMany(detail, headers={"Retry-After": str(usage.reset_seconds)})
     if "\0" in request.scope["path"]:
         raise NotFound("The path contains a NUL character, so it names nothing.")
     return caller

@@ -4,22 +4,26 @@ A key is `dsk_` and 43 random characters (256 bits). It has enough entropy that 
 shown once.
 """
 
+import asyncio
 import hashlib
 import hmac
 import os
 import re
 import secrets
 import tempfile
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.exc import IntegrityError
+from starlette.concurrency import run_in_threadpool
 
 from api.access import last_use
 from api.access.known_keys import KnownKeys
-from api.access.rates import Rates
+from api.access.rates import Rates, Usage
 from api.access.scopes import SCOPES
 from api.http.errors import TooMany, Unauthorised
 from models.database import now, reading, transaction
@@ -53,6 +57,7 @@ class Caller:
 
 known = KnownKeys[Caller]()
 """Callers that this process has just looked up. Whoever changes a key forgets them."""
+_look_ups: dict[tuple[str | None, str], asyncio.Task[Caller]] = {}
 OPERATOR = Caller("", frozenset(SCOPES), None)
 """Caller of the command line, which has access to the database: all scopes and no limits."""
 
@@ -91,10 +96,38 @@ def authenticate(header: str | None, address: str = "") -> Caller:
     return caller
 
 
+async def caller_of(header: str | None, address: str) -> Caller:
+    """The caller of a request, like `authenticate`; concurrent requests with the same header share one look-up."""
+    caller, name = known_caller(header), (header, address)
+    if caller is not None:
+        return caller
+    if name not in _look_ups:
+        _look_ups[name] = asyncio.create_task(run_in_threadpool(authenticate, header, address))
+        _look_ups[name].add_done_callback(lambda task: _forget_look_up(name, task))
+    return await asyncio.shield(_look_ups[name])  # a client that goes must not end the look-up of another
+
+
+def _forget_look_up(name: tuple[str | None, str], task: asyncio.Task[Caller]) -> None:
+    del _look_ups[name]
+    if not task.cancelled():
+        task.exception()  # else asyncio complains about it if all its clients have gone
+
+
 def known_caller(header: str | None) -> Caller | None:
     """The caller of an `Authorization` header if this process has just looked it up; this asks no database."""
     scheme, given = _parts(header or "")
     return known.get(hash_key(given)) if scheme.lower() == "bearer" else None
+
+
+def counted(caller: Caller, state: MutableMapping[str, Any]) -> Usage | None:
+    """Count a request once, and keep the count in its state; None if the key has no limits."""
+    if caller.limits is None:
+        return None
+    if "usage" not in state:
+        state["usage"] = usage = requests.count(caller.key_id, caller.limits.requests_a_minute)
+        state["rate"] = usage.headers()
+    found: Usage = state["usage"]
+    return found
 
 
 def _parts(header: str) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Mapping
+from functools import lru_cache
 
 import structlog
 import uuid6
@@ -38,10 +40,10 @@ class Observe:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request = Request(scope, receive)
-        request.state.request_id = request_id = _request_id(request)
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # the first of several counts
+        scope.setdefault("state", {})["request_id"] = request_id = _request_id(headers)
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        set_base(str(request.base_url))
+        set_base(_base(scope["scheme"], headers.get(b"host"), scope.get("server"), scope.get("root_path", "")))
         started = time.perf_counter()
         status = 0
         streamed = False
@@ -72,7 +74,7 @@ class Observe:
                 log.exception("request_failed", path=scope["path"])
             if not status:
                 error = Internal("The service failed. Report the request id to its operator, who finds it in the log.")
-                await respond(request, error)(scope, receive, send_with_headers)
+                await respond(Request(scope, receive), error)(scope, receive, send_with_headers)
         finally:
             _record(scope, status or CLIENT_CLOSED, time.perf_counter() - started, streamed)
             structlog.contextvars.unbind_contextvars("request_id")
@@ -90,8 +92,23 @@ def current_request_id() -> str | None:
     return found
 
 
-def _request_id(request: Request) -> str:
-    given = request.headers.get("x-request-id", "")
+@lru_cache(maxsize=256)
+def _base(scheme: str, host: bytes | None, server: tuple[str, int | None] | None, root_path: str) -> str:
+    """The URL of the app as the client sees it."""
+    headers = [] if host is None else [(b"host", host)]
+    scope = {
+        "type": "http",
+        "scheme": scheme,
+        "server": server,
+        "root_path": root_path,
+        "path": "/",
+        "headers": headers,
+    }
+    return str(Request(scope).base_url)
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if ACCEPTABLE_ID.fullmatch(given) else uuid6.uuid7().hex
 
 

@@ -7,11 +7,9 @@ it as if it had not been here: other requests, `Prefer: wait`, keys to look up, 
 import re
 
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import auth
-from api.access.auth import Caller
 from api.http.errors import ApiError
 from api.http.links import PREFIX
 from api.jobs.answer import answer
@@ -35,29 +33,21 @@ class Polls:
             await self.app(scope, receive, send)
 
     async def _answer(self, job_id: str, scope: Scope, receive: Receive, send: Send) -> bool:
-        headers = Headers(scope=scope)
-        caller = auth.known_caller(headers.get("authorization"))
-        if caller is None or SCOPE not in caller.scopes or "prefer" in headers:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        caller = auth.known_caller(headers.get(b"authorization", b"").decode("latin-1"))
+        if caller is None or SCOPE not in caller.scopes or b"prefer" in headers or len(headers) < len(scope["headers"]):
             return False
-        if not _counted(caller, scope):
+        state = scope.setdefault("state", {})
+        usage = auth.counted(caller, state)
+        if usage is not None and usage.exceeded:
             return False
+        known = headers.get(b"if-none-match")
         reads: SharedReads = scope["app"].state.reads
         try:
-            shown = await reads.read(caller.key_id, job_id, headers.get("if-none-match"))
+            shown = await reads.read(caller.key_id, job_id, None if known is None else known.decode("latin-1"))
         except (ApiError, SQLAlchemyError):
             return False
+        state["key_id"] = caller.key_id
         scope["route"] = self._route
         await answer(shown)(scope, receive, send)
         return True
-
-
-def _counted(caller: Caller, scope: Scope) -> bool:
-    """Count the request; False, without counting it, if the key has sent too many."""
-    state = scope.setdefault("state", {})
-    if caller.limits is not None:
-        quota = caller.limits.requests_a_minute
-        if auth.requests.count(caller.key_id, quota, more=0).used >= quota:
-            return False
-        state["rate"] = auth.requests.count(caller.key_id, quota).headers()
-    state["key_id"] = caller.key_id
-    return True

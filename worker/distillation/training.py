@@ -12,7 +12,6 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Example, Items, Range, parse
 from worker.distillation.precision import Precision
-from worker.distillation.trainer.relative_rates import divided
 
 DEFAULT_EPOCHS = 30
 """Number of epochs if neither epochs nor steps are set."""
@@ -152,7 +151,7 @@ class Training:
         groups: list[dict[str, Any]] = [{"params": parameters}]
         if self.optimizer == "adamw":
             groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-        groups = divided(groups, factor_of or {})
+        groups = _divided(groups, factor_of or {})
         if self.optimizer == "sgd":
             nesterov = self.nesterov and self.momentum > 0
             return SGD(groups, self.learning_rate, self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
@@ -164,3 +163,14 @@ class Training:
         automatic = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         low = self.precision == "bf16" or (self.precision == "auto" and automatic)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)
+
+
+def _divided(groups: list[dict[str, Any]], factor_of: Mapping[nn.Parameter, float]) -> list[dict[str, Any]]:
+    """An optimiser's groups of parameters, divided so that each has one `factor` of the learning rate."""
+    result: list[dict[str, Any]] = []
+    for group in groups:
+        by_factor: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_factor.setdefault(factor_of.get(parameter, 1.0), []).append(parameter)
+        result += [group | {"params": params, "factor": factor} for factor, params in by_factor.items()]
+    return result

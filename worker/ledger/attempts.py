@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Table, delete, exists, func, insert, select, update
+from sqlalchemy import Table, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -162,11 +162,14 @@ class AttemptLedger(LeasedLedger):
     def keep_log(self, log_key: str) -> None:
         """Record the log of a running attempt, so that it is available however the attempt ends."""
         with transaction() as session:
-            fence = select(Job.id).where(Job.id == self.job_id, *ends.held_by(self.number))
-            mine = Attempt.job_id == self.job_id, Attempt.number == self.number, exists(fence)
-            named = session.execute(update(Attempt).where(*mine).values(log_key=log_key))
-            if named.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result is a CursorResult
+            mine = Attempt.job_id == self.job_id, Attempt.number == self.number
+            held = select(Attempt.log_key).join(Job, Job.id == Attempt.job_id).where(*mine, *ends.held_by(self.number))
+            found = session.execute(held).one_or_none()
+            if found is None:
                 raise Taken(self.job_id)
+            if found.log_key != log_key:
+                self._change(session)  # a reader sees a new link
+                session.execute(update(Attempt).where(*mine).values(log_key=log_key))
 
     @retried
     def seconds_used(self) -> float:

@@ -178,6 +178,7 @@ def _remove_logs() -> int:
         with transaction() as session:
             keys.append(session.scalar(select(Attempt.log_key).where(*mine)))
             session.execute(update(Attempt).where(*mine).values(log_key=None))
+            session.execute(update(Job).where(Job.id == job_id).values(version=Job.version + 1))  # its link is gone
     _discard(key for key in keys if key)
     return len(found)
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from models.database import transaction
-from models.records import Job, Metric
+from models.records import Attempt, Job, Metric
 from models.settings import settings
 from models.storage.errors import Unavailable
 from models.storage.opening import storage
@@ -108,6 +108,17 @@ def test_fencing_refuses_writes_even_if_the_lease_seems_held(both: None) -> None
         with pytest.raises(Taken):
             write()
     assert rows(Metric, job_id=job_id) == [] and get(Job, job_id).status == "running"
+
+
+def test_a_new_log_is_a_new_version_and_the_same_log_is_not(both: None) -> None:
+    job_id = make_job()
+    ledger = AttemptLedger(job_id, claimed().attempt)
+    versions = [get(Job, job_id).version]
+    for key in ("one", "one", "two"):
+        ledger.keep_log(key)
+        versions.append(get(Job, job_id).version)
+    assert [version - versions[0] for version in versions] == [0, 1, 1, 2]
+    assert [row.log_key for row in rows(Attempt, job_id=job_id)] == ["two"]
 
 
 def test_storage_operations_are_retried(embedded: None, tmp_path: Path) -> None:

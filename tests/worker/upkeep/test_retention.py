@@ -77,7 +77,7 @@ def test_the_data_of_a_job_is_removed_after_its_retention_time(both: None, confi
     assert {key.split("/")[1] for key in keys()} == {young, old}
     gone = get(Job, ancient)
     assert gone.artifacts_removed_at is not None and gone.history_removed_at is not None
-    assert gone.version == version + 2 and gone.status == "succeeded" and gone.resolved
+    assert gone.version == version + 3 and gone.status == "succeeded" and gone.resolved
     assert (get(Job, old).artifacts_removed_at, get(Job, young).history_removed_at) == (None, None)
     assert [row.idempotency_key for row in rows(Idempotency)] == []
     assert sum(retention.clear().values()) == 0

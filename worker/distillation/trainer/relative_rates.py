@@ -4,9 +4,6 @@ Adam moves every weight by about the learning rate in a step, whatever its size.
 whose weights are several times larger than usual barely moves. The rule is ours.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
 LARGEST = 10.0
@@ -28,14 +25,3 @@ def factors(network: nn.Module) -> dict[nn.Parameter, float]:
         own = module.parameters(recurse=False)
         found |= dict.fromkeys((parameter for parameter in own if parameter.requires_grad), factor)
     return found
-
-
-def divided(groups: list[dict[str, Any]], factor_of: Mapping[nn.Parameter, float]) -> list[dict[str, Any]]:
-    """An optimiser's groups of parameters, divided so that each has one `factor` of the learning rate."""
-    result: list[dict[str, Any]] = []
-    for group in groups:
-        by_factor: dict[float, list[nn.Parameter]] = {}
-        for parameter in group["params"]:
-            by_factor.setdefault(factor_of.get(parameter, 1.0), []).append(parameter)
-        result += [group | {"params": params, "factor": factor} for factor, params in by_factor.items()]
-    return result

@@ -105,7 +105,9 @@ def test_metrics_on_training_or_synthesised_images_have_a_note(tmp_path: Path):
         tmp_path, {"evaluation": evaluation, "without_data": None}, dataset="dts_1", evaluation={"dataset": "dts_1"}
     )
     assert content["notes"] == [reports.ON_TRAINING_IMAGES]
-    content = make(tmp_path, {"evaluation": None, "without_data": {"samples": 8, "agreement_with_teacher": 0.5, "estimate": None}})
+    content = make(
+        tmp_path, {"evaluation": None, "without_data": {"samples": 8, "agreement_with_teacher": 0.5, "estimate": None}}
+    )
     assert (
         content["notes"] == [reports.NOT_MEASURED, reports.WITHOUT_DATA]
         and content["summary"]["notes"] == content["notes"]
