@@ -18,6 +18,7 @@ SCRIPTS = (
     "mnist.label_transfer",
     "service.cost",
     "service.event_streams",
+    "service.polling",
     "service.transfer",
     "service.million_jobs",
     "service.sandbox_cost",
