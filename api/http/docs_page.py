@@ -6,10 +6,10 @@ from fastapi.staticfiles import StaticFiles
 
 PATH = "/docs"
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self';"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Nothing from other servers, and no script in the page itself. Swagger UI writes styles into its elements."""
+"""Nothing from other servers, and no script or style in the page itself."""
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

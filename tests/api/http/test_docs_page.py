@@ -12,7 +12,12 @@ def test_the_page_needs_no_other_server(embedded: Service) -> None:
         page = client.get("/docs")
         assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
         policy = page.headers["content-security-policy"]
-        assert "default-src 'none'" in policy and "script-src 'self';" in policy and "://" not in policy
+        assert (
+            "'unsafe-inline'" not in policy
+            and "default-src 'none'" in policy
+            and "script-src 'self';" in policy
+            and "://" not in policy
+        )
         assert "://" not in page.text and not re.search(r"<script>|\son\w+=", page.text)
         needed = re.findall(r'(?:src|href)="([^"]+)"', page.text)
         assert len(needed) == 4
