@@ -30,6 +30,8 @@ class TapMap:
     stages: tuple[str, ...]
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     classifier: str | None = None
+    before_activation: Mapping[str, str] = field(default_factory=dict)
+    """For each stage the tap of its values before the activation that follows it."""
     leading: str = ""
     """Prefix of the taps among which defaults are chosen: empty, or that of an ensemble's first member."""
 

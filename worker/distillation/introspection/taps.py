@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.modes import modes_kept
 from worker.distillation.introspection.tap_map import TapMap
-from worker.distillation.introspection.tracing import Trace, trace
+from worker.distillation.introspection.tracing import Trace, is_activation, trace
 from worker.distillation.parameters import TapPair
 from worker.distillation.step import Outputs
 
@@ -53,11 +53,13 @@ class Tapped(nn.Module):
             self._trace: Trace = trace(network, example, pointer)
         leading = str(getattr(network, "leading", ""))
         own = {tap: shape for tap, shape in self._trace.shapes.items() if tap.startswith(leading)}
+        stages = _stages(network, own, self._trace.tensors, example.shape)
         self.map = TapMap(
             shapes={tap: shape for tap, shape in self._trace.shapes.items() if not tap.endswith(":in")},
-            stages=_stages(network, own, self._trace.tensors, example.shape),
+            stages=stages,
             inputs={tap: shape for tap, shape in self._trace.shapes.items() if tap.endswith(":in")},
             classifier=_classifier(network, own, self._trace.started),
+            before_activation=_before_activation(network, self._trace, stages, leading),
             leading=leading,
         )
         self._requested: tuple[str, ...] = ()
@@ -154,6 +156,29 @@ def _stages(
         if deeper < 0 or (deeper == 0 and before and tensors[tap] != tensors[before]):
             best[shape[1:]] = tap
     return tuple(best[size] for size in sorted(best, key=lambda size: (-size[0] * size[1], size)))
+
+
+def _before_activation(network: nn.Module, trace_: Trace, stages: Sequence[str], leading: str) -> dict[str, str]:
+    """For each stage the tap of its values before the activation that follows it.
+
+    A stage that ends with an activation has them in `PATH:pre`. If it does not, as the groups of pre-activation networks, they
+    are the input of the next activation that reads a map of the same shape, as in Heo et al., arXiv:1904.01866; without one,
+    those before the last activation in the stage.
+    """
+    activations = [path for path in trace_.started if is_activation(network.get_submodule(path))]
+    activated = {trace_.tensors[path] for path in activations if path in trace_.tensors}
+    found = {}
+    for tap in stages:
+        within, shape = f"{tap}:pre", trace_.shapes[tap]
+        later = [
+            path for path in trace_.started[trace_.reached[tap] :] if path in activations and path.startswith(leading)
+        ]
+        following = next((path for path in later if trace_.shapes.get(f"{path}:pre") == shape), None)
+        if trace_.tensors[tap] not in activated and following is not None and activations.count(following) == 1:
+            found[tap] = f"{following}:pre"
+        elif trace_.shapes.get(within, ())[1:] == shape[1:]:
+            found[tap] = within
+    return found
 
 
 def penultimate(tapped: Tapped) -> str:

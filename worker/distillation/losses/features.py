@@ -60,10 +60,10 @@ class FeatureObjective(Objective):
 
 
 def before_activations(map_: TapMap) -> TapMap:
-    """The tap map with `PATH:pre` for each stage: the values before the last activation in the stage."""
-    shapes = map_.shapes
-    stages = (f"{tap}:pre" for tap in map_.stages if shapes.get(f"{tap}:pre", ())[1:] == shapes[tap][1:])
-    return replace(map_, stages=tuple(stages))
+    """The tap map with the values before the activation in place of each stage."""
+    return replace(
+        map_, stages=tuple(map_.before_activation[tap] for tap in map_.stages if tap in map_.before_activation)
+    )
 
 
 def same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

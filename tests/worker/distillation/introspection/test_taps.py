@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.worker.distillation.trial import contract_of
 from worker.distillation import networks
+from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
 from worker.distillation.introspection.taps import Tapped, pair_stages, parameters_through, penultimate, resolve_pairs
 
@@ -263,3 +264,22 @@ def test_networks_that_do_not_fit_are_refused(network):
     with pytest.raises(SpecError) as caught:
         Tapped(network, torch.zeros(2, 1, 4, 4))
     assert [problem.pointer for problem in caught.value.problems] == ["/network"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # the pairs of Heo et al., arXiv:1904.01866, for wide residual networks: the BatchNorm after each group
+        ("wrn_cifar", ["block2.layer.0.relu1:pre", "block3.layer.0.relu1:pre", "relu:pre"]),
+        ("resnet8_cifar", ["layer1:pre", "layer2:pre", "layer3:pre"]),
+    ],
+)
+def test_stages_before_the_activation_are_outside_of_residual_branches(name, expected):
+    network = networks.build(name, 10, InputContract(3, 32, 32, (0.0,) * 3, (1.0,) * 3), {}).eval()
+    tapped = Tapped(network, torch.randn(2, 3, 32, 32))
+    assert list(tapped.map.before_activation.values()) == expected
+    tapped.request([*expected, *tapped.map.stages])
+    with torch.no_grad():
+        taps = tapped(tapped.example).taps
+    for stage, before in tapped.map.before_activation.items():
+        assert taps[stage].shape == taps[before].shape
