@@ -43,7 +43,8 @@ class Observe:
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # the first of several counts
         scope.setdefault("state", {})["request_id"] = request_id = _request_id(headers)
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        set_base(_base(scope["scheme"], headers.get(b"host"), scope.get("server"), scope.get("root_path", "")))
+        server = tuple(scope.get("server") or ()) or None  # a list from some servers, which no cache takes
+        set_base(_base(scope["scheme"], headers.get(b"host"), server, scope.get("root_path", "")))
         started = time.perf_counter()
         status = 0
         streamed = False

@@ -11,7 +11,7 @@ from models.records import Job, Metric
 
 
 def _newest() -> Select[Any, Any, Any, Any]:
-    """Two index lookups per name, where GROUP BY would read every row."""
+    """Three index lookups per name, where GROUP BY would read every row."""
     in_order = select(Metric.name).order_by(Metric.name).limit(1)
     first = in_order.where(Metric.job_id == Job.id).correlate(Job).scalar_subquery()
     jobs = select(Job.id.label("job_id"), first.label("name")).where(Job.id.in_(bindparam("jobs", expanding=True)))
@@ -20,9 +20,12 @@ def _newest() -> Select[Any, Any, Any, Any]:
     following = in_order.where(mine, Metric.name > names.c.name).correlate(names).scalar_subquery()
     names = names.union_all(select(names.c.job_id, following).where(names.c.name.is_not(None)))
     mine = and_(Metric.job_id == names.c.job_id, Metric.name == names.c.name)
-    steps = select(Metric.step).where(mine).order_by(Metric.step.desc()).limit(1).correlate(names).scalar_subquery()
-    newest = and_(mine, Metric.step == steps)
-    return select(Metric.job_id, Metric.name, Metric.step, Metric.value).join_from(names, Metric, newest)
+    step, value = (
+        select(column).where(mine).order_by(Metric.step.desc()).limit(1).correlate(names).scalar_subquery()
+        for column in (Metric.step, Metric.value)
+    )
+    newest = select(names.c.job_id, names.c.name, step.label("step"), value.label("value"))
+    return newest.where(names.c.name.is_not(None))
 
 
 NEWEST = _newest()

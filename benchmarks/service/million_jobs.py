@@ -13,6 +13,7 @@ The exit code is 0 if both hold. Writes `results/million_jobs.json`. Postgres is
 """
 
 import argparse
+import asyncio
 import json
 import multiprocessing
 import os
@@ -243,9 +244,9 @@ class Scene:
 
 
 def _poll(scene: Scene) -> object:
-    from api.jobs import service
+    from api.jobs.shared_reads import SharedReads
 
-    return service.get(KEY, scene.job())
+    return asyncio.run(SharedReads().read(KEY, scene.job(), None))
 
 
 def _list(scene: Scene) -> object:

@@ -317,7 +317,7 @@ def test_a_checkpoint_that_the_engine_cannot_read_is_dropped_without_a_loss(embe
 def test_every_error_code_of_the_worker_has_an_entry() -> None:
     engine = ROOT / "worker" / "distillation"
     text = "".join(path.read_text() for path in (ROOT / "worker").rglob("*.py") if engine not in path.parents)
-    given = set(re.findall(r'(?<!log\.)\berror\(\s*"([a-z_]+)"', text))
+    given = set(re.findall(r'(?<!log\.)(?:\berror|_refusal)\(\s*"([a-z_]+)"', text))
     assert given == set(FAILURES)
     for failure in FAILURES.values():
         assert failure.meaning.endswith(".") and failure.hint.endswith(".")

@@ -278,6 +278,6 @@ def test_wake_up_messages_are_sent_for_due_work_up_to_the_number_of_idle_workers
     assert len(sent) == 2
     with transaction() as session:
         session.query(Job).filter(Job.id.in_(jobs)).update({"woken_at": 0.0})
-    presence.leave(workers[0])
+    presence.leave(workers[:1])
     upkeep.wake_idle_workers()
     assert sent[2:] == [("distill", 1)]

@@ -79,12 +79,16 @@ class Measurement:
             )
         task = self.job.task.name
         agreement = float((chosen_of(student_logits, task) == chosen_of(teacher_logits, task)).float().mean())
-        return {"samples": len(samples), "agreement_with_teacher": agreement, "estimate": self._estimate(student)}
+        return {
+            "samples": len(samples),
+            "agreement_with_teacher": agreement,
+            "estimate": self._estimate(student, samples.device),
+        }
 
-    def _estimate(self, student: nn.Module) -> dict[str, Any] | None:
+    def _estimate(self, student: nn.Module, device: torch.device) -> dict[str, Any] | None:
         """The estimated agreement on real images; None where it cannot be made: for other tasks, for teachers without a
         gradient, or if the teacher is confident on too few procedural images."""
-        contract, device = self.job.contract, next(student.parameters()).device
+        contract = self.job.contract
         assert self.teacher is not None
         if self.job.task.name != "classification" or not gives_gradient(self.teacher, contract.blank(device)):
             return None
