@@ -1,8 +1,11 @@
 """docs/inputs.md has the tables of the tests."""
 
+import pytest
+
 from docs.inputs_page import PAGE, SECTION, renewed
 
 
+@pytest.mark.slow  # the tests of the tables inspect all of their files too
 def test_the_page_is_fresh() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert renewed(text) == text, "run `python -m docs.inputs_page`"

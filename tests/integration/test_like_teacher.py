@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors.torch import load_file
 
 from distillery_client import Client
@@ -22,6 +23,7 @@ def widths_of(client: Client, job: str, folder: Path) -> list[int]:
     return [len(tensor) for name, tensor in weights.items() if name.startswith("conv") and tensor.ndim == 4]
 
 
+@pytest.mark.slow
 def test_students_of_half_the_channels(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data") as whole, whole.client() as client:
         named = client.teachers.send(inputs / "teacher.safetensors", **TEACHER)["id"]

@@ -22,6 +22,7 @@ SPEC: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_student_and_a_teacher_begin_with_the_operators_weights(tmp_path: Path, inputs: Path):
     torch.manual_seed(3)
     given = networks.build(NETWORK, 1000, InputContract(3, 16, 16, (0.5,) * 3, (0.25,) * 3)).state_dict()

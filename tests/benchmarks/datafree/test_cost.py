@@ -69,6 +69,7 @@ def test_the_published_generators_loss_does_not_depend_on_the_student():
     assert gradients[0].abs().sum() > 0 and torch.equal(*gradients)
 
 
+@pytest.mark.slow
 def test_measurements_do_not_change_the_engines_run(tmp_path, monkeypatch):
     weights = tmp_path / "teacher.safetensors"
     save_file(lenet("lenet5", 0).state_dict(), weights)

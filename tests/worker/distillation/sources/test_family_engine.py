@@ -28,10 +28,15 @@ SOURCES = {
     "fast_meta": SMALL | ROUND,
     "cmi": SMALL | ROUND | {"memory": 32, "negatives": 8, "embedding": 8},
     "nayer": SMALL | ROUND,
-}
-KILLS = {name: range(1, 8) for name in ("deep_inversion", "fast_meta")} | {
-    "dfad": (3,), "dfq": (4,), "zskt": (2,), "cmi": (5,), "nayer": (6,),
+    "procedural": {
+        "generator_batch": 16, "pool_images": 64, "first_batches": 2, "student_steps_per_batch": 2, "family_images": 16,
+    },
 }  # fmt: skip
+KILLS = {name: range(1, 8) for name in ("deep_inversion", "fast_meta")} | {
+    "dfad": (3,), "dfq": (4,), "zskt": (2,), "cmi": (5,), "nayer": (6,), "procedural": (1, 3),
+}  # fmt: skip
+QUICK = {("fast_meta", 1), ("fast_meta", 4), ("deep_inversion", 5), ("dfq", 4), ("procedural", 3)}
+"""The others are slow tests."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,14 @@ def undisturbed():
     return {}
 
 
-@pytest.mark.parametrize(("name", "at"), [(name, at) for name, kills in KILLS.items() for at in kills])
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        pytest.param(name, at, marks=() if (name, at) in QUICK else pytest.mark.slow)
+        for name, kills in KILLS.items()
+        for at in kills
+    ],
+)
 def test_killed_anywhere_and_restored_bit_equal(name, at, inputs, tmp_path, undisturbed):
     if name not in undisturbed:
         shutil.copytree(inputs, tmp_path / "whole")

@@ -135,7 +135,13 @@ def undisturbed():
 
 @pytest.mark.parametrize(
     ("name", "at"),
-    [("fast_meta", 4), ("fast_meta", 6), ("fast_meta", 14), ("deep_inversion", 7), ("cmi", 10), ("nayer", 8)],
+    [
+        *(("fast_meta", at) for at in (4, 6, 14)),
+        *(
+            pytest.param(name, at, marks=pytest.mark.slow)
+            for name, at in (("deep_inversion", 7), ("cmi", 10), ("nayer", 8))
+        ),
+    ],
 )
 def test_killed_before_and_after_a_restart_and_restored_bit_equal(name, at, inputs, displeased, tmp_path, undisturbed):
     def last(events):
