@@ -11,7 +11,7 @@ from torch import Tensor
 
 from worker.distillation.contract import InputContract
 from worker.distillation.data.samplers import generator
-from worker.distillation.synthesis.procedural_images import ProceduralImages, Refinement
+from worker.distillation.synthesis.procedural_images import PART, ProceduralImages, Refinement
 
 IMAGES, LEAST_DRAWN, PIXELS = 1024, 128, 64 * 64
 """Images that are drawn, fewer if they have more pixels, since each is refined."""
@@ -58,12 +58,13 @@ def estimate(
 ) -> Estimate | None:
     """The agreement on refined procedural images of all families alike; None if the teacher is confident on too few.
 
-    Both networks return logits (B, K) of images (B, C, H, W). `seed` must not be that of the training's images.
+    Both networks return logits (B, K) of images (B, C, H, W). The images have a random stream of their own, so that no training
+    with the same `seed` saw them.
     """
     made = ProceduralImages(teacher, contract, classes, device)
     equal = torch.full((len(made.kinds),), 1 / len(made.kinds))
     count = max(LEAST_DRAWN, min(IMAGES, IMAGES * PIXELS // (contract.height * contract.width)))
-    parts = made.mixed(count, equal, Refinement(), generator(seed, "estimate")).split(256)
+    parts = made.mixed(count, equal, Refinement(), generator(seed, "estimate")).split(PART)
     known = torch.cat([teacher(part) for part in parts]).float().softmax(dim=1)
     chosen = torch.cat([student(part) for part in parts]).argmax(dim=1)
     confident = known.amax(dim=1) > CONFIDENT
