@@ -82,7 +82,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes, self._since = True, 0, time.monotonic()
+        self._in_head = True
+        self._head_bytes = 0
+        self._since = time.monotonic()
 
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= MOST_PIPELINED:

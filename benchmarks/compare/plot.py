@@ -5,7 +5,11 @@ from html import escape
 
 from benchmarks.compare.results import Difference, Measured, paired
 
-LINE, LEFT, WIDTH, TOP, RIGHT = 16, 270, 560, 40, 20
+LINE = 16
+LEFT = 270
+WIDTH = 560
+TOP = 40
+RIGHT = 20
 COLOURS = {1: "#1a7f37", 0: "#57606a", -1: "#cf222e"}
 
 

@@ -47,9 +47,13 @@ def rising(weight: float) -> Spec:
     return {"schedule": "linear", "start": 0.0, "end": weight, "until": WARM_UP}
 
 
-LOGITS, FEATURES, RELATIONS, ALONE, ADVERSARY, TOGETHER, INVESTIGATED = (
-    "Logits", "Features", "Relations between samples", "Without a teacher", "Adversary", "Together with KD", "Investigated",
-)  # fmt: skip
+LOGITS = "Logits"
+FEATURES = "Features"
+RELATIONS = "Relations between samples"
+ALONE = "Without a teacher"
+ADVERSARY = "Adversary"
+TOGETHER = "Together with KD"
+INVESTIGATED = "Investigated"
 
 
 def objectives() -> Iterator[Row]:
@@ -144,10 +148,13 @@ def objectives() -> Iterator[Row]:
         yield Row(f"kd_{name}", f"KD + {title}", TOGETHER, "KD's and the method's own", (*KD, spec))
 
 
-CHAIN, WEANED, GENERATIONS, COHORT, STAGES, LONGER, MANY = (
-    "Assistants", "Teachers trained on the same 1,000 images", "Generations", "Cohorts", "Two stages",
-    "More steps", "Several teachers",
-)  # fmt: skip
+CHAIN = "Assistants"
+WEANED = "Teachers trained on the same 1,000 images"
+GENERATIONS = "Generations"
+COHORT = "Cohorts"
+STAGES = "Two stages"
+LONGER = "More steps"
+MANY = "Several teachers"
 FULL, HALF = {"network": "lenet5"}, {"network": "lenet5_half"}
 
 

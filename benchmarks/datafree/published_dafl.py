@@ -14,11 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BATCH, LATENT, WIDTH, SIZE = 512, 100, 128, 32
+BATCH = 512
+LATENT = 100
+WIDTH = 128
+SIZE = 32
 ITERATIONS = 200 * 120
 """Epochs times iterations per epoch."""
-ONE_HOT, ENTROPY, ACTIVATION = 1.0, 5.0, 0.1
-"""Weights of the generator's losses."""
+# Weights of the generator's losses.
+ONE_HOT = 1.0
+ENTROPY = 5.0
+ACTIVATION = 0.1
 GENERATOR_RATE, STUDENT_RATE = 0.2, 2e-3
 """Learning rates of Adam; both are constant."""
 

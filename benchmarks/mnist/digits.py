@@ -22,8 +22,10 @@ from worker.distillation.tasks import classification
 RESULTS = Path(__file__).parents[2] / "results"
 INPUT: dict[str, Any] = {"channels": 1, "height": 32, "width": 32, "mean": [0.1307], "std": [0.3081]}
 CLASSES = 10
-EPOCHS, LEARNING_RATE, BATCH = 9, 1e-3, 256
-"""The training of DAFL's authors for their teacher (huawei-noah/Efficient-Computing, `teacher-train.py`)."""
+# The training of DAFL's authors for their teacher (huawei-noah/Efficient-Computing, `teacher-train.py`).
+EPOCHS = 9
+LEARNING_RATE = 1e-3
+BATCH = 256
 Optimizers = Literal["adam", "sgd"]
 
 

@@ -31,7 +31,11 @@ from docs.demo.service import service
 STUDENT = {"network": "lenet5_half", "initial_weights": "random"}
 KD = [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}]
 PLAIN = [{"name": "cross_entropy", "weight": 1.0}]
-FULL_LEAST, SMALL_GAIN, DAFL_MEAN, DAFL_WORST, DAFL_SECONDS = 0.986, 0.015, 0.96, 0.95, 180.0
+FULL_LEAST = 0.986
+SMALL_GAIN = 0.015
+DAFL_MEAN = 0.96
+DAFL_WORST = 0.95
+DAFL_SECONDS = 180.0
 SMALL_IMAGES, SEEDS = 1000, (0, 1, 2)
 FULL_TRAINING = {"epochs": 6, "batch_size": 128, "optimizer": "adam", "learning_rate": 3e-3}
 SMALL_STEPS = {"steps": 600, "batch_size": 64}
@@ -118,7 +122,9 @@ def start(uploaded: Uploaded) -> dict[str, Any]:
 def dafl(uploaded: Uploaded) -> dict[str, Any]:
     rows = [uploaded.job(f"DAFL, seed {seed}", training={"seed": seed}) for seed in SEEDS]
     accuracies = [row["accuracy"] for row in rows]
-    mean, worst, slowest = sum(accuracies) / len(rows), min(accuracies), max(row["seconds"] for row in rows)
+    mean = sum(accuracies) / len(rows)
+    worst = min(accuracies)
+    slowest = max(row["seconds"] for row in rows)
     print(f"DAFL: mean {mean:.2%}, worst {worst:.2%}, slowest {slowest:.0f} s", flush=True)
     holds = mean >= DAFL_MEAN and worst >= DAFL_WORST and slowest <= DAFL_SECONDS
     return {"rows": rows, "mean": mean, "worst": worst, "slowest_seconds": slowest, "holds": holds}

@@ -26,7 +26,9 @@ from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
 
 KNOWN, NEW = range(7), range(7, 10)
-IMAGES_A_CLASS, TEACHER_IMAGES, TEACHER_STEPS = 100, 20_000, 400
+IMAGES_A_CLASS = 100
+TEACHER_IMAGES = 20_000
+TEACHER_STEPS = 400
 FIRST, SECOND = (25, 100), 300
 """Steps on features, and steps on labels."""
 LOSSES = (0.5, 0.2, 0.1)

@@ -39,7 +39,9 @@ from benchmarks.mnist.digits import RESULTS
 from benchmarks.service import sets
 from distillery_client import Client
 
-RUNNING_SECONDS, STEP_SECONDS, MOST_SHARE = 2.0, 8.0, 0.03
+RUNNING_SECONDS = 2.0
+STEP_SECONDS = 8.0
+MOST_SHARE = 0.03
 SHORT_STEPS, TRIAL_STEPS = 50, 500
 MARKS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "checked": lambda event: "has been checked" in event["message"],
@@ -69,8 +71,12 @@ class Bench:
     """A service with the inputs uploaded, and the same job with the bare engine."""
 
     def __init__(self, name: str, client: Client, supervisor: int, images: Path, teacher: Path, results: Path):
-        self.name, self.client, self._supervisor = name, client, supervisor
-        self._images, self._teacher, self._results = images, teacher, results
+        self.name = name
+        self.client = client
+        self._supervisor = supervisor
+        self._images = images
+        self._teacher = teacher
+        self._results = results
         self._ids = {
             "teacher": client.teachers.send(teacher, **sets.TEACHER)["id"],
             "dataset": client.datasets.send(images)["id"],

@@ -42,7 +42,9 @@ class Connection(asyncio.Protocol):
         self.sent = 0
         self.tag = b""
         self.closed = asyncio.get_running_loop().create_future()
-        self._request, self._load, self._until = request, load, until
+        self._request = request
+        self._load = load
+        self._until = until
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

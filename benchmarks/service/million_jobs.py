@@ -27,7 +27,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-FEW, GROWTH, WAITING = 1000, 1.3, 100
+FEW = 1000
+GROWTH = 1.3
+WAITING = 100
 BIG = ("jobs", "attempts", "events", "metrics", "inspections", "artifacts", "webhook_deliveries")
 KEYS = 20
 KEY = "key_" + "0" * 32

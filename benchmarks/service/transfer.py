@@ -38,7 +38,9 @@ from obstore.store import S3Store
 from distillery_client import Client
 from docs.demo.service import _free_port
 
-GROWTH_BYTES, LEAST_RATIO, MOST_WRITTEN = 64 * 10**6, 0.6, 1.05
+GROWTH_BYTES = 64 * 10**6
+LEAST_RATIO = 0.6
+MOST_WRITTEN = 1.05
 BLOCK = 8 * 2**20
 TEACHER = {
     "network": "lenet5",
@@ -78,7 +80,10 @@ def _measure(
     copies = _S3Copies(file) if arguments.storage == "s3" else _DiskCopies(file, folder)
     _upload(client, file)  # warm up: what the first request loads is not growth
     before = _status(process.pid, "VmRSS")
-    up, down, written, kernel = [], [], [], []
+    up = []
+    down = []
+    written = []
+    kernel = []
     with Watched(process.pid) as watched:
         for pair in range(arguments.pairs):
             written_before = _written(process.pid)
@@ -187,11 +192,9 @@ class _S3Copies:
             "endpoint": endpoint, "region": "us-east-1", "access_key_id": os.environ["DISTILL_STORAGE_ACCESS_KEY"],
             "secret_access_key": os.environ["DISTILL_STORAGE_SECRET_KEY"],
         }  # fmt: skip
-        self._store, self._file, self._key = (
-            S3Store(bucket, config=config, client_options={"allow_http": True}),
-            file,
-            "",
-        )
+        self._store = S3Store(bucket, config=config, client_options={"allow_http": True})
+        self._file = file
+        self._key = ""
 
     def up(self) -> None:
         self._key = f"plain/{uuid.uuid4().hex}"
@@ -207,7 +210,9 @@ class Watched:
     """The peak memory of a process, sampled twenty times a second."""
 
     def __init__(self, pid: int):
-        self._pid, self._over, self.most = pid, threading.Event(), 0
+        self._pid = pid
+        self._over = threading.Event()
+        self.most = 0
         self._thread = threading.Thread(target=self._look)
 
     def __enter__(self) -> "Watched":

@@ -11,8 +11,11 @@ KINDS = ("objectives", "procedures", "sources", "transforms")
 MOST_ITEMS = 1024
 """Maximum length of a list parameter without its own bound."""
 MOST_OBJECTIVES = 16
-OBJECTIVES, NETWORK, NETWORK_SPACE, LAYER = "#/objectives", "#/network", "#/network_space", "#/layer"
-"""`$ref` of parameters that are objectives, networks, families of networks, or layers of a network."""
+# `$ref` of parameters that are objectives, networks, families of networks, or layers of a network.
+OBJECTIVES = "#/objectives"
+NETWORK = "#/network"
+NETWORK_SPACE = "#/network_space"
+LAYER = "#/layer"
 PROGRAM = "program"
 """Name of a network that an uploaded file defines."""
 FILES = "#/files/"

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.records import File
 from models.spec.catalogue import PROGRAM, known, needs_of, nested_files, nested_objectives, values_with
-from models.spec.class_names import check_class_names
+from models.spec.class_names import check_class_names, names_of, none_shared
 from models.spec.defaults import provided, reads_labels
 from models.spec.facts import DatasetFacts, Facts
 from models.spec.initial_weights import check_pretrained
@@ -235,12 +235,9 @@ def _check_classes(
 
 
 def _learns_other_classes(resolved: Mapping[str, Any], facts: Facts) -> bool:
-    """Whether the student learns classes of which its teacher has none, by name; False if either has no names."""
-    known = set(facts.teacher.class_names) if facts.teacher else set()
-    own = (facts.dataset.findings or {}).get("class_names", ()) if facts.dataset else ()
-    named = known and own and not all(map(str.isdecimal, own))
+    """Whether the student learns labels of classes of which its teacher has none, by name."""
     learns = reads_labels(resolved["source"], resolved["objectives"], resolved["task"])
-    return bool(named) and learns and known.isdisjoint(own)
+    return learns and none_shared(names_of(facts.dataset), facts.teacher.class_names if facts.teacher else ())
 
 
 def _check_training(resolved: Mapping[str, Any]) -> Iterator[Problem]:

@@ -16,12 +16,12 @@ def check_class_names(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Pro
     if facts.teacher is None or not task_of(resolved["task"])["labels_are_outputs"]:
         return
     for pointer, dataset in (("/dataset", facts.dataset), ("/evaluation/dataset", facts.evaluation)):
-        own, known = _names(dataset), facts.teacher.class_names
+        own, known = names_of(dataset), facts.teacher.class_names
         if len(own) == len(known) and (differ := partly_shared(own, known)):
             yield Problem(pointer, f"shares only some class names with the teacher: {differ}; {HINT}")
 
 
-def _names(dataset: DatasetFacts | None) -> Sequence[str]:
+def names_of(dataset: DatasetFacts | None) -> Sequence[str]:
     """All class names of a dataset; none if its findings do not list all."""
     names = ((dataset.findings if dataset else None) or {}).get("class_names") or ()
     return names if dataset and len(names) == dataset.classes else ()
@@ -30,12 +30,26 @@ def _names(dataset: DatasetFacts | None) -> Sequence[str]:
 def partly_shared(dataset: Sequence[str], teacher: Sequence[str]) -> str | None:
     """How two sets of names differ that share some of them, in words; None if they are the same, share none, or one side's
     names are only numbers."""
-    ours, theirs = ([name.strip().casefold() for name in names] for names in (dataset, teacher))
-    if not ours or not theirs or all(map(str.isdecimal, ours)) or all(map(str.isdecimal, theirs)):
+    ours, theirs = _plain(dataset), _plain(teacher)
+    if not ours or not theirs or _numbered(ours, theirs):
         return None
     if set(ours) == set(theirs) or set(ours).isdisjoint(theirs):
         return None
     return f"only the dataset has {_listed(ours, theirs)}, and only the teacher {_listed(theirs, ours)}"
+
+
+def none_shared(dataset: Sequence[str], teacher: Sequence[str]) -> bool:
+    """Whether both sides have class names and not one in common; False if a side has no names, or only numbers."""
+    ours, theirs = _plain(dataset), _plain(teacher)
+    return bool(ours and theirs) and not _numbered(ours, theirs) and set(ours).isdisjoint(theirs)
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    return [name.strip().casefold() for name in names]
+
+
+def _numbered(*sides: Sequence[str]) -> bool:
+    return any(all(map(str.isdecimal, names)) for names in sides)
 
 
 def _listed(names: Sequence[str], others: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from worker.distillation import like_teacher, networks, programs, registry
 from worker.distillation.contract import InputContract, read_contract
-from worker.distillation.contract_check.class_names import other_order, partly_shared
+from worker.distillation.contract_check.class_names import none_shared, other_order, partly_shared
 from worker.distillation.contract_check.class_order import in_order
 from worker.distillation.data.images import Images, class_names_of, has_field, has_split
 from worker.distillation.errors import Problem, SpecError
@@ -118,9 +118,8 @@ class Job:
         """
         if self.teacher is None:
             return False
-        known = self.teacher.get("class_names") or ()
-        disjoint = known and set(known).isdisjoint(class_names) and not all(map(str.isdecimal, class_names))
-        return bool(disjoint) or not self.task.alike(self.classes, self.teacher["classes"])
+        disjoint = none_shared(class_names, self.teacher.get("class_names") or ())
+        return disjoint or not self.task.alike(self.classes, self.teacher["classes"])
 
     def _class_order(self) -> tuple[str, ...]:
         """The class names in the order of the networks' outputs: the teacher's, or else the dataset's; empty if unknown."""

@@ -21,15 +21,25 @@ def partly_shared(dataset: Sequence[str], teacher: Sequence[str]) -> str | None:
     """How two sets of names differ that share some of them, in words; None if they are the same, share none, or one side's
     names are only numbers."""
     ours, theirs = _plain(dataset), _plain(teacher)
-    if not ours or not theirs or all(map(str.isdecimal, ours)) or all(map(str.isdecimal, theirs)):
+    if not ours or not theirs or _numbered(ours, theirs):
         return None
     if set(ours) == set(theirs) or set(ours).isdisjoint(theirs):
         return None
     return f"only the dataset has {_listed(ours, theirs)}, and only the teacher {_listed(theirs, ours)}"
 
 
+def none_shared(dataset: Sequence[str], teacher: Sequence[str]) -> bool:
+    """Whether both sides have class names and not one in common; False if a side has no names, or only numbers."""
+    ours, theirs = _plain(dataset), _plain(teacher)
+    return bool(ours and theirs) and not _numbered(ours, theirs) and set(ours).isdisjoint(theirs)
+
+
 def _plain(names: Sequence[str]) -> list[str]:
     return [name.strip().casefold() for name in names]
+
+
+def _numbered(*sides: Sequence[str]) -> bool:
+    return any(all(map(str.isdecimal, names)) for names in sides)
 
 
 def _listed(names: Sequence[str], others: Sequence[str]) -> str:

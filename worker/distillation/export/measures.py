@@ -13,7 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from worker.distillation.contract import InputContract
 from worker.distillation.export.portable import portable, random_images
 
-WARM_UP_RUNS, RUNS_AT_MOST, SECONDS_AT_MOST = 3, 100, 2.0
+WARM_UP_RUNS = 3
+RUNS_AT_MOST = 100
+SECONDS_AT_MOST = 2.0
 
 
 def cost(network: nn.Module, contract: InputContract) -> dict[str, Any]:

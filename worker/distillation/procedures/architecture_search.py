@@ -98,7 +98,9 @@ class ArchitectureSearch(Procedure):
 
     def considers(self, plan: Plan) -> Sequence[Member]:
         """The first architecture of each family, and all that differ from it in one option."""
-        space, first, numbers = self._space(), 0, []
+        space = self._space()
+        first = 0
+        numbers = []
         for index in range(len(space)):
             numbers += [first, *neighbours(space, first)]
             first += size(space[index : index + 1])
@@ -109,7 +111,9 @@ class ArchitectureSearch(Procedure):
         trials = [result for result in history if result.name != FINAL]
         if not trials:
             return {}
-        rewards, metric, rows = self._rewards(trials, plan), _metric(plan), []
+        rewards = self._rewards(trials, plan)
+        metric = _metric(plan)
+        rows = []
         for result, number, reward in zip(trials, self._tried(trials, plan), rewards, strict=True):
             member = self._member(number, plan)
             accuracy, milliseconds = _measured(result, metric)
@@ -155,7 +159,9 @@ class ArchitectureSearch(Procedure):
 
     def _rewards(self, history: Sequence[StageResult], plan: Plan) -> tuple[float, ...]:
         """The rewards of the trials; 0 for a trial that is only planned."""
-        target, metric, rewards = self._target(history, plan), _metric(plan), []
+        target = self._target(history, plan)
+        metric = _metric(plan)
+        rewards = []
         for result in history:
             accuracy, milliseconds = _measured(result, metric)
             if accuracy is None or milliseconds is None or target is None:

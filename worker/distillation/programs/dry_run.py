@@ -81,7 +81,10 @@ class DryRun:
     """A graph on the meta device, node after node; `tensors` are the stored ones by their stored names."""
 
     def __init__(self, image: Tensor, tensors: dict[str, Tensor], alias: Mapping[str, str], mode: str, deadline: float):
-        self.tensors, self.alias, self.mode, self.deadline = tensors, alias, mode, deadline
+        self.tensors = tensors
+        self.alias = alias
+        self.mode = mode
+        self.deadline = deadline
         self.total = 0
         self.values: list[Any] = [image]
 

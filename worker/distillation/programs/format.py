@@ -14,8 +14,12 @@ from worker.distillation.programs.operators import Operation
 
 VERSION = 1
 PROGRAM_BYTES = 32 * 2**20
-NODES, CALLS, DEPTH, NAME, LIST = 20_000, 20_000, 64, 255, 4096
-"""Most nodes and calls of a graph, levels of calls and of lists, characters of a name, items of a list."""
+# Most nodes and calls of a graph, levels of calls and of lists, characters of a name, items of a list.
+NODES = 20_000
+CALLS = 20_000
+DEPTH = 64
+NAME = 255
+LIST = 4096
 LARGEST_INTEGER = 2**40
 NO_END = 2**63 - 1
 """The end of a slice that has none."""

@@ -174,7 +174,9 @@ def _batch_norm(given: Mapping[str, Any], node: Node, program: Program, shapes: 
 
 
 def _layer_norm(given: Mapping[str, Any], node: Node, program: Program, shapes: Any) -> Layer | None:
-    tensors, affine, bias = _tensors(given, ("weight", "bias")), given["weight"] is not None, given["bias"] is not None
+    tensors = _tensors(given, ("weight", "bias"))
+    affine = given["weight"] is not None
+    bias = given["bias"] is not None
     if tensors is None or (bias and not affine):
         return None
     settings = {"normalized_shape": given["normalized_shape"], "eps": given["eps"], "elementwise_affine": affine}

@@ -19,7 +19,10 @@ class Frame:
     """The values of one forward pass through one plan, and where its tensors are found."""
 
     def __init__(self, plan: Plan, owner: nn.Module, prefix: str, device: torch.device):
-        self.plan, self.owner, self.prefix, self.device = plan, owner, prefix, device
+        self.plan = plan
+        self.owner = owner
+        self.prefix = prefix
+        self.device = device
         self.values: list[Any] = [None] * plan.values
 
     def tensor(self, name: str) -> Tensor:

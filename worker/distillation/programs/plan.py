@@ -122,7 +122,11 @@ class _Names:
 
 class _Planner:
     def __init__(self, program: Program, graph: Graph, shapes: Shapes, layers: Mapping[str, Layer], names: _Names):
-        self.program, self.graph, self.shapes, self.layers, self.names = program, graph, shapes, layers, names
+        self.program = program
+        self.graph = graph
+        self.shapes = shapes
+        self.layers = layers
+        self.names = names
         self.readers: dict[int, list[int]] = {}
         for number, node in enumerate(graph.nodes, start=1):
             for value in {each.number for each in read_by(node) if isinstance(each, Value)}:

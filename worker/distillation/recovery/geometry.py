@@ -92,7 +92,9 @@ class _Partial:
 
 def _steps(partial: _Partial, convolutions: Sequence[Layer], linear: Layer | None, size: Size) -> Iterator[_Partial]:
     """One placement more, or the end."""
-    cost, placed, index = partial.cost, partial.placed, len(partial.placed)
+    cost = partial.cost
+    placed = partial.placed
+    index = len(partial.placed)
     if index == len(convolutions):
         for ending in _endings(convolutions, linear, partial.at, size, placed):
             yield _Partial(cost + _unusual(ending), partial.at, placed, ending)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from worker.distillation.sandbox.kernel import syscall
 
-CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-"""System call numbers, the same on every architecture."""
+# System call numbers, the same on every architecture.
+CREATE_RULESET = 444
+ADD_RULE = 445
+RESTRICT_SELF = 446
 CREATE_RULESET_VERSION, RULE_PATH_BENEATH = 1, 1
 NEWEST = 7
 """The newest Landlock version that this module supports."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from worker.distillation.sandbox.kernel import LIBC, check
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+SIOCGIFFLAGS = 0x8913
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
 
 
 def leave_network() -> None:

@@ -143,7 +143,9 @@ class Dataset(Source):
         class, and the augmentation of each, `_view` (N, 1 + M), of which `_order` is a copy on the CPU."""
         if epoch == self._epoch:
             return
-        size, seed, device = len(self.images), self.context.seed, self.images.image.device
+        size = len(self.images)
+        seed = self.context.seed
+        device = self.images.image.device
         drawn = view = samplers.shuffled(size, seed, epoch)[:, None]
         if self.per_class:
             draw = samplers.generator(seed, "mates", epoch)

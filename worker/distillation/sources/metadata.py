@@ -171,7 +171,9 @@ class Metadata(PooledSource):
     @torch.no_grad()
     def _begin(self) -> None:
         """Draw new noise and its target activations; all classes are equally frequent."""
-        size, chosen, device = self.generator_batch, self.settings, self.context.device
+        size = self.generator_batch
+        chosen = self.settings
+        device = self.context.device
         self.target = self.classes(self.random).to(device)
         z = torch.randn(size, self.statistics.rank, generator=self.random).to(device)
         self.wanted = {tap: self.statistics.taps[tap].sample(self.target, z) for tap in self.taps}

@@ -95,7 +95,9 @@ class Substitute(Source):
         """Draw the order of an epoch, and the augmentation of each image."""
         if epoch == self._epoch:
             return
-        size, seed, device = len(self.images), self.context.seed, self.images.image.device
+        size = len(self.images)
+        seed = self.context.seed
+        device = self.images.image.device
         self._order = samplers.shuffled(size, seed, epoch).to(device)
         self._views = None
         if self.settings.augmentation != "none":

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROTATION = math.radians(15)
-SCALE, SHEAR, SHIFT = 0.15, 0.15, 0.1
+SCALE = 0.15
+SHEAR = 0.15
+SHIFT = 0.1
 
 
 def random_affine(image_BCHW: Tensor, random: torch.Generator) -> Tensor:

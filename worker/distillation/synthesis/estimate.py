@@ -13,13 +13,17 @@ from worker.distillation.contract import InputContract
 from worker.distillation.data.samplers import generator
 from worker.distillation.synthesis.procedural_images import PART, ProceduralImages, Refinement
 
-IMAGES, LEAST_DRAWN, PIXELS = 1024, 128, 64 * 64
-"""Images that are drawn, fewer if they have more pixels, since each is refined."""
+# Images that are drawn: IMAGES of up to PIXELS pixels, fewer of larger ones, since each is refined.
+IMAGES = 1024
+LEAST_DRAWN = 128
+PIXELS = 64 * 64
 CONFIDENT = 0.9
 """Only images for which the teacher's confidence is above this count."""
 LEAST_IMAGES = 30
-POOR, FAIR, GOOD = 0.70, 0.85, 0.90
-"""Estimates below which a student is poor, doubtful and fair."""
+# Estimates below which a student is poor, doubtful and fair.
+POOR = 0.70
+FAIR = 0.85
+GOOD = 0.90
 WARNING = (
     "the student probably did not learn what its teacher knows: they agree on an estimated {agreement:.0%}, by {images} held-out "
     "procedural images; give images, even without labels (the source `substitute`), or more steps, or a student of the teacher's "

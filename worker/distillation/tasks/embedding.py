@@ -54,7 +54,9 @@ class Embedding(Task):
         """
         given, teacher = predict(network_fn, images, batch_size, teacher_fn)
         known = {name: value.cpu() for name, value in images.fields.items() if name in ("label", "camera", "query")}
-        label, camera, query = known["label"], known.get("camera"), known.get("query")
+        label = known["label"]
+        camera = known.get("camera")
+        query = known.get("query")
         metrics = measure(given, label, camera, query)
         if teacher is not None:
             nearest = [

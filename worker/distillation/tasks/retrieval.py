@@ -96,7 +96,9 @@ def measure(
 
     A rate of less than one impostor pair cannot be measured, and its metric is left out.
     """
-    precision, first, genuine = [], [], []
+    precision = []
+    first = []
+    genuine = []
     impostor, impostors = embedding_ND.new_empty(0), 0
     queries = len(label_N) if query_N is None else int((query_N != 0).sum())
     # only the largest cosines of all pairs can become a threshold

@@ -1,9 +1,12 @@
 """Classes are matched by name where both sides have the same names."""
 
+import random
+
 import pytest
 
-from models.spec.class_names import partly_shared as at_submission
-from worker.distillation.contract_check.class_names import other_order, partly_shared
+from models.spec import class_names as at_submission
+from worker.distillation.contract_check import class_names as in_engine
+from worker.distillation.contract_check.class_names import none_shared, other_order, partly_shared
 
 
 @pytest.mark.parametrize(
@@ -36,4 +39,27 @@ def test_the_order(dataset, teacher, order):
 )
 def test_names_that_are_shared_in_part(dataset, teacher, words):
     assert partly_shared(dataset, teacher) == words
-    assert at_submission(dataset, teacher) == words
+
+
+@pytest.mark.parametrize(
+    ("dataset", "teacher", "none"),
+    [
+        (["cat", "dog"], ["emu", "fox"], True),
+        (["Cat ", "dog"], ["cat", "fox"], False),
+        (["0", "1"], ["emu", "fox"], False),
+        (["cat", "dog"], ["0", "1"], False),
+        (["0", "cat"], ["1", "dog"], True),
+        ([], ["cat"], False),
+        (["cat"], [], False),
+    ],
+)
+def test_names_that_are_not_shared(dataset, teacher, none):
+    assert none_shared(dataset, teacher) == none
+
+
+def test_the_api_and_the_engine_have_one_rule():
+    draw = random.Random(0)
+    for _ in range(2000):
+        sides = [draw.choices(["0", "1", "cat", "Cat ", "dog", " DOG", "emu"], k=draw.randrange(4)) for _ in range(2)]
+        assert at_submission.partly_shared(*sides) == in_engine.partly_shared(*sides)
+        assert at_submission.none_shared(*sides) == in_engine.none_shared(*sides)

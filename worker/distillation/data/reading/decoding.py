@@ -70,7 +70,9 @@ def measure(archive: Archive, path: PurePosixPath, label: str | None, options: O
     altered = set()
     with _opened(archive, path) as image:
         width, height = image.size
-        mode, frames, turn = image.mode, getattr(image, "n_frames", 1), _orientation(image)
+        mode = image.mode
+        frames = getattr(image, "n_frames", 1)
+        turn = _orientation(image)
         mpo = image.format == "MPO"
     if not 0 < width * height <= archive.limits.pixels:
         raise UploadError(

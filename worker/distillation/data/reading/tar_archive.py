@@ -24,7 +24,12 @@ LONGEST_HEADER = 2**20
 XZ_MEMORY = 256 * 2**20
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
-FILE, FOLDER, LONG_NAME, LONG_LINK, EXTENDED, GLOBAL = b"0\0" + b"7", b"5", b"L", b"K", b"x", b"g"
+FILE = b"0\0" + b"7"
+FOLDER = b"5"
+LONG_NAME = b"L"
+LONG_LINK = b"K"
+EXTENDED = b"x"
+GLOBAL = b"g"
 HINT = "Create the archive again, or send a zip."
 
 

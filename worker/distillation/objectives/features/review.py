@@ -115,7 +115,9 @@ def hierarchical_distance(student: Tensor, teacher: Tensor) -> Tensor:
     smaller sizes."""
     with fp32(student.device):
         student, teacher = single(student), single(teacher)
-        total, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
+        total = F.mse_loss(student, teacher)
+        weight = 1.0
+        weights = 1.0
         for size in LEVELS:
             if size < min(teacher.shape[2:]):
                 weight /= 2

@@ -89,7 +89,9 @@ def concat(context: Context) -> Operand:
 
 def split(context: Context) -> Any:
     """Split."""
-    x, axis, count = context.tensor(0), context.get("axis", 0), len(context.node.output)
+    x = context.tensor(0)
+    axis = context.get("axis", 0)
+    count = len(context.node.output)
     sizes = context.get("split") if context.opset < 13 else (context.static(1) if context.has(1) else None)
     length = context.shape(x)[axis]
     if sizes is None:
@@ -108,7 +110,10 @@ def slice(context: Context) -> Operand:
         return integers.sliced(context, found)
     x = context.tensor(0)
     if context.opset < 10:
-        starts, ends, axes, steps = context.get("starts"), context.get("ends"), context.get("axes"), None
+        starts = context.get("starts")
+        ends = context.get("ends")
+        axes = context.get("axes")
+        steps = None
     else:
         starts, ends = context.integers(1), context.integers(2)
         axes, steps = (context.static(at) if context.has(at) else None for at in (3, 4))

@@ -54,7 +54,10 @@ class Context:
     """One ONNX node on its way: its operands and attributes, and what to add to the program with."""
 
     def __init__(self, translator: "Translator", node: Any, operands: Sequence[Operand], path: str):
-        self.translator, self.node, self.operands, self.path = translator, node, operands, path
+        self.translator = translator
+        self.node = node
+        self.operands = operands
+        self.path = path
         self.opset = translator.source.opset
         self.attributes = {each.name: _attribute(each) for each in node.attribute}
         self.used: dict[str, int] = {}
@@ -173,7 +176,11 @@ class Translator:
         rules: Mapping[str, "Rule"],
         fold: "Rule",
     ):
-        self.source, self.contract, self.said, self.rules, self.fold = source, contract, said, rules, fold
+        self.source = source
+        self.contract = contract
+        self.said = said
+        self.rules = rules
+        self.fold = fold
         self.values: dict[str, Operand] = {"": None}
         self.nodes: list[Node] = []
         self.calls: list[tuple[int, str]] = [(-1, "")]

@@ -18,7 +18,10 @@ class Translation:
     """One exported graph on its way into a program. Value 0 is the image, value i + 1 what node i gives."""
 
     def __init__(self, exported: Any, tensors: dict[str, Tensor], kinds: dict[str, str], alias: dict[str, str]):
-        self.exported, self.tensors, self.kinds, self.alias = exported, tensors, kinds, alias
+        self.exported = exported
+        self.tensors = tensors
+        self.kinds = kinds
+        self.alias = alias
         self.nodes: list[list[Any]] = []
         self.stacks: list[Stack] = []
         self.aliases: list[set[Any]] = [set()]
