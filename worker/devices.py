@@ -10,7 +10,7 @@ from models.settings import settings
 
 GB = 1e9
 NO_DRIVER = ("NVMLError_LibraryNotFound", "NVMLError_DriverNotLoaded")
-"""What NVML says on a machine without a GPU, which is no mistake."""
+"""What NVML says on a machine without a GPU, which is not a mistake."""
 
 log = structlog.get_logger(__name__)
 

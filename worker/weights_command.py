@@ -61,7 +61,7 @@ def _listed(folder: Path) -> Iterator[str]:
         if found is not None:
             yield f"{network}: {found.path.relative_to(folder)} ({found.path.stat().st_size / 1e6:.1f} MB)"
     for place in present.keys() - official:
-        yield f"not used: {place} is no official name; `{COMMAND} files NETWORK` shows those"
+        yield f"not used: {place} is not an official name; `{COMMAND} files NETWORK` shows those"
 
 
 def _explained(folder: Path, network: str) -> Iterator[str]:

@@ -26,7 +26,7 @@ def check_layer(layer: dict[str, Any]) -> dict[str, Any]:
     allowed = kinds[found[0]]["parameters"]["properties"]
     unknown = [name for name in layer if name not in allowed]
     if unknown:
-        raise complaint(*(Problem(f"/{name}", f"is no parameter of {found[0]}") for name in unknown))
+        raise complaint(*(Problem(f"/{name}", f"is not a parameter of {found[0]}") for name in unknown))
     return layer
 
 

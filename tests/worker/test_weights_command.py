@@ -72,7 +72,7 @@ def test_the_list_names_what_is_used_and_what_is_not(folder: Path, capsys: pytes
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == [
         "timm/good: good.in1k/model.safetensors (0.0 MB)",
-        "not used: other.pth is no official name; `distillery-weights files NETWORK` shows those",
+        "not used: other.pth is not an official name; `distillery-weights files NETWORK` shows those",
     ]
 
 

@@ -65,7 +65,7 @@ def run(path: Path, image: torch.Tensor) -> torch.Tensor:
     """The output of a file for images, computed by onnxruntime on the CPU.
 
     Raises:
-        ExportFailed: the file is no valid graph.
+        ExportFailed: the file is not a valid graph.
     """
     import onnx
 
@@ -90,7 +90,7 @@ def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
     """Check that a file computes the same as a network (on the CPU, in eval mode), for random images in batches of 1 and 3.
 
     Raises:
-        ExportFailed: the file is no valid graph, or its outputs differ by more than the tolerance.
+        ExportFailed: the file is not a valid graph, or its outputs differ by more than the tolerance.
     """
     import onnx
 

@@ -71,7 +71,7 @@ def merged(student: nn.Module, example: Tensor, teacher: Mapping[str, Tensor]) -
     to the student's widths. Other layers that are narrower are sliced, without noise.
 
     Raises:
-        SpecError: the student is no slice of this teacher, or no layer has neurons to merge.
+        SpecError: the student is not a slice of this teacher, or no layer has neurons to merge.
     """
     found = fit(student, example, teacher)
     state = {name: tensor.detach().cpu() for name, tensor in teacher.items()}

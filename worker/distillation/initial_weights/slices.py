@@ -35,7 +35,7 @@ def fit(student: nn.Module, example: Tensor, teacher: Mapping[str, Tensor]) -> F
     """Map a student's channels to those in a teacher's state dict; both may be on the meta device.
 
     Raises:
-        SpecError: the student is no slice of this teacher; the message names the first layer that does not fit.
+        SpecError: the student is not a slice of this teacher; the message names the first layer that does not fit.
     """
     return fit_followed(follow(student, example), student.state_dict(), teacher)
 
@@ -108,7 +108,7 @@ def sliced(
     are copied.
 
     Raises:
-        SpecError: the student is no slice of this teacher.
+        SpecError: the student is not a slice of this teacher.
     """
     found = fit(student, example, teacher)
     given = {name: tensor.detach().cpu() for name, tensor in teacher.items()}

@@ -51,7 +51,7 @@ class TapMap:
 
 
 def refuse_default_tap(teacher: TapMap, found: Any, pointer: str) -> None:
-    """Check that the teacher is no ensemble if a job names no tap: each member has features of its own.
+    """Check that the teacher is not an ensemble if a job names no tap: each member has features of its own.
 
     Raises:
         SpecError: it is an ensemble; the message contains `found`, the default for its first member, as JSON.

@@ -136,7 +136,7 @@ def _stages(
 ) -> tuple[str, ...]:
     """The last feature map at each resolution, of the outermost modules.
 
-    A tap (C, H, W) with another aspect ratio than the image's is no feature map, nor is the output of a dropout or softmax,
+    A tap (C, H, W) with another aspect ratio than the image's is not a feature map, nor is the output of a dropout or softmax,
     which attention weights end in. A module that returns the very map of an earlier tap does not replace it.
     """
     height, width = image[-2:]

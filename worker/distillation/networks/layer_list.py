@@ -61,7 +61,7 @@ def parse(layers: Any, pointer: str = POINTER) -> tuple[Layer, ...]:
     """The layers of a list of JSON objects.
 
     Raises:
-        SpecError: an item is no layer, or has a wrong parameter; it lists all problems.
+        SpecError: an item is not a layer, or has a wrong parameter; it lists all problems.
     """
     if not isinstance(layers, Sequence) or isinstance(layers, str) or not 0 < len(layers) <= MOST_LAYERS:
         raise SpecError([Problem(pointer, f"must be a list of 1 to {MOST_LAYERS} layers")])

@@ -60,7 +60,7 @@ def _check_schema(node: Node, where: str) -> None:
             if not argument.has_default_value():
                 raise refuse(f"{where} lacks the argument {argument.name!r}")
         elif argument.is_out or not _fits(str(argument.real_type), values[argument.name], node.operation.name):
-            raise refuse(f"{where} has an argument {argument.name!r} that is no {argument.real_type}")
+            raise refuse(f"{where} has an argument {argument.name!r} that is not of the type {argument.real_type}")
 
 
 def _fits(kind: str, value: Any, operation: str) -> bool:

@@ -17,7 +17,7 @@ def read_calls(values: list[Any], of_nodes: Sequence[int]) -> tuple[Call, ...]:
     calls: list[Call] = []
     for number, value in enumerate(values):
         if not isinstance(value, list) or len(value) != 3 or not isinstance(value[2], str) or len(value[2]) > NAME:
-            raise refuse(f"call {number} is no list of caller, path and class name")
+            raise refuse(f"call {number} is not a list of caller, path and class name")
         caller, path, _ = value
         if number == 0:
             if caller != -1 or path != "":

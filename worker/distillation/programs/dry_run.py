@@ -30,7 +30,7 @@ _COUNTED = {"aten.split.Tensor": "split_size", "aten.unbind.int": None, "aten.ch
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a dry run finds: the shape of every value (None where it is no tensor), and operations for one image."""
+    """What a dry run finds: the shape of every value (None where it is not a tensor), and operations for one image."""
 
     shapes: tuple[tuple[int, ...] | None, ...]
     operations: int

@@ -115,7 +115,7 @@ class Program:
 
 
 def refuse(message: str, hint: str = AGAIN) -> UploadError:
-    """The error of a file that is no program, or no allowed one."""
+    """The error of a file that is not a program, or no allowed one."""
     return UploadError(f"the program is refused: {message}", hint)
 
 

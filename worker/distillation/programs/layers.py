@@ -57,7 +57,7 @@ class Layer:
 def layer_of(
     program: Program, path: str, nodes: Sequence[Node], shapes: Sequence[tuple[int, ...] | None]
 ) -> Layer | None:
-    """The layer that a call at `path` is of; None if it is no layer of torch's, or holds other tensors.
+    """The layer that a call at `path` is of; None if it is not a layer of torch's, or holds other tensors.
 
     `nodes` are those of the call, `shapes` those of all values of its graph.
     """

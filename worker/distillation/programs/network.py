@@ -44,7 +44,7 @@ class Holder(nn.Module):
 
 
 class Block(nn.Module):
-    """A module of a program that is no layer of torch's. Called with one tensor, as its caller in the original did.
+    """A module of a program that is not a layer of torch's. Called with one tensor, as its caller in the original did.
 
     A pass through the whole network hands on its frame; without one the module runs alone, which it can if it reads
     nothing else from outside.

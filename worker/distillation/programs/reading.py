@@ -57,9 +57,9 @@ def header_of(path: Path, limits: UploadLimits) -> dict[str, Any]:
     try:
         header = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise refuse(f"the safetensors header is no JSON: {str(error)[:200]}") from error
+        raise refuse(f"the safetensors header is not JSON: {str(error)[:200]}") from error
     if not isinstance(header, dict):
-        raise refuse("the safetensors header is no JSON object")
+        raise refuse("the safetensors header is not a JSON object")
     return header
 
 
@@ -118,7 +118,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _keys(values: Any, wanted: Sequence[str], where: str) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class _Reader:
             words = f"it is {str(values['format'])[:40]!r} of version {str(values['version'])[:20]!r}"
             raise refuse(f"{words}; `program` of version {VERSION} is read")
         if not isinstance(values["made_by"], str) or len(values["made_by"]) > NAME:
-            raise refuse("`made_by` is no short text")
+            raise refuse("`made_by` is not a short text")
         alias = self._tensors(values["tensors"], values["alias"])
         _keys(values["graphs"], [mode for mode in MODES if mode in values["graphs"] or mode == "eval"], "`graphs`")
         return Program(
@@ -204,7 +204,7 @@ class _Reader:
     def _node(self, node: Any, number: int, calls: int) -> Node:
         where = f"node {number}"
         if not isinstance(node, list) or len(node) != 4:
-            raise refuse(f"{where} is no list of operation, call, arguments and named arguments")
+            raise refuse(f"{where} is not a list of operation, call, arguments and named arguments")
         name, call, arguments, keywords = node
         operation = OPERATIONS.get(name) if isinstance(name, str) else None
         if operation is None:
@@ -240,7 +240,7 @@ class _Reader:
 
     def _reference(self, value: Mapping[str, Any], number: int, where: str) -> Any:
         if len(value) != 1 or (kind := next(iter(value))) not in REFERENCES:
-            raise refuse(f"{where} has an argument that is no reference")
+            raise refuse(f"{where} has an argument that is not a reference")
         name = value[kind]
         if kind == "v":
             if not is_integer(name, 0, number):
@@ -287,5 +287,5 @@ def _class_names(values: Any, classes: int) -> tuple[str, ...]:
     if not isinstance(values, list) or len(values) not in (0, classes):
         raise refuse(f"`class_names` must name each of {classes} classes, or none")
     if not all(isinstance(name, str) and 0 < len(name) <= NAME and name.isprintable() for name in values):
-        raise refuse("`class_names` has one that is no short printable text")
+        raise refuse("`class_names` has one that is not a short printable text")
     return tuple(values)

@@ -71,7 +71,7 @@ def _layers(state: Mapping[str, Tensor]) -> list[Layer]:
     for name, tensor in state.items():
         prefix, _, part = name.rpartition(".")
         if part not in PARTS:
-            raise UploadError(f"the tensor {name[:100]} is of no convolution, norm or linear layer", HINT)
+            raise UploadError(f"the tensor {name[:100]} belongs to no convolution, norm or linear layer", HINT)
         grouped.setdefault(prefix, {})[part] = tensor.float() if tensor.is_floating_point() else tensor
     layers = [_layer(name, parts) for name, parts in grouped.items()]
     if not 1 <= len(layers) <= MOST_LAYERS:
@@ -88,7 +88,9 @@ def _layer(name: str, parts: dict[str, Tensor]) -> Layer:
         kinds[1] = "batch_norm" if "running_mean" in parts else "group_norm"
     if weight is None or weight.ndim not in kinds or weight.numel() == 0:
         shape = None if weight is None else tuple(weight.shape)
-        raise UploadError(f"{name[:100]} with a weight of shape {shape} is no convolution, norm or linear layer", HINT)
+        raise UploadError(
+            f"{name[:100]} with a weight of shape {shape} is not a convolution, norm or linear layer", HINT
+        )
     return Layer(kinds[weight.ndim], name, parts)
 
 

@@ -27,7 +27,7 @@ class TimeLimit(EngineError):
 
 
 class Deadline:
-    """The time limit in `minutes`, of which earlier attempts have used `used_seconds`; None is no limit."""
+    """The time limit in `minutes`, of which earlier attempts have used `used_seconds`; None means no limit."""
 
     def __init__(self, minutes: float | None, used_seconds: float):
         self.minutes = minutes

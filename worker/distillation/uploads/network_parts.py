@@ -34,7 +34,7 @@ def largest_first(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def parts_of(candidate: Candidate) -> Iterator[Candidate]:
-    """The candidate, and what is left of it without what is no part of a network; each once."""
+    """The candidate, and what is left of it without what is not part of a network; each once."""
     once = without_doubles(candidate.tensors)
     core = {
         name: leaf

@@ -178,7 +178,7 @@ def _several(top: Folder, splits: dict[str, Folder], rest: dict[str, Folder]) ->
     for name, folder in sorted(rest.items()):
         count = sum(1 for _ in folder.within())
         layout.leave_out(
-            "without_class", count, f"{count} images in the folder {name[:80]!r} were left out: it is no split"
+            "without_class", count, f"{count} images in the folder {name[:80]!r} were left out: it is not a split"
         )
     if top.images:
         _leave_out_loose(layout, top)

@@ -72,7 +72,7 @@ def _linear_weight(context: Context, transpose: bool) -> TensorName:
     """A stored matrix as torch's linear layers have it, (outputs, inputs)."""
     array = context.array(1)
     if array.ndim != 2:
-        raise NoTranslation("has a weight that is no matrix")
+        raise NoTranslation("has a weight that is not a matrix")
     if not transpose:
         return context.store(array, "weight", "param")
     turned = context.translator.turned.setdefault(id(array), np.ascontiguousarray(array.T))

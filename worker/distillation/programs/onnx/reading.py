@@ -49,7 +49,7 @@ def read(path: Path, limits: UploadLimits) -> OnnxGraph:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise refuse(f"it is no valid ONNX graph: {_first_line(error)}") from error
+        raise refuse(f"it is not a valid ONNX graph: {_first_line(error)}") from error
     opset = next((each.version for each in model.opset_import if each.domain in _DOMAINS), 0)
     if not OPSETS[0] <= opset <= OPSETS[1]:
         raise refuse(f"it is of opset {opset}; {OPSETS[0]} to {OPSETS[1]} are read")
