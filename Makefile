@@ -8,7 +8,7 @@ PIP_ARGS ?=
 TORCH_INDEX ?=
 TESTS ?= tests
 PYTEST_ARGS ?=
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 KEEP ?=
 SEED ?= 1
 CHAOS_ARGS ?=
@@ -40,7 +40,7 @@ up: $(NEEDS) ## start the embedded service: the API, one worker that distils and
 	$(BIN)/python -m worker.supervisor
 
 test: $(NEEDS) ## run all tests except the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS) $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(TESTS)
 
 test-slow: $(NEEDS) ## run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS) $(TESTS)

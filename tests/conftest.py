@@ -17,6 +17,12 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # read when numpy and torch are imported
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files of whole services first: few long tests at the end would leave the other processes without work."""
+    items.sort(key=lambda item: not item.path.is_relative_to(Path(__file__).parent / "integration"))
+
+
 def forget() -> None:
     """Forget what a process keeps from its settings: settings, engine, storage and Celery app."""
     loaded = {name: module for name, module in sys.modules.items() if name.startswith("models.")}

@@ -33,19 +33,24 @@ def start(process: str, **values: Any) -> str:
     return line
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+def _processes(quick: str, *slow: str) -> list[Any]:
+    """Parameters of a test, the first of which `make test` runs, and `make test-slow` the others."""
+    return [quick, *(pytest.param(each, marks=pytest.mark.slow) for each in slow)]
+
+
+@pytest.mark.parametrize("process", _processes(*PROCESSES))
 def test_a_setting_that_is_not_valid(process: str) -> None:
     assert "DISTILL_PORT" in start(process, port="eighty")
 
 
-@pytest.mark.parametrize("process", ["api", "supervisor", "migrate"])
+@pytest.mark.parametrize("process", _processes("migrate", "api", "supervisor"))
 def test_a_file_that_is_no_database(process: str, tmp_path: Path) -> None:
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"this is not a database" * 1000)
     assert "file is not a database" in start(process, database_url=f"sqlite:///{broken}")
 
 
-@pytest.mark.parametrize("process", ["api", "worker", "migrate"])
+@pytest.mark.parametrize("process", _processes("worker", "api", "migrate"))
 def test_a_schema_of_a_newer_version(process: str, migrated_sqlite: str) -> None:
     with sqlite3.connect(migrated_sqlite.removeprefix("sqlite:///")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -53,7 +58,7 @@ def test_a_schema_of_a_newer_version(process: str, migrated_sqlite: str) -> None
     assert "newer version (9999)" in start(process, database_url=migrated_sqlite)
 
 
-@pytest.mark.parametrize("process", ["api", "worker", "supervisor"])
+@pytest.mark.parametrize("process", _processes("supervisor", "api", "worker"))
 def test_a_data_folder_that_cannot_be_used(process: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert "file" in start(process, data=tmp_path / "file" / "data")

@@ -71,6 +71,7 @@ def test_the_student_is_the_same_after_every_process_was_killed(whole: Whole, in
         assert len(resumed) == 2, [event["message"] for event in events]
 
 
+@pytest.mark.slow
 def test_every_job_runs_once_even_if_all_messages_are_deleted(whole: Whole, inputs: Path):
     short = SPEC | {"training": {"steps": 5}}
     with whole.client() as client:

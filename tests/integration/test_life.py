@@ -45,6 +45,7 @@ def resumed_from(client: Client, job: str) -> list[int | None]:
     ]
 
 
+@pytest.mark.slow
 def test_uploads_are_inspected_while_a_long_job_runs_and_it_is_drained_and_cancelled(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data", lease_seconds="10", checkpoint_seconds="3600") as whole, whole.client() as client:
         ids = upload(client, inputs)

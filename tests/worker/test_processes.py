@@ -88,6 +88,7 @@ def test_jobs_run_without_wake_up_messages(embedded: None) -> None:
     assert [get(Job, job).attempt for job in jobs + more] == [1] * 5
 
 
+@pytest.mark.slow
 def test_surplus_wake_up_messages_do_no_harm(embedded: None) -> None:
     job = make_job(steps=30, pause=0.02)
     wake_up("distill", 30)
@@ -97,6 +98,7 @@ def test_surplus_wake_up_messages_do_no_harm(embedded: None) -> None:
     assert process.returncode == 0 and all(row.left_at is not None for row in rows(Worker))
 
 
+@pytest.mark.slow
 def test_the_engine_of_a_killed_worker_ends_and_another_worker_resumes(
     embedded: None, configure: Callable[..., Any]
 ) -> None:
@@ -116,6 +118,7 @@ def test_the_engine_of_a_killed_worker_ends_and_another_worker_resumes(
     assert not any(settings().work_folder.glob("*/*"))
 
 
+@pytest.mark.slow
 def test_a_paused_worker_that_has_lost_its_job_changes_nothing(
     configure: Callable[..., Any], migrated_postgres: str
 ) -> None:

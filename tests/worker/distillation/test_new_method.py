@@ -7,6 +7,7 @@ import pytest
 
 from tests.worker.distillation.checkouts import copied, run
 
+pytestmark = pytest.mark.slow
 TESTS = Path("tests/worker/distillation")
 CONTRACT = (TESTS / "objectives/test_contract.py", TESTS / "objectives/test_killed.py")
 

@@ -99,7 +99,7 @@ def test_killing_an_engine_kills_its_children_and_not_the_server(light: None, tm
     assert time.monotonic() - begun < 30  # shorter than the child would run
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_an_engine_ends_with_its_server_and_the_next_one_gets_a_new_server(
     light: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:

@@ -176,6 +176,7 @@ def test_when_a_rank_dies_the_engine_reports_it_at_once_and_ends(engine_inputs, 
     wait_until_gone(rank)
 
 
+@pytest.mark.slow
 @linux
 def test_when_rank_0_dies_the_others_do(engine_inputs, tmp_path):
     with engine(engine_inputs, tmp_path / "job") as (process, rank):

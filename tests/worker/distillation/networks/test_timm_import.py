@@ -4,12 +4,14 @@ import copy
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from worker.distillation import networks
 from worker.distillation.contract import InputContract
 
 PROGRAM = """
+import pytest
 import torch
 from worker.distillation import networks
 from worker.distillation.source import InputContract
@@ -20,6 +22,7 @@ print({parameter.device.type for parameter in network.parameters()})
 """
 
 
+@pytest.mark.slow
 def test_the_first_network_of_a_process_may_be_on_the_meta_device():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "{'meta'}"

@@ -44,7 +44,7 @@ def test_the_right_one_is_among_them_and_all_fit(layers, size, right):
         assert reading.logits(chain, image).shape == (2, 10)
 
 
-@pytest.mark.parametrize("last", [64, 64 * 997])
+@pytest.mark.parametrize("last", [pytest.param(64, marks=pytest.mark.slow), 64 * 997])
 def test_a_long_chain_on_large_images_takes_bounded_steps(last):
     """Thirty convolutions of any stride, padding and pooling on images that are not square."""
     widths = [3, *[8] * 10, *[16] * 10, *[64] * 10]

@@ -286,6 +286,7 @@ def labelled(folder, network, images=256):
     return "dataset.safetensors"
 
 
+@pytest.mark.slow
 def test_labelled_images_tell_networks_with_the_same_weights_apart(tmp_path):
     torch.manual_seed(0)
     network = built("torchvision/shufflenet_v2_x0_5", RGB, options={"stem": "cifar"})
