@@ -2,10 +2,11 @@
 
     python -m benchmarks.datafree.uploaded ROWS.json [--rows NAME …] [--sources auto procedural …] [--steps 1200] [--seeds 0 …]
 
-`ROWS.json` lists the checkpoints: `{"NAME": {"file": PATH, "data": PATH, "input": {…}, "student": {…}}}`, with paths relative to it.
-`data` is an npz or a zip of images with a test split; `student` is a network and its options. Every checkpoint is
-inspected as an upload is, and every row is one job of the bare engine on one thread, whose spec sets only the student, the
-length and what is asked for on the command line. Nothing is chosen on real images: they measure the finished student.
+`ROWS.json` lists the checkpoints: `{"NAME": {"file": PATH, "data": PATH, "student": {…}}}`, with paths relative to it.
+`data` is an npz or a zip of images with a test split; `student` is as in a job's spec. Every checkpoint is inspected as an
+upload is: with `"input": {…}` (and perhaps more of its `teacher`) by its names and shapes, else by the labelled images, which
+the job does not get. Every row is one job of the bare engine on one thread, whose spec sets only the student, the length and
+what is asked for on the command line. Nothing is chosen on real images: they measure the finished student.
 Results are stored in `results/uploaded.jsonl` and not measured again.
 """
 
@@ -47,12 +48,11 @@ def main() -> int:
 def run(row: dict[str, Any], asked: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """One job; returns the choices, accuracies, the agreement with the teacher, what is known without data, and the seconds."""
     beside = arguments.rows_file.parent
-    teacher = inspected(
-        beside / row["file"],
-        {"kind": "teacher", "teacher": {"input": row["input"], **row.get("teacher", {})}},
-        arguments.results,
-    )
     data = inspected(beside / row["data"], {"kind": "dataset", "options": {}}, arguments.results)
+    declared = (
+        {"teacher": {"input": row["input"], **row.get("teacher", {})}} if "input" in row else {"dataset": data["path"]}
+    )
+    teacher = inspected(beside / row["file"], {"kind": "teacher", "teacher": {}, **declared}, arguments.results)
     place = arguments.results / slug("_".join(map(str, asked.values())))
     place.mkdir(parents=True, exist_ok=True)
     content = job(row, teacher, asked, data["path"])

@@ -159,7 +159,7 @@ class _Search:
         for number, (kept_readings, images) in enumerate(ROUNDS, start=3):
             last = self._best([each.reading for each in last[:kept_readings]], images, number)
         plainest = [each for each in last if even(each.right, last[0].right)]
-        best = min(plainest, key=lambda each: (_unusual(each.reading), -each.accuracy))
+        best = min(plainest, key=lambda each: (_unusual(each.reading), each.cross_entropy))
         ties = tuple(each for each in last if each is not best and sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
 

@@ -1,5 +1,7 @@
 """Networks of the catalogue that weights fit, measured on labelled images: which of them it is, and which normalisation it reads."""
 
+import math
+import sys
 import time
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,6 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 
 from worker.distillation import networks
@@ -33,6 +37,13 @@ MOST_IN_TURN = 12
 FIRST_IMAGES = 512
 KEPT = 6
 """Networks that are measured on all images."""
+LOSS_IMAGES = 512
+"""Images whose cross-entropy decides between normalisations with even accuracies."""
+LOSS_BATCH = 128
+EVEN_LOSS, LEAST_LOSS = 1.02, 1e-3
+"""Cross-entropies in nats are even up to this factor and this much more."""
+OTHER_SIZES = {(28, 28): (32, 32)}
+"""Sizes that networks often read images of a size at: LeNet-5 reads MNIST's at 32 pixels."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +105,18 @@ def measured(
         SpecError: the network cannot be built, or tells fewer classes apart than the images have.
     """
     until = time.monotonic() + seconds
-    images = images.fitted(said.contract)
     few = replace(images, image=images.image[:FIRST_IMAGES], label=images.label[:FIRST_IMAGES])
     rated: list[tuple[float, int, Said]] = []  # the plainest first among equal ones
-    for each in [said] if said.network != FIND else islice(_possible(said, found, limits), MOST_MEASURED):
+    for each in islice(_offered(said, given, found, limits), MOST_MEASURED):
         if rated and time.monotonic() > until - seconds / 2:
             break
+        of_few = few.fitted(each.contract)
         rated.append(
-            (-_measure(each, given, found, few, limits, seconds / 2 / MOST_IN_TURN).best.accuracy, len(rated), each)
+            (-_measure(each, given, found, of_few, limits, seconds / 2 / MOST_IN_TURN).best.accuracy, len(rated), each)
         )
     left = max(until - time.monotonic(), 1.0) / KEPT
-    kept = sorted(rated, key=lambda row: row[:2])[:KEPT]
-    again = [_measure(each, given, found, images, limits, left) for _, _, each in sorted(kept, key=lambda row: row[1])]
+    kept = sorted(sorted(rated, key=lambda row: row[:2])[:KEPT], key=lambda row: row[1])
+    again = [_measure(each, given, found, images.fitted(each.contract), limits, left) for _, _, each in kept]
     most = max(again, key=lambda one: one.best.accuracy, default=None)
     # the plainest of those that are even with the best comes first
     plain = next((one for one in again if most and even(one.best.right, most.best.right)), None)
@@ -129,7 +140,7 @@ def _measure(
     first = declared(loaded.contract) if given is not None or own else plain[0]
     first = replace(first, name="the file's own") if own else first
     rows = compare(network.eval(), images.image, images.label, first, distinct([first, *plain])[1:], seconds)
-    best = max(rows, key=lambda row: row.accuracy)
+    best = _best(rows, network, images)
     warnings: tuple[str, ...] = ()
     if given is not None or own:
         if clearly_better(rows[0], best, images.label):
@@ -141,6 +152,31 @@ def _measure(
     return MeasuredNetwork(loaded.name, loaded.options, loaded.classes, contract, ordered, warnings)
 
 
+def _best(rows: Sequence[Measured], network: nn.Module, images: LabelledImages) -> Measured:
+    """The row that is right most often; of rows that are even with it, the first whose cross-entropy is about the lowest.
+
+    Accuracy alone hardly tells the scale of the pixels: a network without biases has the same under all of them. Its loss is
+    lowest where it was trained.
+    """
+    most = max(rows, key=lambda row: row.accuracy)
+    tied = [row for row in rows if row.normalisation is not None and even(row.right, most.right)]
+    if len(tied) < 2:
+        return most
+    losses = [_loss(row, network, images) for row in tied]
+    lowest = EVEN_LOSS * min(losses) + LEAST_LOSS
+    return next(row for row, loss in zip(tied, losses, strict=True) if loss <= lowest)
+
+
+@torch.no_grad()
+def _loss(row: Measured, network: nn.Module, images: LabelledImages) -> float:
+    """The mean cross-entropy under a row's normalisation, in nats."""
+    assert row.normalisation is not None
+    image, label = images.image[:LOSS_IMAGES], images.label[:LOSS_IMAGES]
+    logits = torch.cat([network(row.normalisation.apply(part)) for part in image.split(LOSS_BATCH)])
+    loss = float(F.cross_entropy(logits.double(), label))
+    return loss if math.isfinite(loss) else sys.float_info.max
+
+
 def _doubt(rows: Sequence[Measured], best: Measured) -> str:
     """The warning that another normalisation than the declared one is clearly better."""
     return (
@@ -149,16 +185,33 @@ def _doubt(rows: Sequence[Measured], best: Measured) -> str:
     )
 
 
-def _possible(said: Said, found: Sequence[Candidate], limits: UploadLimits) -> Iterator[Said]:
-    """The networks that fit, each with all values of the options that weights do not show; equal ones once."""
+def _offered(
+    said: Said, given: InputContract | None, found: Sequence[Candidate], limits: UploadLimits
+) -> Iterator[Said]:
+    """The network that was named, or those that fit, at the size of the images and then at another usual one."""
+    if said.network != FIND:
+        yield said
+        return
+    sizes = [(said.contract.height, said.contract.width)]
+    if given is None and sizes[0] in OTHER_SIZES:
+        sizes.append(OTHER_SIZES[sizes[0]])
     seen: set[str] = set()
+    for height, width in sizes:
+        for each in _possible(
+            replace(said, contract=replace(said.contract, height=height, width=width)), found, limits
+        ):
+            key = repr((each.network, sorted(each.options.items()), each.classes))
+            if key not in seen:
+                seen.add(key)
+                yield each
+
+
+def _possible(said: Said, found: Sequence[Candidate], limits: UploadLimits) -> Iterator[Said]:
+    """The networks that fit, each with all values of the options that weights do not show."""
     for proposal in offered_for(said, found):
         check_size(proposal.network, proposal.options, proposal.classes, said.contract, limits)
         for options in _variants(proposal):
-            key = repr((proposal.network, sorted(options.items()), proposal.classes))
-            if key not in seen:
-                seen.add(key)
-                yield replace(said, network=proposal.network, options=options, classes=proposal.classes)
+            yield replace(said, network=proposal.network, options=options, classes=proposal.classes)
 
 
 def _variants(proposal: Proposal) -> Iterator[dict[str, Any]]:

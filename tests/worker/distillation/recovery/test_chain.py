@@ -38,7 +38,7 @@ def test_transposed_linear_layers_and_linear_layers_that_are_convolutions():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"extra": torch.zeros(3)}, "extra is of no convolution"),
+        ({"extra": torch.zeros(3)}, "extra belongs to no convolution"),
         ({"lstm.weight": torch.zeros(3, 3, 3)}, "lstm with a weight of shape"),
         ({"other.weight": torch.zeros(7, 5)}, "cannot follow each other"),
     ],

@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 def found(folder, **said):
     job = {"kind": "teacher", "upload": "upload", "teacher": {"network": None, **said}, "dataset": "data"}
-    return inspect(job | {"recognition_seconds": 20}, folder)["findings"]
+    return inspect(job | {"recognition_seconds": 120}, folder)["findings"]
 
 
 def test_network_options_input_and_classes_are_found_and_measured(folder):
@@ -63,6 +63,24 @@ def test_grey_images_that_were_sent_in_colour_are_read_as_grey(folder, tmp_path)
     save_file(held | {"train.image": held["train.image"].expand(-1, 3, -1, -1).contiguous()}, tmp_path / "data")
     findings = found(tmp_path)
     assert findings["input"]["channels"] == 1 and findings["recognised"]["accuracy"] > 0.95
+
+
+def test_cross_entropy_tells_the_scale_of_the_pixels_where_accuracy_does_not(tmp_path):
+    """A network without biases has the same accuracy under every scale."""
+    (tmp_path / "output").mkdir()
+    draw = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (400, 1, 2, 2), generator=draw, dtype=torch.uint8)
+    weight = torch.randn(4, 4, generator=draw)
+    noise = 0.4 * torch.randn(400, 4, generator=draw)
+    label = (image.flatten(1) / 255 @ weight.T + noise).argmax(1)
+    save_file({"train.image": image, "train.label": label}, tmp_path / "data", {"class_names": json.dumps(NAMES)})
+    for scale, taken, tied in ((1, "0 to 1", "0 to 255"), (255, "0 to 255", "0 to 1")):
+        torch.save({"weight": 5 * weight / scale}, tmp_path / "upload")
+        findings = found(tmp_path)
+        assert findings["input"]["std"] == [1 / scale] and findings["input"]["mean"] == [0.0]
+        first, *others = findings["recognised"]["readings"]
+        assert first["normalisation"] == taken
+        assert any(row["normalisation"] == tied and row["margin"] == 0 for row in others)
 
 
 def test_the_input_of_a_named_network_is_found(folder):
