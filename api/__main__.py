@@ -49,10 +49,10 @@ def main() -> None:
         signal.signal(number, exit_cleanly)
     hide_memory()
     startup.prepare()
+    logs.configure()
     with explained():
         ensure_first_key()
         listener = _listen(settings().host, settings().port)
-    logs.configure()
     config = uvicorn.Config(
         app,
         http=Connection,

@@ -7,7 +7,7 @@ from typing import Any
 from models.spec import initial_weights, webhook_target
 from models.spec.catalogue import choices, effective, known, nested_networks, nested_objectives, network_entry, part
 from models.spec.facts import Facts
-from models.spec.source_choice import choose
+from models.spec.source_choice import choose, trials
 from models.spec.task_checks import TASK, default_objectives, outputs_asked, reads_truth, task_of
 from models.spec.teacher_reads import has_two_images
 from models.spec.teacher_spec import OF_THE_STAGE, is_trained_first
@@ -20,7 +20,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     source, why = _source(user, facts)
     objectives = [method("objectives", one) for one in user.get("objectives") or _objectives(user, source)]
     student = _student(user["student"], facts, reads_labels(source, objectives, task), has_two_images(source), task)
-    procedure = method("procedures", user.get("procedure") or {"name": "direct"})
+    procedure, why_procedure = _procedure(user, source, bool(why))
     why_weights = _initial_weights(student, source, procedure["name"], facts)
     trained = training(user.get("training") or {}, _training_defaults(source, student))
     return {
@@ -41,7 +41,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         "evaluation": _evaluation(user, facts, source),
         "exports": list(user.get("exports") or choices("default_export_formats")),
         "webhook": webhook_target.resolved(user.get("webhook")),
-        "reasons": dict(user.get("reasons") or {}) | why | why_weights,
+        "reasons": dict(user.get("reasons") or {}) | why | why_procedure | why_weights,
     }
 
 
@@ -73,6 +73,15 @@ def _source(user: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict
         return method("sources", user["source"]), {}
     name, why = choose(user, facts)
     return method("sources", {"name": name}), {"/source": why}
+
+
+def _procedure(
+    user: Mapping[str, Any], source: Mapping[str, Any], chosen: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The procedure, and the reason for it if it follows from the source that the service has `chosen`."""
+    if chosen and (found := trials(source["name"], user)):
+        return method("procedures", found[0]), {"/procedure": found[1]}
+    return method("procedures", user.get("procedure") or {"name": "direct"}), {}
 
 
 def _network(written: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.spec.catalogue import decided_by, effective
+from models.spec.catalogue import decided_by, effective, known
 from models.spec.defaults import method
 from models.spec.problems import Problem, pointer_of
 from models.spec.task_checks import listed
@@ -36,5 +36,11 @@ def check_procedure(resolved: Mapping[str, Any], gives_labels: bool) -> Iterator
             yield Problem("/training/validation_fraction", f"must be greater than 0: {words}")
         else:
             yield Problem(place, f"{words}, and the source {resolved['source']['name']!r} provides none")
+    if needs["synthesised_images"]:
+        if not known("sources")[resolved["source"]["name"]]["synthesises"]:
+            words = f"{name} needs a source that makes its images, and {resolved['source']['name']!r} draws them from a dataset"
+            yield Problem("/source", words)
+        elif resolved["training"]["steps"] is None:
+            yield Problem("/training/steps", f"is required in place of epochs: {name} counts steps")
     if resolved["task"] not in needs["tasks"]:
         yield Problem(place, f"{name} is for {listed(needs['tasks'])}, not for the task {resolved['task']}")

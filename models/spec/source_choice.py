@@ -1,4 +1,4 @@
-"""The choice of a source for a job that names none, from the properties of its teacher and dataset."""
+"""The choice of a source for a job that names none, from the properties of its teacher and dataset; and which others are tried."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 from models.spec.catalogue import known
 from models.spec.facts import Facts
 from models.spec.task_checks import TASK
+from models.spec.teacher_spec import is_trained_first
 
 NAME = "auto"
 MANY_CLASSES = 100
@@ -81,6 +82,11 @@ RULES = (
         f"the teacher has no BatchNorm and more than {MANY_CLASSES} classes, too many for DAFL to balance in one batch",
     ),
     Rule(
+        "procedural",
+        lambda offer: offer.gradient,
+        "the teacher has no BatchNorm, whose statistics would describe its training images",
+    ),
+    Rule(
         "dafl",
         lambda offer: offer.gradient,
         f"the teacher has no BatchNorm, and at most {MANY_CLASSES} classes, few enough to balance in one batch",
@@ -88,6 +94,23 @@ RULES = (
     Rule("dafl", lambda _: True, "the teacher is not inspected yet, and dafl suits most teachers"),
 )
 """The first rule whose condition holds applies."""
+TRIALS = "source_trials"
+ALSO_TRIED = {"fast_meta": ("procedural",), "dfad": ("procedural",), "procedural": ("dafl",), "dafl": ("procedural",)}
+"""The sources that are tried besides a chosen one, in a job that names neither source nor procedure."""
+
+
+def trials(source: str, user: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
+    """The procedure that tries other sources besides the chosen one, and the reason; None if the job names a procedure or
+    a teacher that it trains first, or if there are no others to try."""
+    names = ALSO_TRIED.get(source, ())
+    entry = known("procedures").get(TRIALS)
+    counts_epochs = bool((user.get("training") or {}).get("epochs"))
+    if user.get("procedure") or not names or entry is None or is_trained_first(user.get("teacher")) or counts_epochs:
+        return None
+    if user.get("task", TASK) not in entry["needs"]["tasks"]:
+        return None
+    why = f"{TRIALS}, because no source is named, and which one suits the teacher is told by trying {source} and {', '.join(names)}"
+    return {"name": TRIALS, "sources": list(names)}, why
 
 
 def choose(user: Mapping[str, Any], facts: Facts) -> tuple[str, str]:

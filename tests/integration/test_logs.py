@@ -11,9 +11,18 @@ from tests.integration.whole import TEACHER, Whole, eventually
 REQUEST = "trace-me-1"
 
 
+def read(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        pytest.fail(f"this line of the log is not JSON: {line}")
+    assert isinstance(found, dict), line
+    return found
+
+
 def lines(whole: Whole, **wanted: Any) -> list[dict[str, Any]]:
     """The lines of the service's log that contain all of these values; every line must be JSON."""
-    found = [json.loads(line) for line in whole.log.read_text().splitlines()]
+    found = [read(line) for line in whole.log.read_text().splitlines()]
     return [line for line in found if wanted.items() <= line.items()]
 
 

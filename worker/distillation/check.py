@@ -8,6 +8,7 @@ from torch import nn
 
 from worker.distillation import registry
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.initial_weights.from_teacher import FROM_TEACHER
 from worker.distillation.initial_weights.neuron_merging import mergeable
 from worker.distillation.initial_weights.slices import fit, given_teacher
 from worker.distillation.introspection.gradients import require_gradient
@@ -18,7 +19,6 @@ from worker.distillation.procedure import FILE, GIVEN, PRETRAINED, Member, Stage
 from worker.distillation.source import check_fields
 from worker.distillation.trainer.job_plan import make_procedure, planned_stages
 from worker.distillation.trainer.lineage import (
-    FROM_TEACHER,
     build_network,
     pretrained_weights,
     refuse_files_of_no_teacher,
@@ -92,7 +92,7 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
     for index, spec in enumerate(member.transforms):
         registry.make("transforms", spec, f"/transforms/{index}")
     composition = Composition(member.objectives, member.pointer)
-    source = registry.make("sources", job.spec["source"], "/source")
+    source = registry.make("sources", stage.source or job.spec["source"], "/source")
     check_task(composition, source, job.task, job.classes)
     check_fields(source, composition.fields)
     source.check_sampler(composition.sampler)

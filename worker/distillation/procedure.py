@@ -75,6 +75,13 @@ class Stage:
     timed: bool = False
     """Whether its members are timed: metrics `milliseconds_of(member)`, the median time for one image, on the job's
     device with one thread."""
+    estimated: bool = False
+    """Whether its members' agreement with the job's teacher is estimated without data at its end: metrics
+    `estimate_of(member)`, which are missing where no estimate can be made."""
+    source: dict[str, Any] | None = None
+    """The source in place of the job's, as in a job's spec; the parameters that it leaves out have their defaults."""
+    may_fail: bool = False
+    """Whether a collapse of its images that no restart helps ends the stage, without metrics, and not the job."""
 
     @property
     def seeded_by(self) -> str:
@@ -95,6 +102,11 @@ def kl_of(member: str, place: str) -> str:
 def milliseconds_of(member: str) -> str:
     """The name of a metric of a stage that is `timed`."""
     return f"latency_milliseconds/{member}"
+
+
+def estimate_of(member: str) -> str:
+    """The name of a metric of a stage that is `estimated`: the estimated share of images that are classified alike."""
+    return f"estimate/{member}"
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,10 @@ class Plan:
     task: str
     held_out: bool = False
     """Whether some of the training images are held out, so that stages can be evaluated on them."""
+    synthesises: bool = False
+    """Whether the job's source makes its images, so that students can be estimated without data."""
+    sliced: bool = False
+    """Whether the job's initial weights are slices of its teacher's."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +144,8 @@ class ProcedureNeeds:
 
     held_out_images: bool = False
     """Decides by metrics on images that are held out of the training: `training/validation_fraction`."""
+    synthesised_images: bool = False
+    """Decides by an estimate without data, for students of a source that makes its images; counts steps, not epochs."""
     tasks: tuple[str, ...] = EVERY_TASK
     """The tasks whose networks it can compare."""
 
@@ -157,6 +175,10 @@ class Procedure(Method):
         if needs.held_out_images and not plan.held_out:
             words = "must be greater than 0: the procedure decides by held-out images"
             problems.append(Problem("/training/validation_fraction", words))
+        if needs.synthesised_images and not plan.synthesises:
+            problems.append(Problem("/source", "must make its images from the teacher: the procedure needs no data"))
+        if needs.synthesised_images and plan.steps is None:
+            problems.append(Problem("/training/steps", "is required in place of epochs: the images are synthesised"))
         if plan.task not in needs.tasks:
             problems.append(Problem(place, f"is for {' or '.join(needs.tasks)}, not for the task {plan.task}"))
         if problems:

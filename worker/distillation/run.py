@@ -115,7 +115,14 @@ class Run:
     def _run_stage(self, stage: Stage, resumed: Resumed | None) -> None:
         run = self._begin_stage(stage, resumed)
         while (collapsed := self._train_or_collapse(run)) is not None:
-            self.progress.warn(restart(run, collapsed, self.state))
+            try:
+                self.progress.warn(restart(run, collapsed, self.state))
+            except Collapsed as error:
+                if not stage.may_fail:
+                    raise
+                self.source = run.source
+                self._give_up(run, error)
+                return
             del run  # free its networks and images before new ones are built
             run = self._begin_stage(stage, None)
         self.source = run.source
@@ -204,8 +211,18 @@ class Run:
         metrics = run.last | self.ranks.broadcast(measured)
         result = StageResult(name=run.stage.name, steps=run.number, metrics=metrics, snapshots=run.stage.snapshots)
         self.state.history.append(result)
+        if run.stage.may_fail:
+            self.state.restarts = 0  # what a trial learned of its own images is not that of another source
         self.state.steps_before += run.number
         self.state.generator_steps_before += run.generator_steps_done
+
+    def _give_up(self, run: StageRun, error: Collapsed) -> None:
+        """End a stage that may fail without metrics and networks."""
+        self.channel.log(f"stage {run.stage.name!r} was given up: {error.message}", "warning")
+        self.state.history.append(StageResult(name=run.stage.name, steps=run.number, metrics={}))
+        self.state.steps_before += run.number
+        self.state.generator_steps_before += run.generator_steps_done
+        self.state.restarts = 0
 
     def _checkpoint(self, run: StageRun, wait: bool = False) -> None:
         """Save the stage and the run's state; with `wait`, return when they are on disk."""

@@ -19,7 +19,7 @@ def teacher(classes: int = 10, **findings: Any) -> TeacherFacts:
 
 UNLABELLED = {"classes": 0, "labels": "none", "image": {"channels": 1}, "splits": {"train": 100}}
 CASES = {
-    "a LeNet": ({}, Facts(teacher()), "dafl", "no BatchNorm"),
+    "a LeNet": ({}, Facts(teacher()), "procedural", "no BatchNorm"),
     "one with BatchNorm": ({}, Facts(teacher(batch_norm=True)), "fast_meta", "statistics"),
     "many classes": ({}, Facts(teacher(classes=200)), "dfad", "more than 100 classes"),
     "outputs only": ({}, Facts(teacher(differentiable=False)), "noise", "not differentiable"),
@@ -48,8 +48,34 @@ def test_only_sources_of_the_catalogue_are_chosen(monkeypatch: pytest.MonkeyPatc
 def test_no_source_and_auto_are_the_same_and_the_resolved_spec_has_the_reason(given: dict[str, Any]) -> None:
     facts = Facts(teacher())
     first = resolve(JobSpec.model_validate(SMALLEST | given), facts)
-    assert first["source"]["name"] == "dafl" and first["reasons"]["/source"].startswith("dafl, because the teacher")
+    assert first["source"]["name"] == "procedural"
+    assert first["reasons"]["/source"].startswith("procedural, because the teacher")
+    assert first["procedure"]["name"] == "source_trials" and first["procedure"]["sources"] == ["dafl"]
+    assert "no source is named" in first["reasons"]["/procedure"]
     assert resolve(JobSpec.model_validate(first), facts) == first
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"source": "dafl"},
+        {"procedure": "direct"},
+        {"task": "multi_label"},
+        {"dataset": DATASET},
+    ],
+)
+def test_nothing_is_tried_where_a_choice_was_made_or_the_estimate_does_not_apply(given: dict[str, Any]) -> None:
+    facts = Facts(teacher(), dataset_facts() if "dataset" in given else None)
+    full = resolve(JobSpec.model_validate(SMALLEST | given), facts)
+    assert full["procedure"]["name"] == "direct" and "/procedure" not in full["reasons"]
+
+
+@pytest.mark.parametrize("change", [{"training": {"epochs": 3}}, {"dataset": DATASET, "source": "dataset"}])
+def test_trials_need_synthesised_images_and_steps(change: dict[str, Any]) -> None:
+    facts = Facts(teacher(), dataset_facts() if "dataset" in change else None)
+    spec = JobSpec.model_validate(SMALLEST | {"source": "procedural", "procedure": "source_trials"} | change)
+    [problem] = [each for each in check(resolve(spec, facts), facts) if "source_trials" in each.message]
+    assert problem.pointer == ("/source" if "dataset" in change else "/training/steps")
 
 
 def test_multi_label_teachers_are_distilled_without_data_with_sigmoid_outputs() -> None:

@@ -16,6 +16,7 @@ from worker.distillation.data.packed import Options as DatasetOptions
 from worker.distillation.data.truth import Labels
 from worker.distillation.errors import Fault, SpecError
 from worker.distillation.export import DEFAULT_FORMATS, WRITERS
+from worker.distillation.initial_weights.from_teacher import FROM_TEACHER
 from worker.distillation.initial_weights.slices import fit_followed
 from worker.distillation.introspection.channel_groups import Followed, follow
 from worker.distillation.limits import UploadLimits
@@ -27,7 +28,6 @@ from worker.distillation.objective import ObjectiveNeeds
 from worker.distillation.parameters import FILE_KINDS, MOST_VALUES
 from worker.distillation.procedure import Phase, ProcedureNeeds
 from worker.distillation.source import SourceNeeds
-from worker.distillation.trainer.lineage import FROM_TEACHER
 from worker.distillation.trainer.objective_weight import ConstantWeight, WeightSchedule
 from worker.distillation.training import DEFAULT_EPOCHS, Training
 

@@ -1,6 +1,6 @@
 """Measurements of a student at the end of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,23 +8,24 @@ import torch
 from torch import nn
 
 from worker.distillation.data.images import Images
-from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.job import Job
 from worker.distillation.source import Source, chosen_of
 from worker.distillation.synthesis.collapse import LEAST_SPREAD, same_outputs, spread
-from worker.distillation.synthesis.estimate import estimate
+from worker.distillation.synthesis.estimate import Estimator
 
 SYNTHETIC_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Measures networks as a job's student. `evaluation` is images and the name of their split."""
+    """Measures networks as a job's student. `evaluation` is images and the name of their split; `estimator` returns what
+    estimates students of synthetic images, or None."""
 
     job: Job
     teacher: nn.Module | None
     evaluation: tuple[Images, str] | None
     source: Source
+    estimator: Callable[[], Estimator | None]
 
     def measure(self, student: nn.Module) -> dict[str, Any]:
         """`evaluation` and `without_data`; each is None if it cannot be measured.
@@ -82,16 +83,11 @@ class Measurement:
         return {
             "samples": len(samples),
             "agreement_with_teacher": agreement,
-            "estimate": self._estimate(student, samples.device),
+            "estimate": self._estimate(student),
         }
 
-    def _estimate(self, student: nn.Module, device: torch.device) -> dict[str, Any] | None:
-        """The estimated agreement on real images; None where it cannot be made: for other tasks, for teachers without a
-        gradient, or if the teacher is confident on too few procedural images."""
-        contract = self.job.contract
-        assert self.teacher is not None
-        if self.job.task.name != "classification" or not gives_gradient(self.teacher, contract.blank(device)):
-            return None
-        seed = self.job.training.seed
-        found = estimate(student, self.teacher, contract, self.job.classes, seed, device)
+    def _estimate(self, student: nn.Module) -> dict[str, Any] | None:
+        """The estimated agreement on real images; None where it cannot be made."""
+        estimator = self.estimator()
+        found = estimator.estimate(student) if estimator else None
         return asdict(found) if found else None

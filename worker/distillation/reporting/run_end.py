@@ -40,7 +40,13 @@ class RunEnd:
         place = self.lineage.student_place()
         selected = self.selection.select(place, self.state.best)
         teacher = self.lineage.teacher_of_job()
-        measurement = Measurement(self.lineage.job, teacher, self.inputs.evaluation, self.source)
+        measurement = Measurement(
+            job=self.lineage.job,
+            teacher=teacher,
+            evaluation=self.inputs.evaluation,
+            source=self.source,
+            estimator=lambda: self.lineage.estimator("report"),
+        )
         measured = _measure(selected, measurement)
         found = (measured["without_data"] or {}).get("estimate")
         if found and (words := Estimate(**found).warning):

@@ -51,28 +51,33 @@ class Estimate:
         return NOTE.format(agreement=self.agreement, images=self.images) if moderate else ""
 
 
-@torch.no_grad()
-def estimate(
-    student: Callable[[Tensor], Tensor],
-    teacher: Callable[[Tensor], Tensor],
-    contract: InputContract,
-    classes: int,
-    seed: int,
-    device: torch.device,
-) -> Estimate | None:
-    """The agreement on refined procedural images of all families alike; None if the teacher is confident on too few.
+class Estimator:
+    """Estimates students of one teacher on the same refined procedural images of all families alike."""
 
-    Both networks return logits (B, K) of images (B, C, H, W). The images have a random stream of their own, so that no training
-    with the same `seed` saw them.
-    """
-    made = ProceduralImages(teacher, contract, classes, device)
-    equal = torch.full((len(made.kinds),), 1 / len(made.kinds))
-    count = max(LEAST_DRAWN, min(IMAGES, IMAGES * PIXELS // (contract.height * contract.width)))
-    parts = made.mixed(count, equal, Refinement(), generator(seed, "estimate")).split(PART)
-    known = torch.cat([teacher(part) for part in parts]).float().softmax(dim=1)
-    chosen = torch.cat([student(part) for part in parts]).argmax(dim=1)
-    confident = known.amax(dim=1) > CONFIDENT
-    if int(confident.sum()) < LEAST_IMAGES:
-        return None
-    agreement = float((chosen == known.argmax(dim=1))[confident].float().mean())
-    return Estimate(agreement, int(confident.sum()))
+    @torch.no_grad()
+    def __init__(
+        self,
+        teacher: Callable[[Tensor], Tensor],
+        contract: InputContract,
+        classes: int,
+        seed: int,
+        device: torch.device,
+    ):
+        """`teacher` returns the logits (B, K) of images (B, C, H, W). The images have a random stream of their own, so that no
+        training with the same `seed` saw them; only those on which the teacher is confident are kept."""
+        made = ProceduralImages(teacher, contract, classes, device)
+        equal = torch.full((len(made.kinds),), 1 / len(made.kinds))
+        count = max(LEAST_DRAWN, min(IMAGES, IMAGES * PIXELS // (contract.height * contract.width)))
+        image = made.mixed(count, equal, Refinement(), generator(seed, "estimate"))
+        probability = torch.cat([teacher(part) for part in image.split(PART)]).float().softmax(dim=1)
+        confident = probability.amax(dim=1) > CONFIDENT
+        self.image = image[confident]
+        self.label = probability.argmax(dim=1)[confident]
+
+    @torch.no_grad()
+    def estimate(self, student: Callable[[Tensor], Tensor]) -> Estimate | None:
+        """The agreement of a student, which returns logits too; None if the teacher is confident on too few images."""
+        if len(self.image) < LEAST_IMAGES:
+            return None
+        chosen = torch.cat([student(part) for part in self.image.split(PART)]).argmax(dim=1)
+        return Estimate(float((chosen == self.label).float().mean()), len(self.image))

@@ -1,6 +1,7 @@
 """A job's procedure, and the stages that it plans."""
 
 from worker.distillation import programs, registry
+from worker.distillation.initial_weights.from_teacher import FROM_TEACHER
 from worker.distillation.job import Job
 from worker.distillation.planning.teacher_first import TeacherFirst, trained_teacher
 from worker.distillation.procedure import GIVEN, Member, Plan, Procedure, Stage, StageResult
@@ -34,6 +35,8 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
         seed=training.seed,
         task=job.task.name,
         held_out=training.validation_fraction > 0,
+        synthesises=registry.find("sources", spec["source"]["name"], "/source").synthesises,
+        sliced=job.initial_weights in FROM_TEACHER,
     )
     procedure.check(plan)
     return TeacherFirst(procedure, first) if first else procedure, plan

@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -11,24 +11,23 @@ from torch import Tensor, nn
 
 from worker.distillation import networks, programs
 from worker.distillation.errors import Problem, SpecError, UploadError
-from worker.distillation.initial_weights.neuron_merging import merged
+from worker.distillation.initial_weights.from_teacher import FROM_TEACHER
 from worker.distillation.initial_weights.pretrained import pretrained
-from worker.distillation.initial_weights.slices import given_teacher, sliced
+from worker.distillation.initial_weights.slices import given_teacher
+from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.job import Job
 from worker.distillation.like_teacher import program_source
 from worker.distillation.planning.teacher_first import PLACE, TeacherFirst
 from worker.distillation.procedure import FILE, GIVEN, PRETRAINED, Member, Stage, StageResult
 from worker.distillation.randomness import seed_all, seed_for
+from worker.distillation.synthesis.estimate import Estimator
 from worker.distillation.trainer.checkpoint import Checkpoints
 from worker.distillation.trainer.job_plan import make_procedure, planned_stages
 from worker.distillation.trainer.network_parts import network_part, objectives_part, split_place
 from worker.distillation.trainer.objective_sum import Composition, ConnectContext, deploying
 from worker.distillation.uploads.key_matching import match
 from worker.distillation.uploads.state_dicts import read_state_dict
-
-FROM_TEACHER = {"teacher": sliced, "neuron_merging": merged}
-"""Functions that derive a student's initial weights from its teacher's."""
 
 
 @dataclass
@@ -41,6 +40,7 @@ class Lineage:
     history: list[StageResult] = field(default_factory=list)
     _planned: tuple[int, list[int]] | None = None
     """Number of finished stages, and the budgets of all stages as planned at that point."""
+    _estimators: dict[str, Estimator | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.procedure, self.plan = make_procedure(self.job)
@@ -132,6 +132,22 @@ class Lineage:
         if not isinstance(self.procedure, TeacherFirst):
             return self.teacher
         return freeze(self.network(PLACE)) if self.history else None
+
+    def estimator(self, use: Literal["trials", "report"]) -> Estimator | None:
+        """Estimates agreement with the job's teacher without data; each use has images of its own, drawn once.
+
+        None where nothing can be estimated: for other tasks, without a teacher, or if it has no gradient.
+        """
+        if use not in self._estimators:
+            self._estimators[use] = self._new_estimator(use)
+        return self._estimators[use]
+
+    def _new_estimator(self, use: str) -> Estimator | None:
+        teacher = self.teacher_of_job()
+        if teacher is None or self.job.task.name != "classification" or not gives_gradient(teacher, self._example()):
+            return None
+        seed = seed_for(self.plan.seed, use)
+        return Estimator(teacher, self.job.contract, self.job.classes, seed, self.device)
 
     def member(self, place: str) -> Member:
         """The member at a place, as plain data."""

@@ -10,26 +10,30 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.export.measures import latency
 from worker.distillation.export.portable import portable
 from worker.distillation.introspection.modes import modes_kept
-from worker.distillation.procedure import Stage, kl_of, metric_of, milliseconds_of
+from worker.distillation.procedure import Stage, estimate_of, kl_of, metric_of, milliseconds_of
 from worker.distillation.trainer.lineage import Lineage
 from worker.distillation.trainer.stage_run import StageRun
 
 
 def measure_stage(run: StageRun, lineage: Lineage, held_out: Images | None) -> dict[str, float]:
-    """The metrics that a finished stage requests with `evaluated`, `compared` and `timed`, of its members as they would ship.
+    """The metrics that a finished stage requests with `evaluated`, `compared`, `timed` and `estimated`, of its members as they
+    would ship.
 
     Raises:
         SpecError: no images are held out to measure on.
     """
     stage = run.stage
-    if not (stage.evaluated or stage.compared or stage.timed):
+    if not (stage.evaluated or stage.compared or stage.timed or stage.estimated):
         return {}
+    estimator = lineage.estimator("trials") if stage.estimated else None
     if held_out is None and (stage.evaluated or stage.compared):
         raise SpecError([Problem("/dataset", "is required: the procedure measures networks on held-out images of it")])
     metrics: dict[str, float] = {}
     networks = {name: member.deployed() for name, member in run.members.items()}
     for name, network in networks.items():
         with modes_kept(network):
+            if estimator is not None and (found := estimator.estimate(network.eval())):
+                metrics[estimate_of(name)] = found.agreement
             if held_out is not None:
                 metrics |= _HeldOut(stage, lineage, held_out).measure(name, network)
             if stage.timed:

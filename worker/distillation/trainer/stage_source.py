@@ -17,12 +17,12 @@ from worker.distillation.trainer.stage_context import StageContext
 def build_source(
     stage: Stage, compositions: Sequence[Composition], teacher: Tapped | None, context: StageContext
 ) -> Source:
-    """The job's source, built to give the batch fields that a stage's objectives need.
+    """The stage's source, or else the job's, built to give the batch fields that a stage's objectives need.
 
     Raises:
         SpecError: the source cannot give them, or it or an objective does not fit the job.
     """
-    source: Source = registry.make("sources", context.source, "/source")
+    source: Source = registry.make("sources", stage.source or context.source, "/source")
     fields = tuple(sorted({name for composition in compositions for name in composition.fields}))
     check_fields(source, fields)
     for composition in compositions:

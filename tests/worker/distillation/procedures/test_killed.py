@@ -38,8 +38,8 @@ SHAPES = {
         {"teacher": False, "training": {"steps": 3, "validation_fraction": 0.25}}, ["teacher"], 12,
     ),
 }  # fmt: skip
-ELSEWHERE = {"architecture_search"}
-"""Killed in its own tests, with a simulated clock."""
+ELSEWHERE = {"architecture_search", "source_trials"}
+"""Killed in their own tests, with a simulated clock or without data."""
 KILLS = [(shape, at) for shape, (*_, steps) in SHAPES.items() for at in range(1, steps + 1)]
 
 

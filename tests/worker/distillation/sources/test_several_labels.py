@@ -134,7 +134,7 @@ def test_the_score_without_data_is_of_each_label(tmp_path):
 
     parts = [iter(logits[number].split(32)) for number in range(2)]
     student, teacher = (lambda _, part=part: next(part) for part in parts)
-    found = Measurement(job(tmp_path / "job"), teacher, None, Given()).measure(student)["without_data"]
+    found = Measurement(job(tmp_path / "job"), teacher, None, Given(), lambda: None).measure(student)["without_data"]
     equal = sum(bool((ours > 0) == (theirs > 0)) for ours, theirs in zip(*logits.flatten(1), strict=True))
     expected = pytest.approx(equal / (40 * LABELS))
     assert found == {"samples": 40, "agreement_with_teacher": expected, "estimate": None}

@@ -6,7 +6,7 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.synthesis import estimate as estimates
-from worker.distillation.synthesis.estimate import Estimate, estimate
+from worker.distillation.synthesis.estimate import Estimate, Estimator
 from worker.distillation.synthesis.procedural_images import FAMILIES, ProceduralImages, Refinement
 
 CPU = torch.device("cpu")
@@ -82,15 +82,16 @@ def test_only_the_fraction_is_refined():
 
 def test_the_estimate_of_the_teacher_itself_is_1_and_of_another_network_less():
     teacher = network(40.0)
-    own = estimate(teacher, teacher, contract(), 4, 0, CPU)
+    estimator = Estimator(teacher, contract(), 4, 0, CPU)
+    own = estimator.estimate(teacher)
     assert own is not None and own.agreement == 1 and own.images >= 30 and own.warning == own.note == ""
     torch.manual_seed(3)
-    other = estimate(nn.Sequential(nn.Flatten(), nn.Linear(144, 4)), teacher, contract(), 4, 0, CPU)
+    other = estimator.estimate(nn.Sequential(nn.Flatten(), nn.Linear(144, 4)))
     assert other is not None and other.agreement < 0.7 and f"{other.agreement:.0%}" in other.warning
 
 
 def test_there_is_no_estimate_if_the_teacher_is_never_confident():
-    assert estimate(network(), lambda x: 0.01 * network()(x), contract(), 4, 0, CPU) is None
+    assert Estimator(lambda x: 0.01 * network()(x), contract(), 4, 0, CPU).estimate(network()) is None
 
 
 def test_the_bounds_of_warning_and_note():
