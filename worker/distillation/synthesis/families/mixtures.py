@@ -24,5 +24,10 @@ def draw(count: int, canvas: Canvas, random: torch.Generator) -> Tensor:
 
 
 def _either(one: Draw, other: Draw, count: int, canvas: Canvas, random: torch.Generator) -> Tensor:
-    first = torch.rand(count, 1, 1, 1, generator=random) < 0.5
-    return torch.where(first, one(count, canvas, random), other(count, canvas, random))
+    """Each image drawn by one of the two."""
+    first = torch.rand(count, generator=random) < 0.5
+    image = torch.empty(count, canvas.channels, canvas.height, canvas.width)
+    for chosen, family in ((first, one), (~first, other)):
+        if chosen.any():
+            image[chosen] = family(int(chosen.sum()), canvas, random)
+    return image

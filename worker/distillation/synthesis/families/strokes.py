@@ -26,13 +26,15 @@ LARGEST_WORK = 2**22
 def draw(count: int, canvas: Canvas, random: torch.Generator) -> Tensor:
     """Images (B, C, H, W) of one to four curves each."""
     points = _curves(count, random)
-    width = uniform(LEAST_WIDTH, MOST_WIDTH, count, 1, random=random)
+    width = uniform(LEAST_WIDTH, MOST_WIDTH, count, 1, random=random).expand(-1, MOST)
     shown = torch.arange(MOST) < torch.randint(1, MOST + 1, (count, 1), generator=random)
-    intensity = uniform(0.8, 1.0, count, MOST, random=random) * shown
+    intensity = uniform(0.8, 1.0, count, MOST, random=random)
     colour = canvas.colours(count, random, darkest=0.8)
-    each = max(1, LARGEST_WORK // (MOST * SEGMENTS * canvas.height * canvas.width))
-    parts = zip(points.split(each), width.split(each), intensity.split(each), strict=True)
-    return torch.cat([_coverage(*part, canvas) for part in parts]) * colour
+    each = max(1, LARGEST_WORK // (SEGMENTS * canvas.height * canvas.width))
+    parts = zip(points[shown].split(each), width[shown].split(each), intensity[shown].split(each), strict=True)
+    covered = torch.zeros(count, MOST, canvas.height, canvas.width)
+    covered[shown] = torch.cat([_coverage(*part, canvas) for part in parts])
+    return covered.amax(dim=1, keepdim=True) * colour
 
 
 def _curves(count: int, random: torch.Generator) -> Tensor:
@@ -46,18 +48,19 @@ def _curves(count: int, random: torch.Generator) -> Tensor:
 
 
 def _coverage(points: Tensor, width: Tensor, intensity: Tensor, canvas: Canvas) -> Tensor:
-    """The brightest curve at each pixel (B, 1, H, W)."""
-    start, end = points[:, :, :-1].flatten(1, 2), points[:, :, 1:].flatten(1, 2)
-    distance = distances(canvas.places(), start, end).unflatten(1, (MOST, SEGMENTS)).amin(dim=2)
+    """The brightness (N, H, W) of N curves, given by their points (N, SEGMENTS + 1, 2), widths and intensities (N,)."""
+    nearest = squared_distances(canvas.places(), points[:, :-1], points[:, 1:]).amin(dim=1)
     edge = EDGE * canvas.pixel
-    covered = ((width[:, :, None, None] / 2 - distance) / edge).sigmoid()
-    return (covered * intensity[:, :, None, None]).amax(dim=1, keepdim=True)
+    return ((width[:, None, None] / 2 - nearest.sqrt()) / edge).sigmoid() * intensity[:, None, None]
 
 
-def distances(places_2HW: Tensor, start_BS2: Tensor, end_BS2: Tensor) -> Tensor:
-    """Distance (B, S, H, W) of each place from each line segment."""
+def squared_distances(places_2HW: Tensor, start_BS2: Tensor, end_BS2: Tensor) -> Tensor:
+    """Squared distance (B, S, H, W) of each place from each line segment; places are a grid of x and y."""
     line = end_BS2 - start_BS2
-    length = line.square().sum(dim=2).clamp_min(1e-12)[:, :, None, None]
-    away = places_2HW - start_BS2[:, :, :, None, None]
-    along = (torch.einsum("bsd,bsdhw->bshw", line, away) / length).clamp(0, 1)
-    return (away - along[:, :, None] * line[:, :, :, None, None]).square().sum(dim=2).sqrt()
+    length = line.square().sum(dim=2)[:, :, None, None].clamp_min(1e-12)
+    x = places_2HW[0, 0] - start_BS2[:, :, 0, None]  # (B, S, W)
+    y = places_2HW[1, :, 0] - start_BS2[:, :, 1, None]  # (B, S, H)
+    dot = (line[:, :, 0, None] * x)[:, :, None] + (line[:, :, 1, None] * y)[..., None]
+    along = (dot / length).clamp_(0, 1)
+    away = x.square()[:, :, None] + y.square()[..., None]
+    return away.add_((along * length).sub_(dot, alpha=2).mul_(along)).clamp_min_(0)

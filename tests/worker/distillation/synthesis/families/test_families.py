@@ -44,9 +44,11 @@ def test_fields_have_mean_0_deviation_1_and_the_spectrum_asked_for():
 
 
 def test_distances_from_segments_are_those_of_geometry():
-    places = torch.tensor([[[0.0, 2.0, -1.0]], [[1.0, 0.0, 0.0]]])
-    start, end = torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[1.0, 0.0]]])
-    assert strokes.distances(places, start, end).flatten().tolist() == [1.0, 1.0, 1.0]
+    x, y = torch.meshgrid(torch.tensor([-1.0, 0.5, 3.0]), torch.tensor([0.0, 2.0]), indexing="xy")
+    start, end = torch.tensor([[[0.0, 0.0], [0.0, -1.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    found = strokes.squared_distances(torch.stack([x, y]), start, end)
+    assert found[0, 0].tolist() == [[1.0, 0.0, 4.0], [5.0, 4.0, 8.0]]
+    assert found[0, 1].tolist() == [[1.0, 0.25, 9.0], [2.0, 1.25, 10.0]]
 
 
 def test_a_mask_covers_its_centre_and_not_what_is_farther_than_its_half_axes():
