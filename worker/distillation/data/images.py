@@ -111,9 +111,10 @@ class Images:
         return {**held, "index": self.index[chosen]}
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
-        """The input of the network from uint8 images: `(pixel / 255 - mean) / std` per channel, float32."""
+        """The input of the network from uint8 images: `(pixel / 255 - mean) / std` per channel, float32, channels last."""
         scale, offset = _affine(self.contract, image_BCHW.device)
-        return torch.addcmul(offset, image_BCHW.float(), scale)
+        image = image_BCHW.contiguous(memory_format=torch.channels_last)
+        return torch.addcmul(offset, image.float(), scale)
 
     def at(self, chosen: Tensor) -> "Images":
         """The samples at these positions; they keep their `index`."""

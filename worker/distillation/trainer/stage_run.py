@@ -101,7 +101,7 @@ class StageRun:
             self.generator_steps_done += 1
             return
         position = self._position()
-        batch = self.source.batch(position, self.students)
+        batch = self.source.batch(position, self.students).channels_last()
         for member in self.members.values():
             member.train_mode()
         if self.input_gradient:

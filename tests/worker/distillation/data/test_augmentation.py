@@ -1,18 +1,22 @@
 """Augmentation and samplers, compared with loops."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from worker.distillation.data import samplers
+from worker.distillation.data import augmentation, samplers
 from worker.distillation.data.augmentation import Views, crop_and_flip
 
 CPU = torch.device("cpu")
 
 
-def test_crop_and_flip_equals_a_loop():
+@pytest.mark.parametrize("least_sliced", [0, 10**9])
+def test_crop_and_flip_equals_a_loop(least_sliced, monkeypatch):
+    monkeypatch.setattr(augmentation, "LEAST_SLICED", least_sliced)
     image = torch.randint(256, (16, 3, 8, 10), dtype=torch.uint8)
     shift, flip = torch.randint(9, (16, 2)), torch.rand(16) < 0.5
     moved = crop_and_flip(image, shift, flip, 4)
+    assert moved.is_contiguous(memory_format=torch.channels_last)
     padded = F.pad(image, (4, 4, 4, 4))
     for number in range(16):
         top, left = shift[number].tolist()
