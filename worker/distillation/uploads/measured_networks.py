@@ -31,6 +31,8 @@ MOST_MEASURED = 32
 MOST_IN_TURN = 12
 """Networks for which there is time in any case before the best are measured on all images."""
 FIRST_IMAGES = 512
+HEAD_ACTIVATIONS = ("leaky_relu", "tanh", "sigmoid", "elu", "gelu", "silu")
+"""Activations that are tried between the linear layers of a library's network, beside relu."""
 KEPT = 6
 """Networks that are measured on all images."""
 
@@ -168,3 +170,9 @@ def _variants(proposal: Proposal) -> Iterator[dict[str, Any]]:
     values: Mapping[str, Sequence[Any]] = {name: typing.get_args(typing.get_args(hints[name])[0]) for name in unseen}
     for chosen in product(*values.values()):
         yield proposal.options | dict(zip(values, chosen, strict=True))
+    head = proposal.options.get("head", ())
+    if any("activation" in row for row in head):
+        for activation in HEAD_ACTIVATIONS:
+            yield proposal.options | {
+                "head": [row | ({"activation": activation} if "activation" in row else {}) for row in head]
+            }
