@@ -45,6 +45,8 @@ OTHER_SIZES = (28, 32, 64, 224)
 """Sizes that images are brought to where a network does not fit their own."""
 CONVINCING, FURTHER = 0.9, 60
 PROMISING = 0.8
+SURE = 0.97
+"""From this accuracy on no residual sums are tried."""
 NEAR = 0.35
 """Geometries whose best reading is worse than the best by more than this are given up."""
 QUICK = ("relu", "tanh", "sigmoid")
@@ -158,7 +160,7 @@ class _Search:
         first = self._first(found, ways, SHARES[:2] if not skips else SHARES_BEFORE_SUMS)
         if (
             skips
-            and first[0].accuracy < PROMISING
+            and first[0].accuracy < SURE
             and (sums := list(islice(geometries(self.chain, size, skips), MOST_GEOMETRIES)))
         ):
             first = sorted([*first, *self._first(sums, ways, SHARES[:2])], key=lambda each: each.rank, reverse=True)
