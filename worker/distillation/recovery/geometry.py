@@ -80,7 +80,8 @@ def geometries(chain: Sequence[Layer], size: Size, skips: tuple[int, ...] = ()) 
     convolutions = [layer for layer in chain if layer.kind == "conv"]
     linear = next((layer for layer in chain if layer.kind == "linear"), None)
     kernels = [
-        _Kernel(layer.kernel, keeps=index in skips or index - 1 in skips) for index, layer in enumerate(convolutions)
+        _Kernel(layer.kernel, index in skips or index - 1 in skips, "bias" not in layer.tensors)
+        for index, layer in enumerate(convolutions)
     ]
     rest = _rest(kernels, convolutions, linear, _reach(kernels, size))
     order = count()
@@ -99,10 +100,12 @@ def geometries(chain: Sequence[Layer], size: Size, skips: tuple[int, ...] = ()) 
 
 
 class _Kernel(NamedTuple):
-    """The sides of a convolution's kernel, and whether the convolution keeps the size of maps."""
+    """The sides of a convolution's kernel, whether the convolution keeps the size of maps, and whether strides are likelier than
+    poolings, as in code that leaves out the bias before a norm."""
 
     sides: tuple[int, int]
-    keeps: bool
+    keeps: bool = False
+    strides: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,21 +137,23 @@ def _placements(kernel: _Kernel, at: Size) -> tuple[tuple[Placement, float, Size
     """Every placement of a kernel on maps of a size, how unusual it is, and the size after it."""
     if kernel.keeps:
         return ((Placement(1, max(kernel.sides) // 2, None), 0.0, at),)
-    return tuple(_placed(kernel.sides, at))
+    return tuple(_placed(kernel, at))
 
 
-def _placed(sides: tuple[int, int], at: Size) -> Iterator[tuple[Placement, float, Size]]:
-    kernel = max(sides)
+def _placed(given: _Kernel, at: Size) -> Iterator[tuple[Placement, float, Size]]:
+    kernel = max(given.sides)
     same = kernel // 2
     paddings = {0: 0.0, same: 0.0} | {other: 3.0 for other in (1, 2, 3) if other not in (0, same) and other < kernel}
-    strides = {1: 0.0} | ({2: 0.6} if kernel > 1 else {2: 2.0}) | ({kernel: 2.0} if kernel > 2 else {})
+    twice, unpooled = (0.1, -0.3) if given.strides else (0.6, 0.0)
+    strides = {1: 0.0} | ({2: twice} if kernel > 1 else {2: 2.0}) | ({kernel: 2.0} if kernel > 2 else {})
     for padding, unusual in paddings.items():
         for stride, strided in strides.items():
-            mapped = _slid(at, sides, stride, padding)
+            mapped = _slid(at, given.sides, stride, padding)
             for pool, pooling in POOLS.items():
                 after = mapped if pool is None or mapped is None else _slid(mapped, (pool[0], pool[0]), pool[1], 0)
                 if after is not None:
-                    yield Placement(stride, padding, pool), unusual + strided + pooling, after
+                    pools = unpooled if pool is None else -unpooled
+                    yield Placement(stride, padding, pool), unusual + strided + pooling + pools, after
 
 
 def _slid(at: Size, kernel: tuple[int, int], stride: int, padding: int) -> Size | None:

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worker.distillation.contract import InputContract, read_contract
-from worker.distillation.contract_check.comparison import even
+from worker.distillation.contract_check.comparison import EVEN_SIGMA, sigma
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.layer_list import to_json
@@ -110,9 +110,9 @@ def _named(
         return found
     larger = replace(asked, contract=replace(asked.contract, height=other[0], width=other[1]))
     again = measured(larger, given, file.candidates, images, limits, seconds / 2)
-    if not again or (found and even(found[0].best.right, again[0].best.right)):
+    if found and again and sigma(found[0].best.right, again[0].best.right) < EVEN_SIGMA:
         return found
-    return again
+    return again or found
 
 
 def _state(file: OpenFile, choice: str, limits: UploadLimits) -> dict[str, Tensor]:
