@@ -252,7 +252,8 @@ def _unusual(reading: Reading) -> tuple[int, ...]:
     """Smaller for plainer readings."""
     activation, pooling = list(ACTIVATIONS).index(reading.activation), POOLINGS.index(reading.pooling)
     adaptive = reading.geometry.pooled > 1
-    return bool(reading.geometry.skips), adaptive, reading.norm_last, reading.channels_last, activation, pooling
+    wide = reading.normalisation.is_wide
+    return wide, bool(reading.geometry.skips), adaptive, reading.norm_last, reading.channels_last, activation, pooling
 
 
 def _quick(found: Sequence[Geometry], ways: Sequence[Normalisation]) -> Iterator[Reading]:
