@@ -40,6 +40,34 @@ def print_record(record: Record) -> None:
             screen.print(_cell(name, value), markup=False, highlight=False)
 
 
+def print_findings(record: Record) -> None:
+    """Print what an inspection measured, and its warnings, one per line."""
+    findings = record.get("findings") or {}
+    if found := findings.get("recognised"):
+        words = f"right on {found['accuracy']:.1%} of {found['images']} images of the split {found['split']}"
+        screen.print(f"Recognised as `{findings.get('network')}`, {words}.", markup=False, highlight=False)
+    for warning in findings.get("warnings") or ():
+        screen.print(f"Warning: {warning}", markup=False, highlight=False)
+
+
+def print_result(report: Record) -> None:
+    """Print the summary of a job's report: the main metric and the sizes of student and teacher, and the notes."""
+    summary = report.get("summary") or {}
+    if metric := summary.get("main_metric"):
+        rows = [
+            f"{name} {value:.4g}"
+            for name, value in (("student", metric.get("student")), ("teacher", metric.get("teacher")))
+            if value is not None
+        ]
+        if rows:
+            screen.print(f"{metric['name'].replace('_', ' ')}: {', '.join(rows)}", markup=False, highlight=False)
+    sizes = [f"{name} {count:,}" for name in ("parameters", "teacher_parameters") if (count := summary.get(name))]
+    if sizes:
+        screen.print(", ".join(sizes).replace("_", " "), markup=False, highlight=False)
+    for note in report.get("notes") or ():
+        screen.print(f"Note: {note}", markup=False, highlight=False)
+
+
 def print_error(error: DistilleryError) -> None:
     """Print the message, one line per problem, and the hint."""
     errors.print(f"[red]Error:[/] {_safe(str(error))}")

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from distillery_client.command_line import app
 from distillery_client.commands.jobs import parse_objective
 from distillery_client.commands.uploads import input_contract
+from distillery_client.output import print_result
 from tests.client.scripted import Request, Response, Scripted
 
 PROBLEM = {
@@ -54,6 +55,37 @@ def test_a_width_asks_for_a_student_like_its_teacher(server: Scripted) -> None:
     server.script = ending("queued")
     assert call(server, "jobs", "submit", "--teacher", "tch_1", "--width", "0.25").exit_code == 0
     assert json.loads(server.requests[0].body)["student"] == {"like": "teacher", "width": 0.25}
+
+
+def test_the_evaluation_dataset_and_the_weights_to_read_are_options(server: Scripted, tmp_path: Path) -> None:
+    server.script = ending("queued")
+    call(server, "jobs", "submit", "--teacher", "tch_1", "--student", "lenet5", "--evaluation", "dts_1")
+    assert json.loads(server.requests[0].body)["evaluation"] == {"dataset": "dts_1"}
+    (tmp_path / "net.pth").write_bytes(b"x")
+    call(server, "teachers", "upload", str(tmp_path / "net.pth"), "--dataset", "dts_1", "--weights", "raw")
+    assert json.loads(server.requests[1].body)["weights"] == "raw"
+
+
+def test_what_was_recognised_and_warnings_are_lines_of_their_own(server: Scripted) -> None:
+    recognised = {"accuracy": 0.985, "images": 2048, "split": "test"}
+    findings = {"network": "lenet", "recognised": recognised, "warnings": ["10 tensors [have] other names"]}
+    server.script = lambda request: Response(body=json.dumps({"id": "tch_1", "findings": findings}).encode())
+    lines = call(server, "teachers", "show", "tch_1").stdout.splitlines()
+    assert "Recognised as `lenet`, right on 98.5% of 2048 images of the split test." in lines
+    assert lines[-1] == "Warning: 10 tensors [have] other names"
+
+
+def test_the_result_of_a_job_is_its_main_metric_with_the_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    metric = {"name": "accuracy", "student": 0.97104, "teacher": 0.99}
+    print_result(
+        {"summary": {"main_metric": metric, "parameters": 11418, "teacher_parameters": 44426}, "notes": ["short"]}
+    )
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
+        "accuracy: student 0.971, teacher 0.99",
+        "parameters 11,418, teacher parameters 44,426",
+        "Note: short",
+    ]
 
 
 def test_the_exit_code_of_a_failed_job_is_1_and_its_error_is_printed(server: Scripted) -> None:

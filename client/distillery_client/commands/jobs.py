@@ -2,6 +2,8 @@
 
 import json
 import sys
+import tempfile
+from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -37,6 +39,9 @@ def submit(
     dataset: Annotated[
         str | None, typer.Option(metavar="ID", help="Id of the dataset. Without one, training images are synthesised.")
     ] = None,
+    evaluation: Annotated[
+        str | None, typer.Option(metavar="ID", help="Id of the dataset that the finished student is measured on.")
+    ] = None,
     objective: Annotated[
         list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="Objective, such as kd=0.9. May be repeated.")
     ] = None,
@@ -59,6 +64,7 @@ def submit(
         "teacher": teacher,
         "student": _student(student, width),
         "dataset": dataset,
+        "evaluation": {"dataset": evaluation} if evaluation else None,
         "objectives": [parse_objective(text) for text in objective] if objective else None,
         "source": {"name": source} if source else None,
     }
@@ -194,6 +200,10 @@ def _follow(context: typer.Context, client: Client, identifier: str) -> None:
             output.print_json(job)
         raise JobEnded(job)
     _show(context, job)
+    if not context.obj.json and "artifacts" in job.get("links", {}):
+        with tempfile.TemporaryDirectory() as folder:
+            report = client.artifacts.download(job["id"], "report.json", Path(folder))
+            output.print_result(json.loads(report.read_text(encoding="utf-8")))
 
 
 def _show(context: typer.Context, job: dict[str, Any]) -> None:

@@ -44,6 +44,10 @@ def upload_teacher(
     dataset: Annotated[
         str | None, typer.Option(help="Id of a dataset with labels, by whose images what is left out is found.")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Which weights of a file with several: auto, raw, averaged, or a path within the file."),
+    ] = None,
 ) -> None:
     """Upload a state dict (safetensors, .pt or .pth), a packed network or an ONNX file, and wait for its inspection.
 
@@ -55,7 +59,8 @@ def upload_teacher(
     if network is None and file.suffix == ".onnx":
         network = PROGRAM
     contract = _contract(size, mean, std)
-    given: dict[str, Any] = {"network": network, "classes": classes, "input": contract, "dataset": dataset}
+    given: dict[str, Any] = {"network": network, "classes": classes, "input": contract}
+    given |= {"dataset": dataset, "weights": weights}
     if class_names:
         given["class_names"] = class_names.split(",")
     spec = known | {key: value for key, value in given.items() if value is not None}
@@ -79,7 +84,7 @@ def _contract(size: str | None, mean: str | None, std: str | None) -> dict[str, 
 
 @datasets.command("upload")
 def upload_dataset(context: typer.Context, file: Bytes, name: Name = None, options: JsonObject = "{}") -> None:
-    """Upload images (npz, or a zip of class folders) and wait for their inspection."""
+    """Upload images (a zip or tar of images, npz or Parquet) and wait for their inspection."""
     _send(context, "datasets", file, name, {"options": json_object(options, "--options")})
 
 
@@ -110,6 +115,7 @@ def _show(context: typer.Context, record: dict[str, Any]) -> None:
         output.print_json(record)
     else:
         output.print_record(record)
+        output.print_findings(record)
 
 
 def _add_reading_commands(app: typer.Typer, kind: str) -> None:

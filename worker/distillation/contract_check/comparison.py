@@ -18,17 +18,21 @@ LEAST_GAIN = 0.05
 LEAST_SIGMA = 3.0
 EVEN_SIGMA, EVEN_GAIN = 1.0, 0.01
 """Two ways that differ by less count as even."""
+EVEN_LOSS, LEAST_LOSS = 1.02, 1e-3
+"""Losses in nats are even up to this factor and this much more."""
 FEWEST_IMAGES = 64
 SECONDS = 30.0
 """Usual time for one comparison."""
 MOST_CLASSES = 1024
 """With more classes no other order of them is looked for."""
 Network = Callable[[Tensor], Tensor]
+Judge = Callable[[Tensor, Tensor], Tensor]
+"""Of outputs (N, K) and what is true of the images, whether each output is right (N,)."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One way of reading the images: `right` (N,) says of each image whether the network named its class."""
+    """One way of reading the images: `right` (N,) says of each image whether the network is right."""
 
     name: str
     right: Tensor
@@ -46,37 +50,62 @@ class Measured:
         return row | ({"mean": list(used.mean), "std": list(used.std)} if used is not None and used.is_plain else {})
 
 
+def names_class(outputs_NK: Tensor, label_N: Tensor) -> Tensor:
+    """Whether the largest logit is that of the class."""
+    return outputs_NK.argmax(1) == label_N
+
+
+def names_label(outputs_NK: Tensor, label_NK: Tensor) -> Tensor:
+    """Whether the image has the label with the largest logit; `label` is 0 or 1."""
+    return label_NK.gather(1, outputs_NK.argmax(1, keepdim=True))[:, 0] > 0
+
+
+def beats_mean(outputs_ND: Tensor, target_ND: Tensor) -> Tensor:
+    """Whether outputs are nearer to the targets than the mean of all targets is, in units of each target's deviation."""
+    mean, deviation = target_ND.mean(0), target_ND.std(0, correction=0).clamp(min=1e-12)
+    error, guessed = ((each - target_ND) / deviation for each in (outputs_ND, mean))
+    return error.square().sum(1) < guessed.square().sum(1)
+
+
+def guessed_share(truth: Tensor) -> float:
+    """How often the best answer that is always the same is right: labels (N,) or (N, K) of 0 and 1, or targets (N, D)."""
+    if truth.is_floating_point():
+        return 0.0
+    return float(truth.bincount().max()) / len(truth) if truth.ndim == 1 else float(truth.double().mean(0).max())
+
+
 @torch.no_grad()
-def answers(network: Network, image_NCHW: Tensor, way: Normalisation, batch_size: int = 128) -> Tensor:
-    """The class (N,) that the network names for each uint8 image."""
-    chosen = []
+def outputs(network: Network, image_NCHW: Tensor, way: Normalisation, batch_size: int = 128) -> Tensor:
+    """The network's outputs (N, K) for uint8 images."""
+    found = []
     for part in image_NCHW.split(batch_size):
         pulse()
-        chosen.append(network(way.apply(part)).argmax(1))
-    return torch.cat(chosen)
+        found.append(network(way.apply(part)))
+    return torch.cat(found)
 
 
 def compare(
     network: Network,
     image_NCHW: Tensor,
-    label_N: Tensor,
+    truth: Tensor,
     first: Normalisation,
     others: Sequence[Normalisation],
     seconds: float = SECONDS,
+    judge: Judge = names_class,
 ) -> list[Measured]:
     """The network measured under `first`, then under the others; on the first of the images only where all take longer than
-    `seconds`.
+    `seconds`. `judge` says by `truth`, the labels or targets of the images, which outputs are right.
 
     The images have to be in an order in which the first few are like the rest.
     """
     few = image_NCHW[:FEWEST_IMAGES]
     began = time.monotonic()
-    answers(network, few, first)
+    outputs(network, few, first)
     each = (time.monotonic() - began) / len(few)
     allowed = int(seconds / max(each * (1 + len(others)), 1e-9))
     count = min(len(image_NCHW), max(FEWEST_IMAGES, allowed))
-    image, label = image_NCHW[:count], label_N[:count]
-    return [Measured(way.name, answers(network, image, way) == label, way) for way in (first, *others)]
+    image, truth = image_NCHW[:count], truth[:count]
+    return [Measured(way.name, judge(outputs(network, image, way), truth), way) for way in (first, *others)]
 
 
 def in_another_order(chosen_N: Tensor, label_N: Tensor) -> Tensor:
@@ -117,11 +146,17 @@ def even(one_N: Tensor, other_N: Tensor) -> bool:
     return gain <= EVEN_GAIN or sigma(one_N, other_N) < EVEN_SIGMA
 
 
-def clearly_better(one: Measured, other: Measured, label_N: Tensor) -> bool:
-    """Whether `other` is right more often by at least 5 points and 3 standard deviations, and above what the commonest
-    class alone would give."""
+def about_lowest(losses: Sequence[float]) -> int:
+    """The first of the losses in nats that are about as low as the lowest."""
+    most = EVEN_LOSS * min(losses) + LEAST_LOSS
+    return next(number for number, loss in enumerate(losses) if loss <= most)
+
+
+def clearly_better(one: Measured, other: Measured, truth: Tensor) -> bool:
+    """Whether `other` is right more often by at least 5 points and 3 standard deviations, and above what one answer for all
+    images would give."""
     count = len(other.right)
-    commonest = float(label_N[:count].bincount().max()) / count
+    commonest = guessed_share(truth[:count])
     guessed = commonest + LEAST_SIGMA * (commonest * (1 - commonest) / count) ** 0.5
     gain = other.accuracy - one.accuracy
     return gain >= LEAST_GAIN and sigma(one.right, other.right) >= LEAST_SIGMA and other.accuracy > guessed

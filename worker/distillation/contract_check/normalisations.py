@@ -21,6 +21,8 @@ COLOUR: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "CIFAR-100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 """Mean and standard deviation of the training images of well-known datasets, white = 1."""
+WIDE = 0.02
+"""A smaller std gives numbers up to 50 and more."""
 SAME = 0.01
 """Two normalisations count as one if no mean and no std differ by more than this, relative to the std."""
 
@@ -49,6 +51,11 @@ class Normalisation:
     def is_plain(self) -> bool:
         """Whether mean and std of an input contract can say it."""
         return not (self.inverted or self.reversed)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether numbers are as large as those of pixels from 0 to 255, with which students train badly."""
+        return min(self.std) < WIDE
 
     def same(self, other: "Normalisation") -> bool:
         """Whether two normalisations give nearly the same numbers."""

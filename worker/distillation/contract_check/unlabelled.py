@@ -31,7 +31,10 @@ def _saturated(network: nn.Module, contract: InputContract) -> list[str]:
     brightness, contrast = torch.rand(2, IMAGES, 1, 1, 1, generator=draw)
     image = (brightness + contrast * (torch.rand(size, generator=draw) - 0.5)).clamp(0, 1)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (contract.mean, contract.std))
-    confidence, chosen = network((image - mean) / std).softmax(1).max(1)
+    logits = network((image - mean) / std)
+    if logits.shape[1] < 2:
+        return []
+    confidence, chosen = logits.softmax(1).max(1)
     if len(chosen.unique()) > 1 or float(confidence.min()) < SATURATED:
         return []
     return [

@@ -153,7 +153,7 @@ def build(layers: Sequence[Layer], classes: int, contract: InputContract, pointe
         unknown = [source for source in sources if source not in shapes]
         if unknown:
             raise SpecError([Problem(place, f"there is no earlier layer {unknown[0]!r}")])
-        shapes[name] = _shape_after(layer, [shapes[source] for source in sources], classes, place)
+        shapes[name] = shape_after(layer, [shapes[source] for source in sources], classes, place)
         modules[name] = layer.module(shapes[sources[0]], classes)
         steps.append((name, sources))
         before = name
@@ -163,8 +163,12 @@ def build(layers: Sequence[Layer], classes: int, contract: InputContract, pointe
     return LayerList(modules, steps)
 
 
-def _shape_after(layer: Layer, shapes: Sequence[tuple[int, ...]], classes: int, pointer: str) -> tuple[int, ...]:
-    """The shape of the layer's output, from a run without numbers."""
+def shape_after(layer: Layer, shapes: Sequence[tuple[int, ...]], classes: int, pointer: str) -> tuple[int, ...]:
+    """The shape of a layer's output for inputs of these shapes, each without the batch, from a run without numbers.
+
+    Raises:
+        SpecError: the layer does not fit its inputs; `pointer` is its place.
+    """
     first = shapes[0]
     if len(first) not in layer.dimensions:
         words = "a feature map (C, H, W)" if layer.dimensions == (3,) else 'a vector: put {"flatten": true} before it'

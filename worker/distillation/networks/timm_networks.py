@@ -8,13 +8,14 @@ from torch import nn
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Pattern, from_library, on_any_device
+from worker.distillation.networks.replaced_head import PUBLISHED, HeadOptions, with_head
 
 
-def build(name: str, classes: int, contract: InputContract, options: object = None) -> nn.Module:
+def build(name: str, classes: int, contract: InputContract, options: HeadOptions = PUBLISHED) -> nn.Module:
     """The network `name` for `classes` and the contract's channels; networks of fixed input size get the contract's size.
 
     Raises:
-        SpecError: timm has no such network, or cannot build it for these images.
+        SpecError: timm has no such network, or cannot build it for these images, or the head does not fit.
     """
     with torch.device("cpu"):  # importing timm computes with tensors, which fails on the check's meta device
         import timm
@@ -34,7 +35,8 @@ def build(name: str, classes: int, contract: InputContract, options: object = No
         if isinstance(getattr(module, "attention_bias_cache", None), dict):
             module.register_forward_hook(_forget)
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
-    return from_library(network, f"timm.create_model({name!r}, pretrained=False{arguments})")
+    made = from_library(network, f"timm.create_model({name!r}, pretrained=False{arguments})")
+    return with_head(made, options, classes)
 
 
 def _forget(module: Any, _args: Any, _output: Any) -> None:
@@ -50,4 +52,5 @@ PATTERN = Pattern(
     r"^timm/[a-z0-9_.]+$",
     "A network of timm by its name in timm, such as timm/mobilenetv3_small_100, with random weights.",
     build,
+    HeadOptions,
 )

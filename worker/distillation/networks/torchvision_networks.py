@@ -10,11 +10,17 @@ from torch import nn
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.family import Pattern, WeightShapes, from_library, on_any_device
+from worker.distillation.networks.replaced_head import HeadOptions, with_head
 from worker.distillation.parameters import Range
 
 SMALL = 64
 """Largest height and width in pixels of images for which stems without strides are usual."""
 MOBILE = "mobilenet_v2"
+TRANSFORMING = ("googlenet", "inception_v3")
+"""Networks whose published weights read images from -1 to 1, and which scale images to that if they are told to."""
+IMAGENET = (0.485, 0.456, 0.406)
+"""Mean of ImageNet's training images, by which torchvision's networks normalise theirs."""
+NEAR = 0.01
 WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 """Usual width multipliers of MobileNetV2."""
 
@@ -39,8 +45,8 @@ STEMS = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """First layers and width of a network of torchvision."""
+class Options(HeadOptions):
+    """First layers, width and head of a network of torchvision."""
 
     stem: Annotated[
         Literal["published", "cifar", "cifar_pooled"],
@@ -51,6 +57,11 @@ class Options:
     width: Annotated[
         float, Range(ge=0.05, le=8), "Multiplier of the channels of `mobilenet_v2`; other networks only have 1."
     ] = 1.0
+    transform_input: Annotated[
+        bool,
+        "Whether images normalised as for ImageNet are scaled to -1 to 1 first, as `googlenet` and `inception_v3` do when"
+        " torchvision loads its weights; other networks have false.",
+    ] = False
 
 
 def build(name: str, classes: int, contract: InputContract, options: Options = Options()) -> nn.Module:  # frozen
@@ -75,9 +86,8 @@ def build(name: str, classes: int, contract: InputContract, options: Options = O
     if options.stem != "published":
         _replace_stem(network, name, options.stem)
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
-    return from_library(
-        network, f"torchvision.models.get_model({name!r}, weights=None, num_classes={classes}{arguments})"
-    )
+    call = f"torchvision.models.get_model({name!r}, weights=None, num_classes={classes}{arguments})"
+    return with_head(from_library(network, call), options, classes)
 
 
 def _replace_stem(network: nn.Module, name: str, kind: str) -> None:
@@ -101,9 +111,11 @@ def _stem(name: str) -> Stem | None:
 
 
 def guess(name: str, shapes: WeightShapes) -> Iterable[dict[str, Any]]:
-    """The stems, and the width of MobileNetV2, with which a network may have weights of these shapes."""
+    """The stems, the width of MobileNetV2, and what is made of the input, with which a network may have weights of these shapes."""
     stem, first = _stem(name), shapes[0]
-    if stem is None:
+    if name in TRANSFORMING:
+        yield from ({}, {"transform_input": True})
+    elif stem is None:
         yield {}
     elif stem.large:
         yield from ({},) if first[-1] == 7 else ({"stem": "cifar"}, {"stem": "cifar_pooled"})
@@ -121,8 +133,11 @@ def _rounded(channels: float) -> int:
 
 
 def is_rare(name: str, options: Mapping[str, Any], contract: InputContract) -> bool:
-    """Whether options that weights do not show are rare: strides of 1 on large images, and poolings of residual networks
-    without stride."""
+    """Whether options that weights do not show are rare: strides of 1 on large images, poolings of residual networks
+    without stride, and scaling of the input where it is not normalised as for ImageNet, or none where it is."""
+    if name in TRANSFORMING:
+        as_imagenet = max(abs(one - two) for one, two in zip(contract.mean, IMAGENET, strict=False)) < NEAR
+        return as_imagenet != bool(options.get("transform_input"))
     stem, kind = _stem(name), options.get("stem", "published")
     large = min(contract.height, contract.width) > SMALL
     pooled = kind == "cifar_pooled" and not name.startswith("densenet")
@@ -140,8 +155,12 @@ def _options(name: str, contract: InputContract, asked: Options) -> dict[str, An
         if name != MOBILE:
             raise SpecError([Problem("/options/width", f"must be 1 for {name}; only {MOBILE} has other widths")])
         options["width_mult"] = asked.width
-    if name in ("googlenet", "inception_v3"):
+    if asked.transform_input and name not in TRANSFORMING:
+        words = f"must be false for {name}; only {' and '.join(TRANSFORMING)} scale their input"
+        raise SpecError([Problem("/options/transform_input", words)])
+    if name in TRANSFORMING:
         options |= {"aux_logits": False, "init_weights": True}
+        options |= {"transform_input": True} if asked.transform_input else {}
     if inspect.signature(builder).return_annotation is VisionTransformer:
         options["image_size"] = _square(name, contract)
     if "input_size" in source:

@@ -6,10 +6,10 @@ bounded by the number of steps: a chain that needs more has the geometries found
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count, islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from worker.distillation.recovery.chain import Layer
 
@@ -47,12 +47,14 @@ class Placement:
 @dataclass(frozen=True)
 class Geometry:
     """An input size, one placement for each convolution, and how the last map becomes a vector: as it is (`flatten`), or
-    pooled to `pooled` rows and columns (`average` or `max`)."""
+    pooled to `pooled` rows and columns (`average` or `max`). Convolutions are counted from 0."""
 
     size: Size
     placements: tuple[Placement, ...]
     ending: Literal["flatten", "average", "max"] = "flatten"
     pooled: int = 1
+    skips: tuple[int, ...] = ()
+    """Convolutions whose input is added to the output of the next one."""
 
     @property
     def pools(self) -> bool:
@@ -60,11 +62,28 @@ class Geometry:
         return any(each.pool for each in self.placements)
 
 
-def geometries(chain: Sequence[Layer], size: Size) -> Iterator[Geometry]:
-    """All geometries for images of a size, the plainest first."""
+def pairs(chain: Sequence[Layer]) -> tuple[int, ...]:
+    """The first of every two convolutions after each other that keep the number of channels, so that their input can be added
+    to their output."""
+    convolutions = [layer for layer in chain if layer.kind == "conv"]
+    found: list[int] = []
+    for index in range(1, len(convolutions) - 1):
+        both = convolutions[index : index + 2]
+        free = not found or index > found[-1] + 1
+        if free and all(each.inputs == each.outputs and each.kernel[0] % 2 and each.groups == 1 for each in both):
+            found.append(index)
+    return tuple(found)
+
+
+def geometries(chain: Sequence[Layer], size: Size, skips: tuple[int, ...] = ()) -> Iterator[Geometry]:
+    """All geometries for images of a size, the plainest first; those of `skips` and the next ones keep the size of maps."""
     convolutions = [layer for layer in chain if layer.kind == "conv"]
     linear = next((layer for layer in chain if layer.kind == "linear"), None)
-    rest = _rest(convolutions, linear, _reach(convolutions, size))
+    kernels = [
+        _Kernel(layer.kernel, index in skips or index - 1 in skips, "bias" not in layer.tensors)
+        for index, layer in enumerate(convolutions)
+    ]
+    rest = _rest(kernels, convolutions, linear, _reach(kernels, size))
     order = count()
     queue: list[tuple[float, int, _Partial]] = []
     if size in rest[0]:
@@ -72,12 +91,21 @@ def geometries(chain: Sequence[Layer], size: Size) -> Iterator[Geometry]:
     while queue and next(order) < MOST_STEPS:
         _, _, partial = heapq.heappop(queue)
         if partial.whole is not None:
-            yield partial.whole
+            yield replace(partial.whole, skips=skips)
             continue
-        for step in _steps(partial, convolutions, linear, size):
+        for step in _steps(partial, kernels, convolutions, linear, size):
             left = 0.0 if step.whole else rest[len(step.placed)].get(step.at)
             if left is not None:
                 heapq.heappush(queue, (step.cost + left, next(order), step))
+
+
+class _Kernel(NamedTuple):
+    """The sides of a convolution's kernel, whether the convolution keeps the size of maps, and whether strides are likelier than
+    poolings, as in code that leaves out the bias before a norm."""
+
+    sides: tuple[int, int]
+    keeps: bool = False
+    strides: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +118,9 @@ class _Partial:
     whole: Geometry | None = None
 
 
-def _steps(partial: _Partial, convolutions: Sequence[Layer], linear: Layer | None, size: Size) -> Iterator[_Partial]:
+def _steps(
+    partial: _Partial, kernels: Sequence[_Kernel], convolutions: Sequence[Layer], linear: Layer | None, size: Size
+) -> Iterator[_Partial]:
     """One placement more, or the end."""
     cost = partial.cost
     placed = partial.placed
@@ -99,29 +129,33 @@ def _steps(partial: _Partial, convolutions: Sequence[Layer], linear: Layer | Non
         for ending in _endings(convolutions, linear, partial.at, size, placed):
             yield _Partial(cost + _unusual(ending), partial.at, placed, ending)
         return
-    for placement, own, after in _placements(convolutions[index].kernel, partial.at):
+    for placement, own, after in _placements(kernels[index], partial.at):
         changed = _changes(placed[-1], placement, convolutions[index - 1 : index + 1]) if placed else 0.0
         yield _Partial(cost + own + changed, after, (*placed, placement))
 
 
 @lru_cache(maxsize=2_000)
-def _placements(sides: tuple[int, int], at: Size) -> tuple[tuple[Placement, float, Size], ...]:
+def _placements(kernel: _Kernel, at: Size) -> tuple[tuple[Placement, float, Size], ...]:
     """Every placement of a kernel on maps of a size, how unusual it is, and the size after it."""
-    return tuple(_placed(sides, at))
+    if kernel.keeps:
+        return ((Placement(1, max(kernel.sides) // 2, None), 0.0, at),)
+    return tuple(_placed(kernel, at))
 
 
-def _placed(sides: tuple[int, int], at: Size) -> Iterator[tuple[Placement, float, Size]]:
-    kernel = max(sides)
+def _placed(given: _Kernel, at: Size) -> Iterator[tuple[Placement, float, Size]]:
+    kernel = max(given.sides)
     same = kernel // 2
     paddings = {0: 0.0, same: 0.0} | {other: 3.0 for other in (1, 2, 3) if other not in (0, same) and other < kernel}
-    strides = {1: 0.0} | ({2: 0.6} if kernel > 1 else {2: 2.0}) | ({kernel: 2.0} if kernel > 2 else {})
+    twice, unpooled = (0.1, -0.3) if given.strides else (0.6, 0.0)
+    strides = {1: 0.0} | ({2: twice} if kernel > 1 else {2: 2.0}) | ({kernel: 2.0} if kernel > 2 else {})
     for padding, unusual in paddings.items():
         for stride, strided in strides.items():
-            mapped = _slid(at, sides, stride, padding)
+            mapped = _slid(at, given.sides, stride, padding)
             for pool, pooling in POOLS.items():
                 after = mapped if pool is None or mapped is None else _slid(mapped, (pool[0], pool[0]), pool[1], 0)
                 if after is not None:
-                    yield Placement(stride, padding, pool), unusual + strided + pooling, after
+                    pools = unpooled if pool is None else -unpooled
+                    yield Placement(stride, padding, pool), unusual + strided + pooling + pools, after
 
 
 def _slid(at: Size, kernel: tuple[int, int], stride: int, padding: int) -> Size | None:
@@ -141,23 +175,25 @@ def _changes(before: Placement, after: Placement, layers: Sequence[Layer]) -> fl
     return 1.0 * (kinds[0] != kinds[1]) + 0.5 * sum(unlike)
 
 
-def _reach(convolutions: Sequence[Layer], size: Size) -> list[set[Size]]:
+def _reach(kernels: Sequence[_Kernel], size: Size) -> list[set[Size]]:
     """The sizes that can be there before each convolution, and after the last."""
     reach = [{size}]
-    for layer in convolutions:
-        after = {after for at in reach[-1] for _, _, after in _placements(layer.kernel, at)}
+    for kernel in kernels:
+        after = {after for at in reach[-1] for _, _, after in _placements(kernel, at)}
         reach.append(set(islice(sorted(after), MOST_SIZES)))
     return reach
 
 
-def _rest(convolutions: Sequence[Layer], linear: Layer | None, reach: Sequence[set[Size]]) -> list[dict[Size, float]]:
+def _rest(
+    kernels: Sequence[_Kernel], convolutions: Sequence[Layer], linear: Layer | None, reach: Sequence[set[Size]]
+) -> list[dict[Size, float]]:
     """Those of them from which the end can be met, each with how unusual the plainest way to it is expected to be."""
     ends = {at: [_unusual(end) for end in _endings(convolutions, linear, at, at, ())] for at in reach[-1]}
     rest = [{at: min(costs) for at, costs in ends.items() if costs}]
-    for layer, before in zip(reversed(convolutions), reversed(reach[:-1]), strict=True):
+    for kernel, before in zip(reversed(kernels), reversed(reach[:-1]), strict=True):
         least: dict[Size, float] = {}
         for at in before:
-            ways = [EXPECTED + own + rest[-1][to] for _, own, to in _placements(layer.kernel, at) if to in rest[-1]]
+            ways = [EXPECTED + own + rest[-1][to] for _, own, to in _placements(kernel, at) if to in rest[-1]]
             if ways:
                 least[at] = min(ways)
         rest.append(least)

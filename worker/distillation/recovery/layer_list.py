@@ -5,6 +5,7 @@ flattened with the channels last.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -17,6 +18,8 @@ from worker.distillation.networks.layer_list import build, named
 from worker.distillation.recovery.chain import Layer
 from worker.distillation.recovery.reading import Reading, ends_maps, next_weighted, norms_after
 
+ADDED = "added_later_"
+"""What the name of a layer begins with whose output is added to that of a later one."""
 Row = tuple[kinds.Layer, Layer | None]
 """A layer of the list, and the layer of the chain whose weights it has."""
 
@@ -27,7 +30,7 @@ def as_layer_list(
     """The layers, the state dict of the network that `networks/layer_list.py` builds of them, and what it reads."""
     contract = _contract(reading, channels)
     for keeps_names in (True, False):
-        rows = list(_rows(reading, chain, keeps_names))
+        rows = _rows(reading, chain, keeps_names)
         layers = [layer for layer, _ in rows]
         try:
             build(layers, chain_outputs(chain), contract)
@@ -67,43 +70,50 @@ def _contract(reading: Reading, channels: int) -> InputContract:
     return InputContract(channels, *reading.geometry.size, mean, std)
 
 
-def _rows(reading: Reading, chain: Sequence[Layer], keeps_names: bool) -> Iterator[Row]:
-    placements = iter(reading.geometry.placements)
-    flat = False
+def _rows(reading: Reading, chain: Sequence[Layer], keeps_names: bool) -> list[Row]:
+    """The rows; one whose output is added later has a name."""
+    rows: list[Row] = []
+    convolutions, flat = 0, False
     for index, layer in enumerate(chain):
         name = layer.name if keeps_names and layer.name else None
         bias = "bias" in layer.tensors
         if layer.kind == "conv":
-            placed = next(placements)
-            kernel, groups = layer.kernel[0], layer.groups
-            yield (
-                kinds.Conv(
-                    conv=layer.outputs,
-                    kernel=kernel,
-                    stride=placed.stride,
-                    padding=placed.padding,
-                    groups=groups,
-                    bias=bias,
-                    name=name,
-                ),
-                layer,
-            )
-            yield from _between(reading, chain, index, keeps_names)
-            if placed.pool is not None:
-                pool: Literal["max", "average"] = "max" if reading.pooling == "max" else "average"
-                stride = placed.pool[1] if placed.pool[1] != placed.pool[0] else None
-                yield kinds.Pool(pool=pool, kernel=placed.pool[0], stride=stride), None
+            if convolutions in reading.geometry.skips:
+                rows[-1] = _to_be_added(rows[-1], convolutions)
+            rows += _convolution(reading, chain, index, convolutions, name)
+            convolutions += 1
             if ends_maps(chain, index):
-                yield from _ending(reading)
+                rows += _ending(reading)
                 flat = True
         elif layer.kind == "linear":
             if not flat:
-                yield kinds.Flatten(flatten=True), None
+                rows.append((kinds.Flatten(flatten=True), None))
                 flat = True
-            yield kinds.Linear(linear=layer.outputs, bias=bias, name=name), layer
-            yield from _between(reading, chain, index, keeps_names)
+            rows.append((kinds.Linear(linear=layer.outputs, bias=bias, name=name), layer))
+            rows += _between(reading, chain, index, keeps_names)
         elif index == 0:
-            yield _norm(layer, keeps_names), layer
+            rows.append((_norm(layer, keeps_names), layer))
+    return rows
+
+
+def _convolution(reading: Reading, chain: Sequence[Layer], index: int, number: int, name: str | None) -> Iterator[Row]:
+    """A convolution with what follows it up to the next layer with weights."""
+    layer, placed, skips = chain[index], reading.geometry.placements[number], reading.geometry.skips
+    settings = {"kernel": layer.kernel[0], "stride": placed.stride, "padding": placed.padding, "groups": layer.groups}
+    yield kinds.Conv(conv=layer.outputs, bias="bias" in layer.tensors, name=name, **settings), layer
+    between = list(_between(reading, chain, index, name is not None))
+    if number - 1 in skips:
+        at = len(between) - (not reading.sum_last and bool(between) and isinstance(between[-1][0], kinds.Activation))
+        between.insert(at, (kinds.Addition(add=f"{ADDED}{number - 1}"), None))
+    yield from between
+    if placed.pool is not None:
+        pool: Literal["max", "average"] = "max" if reading.pooling == "max" else "average"
+        stride = placed.pool[1] if placed.pool[1] != placed.pool[0] else None
+        yield kinds.Pool(pool=pool, kernel=placed.pool[0], stride=stride), None
+
+
+def _to_be_added(row: Row, number: int) -> Row:
+    return replace(row[0], name=f"{ADDED}{number}"), row[1]
 
 
 def _between(reading: Reading, chain: Sequence[Layer], index: int, keeps_names: bool) -> Iterator[Row]:

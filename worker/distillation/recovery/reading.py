@@ -40,17 +40,22 @@ class Reading:
     """Whether a norm follows the activation instead of coming before it."""
     channels_last: bool = False
     """Whether maps are flattened with the channels last."""
+    sum_last: bool = False
+    """Whether the input of a pair of convolutions is added behind their last activation, instead of before it."""
 
     def logits(self, chain: Sequence[Layer], image_NCHW: Tensor, known: Prefixes | None = None) -> Tensor:
         """The answers (N, K) to uint8 images of the geometry's size. `known` has maps of the same images and chain."""
         x, done = self._begun(image_NCHW, known)
         convolutions = 0
+        skips, kept = self.geometry.skips, x
         for index, layer in enumerate(chain):
             if layer.kind == "conv":
                 convolutions += 1
                 if convolutions > done:
-                    x = self._convolved(x, chain, index, self.geometry.placements[convolutions - 1])
-                    if known is not None:
+                    kept = x if convolutions - 1 in skips else kept
+                    added = kept if convolutions - 2 in skips else None
+                    x = self._convolved(x, chain, index, self.geometry.placements[convolutions - 1], added)
+                    if known is not None and convolutions - 1 not in skips:
                         known.put(self._beginning(convolutions), x)
                 if convolutions >= done:
                     x = self._ended(x, chain, index)
@@ -72,13 +77,31 @@ class Reading:
         """Equal for readings that compute the same up to so many convolutions."""
         placed = self.geometry.placements[:count]
         pooling = self.pooling if any(each.pool for each in placed) else None
-        return self.normalisation, self.activation, self.norm_last, pooling, placed
+        skips = tuple(each for each in self.geometry.skips if each < count)
+        return (
+            self.normalisation,
+            self.activation,
+            self.norm_last,
+            pooling,
+            placed,
+            skips,
+            bool(skips) and self.sum_last,
+        )
 
-    def _convolved(self, x: Tensor, chain: Sequence[Layer], index: int, placed: Placement) -> Tensor:
+    def _convolved(
+        self, x: Tensor, chain: Sequence[Layer], index: int, placed: Placement, added: Tensor | None
+    ) -> Tensor:
         layer = chain[index]
         bias = layer.tensors.get("bias")
         x = F.conv2d(x, layer.weight, bias, placed.stride, placed.padding, groups=layer.groups)
-        x = self._between(x, norms_after(chain, index), next_weighted(chain, index) is None)
+        last = next_weighted(chain, index) is None
+        if added is None:
+            x = self._between(x, norms_after(chain, index), last)
+        elif self.sum_last:
+            x = self._between(x, norms_after(chain, index), last) + added
+        else:
+            x = self._between(x, norms_after(chain, index), last=True) + added
+            x = x if last else ACTIVATIONS[self.activation](x)
         return x if placed.pool is None else self._pool(x, placed.pool)
 
     def _between(self, x: Tensor, norms: Sequence[Layer], last: bool) -> Tensor:

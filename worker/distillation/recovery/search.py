@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.contract import InputContract
-from worker.distillation.contract_check.comparison import LEAST_SIGMA, even, sigma
+from worker.distillation.contract_check.comparison import LEAST_SIGMA, about_lowest, even, sigma
 from worker.distillation.contract_check.normalisations import Normalisation, altered, declared, own, usual
 from worker.distillation.data.images import fit
 from worker.distillation.errors import UploadError
 from worker.distillation.process.heartbeat import pulse
 from worker.distillation.recovery.chain import HINT, Layer
-from worker.distillation.recovery.geometry import Geometry, geometries
+from worker.distillation.recovery.geometry import Geometry, geometries, pairs
 from worker.distillation.recovery.layer_list import can_fold
 from worker.distillation.recovery.prefixes import Prefixes
 from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
@@ -35,6 +35,8 @@ ROUNDS = ((128, 256), (32, 1024), (8, MOST))
 SHARES = (0.4, 0.55, 0.75, 0.85, 0.95, 1.0)
 """Parts of the time after which the next round begins: geometries in their commonest readings, these under all
 normalisations, all readings of the best geometries, and `ROUNDS`."""
+SHARES_BEFORE_SUMS = (0.2, 0.25)
+"""The first two of them for networks that may have residual sums, which are tried afterwards."""
 MOST_GEOMETRIES = 400
 AT_ONCE = 50
 """Geometries that are tried in all their commonest readings before the next ones."""
@@ -43,6 +45,8 @@ OTHER_SIZES = (28, 32, 64, 224)
 """Sizes that images are brought to where a network does not fit their own."""
 CONVINCING, FURTHER = 0.9, 60
 PROMISING = 0.8
+SURE = 0.97
+"""From this accuracy on no residual sums are tried."""
 NEAR = 0.35
 """Geometries whose best reading is worse than the best by more than this are given up."""
 QUICK = ("relu", "tanh", "sigmoid")
@@ -148,32 +152,50 @@ class _Search:
             found = candidates(self.chain, (given.height, given.width), others=())
         else:
             found = candidates(self.chain, (int(self.image.shape[2]), int(self.image.shape[3])))
-        self._fit(found[0].size)
+        size = found[0].size
+        self._fit(size)
         ways = [declared(given)] if given is not None else usual(self.image[:MORE])
         ways += altered(ways) if given is None and can_fold(self.chain) else []
-        first = self._first(found, ways)
+        skips = pairs(self.chain)
+        first = self._first(found, ways, SHARES[:2] if not skips else SHARES_BEFORE_SUMS)
+        if (
+            skips
+            and first[0].accuracy < SURE
+            and (sums := list(islice(geometries(self.chain, size, skips), MOST_GEOMETRIES)))
+        ):
+            first = sorted([*first, *self._first(sums, ways, SHARES[:2])], key=lambda each: each.rank, reverse=True)
+            found = [*found, *sums]
         near = [each for each in first if each.accuracy >= first[0].accuracy - NEAR]
-        kept = list(dict.fromkeys(each.reading.geometry for each in near))[:KEPT_GEOMETRIES]
-        every = [reading for each in kept for reading in self._every(each, ways)]
-        last = self._best([*(each.reading for each in first[:KEPT_READINGS]), *every], SOME, 2)
-        for number, (kept_readings, images) in enumerate(ROUNDS, start=3):
-            last = self._best([each.reading for each in last[:kept_readings]], images, number)
+        kept: dict[Geometry, Reading] = {}
+        for each in near:
+            kept.setdefault(each.reading.geometry, each.reading)
+        best_of = list(kept.values())[:KEPT_GEOMETRIES]
+        every = [(_unlike(reading, best), reading) for best in best_of for reading in self._every(best.geometry, ways)]
+        every.sort(key=lambda pair: pair[0])
+        last = self._best(
+            [*(each.reading for each in first[:KEPT_READINGS]), *(reading for _, reading in every)], SOME, SHARES[2]
+        )
+        for share, (kept_readings, images) in zip(SHARES[3:], ROUNDS, strict=True):
+            last = self._best([each.reading for each in last[:kept_readings]], images, share)
         plainest = [each for each in last if even(each.right, last[0].right)]
-        best = min(plainest, key=lambda each: (_unusual(each.reading), each.cross_entropy))
+        usual_one = min(_unusual(each.reading) for each in plainest)
+        same = [each for each in plainest if _unusual(each.reading) == usual_one]
+        same.sort(key=lambda each: (each.reading.normalisation.is_wide, -each.accuracy))
+        best = same[about_lowest([each.cross_entropy for each in same])]
         ties = tuple(each for each in last if each is not best and sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
 
-    def _first(self, found: Sequence[Geometry], ways: Sequence[Normalisation]) -> list[Scored]:
+    def _first(self, found: Sequence[Geometry], ways: Sequence[Normalisation], shares: Sequence[float]) -> list[Scored]:
         """The geometries in their commonest readings under the images' own normalisation, or the declared one; under all others
-        too, if nothing does well."""
+        too, if nothing does well. Either ends after its share of the time."""
         measured = own(self.image[:MORE])
         way = next((each for each in ways if each.same(measured)), ways[0])
-        first = self._best(list(_quick(found, [way])), FEW, 0, stops_early=True)
+        first = self._best(list(_quick(found, [way])), FEW, shares[0], stops_early=True)
         if first[0].accuracy >= PROMISING or self.declared is not None:
             return first
         plain = [each for each in ways if each.is_plain and each != way]
         others = [*plain, *altered([way])] if can_fold(self.chain) else plain
-        more = self._best(list(_quick(found, others)), FEW, 1, stops_early=True)
+        more = self._best(list(_quick(found, others)), FEW, shares[1], stops_early=True)
         return sorted([*first, *more], key=lambda each: each.rank, reverse=True)
 
     def _fit(self, size: tuple[int, int]) -> None:
@@ -187,18 +209,20 @@ class _Search:
         choices = product(ways, ACTIVATIONS, poolings, (False, True) if norms else (False,))
         for way, activation, pooling, norm_last in choices:
             yield Reading(geometry, activation, pooling, way, norm_last)
+            if geometry.skips and not norm_last:
+                yield Reading(geometry, activation, pooling, way, sum_last=True)
         if maps:
             for way, activation, pooling in product(ways[:1], QUICK, poolings):
                 yield Reading(geometry, activation, pooling, way, channels_last=True)
 
-    def _best(self, readings: Sequence[Reading], images: int, number: int, stops_early: bool = False) -> list[Scored]:
-        """The readings on so many images, the best first; after the time of the round `number` no further one is begun.
+    def _best(self, readings: Sequence[Reading], images: int, share: float, stops_early: bool = False) -> list[Scored]:
+        """The readings on so many images, the best first; after this share of the time no further one is begun.
 
         With `stops_early` nor after a convincing one was found, and as many again and some more were tried.
         """
         scored: list[Scored] = []
         known = Prefixes()
-        until = self.began + self.seconds * SHARES[number]
+        until = self.began + self.seconds * share
         enough: float = math.inf
         for reading in dict.fromkeys(readings):
             if scored and (time.monotonic() > until or len(scored) > enough):
@@ -221,10 +245,17 @@ class _Search:
         return Scored(reading, logits.argmax(1) == label, float(F.cross_entropy(logits.double(), label)))
 
 
+def _unlike(reading: Reading, other: Reading) -> int:
+    """In how much two readings of a geometry differ, beside a plain normalisation: what differs little is tried first."""
+    parts = ("activation", "pooling", "norm_last", "channels_last", "sum_last")
+    return sum(getattr(reading, part) != getattr(other, part) for part in parts) + (not reading.normalisation.is_plain)
+
+
 def _unusual(reading: Reading) -> tuple[int, ...]:
     """Smaller for plainer readings."""
     activation, pooling = list(ACTIVATIONS).index(reading.activation), POOLINGS.index(reading.pooling)
-    return reading.norm_last, reading.channels_last, activation, pooling
+    adaptive = reading.geometry.pooled > 1
+    return bool(reading.geometry.skips), adaptive, reading.norm_last, reading.channels_last, activation, pooling
 
 
 def _quick(found: Sequence[Geometry], ways: Sequence[Normalisation]) -> Iterator[Reading]:
@@ -234,6 +265,8 @@ def _quick(found: Sequence[Geometry], ways: Sequence[Normalisation]) -> Iterator
             for geometry in found[start : start + AT_ONCE]:
                 if geometry.pools or pooling == POOLINGS[0]:
                     yield Reading(geometry, activation, pooling, way)
+                    if geometry.skips:
+                        yield Reading(geometry, activation, pooling, way, sum_last=True)
 
 
 def margins(found: Recovered) -> list[dict[str, Any]]:
@@ -248,6 +281,7 @@ def margins(found: Recovered) -> list[dict[str, Any]]:
                 "pooling": reading.pooling if reading.geometry.pools else None,
                 "normalisation": reading.normalisation.name,
                 "geometry": [list(_plain(placed)) for placed in reading.geometry.placements],
+                "sums": list(reading.geometry.skips),
                 "accuracy": round(each.accuracy, 4),
                 "margin": round(best.accuracy - each.accuracy, 4),
                 "sigma": round(sigma(each.right, best.right), 1),

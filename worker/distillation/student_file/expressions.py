@@ -65,13 +65,14 @@ class Writer:
     def _of_library(self, module: nn.Module, call: str, indent: int) -> str:
         """The call of the library, and the modules that were replaced in its network."""
         self._libraries.add(call.partition(".")[0])
-        plain = made_by(call)
-        known = {path: repr(part) for path, part in plain.named_modules()}
-        other = {
-            path: self.expression(part, indent + 4)
-            for path, part in module.named_modules()
-            if not part._modules and known.get(path) != repr(part)
-        }
+        plain = dict(made_by(call).named_modules())
+        other: dict[str, str] = {}
+        for path, part in module.named_modules():
+            known = plain.get(path)
+            within = any(path.startswith(f"{each}.") for each in other)
+            changed = known is None or type(known) is not type(part) or known._modules.keys() != part._modules.keys()
+            if not within and (changed or (not part._modules and repr(known) != repr(part))):
+                other[path] = self.expression(part, indent + 4)
         return _call("replaced", [call], other, indent) if other else call
 
     def _of_program(self, module: ProgramNetwork) -> str:

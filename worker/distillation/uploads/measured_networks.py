@@ -18,6 +18,7 @@ from worker.distillation.contract import InputContract
 from worker.distillation.contract_check.comparison import (
     LEAST_SIGMA,
     Measured,
+    about_lowest,
     clearly_better,
     compare,
     even,
@@ -35,15 +36,13 @@ MOST_MEASURED = 32
 MOST_IN_TURN = 12
 """Networks for which there is time in any case before the best are measured on all images."""
 FIRST_IMAGES = 512
+HEAD_ACTIVATIONS = ("leaky_relu", "tanh", "sigmoid", "elu", "gelu", "silu")
+"""Activations that are tried between the linear layers of a library's network, beside relu."""
 KEPT = 6
 """Networks that are measured on all images."""
 LOSS_IMAGES = 512
 """Images whose cross-entropy decides between normalisations with even accuracies."""
 LOSS_BATCH = 128
-EVEN_LOSS, LEAST_LOSS = 1.02, 1e-3
-"""Cross-entropies in nats are even up to this factor and this much more."""
-OTHER_SIZES = {(28, 28): (32, 32)}
-"""Sizes that networks often read images of a size at: LeNet-5 reads MNIST's at 32 pixels."""
 
 
 @dataclass(frozen=True)
@@ -105,18 +104,18 @@ def measured(
         SpecError: the network cannot be built, or tells fewer classes apart than the images have.
     """
     until = time.monotonic() + seconds
+    images = images.fitted(said.contract)
     few = replace(images, image=images.image[:FIRST_IMAGES], label=images.label[:FIRST_IMAGES])
     rated: list[tuple[float, int, Said]] = []  # the plainest first among equal ones
-    for each in islice(_offered(said, given, found, limits), MOST_MEASURED):
+    for each in [said] if said.network != FIND else islice(_possible(said, found, limits), MOST_MEASURED):
         if rated and time.monotonic() > until - seconds / 2:
             break
-        of_few = few.fitted(each.contract)
         rated.append(
-            (-_measure(each, given, found, of_few, limits, seconds / 2 / MOST_IN_TURN).best.accuracy, len(rated), each)
+            (-_measure(each, given, found, few, limits, seconds / 2 / MOST_IN_TURN).best.accuracy, len(rated), each)
         )
     left = max(until - time.monotonic(), 1.0) / KEPT
     kept = sorted(sorted(rated, key=lambda row: row[:2])[:KEPT], key=lambda row: row[1])
-    again = [_measure(each, given, found, images.fitted(each.contract), limits, left) for _, _, each in kept]
+    again = [_measure(each, given, found, images, limits, left) for _, _, each in kept]
     most = max(again, key=lambda one: one.best.accuracy, default=None)
     # the plainest of those that are even with the best comes first
     plain = next((one for one in again if most and even(one.best.right, most.best.right)), None)
@@ -162,9 +161,7 @@ def _best(rows: Sequence[Measured], network: nn.Module, images: LabelledImages) 
     tied = [row for row in rows if row.normalisation is not None and even(row.right, most.right)]
     if len(tied) < 2:
         return most
-    losses = [_loss(row, network, images) for row in tied]
-    lowest = EVEN_LOSS * min(losses) + LEAST_LOSS
-    return next(row for row, loss in zip(tied, losses, strict=True) if loss <= lowest)
+    return tied[about_lowest([_loss(row, network, images) for row in tied])]
 
 
 @torch.no_grad()
@@ -185,33 +182,16 @@ def _doubt(rows: Sequence[Measured], best: Measured) -> str:
     )
 
 
-def _offered(
-    said: Said, given: InputContract | None, found: Sequence[Candidate], limits: UploadLimits
-) -> Iterator[Said]:
-    """The network that was named, or those that fit, at the size of the images and then at another usual one."""
-    if said.network != FIND:
-        yield said
-        return
-    sizes = [(said.contract.height, said.contract.width)]
-    if given is None and sizes[0] in OTHER_SIZES:
-        sizes.append(OTHER_SIZES[sizes[0]])
-    seen: set[str] = set()
-    for height, width in sizes:
-        for each in _possible(
-            replace(said, contract=replace(said.contract, height=height, width=width)), found, limits
-        ):
-            key = repr((each.network, sorted(each.options.items()), each.classes))
-            if key not in seen:
-                seen.add(key)
-                yield each
-
-
 def _possible(said: Said, found: Sequence[Candidate], limits: UploadLimits) -> Iterator[Said]:
-    """The networks that fit, each with all values of the options that weights do not show."""
+    """The networks that fit, each with all values of the options that weights do not show; equal ones once."""
+    seen: set[str] = set()
     for proposal in offered_for(said, found):
         check_size(proposal.network, proposal.options, proposal.classes, said.contract, limits)
         for options in _variants(proposal):
-            yield replace(said, network=proposal.network, options=options, classes=proposal.classes)
+            key = repr((proposal.network, sorted(options.items()), proposal.classes))
+            if key not in seen:
+                seen.add(key)
+                yield replace(said, network=proposal.network, options=options, classes=proposal.classes)
 
 
 def _variants(proposal: Proposal) -> Iterator[dict[str, Any]]:
@@ -221,3 +201,9 @@ def _variants(proposal: Proposal) -> Iterator[dict[str, Any]]:
     values: Mapping[str, Sequence[Any]] = {name: typing.get_args(typing.get_args(hints[name])[0]) for name in unseen}
     for chosen in product(*values.values()):
         yield proposal.options | dict(zip(values, chosen, strict=True))
+    head = proposal.options.get("head", ())
+    if any("activation" in row for row in head):
+        for activation in HEAD_ACTIVATIONS:
+            yield proposal.options | {
+                "head": [row | ({"activation": activation} if "activation" in row else {}) for row in head]
+            }

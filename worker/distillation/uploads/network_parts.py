@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from worker.distillation.uploads.candidates import Candidate
-from worker.distillation.uploads.selection import COUNTER
+from worker.distillation.uploads.selection import COUNTER, common_prefix
 from worker.distillation.uploads.weights_file.leaves import numel
 
 TRAINING_ONLY = ("aux", "criterion", "loss", "center_loss")
@@ -24,6 +24,8 @@ HEADS = ("fc", "classifier", "head", "heads", "linear", "last_linear", "output",
 WRAPPERS = ("module", "model", "net", "network", "backbone", "encoder", "_orig_mod")
 """Parts of names that wrappers add."""
 MOST_CANDIDATES = 8
+LEAST_OF_HALF, MOST_HALVES = 4, 4
+"""Tensors that a group needs to be tried as a network of its own, and the number of groups that are tried."""
 MAIN = 0.6
 """Share of the tensors that lie under one name, if that is the network."""
 
@@ -39,7 +41,7 @@ def parts_of(candidate: Candidate) -> Iterator[Candidate]:
     core = {
         name: leaf
         for name, leaf in once.items()
-        if not _is_for_training(name) and normalisation_role(name, leaf) is None
+        if not is_for_training(name) and normalisation_role(name, leaf) is None
     }
     main = _main(core)
     in_order = [{name: one[name] for name in sorted(one, key=key)} for key in (natural, _depth) for one in (core, main)]
@@ -48,6 +50,20 @@ def parts_of(candidate: Candidate) -> Iterator[Candidate]:
         if tensors and list(tensors) not in seen:
             seen.append(list(tensors))
             yield replace(candidate, tensors=tensors)
+
+
+def halves(candidate: Candidate) -> Iterator[Candidate]:
+    """The groups of tensors under the first parts of their names, such as `student` and `teacher`, the largest first."""
+    prefix = common_prefix(candidate.tensors)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, leaf in candidate.tensors.items():
+        first, dot, rest = name.removeprefix(prefix).partition(".")
+        if dot:
+            groups.setdefault(first, {})[rest] = leaf
+    large = [first for first in groups if len(groups[first]) >= LEAST_OF_HALF]
+    for first in sorted(large, key=lambda first: -len(groups[first]))[:MOST_HALVES]:
+        path = ".".join(part for part in (candidate.path, prefix.rstrip("."), first) if part)
+        yield replace(candidate, path=path, tensors=groups[first])
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -84,7 +100,8 @@ def weight_shapes(candidate: Candidate) -> list[tuple[int, ...]]:
     return [shape for shape in shapes if len(shape) >= 2]
 
 
-def _is_for_training(name: str) -> bool:
+def is_for_training(name: str) -> bool:
+    """Whether a tensor's name is that of a head or a loss that a network has only in training."""
     return any(part.lower().startswith(TRAINING_ONLY) for part in name.split(".")[:2])
 
 

@@ -16,6 +16,7 @@ from worker.distillation.networks.library_index import with_names
 from worker.distillation.uploads.candidates import Candidate
 from worker.distillation.uploads.key_matching import Matched, expected_of, state_of
 from worker.distillation.uploads.layer_order import in_order
+from worker.distillation.uploads.layered_heads import headed
 from worker.distillation.uploads.network_parts import largest_first, parts_of, weight_shapes
 from worker.distillation.uploads.selection import Expected, Fit, chosen, common_prefix, fits, further_blocks
 
@@ -78,9 +79,30 @@ def proposals(
             if key not in tried:
                 tried[key] = _fitting(candidates, network, options, count, contract, choice)
     found = [each for each in tried.values() if each is not None]
+    if all(each.renamed for each in found):
+        found += with_other_heads(candidates, contract, classes, choice)
     named = [each for each in found if not each.renamed]
     best = sorted(named or found, key=_rank)
     return [each for each in best if len(each.fits[0].left_over) == len(best[0].fits[0].left_over)]
+
+
+def with_other_heads(
+    candidates: Sequence[Candidate], contract: InputContract, classes: int | None, choice: str
+) -> list[Proposal]:
+    """Networks of libraries with a head of several layers, with all other options that their weights allow."""
+    found: dict[str, Proposal] = {}
+    for each in headed(candidates, contract):
+        pattern = _pattern(each.network)
+        for options in pattern.guess(each.network.removeprefix(pattern.prefix), weight_shapes(each.candidate)):
+            given = options | each.options
+            fitting = (
+                _fitting([each.candidate], each.network, given, each.classes, contract, choice)
+                if classes in (None, each.classes)
+                else None
+            )
+            if fitting is not None:
+                found.setdefault(json.dumps([each.network, given], sort_keys=True), fitting)
+    return list(found.values())
 
 
 def _rank(proposal: Proposal) -> tuple[object, ...]:
@@ -124,6 +146,11 @@ def difference(one: Proposal, other: Proposal, contract: InputContract) -> str:
     changed = [path for path in others if path in layers and others[path] != layers[path]]
     words = [f"`{path}` is {others[path]} instead of {layers[path]}" for path in changed[:DIFFERENCES_LISTED]]
     more = len(changed) - len(words)
+    if not changed and one.library:
+        words = [f"`{name}` is {value}" for name, value in other.options.items() if one.options.get(name) != value]
+        words = words or [
+            f"`{name}` is not {value}" for name, value in one.options.items() if name not in other.options
+        ]
     return ", ".join(words) + (f", and {more} more layers differ" if more else "")
 
 
@@ -199,5 +226,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 def unseen_options(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     """What weights do not show of a network, with the values that were assumed."""
+    if any("activation" in row for row in options.get("head", ()) if "/" in name):
+        return {"activation in head": "relu"}
     network = networks.named().get(name)
     return {option: value for option, value in network.unseen.items() if option not in options} if network else {}

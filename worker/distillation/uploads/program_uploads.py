@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from worker.distillation.contract_check.unlabelled import suspicions
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
@@ -20,6 +21,7 @@ from worker.distillation.programs.build import Checked, checked, tensors_of
 from worker.distillation.programs.format import Program
 from worker.distillation.programs.fresh import initialise
 from worker.distillation.programs.onnx import compare, is_onnx, program_of_onnx
+from worker.distillation.programs.probabilities import warnings_of, without_softmax
 from worker.distillation.programs.saving import text_of
 
 LISTED_AT_MOST = 100
@@ -46,6 +48,7 @@ def teacher(said: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
     network = _first_runs(found, tensors_of(canonical, found.program, torch.device("cpu")))
     if is_onnx(upload):
         compare(upload, network, found.program.contract)
+    found, network, left_out = _with_logits(found, network, canonical, limits)
     taps = Tapped(network, _images(found.program, 2))
     program = found.program
     return _common(found, canonical, network) | {
@@ -56,7 +59,27 @@ def teacher(said: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "stages": list(taps.map.stages),
         "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
         "differentiable": gives_gradient(network, taps.example),
+        "warnings": _warnings(network, program, left_out),
     }
+
+
+def _with_logits(
+    found: Checked, network: ProgramNetwork, canonical: Path, limits: UploadLimits
+) -> tuple[Checked, ProgramNetwork, bool]:
+    """The program without a softmax at its end, in the canonical form too, and whether it had one."""
+    program = without_softmax(json.loads(found.program.text))
+    if program is None:
+        return found, network, False
+    tensors = tensors_of(canonical, found.program, torch.device("cpu"))
+    _write(program, tensors, canonical)
+    again = checked(canonical, limits)
+    return again, again.build(tensors).eval(), True
+
+
+def _warnings(network: ProgramNetwork, program: Program, left_out: bool) -> list[str]:
+    with torch.no_grad():
+        outputs = network(_images(program, TRAINED_BATCH))
+    return [*warnings_of(outputs, left_out), *suspicions(network, program.contract)]
 
 
 def student(upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _warnings(fit: Fit, others: Sequence[Fit]) -> list[str]:
         place = f"`{fit.label[:LONGEST]}`" if fit.label else "the root of the file"
         listed = ", ".join(f"`{label}`" for label in _listed([other.label for other in others])[:5])
         found.append(f"the weights were read from {place}; {listed} would fit too (set `weights` to choose)")
-    if fit.candidate.head:
+    if fit.candidate.head and fit.candidate.head[0] != fit.candidate.head[1]:
         given, read = (path[:LONGEST] for path in fit.candidate.head)
         found.append(f"the classifier `{given}` was read as `{read}`")
     if renamed := _renamed(fit):

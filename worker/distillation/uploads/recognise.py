@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worker.distillation.contract import InputContract, read_contract
+from worker.distillation.contract_check.comparison import EVEN_SIGMA, sigma
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.layer_list import to_json
@@ -37,6 +38,10 @@ ASK = "Give a `dataset` with labels, by whose images the network is recognised; 
 CLEARLY = 0.03
 """A chain is taken instead of a network of the catalogue if its accuracy is higher by this."""
 MOST_READINGS = 20
+ALSO = {(28, 28): (32, 32), (32, 32): (28, 28)}
+"""Sizes that images of a size are often brought to, by code for LeNet-5."""
+GOOD_ENOUGH = 0.995
+"""From this accuracy on no other size is tried."""
 NAMED_SHARE = 0.3
 """Part of the time for networks of the catalogue; the rest is for chains of layers."""
 
@@ -69,7 +74,7 @@ def recognised(
     with open_weights(upload, limits) as file:
         images = images.fitted(given or _blank(images, _channels_read(file, said, images)))
         asked = _asked(said, given or _blank(images, images.channels))
-        named = measured(asked, given, file.candidates, images, limits, seconds * NAMED_SHARE)
+        named = _named(asked, given, file, images, limits, seconds * NAMED_SHARE)
         if named and (asked.network != FIND or named[0].best.accuracy >= PROMISING):
             return _of_catalogue(said, named, images, upload)
         state = _state(file, asked.weights, limits)
@@ -88,6 +93,26 @@ def recognised(
     if known and known[0].best.accuracy > found.best.accuracy - CLEARLY:
         return _of_catalogue(said, known, images, upload)
     return _of_chain(said, found, chain, images, folder)
+
+
+def _named(
+    asked: Said,
+    given: InputContract | None,
+    file: OpenFile,
+    images: LabelledImages,
+    limits: UploadLimits,
+    seconds: float,
+) -> list[MeasuredNetwork]:
+    """The networks of the catalogue that fit, at the size of the images; at another usual size where they do better so."""
+    other = ALSO.get(images.size) if given is None else None
+    found = measured(asked, given, file.candidates, images, limits, seconds / (2 if other else 1))
+    if other is None or (found and found[0].best.accuracy > GOOD_ENOUGH):
+        return found
+    larger = replace(asked, contract=replace(asked.contract, height=other[0], width=other[1]))
+    again = measured(larger, given, file.candidates, images, limits, seconds / 2)
+    if found and again and sigma(found[0].best.right, again[0].best.right) < EVEN_SIGMA:
+        return found
+    return again or found
 
 
 def _state(file: OpenFile, choice: str, limits: UploadLimits) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The network of a teacher: the one that its user names, or the one that its weights fit."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,8 @@ from worker.distillation.uploads.candidates import Candidate
 from worker.distillation.uploads.heads import of_libraries, other_heads
 from worker.distillation.uploads.key_matching import Matched, expected_of, match_any
 from worker.distillation.uploads.layer_order import match_in_order
-from worker.distillation.uploads.network_parts import largest_first, normalisation_role, parts_of, weight_shapes
+from worker.distillation.uploads.layered_heads import headed, without_classifier
+from worker.distillation.uploads.network_parts import halves, largest_first, parts_of, weight_shapes
 from worker.distillation.uploads.network_search import (
     Proposal,
     difference,
@@ -23,17 +25,16 @@ from worker.distillation.uploads.network_search import (
     is_rare,
     proposals,
     unseen_options,
+    with_other_heads,
 )
+from worker.distillation.uploads.own_normalisation import own_normalisation
 from worker.distillation.uploads.selection import fits
-from worker.distillation.uploads.weights_file.leaves import numel
 from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
 
 FIND = "auto"
 """The name of a network that is to be found."""
 LISTED_AT_MOST = 8
 BYTES_A_PARAMETER = 4
-MOST_MEAN = 10.0
-"""A larger mean is one of pixels from 0 to 255, not from 0 to 1."""
 DESCRIBE = (
     'Name the network and its options; or describe it layer by layer, `"network": {"layers": [{"conv": 16}, ...]}`:'
     " docs/methods.md lists the layers."
@@ -97,9 +98,14 @@ def weights_of(said: Said, candidates: Sequence[Candidate], limits: UploadLimits
 
 
 def offered_for(said: Said, candidates: Sequence[Candidate]) -> list[Proposal]:
-    """The known networks that the weights fit, also those of libraries with another head."""
-    known = [each for each in other_heads(candidates) if of_libraries(each)]
-    return proposals([*candidates, *known], said.contract, said.classes, said.weights)
+    """The known networks that the weights fit, also those of libraries with another head; or else that parts of them fit."""
+    parts = [part for each in largest_first(candidates) for part in halves(each)]
+    for found in (candidates, parts):
+        known = [each for each in other_heads(found) if of_libraries(each)]
+        offered = proposals([*found, *known], said.contract, said.classes, said.weights)
+        if offered:
+            return offered
+    return []
 
 
 def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
@@ -131,7 +137,11 @@ def _chosen(distinct: Sequence[Proposal], contract: InputContract) -> tuple[Prop
     preferred = [each for each in distinct if each.library == distinct[0].library]
     usual = [each for each in preferred if not is_rare(each, contract)] or preferred
     best, *others = [*usual, *(each for each in distinct if each not in usual)]
-    told = [f"{each}, where {difference(best, each, contract)}" for each in others if each.network == best.network]
+    told = [
+        f"{each}{f', where {words}' if (words := difference(best, each, contract)) else ''}"
+        for each in others
+        if each.network == best.network
+    ]
     named = [str(each) for each in others if each.network != best.network]
     if len(usual) > 1:
         raise UploadError(
@@ -163,6 +173,8 @@ def _none_fits(candidates: Sequence[Candidate], said: Said) -> str:
         f"{name[:60]} {tuple(leaf.shape)}" for name, leaf in list(largest.tensors.items())[:LISTED_AT_MOST]
     )
     size = f"{said.contract.channels}x{said.contract.height}x{said.contract.width}"
+    if bare := without_classifier(largest):
+        return f"the weights are those of `{bare}` without its classifier, and a teacher needs one that was trained"
     return f"no known network{classes} for images of {size} has these weights: {shapes}"
 
 
@@ -172,23 +184,69 @@ def _named(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) ->
     network = networks.build(said.network, classes, said.contract, said.options)
     title = f"`{said.network}` with {classes} classes"
 
+    def fitting() -> list[Proposal]:
+        return proposals(candidates, said.contract, None, said.weights)[:LISTED_AT_MOST]
+
     def others() -> list[Proposal]:
-        found = proposals(candidates, said.contract, None, said.weights)
-        others = [each for each in found if (each.network, each.classes) != (said.network, classes)]
-        return different(others[:LISTED_AT_MOST], said.contract)
+        named = (each for each in fitting() if (each.network, each.classes) != (said.network, classes))
+        return different(list(named), said.contract)
 
     matched, warnings = None, []
     expected = expected_of(network)
     if not any(fit.is_whole for fit in fits(candidates, expected)):
-        whole = [each for each in other_heads(candidates) if any(fit.is_whole for fit in fits([each], expected))]
+        if (layered := _with_layered_head(said, candidates)) is not None:
+            return layered
+        moved = (*other_heads(candidates), *(each.candidate for each in headed(candidates, said.contract)))
+        whole = [each for each in moved if any(fit.is_whole for fit in fits([each], expected))]
         candidates = [*candidates, *whole]
         matched = None if whole else match_in_order(candidates, network, said.weights)
+        if (
+            not whole
+            and matched is None
+            and (instead := _instead(said, different(fitting(), said.contract), limits)) is not None
+        ):
+            return instead
     if matched is None:
         matched = match_any(candidates, network, title, lambda _: list(map(str, others())), said.weights)
     else:
         named = [each for each in others() if not each.renamed and each.network != said.network]
         warnings += [f"the names of the weights are those of {named[0]}, whose layers are the same"] if named else []
     return Found(said.network, said.options, classes, said.contract, network, matched, (), tuple(warnings))
+
+
+def _instead(said: Said, fitting: Sequence[Proposal], limits: UploadLimits) -> Found | None:
+    """The only known network that the weights fit, where they do not fit the named one; None if there is none, or several are.
+
+    Options that weights do not show are kept as the user says.
+    """
+    if len(fitting) != 1 or said.classes not in (None, fitting[0].classes):
+        return None
+    best = fitting[0]
+    unseen = networks.named()[best.network].unseen if best.network in networks.named() else {}
+    options = best.options | {name: value for name, value in said.options.items() if name in unseen}
+    check_size(best.network, options, best.classes, said.contract, limits)
+    network = networks.build(best.network, best.classes, said.contract, options)
+    words = f"the weights are not those of `{said.network}`{_with(said.options)}: they fit {best}, which was taken"
+    warnings = (words, *_assumed(best.network, options))
+    return Found(best.network, options, best.classes, said.contract, network, best.matched(network), (), warnings)
+
+
+def _with(options: Mapping[str, Any]) -> str:
+    return f" with {json.dumps(dict(options))}" if options else ""
+
+
+def _with_layered_head(said: Said, candidates: Sequence[Candidate]) -> Found | None:
+    """The named network of a library with the head of several layers that the file has; None if it fits no such network."""
+    if "/" not in said.network or "head" in said.options:
+        return None
+    for each in with_other_heads(candidates, said.contract, said.classes, said.weights):
+        own = {name: value for name, value in each.options.items() if name not in ("head", "head_at")}
+        if each.network == said.network and own == said.options:
+            network = each.build(said.contract)
+            assumed = tuple(_assumed(each.network, each.options))
+            matched = each.matched(network)
+            return Found(each.network, each.options, each.classes, said.contract, network, matched, (), assumed)
+    return None
 
 
 def _rows_of_last(candidates: Sequence[Candidate]) -> int:
@@ -203,22 +261,11 @@ def _rows_of_last(candidates: Sequence[Candidate]) -> int:
 
 def _with_own_normalisation(found: Found) -> Found:
     """The same with the mean and std of a normalising layer that the file has before the network, if it has one."""
-    fit = found.matched.fit
-    own = {name: fit.candidate.tensors[name] for name in fit.left_over if name in fit.candidate.tensors}
-    kept = {role: leaf for name, leaf in own.items() if (role := normalisation_role(name, leaf)) is not None}
-    if kept.keys() != {"mean", "std"} or any(numel(leaf) != found.contract.channels for leaf in kept.values()):
+    own = own_normalisation(found.matched.fit, found.contract)
+    if own is None:
         return found
-    mean, std = (kept[role].read().flatten().double() for role in ("mean", "std"))
-    if not bool(torch.isfinite(mean).all() and (std > 0).all()):
-        return found
-    scale = 255.0 if float(mean.abs().max()) > MOST_MEAN else 1.0
-    numbers = {role: tuple(round(float(x) / scale, 6) for x in given) for role, given in (("mean", mean), ("std", std))}
-    words = f"the file normalises images itself: mean {list(numbers['mean'])} and std {list(numbers['std'])} were taken"
-    return replace(
-        found,
-        contract=replace(found.contract, mean=numbers["mean"], std=numbers["std"]),
-        warnings=(*found.warnings, words),
-    )
+    words = f"the file normalises images itself: mean {list(own.mean)} and std {list(own.std)} were taken"
+    return replace(found, contract=own, warnings=(*found.warnings, words))
 
 
 def check_size(

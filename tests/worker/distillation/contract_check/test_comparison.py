@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from worker.distillation.contract_check.comparison import Measured, clearly_better, compare, in_another_order, sigma
+from worker.distillation.contract_check.comparison import (
+    Measured,
+    beats_mean,
+    clearly_better,
+    compare,
+    guessed_share,
+    in_another_order,
+    names_label,
+    sigma,
+)
 from worker.distillation.contract_check.normalisations import Normalisation
 
 ZERO_TO_ONE = Normalisation("0 to 1", (0.0,), (1.0,))
@@ -59,3 +68,15 @@ def test_another_order_of_classes_is_told_by_the_other_half():
     assert right[6:].all() and right[:6].tolist() == [False, False, True] * 2
     assert not in_another_order(torch.zeros_like(label), label).any()
     assert not in_another_order(torch.randint(0, 3, (60,), generator=torch.Generator().manual_seed(0)), label).all()
+
+
+def test_outputs_of_several_labels_and_of_targets_are_judged_for_each_image():
+    label = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 0]], dtype=torch.uint8)
+    logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    assert names_label(logits, label).tolist() == [True, False, False]
+    assert guessed_share(label) == pytest.approx(1 / 3)
+    target = torch.tensor([[0.0, 100.0], [2.0, 100.0], [4.0, 400.0]])  # means 2 and 200
+    outputs = torch.tensor([[0.5, 120.0], [9.0, 100.0], [2.1, 210.0]])
+    assert beats_mean(outputs, target).tolist() == [True, False, True]
+    assert not beats_mean(target.mean(0).expand(3, 2), target).any()
+    assert guessed_share(target) == 0

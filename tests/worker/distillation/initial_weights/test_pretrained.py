@@ -6,7 +6,7 @@ import torch
 from tests.worker.distillation.trial import contract_of
 from worker.distillation import networks
 from worker.distillation.errors import SpecError
-from worker.distillation.initial_weights.pretrained import pretrained
+from worker.distillation.initial_weights.pretrained import pretrained, resized_positions
 
 NAME = "timm/test_resnet"
 
@@ -57,3 +57,25 @@ def test_weights_of_another_network_are_refused_with_their_place(change, words):
         pretrained(network, change(state_of(1000, 3)), 7, 3, "/teacher")
     (problem,) = caught.value.problems
     assert problem.pointer == "/teacher/initial_weights" and words in problem.message
+
+
+@pytest.mark.parametrize("name", ["torchvision/vit_b_32", "timm/test_vit"])
+def test_position_embeddings_are_interpolated_to_another_image_size(name):
+    given = state_of(7, 3, 160, name)
+    network = networks.build(name, 7, contract_of(3, 96))
+    state = pretrained(network, given, 7, 3, "/student")
+    (key,) = [each for each in given if "pos_embed" in each]
+    assert state[key].shape == network.state_dict()[key].shape != given[key].shape
+    assert all(torch.equal(state[each], given[each]) for each in given if each != key)
+
+
+def test_interpolated_position_embeddings_keep_class_tokens_and_follow_the_places_of_patches():
+    plane = torch.linspace(0, 1, 8).view(8, 1).expand(8, 8)
+    value = torch.cat((torch.full((1, 1, 1), 5.0), plane.reshape(1, 64, 1)), 1)
+    resized = resized_positions("pos_embed", torch.zeros(1, 17, 1), value)
+    assert resized[0, 0] == 5.0
+    rows = resized[0, 1:, 0].view(4, 4)
+    torch.testing.assert_close(rows[:, 0], rows[:, 3])
+    torch.testing.assert_close(rows[1:3, 0], torch.tensor([2.5, 4.5]) / 7, atol=1e-5, rtol=0)
+    assert resized_positions("pos_embed", torch.zeros(1, 17, 2), value) is None
+    assert resized_positions("weight", torch.zeros(1, 17, 1), value) is None

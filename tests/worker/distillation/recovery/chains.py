@@ -21,6 +21,13 @@ def _convolutions(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class Residual(nn.Sequential):
+    """Layers whose input is added to their output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
 CHAINS = {
     "relu_max_valid": lambda: _convolutions(
         nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
@@ -62,6 +69,19 @@ CHAINS = {
     ),
     "three_by_two_pool": lambda: _convolutions(
         nn.Conv2d(1, 8, 5), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(200, 10)
+    ),
+    "sum_behind_the_activation": lambda: _convolutions(
+        nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        Residual(nn.Conv2d(12, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1), nn.ReLU()),
+        nn.Conv2d(12, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(24, 10),
+    ),
+    "sum_before_the_activation": lambda: _convolutions(
+        nn.Conv2d(1, 12, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
+        Residual(
+            nn.Conv2d(12, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
+            nn.Conv2d(12, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12),
+        ),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10),
     ),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from worker.distillation.contract_check.normalisations import Normalisation
 from worker.distillation.recovery.chain import read_chain
-from worker.distillation.recovery.geometry import Placement, geometries
+from worker.distillation.recovery.geometry import Placement, geometries, pairs
 from worker.distillation.recovery.reading import Reading
 
 
@@ -63,6 +63,24 @@ def test_poolings_where_channels_grow_come_first():
     found = islice(geometries(chain_of(*layers, nn.Linear(32 * 16, 10)), (32, 32)), 20)
     right = tuple(Placement(1, 1, pool) for pool in (None, (2, 2)) * 3)
     assert right in [geometry.placements for geometry in found]
+
+
+def test_strides_come_first_where_convolutions_have_no_bias():
+    layers = []
+    for before, after in pairwise([1, 8, 8, 16, 32]):
+        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after)]
+    found = islice(geometries(chain_of(*layers, nn.Linear(32, 10)), (28, 28)), 10)
+    right = tuple(Placement(stride, 1, None) for stride in (1, 1, 2, 2))
+    assert (right, "average") in [(geometry.placements, geometry.ending) for geometry in found]
+
+
+def test_every_two_convolutions_that_keep_the_channels_are_a_pair_and_keep_the_size():
+    widths = [1, 8, 8, 8, 16, 16, 16, 16]
+    chain = chain_of(*[nn.Conv2d(before, after, 3) for before, after in pairwise(widths)], nn.Linear(16, 10))
+    assert pairs(chain) == (1, 4)
+    found = list(islice(geometries(chain, (16, 16), pairs(chain)), 50))
+    assert all(geometry.skips == (1, 4) for geometry in found)
+    assert all(geometry.placements[place] == Placement(1, 1, None) for geometry in found for place in (1, 2, 4, 5))
 
 
 def test_sizes_that_no_geometry_meets():

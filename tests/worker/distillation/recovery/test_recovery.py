@@ -65,6 +65,13 @@ def test_the_layers_that_were_found_are_the_ones_that_were_trained():
     ]
 
 
+def test_residual_sums_that_were_found_are_layers_of_the_list():
+    found, layers, _ = found_for(trained("sum_behind_the_activation", way(*HALF)))
+    (place,) = [index for index, layer in enumerate(layers) if layer.kind == "add"]
+    assert layers[place - 1].kind == "activation" and layers[2].name == layers[place].add
+    assert margins(found)[0]["sums"] == [1]
+
+
 @pytest.mark.parametrize("name", ["relu_max_valid", "strided"])
 def test_inverted_images_become_part_of_the_weights(name):
     """The file's network saw black on white, and the dataset is white on black."""

@@ -142,3 +142,50 @@ def test_every_member_of_an_ensemble_is_checked(folder, tmp_path):
     first, second = found["teacher_check"]["members"]
     assert first["taken"] is None and second["taken"]["mean"] != [0.0]
     assert found["evaluation"]["teacher"]["accuracy"] > 0.9
+
+
+TASKS = {
+    "multi_label": [{"name": "binary_cross_entropy", "weight": 1.0}],
+    "regression": [{"name": "target_error", "weight": 1.0}],
+}
+
+
+def truth_of(task, label):
+    """Labels of an image, or a target, that its class tells."""
+    if task == "regression":
+        return {"train.target": label[:, None].float()}
+    return {"train.label": nn.functional.one_hot(label, 4).to(torch.uint8)}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_contract_is_checked_for_other_tasks(folder, task):
+    path = folder / "inputs" / "dataset.safetensors"
+    held = load_file(path)
+    image, outputs = held["train.image"], 4 if task == "multi_label" else 1
+    truth = truth_of(task, held["train.label"])
+    (wanted,) = truth.values()
+    names = {"class_names": json.dumps([str(number) for number in range(outputs)])}
+    save_file({"train.image": image} | truth, path, names)
+    torch.manual_seed(2)
+    teacher = networks.build("lenet5", outputs, read_contract(INPUT), {})
+    optimizer = torch.optim.Adam(teacher.parameters(), lr=3e-3)
+    loss = nn.functional.mse_loss if task == "regression" else nn.functional.binary_cross_entropy_with_logits
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss(teacher((image.float() / 255 - 0.5) / 0.25), wanted.float()).backward()
+        optimizer.step()
+    save_file(teacher.state_dict(), folder / "inputs" / "teacher.safetensors")
+
+    def run(**said):
+        made = job_of(folder, classes=outputs, **({"task": task, "objectives": TASKS[task]} | said.pop("spec", {})))
+        given = made.values["teacher"] | {"input": INPUT | said}
+        run_whole(replace(made, values=made.values | {"teacher": given}))
+        return report(folder)["teacher_check"]
+
+    assert run()["table"][0]["accuracy"] > 0.9
+    wrong = {"mean": [0.0], "std": [1.0]}
+    with pytest.raises(SpecError, match="its input says, and on") as caught:
+        run(**wrong)
+    assert caught.value.problems[0].pointer == "/teacher/input"
+    found = run(**wrong, spec={"contract": "auto"})
+    assert max(row["accuracy"] for row in found["table"]) > 0.9 and found["taken"]["mean"] != [0.0]

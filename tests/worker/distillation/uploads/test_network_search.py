@@ -95,10 +95,29 @@ def test_layers_with_other_shapes_are_not_taken_in_order(tmp_path):
         inspected(tmp_path, state, GREY, network="lenet5", classes=10)
 
 
-def test_another_network_that_fits_is_named_where_the_one_given_does_not(tmp_path):
+@pytest.mark.parametrize(
+    ("said", "options", "found"),
+    [
+        ({"network": "resnet14_cifar", "classes": 10}, {}, "resnet8_cifar"),
+        (
+            {"network": "lenet", "options": {"activation": "tanh", "first": 9}},
+            {"first": 4, "second": 5, "third": 20, "hidden": 10, "padding": 2, "activation": "tanh"},
+            "lenet",
+        ),
+    ],
+)
+def test_the_one_network_that_fits_is_taken_where_the_named_one_does_not(tmp_path, said, options, found):
+    contract = GREY if found == "lenet" else RGB
+    findings = inspected(tmp_path, built(found, contract, 10, options).state_dict(), contract, **said)
+    assert findings["network"] == found and findings["options"].items() >= options.items()
+    assert any(f"the weights are not those of `{said['network']}`" in words for words in findings["warnings"])
+
+
+def test_another_network_that_fits_is_not_taken_with_other_classes(tmp_path):
+    state = built("resnet8_cifar", RGB, 7).state_dict()
     with pytest.raises(UploadError) as refused:
-        inspected(tmp_path, built("resnet8_cifar", RGB).state_dict(), RGB, network="resnet14_cifar", classes=10)
-    assert "`resnet8_cifar`" in refused.value.hint
+        inspected(tmp_path, state, RGB, network="resnet14_cifar", classes=10)
+    assert "`resnet8_cifar`" in refused.value.hint and "7 classes" in refused.value.hint
 
 
 def test_takes_the_layers_of_a_list_in_order_whatever_their_names(tmp_path):
@@ -193,9 +212,34 @@ def proposed(state, size=32):
 def test_auxiliary_heads_are_dropped():
     state = on_meta("torchvision/googlenet", 7, size=64).state_dict()
     state |= {"aux1.fc2.weight": torch.zeros(7, 1024, device="meta"), "aux2.fc2.bias": torch.zeros(7, device="meta")}
-    (found,) = proposed(state, 64)
-    assert found.network == "torchvision/googlenet"
-    assert found.fits[0].left_over == ["aux1.fc2.weight", "aux2.fc2.bias"]
+    for found, options in zip(proposed(state, 64), ({}, {"transform_input": True}), strict=True):
+        assert (found.network, found.options) == ("torchvision/googlenet", options)
+        assert found.fits[0].left_over == ["aux1.fc2.weight", "aux2.fc2.bias"]
+
+
+@pytest.mark.parametrize(("mean", "options"), [((0.485, 0.456, 0.406), {"transform_input": True}), ((0.5,) * 3, {})])
+def test_googlenet_scales_its_input_if_that_is_normalised_as_for_imagenet(tmp_path, mean, options):
+    contract = RGB | {"height": 64, "width": 64, "mean": list(mean)}
+    findings = inspected(tmp_path, built("torchvision/googlenet", contract).state_dict(), contract)
+    assert findings["options"] == options
+    assert any("`transform_input` is" in words for words in findings["warnings"])
+
+
+def test_halves_of_a_file_are_tried_and_one_can_be_chosen(tmp_path):
+    small, large = (built("resnet_cifar", RGB, 5, {"depth": depth, "width": 4}) for depth in (8, 14))
+    state = {f"student.{key}": each for key, each in small.state_dict().items()}
+    state |= {f"teacher.{key}": each for key, each in large.state_dict().items()}
+    for weights, depth in (("auto", 14), ("teacher", 14), ("student", 8)):
+        findings = inspected(tmp_path, state, RGB, weights=weights)
+        assert (findings["network"], findings["options"]["depth"]) == ("resnet_cifar", depth)
+
+
+def test_a_network_without_its_classifier_is_refused_with_its_name(tmp_path):
+    state = {
+        key: each for key, each in built("timm/test_resnet", RGB).state_dict().items() if not key.startswith("fc.")
+    }
+    with pytest.raises(UploadError, match=r"those of `timm/test_resnet` without its classifier"):
+        inspected(tmp_path, state, RGB)
 
 
 def moved(state, old, new):
