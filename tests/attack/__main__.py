@@ -15,12 +15,12 @@ from tests.attack.controls import require_traces
 from tests.attack.corpus.case import Canary
 from tests.attack.corpus.every import corpus
 from tests.attack.findings import Findings
-from tests.attack.measures import MEGABYTE, Watch
+from tests.attack.measures import MEGABYTE, Watch, resident_bytes
 from tests.attack.report import table
 from tests.attack.target import Target, started
 from tests.attack.uploads import Uploads
 
-SHARES = {"uploads": 0.55, "clients": 0.15, "requests": 0.15, "tenants": 0.15}
+SHARES = {"uploads": 0.5, "clients": 0.15, "requests": 0.2, "tenants": 0.15}
 """Parts of a campaign, and their share of its time."""
 
 
@@ -68,6 +68,7 @@ def _attack(target: Target, canary: Canary, findings: Findings, arguments: argpa
             else:
                 tenants.explore(target.service, findings, arguments.seed, seconds)
             _check(target, canary, findings, watch, part, before)
+            findings.note("service", **{f"api_mb_after_{part}": round(resident_bytes(watch.api) / MEGABYTE)})
         findings.note("service", api_peak_mb=round(watch.api_bytes / MEGABYTE), most_processes=watch.most_processes)
 
 

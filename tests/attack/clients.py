@@ -14,7 +14,7 @@ from models.records import Artifact
 from tests.api.service import User
 from tests.attack.corpus.case import TEACHER
 from tests.attack.findings import Findings
-from tests.attack.measures import MEGABYTE, Watch, open_files, resident_bytes
+from tests.attack.measures import MEGABYTE, Watch, open_sockets, resident_bytes
 from tests.attack.target import CLIENT_SECONDS, Target
 
 CHUNK = bytes(2**20)
@@ -212,7 +212,7 @@ class Clients:
         with self._target.user() as owner:
             job = owner.job("succeeded")
             owner.blob(Artifact, job, "large", bytes(16 * 2**20))
-            files = open_files(self._watch.api)
+            files = open_sockets(self._watch.api)
             deck: list[tuple[str, Act]] = []
             while time.monotonic() < deadline:
                 if not deck:
@@ -275,9 +275,9 @@ class Clients:
 
     def _after(self, files: int) -> None:
         deadline = time.monotonic() + END_SECONDS
-        while (now := open_files(self._watch.api)) > files + 10 and time.monotonic() < deadline:
+        while (now := open_sockets(self._watch.api)) > files + 10 and time.monotonic() < deadline:
             time.sleep(0.2)
-        self._findings.require(now <= files + 10, "connections end", f"{now} open files, {files} before")
+        self._findings.require(now <= files + 10, "connections end", f"{now} open sockets, {files} before")
         partial = [path.name for path in (self._target.whole.data / "blobs").rglob("*#*")]
         self._findings.require(not partial, "nothing is left", f"incomplete blobs: {partial[:5]}")
         self._findings.note(

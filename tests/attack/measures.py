@@ -22,9 +22,13 @@ def resident_bytes(process: int, peak: bool = False) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def open_files(process: int) -> int:
-    """The number of open descriptors."""
-    return len(list(Path(f"/proc/{process}/fd").iterdir()))
+def open_sockets(process: int) -> int:
+    """The number of open sockets."""
+    found = 0
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(OSError):
+            found += str(descriptor.readlink()).startswith("socket:")
+    return found
 
 
 def descendants(process: int) -> list[int]:

@@ -165,9 +165,7 @@ def _leading_out(canary: Canary) -> dict[str, ModelProto]:
     shell = helper.make_node(
         "PythonOp", ["image"], ["v"], domain="com.microsoft", code=f"import os; os.mkdir({path!r})"
     )
-    found["python"] = model(
-        [shell], "v", opsets=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    )
+    found["python"] = model([shell], "v", opsets=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
     found["library"] = model(
         [helper.make_node("Evil", ["image"], ["v"], domain="/tmp/evil.so")],
         "v",
