@@ -20,7 +20,7 @@ PHASES = "fuzzing"
 def send(target: Target, findings: Findings, seed: int, seconds: float, folder: Path) -> None:
     """Run schemathesis half of the time with a key that may do everything, half without a key."""
     key, _ = target.service.new_key(scopes=list(SCOPES))
-    document = httpx.get(f"{target.url}/openapi.json", trust_env=False).json()
+    document = httpx.get(f"{target.url}/openapi.json", trust_env=False, timeout=60).json()
     operations = sum(len(routes) for routes in document["paths"].values())
     counts = {
         "with_key": _run(target, findings, seed, seconds / 2, folder, "with a key",

@@ -24,7 +24,7 @@ TENANTS = st.sampled_from((0, 1))
 
 def operations(service: Service) -> list[tuple[str, str]]:
     """Method and path of every route under `/v1`."""
-    document = httpx.get(f"{service.url}/openapi.json", trust_env=False).json()
+    document = httpx.get(f"{service.url}/openapi.json", trust_env=False, timeout=60).json()
     found = [(method.upper(), path) for path, routes in document["paths"].items() for method in routes]
     return [(method, path) for method, path in found if path.startswith("/v1/")]
 

@@ -147,23 +147,19 @@ class Uploads:
             "no process is left",
             f"{self._watch.count()} processes of the workers, {idle} before",
         )
-        over = {
-            place: peak
-            for subject, peak in list(self._watch.engines.items())
-            if subject in self.sizes
-            for place, size in [self.sizes[subject]]
-            if peak > ENGINE_BYTES + TIMES_UPLOAD * size
-        }
-        for place, peak in over.items():
-            self._findings.violation("inspection memory", f"{place}: {peak / MEGABYTE:.0f} MB")
         with Session(self._target.service.engine) as session:
-            tried = session.execute(
-                select(Inspection.subject_id, Inspection.attempt).where(Inspection.attempt > 1)
-            ).all()
-        for subject, attempt in tried:
-            place = self.sizes.get(subject, (subject, 0))[0]
-            self._findings.violation("is not tried again", f"{place}: {attempt} attempts")
-        self._report()
+            rows = session.execute(select(Inspection.id, Inspection.subject_id, Inspection.attempt)).all()
+        peaks: dict[str, int] = {}
+        for row in rows:
+            if row.subject_id not in self.sizes:
+                continue
+            place, size = self.sizes[row.subject_id]
+            self._findings.require(row.attempt < 2, "is not tried again", f"{place}: {row.attempt} attempts")
+            if peak := self._watch.engines.get(row.id):
+                peaks[place] = peak
+                most = ENGINE_BYTES + TIMES_UPLOAD * size
+                self._findings.require(peak <= most, "inspection memory", f"{place}: {peak / MEGABYTE:.0f} MB")
+        self._report(peaks)
 
     def _report(self, peaks: dict[str, int]) -> None:
         largest = max(peaks, key=peaks.__getitem__, default="")
