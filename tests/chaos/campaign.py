@@ -18,7 +18,7 @@ from models.records import Attempt, Dataset, Event, Teacher
 from models.settings import Settings
 from models.storage.opening import open_storage
 from tests.chaos import checker, undisturbed
-from tests.chaos.clocks import clock_library
+from tests.chaos.clocks import can_be_wrong
 from tests.chaos.faults import DATA_KINDS, PROCESS_KINDS, Faults, plan
 from tests.chaos.fleet import Fleet, Member, left_over
 from tests.chaos.flips import Flips
@@ -148,8 +148,8 @@ class Campaign:
         return faults.done
 
     def _wrong_clock(self) -> tuple[str, int] | None:
-        """One worker whose clock is an hour off, unless all processes read one clock or the library is missing."""
-        if self.parts.name == "embedded" or clock_library() is None:
+        """One worker whose clock is an hour off, unless all processes read one clock or a clock cannot be moved here."""
+        if self.parts.name == "embedded" or not can_be_wrong():
             return None
         dice = random.Random(f"clock {self.seed}")
         return f"distill-{dice.randint(1, self.size.distill)}", dice.choice((-3600, 3600))

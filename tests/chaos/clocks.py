@@ -1,26 +1,59 @@
-"""A process whose clock is wrong, by a library that is loaded before all others (Debian: `faketime`)."""
+"""A process whose clock is wrong: a small library, loaded before all others, moves what it reads as the time of day.
 
+It leaves the clocks alone by which processes wait. The library is compiled here, so it needs a C compiler.
+"""
+
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+SOURCE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
 
-def clock_library() -> Path | None:
-    """The library that gives a process another clock, if it is installed here (Debian: `faketime`)."""
-    found = [
-        *Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1"),
-        *Path("/usr/local/lib").glob("**/libfaketimeMT.so.1"),
-    ]
-    return found[0] if found and sys.platform == "linux" else None
+static long off(void) {
+    static long seconds, known;
+    if (!known) { const char *said = getenv("CLOCK_OFF_SECONDS"); seconds = said ? atol(said) : 0; known = 1; }
+    return seconds;
+}
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(clock, now);
+    if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += off();
+    return failed;
+}
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec read;
+    if (clock_gettime(CLOCK_REALTIME, &read)) return -1;
+    now->tv_sec = read.tv_sec;
+    now->tv_usec = read.tv_nsec / 1000;
+    return 0;
+}
+time_t time(time_t *where) {
+    struct timespec read;
+    clock_gettime(CLOCK_REALTIME, &read);
+    if (where) *where = read.tv_sec;
+    return read.tv_sec;
+}
+"""
 
 
-def clock_variables(seconds: int) -> dict[str, str]:
-    """Environment variables that put a process's clock off by some seconds, and leave what it waits by alone."""
-    library = clock_library()
-    if library is None:
-        return {}
-    return {
-        "LD_PRELOAD": str(library),
-        "FAKETIME": f"{seconds:+d}",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",
-    }
+def can_be_wrong() -> bool:
+    """Whether a clock can be moved here: on Linux with a C compiler."""
+    return sys.platform == "linux" and shutil.which("cc") is not None
+
+
+def clock_variables(seconds: int, folder: Path) -> dict[str, str]:
+    """Environment variables that move a process's time of day by some seconds; the library is made in `folder` once."""
+    library = folder / "clock.so"
+    if not library.exists():
+        source = library.with_suffix(".c")
+        source.write_text(SOURCE)
+        command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
+        subprocess.run(command, check=True, capture_output=True)
+    return {"LD_PRELOAD": str(library), "CLOCK_OFF_SECONDS": str(seconds)}

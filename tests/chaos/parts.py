@@ -72,7 +72,7 @@ class Parts(ABC):
         """Environment variables of a process of the service."""
         chosen = self.settings | {"data": self.data(member), "port": port}
         others = {key: value for key, value in os.environ.items() if not key.startswith("DISTILL_")}
-        wrong = clock_variables(self.clock_of[1]) if self.clock_of and self.clock_of[0] == member else {}
+        wrong = clock_variables(self.clock_of[1], self.folder) if self.clock_of and self.clock_of[0] == member else {}
         return others | {f"DISTILL_{key.upper()}": str(value) for key, value in chosen.items()} | wrong
 
     def was_impaired_since(self, started_at: float) -> bool:
