@@ -1,6 +1,7 @@
 # Works with make 3.81. Anything longer than one line of shell is a Python script.
 # Variables: PYTHON, VENV, PIP_ARGS, TORCH_INDEX (see README.md), KEEP (demo), TESTS and PYTEST_ARGS (test, test-slow),
-# TEST_PROCESSES (test), SEED and CHAOS_ARGS (chaos), MNIST (bench, compare), COMPARE_ARGS (compare).
+# TEST_PROCESSES (test), SEED (attack, load, chaos), ATTACK_ARGS, LOAD_ARGS,
+# CHAOS_ARGS, MNIST (bench, compare), COMPARE_ARGS (compare).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,6 +12,8 @@ PYTEST_ARGS ?=
 TEST_PROCESSES ?= 3
 KEEP ?=
 SEED ?= 1
+ATTACK_ARGS ?=
+LOAD_ARGS ?=
 CHAOS_ARGS ?=
 COMPARE_ARGS ?=
 
@@ -19,7 +22,7 @@ STAMP = $(VENV)/.distillery-installed
 NEEDS = $(STAMP)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-slow chaos lint catalogue migrate bench compare
+.PHONY: help setup demo up test test-slow attack load chaos lint catalogue migrate bench compare
 
 help: ## list all targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -44,6 +47,12 @@ test: $(NEEDS) ## run all tests except the slow ones
 
 test-slow: $(NEEDS) ## run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS) $(TESTS)
+
+attack: $(NEEDS) ## send hostile files and requests to a whole service, according to SEED, and check that its rules hold (15 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attack --seed $(SEED) $(ATTACK_ARGS)
+
+load: $(NEEDS) ## load a whole service as its users do, and check rates, fairness and memory (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.load --seed $(SEED) $(LOAD_ARGS)
 
 chaos: $(NEEDS) ## break whole services on purpose, according to SEED, and check all guarantees (20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --seed $(SEED) $(CHAOS_ARGS)

@@ -10,6 +10,7 @@ from typing import NoReturn
 import structlog
 import uvicorn
 
+from api import allocator
 from api.access.auth import ensure_first_key
 from api.http.connections import CHECK_TICKS, Connection
 from api.main import app
@@ -48,6 +49,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, exit_cleanly)
     hide_memory()
+    allocator.return_large_blocks()
     startup.prepare()
     logs.configure()
     with explained():

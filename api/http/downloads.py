@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import re
+import traceback
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,6 +12,7 @@ from urllib.parse import quote
 import structlog
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from starlette.types import Send
 from zipstream import ZipStream
 
 from api.http.conditional import matches
@@ -77,7 +79,24 @@ def _stream(blob: Blob, span: tuple[int, int] | None, headers: dict[str, str]) -
     headers["Content-Length"] = str(end - start)
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
-    return StreamingResponse(_read_ahead(chain((first,), chunks)), 206 if span else 200, headers, blob.content_type)
+    return Streamed(_read_ahead(chain((first,), chunks)), 206 if span else 200, headers, blob.content_type)
+
+
+class Streamed(StreamingResponse):
+    """A streaming response that gives up its chunks when it ends, also if the client has gone away.
+
+    Otherwise the traceback of the exception that ends it keeps the frames that hold chunks, until the garbage collector finds
+    the cycle. The chunks come from an asynchronous generator.
+    """
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            await self.body_iterator.aclose()  # type: ignore[union-attr]
 
 
 def _checked(blob: Blob, start: int, end: int) -> Iterator[bytes]:
@@ -110,9 +129,13 @@ def lost(blob: Blob, error: StorageError) -> Gone:
 async def _read_ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
     """The same chunks; while one is sent, a thread reads the next."""
     upcoming = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
-    while (chunk := await upcoming) is not None:
-        upcoming = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
-        yield chunk
+    try:
+        while (chunk := await upcoming) is not None:
+            upcoming = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+            yield chunk
+    finally:
+        # not cancelled: the thread reads on anyway, and a cancelled task would keep what it waits for
+        upcoming.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
 def _range(request: Request, blob: Blob) -> tuple[int, int] | None:

@@ -4,14 +4,13 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Identifier, JobsRead
 from api.http.bodies import StrictRoute
 from api.http.conditional import NOT_MODIFIED, IfNoneMatch
-from api.http.downloads import disposition, serve, zipped
+from api.http.downloads import Streamed, disposition, serve, zipped
 from api.http.errors import BadHeader
 from api.http.paging import CURSOR, Page
 from api.http.problem_documents import problems
@@ -167,7 +166,7 @@ def download_all(key: JobsRead, identifier: Identifier) -> Response:
         "Content-Length": str(len(archive)),
         "Cache-Control": "private, no-cache",
     }
-    return StreamingResponse(archive, headers=headers, media_type="application/zip")
+    return Streamed(archive, headers=headers, media_type="application/zip")
 
 
 @router.head(

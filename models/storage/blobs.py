@@ -114,9 +114,11 @@ class Storage:
         # one request per chunk: a slow reader does not keep a connection open until it times out
         size = BLOCK if self.folder else CHUNK
         for offset in range(start, end, size):
-            with translated(key):
-                chunk = obstore.get_range(self._store, key, start=offset, end=min(offset + size, end))
-            yield chunk.to_bytes()
+            yield self._chunk(key, offset, min(offset + size, end))
+
+    def _chunk(self, key: str, start: int, end: int) -> bytes:
+        with translated(key):
+            return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
 
     def download(
         self, key: str, path: Path, sha256: str | None = None, check: Callable[[], None] | None = None

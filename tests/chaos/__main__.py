@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.campaign import Campaign, Size
+from tests.chaos.faults import DATA_KINDS, PROCESS_KINDS
 from tests.chaos.fleet import become_subreaper
 from tests.chaos.report import table
-from tests.chaos.sets import SETS
+from tests.chaos.sets import SETS, Embedded, Production
 from tests.chaos.specs import VARIANTS
 
 JOBS = {"production": 200, "embedded": 100}
@@ -43,7 +44,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--inspect", type=int, default=1, help="number of workers that inspect")
     parser.add_argument("--gap", type=float, default=4.0, help="mean seconds between two faults")
     parser.add_argument("--faults", type=int, help="maximum number of faults; default: until all jobs have ended")
-    parser.add_argument("--minutes", type=float, default=8, help="maximum seconds with faults in each set")
+    parser.add_argument("--minutes", type=float, default=8, help="maximum minutes with faults in each set")
+    parser.add_argument(
+        "--kind", action="append", choices=sorted({*PROCESS_KINDS, *DATA_KINDS, *Production.kinds, *Embedded.kinds}),
+        help="only faults of this kind; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="may be repeated; default: all")
     parser.add_argument(
         "--hasty", action="store_true", help="do not wait for data that is removed long after a job's end"
@@ -58,12 +63,12 @@ def _run(name: str, arguments: argparse.Namespace, twins: dict[str, str]) -> dic
     size = Size(
         jobs=arguments.jobs or JOBS[name], distill=arguments.distill, inspect=arguments.inspect,
         gap_seconds=arguments.gap, faults=arguments.faults, fault_seconds=60 * arguments.minutes,
-        hasty=arguments.hasty,
+        hasty=arguments.hasty, kinds=tuple(arguments.kind or ()),
         variants=tuple(arguments.variant or VARIANTS),
     )  # fmt: skip
     wanted_later = True
     try:
-        report = Campaign(SETS[name](folder), arguments.seed, size, twins).run()
+        report = Campaign(SETS[name](folder, arguments.seed), arguments.seed, size, twins).run()
         wanted_later = report["guarantees"] != "kept"
         (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
         return report

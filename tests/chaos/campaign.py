@@ -18,12 +18,15 @@ from models.records import Attempt, Dataset, Event, Teacher
 from models.settings import Settings
 from models.storage.opening import open_storage
 from tests.chaos import checker, undisturbed
-from tests.chaos.faults import PROCESS_KINDS, Faults, plan
+from tests.chaos.clocks import can_be_wrong
+from tests.chaos.faults import DATA_KINDS, PROCESS_KINDS, Faults, plan
 from tests.chaos.fleet import Fleet, Member, left_over
+from tests.chaos.flips import Flips
 from tests.chaos.history import History
 from tests.chaos.load import Users, orders
-from tests.chaos.sets import QUICK, Parts
+from tests.chaos.parts import QUICK, Parts
 from tests.chaos.specs import VARIANTS, needs_data
+from tests.chaos.upgrade import Upgrades
 from tests.integration.whole import eventually, write_inputs
 from tests.servers import _free_ports
 
@@ -49,6 +52,8 @@ class Size:
     final_seconds: float = 600.0
     variants: tuple[str, ...] = tuple(VARIANTS)
     hasty: bool = False
+    kinds: tuple[str, ...] = ()
+    """Kinds of faults; empty: all that the parts can have."""
 
 
 class Campaign:
@@ -66,10 +71,11 @@ class Campaign:
         with ExitStack() as stack:
             stack.callback(self.history.close)
             parts = stack.enter_context(self.parts)
+            parts.clock_of = self._wrong_clock()
             servers = [*parts.pids, *_others()]
             fleet = stack.enter_context(self._fleet())
-            settings = Settings(_env_file=None, **self.parts.settings, data=parts.data("api"))
-            self._storage, self._engine = open_storage(settings), make_engine(settings.database)
+            direct = Settings(_env_file=None, **self.parts.direct_settings(), data=parts.data("api"))
+            self._storage, self._engine = open_storage(direct), make_engine(direct.database)
             stack.callback(self._engine.dispose)
             inputs = write_inputs(parts.folder / "inputs")
             users = Users(self._url, (parts.data("api") / "key").read_text().strip(), inputs, self.history)
@@ -88,7 +94,7 @@ class Campaign:
     @contextmanager
     def _fleet(self) -> Iterator[Fleet]:
         [self._port] = _free_ports(1)
-        fleet = Fleet(self.history, DRAIN_SECONDS, self.parts.database_was_unavailable_since)
+        fleet = Fleet(self.history, DRAIN_SECONDS, self.parts.was_impaired_since)
         try:
             self._migrate()
             fleet.add(api := self.parts.member("api", self._port))
@@ -121,14 +127,18 @@ class Campaign:
         eventually(lambda: users.ready({kind: inputs[kind] for kind in inputs}), "the inputs are inspected")
         self._twins |= self._undisturbed(users, inputs)
         self.history.note("begins", seed=self.seed, set=self.parts.name, jobs=self.size.jobs)
-        kinds = (*PROCESS_KINDS, *self.parts.kinds)
+        kinds = self.size.kinds or (*PROCESS_KINDS, *DATA_KINDS, *self.parts.kinds)
         planned = plan(random.Random(f"faults {self.seed}"), kinds, self.size.gap_seconds)
-        faults = Faults(planned, fleet, self.parts, self.history, lambda: users.answered_at, self.size.faults)
+        self._flips = Flips(self._engine, self._storage, users.http, fleet, self.history, tuple(inputs.values()))
+        upgrades = Upgrades(self.parts, fleet, self.history, self._engine)
+        more = self._flips.kinds | {"upgrade": upgrades.upgrade}
+        faults = Faults(planned, fleet, self.parts, self.history, lambda: users.answered_at, self.size.faults, more)
         faults.start()
         submitting = threading.Thread(target=users.submit_all, args=(self._orders, inputs), daemon=True)
         submitting.start()
         self._await_most(submitting, users, faults)
         faults.stop()
+        upgrades.finish()
         submitting.join()
         self.history.note("all_submitted", open=users.open)
         if not users.wait_for_all(time.monotonic() + SETTLE_SECONDS):
@@ -136,6 +146,13 @@ class Campaign:
         users.rest()
         self.history.note("all_ended")
         return faults.done
+
+    def _wrong_clock(self) -> tuple[str, int] | None:
+        """One worker whose clock is an hour off, unless all processes read one clock or a clock cannot be moved here."""
+        if self.parts.name == "embedded" or not can_be_wrong():
+            return None
+        dice = random.Random(f"clock {self.seed}")
+        return f"distill-{dice.randint(1, self.size.distill)}", dice.choice((-3600, 3600))
 
     def _await_most(self, submitting: threading.Thread, users: Users, faults: Faults) -> None:
         """Wait until all jobs are submitted and nearly all have ended, or until the faults or their time are used up."""
@@ -165,6 +182,7 @@ class Campaign:
         return checker.World(
             users.http, self._engine, self._storage, wanted, self._twins, self.size.final_seconds,
             time.time() - 11 * float(QUICK["lease_seconds"]) if self.size.hasty else math.inf,
+            frozenset(self._flips.damaged),
         )  # fmt: skip
 
     def _broken_rules(self, users: Users, fleet: Fleet) -> dict[str, list[str]]:
@@ -215,6 +233,9 @@ class Campaign:
             "posts": users.posts,
             "uploads": len(world.rows(Teacher)),
             "faults": dict(sorted(done.items())),
+            "wrong_clock": "{} by {} s".format(*self.parts.clock_of) if self.parts.clock_of else "none",
+            "jobs_failed_by_damaged_inputs": sum(row.status == "failed" for row in rows),
+            "damaged_downloads_refused": self._flips.refused,
             "attempts": dict(Counter(str(row.outcome) for row in attempts)),
             "leases_taken_back": len(taken),
             "resumes": len(started),

@@ -66,6 +66,8 @@ class World:
     twins: Mapping[str, str]
     final_seconds: float
     ended_before: float = math.inf
+    damaged: frozenset[str] = frozenset()
+    """Uploads whose canonical forms a fault has damaged for good."""
 
     def rows(self, table: type[Record]) -> Sequence[Any]:
         with Session(self.engine) as session:
@@ -172,10 +174,13 @@ def attempts_are_consistent(world: World) -> Iterator[str]:
 
 
 def ends_have_a_cause(world: World) -> Iterator[str]:
-    """No job fails, since no spec here can fail; and only jobs that a user cancelled are cancelled."""
+    """No job fails, since no spec here can fail, unless its input was damaged; only jobs that a user cancelled are
+    cancelled."""
     asked = {job for order in world.wanted if order.cancel_accepted for job in order.answers}
     for id, job in world.job_rows.items():
-        if job.status == "failed":
+        inputs = {job.teacher_id, job.dataset_id, job.evaluation_id}
+        lost = (job.error or {}).get("code") == "input_missing" and inputs & world.damaged
+        if job.status == "failed" and not lost:
             yield f"{id} ({world.variants.get(id)}) failed: {job.error}"
         if job.status == "cancelled" and id not in asked:
             yield f"{id} was cancelled, but no user had cancelled it"

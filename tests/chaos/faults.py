@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,10 +14,11 @@ import psutil
 
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.history import History
+from tests.chaos.parts import QUICK, Parts
 from tests.chaos.proxy import Mode
-from tests.chaos.sets import QUICK, Parts
 
 PROCESS_KINDS = ("kill_engine", "kill_worker", "kill_api", "stop_worker", "drain_worker")
+DATA_KINDS = ("flip_part", "flip_canonical", "flip_artifact", "upgrade")
 LEASE_SECONDS = float(QUICK["lease_seconds"])
 SECONDS: dict[str, tuple[float, float]] = {
     "stop_worker": (LEASE_SECONDS + 1, LEASE_SECONDS + 4),
@@ -26,13 +27,20 @@ SECONDS: dict[str, tuple[float, float]] = {
     "storage_refuses": (20.0, 20.0),
     "storage_is_silent": (3.0, 10.0),
     "storage_is_slow": (5.0, 15.0),
+    "storage_is_torn": (5.0, 15.0),
+    "database_is_slow": (3.0, 10.0),
+    "database_is_torn": (3.0, 10.0),
+    "database_is_silent": (1.0, 6.0),
+    "broker_is_slow": (3.0, 10.0),
+    "broker_is_torn": (3.0, 10.0),
+    "broker_is_silent": (1.0, 6.0),
+    "disk_full": (3.0, 12.0),
 }
 """Duration of the faults that end."""
-SHARES = {"kill_engine": 4, "kill_worker": 3, "stop_worker": 2, "drain_worker": 2, "kill_api": 2}
+SHARES = {"kill_engine": 4, "kill_worker": 3, "stop_worker": 2, "drain_worker": 2, "kill_api": 2, "flip_part": 2}
 """Frequency of a kind of fault in the deck from which faults are drawn; 1 for the others."""
-MODES: dict[str, Mode] = {
-    "storage_refuses": "refusing", "storage_is_silent": "silent", "storage_is_slow": "slow",
-}  # fmt: skip
+MODES: dict[str, Mode] = {"refuses": "refusing", "is_silent": "silent", "is_slow": "slow", "is_torn": "torn"}
+"""The network to a part, by the end of a fault's name."""
 SEARCH_SECONDS = 4.0
 
 
@@ -69,7 +77,10 @@ class Faults:
         history: History,
         answered_at: Callable[[], float],
         most: int | None = None,
+        more: Mapping[str, Callable[[float], str | None]] | None = None,
     ):
+        """`more` injects further kinds of faults; each gets the fault's chance."""
+        self._more = more or {}
         self.done: Counter[str] = Counter()
         self._answered_at = answered_at
         self._plan, self._fleet, self._parts, self._history, self._most = plan, fleet, parts, history, most
@@ -112,7 +123,10 @@ class Faults:
                 self._history.violation(f"the harness could not inject {fault.kind}: {error!r}")
 
     def _commit(self, fault: Fault) -> None:
-        detail = getattr(self, f"_{fault.kind}", self._outage)(fault)
+        if fault.kind in self._more:
+            detail = self._more[fault.kind](fault.chance)
+        else:
+            detail = getattr(self, f"_{fault.kind}", self._outage)(fault)
         if detail is None:
             self._history.note("skipped", kind=fault.kind)
             return
@@ -205,12 +219,36 @@ class Faults:
         self._until(fault, "broker", self._parts.start_broker)
         return "killed; it restarts empty"
 
-    def _outage(self, fault: Fault) -> str | None:
-        if "storage" in self._undo:
+    def _disk_full(self, fault: Fault) -> str | None:
+        disks = self._parts.disks
+        if "disk" in self._undo or not disks:
             return None
-        self._parts.set_storage(MODES[fault.kind])
-        self._until(fault, "storage", lambda: self._parts.set_storage("open"))
-        return MODES[fault.kind]
+        disk = disks[int(fault.chance * len(disks))]
+        self._parts.impair()  # a process that starts on a full disk may end with a sentence
+        size = disk.fill()
+
+        def free() -> None:
+            disk.free()
+            self._parts.repair()
+
+        self._until(fault, "disk", free)
+        return f"{disk.folder.name}: {size} bytes"
+
+    def _outage(self, fault: Fault) -> str | None:
+        part, _, state = fault.kind.partition("_")
+        if part in self._undo:
+            return None
+        self._parts.set_mode(part, MODES[state])
+        if part == "database":
+            self._parts.impair()
+
+        def mend() -> None:
+            self._parts.set_mode(part, "open")
+            if part == "database":
+                self._parts.repair()
+
+        self._until(fault, part, mend)
+        return MODES[state]
 
 
 def _works_in(process: psutil.Process, folder: str) -> bool:

@@ -20,11 +20,12 @@ PAUSE_SECONDS = 0.5
 
 
 class Member:
-    """One process of the service, through all its restarts."""
+    """One process of the service, through all its restarts. `tree` holds the code that it starts from."""
 
     def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path):
         self.name, self.kind = name, name.partition("-")[0]
         self._arguments, self._environment, self._log = arguments, environment, log
+        self.tree = ROOT
         self.process: subprocess.Popen[bytes] | None = None
         self.expected = False
         self.stopped = False
@@ -42,7 +43,7 @@ class Member:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *self._arguments],
-                cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self.tree, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
     def send(self, number: signal.Signals) -> None:

@@ -19,7 +19,7 @@ OPEN_AT_ONCE = 24
 """Number of jobs that wait or run at a time, so that submissions coincide with faults during the whole campaign."""
 LATE_SECONDS = 10.0
 GIVE_UP_SECONDS = 180.0
-BUSY = frozenset({429, 502, 503, 504})
+BUSY = frozenset({429, 502, 503, 504, 507})
 
 
 @dataclass

@@ -1,20 +1,25 @@
-"""A TCP proxy that can refuse connections, hang, or be slow."""
+"""A TCP proxy that can refuse connections, hang, be slow, or tear connections."""
 
 import asyncio
+import random
 import threading
 from collections.abc import Coroutine
 from typing import Any, Literal
 
-Mode = Literal["open", "refusing", "silent", "slow"]
+Mode = Literal["open", "refusing", "silent", "slow", "torn"]
 LATENCY_SECONDS = 0.2
 CHUNK_BYTES = 1 << 16
+TORN_BYTES = 1 << 15
+"""Bytes after which a torn connection ends, on average."""
 
 
 class Proxy:
-    """Forwards bytes between its own `port` and a server. `set` changes the mode for old and new connections."""
+    """Forwards bytes between its own `port` and a server. `set` changes the mode for old and new connections. `latency` is
+    the delay of each chunk while it is slow, in seconds; `seed` decides where connections are torn."""
 
-    def __init__(self, host: str, port: int):
-        self._target, self._mode = (host, port), "open"
+    def __init__(self, host: str, port: int, latency: float = LATENCY_SECONDS, seed: int = 0):
+        self._target, self._mode, self._latency = (host, port), "open", latency
+        self._dice = random.Random(f"proxy {seed}")
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._open = asyncio.Event()
@@ -70,7 +75,8 @@ class Proxy:
             await self._open.wait()
             there, back = await asyncio.open_connection(*self._target)
             self._writers.add(back)
-            await asyncio.gather(self._pump(reader, back), self._pump(there, writer), return_exceptions=True)
+            both = [self._pump(reader, back), self._pump(there, writer)]
+            await asyncio.gather(*(self._until_torn(pump, writer, back) for pump in both), return_exceptions=True)
             self._writers.discard(back)
             back.close()
         except OSError:
@@ -79,11 +85,25 @@ class Proxy:
             self._writers.discard(writer)
             writer.close()
 
+    async def _until_torn(
+        self, pump: Coroutine[Any, Any, None], writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        """Run one direction; if it is torn, end both."""
+        try:
+            await pump
+        except ConnectionError:
+            back.close()  # what was written is still sent
+            writer.close()
+            raise
+
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(CHUNK_BYTES):
             await self._open.wait()
             if self._mode == "slow":
-                await asyncio.sleep(LATENCY_SECONDS)
+                await asyncio.sleep(self._latency)
+            if self._mode == "torn" and self._dice.random() < len(data) / TORN_BYTES:
+                sink.write(data[: self._dice.randrange(len(data))])
+                raise ConnectionResetError
             sink.write(data)
             await sink.drain()
         sink.write_eof()

@@ -15,6 +15,9 @@ LINES = (
     ("jobs", "jobs"),
     ("posts", "POSTs sent for them"),
     ("faults", "faults"),
+    ("wrong_clock", "a worker whose clock is off"),
+    ("jobs_failed_by_damaged_inputs", "jobs that failed because a fault had damaged their input for good"),
+    ("damaged_downloads_refused", "downloads of damaged artifacts that were refused"),
     ("attempts", "attempts by outcome"),
     ("leases_taken_back", "expired leases taken back"),
     ("resumes", "runs resumed from a checkpoint"),
@@ -42,13 +45,13 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def write_into(page: Path, reports: Sequence[Mapping[str, Any]]) -> None:
-    """Replace the text between the two marks of a page."""
-    text = page.read_text()
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not pattern.search(text):
-        raise SystemExit(f"{page} has no marks for the table; add the lines\n{BEGIN}\n{END}")
-    page.write_text(pattern.sub(lambda _: f"{BEGIN}\n{table(reports)}\n{END}", text))
+def replace_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace the text between two marks of a page."""
+    old = page.read_text()
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(old):
+        raise SystemExit(f"{page} has no marks for the table; add the lines\n{begin}\n{end}")
+    page.write_text(pattern.sub(lambda _: f"{begin}\n{text}\n{end}", old))
 
 
 def main() -> None:
@@ -59,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     reports = [json.loads(path.read_text()) for path in arguments.reports]
     if arguments.into:
-        write_into(arguments.into, reports)
+        replace_between(arguments.into, BEGIN, END, table(reports))
     else:
         print(table(reports))
 

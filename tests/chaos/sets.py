@@ -1,120 +1,43 @@
 """The two sets of parts that the service runs on, each with the outages that its parts can have."""
 
 import ctypes
-import os
 import shutil
 import sys
 import time
 import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
+from sqlalchemy import make_url
 
 from models.queue.wake_up import KINDS
 from tests import servers
+from tests.chaos.disks import can_mount
 from tests.chaos.fleet import Member
 from tests.chaos.own_servers import Postgres, Redis
+from tests.chaos.parts import Parts
 from tests.chaos.proxy import Mode, Proxy
-
-QUICK = {
-    "lease_seconds": 4,
-    "beat_seconds": 0.8,
-    "sweep_seconds": 1,
-    "checkpoint_seconds": 0.3,
-    "engine_threads": 1,
-    "device": "cpu",
-    "most_lost_attempts": 30,
-    "keep_orphans_hours": 20 / 3600,
-    "requests_a_minute": 100_000,
-    "queued_jobs": 100_000,
-}
-"""Lease and heartbeat of seconds; and no job may be given up, so that a single failure is a violation."""
-AFTERMATH_SECONDS = 8.0
-
-
-class Parts(ABC):
-    """Database, broker and storage of one campaign, in `folder`."""
-
-    name: str
-    kinds: Sequence[str]
-    """Its outages, in addition to those of processes."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.settings: dict[str, object] = dict(QUICK)
-        self._database_down_at = self._database_up_at = -1e9
-
-    @abstractmethod
-    def __enter__(self) -> "Parts": ...
-
-    @abstractmethod
-    def __exit__(self, *exception: object) -> None: ...
-
-    @abstractmethod
-    def data(self, member: str) -> Path:
-        """A process's data folder."""
-
-    @property
-    def pids(self) -> list[int]:
-        """The servers' processes."""
-        return []
-
-    def member(self, name: str, port: int) -> Member:
-        """Start a process of the service on these parts."""
-        kind = name.partition("-")[0]
-        arguments = ("-m", "api") if kind == "api" else ("-m", "worker", "--kind", kind)
-        return Member(name, arguments, self.environment(name, port), self.folder / f"{name}.log")
-
-    def environment(self, member: str, port: int) -> dict[str, str]:
-        """Environment variables of a process of the service."""
-        chosen = self.settings | {"data": self.data(member), "port": port}
-        others = {key: value for key, value in os.environ.items() if not key.startswith("DISTILL_")}
-        return others | {f"DISTILL_{key.upper()}": str(value) for key, value in chosen.items()}
-
-    def database_was_unavailable_since(self, started_at: float) -> bool:
-        """Whether a process that started at that time may have found the database unavailable."""
-        return self._database_up_at < self._database_down_at or self._database_up_at > started_at - AFTERMATH_SECONDS
-
-    def stop_database(self) -> None:
-        raise NotImplementedError
-
-    def start_database(self) -> None:
-        raise NotImplementedError
-
-    def stop_broker(self) -> None:
-        raise NotImplementedError
-
-    def start_broker(self) -> None:
-        raise NotImplementedError
-
-    def set_storage(self, mode: Mode) -> None:
-        raise NotImplementedError
-
-    @abstractmethod
-    def triple_messages(self) -> int:
-        """Send every waiting message two more times; returns how many waited."""
-
-    @abstractmethod
-    def delete_messages(self) -> int:
-        """Delete every waiting message; returns how many."""
 
 
 class Embedded(Parts):
     """SQLite, a folder, and a queue of files; all processes share them."""
 
     name = "embedded"
-    kinds = ("triple_messages", "delete_messages", *(["storage_refuses"] if sys.platform == "linux" else []))
+    kinds = (
+        "triple_messages", "delete_messages", *(["storage_refuses"] if sys.platform == "linux" else []),
+        *(["disk_full"] if can_mount() else []),
+    )  # fmt: skip
 
     def __enter__(self) -> "Embedded":
         self.data("api").mkdir(parents=True, exist_ok=True)
+        self.add_disk(self.data("api"))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        return None
+        self.remove_disks()
 
     def data(self, member: str) -> Path:
         return self.folder / "data"
@@ -142,7 +65,7 @@ class Embedded(Parts):
             message.unlink(missing_ok=True)
         return len(waiting)
 
-    def set_storage(self, mode: Mode) -> None:
+    def set_mode(self, part: str, mode: Mode) -> None:
         """Exchange the folder of blobs with a file, so that every read or write in it fails."""
         blobs, hidden = self.folder / "data" / "blobs", self.folder / "data" / "no-blobs"
         if not hidden.exists():
@@ -158,8 +81,12 @@ class Production(Parts):
     name = "production"
     kinds = (
         "database_stops", "broker_dies", "triple_messages", "delete_messages",
-        "storage_refuses", "storage_is_silent", "storage_is_slow",
+        "storage_refuses", "storage_is_silent", "storage_is_slow", "storage_is_torn",
+        "database_is_slow", "database_is_torn", "database_is_silent", "broker_is_slow", "broker_is_torn", "broker_is_silent",
+        *(["disk_full"] if can_mount() else []),
     )  # fmt: skip
+    latencies = {"storage": 0.2, "database": 0.03, "broker": 0.2}
+    """Seconds that each chunk takes longer while a part is slow."""
 
     def __enter__(self) -> "Production":
         self._stack = ExitStack()
@@ -169,19 +96,40 @@ class Production(Parts):
             s3 = self._stack.enter_context(servers.s3_server())
             where = urlsplit(s3.endpoint)
             assert where.hostname and where.port
-            self._proxy = self._stack.enter_context(Proxy(where.hostname, where.port))
+            targets = {
+                "storage": (where.hostname, where.port),
+                "database": ("127.0.0.1", self._postgres.port),
+                "broker": ("127.0.0.1", self._redis.port),
+            }
+            self._proxies = {
+                part: self._stack.enter_context(Proxy(host, port, self.latencies[part], self.seed))
+                for part, (host, port) in targets.items()
+            }
+            self._stack.callback(self.remove_disks)
         except BaseException:
             self._stack.close()
             raise
         self.settings |= {
-            "database_url": self._postgres.url,
-            "broker_url": self._redis.url,
+            "database_url": self._through("database", self._postgres.url),
+            "broker_url": self._through("broker", self._redis.url),
             "storage_url": f"s3://{s3.bucket}/{uuid.uuid4().hex}",
-            "storage_endpoint": f"http://127.0.0.1:{self._proxy.port}",
+            "storage_endpoint": self._through("storage", s3.endpoint),
             "storage_access_key": s3.access_key,
             "storage_secret_key": s3.secret_key,
         }
+        self._endpoint = s3.endpoint
         return self
+
+    def _through(self, part: str, url: str) -> str:
+        """The URL of a part by its proxy."""
+        return make_url(url).set(port=self._proxies[part].port).render_as_string(hide_password=False)
+
+    def direct_settings(self) -> dict[str, object]:
+        return self.settings | {"database_url": self._postgres.url, "storage_endpoint": self._endpoint}
+
+    def member(self, name: str, port: int) -> Member:
+        self.add_disk(self.data(name))
+        return super().member(name, port)
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
@@ -194,12 +142,12 @@ class Production(Parts):
         return [*self._postgres.pids, *self._redis.pids]
 
     def stop_database(self) -> None:
-        self._database_down_at = time.monotonic()
+        self.impair()
         self._postgres.stop()
 
     def start_database(self) -> None:
         self._postgres.start()
-        self._database_up_at = time.monotonic()
+        self.repair()
 
     def stop_broker(self) -> None:
         self._redis.kill()
@@ -207,8 +155,8 @@ class Production(Parts):
     def start_broker(self) -> None:
         self._redis.start()
 
-    def set_storage(self, mode: Mode) -> None:
-        self._proxy.set(mode)
+    def set_mode(self, part: str, mode: Mode) -> None:
+        self._proxies[part].set(mode)
 
     def triple_messages(self) -> int:
         waiting = 0

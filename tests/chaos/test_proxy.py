@@ -30,7 +30,7 @@ def _echo(server: socket.socket) -> None:
 
 
 def _answer(connection: socket.socket) -> None:
-    with connection:
+    with connection, suppress(ConnectionError):
         while data := connection.recv(1 << 16):
             connection.sendall(data)
 
@@ -82,3 +82,24 @@ def test_slow_is_slow(proxy: Proxy) -> None:
         started_at = time.monotonic()
         assert echoed(connection) == b"hello"
         assert time.monotonic() - started_at >= 2 * LATENCY_SECONDS
+
+
+def test_torn_connections_end_in_the_middle_and_new_ones_work_afterwards(proxy: Proxy) -> None:
+    proxy.set("torn")
+    with connect(proxy) as connection, suppress(ConnectionError):
+        sent = b"x" * 2**20
+        connection.settimeout(30)
+        sender = threading.Thread(target=lambda: _send(connection, sent), daemon=True)
+        sender.start()
+        received = 0
+        while chunk := connection.recv(2**16):
+            received += len(chunk)
+        assert received < len(sent)
+    proxy.set("open")
+    with connect(proxy) as connection:
+        assert echoed(connection) == b"hello"
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        connection.sendall(data)

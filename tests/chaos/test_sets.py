@@ -22,13 +22,13 @@ def test_a_folder_that_refuses_is_unavailable_not_empty(tmp_path: Path) -> None:
         settings = Settings(_env_file=None, data=parts.data("api"))
         storage = open_storage(settings)
         storage.put("jobs/a/student", b"weights")
-        parts.set_storage("refusing")
+        parts.set_mode("storage", "refusing")
         for act in _uses(storage, tmp_path):
             with pytest.raises(Unavailable):
                 act()
-        parts.set_storage("open")
+        parts.set_mode("storage", "open")
         assert storage.size("jobs/a/student") == 7
-        parts.set_storage("open")
+        parts.set_mode("storage", "open")
         assert storage.size("jobs/a/student") == 7
 
 

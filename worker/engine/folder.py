@@ -7,6 +7,8 @@ dies.
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -84,10 +86,17 @@ def _remove(folder: Path, lock: Path) -> bool:
     return True
 
 
+def _locks() -> Iterator[Path]:
+    """The lock files of all attempts' folders. Other processes remove folders meanwhile."""
+    for folder in work_folder().glob("*"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            yield from list(folder.glob(f"*{LOCK}"))
+
+
 def sweep_folders() -> int:
     """Remove the folders of attempts whose owner has died; returns their number."""
     removed = 0
-    for lock in work_folder().glob(f"*/*{LOCK}"):
+    for lock in _locks():
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:

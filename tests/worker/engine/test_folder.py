@@ -1,5 +1,6 @@
 """Attempts' folders: locked while their owner lives, swept when it has died."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,21 @@ def test_a_sweep_removes_only_folders_of_dead_owners(embedded: None) -> None:
         assert sweep_folders() == 1
         assert living.path.is_dir() and not (work_folder() / "job_1" / "1").exists()
         assert sweep_folders() == 0
+
+
+def test_a_folder_that_another_worker_removes_during_a_sweep_ends_no_sweep(
+    embedded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vanishing, scandir = work_folder() / "job_1", os.scandir
+    vanishing.mkdir(parents=True)
+
+    def removed_first(path: object) -> object:
+        if str(path) == str(vanishing):
+            vanishing.rmdir()
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", removed_first)
+    assert sweep_folders() == 0 and not vanishing.exists()
 
 
 def test_only_regular_files_inside_the_folder_are_accepted(embedded: None, tmp_path: Path) -> None:

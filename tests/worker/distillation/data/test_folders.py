@@ -217,3 +217,10 @@ def test_limits(path: Path):
     refused(path, "64 pixels; the maximum is 63", UploadLimits(pixels=63))
     refused(path, "bytes; the maximum is 20", UploadLimits(entry_bytes=20))
     refused(path, "384 bytes uncompressed", UploadLimits(dataset_bytes=383))
+
+
+def test_entries_deep_in_folders_are_refused(path: Path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/" * 64 + "0.png", b"")
+    with pytest.raises(UploadError, match="64 folders deep; the maximum is 63"):
+        read_dataset(path, Options(), UploadLimits())

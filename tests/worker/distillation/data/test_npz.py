@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,15 @@ def test_second_images_without_a_sample_are_refused(path: Path):
 def test_a_dataset_without_second_images_has_no_privileged_findings(path: Path):
     save(path, x_train=pixels(6, 8, 10), y_train=LABEL)
     assert read(path).findings()["privileged"] is None
+
+
+@pytest.mark.parametrize("first_label", [None, 0, 1])
+def test_far_labels_are_refused_without_counting_to_them(path: Path, first_label: int | None):
+    save(path, x_train=pixels(3, 8, 8), y_train=np.array([1, 2, 3_000_000]))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UploadError, match="the maximum is 100000"):
+            read(path, first_label=first_label)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()

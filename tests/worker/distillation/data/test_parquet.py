@@ -62,3 +62,11 @@ def test_limits_count_rows_and_bytes(tmp_path: Path) -> None:
     for limits in (UploadLimits(entries=4), UploadLimits(inflated_bytes=100)):
         with pytest.raises(UploadError, match="has 5 rows of"):
             read_dataset(path, Options(), limits)
+
+
+def test_a_file_that_inflates_too_much_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "upload"
+    table = pyarrow.table({"image": [bytes(2**25)] * 4, "label": [0, 1, 0, 1]})
+    pyarrow.parquet.write_table(table, path, compression="zstd", use_dictionary=False)
+    with pytest.raises(UploadError, match="compression ratio"):
+        read_dataset(path, Options(), UploadLimits())

@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
+MOST_FOLDERS = 64
+"""Parts of the path of an entry."""
 RATIO_MATTERS = 2**20
 """Uncompressed bytes up to which a compression ratio is not limited."""
 CHUNK = 2**20
@@ -122,7 +124,7 @@ def clean_path(name: str) -> PurePosixPath:
     """The path of an entry: a backslash separates folders as a slash does, and a leading `./` is dropped.
 
     Raises:
-        UploadError: it leads out of the archive.
+        UploadError: it leads out of the archive, or lies too deep in folders.
     """
     slashed = name.replace("\\", "/")
     parts = [part for part in slashed.rstrip("/").split("/") if part != "."]
@@ -130,6 +132,11 @@ def clean_path(name: str) -> PurePosixPath:
         raise UploadError(
             f"the path of the archive entry {name[:120]!r} is not relative to the archive",
             "Create the archive from within its folder.",
+        )
+    if len(parts) > MOST_FOLDERS:  # memory grows with the square of the depth
+        raise UploadError(
+            f"the archive entry {name[:120]!r} lies {len(parts) - 1} folders deep; the maximum is {MOST_FOLDERS - 1}",
+            "Create the archive from fewer folders within each other.",
         )
     return PurePosixPath(*parts)
 

@@ -12,13 +12,14 @@ from worker.distillation.data import truth
 from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.written_labels import first_label, whole
 from worker.distillation.errors import UploadError
+from worker.distillation.limits import UploadLimits
 
 Named = tuple[str, Any]
 """An array's name, and the array."""
 
 
 def class_labels(
-    arrays: Mapping[str, Named], names: tuple[str, ...], options: Options, notes: list[str]
+    arrays: Mapping[str, Named], names: tuple[str, ...], options: Options, limits: UploadLimits, notes: list[str]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Labels (N,) int64 counted from 0, by split, and the names of the classes, none if they are not named.
 
@@ -30,8 +31,8 @@ def class_labels(
         plain, names = _from_names(plain, names, notes)
     labels = {split: truth.from_array(name, _whole(name, array), "class") for split, (name, array) in plain.items()}
     values = {int(value) for label in labels.values() for value in label.unique()}
-    if not values or min(values) < 0:
-        return labels, names
+    if not values or min(values) < 0 or max(values) > limits.classes:
+        return labels, names  # which `truth.check` refuses
     first = first_label(values, options, len(names) or None, notes)
     if first and not names:
         names = tuple(map(str, range(first, max(values) + 1)))

@@ -141,7 +141,7 @@ def _labels(
         split: (each["labels"], read_array(archive, arrays[each["labels"]], limits)) for split, each in found.items()
     }
     if packed.labels == "class":
-        return class_labels(given, names, options, packed.warnings)
+        return class_labels(given, names, options, limits, packed.warnings)
     return {split: truth.from_array(name, array, packed.labels) for split, (name, array) in given.items()}, names
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archive import RATIO_MATTERS, Archive
 from worker.distillation.data.reading.folders import read_layout
 from worker.distillation.data.reading.label_tables import FILE_COLUMNS, LABEL_COLUMNS
 from worker.distillation.data.reading.layout import Layout
@@ -36,12 +36,19 @@ class Table:
 
         self.name = name
         self._file = pyarrow.parquet.ParquetFile(source)
-        size = sum(self._file.metadata.row_group(at).total_byte_size for at in range(self._file.num_row_groups))
+        groups = [self._file.metadata.row_group(at) for at in range(self._file.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
         if self.rows > limits.entries or size > limits.inflated_bytes:
             raise UploadError(
                 f"{self._shown} has {self.rows} rows of {size} bytes; the maximum is {limits.entries} rows of"
                 f" {limits.inflated_bytes} bytes",
                 "Send fewer or smaller images.",
+            )
+        stored = sum(group.column(at).total_compressed_size for group in groups for at in range(group.num_columns))
+        if size > RATIO_MATTERS and size > limits.ratio * max(1, stored):
+            raise UploadError(
+                f"the compression ratio of {self._shown} is above {limits.ratio}",
+                "Store the images without compression.",
             )
         schema = self._file.schema_arrow
         self.image = self._image_column(schema)

@@ -44,7 +44,7 @@ def first_label(values: set[int], options: Options, named: int | None, notes: li
     """
     if options.first_label == 1 and 0 in values:
         raise UploadError("a label is 0, and the option first_label says that the first class is 1", "Set it to 0.")
-    from_one = len(values) > 1 and values == set(range(1, max(values) + 1)) and named in (None, max(values))
+    from_one = len(values) > 1 and (min(values), max(values)) == (1, len(values)) and named in (None, max(values))
     if options.first_label == 1 or (options.first_label is None and from_one):
         notes.append(
             f"the labels are 1 to {max(values)} and no image has the label 0: class 1 became class 0, and so on; set the"
