@@ -125,10 +125,11 @@ def _submit_together(submissions: Sequence[Submission]) -> list[Submitted | Exce
         rooms, rows = JobRooms(session, {one.key_id for one in submissions}), InputRows(session, lock=True)
         results = _earlier_jobs(session, submissions)
         jobs: dict[Submission, Job] = {}
+        at = session.scalars(select(now())).one()
         for one in submissions:
             if one not in results:
                 try:
-                    jobs[one] = _new_job(session, rooms, rows, one)
+                    jobs[one] = _new_job(session, rooms, rows, one, at)
                 except ApiError as error:
                     results[one] = error
         _insert(session, jobs)
@@ -139,7 +140,7 @@ def _submit_together(submissions: Sequence[Submission]) -> list[Submitted | Exce
     return [results[one] for one in submissions]
 
 
-def _new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission) -> Job:
+def _new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission, at: float) -> Job:
     spec, body = one.spec, one.body
     if one.retry_of is not None:
         old = find(session, one.key_id, one.retry_of)
@@ -157,7 +158,7 @@ def _new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission
         id=new_id("job"), key_id=one.key_id, name=resolved["name"], labels=resolved["labels"],
         status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(ResourceNeeds.of(resolved["resources"])),
         reason=reason or CHECKED, spec=body, resolved=resolved, retry_of=one.retry_of, event_seq=1, attempt=0,
-        request_id=one.request_id,
+        request_id=one.request_id, created_at=at, due_at=at,
         teacher_id=alone(spec.teacher), dataset_id=spec.dataset,
         evaluation_id=(resolved["evaluation"] or {}).get("dataset"),
     )  # fmt: skip
@@ -176,18 +177,25 @@ def _revalidated(spec: dict[str, Any]) -> JobSpec:
 
 
 def _insert(session: Session, jobs: dict[Submission, Job]) -> None:
-    """Insert new jobs, their first events, and the inspections of those that wait for nothing else."""
+    """Insert new jobs, their first events, and the inspections of those that wait for nothing else.
+
+    Nothing is left to the database to fill in: then it returns no rows, and all jobs are one prepared statement.
+    """
     session.add_all(jobs.values())
     session.flush()
     for job in jobs.values():
         data = {"status": JobStatus.QUEUED, "reason": job.reason}
-        session.add(Event(job_id=job.id, seq=1, attempt=0, type="status", level="info", message="queued", data=data))
+        at = {"created_at": job.created_at}
+        event = Event(job_id=job.id, seq=1, attempt=0, type="status", level="info", message="queued", data=data, **at)
+        session.add(event)
         if job.reason == CHECKED:
-            check = Inspection(
-                id=new_id("ins"), kind="job", subject_id=job.id, key_id=job.key_id, priority=job.priority
-            )
-            check.request_id = job.request_id
-            session.add(check)
+            of_job = {
+                "subject_id": job.id,
+                "key_id": job.key_id,
+                "priority": job.priority,
+                "request_id": job.request_id,
+            }
+            session.add(Inspection(id=new_id("ins"), kind="job", due_at=job.due_at, **of_job, **at))
     idempotent = [(one, one.idempotent, job) for one, job in jobs.items() if one.idempotent is not None]
     if idempotent:
         session.execute(delete(Idempotency).where(_same_keys(jobs), ~_not_expired()))

@@ -22,7 +22,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -36,9 +35,8 @@ from fastapi import FastAPI
 
 from benchmarks.mnist.digits import RESULTS
 from benchmarks.service import load_client
-from benchmarks.service.event_streams import _free_port
 from benchmarks.service.load_client import Connection, Load
-from tests import servers
+from benchmarks.service.own_service import free_port, own_service
 
 API_CORE, LOAD_CORE = 0, 1
 JOBS = 1000
@@ -69,23 +67,12 @@ def main() -> int:
 
 
 def _measure(database: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="polling-"))
-        variables = {"DISTILL_DATA": folder, "DISTILL_PORT": str(_free_port())}
-        variables |= {"DISTILL_REQUESTS_A_MINUTE": "100000000", "DISTILL_QUEUED_JOBS": "1000000"}
-        if database == "postgres":
-            variables["DISTILL_BROKER_URL"] = stack.enter_context(servers.redis_server())
-            server = stack.enter_context(servers.postgres())
-            variables["DISTILL_DATABASE_URL"] = url = server.create()
-            stack.callback(server.drop, url)
-        os.environ |= variables
-        stack.callback(_forget)
-        subprocess.run([sys.executable, "-m", "models.migrate"], check=True)
-        api, other = int(variables["DISTILL_PORT"]), _free_port()
+    with own_service(database) as folder, ExitStack() as stack:
+        api, other = int(os.environ["DISTILL_PORT"]), free_port()
         process = stack.enter_context(_process(["-m", "api"], api, "/health/live"))
         plain = ["-m", "uvicorn", "benchmarks.service.polling:bare", "--port", str(other), "--no-access-log"]
         bare_process = stack.enter_context(_process(plain, other, "/openapi.json"))
-        key = (Path(folder) / "key").read_text().strip()
+        key = (folder / "key").read_text().strip()
         teacher, jobs = _fill()
         with _changing(jobs["running"][0]):
             return _rounds(arguments, _cases(key, teacher, jobs), (api, process), (other, bare_process))
@@ -145,19 +132,6 @@ def _cases(key: str, teacher: str, jobs: dict[str, list[str]]) -> dict[str, Call
     for name, (status, count) in running.items():
         found |= {name: poll(status, count, False), f"{name} 304": poll(status, count, True)}
     return found | {"submit": lambda _: load_client.post("/v1/jobs", key, body)}
-
-
-def _forget() -> None:
-    """Forget the settings and the database of a measurement."""
-    from models.database import engine
-    from models.settings import settings
-
-    engine().dispose()
-    engine.cache_clear()
-    settings.cache_clear()
-    del os.environ["DISTILL_DATA"]
-    os.environ.pop("DISTILL_DATABASE_URL", None)
-    os.environ.pop("DISTILL_BROKER_URL", None)
 
 
 def _fill() -> tuple[str, dict[str, list[str]]]:

@@ -125,9 +125,16 @@ def describe_run(kind: str, subject_id: str, attempt: int, request_id: str | Non
 
 def write_job_file(folder: Path, content: dict[str, Any]) -> None:
     """Write `job.json`, without the webhook: its URL may contain a token, and the engine does not need it."""
-    if "spec" in content:
-        content = content | {"spec": {name: part for name, part in content["spec"].items() if name != "webhook"}}
+    content = _without_webhook(content)
+    if "checks" in content:
+        content["checks"] = [_without_webhook(one) for one in content["checks"]]
     (folder / "job.json").write_text(json.dumps(content, indent=1, allow_nan=False))
+
+
+def _without_webhook(content: dict[str, Any]) -> dict[str, Any]:
+    if "spec" not in content:
+        return dict(content)
+    return content | {"spec": {name: part for name, part in content["spec"].items() if name != "webhook"}}
 
 
 def lay_out(job: Job, folder: Path, ledger: AttemptLedger, storage: AttemptStorage, lease: Lease) -> None:
@@ -191,6 +198,13 @@ def copy_pretrained(resolved: Mapping[str, Any], folder: Path) -> dict[str, str]
             copied[pointer] = f"inputs/{found.name}"
             shutil.copyfile(found.path, folder / copied[pointer])
     return copied
+
+
+def reads_files(resolved: Mapping[str, Any], inputs: AttemptInputs) -> bool:
+    """Whether the check of a spec reads files: programs, or pretrained weights."""
+    programs = any(describe_teacher(teacher)["network"] == PROGRAM for teacher in inputs.teachers)
+    programs = programs or any(file is not None and file.kind == PROGRAM for file in inputs.files.values())
+    return programs or any(True for _ in asked(resolved))
 
 
 def fetch_programs(
