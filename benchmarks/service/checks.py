@@ -85,6 +85,7 @@ def _dataset(identifier: str, key: str) -> Any:
 
 def _submit(key: str, teacher: str, data: str, count: int) -> None:
     from api.jobs.submission import Submission, submit_all
+    from models.queue.wake_up import wake_up
     from models.spec.job_spec import JobSpec
 
     bodies = []
@@ -97,6 +98,7 @@ def _submit(key: str, teacher: str, data: str, count: int) -> None:
         failed = [result for result in submit_all(some) if isinstance(result, Exception)]
         if failed:
             raise failed[0]
+    wake_up("inspect")
 
 
 def _ready() -> int:

@@ -37,7 +37,7 @@ def require(folder: Path) -> None:
     if WANTED not in controllers:
         raise Unusable(f"{folder} has no {WANTED} controller: enable it in the group above")
     try:
-        (folder / "cgroup.subtree_control").write_text(f"+{WANTED}")
+        _write(folder / "cgroup.subtree_control", f"+{WANTED}")
         trial = Group.make(folder, f"{PREFIX}{uuid.uuid4().hex}", 2**30)
         trial.end()
     except OSError as error:
@@ -56,15 +56,19 @@ class Group:
         kills all of them."""
         group = cls(folder / name)
         group.path.mkdir()
-        (group.path / "memory.max").write_text(str(memory_bytes))
-        for file, value in (("memory.swap.max", "0"), ("memory.oom.group", "1")):
-            with suppress(FileNotFoundError):  # a kernel without swap, or older than 4.19
-                (group.path / file).write_text(value)
+        try:
+            _write(group.path / "memory.max", str(memory_bytes))
+            for file, value in (("memory.swap.max", "0"), ("memory.oom.group", "1")):
+                with suppress(FileNotFoundError):  # a kernel without swap, or older than 4.19
+                    _write(group.path / file, value)
+        except OSError:
+            group.path.rmdir()
+            raise
         return group
 
     def add(self, pid: int) -> None:
         """Move a process into the group; what it starts later belongs to the group too."""
-        (self.path / "cgroup.procs").write_text(str(pid))
+        _write(self.path / "cgroup.procs", str(pid))
 
     def end(self) -> bool:
         """Kill what is left in the group and remove it; if that takes too long, a later call of `sweep` removes it.
@@ -74,7 +78,7 @@ class Group:
         """
         killed = self._kills() > 0
         with suppress(OSError):  # the file exists from Linux 5.14 on
-            (self.path / "cgroup.kill").write_text("1")
+            _write(self.path / "cgroup.kill", "1")
         with suppress(OSError):
             self.path.rmdir()
         return killed
@@ -85,6 +89,11 @@ class Group:
         except OSError:
             return 0
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _write(file: Path, text: str) -> None:
+    with file.open("r+") as opened:  # never makes the file: outside a cgroup that would hide the mistake
+        opened.write(text)
 
 
 def sweep(folder: Path) -> None:
@@ -102,7 +111,11 @@ def group_of(pid: int, memory_bytes: int) -> Group | None:
     try:
         sweep(folder)
         group = Group.make(folder, f"{PREFIX}{uuid.uuid4().hex}", memory_bytes)
-        group.add(pid)
+        try:
+            group.add(pid)
+        except OSError:
+            group.end()
+            raise
     except OSError as error:
         log.warning("engine_without_cgroup", folder=str(folder), error=str(error))
         return None

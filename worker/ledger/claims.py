@@ -71,7 +71,7 @@ def claim_together(
     with transaction() as session:
         _lock_claims(session, line)
         machine = Machine.of(session.scalar(select(Worker.about).where(Worker.id == worker_id)))
-        taken = _take_next(session, line, machine, worker_id, _lines(takes), most)
+        taken = _take_next(session, line, machine, worker_id, _lines(takes), most if line is Inspection else 1)
         if taken:
             session.execute(update(Worker).where(Worker.id == worker_id).values(busy_with=taken[-1].id))
             session.flush()
@@ -89,13 +89,15 @@ def _take_next(
 ) -> Sequence[Job | Inspection]:
     for conditions in lines:
         order = turns(session, line, machine.fits, *conditions)
-        for turn in order:
-            record = _take(session, line, turn.id, worker_id)
-            if record is not None:
-                serve(session, line, turn.key_id)
-                # checks in the engine of one that was lost before might be lost with it
-                shares = isinstance(record, Inspection) and record.kind not in UPLOADS and record.losses == 0
-                return [record, *(_take_more(session, list(islice(order, most - 1)), worker_id) if shares else ())]
+        # what is taken together is read before any of it is taken, since that changes what the order reads
+        while some := list(islice(order, most)):
+            for place, turn in enumerate(some, start=1):
+                record = _take(session, line, turn.id, worker_id)
+                if record is not None:
+                    serve(session, line, turn.key_id)
+                    # checks in the engine of one that was lost before might be lost with it
+                    shares = isinstance(record, Inspection) and record.kind not in UPLOADS and record.losses == 0
+                    return [record, *(_take_more(session, some[place:], worker_id) if shares else ())]
     return []
 
 
