@@ -10,15 +10,16 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import structlog
+from sqlalchemy import select
 
-from models.database import UNAVAILABLE
+from models.database import UNAVAILABLE, reading
 from models.queue.wake_up import wake_up
-from models.records import Inspection
+from models.records import Inspection, Job
 from models.settings import settings
 from worker.attempt.engine_limits import InspectionLimits
 from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.inputs import InputMissing, describe_run, reads_files, write_job_file
-from worker.attempt.inspection import PATIENCE_SECONDS, InspectionAttempt
+from worker.attempt.inspection import PATIENCE_SECONDS, AskedCheck, InspectionAttempt
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import is_final_error
 from worker.clock import clock
@@ -66,6 +67,8 @@ def run_checks(claims: Sequence[Claim], draining: threading.Event, command: Sequ
         log.info("checks_begin", ids=[claim.id for claim in claims])
         try:
             Checks(folder, leases, draining, command).run()
+        except Taken:
+            log.warning("checks_taken_back_meanwhile")
         except UNAVAILABLE as error:
             log.error("database_unavailable", error=str(error).partition("\n")[0])
 
@@ -83,20 +86,33 @@ class Checks:
         """Run the checks that read no files in one engine, and the others each in its own."""
         together: list[tuple[InspectionAttempt, Mapping[str, Any]]] = []
         alone: list[InspectionAttempt] = []
-        for attempt in self._attempts:
+        for attempt, asked in self._attempts[0].ledger.read(self._asked):
             with _unless_taken(attempt):
-                try:
-                    if (asked := attempt.asked_check()) is None:
-                        continue
-                    if reads_files(*asked):
-                        alone.append(attempt)
-                    else:
-                        together.append((attempt, attempt.check_file(*asked)))
-                except InputMissing as missing:
-                    attempt.fail_check(missing)
+                if isinstance(asked, InputMissing):
+                    attempt.fail_check(asked)
+                elif asked is None:
+                    attempt.ledger.drop()
+                elif reads_files(*asked):
+                    alone.append(attempt)
+                else:
+                    together.append((attempt, attempt.check_file(*asked)))
         unsettled = self._run_together(together) if together else []
         self._run_alone([*unsettled[:1], *alone])
         _put_back(unsettled[1:])
+
+    def _asked(self) -> list[tuple[InspectionAttempt, AskedCheck | InputMissing | None]]:
+        """The specs of all checks, read in one transaction: their jobs together, and each of their inputs once."""
+        found: list[tuple[InspectionAttempt, AskedCheck | InputMissing | None]] = []
+        with reading() as session:
+            ids = [attempt.ledger.subject_id for attempt in self._attempts if attempt.ledger.kind == "job"]
+            jobs = session.scalars(select(Job).where(Job.id.in_(ids))).all()
+            for attempt in self._attempts:
+                try:
+                    found.append((attempt, attempt.asked_check(session)))
+                except InputMissing as missing:
+                    found.append((attempt, missing))
+            del jobs  # until here the session finds them without a statement
+        return found
 
     def _attempt(self, lease: Lease, folder: Folder) -> InspectionAttempt:
         record = lease.claim.record

@@ -60,28 +60,28 @@ class AttemptInputs:
     """The files that methods name, by their places in the spec (JSON pointers)."""
 
     @classmethod
-    def of(cls, job: Job) -> "AttemptInputs":
+    def of(cls, session: Session, job: Job) -> "AttemptInputs":
         """The inputs of a job."""
-        return cls._of(job.dataset_id, job.evaluation_id, {"teacher": job.teacher_id} | job.resolved)
+        return cls._of(session, job.dataset_id, job.evaluation_id, {"teacher": job.teacher_id} | job.resolved)
 
     @classmethod
-    def named(cls, resolved: Mapping[str, Any]) -> "AttemptInputs":
+    def named(cls, session: Session, resolved: Mapping[str, Any]) -> "AttemptInputs":
         """The inputs that a resolved spec names."""
         evaluation = (resolved.get("evaluation") or {}).get("dataset")
-        return cls._of(resolved.get("dataset"), evaluation, resolved)
+        return cls._of(session, resolved.get("dataset"), evaluation, resolved)
 
     @classmethod
-    def _of(cls, dataset: str | None, evaluation: str | None, resolved: Mapping[str, Any]) -> "AttemptInputs":
+    def _of(
+        cls, session: Session, dataset: str | None, evaluation: str | None, resolved: Mapping[str, Any]
+    ) -> "AttemptInputs":
         initial = file_of((resolved.get("student") or {}).get("initial_weights"))
-        with reading() as session:
-            teachers = [_teacher(session, each) for each in named(resolved.get("teacher")).values()]
-            return cls(
-                teachers,
-                session.get(Dataset, dataset) if dataset else None,
-                session.get(Dataset, evaluation) if evaluation else None,
-                session.get(File, initial) if initial else None,
-                {one.pointer: session.get(File, one.id) for one in named_files(resolved)},
-            )
+        return cls(
+            [_teacher(session, each) for each in named(resolved.get("teacher")).values()],
+            session.get(Dataset, dataset) if dataset else None,
+            session.get(Dataset, evaluation) if evaluation else None,
+            session.get(File, initial) if initial else None,
+            {one.pointer: session.get(File, one.id) for one in named_files(resolved)},
+        )
 
 
 def _teacher(session: Session, identifier: str) -> Teacher | Student:
@@ -146,7 +146,12 @@ def lay_out(job: Job, folder: Path, ledger: AttemptLedger, storage: AttemptStora
         StorageUnavailable: the storage was unavailable for too long.
         Taken: the lease was lost.
     """
-    inputs = ledger.read(lambda: AttemptInputs.of(job))
+
+    def read() -> AttemptInputs:
+        with reading() as session:
+            return AttemptInputs.of(session, job)
+
+    inputs = ledger.read(read)
     try:
         content = _fetched(job, inputs, Fetch(folder, storage), ledger)
     except StorageError as error:

@@ -49,6 +49,9 @@ AWAITED_SECONDS = 60.0
 """Time until an inspection looks for its dataset again, if nothing wakes it earlier."""
 DATASET_HINT = "Create the teacher again with another dataset, or describe its network and its input."
 
+AskedCheck = tuple[Mapping[str, Any], AttemptInputs]
+"""A resolved spec and its inputs."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -117,13 +120,18 @@ class InspectionAttempt:
         return self.ledger.read(query)
 
     def _check(self) -> None:
+        def read() -> AskedCheck | None:
+            with reading() as session:
+                return self.asked_check(session)
+
         try:
-            asked = self.asked_check()
+            asked = self.ledger.read(read)
             content = asked and self.check_file(*asked)
         except InputMissing as missing:
             self.fail_check(missing)
             return
         if content is None:
+            self.ledger.drop()
             return
         limits = InspectionLimits.of_check()
         write_job_file(self.folder.path, content | limits.of_job_file())
@@ -131,7 +139,7 @@ class InspectionAttempt:
         if event is not None and self.settle_check(event):
             wake_up("distill")
 
-    def asked_check(self) -> tuple[Mapping[str, Any], AttemptInputs] | None:
+    def asked_check(self, session: Session) -> AskedCheck | None:
         """The spec to check, and its inputs; None if its job needs no check any more.
 
         Raises:
@@ -139,13 +147,11 @@ class InspectionAttempt:
         """
         if self.ledger.kind == "check":
             assert self.ledger.resolved is not None
-            resolved = self.ledger.resolved
-            return resolved, self.ledger.read(lambda: AttemptInputs.named(resolved))
-        job: Job | None = self._subject(Job)
+            return self.ledger.resolved, AttemptInputs.named(session, self.ledger.resolved)
+        job = session.get(Job, self.ledger.subject_id)
         if job is None or job.status != JobStatus.QUEUED or job.cancel_requested_at is not None:
-            self.ledger.drop()
             return None
-        return job.resolved, self.ledger.read(lambda: AttemptInputs.of(job))
+        return job.resolved, AttemptInputs.of(session, job)
 
     def check_file(self, resolved: Mapping[str, Any], inputs: AttemptInputs) -> dict[str, Any]:
         """The job file of a check; its programs and pretrained weights are fetched into the folder.

@@ -233,3 +233,15 @@ def test_the_real_engine_checks_several_specs(tmp_path: Path) -> None:
         expected = {"facts": alone["facts"]} if alone["event"] == "checked" else {"error": alone}
         assert {name: results[number][name] for name in expected} == expected
     assert ["error" in event for event in results] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_check_whose_teacher_does_not_exist_any_more_fails_with_its_place(embedded: None, together: bool) -> None:
+    spec = {"teacher": "tch_gone", "student": {}, "labels": {"script": "{}"}}
+    with transaction() as session:
+        session.add(Inspection(id=(gone := new_id("ins")), kind="check", subject_id="-", resolved=spec))
+    others = [make_check()] if together else []
+    work()
+    assert states(gone, *others) == ["failed", *["done"] * len(others)]
+    assert get(Inspection, gone).error["code"] == "input_missing"
+    assert get(Inspection, gone).error["errors"][0]["pointer"] == "/teacher"
