@@ -20,7 +20,7 @@ from api.jobs.shared_reads import SharedReads, Shown
 CROWD = 8
 """Clients that must wait for the same job at once before a read of it answers later requests."""
 RECENT_SECONDS = 0.25
-REFRESH_SECONDS = 0.1
+REFRESH_SECONDS = 0.2
 """Age of a read at which the next one begins, while the old one still answers."""
 MOST_JOBS = 1000
 
