@@ -21,8 +21,10 @@ from api.http.row_watch import RowWatch
 from api.http.slow_bodies import SlowBodies
 from api.jobs import output_routes
 from api.jobs import routes as jobs
+from api.jobs.crowds import Crowds
 from api.jobs.feed import Feeds
 from api.jobs.polls import Polls
+from api.jobs.shared_lists import SharedLists
 from api.jobs.shared_reads import SharedReads
 from api.jobs.submission import Submissions
 from api.keys import routes as keys
@@ -73,6 +75,8 @@ def create_app() -> FastAPI:
     app.state.watch = RowWatch()
     app.state.feeds = Feeds(app.state.watch)
     app.state.reads = SharedReads()
+    app.state.crowds = Crowds(app.state.reads)
+    app.state.lists = SharedLists()
     app.state.submissions = Submissions()
     problem_documents.install(app)
     routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, output_routes.router)

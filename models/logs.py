@@ -29,6 +29,7 @@ def configure() -> None:
         processors=[*SHARED, structlog.processors.StackInfoRenderer(), *output],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     renderers = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *output]

@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         description="How engines start: `fresh` starts a new interpreter, `fork` forks a process that has already imported"
         " torch. `auto` forks on Linux without a visible GPU.",
     )
+    engine_cgroup: Path | None = Field(
+        None,
+        description="Folder of cgroup v2 that is delegated to the worker. Jobs then have control groups in it that limit their"
+        " memory, also with a GPU. If empty: none.",
+    )
     device: str = Field("auto", description="Device of the engines: `auto`, `cpu` or `cuda`.")
     devices: int | None = Field(
         None,

@@ -16,6 +16,8 @@ from models.database import UNAVAILABLE
 from models.queue.wake_up import WAKE_UP, Kind
 from models.records import Job
 from models.settings import settings
+from worker.attempt.checks import run_checks
+from worker.attempt.engine_limits import limit_of_jobs
 from worker.attempt.inspection import run_inspection
 from worker.attempt.job import run_job
 from worker.engine.engine_process import ENGINE
@@ -23,7 +25,7 @@ from worker.engine.machine import has_space
 from worker.ledger import ends, presence
 from worker.ledger.attempts import AttemptLedger
 from worker.ledger.changes import Taken
-from worker.ledger.claims import SLOTS, Claim, Takes, claim
+from worker.ledger.claims import SLOTS, Claim, Takes, claim_together
 from worker.ledger.inspections import InspectionLedger
 
 log = structlog.get_logger(__name__)
@@ -43,7 +45,9 @@ class Slots:
     @classmethod
     def of(cls, kind: Kind, sandbox: Mapping[str, Any], command: Sequence[str] = ENGINE) -> "Slots":
         """All slots of a kind of worker, with new rows."""
-        return cls([DueWork(kind, presence.register(kind, sandbox, takes), command, takes) for takes in SLOTS[kind]])
+        about = {"memory_limit": limit_of_jobs()} if kind == "distill" else {}
+        ids = {takes: presence.register(kind, sandbox, takes, about) for takes in SLOTS[kind]}
+        return cls([DueWork(kind, identifier, command, takes) for takes, identifier in ids.items()])
 
     def register(self, app: Celery) -> None:
         """Define the task that a wake-up message runs."""
@@ -90,8 +94,8 @@ class DueWork:
                     return
                 if not has_space():
                     return
-                claimed = claim(self.kind, self.worker_id, self.takes)
-                if claimed is None:
+                claimed = claim_together(self.kind, self.worker_id, self.takes)
+                if not claimed:
                     return
                 completed = self._attempt(claimed)
                 presence.idle(self.worker_id)
@@ -100,16 +104,20 @@ class DueWork:
         except UNAVAILABLE as error:
             log.warning("nothing_claimed", error=str(error).partition("\n")[0])
 
-    def _attempt(self, claimed: Claim) -> bool:
-        run = run_job if self.kind == "distill" else run_inspection
+    def _attempt(self, claimed: Sequence[Claim]) -> bool:
         try:
-            run(claimed, self.draining, self.command)
+            if len(claimed) > 1:
+                run_checks(claimed, self.draining, self.command)
+            else:
+                run = run_job if self.kind == "distill" else run_inspection
+                run(claimed[0], self.draining, self.command)
         except Exception as error:
-            log.exception("attempt_abandoned", id=claimed.id, attempt=claimed.attempt)
-            try:
-                put_back(claimed, error)
-            except Taken:
-                log.warning("attempt_taken_back_meanwhile", id=claimed.id, attempt=claimed.attempt)
+            log.exception("attempt_abandoned", ids=[one.id for one in claimed], attempt=claimed[0].attempt)
+            for one in claimed:
+                try:
+                    put_back(one, error)
+                except Taken:  # perhaps because it has ended before the error
+                    log.warning("attempt_taken_back_meanwhile", id=one.id, attempt=one.attempt)
             return False
         return True
 

@@ -54,7 +54,8 @@ class WorkerBody(ResponseBody):
         description="Hardware and software of the worker. `sandbox` describes the confinement of its engines: `filesystem`"
         " is `landlock-VERSION` or `open`, `network` is `none` or `shared`, `memory` is `hidden` or `open`, `signals` are"
         " `scoped` or `open`, and `why` lists why a part is not confined. `takes` is what it claims: an inspect worker has a"
-        " row for each of its slots. `free_bytes` is the free space on its disk; below `least_free_bytes` it claims nothing."
+        " row for each of its slots. `memory_limit` is what limits the memory of a distill worker's jobs: `cgroup`, `process`,"
+        " `container` or `none`. `free_bytes` is the free space on its disk; below `least_free_bytes` it claims nothing."
     )
     busy: bool
     seen_at: datetime
@@ -67,7 +68,8 @@ class Ready(ResponseBody):
     checks: dict[str, str] = Field(description="`ok` for each part.")
     workers: list[WorkerBody]
     warnings: list[str] = Field(
-        description="Warnings for the operator: workers whose engines are not fully confined, or whose disk is full."
+        description="Warnings for the operator: workers whose engines are not fully confined, whose disk is full, or whose jobs"
+        " have no limit of memory."
     )
 
 
@@ -155,7 +157,8 @@ def _room(folder: Path) -> str:
 
 
 def _warnings(workers: Sequence[WorkerBody]) -> list[str]:
-    found = (warning for worker in workers for warning in (_unconfined(worker), _without_space(worker)))
+    kinds = _unconfined, _without_space, _without_limit
+    found = (warning_of(worker) for worker in workers for warning_of in kinds)
     return list(dict.fromkeys(filter(None, found)))  # once for all slots of a worker
 
 
@@ -168,6 +171,16 @@ def _without_space(worker: WorkerBody) -> str | None:
     return (
         f"the {worker.kind} worker on {worker.host} claims nothing: its disk has {free} bytes free, fewer than {least};"
         " free some space"
+    )
+
+
+def _without_limit(worker: WorkerBody) -> str | None:
+    """A warning if nothing limits the memory of a worker's jobs; None otherwise."""
+    if (worker.about or {}).get("memory_limit") != "none":
+        return None
+    return (
+        f"nothing limits the memory of jobs of the {worker.kind} worker on {worker.host}: set DISTILL_ENGINE_CGROUP, or limit"
+        " its container (docs/operations.md)"
     )
 
 

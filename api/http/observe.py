@@ -119,13 +119,23 @@ def _record(scope: Scope, status: int, seconds: float, streamed: bool) -> None:
     if route != "none" and scope["path"].startswith(f"{PREFIX}/"):
         route = f"{PREFIX}{route}"  # FastAPI's route path lacks the prefix
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    REQUESTS.labels(method, route, str(status)).inc()
+    _requests(method, route, status).inc()
     if not streamed:  # the duration of an event stream is not a latency
-        SECONDS.labels(method, route).observe(seconds)
+        _seconds(method, route).observe(seconds)
     key = scope.get("state", {}).get("key_id")
     log.info(
         "request", method=method, path=scope["path"], status=status, milliseconds=round(seconds * 1000, 1), key=key
     )
+
+
+@lru_cache(maxsize=1024)
+def _requests(method: str, route: str, status: int) -> Counter:
+    return REQUESTS.labels(method, route, str(status))
+
+
+@lru_cache(maxsize=1024)
+def _seconds(method: str, route: str) -> Histogram:
+    return SECONDS.labels(method, route)
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

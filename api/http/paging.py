@@ -66,10 +66,11 @@ class Window:
 
     def labelled(self, session: Session, labels: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
         """SQL conditions for the requested labels."""
-        each = func.jsonb_each_text if session.get_bind().dialect.name == "postgresql" else func.json_each
+        if session.get_bind().dialect.name == "postgresql":
+            return [func.jsonb_extract_path_text(labels, name) == value for name, value in self.labels]
         conditions: list[ColumnElement[bool]] = []
         for name, value in self.labels:
-            pair = each(labels).table_valued("key", "value")
+            pair = func.json_each(labels).table_valued("key", "value")
             conditions.append(exists().where(pair.c.key == name, pair.c.value == value))
         return conditions
 

@@ -13,8 +13,8 @@ from api.access import auth
 from api.http.errors import ApiError
 from api.http.links import PREFIX
 from api.jobs.answer import answer
+from api.jobs.crowds import Crowds
 from api.jobs.routes import router
-from api.jobs.shared_reads import SharedReads
 
 PATH = re.compile(f"{PREFIX}{router.prefix}/(job_[0-9a-f]{{32}})")
 SCOPE = "jobs:read"
@@ -42,9 +42,9 @@ class Polls:
         if usage is not None and usage.exceeded:
             return False
         known = headers.get(b"if-none-match")
-        reads: SharedReads = scope["app"].state.reads
+        crowds: Crowds = scope["app"].state.crowds
         try:
-            shown = await reads.read(caller.key_id, job_id, None if known is None else known.decode("latin-1"))
+            shown = await crowds.read(caller.key_id, job_id, None if known is None else known.decode("latin-1"))
         except (ApiError, SQLAlchemyError):
             return False
         state["key_id"] = caller.key_id

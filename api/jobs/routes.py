@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from api.dependencies import (
     CurrentWatch,
@@ -18,10 +18,11 @@ from api.http.bodies import StrictRoute
 from api.http.conditional import NOT_MODIFIED, IfNoneMatch, confirm_wait
 from api.http.paging import Page
 from api.http.problem_documents import problems
-from api.jobs import service, submission, validation
+from api.jobs import service, shared_lists, submission, validation
 from api.jobs.answer import RETRY_SECONDS, answer
 from api.jobs.long_poll import wait_for_change
 from api.jobs.schemas import JobBody, JobSummary, Validated
+from api.jobs.shared_lists import SharedLists, accepted_age
 from models.spec.job_spec import JobSpec
 from models.status import JobStatus
 
@@ -80,13 +81,25 @@ async def validate(
 @router.get(
     "", summary="List jobs", operation_id="list_jobs", response_model=Page[JobSummary], responses=problems(400, 422)
 )
-def list_jobs(
+async def list_jobs(
     key: JobsRead,
     window: CurrentWindow,
+    request: Request,
     status: Annotated[list[JobStatus] | None, Query(description="Only jobs with this status. May be repeated.")] = None,
-) -> Page[JobSummary]:
+    cache_control: Annotated[
+        str | None,
+        Header(
+            description="`max-age=N` accepts a list that was read at most N seconds ago, at most"
+            f" {shared_lists.MOST_SECONDS:g}; `Age` says when. Clients that poll the same list then share a read.",
+            examples=["max-age=1"],
+        ),
+    ] = None,
+) -> Response:
     """Newest first."""
-    return service.page(key, window, status or [])
+    lists: SharedLists = request.app.state.lists
+    listed = await lists.page(key, window, status or [], accepted_age(cache_control))
+    headers = {"Age": str(int(listed.age)), "Cache-Control": "private, no-cache"}
+    return Response(listed.body, media_type="application/json", headers=headers)
 
 
 @router.get(
@@ -120,9 +133,12 @@ async def show(
     response_model=JobBody,
     responses=problems(404, 409, 422),
 )
-def cancel(key: JobsWrite, identifier: Identifier) -> JobBody:
+def cancel(key: JobsWrite, identifier: Identifier, request: Request) -> JobBody:
     """A queued job is cancelled at once, a running one within seconds. Repeated requests change nothing."""
-    return service.cancel(key, identifier)
+    try:
+        return service.cancel(key, identifier)
+    finally:
+        _changed(request)
 
 
 @router.post(
@@ -148,14 +164,24 @@ async def retry(
     status_code=204,
     responses=problems(404, 409, 422),
 )
-def delete(key: JobsWrite, identifier: Identifier) -> None:
+def delete(key: JobsWrite, identifier: Identifier, request: Request) -> None:
     """The job must have ended, and no unfinished job may use its student as a teacher."""
-    service.remove(key, identifier)
+    try:
+        service.remove(key, identifier)
+    finally:
+        _changed(request)
+
+
+def _changed(request: Request) -> None:
+    """Show a change by this process at once, also to clients that share reads."""
+    request.app.state.crowds.changed()
+    request.app.state.lists.changed()
 
 
 async def _submitted(request: Request, response: Response, submitted: submission.Submission) -> JobBody:
     submissions: submission.Submissions = request.app.state.submissions
     job, replayed = await submissions.submit(submitted)
+    request.app.state.lists.changed()
     response.headers["Location"] = job.links["self"]
     response.headers["Retry-After"] = RETRY_SECONDS
     if replayed:

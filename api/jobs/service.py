@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import bindparam, delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from api.http.errors import Conflict, NotFound
 from api.http.links import link
@@ -32,6 +32,8 @@ NEWEST_ATTEMPTS = (
     .where(Job.id.in_(bindparam("jobs", expanding=True)), Attempt.number > Job.attempt - MAX_ATTEMPTS)
     .order_by(Attempt.number.desc())
 )
+SUMMARY = tuple(getattr(Job, name) for name in JobSummary.model_fields if name != "links")
+"""Columns of an entry in a list: without specs, which are most of a row."""
 COLLECTIONS = ("events", "metrics", "previews", "artifacts")
 
 
@@ -50,12 +52,12 @@ def find(session: Session, key_id: str, job_id: str, lock: bool = False) -> Job:
 
 def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[JobSummary]:
     """One page of the key's jobs."""
-    query = select(Job).where(Job.key_id == key_id, Job.deleted_at.is_(None))
+    query = select(Job).options(load_only(*SUMMARY)).where(Job.key_id == key_id, Job.deleted_at.is_(None))
     if statuses:
         query = query.where(Job.status.in_(statuses))
     with reading() as session:
         query = query.where(*window.labelled(session, Job.labels), *window.within(Job.created_at))
-        return window.page(session, query, Job.id, lambda job: JobSummary.model_validate(_columns(job)))
+        return window.page(session, query, Job.id, _summary)
 
 
 def job_body(session: Session, job: Job) -> JobBody:
@@ -207,10 +209,18 @@ def _expected_end(job: Job) -> float | None:
     return at + left if job.status == JobStatus.RUNNING and at and left is not None else None
 
 
+def _summary(job: Job) -> JobSummary:
+    return JobSummary.model_validate(
+        {column.key: getattr(job, column.key) for column in SUMMARY} | _links_and_error(job)
+    )
+
+
 def _columns(job: Job) -> dict[str, Any]:
-    values = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
-    error = job.error or None
-    return values | {"links": links_of(job), "error": JobError.model_validate(error) if error else None}
+    return {column.key: getattr(job, column.key) for column in Job.__table__.columns} | _links_and_error(job)
+
+
+def _links_and_error(job: Job) -> dict[str, Any]:
+    return {"links": links_of(job), "error": JobError.model_validate(job.error) if job.error else None}
 
 
 def _closed_phases(session: Session, job: Job) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Submitting jobs: inputs, checks and idempotency in one transaction, which submissions that arrive together share."""
 
+import asyncio
 import hashlib
 import json
 import threading
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import ColumnElement, delete, select, tuple_
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from api.access.quota import JobRooms
 from api.http.batches import Batches
@@ -36,8 +38,10 @@ from models.status import JobStatus
 MOST_AT_ONCE = 32
 """Most submissions in one transaction."""
 MOST_MESSAGES = 4
-"""Most wake-up messages for the submissions of one transaction; each wakes one idle worker."""
+"""Most wake-up messages for submissions that arrive together; each wakes one idle worker."""
 CHECKED = "its spec is being checked"
+ANYONE = str(ResourceNeeds())
+"""Needs of a check, which any inspect worker can run."""
 log = structlog.get_logger("api")
 
 
@@ -78,6 +82,8 @@ class Submissions:
 
     def __init__(self) -> None:
         self._batches: Batches[Submission, Submitted] = Batches(submit_all, MOST_AT_ONCE)
+        self._unannounced = 0
+        self._announcer: asyncio.Task[None] | None = None
 
     async def submit(self, submission: Submission) -> Submitted:
         """Create a job, or return the one of an earlier identical request.
@@ -89,22 +95,31 @@ class Submissions:
             NotFound, Conflict: the job to submit again does not exist, or has not ended.
         """
         with _in_flight_guard(submission.key_id, submission.idempotent):
-            return await self._batches.ask(submission)
+            job, replayed = await self._batches.ask(submission)
+        if not replayed:
+            self._unannounced += 1
+            if self._announcer is None or self._announcer.done():
+                self._announcer = asyncio.create_task(self._announce())
+        return job, replayed
+
+    async def _announce(self) -> None:
+        """Wake inspect workers, beside the transactions: no answer waits for the broker."""
+        while self._unannounced:
+            count, self._unannounced = min(self._unannounced, MOST_MESSAGES), 0
+            await run_in_threadpool(wake_up, "inspect", count)
 
 
 def submit_all(submissions: Sequence[Submission]) -> list[Submitted | Exception]:
-    """Submit in one transaction what can be; an exception for each of the others."""
+    """Submit in one transaction what can be; an exception for each of the others. Wakes no worker."""
     try:
         results = _submit_together(submissions)
     except UNAVAILABLE:
         raise
     except DBAPIError:  # one of them cannot be stored, or another process has inserted the same idempotency key
         results = [_submit_alone(one) for one in submissions]
-    made = [result[0] for result in results if not isinstance(result, Exception) and not result[1]]
-    for body in made:
-        log.info("job_submitted", job=body.id, retry_of=body.retry_of, request_id=body.request_id)
-    if made:
-        wake_up("inspect", min(len(made), MOST_MESSAGES))
+    for body, replayed in (result for result in results if not isinstance(result, Exception)):
+        if not replayed:
+            log.info("job_submitted", job=body.id, retry_of=body.retry_of, request_id=body.request_id)
     return results
 
 
@@ -125,10 +140,11 @@ def _submit_together(submissions: Sequence[Submission]) -> list[Submitted | Exce
         rooms, rows = JobRooms(session, {one.key_id for one in submissions}), InputRows(session, lock=True)
         results = _earlier_jobs(session, submissions)
         jobs: dict[Submission, Job] = {}
+        at = session.scalars(select(now())).one()
         for one in submissions:
             if one not in results:
                 try:
-                    jobs[one] = _new_job(session, rooms, rows, one)
+                    jobs[one] = _new_job(session, rooms, rows, one, at)
                 except ApiError as error:
                     results[one] = error
         _insert(session, jobs)
@@ -139,7 +155,7 @@ def _submit_together(submissions: Sequence[Submission]) -> list[Submitted | Exce
     return [results[one] for one in submissions]
 
 
-def _new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission) -> Job:
+def _new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission, at: float) -> Job:
     spec, body = one.spec, one.body
     if one.retry_of is not None:
         old = find(session, one.key_id, one.retry_of)
@@ -155,9 +171,9 @@ def _new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission
     rooms.take(one.key_id, resolved)
     return Job(
         id=new_id("job"), key_id=one.key_id, name=resolved["name"], labels=resolved["labels"],
-        status=JobStatus.QUEUED, priority=resolved["priority"], needs=str(ResourceNeeds.of(resolved["resources"])),
+        status=JobStatus.QUEUED, priority=resolved["priority"], rank=-resolved["priority"], needs=str(ResourceNeeds.of(resolved["resources"])),
         reason=reason or CHECKED, spec=body, resolved=resolved, retry_of=one.retry_of, event_seq=1, attempt=0,
-        request_id=one.request_id,
+        request_id=one.request_id, created_at=at, due_at=at,
         teacher_id=alone(spec.teacher), dataset_id=spec.dataset,
         evaluation_id=(resolved["evaluation"] or {}).get("dataset"),
     )  # fmt: skip
@@ -176,17 +192,25 @@ def _revalidated(spec: dict[str, Any]) -> JobSpec:
 
 
 def _insert(session: Session, jobs: dict[Submission, Job]) -> None:
-    """Insert new jobs, their first events, and the inspections of those that wait for nothing else."""
+    """Insert new jobs, their first events, and the inspections of those that wait for nothing else.
+
+    No column is left to the database to fill in. So it need not return the rows, and one prepared statement inserts all.
+    """
     session.add_all(jobs.values())
     session.flush()
     for job in jobs.values():
         data = {"status": JobStatus.QUEUED, "reason": job.reason}
-        session.add(Event(job_id=job.id, seq=1, attempt=0, type="status", level="info", message="queued", data=data))
+        session.add(
+            Event(
+                job_id=job.id, seq=1, attempt=0, type="status", level="info", message="queued", data=data,
+                created_at=job.created_at,
+            )
+        )  # fmt: skip
         if job.reason == CHECKED:
             check = Inspection(
-                id=new_id("ins"), kind="job", subject_id=job.id, key_id=job.key_id, priority=job.priority
-            )
-            check.request_id = job.request_id
+                id=new_id("ins"), kind="job", subject_id=job.id, key_id=job.key_id, request_id=job.request_id,
+                priority=job.priority, rank=job.rank, needs=ANYONE, created_at=job.created_at, due_at=job.due_at,
+            )  # fmt: skip
             session.add(check)
     idempotent = [(one, one.idempotent, job) for one, job in jobs.items() if one.idempotent is not None]
     if idempotent:

@@ -3,7 +3,8 @@
     python -m benchmarks.service.polling [--databases sqlite postgres] [--rounds 5] [--seconds 3] [--clients 50]
 
 Starts the API on one core, with its own database, and a bare FastAPI app on the same core; the load generator has the
-other core. Every round loads each of them in turn, so that other work on the machine meets all of them:
+other core. Every round loads the API with each case in turn, and just before it the bare app for as long, so that other work
+on the machine meets both:
 
     bare        a FastAPI route that returns a small object, without database, middleware or key
     one         `GET /v1/jobs/ID` of one running job, which changes four times a second
@@ -12,8 +13,8 @@ other core. Every round loads each of them in turn, so that other work on the ma
     … 304       with the `ETag` of the last answer in `If-None-Match`
     submit      `POST /v1/jobs` of one key
 
-Writes `results/polling.json`: medians over the rounds of requests per second, of their ratio to the bare route in the same
-round, of the median and 99th percentile of a request's milliseconds, and of the milliseconds of processor time that the
+Writes `results/polling.json`: medians over the rounds of requests per second, of their ratio to the bare route just before, of
+the median and 99th percentile of a request's milliseconds and their ratio, and of the milliseconds of processor time that the
 process used for a request, which other work on the machine hardly changes.
 """
 
@@ -22,7 +23,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -36,9 +36,8 @@ from fastapi import FastAPI
 
 from benchmarks.mnist.digits import RESULTS
 from benchmarks.service import load_client
-from benchmarks.service.event_streams import _free_port
 from benchmarks.service.load_client import Connection, Load
-from tests import servers
+from benchmarks.service.own_service import free_port, own_service
 
 API_CORE, LOAD_CORE = 0, 1
 JOBS = 1000
@@ -69,23 +68,12 @@ def main() -> int:
 
 
 def _measure(database: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="polling-"))
-        variables = {"DISTILL_DATA": folder, "DISTILL_PORT": str(_free_port())}
-        variables |= {"DISTILL_REQUESTS_A_MINUTE": "100000000", "DISTILL_QUEUED_JOBS": "1000000"}
-        if database == "postgres":
-            variables["DISTILL_BROKER_URL"] = stack.enter_context(servers.redis_server())
-            server = stack.enter_context(servers.postgres())
-            variables["DISTILL_DATABASE_URL"] = url = server.create()
-            stack.callback(server.drop, url)
-        os.environ |= variables
-        stack.callback(_forget)
-        subprocess.run([sys.executable, "-m", "models.migrate"], check=True)
-        api, other = int(variables["DISTILL_PORT"]), _free_port()
+    with own_service(database) as folder, ExitStack() as stack:
+        api, other = int(os.environ["DISTILL_PORT"]), free_port()
         process = stack.enter_context(_process(["-m", "api"], api, "/health/live"))
         plain = ["-m", "uvicorn", "benchmarks.service.polling:bare", "--port", str(other), "--no-access-log"]
         bare_process = stack.enter_context(_process(plain, other, "/openapi.json"))
-        key = (Path(folder) / "key").read_text().strip()
+        key = (folder / "key").read_text().strip()
         teacher, jobs = _fill()
         with _changing(jobs["running"][0]):
             return _rounds(arguments, _cases(key, teacher, jobs), (api, process), (other, bare_process))
@@ -98,19 +86,23 @@ def _rounds(
     other: tuple[int, int],
 ) -> dict[str, Any]:
     """The medians of each case; `api` and `other` are the port and the process of the API and of the bare app."""
-    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in cases}
+    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in ("bare", *cases)}
+
+    def measured(name: str, to: tuple[int, int], request: Callable[[Connection], bytes], basis: float = 0.0) -> float:
+        port, process = to
+        before = _processor_seconds(process)
+        load = load_client.run(port, request, arguments.clients, arguments.seconds)
+        used_ms = (_processor_seconds(process) - before) / len(load.delays) * 1000
+        _require(name, load)
+        middle, worst = load.milliseconds()
+        rows[name].append((load.rate, load.rate / (basis or load.rate), middle, worst, worst / middle, used_ms))
+        print(f"  {name:12}", *(f"{value:9.2f}" for value in rows[name][-1]), file=sys.stderr)
+        return load.rate
+
     for _ in range(arguments.rounds):
-        basis = 1.0
         for name, request in cases.items():
-            port, process = other if name == "bare" else api
-            before = _processor_seconds(process)
-            load = load_client.run(port, request, arguments.clients, arguments.seconds)
-            used_ms = (_processor_seconds(process) - before) / len(load.delays) * 1000
-            _require(name, load)
-            basis = load.rate if name == "bare" else basis
-            rows[name].append((load.rate, load.rate / basis, *load.milliseconds(), used_ms))
-            print(f"  {name:12} {load.rate:8.0f} {load.rate / basis:6.2f} {used_ms:8.3f}", file=sys.stderr)
-    columns = ("a_second", "of_bare", "median_ms", "p99_ms", "processor_ms")
+            measured(name, api, request, measured("bare", other, _bare_request))
+    columns = ("a_second", "of_bare", "median_ms", "p99_ms", "p99_of_median", "processor_ms")
     return {
         name: {column: round(median(row[at] for row in found), 3) for at, column in enumerate(columns)}
         for name, found in rows.items()
@@ -122,6 +114,10 @@ def _require(name: str, load: Load) -> None:
     allowed = {"submit": {202}}.get(name, {200, 304} if name.endswith("304") else {200})
     if set(load.statuses) - allowed or not load.statuses[max(allowed)]:
         raise RuntimeError(f"{name}: {dict(load.statuses)}")
+
+
+def _bare_request(connection: Connection) -> bytes:
+    return load_client.get("/jobs/job_1")
 
 
 def _cases(key: str, teacher: str, jobs: dict[str, list[str]]) -> dict[str, Callable[[Connection], bytes]]:
@@ -141,23 +137,10 @@ def _cases(key: str, teacher: str, jobs: dict[str, list[str]]) -> dict[str, Call
 
     body = json.dumps({"teacher": teacher, "student": {"network": "lenet5_half"}, "training": {"steps": 100}}).encode()
     running = {"one": ("running", 1), "many": ("running", JOBS), "queued": ("queued", JOBS)}
-    found: dict[str, Callable[[Connection], bytes]] = {"bare": lambda _: load_client.get("/jobs/job_1")}
+    found: dict[str, Callable[[Connection], bytes]] = {}
     for name, (status, count) in running.items():
         found |= {name: poll(status, count, False), f"{name} 304": poll(status, count, True)}
     return found | {"submit": lambda _: load_client.post("/v1/jobs", key, body)}
-
-
-def _forget() -> None:
-    """Forget the settings and the database of a measurement."""
-    from models.database import engine
-    from models.settings import settings
-
-    engine().dispose()
-    engine.cache_clear()
-    settings.cache_clear()
-    del os.environ["DISTILL_DATA"]
-    os.environ.pop("DISTILL_DATABASE_URL", None)
-    os.environ.pop("DISTILL_BROKER_URL", None)
 
 
 def _fill() -> tuple[str, dict[str, list[str]]]:
@@ -237,12 +220,11 @@ def _await_answer(url: str) -> None:
 
 
 def _show(database: str, rows: dict[str, dict[str, float]]) -> None:
-    print(
-        f"\n{database}\n| case | a second | of the bare route | median ms | p99 ms | processor ms |\n|---|---|---|---|---|---|"
-    )
+    print(f"\n{database}\n| case | a second | of the bare route | median ms | p99 ms | p99 / median | processor ms |")
+    print("|---|---|---|---|---|---|---|")
     for name, row in rows.items():
-        rate, of_bare, middle, worst, used = row.values()
-        print(f"| {name} | {rate:.0f} | {of_bare:.2f} | {middle:.1f} | {worst:.1f} | {used:.2f} |")
+        rate, of_bare, middle, worst, tail, used = row.values()
+        print(f"| {name} | {rate:.0f} | {of_bare:.2f} | {middle:.1f} | {worst:.1f} | {tail:.1f} | {used:.2f} |")
 
 
 def _arguments() -> argparse.Namespace:

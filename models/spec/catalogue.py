@@ -114,6 +114,7 @@ def nested_files(kind: str, name: str) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=4096)
 def _of_reference(kind: str, name: str, reference: str) -> tuple[str, ...]:
     """The parameters of a method whose schema, or the schema of whose items, has this `$ref`."""
     properties = known(kind)[name]["parameters"].get("properties", {})

@@ -4,10 +4,13 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from models.settings import settings
+from worker.engine.cgroup import Unusable, require
 from worker.engine.confinement import EngineLimits
 from worker.engine.engine_start import sees_gpu
-from worker.engine.machine import free_bytes, memory_bytes
+from worker.engine.machine import free_bytes, is_limited, memory_bytes
 
 FLOOR_BYTES = 64 * 2**20
 """Size that the canonical form of even the smallest upload may have."""
@@ -23,9 +26,13 @@ RECOGNITION_BYTES = 2 * 2**30
 """Memory for the labelled images by which a teacher is recognised, and for its activations."""
 MACHINE_SHARE = 0.5
 """Share of the machine's memory that one inspection may use."""
+GROUP_SHARE = 0.9
+"""Share of the machine's memory that one job may use, if it has a control group."""
 BYTES_A_SECOND = 10**6
 CHECK_SECONDS = 120.0
 """Duration of the check of a spec, which builds networks without weights."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,30 @@ def _memory(more: int) -> int:
 
 def memory_of_training(ranks: int) -> int | None:
     """Private memory of each rank of a job; None, no limit, with a GPU, since CUDA reserves more than it uses."""
-    return None if settings().device != "cpu" and sees_gpu() else memory_bytes() // ranks
+    return None if trains_on_gpu() else memory_bytes() // ranks
 
 
 def limits_of_training() -> EngineLimits:
-    """The limits that the kernel enforces on a training engine: no file can be longer than the free space."""
-    return EngineLimits(file_bytes=free_bytes())
+    """The limits that the kernel enforces on a training engine: no file can be longer than the free space, and if there are
+    control groups, the engine with all ranks of the job leaves some of the machine's memory to others."""
+    return EngineLimits(file_bytes=free_bytes(), group_bytes=int(GROUP_SHARE * memory_bytes()))
+
+
+def trains_on_gpu() -> bool:
+    """Whether jobs of this worker may use GPUs."""
+    return settings().device != "cpu" and sees_gpu()
+
+
+def limit_of_jobs() -> str:
+    """What limits the memory of jobs on this machine: `cgroup`, `process` (private memory), `container` (of the whole worker), or
+    `none`. If the folder for control groups is set and cannot be used, an error is logged."""
+    folder = settings().engine_cgroup
+    if folder is not None:
+        try:
+            require(folder)
+            return "cgroup"
+        except Unusable as error:
+            log.error("CGROUP_UNUSABLE", message=str(error))
+    if not trains_on_gpu():
+        return "process"
+    return "container" if is_limited() else "none"

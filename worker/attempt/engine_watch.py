@@ -1,19 +1,29 @@
 """The watch over a running engine: end requests, grace periods, time limit and stalls."""
 
 import threading
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 
 from models.settings import settings
-from worker.attempt.lease import Lease
 from worker.clock import clock
 from worker.engine.engine_process import EngineProcess
+from worker.ledger.claims import Claim
 
 Request = Literal["cancel", "drain", "time", "stall"]
 PAUSE_SECONDS = 0.1
 
 log = structlog.get_logger(__name__)
+
+
+class WatchedLease(Protocol):
+    """What the watch reads of a lease."""
+
+    claim: Claim
+    cancelled: threading.Event
+
+    @property
+    def held(self) -> bool: ...
 
 
 class EngineWatch:
@@ -26,7 +36,7 @@ class EngineWatch:
     def __init__(
         self,
         engine: EngineProcess,
-        lease: Lease,
+        lease: WatchedLease,
         draining: threading.Event,
         most_seconds: float,
         stall_seconds: float | None = None,

@@ -60,28 +60,28 @@ class AttemptInputs:
     """The files that methods name, by their places in the spec (JSON pointers)."""
 
     @classmethod
-    def of(cls, job: Job) -> "AttemptInputs":
+    def of(cls, session: Session, job: Job) -> "AttemptInputs":
         """The inputs of a job."""
-        return cls._of(job.dataset_id, job.evaluation_id, {"teacher": job.teacher_id} | job.resolved)
+        return cls._of(session, job.dataset_id, job.evaluation_id, {"teacher": job.teacher_id} | job.resolved)
 
     @classmethod
-    def named(cls, resolved: Mapping[str, Any]) -> "AttemptInputs":
+    def named(cls, session: Session, resolved: Mapping[str, Any]) -> "AttemptInputs":
         """The inputs that a resolved spec names."""
         evaluation = (resolved.get("evaluation") or {}).get("dataset")
-        return cls._of(resolved.get("dataset"), evaluation, resolved)
+        return cls._of(session, resolved.get("dataset"), evaluation, resolved)
 
     @classmethod
-    def _of(cls, dataset: str | None, evaluation: str | None, resolved: Mapping[str, Any]) -> "AttemptInputs":
+    def _of(
+        cls, session: Session, dataset: str | None, evaluation: str | None, resolved: Mapping[str, Any]
+    ) -> "AttemptInputs":
         initial = file_of((resolved.get("student") or {}).get("initial_weights"))
-        with reading() as session:
-            teachers = [_teacher(session, each) for each in named(resolved.get("teacher")).values()]
-            return cls(
-                teachers,
-                session.get(Dataset, dataset) if dataset else None,
-                session.get(Dataset, evaluation) if evaluation else None,
-                session.get(File, initial) if initial else None,
-                {one.pointer: session.get(File, one.id) for one in named_files(resolved)},
-            )
+        return cls(
+            [_teacher(session, each) for each in named(resolved.get("teacher")).values()],
+            session.get(Dataset, dataset) if dataset else None,
+            session.get(Dataset, evaluation) if evaluation else None,
+            session.get(File, initial) if initial else None,
+            {one.pointer: session.get(File, one.id) for one in named_files(resolved)},
+        )
 
 
 def _teacher(session: Session, identifier: str) -> Teacher | Student:
@@ -125,9 +125,16 @@ def describe_run(kind: str, subject_id: str, attempt: int, request_id: str | Non
 
 def write_job_file(folder: Path, content: dict[str, Any]) -> None:
     """Write `job.json`, without the webhook: its URL may contain a token, and the engine does not need it."""
-    if "spec" in content:
-        content = content | {"spec": {name: part for name, part in content["spec"].items() if name != "webhook"}}
+    content = _without_webhook(content)
+    if "checks" in content:
+        content["checks"] = [_without_webhook(one) for one in content["checks"]]
     (folder / "job.json").write_text(json.dumps(content, indent=1, allow_nan=False))
+
+
+def _without_webhook(content: dict[str, Any]) -> dict[str, Any]:
+    if "spec" not in content:
+        return dict(content)
+    return content | {"spec": {name: part for name, part in content["spec"].items() if name != "webhook"}}
 
 
 def lay_out(job: Job, folder: Path, ledger: AttemptLedger, storage: AttemptStorage, lease: Lease) -> None:
@@ -139,7 +146,12 @@ def lay_out(job: Job, folder: Path, ledger: AttemptLedger, storage: AttemptStora
         StorageUnavailable: the storage was unavailable for too long.
         Taken: the lease was lost.
     """
-    inputs = ledger.read(lambda: AttemptInputs.of(job))
+
+    def read() -> AttemptInputs:
+        with reading() as session:
+            return AttemptInputs.of(session, job)
+
+    inputs = ledger.read(read)
     try:
         content = _fetched(job, inputs, Fetch(folder, storage), ledger)
     except StorageError as error:
@@ -191,6 +203,13 @@ def copy_pretrained(resolved: Mapping[str, Any], folder: Path) -> dict[str, str]
             copied[pointer] = f"inputs/{found.name}"
             shutil.copyfile(found.path, folder / copied[pointer])
     return copied
+
+
+def reads_files(resolved: Mapping[str, Any], inputs: AttemptInputs) -> bool:
+    """Whether the check of a spec reads files: programs, or pretrained weights."""
+    programs = any(describe_teacher(teacher)["network"] == PROGRAM for teacher in inputs.teachers)
+    programs = programs or any(file is not None and file.kind == PROGRAM for file in inputs.files.values())
+    return programs or any(True for _ in asked(resolved))
 
 
 def fetch_programs(

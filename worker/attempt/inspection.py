@@ -49,6 +49,9 @@ AWAITED_SECONDS = 60.0
 """Time until an inspection looks for its dataset again, if nothing wakes it earlier."""
 DATASET_HINT = "Create the teacher again with another dataset, or describe its network and its input."
 
+AskedCheck = tuple[Mapping[str, Any], AttemptInputs]
+"""A resolved spec and its inputs."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -97,10 +100,8 @@ class InspectionAttempt:
     def run(self) -> None:
         """Inspect the subject, and write the result."""
         try:
-            if self.ledger.kind == "job":
-                self._check_job()
-            elif self.ledger.kind == "check":
-                self._check_spec()
+            if self.ledger.kind in ("job", "check"):
+                self._check()
             else:
                 self._inspect_upload()
         except StorageError as error:
@@ -118,44 +119,70 @@ class InspectionAttempt:
 
         return self.ledger.read(query)
 
-    def _check_job(self) -> None:
-        job: Job | None = self._subject(Job)
-        if job is None or job.status != JobStatus.QUEUED or job.cancel_requested_at is not None:
+    def _check(self) -> None:
+        def read() -> AskedCheck | None:
+            with reading() as session:
+                return self.asked_check(session)
+
+        try:
+            asked = self.ledger.read(read)
+            content = asked and self.check_file(*asked)
+        except InputMissing as missing:
+            self.fail_check(missing)
+            return
+        if content is None:
             self.ledger.drop()
-        elif self._check(job.resolved, self.ledger.read(lambda: AttemptInputs.of(job))):
+            return
+        limits = InspectionLimits.of_check()
+        write_job_file(self.folder.path, content | limits.of_job_file())
+        event = self._run_engine(limits)
+        if event is not None and self.settle_check(event):
             wake_up("distill")
 
-    def _check_spec(self) -> None:
-        resolved = self.ledger.resolved
-        assert resolved is not None
-        self._check(resolved, self.ledger.read(lambda: AttemptInputs.named(resolved)))
+    def asked_check(self, session: Session) -> AskedCheck | None:
+        """The spec to check, and its inputs; None if its job needs no check any more.
 
-    def _check(self, resolved: Mapping[str, Any], inputs: AttemptInputs) -> bool:
-        """Let the engine build the networks of a spec; returns whether it could."""
+        Raises:
+            InputMissing: a teacher of the spec does not exist any more.
+        """
+        if self.ledger.kind == "check":
+            assert self.ledger.resolved is not None
+            return self.ledger.resolved, AttemptInputs.named(session, self.ledger.resolved)
+        job = session.get(Job, self.ledger.subject_id)
+        if job is None or job.status != JobStatus.QUEUED or job.cancel_requested_at is not None:
+            return None
+        return job.resolved, AttemptInputs.of(session, job)
+
+    def check_file(self, resolved: Mapping[str, Any], inputs: AttemptInputs) -> dict[str, Any]:
+        """The job file of a check; its programs and pretrained weights are fetched into the folder.
+
+        Raises:
+            InputMissing: an input was deleted, or its blob is missing or damaged.
+            StorageError: the storage is unavailable.
+        """
+        described, files = fetch_programs(inputs, self.folder.path, self.storage)
         found = {
             "spec": resolved,
             "dataset_findings": inputs.dataset.findings if inputs.dataset else None,
             "evaluation_findings": inputs.evaluation.findings if inputs.evaluation else None,
+            "pretrained": copy_pretrained(resolved, self.folder.path),
+            "files": files,
         }
-        try:
-            described, files = fetch_programs(inputs, self.folder.path, self.storage)
-            found["pretrained"] = copy_pretrained(resolved, self.folder.path)
-        except InputMissing as missing:
-            errors = [{"pointer": missing.pointer, "message": missing.message}]
-            self.ledger.fail_check(ends.error("input_missing", missing.message, errors=errors))
-            return False
-        limits = InspectionLimits.of_check()
-        content = self._described("check") | found | describe_teachers(described) | {"files": files}
-        write_job_file(self.folder.path, content | limits.of_job_file())
-        event = self._run_engine(limits)
-        if event is None:
-            return False
+        return self._described("check") | found | describe_teachers(described)
+
+    def fail_check(self, missing: InputMissing) -> None:
+        """Record that an input of a checked spec does not exist any more."""
+        errors = [{"pointer": missing.pointer, "message": missing.message}]
+        self.ledger.fail_check(ends.error("input_missing", missing.message, errors=errors))
+
+    def settle_check(self, event: Event) -> bool:
+        """Record the result of a check; returns whether a job can be claimed now."""
         if event["event"] == "checked":
             self.ledger.pass_check(event.get("facts") or {})
-            return True
+            return self.ledger.kind == "job"
         error = engine_error(event)
         self.ledger.fail_check(error)
-        log.info("check_failed", code=error["code"])
+        log.info("check_failed", id=self.ledger.id, code=error["code"])
         return False
 
     def _inspect_upload(self) -> None:

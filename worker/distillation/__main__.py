@@ -115,6 +115,7 @@ def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[
     from worker.distillation.distributed.ranks import ALONE, join
     from worker.distillation.process.heartbeat import heard_by
     from worker.distillation.run import Run
+    from worker.distillation.several_checks import check_each
     from worker.distillation.trainer.worker_requests import WorkerRequests
     from worker.distillation.uploads.inspect_upload import inspect
 
@@ -125,6 +126,9 @@ def perform(job: Any, channel: Channel, place: Place | None) -> tuple[str, dict[
         torch.set_num_threads(max(1, threads // place.size) if place else threads)
     if job.kind == "check":
         return "checked", {"facts": check(job)}
+    if job.kind == "checks":
+        check_each(job, channel)
+        return "checked", {"facts": {}}
     if job.kind == "distill":
         ranks = join(place.rank, place.size, job.folder / place.rendezvous, job.device()) if place else ALONE
         run = Run(job, channel, ranks)

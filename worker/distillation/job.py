@@ -39,11 +39,20 @@ class Job:
             values = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise SpecError([Problem("", f"{path} cannot be read as a job file: {error}")]) from error
-        values = like_teacher.completed(programs.completed(values, path.parent))
+        return cls.of(values, path.parent)
+
+    @classmethod
+    def of(cls, values: Any, folder: Path) -> "Job":
+        """The job of a job file's content.
+
+        Raises:
+            SpecError: it lacks a key that its kind needs.
+        """
+        values = like_teacher.completed(programs.completed(values, folder))
         problems = [Problem(key, "is missing from the job file") for key in _missing(values)]
         if problems:
             raise SpecError(problems, "See the complete job file in docs/architecture.md.")
-        return cls(values, path.parent)
+        return cls(values, folder)
 
     @property
     def kind(self) -> str:
@@ -255,6 +264,7 @@ KEYS = {
     "teacher": ("/upload", "/teacher/network"),
     "dataset": ("/upload",),
     "file": ("/upload", "/options/kind"),
+    "checks": ("/checks",),
 }  # fmt: skip
 """Required keys of a job file by kind, as JSON pointers."""
 TEACHER_KEYS = ("network", "classes", "input")

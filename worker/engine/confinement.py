@@ -7,6 +7,8 @@ from pathlib import Path
 
 import structlog
 
+from worker.engine.cgroup import Group, group_of
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "TZ", "SSL_CERT_FILE")
 
@@ -15,10 +17,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """Resource limits of an engine, in the units of setrlimit(2); None means no limit."""
+    """Resource limits of an engine, in the units of setrlimit(2); None means no limit. `group_bytes` is the memory of the engine
+    and all that it starts, for its control group; without a folder for such groups it has no effect."""
 
     cpu_seconds: int | None = None
     file_bytes: int | None = None
+    group_bytes: int | None = None
 
     def impose(self, pid: int) -> None:
         """Set the limits of a newly started process, and forbid core dumps; does nothing except on Linux."""
@@ -35,12 +39,14 @@ class EngineLimits:
                 limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
                 resource.prlimit(pid, kind, (limit, limit))
 
-    def try_to_impose(self, pid: int) -> None:
-        """`impose` for a process that may have ended already; a failure is logged."""
+    def try_to_impose(self, pid: int) -> Group | None:
+        """`impose` for a process that may have ended already, and move it into a control group of its own; failures are
+        logged. Returns the group, which the caller removes."""
         try:
             self.impose(pid)
         except (ProcessLookupError, PermissionError, ValueError) as error:
             log.warning("engine_limits_not_set", error=str(error))
+        return None if self.group_bytes is None else group_of(pid, self.group_bytes)
 
 
 def environment(folder: Path, threads: int | None, gpu: bool, trains: bool = True) -> dict[str, str]:

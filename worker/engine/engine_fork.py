@@ -18,6 +18,7 @@ from typing import IO
 
 import structlog
 
+from worker.engine.cgroup import Group
 from worker.engine.confinement import EngineLimits, environment
 
 COMMAND = (sys.executable, "-P", "-m", "worker.distillation.process.fork_server")
@@ -131,6 +132,8 @@ class Forked:
         self._killed = False
         self._ended = False
         self._code = LOST
+        self._group: Group | None = None
+        self.out_of_memory = False
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pipes = os.pipe(), os.pipe(), os.pipe()
         (theirs_in, ours_in), (ours_out, theirs_out), (ours_error, theirs_error) = pipes
@@ -170,6 +173,9 @@ class Forked:
             if self._process is not None:
                 _kill_group(self._process)
                 _until_ready(self._process)
+        finally:
+            if self._group is not None:
+                self.out_of_memory = self._group.end()
         with self._lock:
             self._ended = True
 
@@ -192,7 +198,7 @@ class Forked:
             self._server.proven = True
             if self._killed:
                 raise ServerLost("the engine was killed before it started")
-        self._limits.try_to_impose(json.loads(message)["pid"])
+        self._group = self._limits.try_to_impose(json.loads(message)["pid"])
         self._line.send(b"go")
 
     def _receive_code(self) -> int:

@@ -43,8 +43,11 @@ class Exit:
     """How an engine ended: an exit code, or minus the number of the signal that killed it."""
 
     code: int
+    out_of_memory: bool = False
 
     def __str__(self) -> str:
+        if self.out_of_memory:
+            return "the engine was killed because it and its processes used more memory than a job may"
         if self.code >= 0:
             return f"the engine ended with exit code {self.code} without a final event"
         name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else "unknown"
@@ -133,7 +136,7 @@ class EngineProcess:
                 self._process.stdin.close()
             except (BrokenPipeError, BlockingIOError):
                 log.debug("engine_did_not_read_all_commands")
-        return Exit(code)
+        return Exit(code, self._process.out_of_memory)
 
     def _read_events(self, pipe: IO[bytes]) -> None:
         for line in lines(chunks(pipe, self._dead), LINE_BYTES):

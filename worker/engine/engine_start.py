@@ -39,6 +39,8 @@ class Started(Protocol):
     stdin: IO[bytes]
     stdout: IO[bytes]
     stderr: IO[bytes]
+    out_of_memory: bool
+    """Whether its control group used too much memory; known after `await_end`."""
 
     def kill(self) -> None:
         """Kill the process and its group immediately; does nothing if it has ended."""
@@ -67,7 +69,8 @@ class Fresh:
         self.stdout = self._process.stdout
         self.stderr = self._process.stderr
         self._lock = threading.Lock()
-        limits.try_to_impose(self._process.pid)
+        self.out_of_memory = False
+        self._group = limits.try_to_impose(self._process.pid)
 
     def kill(self) -> None:
         with self._lock:
@@ -78,6 +81,11 @@ class Fresh:
                     log.debug("engine_gone")
 
     def await_end(self) -> None:
+        self._await_end()
+        if self._group is not None:
+            self.out_of_memory = self._group.end()
+
+    def _await_end(self) -> None:
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
             self.kill()  # kills the group before it is reaped, so that the pid cannot have been reused

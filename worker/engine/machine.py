@@ -19,14 +19,27 @@ VMSTAT = Path("/proc/vmstat")
 
 def memory_bytes() -> int:
     """Memory of this machine, or of this container if it is limited."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    return min([_physical_bytes(), *_container_limits()])
+
+
+def is_limited() -> bool:
+    """Whether this container has less memory than the machine."""
+    return memory_bytes() < _physical_bytes()
+
+
+def _physical_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _container_limits() -> list[int]:
+    found = []
     for name in CGROUP_LIMITS:
         try:
             text = (CGROUP / name).read_text().strip()
         except OSError:
             continue
         found += [int(text)] if text.isdecimal() else []
-    return min(found)
+    return found
 
 
 def kills_for_memory() -> int:

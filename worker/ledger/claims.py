@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 from typing import Literal
 
 from sqlalchemy import ColumnElement, func, select, update
@@ -13,7 +13,7 @@ from models.queue.wake_up import Kind
 from models.records import Attempt, Inspection, Job, Worker
 from models.records.columns import Leased
 from models.scheduling.resources import Machine
-from models.scheduling.turns import Line, due, serve, turns
+from models.scheduling.turns import Line, Turn, due, serve, turns
 from models.settings import settings
 from models.status import InspectionStatus, JobStatus
 from worker.clock import clock
@@ -28,6 +28,8 @@ SLOTS: Mapping[Kind, tuple[Takes, ...]] = {
 }
 """The slots of a worker. A check never waits for an upload, and the uploads of one key never hold up those of another."""
 UPLOADS = ("teacher", "dataset", "file")
+CHECKS_TOGETHER = 16
+"""Most checks of specs that one slot claims, and one engine runs, at once."""
 LOCK = 0x7475726E
 """First key of the Postgres advisory locks that claims hold."""
 
@@ -50,8 +52,16 @@ class Claim:
 
 
 def claim(kind: Kind, worker_id: str, takes: Takes = "everything") -> Claim | None:
+    """Claim the next row, see `claim_together`."""
+    claimed = claim_together(kind, worker_id, takes, 1)
+    return claimed[0] if claimed else None
+
+
+def claim_together(
+    kind: Kind, worker_id: str, takes: Takes = "everything", most: int = CHECKS_TOGETHER
+) -> Sequence[Claim]:
     """Claim the next row (`models.scheduling.turns`) that this slot takes and whose needs this worker meets, and increment its
-    attempt number.
+    attempt number. If it is a check, claim up to `most` checks in their order; one that was lost before is claimed alone.
 
     Claims of one kind run one after the other, so that each sees the ones before it: two concurrent claims could exceed
     a key's share or its limit of running jobs. A row that another transaction has locked is skipped.
@@ -61,15 +71,52 @@ def claim(kind: Kind, worker_id: str, takes: Takes = "everything") -> Claim | No
     with transaction() as session:
         _lock_claims(session, line)
         machine = Machine.of(session.scalar(select(Worker.about).where(Worker.id == worker_id)))
-        for turn in chain.from_iterable(turns(session, line, machine.fits, *more) for more in _lines(takes)):
-            record = _take(session, line, turn.id, worker_id)
-            if record is not None:
-                serve(session, line, turn.key_id)
-                session.execute(update(Worker).where(Worker.id == worker_id).values(busy_with=record.id))
-                session.flush()
-                session.expunge(record)
-                return Claim(record, worker_id, sent_at)
-    return None
+        taken = _take_next(session, line, machine, worker_id, _lines(takes), most if line is Inspection else 1)
+        if taken:
+            session.execute(update(Worker).where(Worker.id == worker_id).values(busy_with=taken[-1].id))
+            session.flush()
+            session.expunge_all()
+    return [Claim(record, worker_id, sent_at) for record in taken]
+
+
+def _take_next(
+    session: Session,
+    line: Line,
+    machine: Machine,
+    worker_id: str,
+    lines: Sequence[tuple[ColumnElement[bool], ...]],
+    most: int,
+) -> Sequence[Job | Inspection]:
+    for conditions in lines:
+        order = turns(session, line, machine.fits, *conditions)
+        # what is taken together is read before any of it is taken, since that changes what the order reads
+        while some := list(islice(order, most)):
+            for place, turn in enumerate(some, start=1):
+                record = _take(session, line, turn.id, worker_id)
+                if record is not None:
+                    serve(session, line, turn.key_id)
+                    # checks in the engine of one that was lost before might be lost with it
+                    shares = isinstance(record, Inspection) and record.kind not in UPLOADS and record.losses == 0
+                    return [record, *(_take_more(session, some[place:], worker_id) if shares else ())]
+    return []
+
+
+def _take_more(session: Session, order: Sequence[Turn], worker_id: str) -> Sequence[Inspection]:
+    """Take the checks among these rows that never were lost, by as many statements as one."""
+    alike = Inspection.kind.not_in(UPLOADS), Inspection.losses == 0
+    mine = Inspection.id.in_([turn.id for turn in order])
+    free = select(Inspection.id).where(mine, *due(Inspection), *alike).with_for_update(skip_locked=True)
+    found = session.scalars(free).all() if order else ()
+    if not found:
+        return ()
+    taken = Inspection.id.in_(found)
+    session.execute(
+        update(Inspection).where(taken).values(status=InspectionStatus.RUNNING, **_lease(Inspection, worker_id))
+    )
+    for key_id in dict.fromkeys(turn.key_id for turn in order if turn.id in found):
+        serve(session, Inspection, key_id)
+    records = {record.id: record for record in session.scalars(select(Inspection).where(taken))}
+    return [records[turn.id] for turn in order if turn.id in records]
 
 
 def _lines(takes: Takes) -> Sequence[tuple[ColumnElement[bool], ...]]:

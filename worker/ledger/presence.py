@@ -22,14 +22,21 @@ LEASED: tuple[type[Job] | type[Inspection], ...] = (Job, Inspection)
 FORGOTTEN_SECONDS = 7 * 24 * 3600.0
 
 
-def register(kind: Kind, sandbox: Mapping[str, object] | None = None, takes: str = "everything") -> str:
-    """Insert the row of a worker, or of one of its slots, with a description of its engines' sandbox; returns its id."""
+def register(
+    kind: Kind,
+    sandbox: Mapping[str, object] | None = None,
+    takes: str = "everything",
+    more: Mapping[str, object] | None = None,
+) -> str:
+    """Insert the row of a worker, or of one of its slots, with a description of its engines' sandbox and `more`; returns its
+    id."""
     about: dict[str, Any] = {
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
         "sandbox": dict(sandbox or {}),
         "takes": takes,
+        **(more or {}),
     }
     if kind == "distill":
         about |= devices.machine().about()

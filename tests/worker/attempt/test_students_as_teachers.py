@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from models.database import now
+from models.database import now, reading
 from models.records import Artifact, Inspection, Job, Teacher
 from models.status import JobStatus
 from models.storage.opening import storage
@@ -87,7 +87,8 @@ def test_the_job_folder_has_the_weights_of_all_teachers(both: None) -> None:
         weights = [(folder.path / each["weights"]).read_bytes() for each in content["teachers"]]
     (row,) = rows(Artifact, job_id=teacher, name="student.safetensors")
     assert weights == [b"of the upload", b"".join(storage().get(row.key))]
-    assert [each.id for each in AttemptInputs.of(job).teachers] == [upload, teacher]
+    with reading() as session:
+        assert [each.id for each in AttemptInputs.of(session, job).teachers] == [upload, teacher]
 
 
 def test_artifacts_are_kept_while_an_unfinished_job_needs_them(both: None, configure: Callable[..., Any]) -> None:

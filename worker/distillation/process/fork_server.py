@@ -36,7 +36,7 @@ from worker.distillation.process.event_pipe import ORPHANED, die_with_parent
 
 REQUEST_BYTES = 1 << 17
 GO = b"go"
-NOW = ("check", "uploads.inspect_upload", "run")
+NOW = ("several_checks", "uploads.inspect_upload", "run")
 """Modules of the engine that every job or inspection needs."""
 METHODS = ("objectives", "procedures", "sources", "tasks", "networks")
 TORCH = ("torch._dynamo",)
