@@ -16,6 +16,7 @@ from worker.distillation.networks.ensemble import how_combined
 from worker.distillation.procedure import Member
 from worker.distillation.reporting.environment import library_versions
 from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
+from worker.distillation.reporting.transformed import notes_of
 from worker.distillation.synthesis.estimate import Estimate
 from worker.distillation.trainer.lineage import build_network
 from worker.distillation.trainer.objective_sum import deploying
@@ -49,6 +50,7 @@ def report(finished: FinishedRun) -> dict[str, Any]:
         "student": student,
         "teacher": _teacher(job, finished.teacher),
         "teacher_check": finished.teacher_check and dict(finished.teacher_check),
+        "transformed": finished.transformed and dict(finished.transformed),
         "initial_weights": initial_weights_of(job),
         "chosen_weights": dict(finished.checkpoint),
         "evaluation": finished.measured.get("evaluation"),
@@ -64,6 +66,14 @@ def report(finished: FinishedRun) -> dict[str, Any]:
         "environment": {**finished.environment, "versions": versions},
         "seconds": {"total": finished.seconds, "phases": dict(finished.phase_seconds)},
     }
+    if content["transformed"] and content["teacher"]:
+        size = content["teacher"]["file_bytes"]
+        weights = {
+            file["name"]: file["bytes"]
+            for file in student["files"]
+            if file["name"] in finished.transformed["times_smaller"]
+        }
+        content["transformed"]["times_smaller_than_teacher"] = {name: size / own for name, own in weights.items()}
     return _finite({"summary": _summary(content), **content})
 
 
@@ -102,6 +112,8 @@ def _notes(finished: FinishedRun, student: Mapping[str, Any]) -> list[str]:
     if "added_by" in student:
         by = ", ".join(student["added_by"])
         notes.append(MORE_SHIPS.format(by=by, alone=student["parameters_alone"], **student))
+    if finished.transformed:
+        notes += notes_of(finished.transformed)
     if finished.stopped_early:
         notes.append(STOPPED_EARLY.format(**finished.stopped_early))
     return [*notes, *finished.warnings, *_dataset_warnings(job)]

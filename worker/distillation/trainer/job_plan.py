@@ -33,6 +33,7 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
         steps=training.steps,
         seed=training.seed,
         task=job.task.name,
+        learning_rate=training.learning_rate,
         held_out=training.validation_fraction > 0,
     )
     procedure.check(plan)
