@@ -23,7 +23,7 @@ def test_a_name_is_enough_and_defaults_are_written_out() -> None:
 
 
 def test_all_in_their_order_fit() -> None:
-    names = ["factorise", "prune", "share", "quantise", "learned_points", "int8"]
+    names = ["factorise", "prune_channels", "prune", "share", "quantise", "learned_points", "int8"]
     assert set(names) == set(known("transforms"))
     assert problems(transforms=["factorise", "prune", "share", "int8"], exports=["onnx", "packed", "huffman"]) == {}
 
