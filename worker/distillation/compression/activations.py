@@ -31,7 +31,7 @@ class Rounding(nn.Module):
         super().__init__()
         self.register_buffer("scale", torch.ones(1, device=device))
         self.register_buffer("zero", torch.zeros(1, device=device))
-        self.register_buffer("active", torch.zeros(1, dtype=torch.bool, device=device))
+        self.register_buffer("active", torch.zeros(1, dtype=torch.uint8, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         if not is_set(self.active):

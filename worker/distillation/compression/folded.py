@@ -1,6 +1,10 @@
 """Which BatchNorm follows which layer, and the layer's scales with the BatchNorm in them."""
 
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +33,31 @@ def norms_after(network: nn.Module, example: Tensor) -> dict[str, str]:
         if isinstance(module, NORMS) and module.track_running_stats and layer is not None:
             pairs[path] = layer
     return pairs
+
+
+def rounded_outputs(network: nn.Module, norms: Iterable[str], example: Tensor) -> list[str]:
+    """Where to round what comes out of each of these BatchNorms: after the ReLU that reads it, if that is a module of its own, so that no
+    code is spent on negative values; else at the BatchNorm. A runtime computes layer, BatchNorm and ReLU in one step in integers."""
+    made: list[tuple[str, Tensor]] = []
+    read: list[tuple[str, Tensor]] = []
+    with undisturbed(network, example.device), ExitStack() as hooks:
+        for path, module in network.named_modules():
+            if path in norms:
+                hooks.callback(module.register_forward_hook(partial(_note_output, made, path)).remove)
+            elif isinstance(module, nn.ReLU):
+                hooks.callback(module.register_forward_pre_hook(partial(_note_input, read, path)).remove)
+        network(example)
+    calls = Counter(path for path, _ in read)
+    by_input = {id(tensor): path for path, tensor in read if calls[path] == 1}
+    return [by_input.get(id(tensor), path) for path, tensor in made]
+
+
+def _note_output(noted: list[tuple[str, Tensor]], path: str, _module: nn.Module, _args: Any, output: Tensor) -> None:
+    noted.append((path, output))
+
+
+def _note_input(noted: list[tuple[str, Tensor]], path: str, _module: nn.Module, args: Any) -> None:
+    noted.append((path, args[0]))
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,10 @@ def integer_form(network: nn.Module) -> nn.Module:
         if INPUT in module._modules:
             norm = copied.get_submodule(norms[path]) if path in norms else None
             copied.set_submodule(path, IntegerLayer(module, norm))
-    for path in norms.values():
-        copied.set_submodule(path, RoundedOutput(copied.get_submodule(path).get_submodule(OUTPUT)))
+    for path, module in list(copied.named_modules()):
+        folded_away = path in norms.values()
+        if folded_away or OUTPUT in module._modules:
+            copied.set_submodule(path, RoundedOutput(module, nn.Identity() if folded_away else nn.ReLU()))
     return copied
 
 
@@ -64,14 +66,15 @@ class Rounded(nn.Module):
 
 
 class RoundedOutput(nn.Module):
-    """In place of a BatchNorm that is folded into the layer before it."""
+    """In place of a BatchNorm that is folded into the layer before it, or of a ReLU whose output is rounded."""
 
-    def __init__(self, rounding: nn.Module):
+    def __init__(self, module: nn.Module, function: nn.Module):
         super().__init__()
-        self.rounded = Rounded(rounding)
+        self.function = function
+        self.rounded = Rounded(module.get_submodule(OUTPUT)) if OUTPUT in module._modules else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rounded(x)
+        return self.rounded(self.function(x))
 
 
 class IntegerLayer(nn.Module):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from torch import Tensor, nn
 
 from worker.distillation.compression.activations import attach, measure_ranges, roundings
-from worker.distillation.compression.folded import norms_after
+from worker.distillation.compression.folded import norms_after, rounded_outputs
 from worker.distillation.compression.integer_form import FOLDED
 from worker.distillation.compression.parametrised import bake, before, is_set, parametrise, parts
 from worker.distillation.compression.quantisers import MinMax
@@ -54,7 +54,9 @@ class Int8(Transform):
         ] = 512
 
     def plan(self, network: nn.Module, setting: Setting) -> Recipe:
-        return {"layers": list(setting.layers), "norms": norms_after(network, setting.example)}
+        norms = norms_after(network, setting.example)
+        outputs = rounded_outputs(network, norms, setting.example)
+        return {"layers": list(setting.layers), "norms": norms, "outputs": outputs}
 
     def apply(self, network: nn.Module, recipe: Recipe) -> None:
         modules: dict[str, Any] = {path: network.get_submodule(path) for path in recipe["layers"]}
@@ -67,7 +69,7 @@ class Int8(Transform):
                 parametrise(module, Integer(module.weight))
         else:
             return
-        attach(network, recipe["layers"], recipe["norms"])
+        attach(network, recipe["layers"], recipe["outputs"])
         _say_folded(network, recipe)
 
     def after_step(self, network: nn.Module, progress: float, setting: Setting) -> None:
@@ -92,7 +94,7 @@ class Int8(Transform):
             note(module, part.stored(), **part.tables(weight))
             bake(module, part, part.quantised(weight))
         if not self.settings.aware:
-            attach(network, recipe["layers"], recipe["norms"])
+            attach(network, recipe["layers"], recipe["outputs"])
             _say_folded(network, recipe)
         measure_ranges(network, setting.images(self.settings.images))
         return {**recipe, "final": True}

@@ -12,7 +12,7 @@ from torch import nn
 
 from worker.distillation import networks
 from worker.distillation.compression.activations import Rounding, attach, measure_ranges, roundings
-from worker.distillation.compression.folded import folded, norms_after
+from worker.distillation.compression.folded import folded, norms_after, rounded_outputs
 from worker.distillation.compression.integer_form import in_integers
 from worker.distillation.compression.member_transforms import MemberTransforms, TransformContext
 from worker.distillation.compression.plain import plain
@@ -92,6 +92,17 @@ def test_every_batch_norm_of_a_resnet_follows_its_convolution() -> None:
     assert sorted(pairs) == sorted(norms) and len(set(pairs.values())) == len(norms)
     with torch.device("meta"):
         assert norms_after(networks.build("resnet8_cifar", 4, CONTRACT), torch.zeros(2, 3, 16, 16)) == pairs
+
+
+def test_what_a_relu_reads_is_rounded_after_it() -> None:
+    network = networks.build("resnet8_cifar", 4, CONTRACT)
+    pairs = norms_after(network, torch.zeros(2, 3, 16, 16))
+    places = rounded_outputs(network, pairs, torch.zeros(2, 3, 16, 16))
+    kinds = [type(network.get_submodule(path)) for path in places]
+    assert kinds.count(nn.ReLU) == 4 and kinds.count(nn.BatchNorm2d) == 5  # the others are added to a shortcut
+    relu = nn.ReLU()
+    shared = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), relu, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), relu)
+    assert rounded_outputs(shared, ["1", "4"], torch.zeros(2, 3, 4, 4)) == ["1", "4"]
 
 
 def test_rounding_is_that_of_quantize_linear() -> None:
