@@ -61,7 +61,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "half/kd/int8": {"transforms": [{"name": "int8"}], "exports": ["safetensors", "packed", "onnx"]},
     "small/kd/float32": {},
-    "small/kd/factorised": {"transforms": [{"name": "factorise", "parameters": 27_000}]},
+    "small/kd/factorised": {"transforms": [{"name": "factorise", "parameters": 27_000}], "training": {"epochs": 8}},
     "small/kd/pruned, shared": {"transforms": SPARSE, "exports": ["safetensors", "packed", "huffman"]},
     "small/kd/half of the channels": {"transforms": [{"name": "prune_channels", "keep": 0.5}]},
     "small/kd/int8": {"transforms": [{"name": "int8"}], "exports": ["safetensors", "packed", "onnx"]},
@@ -148,8 +148,8 @@ def _spec(name: str, asked: dict[str, Any], seed: int, alone: bool) -> dict[str,
         "teacher": None if alone else "tch_" + "0" * 32,
         "dataset": "dts_" + "0" * 32,
         "student": {"network": "lenet5_half" if half else "lenet5", "initial_weights": "random" if half else "teacher"},
-        "training": {**(HALF if half else WHOLE), "seed": seed},
-        **{key: value for key, value in asked.items() if value is not None},
+        "training": {**(HALF if half else WHOLE), **asked.get("training", {}), "seed": seed},
+        **{key: value for key, value in asked.items() if value is not None and key != "training"},
     }
     if alone:
         body["student"] |= {"input": digits.INPUT}

@@ -69,10 +69,10 @@ def narrow(network: nn.Module, shapes: Mapping[str, list[int]]) -> None:
     for name, shape in shapes.items():
         path, _, own = name.rpartition(".")
         changed.setdefault(path, {})[own] = shape
-    for path, own in changed.items():
+    for path, tensors in changed.items():
         module = network.get_submodule(path)
-        _resize(path, module, own)
-        for name, shape in own.items():
+        _resize(path, module, tensors)
+        for name, shape in tensors.items():
             old = getattr(module, name)
             new = torch.ones(shape, dtype=old.dtype, device=old.device)
             if isinstance(old, nn.Parameter):

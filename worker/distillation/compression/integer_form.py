@@ -44,7 +44,7 @@ def integer_form(network: nn.Module) -> nn.Module:
 
 def symbolic(name: str, inputs: tuple[Tensor, ...], like: Tensor, dtype: torch.dtype, **attributes: int) -> Tensor:
     """One ONNX operator, whose output has the shape of `like`."""
-    result: Tensor = torch.onnx.ops.symbolic(name, inputs, attributes, dtype=dtype, shape=like.shape, version=None)
+    result: Tensor = torch.onnx.ops.symbolic(name, inputs, {**attributes}, dtype=dtype, shape=like.shape, version=None)
     return result
 
 
@@ -124,7 +124,7 @@ def integers_of(layer: nn.Module, norm: nn.Module | None) -> Integers:
     """A finished layer's codes (int8), scales and biases, with the BatchNorm after it folded in."""
     stored, scale = stored_of(layer), table_of(layer, "scale")
     assert stored is not None and scale is not None
-    weight: Tensor = layer.weight.detach()  # type: ignore[union-attr,operator,assignment]
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     codes = (uniform_codes(weight, stored, scale) + stored.least).reshape(weight.shape).to(torch.int8)
     bias: Any = layer.bias
     return folded(codes, scale, bias, norm)

@@ -23,7 +23,8 @@ def can_be_factorised(module: nn.Module) -> bool:
     """Whether a module is a linear layer or a convolution without groups."""
     if isinstance(module, nn.Linear):
         return True
-    return type(module) in CONVOLUTIONS and module.groups == 1 and module.padding_mode == "zeros"
+    conv: Any = module
+    return bool(type(module) in CONVOLUTIONS and conv.groups == 1 and conv.padding_mode == "zeros")
 
 
 def svd_parameters(module: nn.Module, rank: int) -> int:
@@ -65,7 +66,7 @@ def in_parts(module: nn.Module, ranks: Sequence[int]) -> nn.Sequential:
 @torch.no_grad()
 def set_factors(parts: nn.Sequential, module: nn.Module) -> None:
     """Set the weights of a module's parts to its nearest factors, and the last bias to its bias."""
-    weight: Tensor = module.weight.detach().float()  # type: ignore[union-attr,operator]
+    weight: Tensor = module.weight.detach().float()  # type: ignore[operator]
     factors = (
         svd_factors(weight, _rank(parts[0])) if len(parts) == 2 else tucker_factors(weight, *map(_rank, parts[:2]))
     )

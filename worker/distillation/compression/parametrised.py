@@ -29,7 +29,7 @@ def parts(network: nn.Module, kind: type[M]) -> Iterator[tuple[str, nn.Module, M
     """Path, module and parametrisation of every weight that is computed by one of a kind."""
     for path, module in list(network.named_modules()):
         if parametrize.is_parametrized(module, "weight"):
-            for part in module.parametrizations["weight"]:  # type: ignore[index,union-attr]
+            for part in module.parametrizations["weight"]:
                 if isinstance(part, kind):
                     yield path, module, part
 

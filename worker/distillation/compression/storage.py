@@ -122,7 +122,7 @@ def encode(module: nn.Module) -> Encoding:
     """
     stored = stored_of(module)
     assert stored is not None
-    weight: Tensor = module.weight.detach().cpu()  # type: ignore[operator,union-attr,assignment]
+    weight: Tensor = module.weight.detach().cpu()  # type: ignore[operator]
     flat = weight.reshape(-1)
     parts: dict[str, Tensor] = {}
     kept = torch.arange(len(flat))

@@ -89,7 +89,7 @@ class Apprentice(Procedure):
         return Stage(LOW, {"student": member}, plan.teacher, **low, training=rate)
 
 
-def _shares(plan: Plan, share: float) -> tuple[dict[str, int], dict[str, int]]:
+def _shares(plan: Plan, share: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """The plan's steps or epochs in two parts.
 
     Raises:

@@ -41,16 +41,16 @@ NONE_SYNTHESISED = "Student and teacher were not compared on synthesised images,
 def report(finished: FinishedRun) -> dict[str, Any]:
     """The content of `report.json`: plain JSON values, with null for values that were not measured or are not finite."""
     job = finished.job
-    student = _student(finished)
+    student, teacher = _student(finished), _teacher(job, finished.teacher)
     versions = {**finished.environment.get("versions", {}), **library_versions()}
     content = {
         "job": job.values.get("job"),
         "attempt": job.values.get("attempt"),
         "spec": dict(job.spec),
         "student": student,
-        "teacher": _teacher(job, finished.teacher),
+        "teacher": teacher,
         "teacher_check": finished.teacher_check and dict(finished.teacher_check),
-        "transformed": finished.transformed and dict(finished.transformed),
+        "transformed": _transformed(finished, student, teacher),
         "initial_weights": initial_weights_of(job),
         "chosen_weights": dict(finished.checkpoint),
         "evaluation": finished.measured.get("evaluation"),
@@ -66,14 +66,6 @@ def report(finished: FinishedRun) -> dict[str, Any]:
         "environment": {**finished.environment, "versions": versions},
         "seconds": {"total": finished.seconds, "phases": dict(finished.phase_seconds)},
     }
-    if content["transformed"] and content["teacher"]:
-        size = content["teacher"]["file_bytes"]
-        weights = {
-            file["name"]: file["bytes"]
-            for file in student["files"]
-            if file["name"] in finished.transformed["times_smaller"]
-        }
-        content["transformed"]["times_smaller_than_teacher"] = {name: size / own for name, own in weights.items()}
     return _finite({"summary": _summary(content), **content})
 
 
@@ -95,6 +87,19 @@ def _student(finished: FinishedRun) -> dict[str, Any]:
         alone = build_network(finished.member, finished.job)
     parameters = sum(parameter.numel() for parameter in alone.parameters())
     return student | {"added_by": list(added), "parameters_alone": parameters}
+
+
+def _transformed(
+    finished: FinishedRun, student: Mapping[str, Any], teacher: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """What was measured of a transformed student, and how many times smaller its files are than the teacher's."""
+    if finished.transformed is None:
+        return None
+    found = dict(finished.transformed)
+    if teacher is not None:
+        sizes = {file["name"]: file["bytes"] for file in student["files"] if file["name"] in found["times_smaller"]}
+        found["times_smaller_than_teacher"] = {name: teacher["file_bytes"] / size for name, size in sizes.items()}
+    return found
 
 
 def _notes(finished: FinishedRun, student: Mapping[str, Any]) -> list[str]:

@@ -56,7 +56,9 @@ class StageRun:
                 teacher=teacher,
                 training=self.training,
                 context=self._connect_context(),
-                transforming=self._transform_context(name, (entries or {}).get(name, ()), recipes and recipes[name]),
+                transforming=self._transform_context(
+                    name, (entries or {}).get(name, ()), None if recipes is None else recipes[name]
+                ),
             )
             for name, member in stage.members.items()
         }

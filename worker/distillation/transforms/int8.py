@@ -20,6 +20,8 @@ BITS = 8
 class Integer(MinMax):
     """A weight in 8 bits with one scale for each channel, once activations are rounded too."""
 
+    active: Tensor
+
     def __init__(self, weight: Tensor):
         super().__init__(tuple(weight.shape), BITS)
         self.register_buffer("active", weight.new_zeros(1).bool())
@@ -78,7 +80,7 @@ class Int8(Transform):
         waiting = [part for _, _, part in parts(network, Integer) if not bool(part.active)]
         if waiting:
             for part in waiting:
-                part.active.fill_(True)  # type: ignore[operator]
+                part.active.fill_(True)
             measure_ranges(network, setting.images(self.settings.images))
 
     def settled(self, progress: float) -> bool:
