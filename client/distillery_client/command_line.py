@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from distillery_client.commands import artifacts, catalogue, jobs, keys, pack, uploads
+from distillery_client.commands import artifacts, catalogue, jobs, keys, pack, unpack, uploads
 from distillery_client.session import Options
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(keys.app, name="keys")
 app.command("catalogue")(catalogue.catalogue)
 app.command("pack")(pack.pack)
+app.command("unpack")(unpack.unpack)
 
 
 @app.callback()

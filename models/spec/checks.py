@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.records import File
-from models.spec.catalogue import PROGRAM, known, needs_of, nested_files, nested_objectives, values_with
+from models.spec.catalogue import PROGRAM, effective, known, needs_of, nested_files, nested_objectives, values_with
 from models.spec.class_names import check_class_names, names_of, none_shared
 from models.spec.defaults import provided, reads_labels
 from models.spec.facts import DatasetFacts, Facts
@@ -19,6 +19,7 @@ from models.spec.procedure_checks import check_procedure, filled_objectives
 from models.spec.task_checks import check_task, outputs_asked, task_of
 from models.spec.teacher_reads import check_two_images, has_two_images
 from models.spec.teacher_spec import is_trained_first
+from models.spec.transform_checks import check_transforms
 
 GREY, RGB = 1, 3
 
@@ -35,6 +36,7 @@ def check(resolved: Mapping[str, Any], facts: Facts) -> list[Problem]:
         *check_pretrained(resolved),
         *_check_objectives(resolved, facts),
         *_check_training(resolved),
+        *check_transforms(resolved),
         *check_procedure(resolved, bool(resolved["dataset"]) and not _ignores_labels(resolved)),
         *_check_dataset(resolved, facts),
         *_check_evaluation(resolved, facts),
@@ -173,7 +175,7 @@ def _check_objectives(resolved: Mapping[str, Any], facts: Facts) -> Iterator[Pro
         yield from _check_classes(pointer, objective["name"], needs, resolved, facts)
         if needs["teacher"] and not resolved["teacher"] and not procedure.get("own_teacher"):
             yield Problem(pointer, f"{objective['name']} needs a teacher, and the job has none")
-        if needs["peers"] and not procedure.get("cohort", True):
+        if needs["peers"] and not effective("procedures", resolved["procedure"], "cohort"):
             words = "needs other members of a cohort, and the job trains one student"
             yield Problem(pointer, f"{objective['name']} {words}; set the procedure to `mutual`")
         if needs["input_gradient"] and needs["teacher"] and findings and not findings["differentiable"]:

@@ -189,11 +189,11 @@ def network_values(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _objectives(user: Mapping[str, Any], source: Mapping[str, Any]) -> list[dict[str, Any]]:
     entry = known("sources")[source["name"]]
-    procedure = known("procedures")[(user.get("procedure") or {"name": "direct"})["name"]]
+    procedure = method("procedures", user.get("procedure") or {"name": "direct"})
     for_classes = entry["objective_defaults"] if user.get("task", TASK) == TASK else ()
-    if defaults := procedure.get("objective_defaults") or for_classes:
+    if defaults := effective("procedures", procedure, "objective_defaults") or for_classes:
         return list(defaults)
-    taught = bool(user.get("teacher") or procedure.get("own_teacher"))
+    taught = bool(user.get("teacher") or known("procedures")[procedure["name"]]["own_teacher"])
     return default_objectives(user.get("task", TASK), provided(source), taught)
 
 

@@ -182,3 +182,12 @@ def test_input_contracts_and_objectives_are_parsed() -> None:
             input_contract(*wrong)
     assert parse_objective("kd=0.9") == {"name": "kd", "weight": 0.9}
     assert parse_objective("nst") == {"name": "nst"}
+
+
+def test_a_file_that_cannot_be_unpacked_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "student.huffman"
+    path.write_bytes(b"something else")
+    result = CliRunner().invoke(app, ["unpack", str(path)], env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "this is no file of the export `huffman`" in result.output
+    assert not path.with_suffix(".safetensors").exists()

@@ -45,6 +45,7 @@ OF_PROCEDURE: dict[str, dict[str, Any]] = {
         "procedure": {"trials": 2, "space": [{"network": "mlp", "options": {"hidden": [[8], [16]]}}]},
         "training": {**TRAINING, "steps": 20, "validation_fraction": 0.25},
     },
+    "apprentice": {"transforms": ["quantise"]},
     "assistant": {"procedure": {"assistants": [{"network": "resnet8_cifar"}]}},
     "mutual": {**ALONE, "objectives": ["cross_entropy", "mutual"]},
     "route": {"procedure": {"anchors": 2}, **ALONE, "training": {"epochs": 2, "batch_size": 32}},
@@ -108,6 +109,9 @@ def jobs(scene: Scene) -> Iterator[tuple[str, dict[str, Any]]]:
         source |= {kind: scene.files[kind] for kind in entry["needs"]["files"]}
         dataset = scene.dataset["classification"] if entry["needs"]["dataset"] else None
         yield name, scene.job("classification", source=source, dataset=dataset)
+    for name, entry in known("transforms").items():
+        exports = ["safetensors", "packed", "huffman"] if entry["encodes"] else ["safetensors"]
+        yield name, scene.job("classification", transforms=[name], exports=exports)
     for task in known("tasks"):
         yield task, scene.job(task)
 

@@ -97,7 +97,8 @@ def describe_teacher(teacher: Teacher | Student) -> dict[str, Any]:
     names = ("network", "options", "classes", "class_names", "input")
     if isinstance(teacher, Student):
         card = teacher.card()
-        return {"id": teacher.id, **{name: card[name] for name in names}, "weights": None}
+        done = {"transforms": card["transforms"]} if card.get("transforms") else {}
+        return {"id": teacher.id, **{name: card[name] for name in names}, **done, "weights": None}
     return {"id": teacher.id, **{name: getattr(teacher, name) for name in names}, "weights": None}
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from worker.distillation import registry
+from worker.distillation.compression.member_transforms import MemberTransforms, TransformContext
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.initial_weights.from_teacher import FROM_TEACHER
 from worker.distillation.initial_weights.neuron_merging import mergeable
@@ -89,8 +90,7 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
     network = _build(member, job)
     if member.initial == PRETRAINED:
         _check_pretrained(network, member.network_pointer, job)
-    for index, spec in enumerate(member.transforms):
-        registry.make("transforms", spec, f"/transforms/{index}")
+    network = _transformed(network, member, job, example)
     composition = Composition(member.objectives, member.pointer)
     source = registry.make("sources", stage.source or job.spec["source"], "/source")
     check_task(composition, source, job.task, job.classes)
@@ -118,6 +118,19 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
         composition.connect(tapped, given, context)
         check_division(composition, source, gpus)
         return composition.deploy(network, given.network if given else None)
+
+
+def _transformed(network: nn.Module, member: Member, job: Job, example: torch.Tensor) -> nn.Module:
+    """The network with the structure that the member's transforms give it in training."""
+    if not member.transforms:
+        return network
+    with torch.device("meta"):
+        MemberTransforms(
+            member.transforms,
+            network,
+            TransformContext(example=example, contract=job.contract, classes=job.classes),
+        )
+    return network
 
 
 def _refuse_missing_teacher(composition: Composition, teacher: Tapped | None) -> None:

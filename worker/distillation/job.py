@@ -19,6 +19,7 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.ensemble import Ensemble, how_combined
 from worker.distillation.task import Task
 from worker.distillation.training import Training
+from worker.distillation.transformed_network import rebuild, structural
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,7 @@ class Job:
         with torch.device(device):
             contract = read_contract(teacher["input"])
             network = networks.build(teacher["network"], teacher["classes"], contract, teacher.get("options") or {})
+            rebuild(network, structural(teacher.get("transforms") or []))
         if device.type != "meta":
             try:
                 network.load_state_dict(load_file(self.folder / teacher["weights"], device=str(device)))

@@ -130,6 +130,8 @@ class Plan:
     steps: int | None
     seed: int
     task: str
+    learning_rate: float = 1.0
+    """Peak learning rate of the job's training."""
     held_out: bool = False
     """Whether some of the training images are held out, so that stages can be evaluated on them."""
     synthesises: bool = False

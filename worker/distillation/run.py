@@ -144,6 +144,8 @@ class Run:
             networks={name: self.lineage.initial(stage, name) for name in stage.members},
             teacher=self.lineage.teacher_of(stage),
             context=self.context.for_stage(stage.training, self.state.restarts),
+            entries={name: self.lineage.entries(stage, name) for name in stage.members},
+            recipes=resumed.recipes if resumed is not None else None,
         )
         if resumed is not None:
             restore_stage(run, resumed, self.ranks, self.training.seed)

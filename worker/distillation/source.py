@@ -97,6 +97,8 @@ class Source(Method):
     synthesises: ClassVar[bool] = False
     ignores_labels: ClassVar[bool] = False
     """Never reads the dataset's labels: the dataset may have any classes, and no metric is measured on it."""
+    calibrates: ClassVar[bool] = True
+    """Whether a student's activations on its images are those that real images cause, so that transforms may measure them."""
     divides: ClassVar[bool] = False
     """Gives each of several ranks its part of a batch that does not depend on the number of ranks."""
     training_defaults: ClassVar[Mapping[str, Any]] = {}

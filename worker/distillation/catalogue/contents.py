@@ -30,15 +30,16 @@ from worker.distillation.procedure import Phase, ProcedureNeeds
 from worker.distillation.source import SourceNeeds
 from worker.distillation.trainer.objective_weight import ConstantWeight, WeightSchedule
 from worker.distillation.training import DEFAULT_EPOCHS, Training
+from worker.distillation.transform import ORDER
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "objectives": ("needs",),
     "procedures": ("needs", "own_teacher", "cohort", "objective_defaults", "fills"),
     "sources": (
-        "needs", "provides", "samplers", "tasks", "synthesises", "ignores_labels", "divides", "training_defaults",
+        "needs", "provides", "samplers", "tasks", "synthesises", "ignores_labels", "calibrates", "divides", "training_defaults",
         "sliced_training_defaults", "objective_defaults",
     ),
-    "transforms": (),
+    "transforms": ("structural", "encodes", "calibration_images", "averages"),
     "tasks": (
         "labels", "field", "labels_are_outputs", "least_outputs", "ground_truth", "objective_defaults", "main_metric",
         "higher_is_better",
@@ -97,6 +98,7 @@ def _choices() -> dict[str, Any]:
         "file_kinds": {kind: first_sentence(file) for kind, file in FILE_KINDS.items()},
         "label_kinds": get_args(Labels),
         "phases": get_args(Phase),
+        "order_of_transforms": ORDER,
         "weights_from_teacher": list(FROM_TEACHER),
     }
 

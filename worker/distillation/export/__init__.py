@@ -12,7 +12,7 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.export import half, onnx, program, safetensors
+from worker.distillation.export import half, huffman, onnx, packed, program, safetensors
 from worker.distillation.export.card import Card
 
 Writer = Callable[[nn.Module, Card, Path], Mapping[str, Any] | None]
@@ -22,12 +22,15 @@ WRITERS: Mapping[str, Writer] = {
     "program": program.write,
     "safetensors_fp16": half.write_safetensors,
     "onnx_fp16": half.write_onnx,
+    "packed": packed.write,
+    "huffman": huffman.write,
 }
 """What writes each format; it may return measurements of the file."""
 ENDINGS: Mapping[str, str] = {
     "program": "program.safetensors",
     "safetensors_fp16": "fp16.safetensors",
     "onnx_fp16": "fp16.onnx",
+    "packed": "packed.safetensors",
 }
 """The end of a file's name, where it is not the format's name."""
 DEFAULT_FORMATS = ("safetensors", "onnx")
@@ -46,7 +49,7 @@ def export(
     """Write `STEM.ENDING` to the folder for each format (see `ENDINGS`); the student is not changed.
 
     `meta` contains `network` and `options`, from which the student can be built, its `task`, and `output`, the name of its
-    output; optional are `added_by` (the objectives that added modules to it) and `initial_weights` (a description). Returns
+    output; optional are `added_by` (the objectives that added modules to it), `initial_weights` (a description) and `sample` (see `Card`). Returns
     `name`, `path` and `content_type` of each file, and in `measured` what its writer measured, such as `opset`.
 
     Raises:
@@ -74,6 +77,7 @@ def card_of(contract: InputContract, class_names: Sequence[str], meta: Mapping[s
         meta["output"],
         tuple(meta.get("added_by") or ()),
         meta.get("initial_weights", ""),
+        sample=meta.get("sample"),
     )
 
 

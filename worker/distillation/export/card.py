@@ -1,8 +1,10 @@
 """Card: the metadata of an exported file that are needed to use it without the service."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from worker.distillation.contract import InputContract
 
@@ -21,6 +23,8 @@ class Card:
     added_by: tuple[str, ...] = ()
     initial_weights: str = ""
     precision: str = "float32"
+    sample: Tensor | None = field(default=None, compare=False)
+    """Images (N, C, H, W), normalised, on which a file in integers is compared with the student; noise if None."""
 
     def texts(self) -> dict[str, str]:
         """All metadata as strings by name, for formats with string metadata: JSON, except for plain text such as `network`."""

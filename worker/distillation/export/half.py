@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.compression.plain import plain
 from worker.distillation.errors import EngineError
 from worker.distillation.export import onnx, safetensors
 from worker.distillation.export.card import Card
@@ -40,7 +41,7 @@ def write_safetensors(student: nn.Module, card: Card, path: Path) -> Mapping[str
     Raises:
         EngineError: a weight is too large for float16, or the outputs differ too much.
     """
-    network = portable(student)
+    network = portable(plain(student))
     _check_range(network, "safetensors_fp16")
     safetensors.write(_halves(network), _card(card), path)
     restored = copy.deepcopy(network)
@@ -58,7 +59,7 @@ def write_onnx(student: nn.Module, card: Card, path: Path) -> Mapping[str, Any]:
     Raises:
         EngineError: a weight is too large for float16, the network cannot be converted, or the outputs differ too much.
     """
-    network = portable(student)
+    network = portable(plain(student))
     _check_range(network, "onnx_fp16")
     opset = onnx.write_unchecked(HalfPrecision(network), _card(card), path)
     images = random_images(card.contract, COMPARED_IMAGES)

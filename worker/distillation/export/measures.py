@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from worker.distillation.compression.plain import plain
 from worker.distillation.contract import InputContract
 from worker.distillation.export.portable import portable, random_images
 
@@ -20,7 +21,7 @@ SECONDS_AT_MOST = 2.0
 
 def cost(network: nn.Module, contract: InputContract) -> dict[str, Any]:
     """Number of parameters, their bytes, multiply-adds and latency of a network; the network is not changed."""
-    copied = portable(network)
+    copied = portable(plain(network))
     return {
         "parameters": sum(parameter.numel() for parameter in copied.parameters()),
         "parameter_bytes": sum(parameter.nbytes for parameter in network.parameters()),

@@ -2,15 +2,20 @@
 
 import contextlib
 import logging
+import statistics
 import sys
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from worker.distillation.compression.integer_form import in_integers, integer_form
+from worker.distillation.compression.plain import plain
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import EngineError
 from worker.distillation.export.card import Card
@@ -19,6 +24,10 @@ from worker.distillation.export.portable import portable, random_images
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
 """An output may differ by `ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * (the largest output of the batch)`."""
 CHECKED_BATCHES = (1, 3)
+COMPARED_IMAGES = 64
+INTEGER_AGREEMENT, INTEGER_DIFFERENCE = 0.99, 5e-2
+"""Least agreement and largest relative difference of a file in integers."""
+LEAST_RUNS, RUNS_IN_A_ROW, RUNS_AT_MOST, SECONDS_AT_MOST = 20, 20, 1000, 2.0
 LARGEST_BYTES = 2**31 - 2**20
 """An ONNX file is a protocol buffer, which cannot be larger than 2 GiB."""
 HINT = "Remove `onnx` from `exports`, or choose another student."
@@ -33,12 +42,17 @@ class ExportFailed(EngineError):
 def write(student: nn.Module, card: Card, path: Path) -> Mapping[str, Any]:
     """Write the graph: input `image` (batch, C, H, W), output (batch, classes) with the card's name, any batch size.
 
-    Returns the version of ONNX's operators, `opset`.
+    A student whose activations are rounded is written in integers, with QuantizeLinear and DequantizeLinear. Returns the version of
+    ONNX's operators, `opset`; for a file in integers also what `compare_integers` measures.
 
     Raises:
-        ExportFailed: the network cannot be converted, or `verify` finds a difference.
+        ExportFailed: the network cannot be converted, or `verify` or `compare_integers` finds a difference.
     """
     network = portable(student)
+    if in_integers(network):
+        opset = write_unchecked(integer_form(network), replace(card, precision="int8"), path)
+        return {"opset": opset, **compare_integers(path, network, card)}
+    network = plain(network)
     opset = write_unchecked(network, card, path)
     verify(path, network, card.contract)
     return {"opset": opset}
@@ -77,11 +91,11 @@ def run(path: Path, image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(output)
 
 
-def _session(path: Path) -> Any:
+def _session(path: Path, threads: int | None = None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
@@ -103,6 +117,55 @@ def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
             _compare(torch.from_numpy(output), _output(network, image))
     except _invalid_file_errors() as error:
         raise ExportFailed(f"the ONNX file cannot be run: {_first_line(error)}", HINT) from error
+
+
+def compare_integers(path: Path, network: nn.Module, card: Card) -> dict[str, Any]:
+    """How a file in integers differs from the student that rounds its weights and activations in float32.
+
+    `relative_difference` is the L2 norm of the difference of the outputs, divided by that of the outputs. For the task
+    `classification`, `agreement` is the share of `images` for which the same class is chosen.
+
+    Raises:
+        ExportFailed: the file is no valid graph, less than 99 % of the classes agree, or the outputs differ by more than 5 %.
+    """
+    images = random_images(card.contract, COMPARED_IMAGES) if card.sample is None else card.sample.cpu()
+    expected, given = _output(network, images), run(path, images)
+    difference = float((given - expected).norm() / expected.norm().clamp(min=torch.finfo(torch.float32).tiny))
+    measured: dict[str, Any] = {"images": len(images), "relative_difference": difference}
+    if card.task == "classification":
+        measured["agreement"] = float((given.argmax(1) == expected.argmax(1)).double().mean())
+    if not (difference <= INTEGER_DIFFERENCE and measured.get("agreement", 1.0) >= INTEGER_AGREEMENT):
+        found = (
+            f"their outputs differ by {difference:.2g}, and {measured.get('agreement', 1.0):.1%} of the classes agree"
+        )
+        raise ExportFailed(f"the ONNX file in integers computes something else than the student: {found}", HINT)
+    return measured
+
+
+def latency_of(paths: Sequence[Path], contract: InputContract, *, batch: int = 1, threads: int = 1) -> list[float]:
+    """Median milliseconds for one batch in onnxruntime on the CPU, of several files that take turns; at most 2 seconds each."""
+    image = random_images(contract, batch).numpy()
+    sessions = [_session(path, threads) for path in paths]
+    seconds: list[list[float]] = [[] for _ in paths]
+    end = time.perf_counter() + SECONDS_AT_MOST * len(paths)
+    while len(seconds[0]) < RUNS_AT_MOST and (len(seconds[0]) < LEAST_RUNS or time.perf_counter() < end):
+        for session, own in zip(sessions, seconds, strict=True):
+            for _ in range(RUNS_IN_A_ROW):
+                began = time.perf_counter()
+                session.run(None, {"image": image})
+                own.append(time.perf_counter() - began)
+    return [statistics.median(own) * 1000 for own in seconds]
+
+
+class OnnxNetwork:
+    """A file as a function of images (B, C, H, W), for a task's evaluation."""
+
+    def __init__(self, path: Path):
+        self._run = _session(path)
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        (output,) = self._run.run(None, {"image": image.cpu().numpy()})
+        return torch.from_numpy(output).to(image.device)
 
 
 def _compare(given: torch.Tensor, expected: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from worker.distillation.compression.plain import plain
 from worker.distillation.errors import UploadError
 from worker.distillation.export.card import Card
 from worker.distillation.export.onnx import CHECKED_BATCHES, ExportFailed
@@ -23,7 +24,7 @@ def write(student: nn.Module, card: Card, path: Path) -> None:
     Raises:
         ExportFailed: torch cannot export the student, or the file computes something else.
     """
-    network = portable(student)
+    network = portable(plain(student))
     try:
         program, tensors = program_and_tensors(network, card.contract, card.class_names)
     except CannotPack as error:

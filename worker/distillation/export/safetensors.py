@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from worker.distillation.compression.plain import plain
 from worker.distillation.errors import EngineError
 from worker.distillation.export.card import Card
 from worker.distillation.programs import ProgramNetwork
@@ -20,10 +22,8 @@ def write(student: nn.Module, card: Card, path: Path) -> None:
     Raises:
         EngineError: a weight is not finite, or the file holds other weights than the student.
     """
-    state = {
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in student.state_dict().items()
-    }
+    student = plain(student)
+    state = state_dict(student)
     bad = next((name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())), None)
     if bad is not None:
         raise EngineError(f"the student's `{bad}` contains NaN or infinite values", "Lower the learning rate.")
@@ -36,6 +36,20 @@ def write(student: nn.Module, card: Card, path: Path) -> None:
     written = read(path)
     if written.keys() != state.keys() or not all(torch.equal(written[name], state[name]) for name in state):
         raise EngineError(f"{path.name} holds other weights than the student", "Submit the job again.")
+
+
+def state_dict(network: nn.Module) -> dict[str, Tensor]:
+    """All tensors of a network by name, copied to the CPU."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata of a file."""
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def read(path: Path) -> dict[str, Tensor]:

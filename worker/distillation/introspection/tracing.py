@@ -40,6 +40,8 @@ def trace(network: nn.Module, example: Tensor, pointer: str = "/network") -> Tra
     watch = _Watch(len(example))
     with ExitStack() as hooks:
         for path, module in network.named_modules():
+            if ".parametrizations." in f".{path}." or getattr(module, "of_a_transform", False):
+                continue  # what computes weights or rounds activations is no layer
             hooks.callback(module.register_forward_pre_hook(watch.before(path)).remove)
             hooks.callback(module.register_forward_hook(watch.after(path)).remove)
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worker.distillation import student_file
 from worker.distillation.export import card_of, export
@@ -35,6 +35,8 @@ class Artifacts:
         self.device = device
         self.published: dict[str, Any] = {}
         """The published student as in the event `done`; empty before `publish`."""
+        self.sample: Tensor | None = None
+        """Images on which files in integers are compared with the student."""
         self.notes: list[str] = []
         """Sentences for the report about files that could not be written."""
 
@@ -88,14 +90,21 @@ class Artifacts:
     def _export(self, stem: str, network: nn.Module, member: Member, formats: Sequence[str]) -> list[dict[str, Any]]:
         output = self.job.folder / "output"
         output.mkdir(exist_ok=True)
-        meta = {"network": member.network, "options": member.options, "added_by": added_by(member)}
-        meta |= {"task": self.job.task.name, "output": self.job.task.output}
-        meta |= {"initial_weights": initial_weights_of(self.job)} if member.initial == GIVEN else {}
-        contract, names = self.job.contract, self.job.class_names
+        contract, names, meta = self.job.contract, self.job.class_names, self._meta(member)
         files = export(
             network, contract=contract, class_names=names, formats=formats, folder=output, meta=meta, stem=stem
         )
         return files + self._code(stem, network, card_of(contract, names, meta), output)
+
+    def card_of(self, member: Member) -> Card:
+        """The metadata of the files of a network."""
+        return card_of(self.job.contract, self.job.class_names, self._meta(member))
+
+    def _meta(self, member: Member) -> dict[str, Any]:
+        meta: dict[str, Any] = {"network": member.network, "options": member.options, "added_by": added_by(member)}
+        meta |= {"task": self.job.task.name, "output": self.job.task.output}
+        meta |= {"initial_weights": initial_weights_of(self.job)} if member.initial == GIVEN else {}
+        return meta | {"sample": self.sample}
 
     def _code(self, stem: str, network: nn.Module, card: Card, output: Path) -> list[dict[str, Any]]:
         """Write `STEM.py`, which loads `STEM.safetensors`; no file and a note if that cannot be done."""
@@ -104,7 +113,8 @@ class Artifacts:
             self.notes.append(f"There is no {path.name}, because `exports` lacks `safetensors`.")
             return []
         try:
-            student_file.write(network, card, weights, path)
+            packed = output / f"{stem}.packed.safetensors"
+            student_file.write(network, card, weights, path, packed if packed.exists() else None)
         except CannotBeWritten as error:
             self.notes.append(f"There is no {path.name}: {error}.")
             return []
@@ -124,6 +134,7 @@ def student_card(finished: FinishedRun) -> dict[str, Any]:
         "input": asdict(job.contract),
         "added_by": list(added_by(finished.member)),
         "findings": {"differentiable": True, "batch_norm": normalises},
+        **({"transforms": list(finished.entries)} if finished.entries else {}),
     }
 
 

@@ -46,6 +46,10 @@ class FinishedRun:
     previews: Sequence[str] = ()
     """Names of the images under `previews/` that show the end of the run."""
     kept: Sequence[KeptNetwork] = ()
+    entries: Sequence[Mapping[str, Any]] = ()
+    """The transforms that were carried out on the student: `spec` and `recipe` of each."""
+    transformed: Mapping[str, Any] | None = None
+    """What was measured of a transformed student (see transformed.py)."""
     decisions: Mapping[str, Any] = field(default_factory=dict)
     """The procedure's decisions."""
     stopped_early: Mapping[str, Any] | None = None

@@ -55,6 +55,7 @@ def write_card(student: Mapping[str, Any], report: Mapping[str, Any], folder: Pa
         _use(student, report),
         _input(student),
         _metrics(report),
+        _transformed(report),
         _files(report),
         _limits(report),
         "## Licence\n\nNone is stated here: choose one that the teacher's and the images' licences allow, and add `license:` to the"
@@ -139,6 +140,42 @@ def _metrics(report: Mapping[str, Any]) -> str:
     return head + "\n".join(rows)
 
 
+def _transformed(report: Mapping[str, Any]) -> str:
+    """What the transforms did, and how much smaller the files are than the student in float32."""
+    found = report["transformed"]
+    if not found:
+        return ""
+    lines = [f"- `{each['name']}`: {_facts(each)}" for each in found["of"]]
+    smaller = ", ".join(f"`{name}` {times:.1f}" for name, times in found["times_smaller"].items())
+    lines.append(f"- times smaller than the student in float32 ({found['float32_student_bytes']:,} bytes): {smaller}")
+    if "onnx" in found:
+        own, plain = found["onnx"]["milliseconds"], found["onnx"]["float32_milliseconds"]
+        lines.append(
+            f"- `student.onnx`: {own:.3g} ms for one image, {plain:.3g} ms without the transform's rounding (onnxruntime, one thread)"
+        )
+    return "## Transforms\n\n" + "\n".join(lines)
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    """The facts of one transform in words; values by layer as their extremes."""
+    words = []
+    for name, value in facts.items():
+        if name == "name":
+            continue
+        if isinstance(value, Mapping):
+            values = list(value.values())
+            numbers = [each for each in values if isinstance(each, int | float)]
+            shown = (
+                f"{min(numbers):.4g} to {max(numbers):.4g}"
+                if numbers and len(numbers) == len(values)
+                else f"{len(values)} layers"
+            )
+        else:
+            shown = f"{value:.4g}" if isinstance(value, int | float) else str(value)
+        words.append(f"{name.replace('_', ' ')} {shown}")
+    return "; ".join(words)
+
+
 def _files(report: Mapping[str, Any]) -> str:
     measured = {file["name"]: _in_words(file) for file in report["student"]["files"]}
     rows = [f"| `{file['name']}` | {file['bytes']:,} | {measured.get(file['name'], '')} |" for file in report["files"]]
@@ -150,8 +187,12 @@ def _in_words(file: Mapping[str, Any]) -> str:
     words = [f"opset {file['opset']}"] if "opset" in file else []
     if "max_relative_difference" in file:
         words.append(f"outputs differ by at most {file['max_relative_difference']:.2g} of the largest")
+    if "relative_difference" in file:
+        words.append(f"in integers, outputs differ by {file['relative_difference']:.2g} (L2)")
+    if "bits_per_weight" in file:
+        words.append(f"{file['bits_per_weight']:.3g} bits a weight")
     if "agreement" in file:
-        words.append(f"same class for {file['agreement']:.1%} of {file['images']} random images")
+        words.append(f"same class for {file['agreement']:.1%} of {file['images']} images")
     return ", ".join(words)
 
 

@@ -16,6 +16,7 @@ from worker.distillation.networks.ensemble import how_combined
 from worker.distillation.procedure import Member
 from worker.distillation.reporting.environment import library_versions
 from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
+from worker.distillation.reporting.transformed import notes_of
 from worker.distillation.synthesis.estimate import Estimate
 from worker.distillation.trainer.lineage import build_network
 from worker.distillation.trainer.objective_sum import deploying
@@ -40,15 +41,16 @@ NONE_SYNTHESISED = "Student and teacher were not compared on synthesised images,
 def report(finished: FinishedRun) -> dict[str, Any]:
     """The content of `report.json`: plain JSON values, with null for values that were not measured or are not finite."""
     job = finished.job
-    student = _student(finished)
+    student, teacher = _student(finished), _teacher(job, finished.teacher)
     versions = {**finished.environment.get("versions", {}), **library_versions()}
     content = {
         "job": job.values.get("job"),
         "attempt": job.values.get("attempt"),
         "spec": dict(job.spec),
         "student": student,
-        "teacher": _teacher(job, finished.teacher),
+        "teacher": teacher,
         "teacher_check": finished.teacher_check and dict(finished.teacher_check),
+        "transformed": _transformed(finished, student, teacher),
         "initial_weights": initial_weights_of(job),
         "chosen_weights": dict(finished.checkpoint),
         "evaluation": finished.measured.get("evaluation"),
@@ -87,6 +89,19 @@ def _student(finished: FinishedRun) -> dict[str, Any]:
     return student | {"added_by": list(added), "parameters_alone": parameters}
 
 
+def _transformed(
+    finished: FinishedRun, student: Mapping[str, Any], teacher: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """What was measured of a transformed student, and how many times smaller its files are than the teacher's."""
+    if finished.transformed is None:
+        return None
+    found = dict(finished.transformed)
+    if teacher is not None:
+        sizes = {file["name"]: file["bytes"] for file in student["files"] if file["name"] in found["times_smaller"]}
+        found["times_smaller_than_teacher"] = {name: teacher["file_bytes"] / size for name, size in sizes.items()}
+    return found
+
+
 def _notes(finished: FinishedRun, student: Mapping[str, Any]) -> list[str]:
     """Notes that explain the metrics, and the run's warnings."""
     job = finished.job
@@ -102,6 +117,8 @@ def _notes(finished: FinishedRun, student: Mapping[str, Any]) -> list[str]:
     if "added_by" in student:
         by = ", ".join(student["added_by"])
         notes.append(MORE_SHIPS.format(by=by, alone=student["parameters_alone"], **student))
+    if finished.transformed:
+        notes += notes_of(finished.transformed)
     if finished.stopped_early:
         notes.append(STOPPED_EARLY.format(**finished.stopped_early))
     return [*notes, *finished.warnings, *_dataset_warnings(job)]

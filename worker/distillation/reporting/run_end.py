@@ -1,21 +1,29 @@
 """The end of a run: select, measure, export and report the student."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor, nn
+
+from worker.distillation.distributed.ranks import ALONE
 from worker.distillation.reporting.artifacts import Artifacts
 from worker.distillation.reporting.environment import environment
 from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
 from worker.distillation.reporting.measurement import Measurement
 from worker.distillation.reporting.phases import PhaseTimes
 from worker.distillation.reporting.run_previews import RunPreviews
+from worker.distillation.reporting.transformed import transformed
 from worker.distillation.source import Source
 from worker.distillation.synthesis.estimate import Estimate
 from worker.distillation.trainer.inputs import Inputs
 from worker.distillation.trainer.lineage import Lineage
 from worker.distillation.trainer.run_state import RunState
+from worker.distillation.trainer.stage_context import StageContext
+from worker.distillation.trainer.stage_source import calibration_images
 from worker.distillation.trainer.weight_selection import Selected, WeightSelection
+
+COMPARED_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +67,19 @@ class RunEnd:
             dataset=self.inputs.dataset,
             step=self.state.steps_before,
         )
+        member, entries = self.lineage.member(place), self.lineage.entries_at(place)
+        if entries:
+            self.artifacts.sample = self._sample()
         kept = self._keep_others(measurement)
-        member = self.lineage.member(place)
+        files = self.artifacts.export_student(selected.network, member)
         finished = FinishedRun(
             job=self.lineage.job,
             student=selected.network,
             member=member,
             teacher=teacher,
-            files=self.artifacts.export_student(selected.network, member),
+            files=files,
+            entries=entries,
+            transformed=self._transformed(selected.network, place, files, measurement) if entries else None,
             checkpoint={"checkpoint": selected.checkpoint, "why": selected.why},
             measured=measured,
             history=self.state.history,
@@ -81,6 +94,19 @@ class RunEnd:
             teacher_check=self.state.teacher_check,
         )
         return self.artifacts.publish(finished)
+
+    def _sample(self) -> Tensor:
+        """Images on which files in integers are compared with the student."""
+        context = StageContext.of(self.lineage.job, self.inputs.dataset, self.lineage.device, ALONE)
+        return calibration_images(context, self.source, COMPARED_IMAGES)
+
+    def _transformed(
+        self, student: nn.Module, place: str, files: Sequence[Mapping[str, Any]], measurement: Measurement
+    ) -> dict[str, Any]:
+        """What was measured of a transformed student."""
+        member, network = self.lineage.member(place), self.lineage.network(place)
+        card = self.artifacts.card_of(member)
+        return transformed(student, network, member, self.lineage.entries_at(place), files, measurement, card)
 
     def _keep_others(self, measurement: Measurement) -> list[KeptNetwork]:
         """Export other networks that the procedure keeps, and its ensembles."""

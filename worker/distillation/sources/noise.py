@@ -37,6 +37,7 @@ class Noise(Source):
     tasks = ("classification", "multi_label")
     needs = SourceNeeds(teacher=True)
     synthesises = True
+    calibrates = False
     divides = True
     training_defaults = DATA_FREE_TRAINING
     objective_defaults = LABEL_FREE_OBJECTIVES

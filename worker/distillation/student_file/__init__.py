@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from worker.distillation.compression import unpacking
+from worker.distillation.compression.plain import plain
 from worker.distillation.export.card import Card
 from worker.distillation.export.portable import portable, random_images
 from worker.distillation.programs import ProgramNetwork
-from worker.distillation.student_file import loading
+from worker.distillation.student_file import loading, packed_loading
 from worker.distillation.student_file.expressions import CannotBeWritten, Writer
 from worker.distillation.student_file.source_code import module_body
 
@@ -37,22 +39,24 @@ NOT_RUN = (
 TEXT = Template((Path(__file__).parent / "student.py.template").read_text())
 
 
-def write(student: nn.Module, card: Card, weights: Path, path: Path) -> None:
+def write(student: nn.Module, card: Card, weights: Path, path: Path, packed: Path | None = None) -> None:
     """Write the file for a student whose weights are in the safetensors file `weights`.
 
-    The file is run once, on the CPU: with `weights`, it has to build a network with exactly the student's state dict, and
+    If there is one, it also reads the `packed` file. The file is run once, on the CPU: with `weights`, it has to build a network with exactly the student's state dict, and
     outputs that are equal up to rounding.
 
     Raises:
         CannotBeWritten: the student contains a module that cannot be written as code, or the file computes something else.
     """
-    network = portable(student)
-    text = source_of(network, card, weights.name, path.stem)
-    _check(text, network, card, weights)
+    network = portable(plain(student))
+    text = source_of(network, card, weights.name, path.stem, reads_packed=packed is not None)
+    for file in (weights, packed):
+        if file is not None:
+            _check(text, network, card, file)
     path.write_text(text)
 
 
-def source_of(network: nn.Module, card: Card, weights: str, stem: str = "student") -> str:
+def source_of(network: nn.Module, card: Card, weights: str, stem: str = "student", reads_packed: bool = False) -> str:
     """The text of the file `STEM.py`; `weights` is the name of the file that `load` reads by default.
 
     Raises:
@@ -76,7 +80,8 @@ def source_of(network: nn.Module, card: Card, weights: str, stem: str = "student
         width=contract.width,
         mean=repr(contract.mean),
         std=repr(contract.std),
-        loading=module_body(loading),
+        loader=(packed_loading.with_packed_weights if reads_packed else loading.with_weights).__name__,
+        loading="\n\n\n".join(map(module_body, [loading, *([unpacking, packed_loading] if reads_packed else [])])),
         definitions="".join(f"{text}\n\n\n" for text in writer.definitions()),
         expression=expression,
     )

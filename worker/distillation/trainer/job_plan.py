@@ -34,6 +34,7 @@ def make_procedure(job: Job) -> tuple[Procedure, Plan]:
         steps=training.steps,
         seed=training.seed,
         task=job.task.name,
+        learning_rate=training.learning_rate,
         held_out=training.validation_fraction > 0,
         synthesises=registry.find("sources", spec["source"]["name"], "/source").synthesises,
         sliced=job.initial_weights in FROM_TEACHER,

@@ -24,8 +24,9 @@ from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.synthesis.estimate import Estimator
 from worker.distillation.trainer.checkpoint import Checkpoints
 from worker.distillation.trainer.job_plan import make_procedure, planned_stages
-from worker.distillation.trainer.network_parts import network_part, objectives_part, split_place
+from worker.distillation.trainer.network_parts import network_part, objectives_part, split_place, transforms_part
 from worker.distillation.trainer.objective_sum import Composition, ConnectContext, deploying
+from worker.distillation.transformed_network import Entry, rebuild, structural
 from worker.distillation.uploads.key_matching import match
 from worker.distillation.uploads.state_dicts import read_state_dict
 
@@ -94,8 +95,19 @@ class Lineage:
     def network(self, place: str) -> nn.Module:
         """A finished stage's network; `place` is `STAGE` or `STAGE/MEMBER`, optionally with `@EPOCH`."""
         network = self._fresh(self.member(place))
-        network.load_state_dict(self.checkpoints.thaw(network_part(place)))
+        rebuild(network, self.entries_at(place))
+        network.to(self.device).load_state_dict(self.checkpoints.thaw(network_part(place)))
         return network.requires_grad_(True)
+
+    def entries_at(self, place: str) -> list[Entry]:
+        """The transforms that were carried out on a finished stage's network."""
+        name = transforms_part(place)
+        return self.checkpoints.thaw(name) if name in self.checkpoints.frozen() else []
+
+    def entries(self, stage: Stage, name: str) -> list[Entry]:
+        """The transforms that were carried out on a member's initial network: those that changed the modules of a finished one."""
+        initial = stage.members[name].initial or ""
+        return structural(self.entries_at(initial.removeprefix("stage:"))) if initial.startswith("stage:") else []
 
     def deployed(
         self, place: str, weights: dict[str, Tensor] | None = None, objectives: dict[str, Tensor] | None = None
@@ -189,7 +201,7 @@ class Lineage:
         member = stage.members[name]
         seed_all(seed_for(self.plan.seed, stage.seeded_by, name, "initial"))
         if member.initial and member.initial.startswith("stage:"):
-            return self.network(member.initial.removeprefix("stage:"))
+            return self._continued(member.initial.removeprefix("stage:"))
         network = self._fresh(member)
         if member.initial in (GIVEN, PRETRAINED) and (file := self.job.pretrained(member.network_pointer)):
             network.load_state_dict(pretrained_weights(network, file, self.job, member.network_pointer))
@@ -202,6 +214,15 @@ class Lineage:
         elif path is not None:
             network.load_state_dict(self._given_weights(path, network, member.network))
         return network
+
+    def _continued(self, place: str) -> nn.Module:
+        """A finished network to train on: with its structure and its weights, and without tables of codes."""
+        network = self._fresh(self.member(place))
+        rebuild(network, structural(self.entries_at(place)))
+        network.to(self.device)
+        weights = self.checkpoints.thaw(network_part(place))
+        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+        return network.requires_grad_(True)
 
     @staticmethod
     def _given_weights(path: Path, network: nn.Module, name: str) -> dict[str, Tensor]:

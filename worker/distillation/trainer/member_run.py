@@ -1,23 +1,22 @@
 """One network in training, with its objectives, optimisers and transforms."""
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from worker.distillation import registry
+from worker.distillation.compression.member_transforms import MemberTransforms, TransformContext
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.taps import Tapped, parameters_through
 from worker.distillation.procedure import Member
 from worker.distillation.step import Outputs, Step
-from worker.distillation.trainer.checkpoint import snapshot, state_of
+from worker.distillation.trainer.checkpoint import snapshot
 from worker.distillation.trainer.objective_sum import Composition, ConnectContext
 from worker.distillation.trainer.relative_rates import factors
 from worker.distillation.trainer.weight_average import RunningAverage
 from worker.distillation.training import Training
-from worker.distillation.transform import Transform
+from worker.distillation.transformed_network import Entry
 
 
 class MemberRun:
@@ -31,13 +30,13 @@ class MemberRun:
         teacher: Tapped | None,
         training: Training,
         context: ConnectContext,
+        transforming: TransformContext,
     ):
         """`network` already has its initial weights; `teacher` is the stage's teacher, of which this member's objectives
         request taps."""
         self.training = training
-        self.specs = member.transforms
-        self._untransformed = copy.deepcopy(network).to("cpu") if self.specs else None
-        self.transforms = make_transforms(self.specs, network)
+        rates = factors(network) if training.relative_rates else None
+        self.transforms = MemberTransforms(member.transforms, network, transforming)
         self.tapped = Tapped(network, context.example, f"{member.network_pointer}/network")
         self.composition = Composition(member.objectives, member.pointer).to(context.example.device)
         self._freeze(member)
@@ -46,10 +45,12 @@ class MemberRun:
         self.taught_by = teacher.network if teacher else None
         adversaries = self.composition.adversary_groups()
         trained = [*(p for p in network.parameters() if p.requires_grad), *self.composition.trained_parameters()]
-        self.optimizer = training.make_optimizer(trained, factors(network) if training.relative_rates else None)
+        self.optimizer = training.make_optimizer(trained, rates)
         self.adversary_optimizer = torch.optim.Adam(adversaries) if adversaries else None
         decay = training.average_weights
         self.average = RunningAverage(network, decay) if decay is not None else None
+        self.entries: list[Entry] = []
+        """What to apply to a new network before the finished weights are loaded; set by `finalize`."""
 
     @property
     def network(self) -> nn.Module:
@@ -80,17 +81,16 @@ class MemberRun:
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.learning_rate_at(step.number, total) * group["factor"]
         self.optimizer.step()
-        for transform in self.transforms:
-            transform.after_step(self.network)
+        self.transforms.after_step(self.network, (step.number + 1) / total)
         if self.average is not None:
             self.average.update(self.network)
         return loss.detach(), named | terms
 
     def finalize(self) -> None:
-        """Apply the transforms permanently and set the network to evaluation mode."""
-        for transform in self.transforms:
-            transform.finalize(self.network)
-        self.network.requires_grad_(True).eval()
+        """Leave plain weights in the network, and set it to evaluation mode."""
+        self.network.eval()
+        self.entries = self.transforms.finalize(self.network)
+        self.network.requires_grad_(True)
 
     def deployed(self) -> nn.Module:
         """The network that would ship if the stage ended now; it may be the network in training."""
@@ -101,39 +101,26 @@ class MemberRun:
         return snapshot(self.composition.deployed_state())
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's weights on the CPU as if the stage ended now, with transforms applied."""
-        return self._baked(self.network.state_dict())
+        """The network's weights on the CPU as if the stage ended now, with its transforms finalised."""
+        return self.transforms.finalized(self.network.state_dict())[0]
+
+    def finalized(self) -> tuple[dict[str, Tensor], list[Entry]]:
+        """The same, with what to apply to a new network before these weights are loaded."""
+        return self.transforms.finalized(self.network.state_dict())
 
     def averaged(self) -> dict[str, Tensor]:
-        """The running average of the weights on the CPU, with transforms applied; empty if there is none."""
-        return self._baked(self.average.values) if self.average is not None else {}
-
-    def _baked(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of the network in training, on the CPU, with transforms applied.
-
-        Applying a transform cannot be undone, and a copy of a parametrised module shares its class. So this works as a
-        resume does: new transforms are prepared on an untransformed copy of the network, and all states are loaded.
-        """
-        if self._untransformed is None:
-            return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
-        with torch.random.fork_rng([]):
-            network = copy.deepcopy(self._untransformed)
-            transforms = make_transforms(self.specs, network)
-        network.load_state_dict(weights)
-        for transform, own in zip(transforms, self.transforms, strict=True):
-            transform.load_state_dict(snapshot(own.state_dict()))
-            transform.finalize(network)
-        return state_of(network)
+        """The running average of the weights on the CPU, with transforms finalised; empty if there is none."""
+        return self.transforms.finalized(self.average.values)[0] if self.average is not None else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """By kind of part: network, objectives, optimisers, transforms."""
+        """By kind of part: network, objectives, optimisers, and the recipes of the transforms."""
         adversary = self.adversary_optimizer.state_dict() if self.adversary_optimizer else None
         average = self.average.state_dict() if self.average else None
         return {
             "network": self.network.state_dict(),
             "objectives": self.composition.state_dict(),
             "optimizers": {"student": self.optimizer.state_dict(), "adversary": adversary, "average": average},
-            "transforms": [transform.state_dict() for transform in self.transforms],
+            "transforms": list(self.transforms.recipes),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -145,8 +132,6 @@ class MemberRun:
             self.adversary_optimizer.load_state_dict(state["optimizers"]["adversary"])
         if self.average is not None:
             self.average.load_state_dict(state["optimizers"]["average"])
-        for transform, saved in zip(self.transforms, state["transforms"], strict=True):
-            transform.load_state_dict(saved)
 
     def _clip(self) -> None:
         """Scale the gradient down to the longest allowed norm, if one is set."""
@@ -193,14 +178,6 @@ class MemberRun:
             raise SpecError([Problem("/procedure/guided", f"the network has no parameters {side} this tap")])
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in trained)
-
-
-def make_transforms(specs: Sequence[Mapping[str, Any]], network: nn.Module) -> list[Transform]:
-    """Build a job's transforms and prepare the network for each, in order."""
-    transforms = [registry.make("transforms", spec, f"/transforms/{index}") for index, spec in enumerate(specs)]
-    for transform in transforms:
-        transform.prepare(network)
-    return transforms
 
 
 def peers_of(name: str, outputs: Mapping[str, Outputs]) -> tuple[Outputs, ...]:

@@ -3,9 +3,12 @@
 These parts are frozen: they never change, and every later checkpoint contains them.
 """
 
+from collections.abc import Sequence
+
 from worker.distillation.trainer.checkpoint import Checkpoints, state_of
 from worker.distillation.trainer.member_run import MemberRun
 from worker.distillation.trainer.stage_run import StageRun
+from worker.distillation.transformed_network import Entry
 
 
 def split_place(place: str) -> tuple[str, str, str]:
@@ -27,6 +30,12 @@ def objectives_part(place: str) -> str:
     return f"shipping/{stage}/{member}@{epoch}" if epoch else f"shipping/{stage}/{member}"
 
 
+def transforms_part(place: str) -> str:
+    """Name of the part that lists what to apply to a new network before its weights are loaded."""
+    stage, member, epoch = split_place(place)
+    return f"transforms/{stage}/{member}@{epoch}" if epoch else f"transforms/{stage}/{member}"
+
+
 def average_part(place: str) -> str:
     """Name of the part that holds the running weight average of a finished stage's network."""
     stage, member, _ = split_place(place)
@@ -37,7 +46,9 @@ def freeze_snapshots(run: StageRun, epoch: int, checkpoints: Checkpoints) -> Non
     """Freeze all members as if the stage ended now; called after an epoch whose weights later stages read."""
     for name, member in run.members.items():
         place = f"{run.stage.name}/{name}@{epoch}"
-        checkpoints.freeze(network_part(place), member.weights())
+        weights, entries = member.finalized()
+        checkpoints.freeze(network_part(place), weights)
+        _freeze_entries(place, entries, checkpoints)
         _freeze_objectives(place, member, checkpoints)
 
 
@@ -53,7 +64,13 @@ def freeze_networks(run: StageRun, checkpoints: Checkpoints) -> None:
     for name, member in run.members.items():
         place = f"{run.stage.name}/{name}"
         checkpoints.freeze(network_part(place), state_of(member.network))
+        _freeze_entries(place, member.entries, checkpoints)
         _freeze_objectives(place, member, checkpoints)
+
+
+def _freeze_entries(place: str, entries: Sequence[Entry], checkpoints: Checkpoints) -> None:
+    if entries:
+        checkpoints.freeze(transforms_part(place), list(entries))
 
 
 def _freeze_objectives(place: str, member: MemberRun, checkpoints: Checkpoints) -> None:

@@ -24,6 +24,12 @@ class Resumed:
     state: RunState
     parts: Mapping[str, Any]
 
+    @property
+    def recipes(self) -> Mapping[str, Any]:
+        """The recipes of the running stage's transforms, by member."""
+        with _fits_this_version():
+            return self.parts["transforms"]
+
 
 def read_checkpoint(manifest: Path | None, checkpoints: Checkpoints) -> Resumed | None:
     """Read the checkpoint of a manifest file; None without a file.

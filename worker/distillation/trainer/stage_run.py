@@ -1,12 +1,13 @@
 """The training loop: a stage is built from plain data, stepped, saved and restored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from worker.distillation.compression.member_transforms import TransformContext
 from worker.distillation.errors import Diverged, Problem, SpecError
 from worker.distillation.introspection.modes import statistics_kept
 from worker.distillation.introspection.taps import Tapped
@@ -20,7 +21,9 @@ from worker.distillation.trainer.member_run import MemberRun, peers_of
 from worker.distillation.trainer.metric_means import MetricMeans
 from worker.distillation.trainer.objective_sum import ConnectContext
 from worker.distillation.trainer.stage_context import StageContext
-from worker.distillation.trainer.stage_source import build_source, plain_batches
+from worker.distillation.trainer.stage_source import build_source, calibration_images, plain_batches
+from worker.distillation.transform import Recipe
+from worker.distillation.transformed_network import Entry
 
 KINDS = ("network", "objectives", "optimizers", "transforms")
 """The parts of a checkpoint that hold the members."""
@@ -30,9 +33,17 @@ class StageRun:
     """One running stage. `number` is the next step, of `total`; the source's first generator steps come before step 0."""
 
     def __init__(
-        self, stage: Stage, *, networks: Mapping[str, nn.Module], teacher: Tapped | None, context: StageContext
+        self,
+        stage: Stage,
+        *,
+        networks: Mapping[str, nn.Module],
+        teacher: Tapped | None,
+        context: StageContext,
+        entries: Mapping[str, Sequence[Entry]] | None = None,
+        recipes: Mapping[str, Sequence[Recipe]] | None = None,
     ):
-        """`networks` are the members' networks, which already have their initial weights."""
+        """`networks` are the members' networks, which already have their initial weights; `entries` the transforms that were carried
+        out on them before; `recipes` those of the members' own transforms, from a checkpoint."""
         self.stage = stage
         self.teacher = teacher
         self.context = context
@@ -45,6 +56,9 @@ class StageRun:
                 teacher=teacher,
                 training=self.training,
                 context=self._connect_context(),
+                transforming=self._transform_context(
+                    name, (entries or {}).get(name, ()), None if recipes is None else recipes[name]
+                ),
             )
             for name, member in stage.members.items()
         }
@@ -199,6 +213,21 @@ class StageRun:
 
     def _any_need(self, name: str) -> bool:
         return any(getattr(needs, name) for member in self.members.values() for needs in member.composition.needs())
+
+    def _transform_context(
+        self, name: str, entries: Sequence[Entry], recipes: Sequence[Recipe] | None
+    ) -> TransformContext:
+        """What a member's transforms need."""
+        return TransformContext(
+            example=self.context.example(),
+            contract=self.context.contract,
+            classes=self.context.classes,
+            seed=seed_for(self.training.seed, self.stage.seeded_by, name, "transforms"),
+            images=lambda count: calibration_images(self.context, self.source, count),
+            ranks=self.ranks,
+            entries=entries,
+            recipes=recipes,
+        )
 
     def _connect_context(self) -> ConnectContext:
         """The context in which the objectives of all members connect."""

@@ -2,7 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+import torch
+from torch import Tensor
+
 from worker.distillation import registry
+from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.gradients import require_gradient
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.procedure import Stage
@@ -66,3 +70,21 @@ def plain_batches(context: StageContext, source: Source) -> Iterator[Batch]:
             fields["privileged"] = dataset.privileged.normalise(dataset.privileged.image[part])
         batch = Batch(dataset.normalise(dataset.image[part]), fields)
         yield taught(batch, source.context) if source.ignores_labels else batch
+
+
+def calibration_images(context: StageContext, source: Source, count: int) -> Tensor:
+    """Images (n, C, H, W) for transforms that need some, normalised, at most `count`: training images without augmentation at even
+    distances, or synthesised ones.
+
+    Raises:
+        SpecError: the source has no images that resemble those that the student is for.
+    """
+    synthesised = source.samples(count) if source.synthesises and source.calibrates else None
+    if synthesised is not None:
+        return synthesised
+    dataset = context.dataset
+    if dataset is None or not source.calibrates:
+        words = "needs images to measure activations on, and the source has none that resemble real ones"
+        raise SpecError([Problem("/transforms", words)], "Use a dataset, or a source that synthesises images.")
+    chosen = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().long()
+    return dataset.normalise(dataset.image[chosen.to(dataset.image.device)])

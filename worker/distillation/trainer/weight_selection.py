@@ -45,13 +45,13 @@ class WeightSelection:
         self, run: StageRun, metrics: dict[str, float], epoch: int, best: BestWeights | None
     ) -> BestWeights | None:
         """The better of the best weights so far and the current weights, which have these `metrics`."""
-        if self.training.selection != "best":
+        member = run.members[self._member_name(run)]
+        if self.training.selection != "best" or not member.transforms.settled(run.number / run.total):
             return best
         place = self.lineage.student_place(run.stage)
         value = metrics[self.task.main_metric]
         if not self.task.better(value, best.value if best is not None and best.place == place else None):
             return best
-        member = run.members[self._member_name(run)]
         return BestWeights(
             place=place,
             epoch=epoch,

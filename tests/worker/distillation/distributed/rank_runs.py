@@ -88,6 +88,23 @@ CASES = {
         }
     ),
     "two_stages": Case({"procedure": {"name": "two_stage", "preset": "fitnets"}, "training": {"steps": 6}}),
+    "few_bits": Case(
+        {"objectives": KD, "student": RESIDUAL, "transforms": [{"name": "factorise"}, {"name": "quantise", "bits": 3}]}
+    ),
+    "sparse": Case(
+        {
+            "objectives": KD,
+            "student": RESIDUAL,
+            "transforms": [{"name": "prune", "begin": 0.0, "end": 0.4}, {"name": "share", "begin": 0.5}],
+        }
+    ),
+    "integers": Case(
+        {
+            "objectives": KD,
+            "student": RESIDUAL,
+            "transforms": [{"name": "prune_channels"}, {"name": "int8", "begin": 0.4, "images": 32}],
+        }
+    ),
     "ships_more": Case({"objectives": [{"name": "similarity_head"}]}),
 }
 ORDINARY = ("norms", "norms_apart", "drained", "uneven", "dist", "dist_apart")

@@ -9,6 +9,7 @@ from tests.worker.distillation.procedures.trained import CE, HALF, KD, LENET, ta
 from worker.distillation import registry
 
 MUTUAL = {"name": "mutual"}
+TERNARY = {"name": "quantise", "scheme": "ttq", "ends": "float"}
 MLP = {"network": "mlp", "options": {"hidden": [8]}}
 
 SHAPES = {
@@ -32,6 +33,18 @@ SHAPES = {
     ),
     "a route": (
         {"name": "route", "teacher": MLP, "teacher_epochs": 2, "anchors": 2}, {"teacher": False}, ["teacher"], 11,
+    ),
+    "an apprentice beside its teacher": (
+        {"name": "apprentice", "scheme": "a"},
+        {"teacher": False, "objectives": [CE, MUTUAL], "transforms": [TERNARY]}, ["teacher"], 3,
+    ),
+    "an apprentice of a trained teacher": ({"name": "apprentice"}, {"transforms": [TERNARY]}, [], 3),
+    "an apprentice that was of full precision": (
+        {"name": "apprentice", "scheme": "c"}, {"transforms": [TERNARY], "training": {"steps": 4}}, ["full_precision"], 4,
+    ),
+    "a route of factors": (
+        {"name": "route", "teacher": MLP, "teacher_epochs": 2, "anchors": 2},
+        {"teacher": False, "transforms": [{"name": "factorise", "keep": 0.6}, {"name": "quantise"}]}, ["teacher"], 11,
     ),
     "a route that skips": (
         {"name": "route", "teacher": MLP, "teacher_epochs": 3, "anchors": 3, "choice": "greedy", "delta": 1e-9},

@@ -2,13 +2,17 @@
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
+from worker.distillation.compression.parametrised import bake, before, parametrise, parts
 from worker.distillation.transform import Transform
 
 
 class Rounded(nn.Module):
-    """Four values a tensor."""
+    """Four values a tensor; counts its steps in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, weight):
         low, high = weight.detach().min(), weight.detach().max()
@@ -19,26 +23,18 @@ class Rounded(nn.Module):
 class ToyQuantise(Transform):
     """Quantises convolutions and linear layers, and counts its steps."""
 
-    def __init__(self, parameters=None):
-        super().__init__(parameters)
-        self.steps = 0
+    def plan(self, network, setting):
+        return {"layers": list(setting.layers)}
 
-    def prepare(self, network):
-        for module in network.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                parametrize.register_parametrization(module, "weight", Rounded())
+    def apply(self, network, recipe):
+        for path in recipe["layers"]:
+            parametrise(network.get_submodule(path), Rounded())
 
-    def after_step(self, network):
-        self.steps += 1
+    def after_step(self, network, progress, setting):
+        for _, _, part in parts(network, Rounded):
+            part.steps += 1
 
-    def finalize(self, network):
-        for module in network.modules():
-            if parametrize.is_parametrized(module):
-                with torch.no_grad():
-                    parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-
-    def state_dict(self):
-        return {"steps": self.steps}
-
-    def load_state_dict(self, state):
-        self.steps = state["steps"]
+    def finalize(self, network, setting, recipe):
+        for _, module, part in parts(network, Rounded):
+            bake(module, part, part(before(module, part)))
+        return {"layers": []}

@@ -1,0 +1,51 @@
+"""A transformed student through the whole service: its files, the client that decodes them, and a job that it teaches."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from distillery_client import errors
+from distillery_client.command_line import app
+from tests.integration.whole import INPUT, TEACHER, Whole
+
+TRANSFORMS = [
+    {"name": "factorise", "keep": 0.6},
+    {"name": "prune", "sparsity": 0.8, "begin": 0.0, "end": 0.4},
+    {"name": "share", "begin": 0.5},
+]
+
+
+@pytest.mark.slow
+def test_a_transformed_student_is_decoded_and_teaches(tmp_path: Path, inputs: Path) -> None:
+    with Whole(tmp_path / "data") as whole, whole.client() as client:
+        teacher = client.teachers.send(inputs / "teacher.safetensors", **TEACHER)["id"]
+        dataset = client.datasets.send(inputs / "images.npz")["id"]
+        spec = {
+            "teacher": teacher, "dataset": dataset, "student": {"network": "lenet5_half"},
+            "training": {"steps": 120, "batch_size": 32, "learning_rate": 0.01},
+        }  # fmt: skip
+        with pytest.raises(errors.InvalidRequest) as refused:
+            client.jobs.submit(spec | {"transforms": list(reversed(TRANSFORMS))})
+        assert "must come before" in str(refused.value.errors)
+        exports = ["safetensors", "packed", "huffman"]
+        job = client.jobs.submit(spec | {"transforms": TRANSFORMS, "exports": exports})["id"]
+        assert client.jobs.wait(job, 180)["status"] == "succeeded"
+        for name in ("student.safetensors", "student.huffman", "report.json"):
+            client.artifacts.download(job, name, tmp_path)
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["transformed"]["of"][1]["sparsity"] == pytest.approx(0.8, abs=0.01)
+        assert report["evaluation"]["student"]["accuracy"] > 0.8
+        again = tmp_path / "again.safetensors"
+        result = CliRunner().invoke(app, ["unpack", str(tmp_path / "student.huffman"), "-o", str(again)])
+        assert result.exit_code == 0, result.output
+        own, decoded = load_file(tmp_path / "student.safetensors"), load_file(again)
+        assert own.keys() == decoded.keys() and all(torch.equal(own[key], decoded[key]) for key in own)
+        taught = client.jobs.submit(
+            {"teacher": job, "dataset": dataset, "student": {"network": "lenet5_half", "input": INPUT}}
+            | {"training": spec["training"], "exports": ["safetensors"]}
+        )["id"]
+        assert client.jobs.wait(taught, 180)["status"] == "succeeded"
