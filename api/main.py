@@ -10,6 +10,7 @@ from api.access.admission import Admission
 from api.access.auth import ensure_first_key
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
+from api.experiments import routes as experiments
 from api.files import routes as files
 from api.health import routes as health
 from api.http import docs_page, problem_documents
@@ -40,6 +41,7 @@ TAGS = [
     {"name": "datasets", "description": "Images with labels."},
     {"name": "files", "description": "Other inputs of jobs, such as initial weights."},
     {"name": "jobs", "description": "Distillations, their events, metrics, previews and artifacts."},
+    {"name": "experiments", "description": "Several jobs from one request, compared in a table."},
     {"name": "catalogue", "description": "Methods and networks that a job's spec can name."},
     {"name": "keys", "description": "API keys, their scopes and their limits."},
     {"name": "webhooks", "description": "Notifications when the status of a job changes."},
@@ -75,7 +77,15 @@ def create_app() -> FastAPI:
     app.state.reads = SharedReads()
     app.state.submissions = Submissions()
     problem_documents.install(app)
-    routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, output_routes.router)
+    routers = (
+        teachers.router,
+        datasets.router,
+        files.router,
+        jobs.dry_run,
+        jobs.router,
+        output_routes.router,
+        experiments.router,
+    )
     for router in (*routers, webhooks.router, keys.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)

@@ -80,6 +80,18 @@ def _stream(blob: Blob, span: tuple[int, int] | None, headers: dict[str, str]) -
     return StreamingResponse(_read_ahead(chain((first,), chunks)), 206 if span else 200, headers, blob.content_type)
 
 
+def read_small(blob: Blob) -> bytes:
+    """All bytes of a small blob, checked.
+
+    Raises:
+        Gone: the bytes are missing from the storage, or damaged.
+    """
+    try:
+        return b"".join(_checked(blob, 0, blob.size))
+    except (NotFound, Damaged) as error:
+        raise lost(blob, error) from error
+
+
 def _checked(blob: Blob, start: int, end: int) -> Iterator[bytes]:
     """Bytes of a blob. The last chunk is given only if all have arrived and, of a whole blob, if their SHA-256 is right.
 

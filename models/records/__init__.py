@@ -7,6 +7,7 @@ from models.records.artifact import Artifact
 from models.records.attempt import Attempt
 from models.records.checkpoint import Checkpoint
 from models.records.event import Event
+from models.records.experiment import Experiment
 from models.records.idempotency import Idempotency
 from models.records.inspection import Inspection
 from models.records.job import Job
@@ -24,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "Dataset",
     "Event",
+    "Experiment",
     "File",
     "Idempotency",
     "Inspection",
