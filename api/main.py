@@ -9,6 +9,7 @@ from api.access import last_use
 from api.access.admission import Admission
 from api.access.auth import ensure_first_key
 from api.catalogue import routes as catalogue
+from api.dashboard import app as dashboard
 from api.datasets import routes as datasets
 from api.experiments import routes as experiments
 from api.files import routes as files
@@ -90,6 +91,7 @@ def create_app() -> FastAPI:
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
     docs_page.install(app)
+    dashboard.install(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(HeadAsGet)
     app.add_middleware(SlowBodies)

@@ -14,6 +14,7 @@ from models.records.job import Job
 from models.records.key import Key
 from models.records.metric import Metric
 from models.records.preview import Preview
+from models.records.session import BrowserSession
 from models.records.share import Share
 from models.records.upload import Dataset, File, Teacher
 from models.records.webhook import WebhookDelivery, WebhookSecret
@@ -22,6 +23,7 @@ from models.records.worker import Worker
 __all__ = [
     "Artifact",
     "Attempt",
+    "BrowserSession",
     "Checkpoint",
     "Dataset",
     "Event",
