@@ -22,6 +22,7 @@ from api.http.problem_documents import error_of, respond
 from models.settings import settings
 
 SAFE = ("GET", "HEAD")
+FORM_TYPE = "application/x-www-form-urlencoded"
 FORM_BYTES = 256 * 1024
 """Largest form."""
 TOKEN_FIELD, TOKEN_HEADER = "form_token", "x-form-token"
@@ -168,9 +169,9 @@ async def require_form_token(request: Request, token: str) -> None:
         Forbidden: it is missing or that of another session.
     """
     given = request.headers.get(TOKEN_HEADER)
-    if given is None:
-        given = (await form_of(request)).get(TOKEN_FIELD, "")
-    if not token or not sessions.is_form_token(token, given):
+    if given is None and request.headers.get("content-type", "").startswith(FORM_TYPE):
+        given = (await form_of(request)).get(TOKEN_FIELD)
+    if not token or not given or not sessions.is_form_token(token, given):
         raise Forbidden("The form has expired, or is not one of this dashboard. Reload the page and send it again.")
 
 
@@ -191,7 +192,7 @@ async def form_of(request: Request) -> Form:
     known: Form | None = getattr(request.state, "form", None)
     if known is not None:
         return known
-    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+    if not request.headers.get("content-type", "").startswith(FORM_TYPE):
         raise BadRequest("The body is not a form.")
     body = b""
     async for chunk in request.stream():

@@ -53,7 +53,7 @@ def planned(spec: ExperimentSpec) -> list[Planned]:
     jobs = [
         _one(spec, name, [*changes, *chosen]) for (name, changes), chosen in product(variants, list(product(*axes)))
     ]
-    _require_distinct(jobs)
+    _require_distinct(jobs, "/variants" if spec.variants else "/grid")
     return jobs
 
 
@@ -140,16 +140,13 @@ def _put(body: dict[str, Any], path: Sequence[str], value: Any, origin: str) -> 
     return pointer_of(parts)
 
 
-def _require_distinct(jobs: Sequence[Planned]) -> None:
+def _require_distinct(jobs: Sequence[Planned], pointer: str) -> None:
     seen: set[tuple[str, str]] = set()
     for job in jobs:
         training = job.body.get("training")
-        seed = training.get("seed") if isinstance(training, dict) else None
-        if (job.variant, str(seed)) in seen:
-            message = (
-                f"two jobs are the variant {job.variant!r} with the same seed: name variants and values differently"
-            )
+        seed = str(training.get("seed")) if isinstance(training, dict) else ""
+        if (job.variant, seed) in seen:
             raise Invalid(
-                [("/variants" if job.origins and job.origins[0][1].startswith("/variants") else "/grid", message)]
+                [(pointer, f"two jobs are the variant {job.variant!r} with the same seed: name them differently")]
             )
-        seen.add((job.variant, str(seed)))
+        seen.add((job.variant, seed))

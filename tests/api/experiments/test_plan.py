@@ -68,7 +68,7 @@ def test_a_value_within_a_list_is_changed_in_place() -> None:
         ({"grid": {"objectives.3.weight": [1]}, "base": BASE | {"objectives": KD}}, "/grid/objectives.3.weight/0", "2 entries"),
         ({"grid": {"teacher.name": [1]}}, "/grid/teacher.name/0", "has no fields"),
         ({"grid": {"training.seed": list(range(201))}}, "/grid", "at most 200"),
-        ({"variants": [{"name": "a"}, {"name": "a"}]}, "/variants", "name variants"),
+        ({"variants": [{"name": "a"}, {"name": "a"}]}, "/variants", "name them"),
         ({"grid": {"training.seed": [1, 1]}}, "/grid", "the same seed"),
     ],
 )  # fmt: skip
