@@ -28,6 +28,7 @@ from api.jobs.polls import Polls
 from api.jobs.shared_reads import SharedReads
 from api.jobs.submission import Submissions
 from api.keys import routes as keys
+from api.reports import routes as reports
 from api.teachers import routes as teachers
 from api.webhooks import routes as webhooks
 
@@ -78,16 +79,9 @@ def create_app() -> FastAPI:
     app.state.reads = SharedReads()
     app.state.submissions = Submissions()
     problem_documents.install(app)
-    routers = (
-        teachers.router,
-        datasets.router,
-        files.router,
-        jobs.dry_run,
-        jobs.router,
-        output_routes.router,
-        experiments.router,
-    )
-    for router in (*routers, webhooks.router, keys.router, catalogue.router):
+    uploads = teachers.router, datasets.router, files.router
+    of_jobs = jobs.dry_run, jobs.router, output_routes.router, reports.router, experiments.router
+    for router in (*uploads, *of_jobs, webhooks.router, keys.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
     docs_page.install(app)

@@ -20,6 +20,8 @@ from api.jobs import outputs, service, stream
 from api.jobs.curves import curves
 from api.jobs.schemas import JobBody, PreviewBody
 from api.jobs.submission import Submission
+from api.reports.page import report_page
+from api.reports.routes import answer
 from api.webhooks.service import deliveries
 from models.database import reading
 from models.records import Artifact, Preview
@@ -139,6 +141,13 @@ async def follow(
         return Response(status_code=204, headers=HEADERS)
     messages = stream.stream(request.app.state.feeds, visitor.key_id, identifier, after)
     return EventSourceResponse(messages, headers=HEADERS | {"X-Accel-Buffering": "no"})
+
+
+@router.get("/{identifier}/report.html")
+def download_report(visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """The report of a job that has ended."""
+    require(visitor, "jobs:read")
+    return answer(report_page(visitor.key_id, identifier), identifier)
 
 
 @router.get("/{identifier}/artifacts.zip")

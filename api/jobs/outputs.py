@@ -118,7 +118,15 @@ def small_artifact(key_id: str, job_id: str, name: str, most_bytes: int) -> byte
     Raises:
         NotFound, Gone: the job has no such artifact, or its bytes are missing or damaged.
     """
-    found = blob(Artifact, key_id, job_id, name)
+    return small_blob(blob(Artifact, key_id, job_id, name), most_bytes)
+
+
+def small_blob(found: Blob, most_bytes: int) -> bytes | None:
+    """The bytes of a stored file; None if there are more than `most_bytes`.
+
+    Raises:
+        Gone: its bytes are missing or damaged.
+    """
     return read_small(found) if found.size <= most_bytes else None
 
 

@@ -28,7 +28,7 @@ function draw(place, title, series, log) {
     width: Math.max(240, box.clientWidth - 16), height: 220, scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
     axes: [{ ...axis }, { ...axis, size: 64 }],
     series: [{ label: "step" }, ...series.map((one, at) => ({
-      label: one.name, stroke: COLOURS[at % COLOURS.length], width: 1.5, spanGaps: true, points: { show: one.steps.length < 30 },
+      label: one.name, stroke: COLOURS[at % COLOURS.length], dash: at < COLOURS.length ? [] : [6, 4], width: 1.5, spanGaps: true, points: { show: one.steps.length < 30 },
       value: (_, value) => (value == null ? "–" : Number(value).toPrecision(4)),
     }))],
   }, data, box);

@@ -74,7 +74,7 @@ document.body.addEventListener("htmx:afterSettle", (event) => {
 });
 
 document.addEventListener("submit", (event) => {
-  const question = event.target.dataset.confirm;
+  const question = event.target.getAttribute("data-confirm");
   if (question && !window.confirm(question)) event.preventDefault();
 });
 
@@ -114,6 +114,7 @@ class Refused extends Error {
 }
 
 const TRIES = 4;
+const records = new Map(); // by form; not in form.dataset, which a field named "dataset" hides
 
 async function upload(form) {
   const said = form.querySelector(".progress"), button = form.querySelector("button");
@@ -124,18 +125,16 @@ async function upload(form) {
   button.disabled = true;
   try {
     // a record whose bytes did not arrive is used again, so that a second try does not leave two
-    if (!form.dataset.content) {
-      const made = await fetch(form.dataset.create, {
+    if (!records.has(form)) {
+      const made = await fetch(form.getAttribute("data-create"), {
         method: "POST", body: fields, headers: { "X-Form-Token": token(), Accept: "application/json" },
       });
       if (!made.ok) throw new Refused(await made.text());
-      const record = await made.json();
-      form.dataset.content = record.content;
-      form.dataset.page = record.page;
+      records.set(form, await made.json());
     }
     for (let attempt = 1; ; attempt++) {
       try {
-        await sendBytes(file, form.dataset.content, (done, all) => {
+        await sendBytes(file, records.get(form).content, (done, all) => {
           said.textContent = `Sending: ${Math.round((100 * done) / all)} % of ${(all / 1048576).toFixed(1)} MiB`;
         });
         break;
@@ -145,7 +144,7 @@ async function upload(form) {
         await new Promise((resolve) => setTimeout(resolve, 1000 * attempt));
       }
     }
-    window.location = form.dataset.page;
+    window.location = records.get(form).page;
   } catch (error) {
     said.textContent = error.message;
     button.disabled = false;
