@@ -132,8 +132,12 @@ def _is_loopback(name: str) -> bool:
 
 
 def _require_origin(request: Request) -> None:
-    """Require that the form is one of ours: browsers name the origin of every request that is not a GET."""
-    if request.headers.get("origin") != current_base():
+    """Require that the form is one of ours: browsers name the origin of every request that is not a GET.
+
+    Its scheme may differ from ours if a proxy ends TLS.
+    """
+    origin = urlsplit(request.headers.get("origin", ""))
+    if origin.scheme not in ("http", "https") or origin.netloc != urlsplit(current_base()).netloc:
         raise Forbidden("The request comes from another site. Open the dashboard itself and try again.")
 
 

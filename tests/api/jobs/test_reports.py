@@ -98,7 +98,7 @@ def test_strangers_texts_are_harmless_in_a_report(user: User) -> None:
     values = {"labels": {EVIL: EVIL}, "spec": {EVIL: EVIL}, "resolved": {"teacher": EVIL, "student": {"network": EVIL}}}
     job = user.job("succeeded", name=EVIL, student={"class_names": [EVIL] * 3}, **values)
     user.blob(Artifact, job, "report.json", json.dumps(evil).encode())
-    user.blob(Preview, job, f"{EVIL}-00000001.png", PIXEL, step=1, content_type="image/png")
+    user.blob(Preview, job, f"{EVIL.replace('/', '')}-00000001.png", PIXEL, step=1, content_type="image/png")
     user.blob(Preview, job, "page-00000001.html", b"<script>", step=1, content_type="text/html")
     user.metrics(job, EVIL, [1.0, 2.0])
     assert "\u202e" not in get(user, job)
