@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,12 @@ from models.scheduling.key_limits import limits_of
 from models.settings import settings
 
 LIFETIME_SECONDS = 12 * 3600
+RECENT_SECONDS = 30.0
+"""Time since its last look-up after which a session is no longer read together with others."""
+MOST_TOGETHER = 500
 _known = KnownKeys[tuple[Caller, str]]()
+_used: dict[str, float] = {}
+_reading = threading.Lock()
 
 
 def open_session(caller: Caller) -> str:
@@ -35,19 +41,37 @@ def open_session(caller: Caller) -> str:
 
 
 def session_caller(token: str) -> tuple[Caller, str] | None:
-    """The caller of a session and the name of its key; None if the session or its key is no longer valid."""
-    digest, read_at = _hash(token), _known.clock()
+    """The caller of a session and the name of its key; None if the session or its key is no longer valid.
+
+    All sessions that were used in the last seconds are read together, so that many browsers that poll cost one statement.
+    """
+    digest = _hash(token)
     if (found := _known.get(digest)) is not None:
         return found
+    with _reading:
+        if (found := _known.get(digest)) is not None:  # another browser's request has just read it
+            return found
+        at = _known.clock()
+        _used[digest] = at
+        for old in [name for name, used in _used.items() if at - used > RECENT_SECONDS]:
+            del _used[old]
+        found = _read([*list(_used)[-MOST_TOGETHER:], digest]).get(digest)
+        if found is None:
+            del _used[digest]
+        return found
+
+
+def _read(digests: list[str]) -> dict[str, tuple[Caller, str]]:
+    """The callers of sessions that are still valid; they are known from now on."""
+    read_at = _known.clock()
     active = Key.revoked_at.is_(None) & or_(Key.expires_at.is_(None), Key.expires_at > now())
-    mine = BrowserSession.hash == digest, BrowserSession.expires_at > now(), active
-    query = select(Key.id, Key.name, Key.scopes, Key.limits).join(BrowserSession, BrowserSession.key_id == Key.id)
+    valid = BrowserSession.hash.in_(digests), BrowserSession.expires_at > now(), active
+    columns = BrowserSession.hash, Key.id, Key.name, Key.scopes, Key.limits
     with reading() as session:
-        row = session.execute(query.where(*mine)).one_or_none()
-    if row is None:
-        return None
-    found = Caller(row.id, frozenset(row.scopes), limits_of(row.limits)), row.name
-    _known.keep(digest, found, read_at)
+        rows = session.execute(select(*columns).join(Key, BrowserSession.key_id == Key.id).where(*valid)).all()
+    found = {row.hash: (Caller(row.id, frozenset(row.scopes), limits_of(row.limits)), row.name) for row in rows}
+    for digest, caller in found.items():
+        _known.keep(digest, caller, read_at)
     return found
 
 

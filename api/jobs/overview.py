@@ -17,7 +17,7 @@ from models.status import JobStatus
 COLUMNS = (
     Job.id, Job.name, Job.labels, Job.status, Job.phase, Job.reason, Job.progress, Job.teacher_id, Job.created_at,
     Job.started_at, Job.finished_at, Job.experiment_id, Job.variant, Job.stopped_early,
-    Job.error["code"].as_string().label("code"),
+    Teacher.name.label("teacher_name"), Job.error["code"].as_string().label("code"),
     Job.resolved["student"]["network"].as_string().label("student"), Job.resolved["student"]["like"].as_string().label("like"),
     Job.resolved["student"]["width"].as_float().label("width"), Job.resolved["teacher"].label("teacher"),
 )  # fmt: skip
@@ -49,7 +49,11 @@ def lines(
     key_id: str, window: Window, statuses: Sequence[JobStatus], name: str = "", experiment_id: str | None = None
 ) -> tuple[list[JobLine], str | None]:
     """One page of a key's jobs, newest first, and the cursor of the next page; `name` is a part of their names."""
-    query = select(*COLUMNS).where(Job.key_id == key_id, Job.deleted_at.is_(None))
+    query = (
+        select(*COLUMNS)
+        .outerjoin(Teacher, Teacher.id == Job.teacher_id)
+        .where(Job.key_id == key_id, Job.deleted_at.is_(None))
+    )
     if statuses:
         query = query.where(Job.status.in_(statuses))
     if name:
@@ -63,18 +67,12 @@ def lines(
 
 
 def _lines(session: Session, rows: Sequence[Row[Any]]) -> list[JobLine]:
-    names = _teachers(session, {row.teacher_id for row in rows if row.teacher_id})
     known = summaries(session, [row.id for row in rows if row.status == JobStatus.SUCCEEDED])
     newest = newest_metrics(session, [row.id for row in rows if row.status == JobStatus.RUNNING])
-    return [_line(row, names, known.get(row.id, {}), newest.get(row.id, {})) for row in rows]
+    return [_line(row, known.get(row.id, {}), newest.get(row.id, {})) for row in rows]
 
 
-def _teachers(session: Session, ids: set[str]) -> dict[str, str]:
-    found = session.execute(select(Teacher.id, Teacher.name).where(Teacher.id.in_(ids)))
-    return {row.id: row.name for row in found}
-
-
-def _line(row: Row[Any], teachers: dict[str, str], summary: dict[str, Any], newest: dict[str, Any]) -> JobLine:
+def _line(row: Row[Any], summary: dict[str, Any], newest: dict[str, Any]) -> JobLine:
     main = summary.get("main_metric") or {}
     metric = (str(main["name"]), float(main["student"])) if isinstance(main.get("student"), int | float) else None
     if metric is None and isinstance(summary.get("agreement"), int | float):
@@ -86,7 +84,7 @@ def _line(row: Row[Any], teachers: dict[str, str], summary: dict[str, Any], newe
     ratio = ours / theirs if isinstance(ours, int) and isinstance(theirs, int) and theirs else None
     return JobLine(
         row,
-        _teacher(row, teachers),
+        _teacher(row),
         student_words(row.student, row.like, row.width),
         metric,
         main.get("teacher"),
@@ -94,9 +92,9 @@ def _line(row: Row[Any], teachers: dict[str, str], summary: dict[str, Any], newe
     )
 
 
-def _teacher(row: Row[Any], names: dict[str, str]) -> str:
+def _teacher(row: Row[Any]) -> str:
     if row.teacher_id:
-        return names.get(row.teacher_id, row.teacher_id)
+        return str(row.teacher_name or row.teacher_id)
     return teacher_words(row.teacher)
 
 

@@ -5,7 +5,7 @@
 Half of the jobs belong to the key that looks; each has succeeded and has a report's summary. It measures
 
     page       milliseconds of the first page, of a page of 1,000 jobs, of a search for a name that no job has, and of a
-               filter by status, each read anew (answers are shared for a second)
+               filter by status, each read anew (answers are shared for a second), and of processor time of the API
     browsers   SQL statements a second while so many browsers with their own sessions poll the list every second, and while
                nobody polls
 
@@ -110,7 +110,7 @@ def pages(service: Service, user: User, times: int) -> dict[str, dict[str, float
     browser.sign_in(user.key)
     found = {}
     for name, path in PAGES.items():
-        took, size = [], 0
+        took, size, used = [], 0, _processor_seconds(service)
         for _ in range(times):
             time.sleep(1.05)  # so that no answer is shared
             response = browser.get(path)
@@ -118,8 +118,15 @@ def pages(service: Service, user: User, times: int) -> dict[str, dict[str, float
             size = len(response.content)
             took.append(_logged(service, response.headers["x-request-id"]))
         found[name] = {"median": median(took), "p95": quantiles(took, n=20)[-1], "kilobytes": round(size / 1000)}
+        found[name]["processor"] = (_processor_seconds(service) - used) * 1000 / times
     browser.http.close()
     return found
+
+
+def _processor_seconds(service: Service) -> float:
+    """Processor time of the API process so far, which other work on the machine hardly changes."""
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _logged(service: Service, request_id: str) -> float:
