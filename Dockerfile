@@ -13,8 +13,16 @@ RUN ln -s /run/secrets/settings .env
 COPY models models
 COPY migrations migrations
 
+FROM node:22-slim AS scripts
+WORKDIR /scripts
+COPY api/dashboard/assets/package.json api/dashboard/assets/package-lock.json ./
+RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund && mkdir vendor && \
+    cp node_modules/htmx.org/dist/htmx.min.js node_modules/uplot/dist/uPlot.iife.min.js node_modules/uplot/dist/uPlot.min.css vendor && \
+    cp node_modules/htmx.org/LICENSE vendor/htmx.org-LICENSE && cp node_modules/uplot/LICENSE vendor/uplot-LICENSE
+
 FROM base AS api
 COPY api api
+COPY --from=scripts /scripts/vendor api/dashboard/static/vendor
 USER distillery
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD \

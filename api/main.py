@@ -9,7 +9,9 @@ from api.access import last_use
 from api.access.admission import Admission
 from api.access.auth import ensure_first_key
 from api.catalogue import routes as catalogue
+from api.dashboard import app as dashboard
 from api.datasets import routes as datasets
+from api.experiments import routes as experiments
 from api.files import routes as files
 from api.health import routes as health
 from api.http import docs_page, problem_documents
@@ -28,6 +30,7 @@ from api.jobs.shared_lists import SharedLists
 from api.jobs.shared_reads import SharedReads
 from api.jobs.submission import Submissions
 from api.keys import routes as keys
+from api.reports import routes as reports
 from api.teachers import routes as teachers
 from api.webhooks import routes as webhooks
 
@@ -42,6 +45,7 @@ TAGS = [
     {"name": "datasets", "description": "Images with labels."},
     {"name": "files", "description": "Other inputs of jobs, such as initial weights."},
     {"name": "jobs", "description": "Distillations, their events, metrics, previews and artifacts."},
+    {"name": "experiments", "description": "Several jobs from one request, compared in a table."},
     {"name": "catalogue", "description": "Methods and networks that a job's spec can name."},
     {"name": "keys", "description": "API keys, their scopes and their limits."},
     {"name": "webhooks", "description": "Notifications when the status of a job changes."},
@@ -79,11 +83,13 @@ def create_app() -> FastAPI:
     app.state.lists = SharedLists()
     app.state.submissions = Submissions()
     problem_documents.install(app)
-    routers = (teachers.router, datasets.router, files.router, jobs.dry_run, jobs.router, output_routes.router)
-    for router in (*routers, webhooks.router, keys.router, catalogue.router):
+    uploads = teachers.router, datasets.router, files.router
+    of_jobs = jobs.dry_run, jobs.router, output_routes.router, reports.router, experiments.router
+    for router in (*uploads, *of_jobs, webhooks.router, keys.router, catalogue.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
     docs_page.install(app)
+    dashboard.install(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(HeadAsGet)
     app.add_middleware(SlowBodies)

@@ -13,17 +13,19 @@ from pathlib import Path
 
 SCRIPTS = (
     "mnist.http",
+    "mnist.experiment",
     "datafree",
     "datafree.cost",
     "mnist.label_transfer",
     "service.cost",
+    "service.dashboard",
     "service.event_streams",
     "service.polling",
     "service.transfer",
     "service.million_jobs",
     "service.sandbox_cost",
 )
-WITH_MNIST = ("mnist.http", "datafree", "datafree.cost", "mnist.label_transfer")
+WITH_MNIST = ("mnist.http", "mnist.experiment", "datafree", "datafree.cost", "mnist.label_transfer")
 
 
 def main() -> int:

@@ -42,6 +42,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, description="Port that the API listens on.")
+    dashboard_hosts: str = Field(
+        "",
+        description="Host names at which browsers reach the dashboard, comma-separated: `distillery.example.com`. `localhost`,"
+        " loopback addresses and `host` are always allowed; the dashboard refuses any other `Host` header.",
+    )
     environment: Literal["laptop", "production"] = Field(
         "laptop",
         description="`production` requires the sandbox by default, logs JSON and does not say where the first key is.",
@@ -256,6 +261,11 @@ class Settings(BaseSettings):
     def sandboxing(self) -> Literal["required", "preferred", "off"]:
         """The value of `sandbox`, or its default in this environment."""
         return self.sandbox or ("required" if self.environment == "production" else "preferred")
+
+    @property
+    def sign_in_file(self) -> Path:
+        """File with the SHA-256 of the token of a sign-in link; it is removed when the link is used."""
+        return self.data / "sign-in"
 
     @property
     def key_file(self) -> Path:

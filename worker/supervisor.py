@@ -27,6 +27,7 @@ from models import startup
 from models.cannot_start import explained
 from models.secrecy import hide_memory
 from models.settings import Settings, settings
+from models.sign_in_link import make_link
 from worker.app import configure_logging
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -169,6 +170,8 @@ class Supervisor:
         partial.write_text(json.dumps(content))
         partial.replace(self._file)
         lines = [f"Distillery is running at {self.url}", f"The API key is in {self._config.key_file}"]
+        if self._config.key_file.exists():
+            lines.append(f"The dashboard, a link that works once: {make_link(self._config, self.url)}")
         print(*lines, *(f"WARNING: {warning}" for warning in warnings), sep="\n", flush=True)
 
     def _end_all(self) -> None:

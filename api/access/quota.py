@@ -66,6 +66,20 @@ class JobRooms:
         self._limits = {row.id: limits_of(row.limits) for row in rows}
         self._queued = {key_id: jobs_of(session, key_id, JobStatus.QUEUED) for key_id in self._limits}
 
+    def require(self, key_id: str, jobs: int) -> None:
+        """Check that a key may queue so many further jobs at once.
+
+        Raises:
+            TooMany: the limit of queued jobs would be exceeded.
+        """
+        most, queued = self._limits[key_id].queued_jobs, self._queued[key_id]
+        if queued + jobs > most:
+            detail = (
+                f"This key may have {most} queued jobs and has {queued}: {jobs} more are too many. Submit fewer, or wait"
+                " until some of them have started."
+            )
+            raise TooMany(detail, headers={"Retry-After": QUEUE_FULL_SECONDS})
+
     def take(self, key_id: str, resolved: dict[str, Any]) -> None:
         """Check that a key may submit this job, and count it.
 

@@ -99,7 +99,7 @@ def ready() -> Ready:
     if failed:
         detail = " ".join(f"The {name} {result}." for name, result in failed.items())
         raise Unavailable(detail, headers={"Retry-After": "5"}, extra={"checks": checks})
-    workers = _workers()
+    workers = workers_now()
     return Ready(checks=checks, workers=workers, warnings=_warnings(workers))
 
 
@@ -196,7 +196,8 @@ def _unconfined(worker: WorkerBody) -> str | None:
     return f"the engines of the {worker.kind} worker on {worker.host} run without a sandbox: {why}"
 
 
-def _workers() -> list[WorkerBody]:
+def workers_now() -> list[WorkerBody]:
+    """The running workers."""
     with reading() as session:
         rows = session.scalars(select(Worker).where(*is_recent()).order_by(Worker.kind, Worker.id)).all()
     return [

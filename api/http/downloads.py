@@ -99,6 +99,18 @@ class Streamed(StreamingResponse):
             await self.body_iterator.aclose()  # type: ignore[union-attr]
 
 
+def read_small(blob: Blob) -> bytes:
+    """All bytes of a small blob, checked.
+
+    Raises:
+        Gone: the bytes are missing from the storage, or damaged.
+    """
+    try:
+        return b"".join(_checked(blob, 0, blob.size))
+    except (NotFound, Damaged) as error:
+        raise lost(blob, error) from error
+
+
 def _checked(blob: Blob, start: int, end: int) -> Iterator[bytes]:
     """Bytes of a blob. The last chunk is given only if all have arrived and, of a whole blob, if their SHA-256 is right.
 

@@ -50,7 +50,14 @@ READY = {
     "status": "ready", "checks": {"database": "ok", "storage": "ok", "broker": "ok"}, "workers": [WORKER], "warnings": [],
 }  # fmt: skip
 
+EXPERIMENT: dict[str, Any] = {
+    "id": "exp_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b", "name": "which loss", "labels": {}, "status": "running",
+    "counts": {"queued": 5, "running": 1}, "created_at": STARTED,
+    "links": {"self": f"{BASE}/experiments/exp_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b"},
+}  # fmt: skip
+
 EXAMPLES: dict[str, Any] = {
+    "ExperimentSummary": EXPERIMENT,
     "JobSummary": SUMMARY,
     "EventBody": EVENT,
     "MetricBody": METRIC,

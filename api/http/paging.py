@@ -2,12 +2,12 @@
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import Field, JsonValue
-from sqlalchemy import ColumnElement, Select, exists, func
+from sqlalchemy import ColumnElement, Row, Select, exists, func
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.http.bodies import ResponseBody
@@ -51,13 +51,21 @@ class Window:
         show: Callable[[R], T],
     ) -> Page[T]:
         """The requested page of a query."""
+        rows, cursor = self.rows(session, query, id_of)
+        return Page(data=[show(row[0]) for row in rows], next_cursor=cursor)
+
+    def rows(
+        self, session: Session, query: Select[Any], id_of: InstrumentedAttribute[str]
+    ) -> tuple[Sequence[Row[Any]], str | None]:
+        """The rows of the requested page, and the cursor of the next one."""
         if self.cursor is not None:
             query = query.where(id_of < decode(self.cursor))
-        rows = session.scalars(query.order_by(id_of.desc()).limit(self.limit + 1)).all()
-        shown = rows[: self.limit]
-        more = len(rows) > self.limit
-        cursor = encode(getattr(shown[-1], id_of.key)) if more else None
-        return Page(data=[show(row) for row in shown], next_cursor=cursor)
+        found = session.execute(query.order_by(id_of.desc()).limit(self.limit + 1)).all()
+        shown = found[: self.limit]
+        last = shown[-1] if len(found) > self.limit else None
+        if last is None:
+            return shown, None
+        return shown, encode(str(getattr(last, "id", None) or getattr(last[0], id_of.key)))
 
     def within(self, created_at: InstrumentedAttribute[float]) -> list[ColumnElement[bool]]:
         """SQL conditions for the requested range of creation times."""

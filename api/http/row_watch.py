@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.database import reading
-from models.records import Dataset, File, Inspection, Job, Teacher
+from models.records import Dataset, Experiment, File, Inspection, Job, Teacher
 
-Watched = type[Job] | type[Teacher] | type[Dataset] | type[File] | type[Inspection]
+Watched = type[Job] | type[Teacher] | type[Dataset] | type[File] | type[Inspection] | type[Experiment]
 Token = tuple[Any, ...]
 """Columns of a row that are compared. They differ whenever a reader can see a change."""
 
@@ -81,9 +81,14 @@ def _tokens(rows: list[tuple[Watched, str]]) -> dict[tuple[Watched, str], Token]
     tokens: dict[tuple[Watched, str], Token] = {}
     with reading() as session:
         for record in {record for record, _ in rows}:
-            columns = (Job.version, Job.event_seq) if record is Job else (record.status,)
             ids = [identifier for kind, identifier in rows if kind is record]
+            if record is Experiment:  # which changes with its jobs
+                jobs = select(Job.experiment_id, func.sum(Job.version)).where(Job.experiment_id.in_(ids))
+                found = session.execute(jobs.group_by(Job.experiment_id))
+                tokens |= {(record, identifier): (versions,) for identifier, versions in found}
+                continue
+            columns: tuple[Any, ...] = (Job.version, Job.event_seq) if record is Job else (record.status,)
             for start in range(0, len(ids), 500):
                 query = select(record.id, *columns).where(record.id.in_(ids[start : start + 500]))
-                tokens |= {(record, found[0]): tuple(found[1:]) for found in session.execute(query)}
+                tokens |= {(record, row[0]): tuple(row[1:]) for row in session.execute(query)}
     return tokens

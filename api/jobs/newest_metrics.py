@@ -34,7 +34,7 @@ NEWEST = _newest()
 def newest_metrics(session: Session, job_ids: Iterable[str]) -> dict[str, dict[str, MetricValue]]:
     """The newest values of these jobs, by job and name."""
     found: dict[str, dict[str, MetricValue]] = {job_id: {} for job_id in job_ids}
-    rows = session.execute(NEWEST, {"jobs": list(found)}).all()
+    rows = session.execute(NEWEST, {"jobs": list(found)}).all() if found else []
     for row in sorted(rows, key=lambda row: row.name):
         found[row.job_id][row.name] = MetricValue(step=row.step, value=row.value)
     return found

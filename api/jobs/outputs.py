@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy import and_, or_, select
 
-from api.http.downloads import Blob
+from api.http.downloads import Blob, read_small
 from api.http.errors import BadCursor, Conflict, Gone, NotFound
 from api.http.links import link
 from api.http.paging import BAD_CURSOR, Page, decode_text, encode
@@ -41,6 +41,14 @@ def event_body(row: Event) -> EventBody:
     name = (row.data or {}).get("name") if row.type in ("preview", "artifact") else None
     links = {"self": link(f"/jobs/{row.job_id}/{row.type}s/{name}")} if name else {}
     return EventBody.model_validate(values | {"links": links})
+
+
+def newest_events(key_id: str, job_id: str, count: int) -> list[EventBody]:
+    """The newest events of a job, oldest first."""
+    with reading() as session:
+        find(session, key_id, job_id)
+        query = select(Event).where(Event.job_id == job_id).order_by(Event.seq.desc()).limit(count)
+        return [event_body(row) for row in session.scalars(query)][::-1]
 
 
 def has_no_more(key_id: str, job_id: str, after: int) -> bool:
@@ -102,6 +110,24 @@ def blob(record: type[Artifact] | type[Preview], key_id: str, job_id: str, name:
     if not isinstance(row, Artifact | Preview):
         raise NotFound(f"The job {job_id} has no {record.__name__.lower()} {name}.")
     return _blob(row)
+
+
+def small_artifact(key_id: str, job_id: str, name: str, most_bytes: int) -> bytes | None:
+    """The bytes of an artifact; None if there are more than `most_bytes`.
+
+    Raises:
+        NotFound, Gone: the job has no such artifact, or its bytes are missing or damaged.
+    """
+    return small_blob(blob(Artifact, key_id, job_id, name), most_bytes)
+
+
+def small_blob(found: Blob, most_bytes: int) -> bytes | None:
+    """The bytes of a stored file; None if there are more than `most_bytes`.
+
+    Raises:
+        Gone: its bytes are missing or damaged.
+    """
+    return read_small(found) if found.size <= most_bytes else None
 
 
 def attempt_log(key_id: str, job_id: str, number: int) -> Blob:

@@ -70,6 +70,8 @@ class JobSummary(ResponseBody):
         None, description="What stopped training before its last step in a succeeded job; null if nothing did."
     )
     retry_of: str | None = Field(description="Id of the job that this job retries.")
+    experiment_id: str | None = Field(None, description="Id of the experiment to which the job belongs.")
+    variant: str | None = Field(None, description="Variant of the experiment.")
     version: int = Field(description="Number that rises at every change.")
     cancel_requested_at: datetime | None
     created_at: datetime

@@ -50,9 +50,13 @@ def find(session: Session, key_id: str, job_id: str, lock: bool = False) -> Job:
     return job
 
 
-def page(key_id: str, window: Window, statuses: Sequence[JobStatus]) -> Page[JobSummary]:
-    """One page of the key's jobs."""
+def page(
+    key_id: str, window: Window, statuses: Sequence[JobStatus], experiment_id: str | None = None
+) -> Page[JobSummary]:
+    """One page of the key's jobs, or of those of one experiment."""
     query = select(Job).options(load_only(*SUMMARY)).where(Job.key_id == key_id, Job.deleted_at.is_(None))
+    if experiment_id is not None:
+        query = query.where(Job.experiment_id == experiment_id)
     if statuses:
         query = query.where(Job.status.in_(statuses))
     with reading() as session:

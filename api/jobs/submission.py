@@ -39,6 +39,7 @@ MOST_AT_ONCE = 32
 """Most submissions in one transaction."""
 MOST_MESSAGES = 4
 """Most wake-up messages for submissions that arrive together; each wakes one idle worker."""
+KEY_HEADER, KEY_REUSED = "Idempotency-Key", "was already used with another body: choose a new one"
 CHECKED = "its spec is being checked"
 ANYONE = str(ResourceNeeds())
 """Needs of a check, which any inspect worker can run."""
@@ -62,6 +63,8 @@ class Submission:
     spec: JobSpec | None = None
     body: dict[str, Any] | None = None
     retry_of: str | None = None
+    experiment_id: str | None = None
+    variant: str | None = None
     base: str = field(default_factory=current_base)
     request_id: str | None = field(default_factory=current_request_id)
 
@@ -94,7 +97,7 @@ class Submissions:
             TooMany: the key's limit of queued jobs is reached.
             NotFound, Conflict: the job to submit again does not exist, or has not ended.
         """
-        with _in_flight_guard(submission.key_id, submission.idempotent):
+        with in_flight_guard(submission.key_id, submission.idempotent):
             job, replayed = await self._batches.ask(submission)
         if not replayed:
             self._unannounced += 1
@@ -144,10 +147,10 @@ def _submit_together(submissions: Sequence[Submission]) -> list[Submitted | Exce
         for one in submissions:
             if one not in results:
                 try:
-                    jobs[one] = _new_job(session, rooms, rows, one, at)
+                    jobs[one] = new_job(session, rooms, rows, one, at)
                 except ApiError as error:
                     results[one] = error
-        _insert(session, jobs)
+        insert_jobs(session, jobs)
         queue = Queue(session)
         for one, job in jobs.items():
             set_base(one.base)
@@ -155,7 +158,12 @@ def _submit_together(submissions: Sequence[Submission]) -> list[Submitted | Exce
     return [results[one] for one in submissions]
 
 
-def _new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission, at: float) -> Job:
+def new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission, at: float) -> Job:
+    """The row of a new job, not yet inserted; `at` is the time of the database.
+
+    Raises:
+        Invalid, TooMany, NotFound, Conflict: see `Submissions.submit`.
+    """
     spec, body = one.spec, one.body
     if one.retry_of is not None:
         old = find(session, one.key_id, one.retry_of)
@@ -173,7 +181,7 @@ def _new_job(session: Session, rooms: JobRooms, rows: InputRows, one: Submission
         id=new_id("job"), key_id=one.key_id, name=resolved["name"], labels=resolved["labels"],
         status=JobStatus.QUEUED, priority=resolved["priority"], rank=-resolved["priority"], needs=str(ResourceNeeds.of(resolved["resources"])),
         reason=reason or CHECKED, spec=body, resolved=resolved, retry_of=one.retry_of, event_seq=1, attempt=0,
-        request_id=one.request_id, created_at=at, due_at=at,
+        request_id=one.request_id, created_at=at, due_at=at, experiment_id=one.experiment_id, variant=one.variant,
         teacher_id=alone(spec.teacher), dataset_id=spec.dataset,
         evaluation_id=(resolved["evaluation"] or {}).get("dataset"),
     )  # fmt: skip
@@ -191,7 +199,7 @@ def _revalidated(spec: dict[str, Any]) -> JobSpec:
         raise Invalid([(problem.pointer, problem.message) for problem in problems_of(error)]) from error
 
 
-def _insert(session: Session, jobs: dict[Submission, Job]) -> None:
+def insert_jobs(session: Session, jobs: dict[Submission, Job]) -> None:
     """Insert new jobs, their first events, and the inspections of those that wait for nothing else.
 
     No column is left to the database to fill in. So it need not return the rows, and one prepared statement inserts all.
@@ -234,7 +242,7 @@ def _earlier_jobs(session: Session, submissions: Sequence[Submission]) -> dict[S
         one = idempotent[row.key_id, row.idempotency_key]
         assert one.idempotent is not None
         if row.fingerprint != one.idempotent.fingerprint:
-            found[one] = Invalid([("Idempotency-Key", "was already used with another body: choose a new one")])
+            found[one] = Invalid([(KEY_HEADER, KEY_REUSED)])
             continue
         set_base(one.base)
         try:
@@ -242,6 +250,22 @@ def _earlier_jobs(session: Session, submissions: Sequence[Submission]) -> dict[S
         except ApiError as error:
             found[one] = error
     return found
+
+
+def earlier_job(session: Session, key_id: str, request: IdempotentRequest) -> Job | None:
+    """The job of an earlier request with the same `Idempotency-Key`; None if there is none.
+
+    Raises:
+        Invalid: the key was used with another body.
+    """
+    named = Idempotency.key_id == key_id, Idempotency.idempotency_key == request.key
+    session.execute(delete(Idempotency).where(*named, ~_not_expired()))
+    row = session.scalar(select(Idempotency).where(*named))
+    if row is None:
+        return None
+    if row.fingerprint != request.fingerprint:
+        raise Invalid([(KEY_HEADER, KEY_REUSED)])
+    return find(session, key_id, row.job_id)
 
 
 def _same_keys(submissions: Iterable[Submission]) -> ColumnElement[bool]:
@@ -258,7 +282,12 @@ _in_flight_lock = threading.Lock()
 
 
 @contextmanager
-def _in_flight_guard(key_id: str, idempotent: IdempotentRequest | None) -> Iterator[None]:
+def in_flight_guard(key_id: str, idempotent: IdempotentRequest | None) -> Iterator[None]:
+    """A context in which no other request with the same `Idempotency-Key` is handled.
+
+    Raises:
+        InFlight: another one is being handled.
+    """
     # guards this process only; between processes the primary key of the idempotency row decides
     if idempotent is None:
         yield

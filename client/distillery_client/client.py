@@ -9,6 +9,7 @@ import httpx
 from distillery_client.connection import Connection
 from distillery_client.discovery import find
 from distillery_client.downloads import Downloads
+from distillery_client.experiments import Experiments
 from distillery_client.jobs import Jobs
 from distillery_client.keys import Keys
 from distillery_client.uploads import Uploads
@@ -44,6 +45,7 @@ class Client:
         self.datasets = Uploads(self.connection, "datasets")
         self.files = Uploads(self.connection, "files")
         self.jobs = Jobs(self.connection)
+        self.experiments = Experiments(self.connection)
         self.keys = Keys(self.connection)
         self.artifacts = Downloads(self.connection, "artifacts")
         self.previews = Downloads(self.connection, "previews")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from distillery_client.commands import artifacts, catalogue, jobs, keys, pack, unpack, uploads
+from distillery_client.commands import artifacts, catalogue, experiments, jobs, keys, pack, unpack, uploads
 from distillery_client.session import Options
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.add_typer(uploads.teachers, name="teachers")
 app.add_typer(uploads.datasets, name="datasets")
 app.add_typer(uploads.files, name="files")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(experiments.app, name="experiments")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(keys.app, name="keys")
 app.command("catalogue")(catalogue.catalogue)

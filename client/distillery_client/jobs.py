@@ -2,12 +2,14 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from distillery_client.connection import Connection
 from distillery_client.errors import JobEnded
 from distillery_client.events import watch
 from distillery_client.paging import pages
+from distillery_client.records import Job
 from distillery_client.waiting import Record, changes, until
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -54,8 +56,19 @@ class Jobs:
             self.connection.request("POST", "/jobs:validate", json=spec, headers=headers, timeout=timeout).json()
         )
 
-    def get(self, identifier: str) -> Record:
-        return dict(self.connection.request("GET", f"jobs/{identifier}").json())
+    def get(self, identifier: str) -> Job:
+        """A job. In a notebook it shows itself; its `metrics()` are a DataFrame where pandas is there."""
+        return Job(self.connection.request("GET", f"jobs/{identifier}").json(), self.connection)
+
+    def report(self, identifier: str, folder: Path = Path()) -> Path:
+        """Download the report of a job that has ended into a folder: one HTML file; returns its path.
+
+        Raises:
+            Conflict: the job has not ended.
+        """
+        path = folder / f"{identifier}-report.html"
+        path.write_bytes(self.connection.request("GET", f"jobs/{identifier}/report.html").content)
+        return path
 
     def list(self, **filters: Any) -> Iterator[Record]:
         """All jobs, newest first, fetched page by page; `status="running"` filters."""

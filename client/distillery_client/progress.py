@@ -1,10 +1,11 @@
 """Progress bars for transfers and for jobs."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,8 +16,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from distillery_client.client import Client
+from distillery_client.curves import drawing
 from distillery_client.uploads import Progress as Report
 
 
@@ -29,12 +32,56 @@ def transfer(console: Console, what: str) -> Iterator[Report]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def follow(client: Client, identifier: str, console: Console) -> dict[str, Any]:
-    """Show the progress of a job, with its log above the bar, until it has ended; returns the job's record."""
-    text, metrics = TextColumn("{task.description}"), TextColumn("[dim]{task.fields[metrics]}")
-    columns = (SpinnerColumn(), text, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), metrics)
-    with Progress(*columns, console=console) as bars:
+REDRAW_SECONDS = 0.5
+
+
+class _CurvedProgress(Progress):
+    """A progress bar with curves below it."""
+
+    curves = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.curves:
+            yield Text.from_ansi(self.curves)
+
+
+class _LiveCurves:
+    """The curves of a job so far, drawn again at most twice a second."""
+
+    def __init__(self, client: Client, identifier: str, bars: _CurvedProgress, wanted: Sequence[str]):
+        self._bars, self._wanted, self._drawn_at = bars, wanted, 0.0
+        self._points: dict[str, list[tuple[int, float | None]]] = {}
+        for row in client.jobs.metrics(identifier, limit=10_000):
+            self._points.setdefault(row["name"], []).append((row["step"], row["value"]))
+        self.draw()
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        for name, newest in metrics.items():
+            points = self._points.setdefault(name, [])
+            while points and points[-1][0] >= newest["step"]:  # computed again after a resume
+                points.pop()
+            points.append((newest["step"], newest["value"]))
+        if time.monotonic() - self._drawn_at >= REDRAW_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        self._drawn_at = time.monotonic()
+        self._bars.curves = drawing(self._points, self._bars.console.width, self._wanted)
+
+
+def follow(
+    client: Client, identifier: str, console: Console, curves: bool = False, metrics: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Show the progress of a job, with its log above the bar, until it has ended; returns the job's record.
+
+    With `curves`, the curves of `metrics` are below the bar, or of the most telling ones if none is named.
+    """
+    text, newest = TextColumn("{task.description}"), TextColumn("[dim]{task.fields[metrics]}")
+    columns = (SpinnerColumn(), text, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), newest)
+    with _CurvedProgress(*columns, console=console) as bars:
         task = bars.add_task("queued", total=1.0, metrics="")
+        live = _LiveCurves(client, identifier, bars, metrics) if curves else None
         for event in client.jobs.watch(identifier):
             data = event["data"] or {}
             if event["type"] in ("status", "phase"):
@@ -45,6 +92,10 @@ def follow(client: Client, identifier: str, console: Console) -> dict[str, Any]:
                 bars.console.print(event["message"], markup=False, highlight=False)
             elif event["type"] == "metrics":
                 bars.update(task, metrics=summary_of(data))
+                if live is not None:
+                    live.add(data)
+        if live is not None:
+            live.draw()
         job = client.jobs.get(identifier)
         if job["status"] == "succeeded":
             bars.update(task, completed=1.0)

@@ -21,6 +21,8 @@ from distillery_client.progress import follow, transfer
 from docs.demo.measure import Measured, measure, predictions
 from docs.demo.service import service
 from docs.demo.teacher import Digits, contract, digits, normalised, train, write
+from models.settings import Settings
+from models.sign_in_link import make_link
 from worker.distillation.export import onnx
 from worker.distillation.export.card import Card
 
@@ -55,6 +57,7 @@ def main() -> None:
     files = make_teacher(data, folder)
     with service(folder / "service", keep) as process, Client(data=folder / "service") as client:
         console.print(f"The service is running at {client.url}; its log is {folder / 'service' / 'service.log'}.")
+        show_link(client, folder / "service")
         teacher, dataset = upload(client, data, files)
         jobs = {
             "with data": distil(client, WITH_DATA | {"teacher": teacher["id"], "dataset": dataset["id"]}),
@@ -65,6 +68,13 @@ def main() -> None:
         show_curl(client, teacher["id"], jobs["without data"]["id"], folder)
         if keep:
             console.print(f"\nThe service is still running at {client.url}. To stop it: [bold]kill {process}[/].")
+            show_link(client, folder / "service")
+
+
+def show_link(client: Client, data: Path) -> None:
+    """Print a link to the dashboard that works once."""
+    link = make_link(Settings(data=data), client.url)
+    console.print(f"The dashboard, a link that works once: {link}", soft_wrap=True, highlight=False)
 
 
 def make_teacher(data: Digits, folder: Path) -> Path:

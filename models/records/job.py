@@ -17,7 +17,7 @@ class Job(Leased, Record):
     number of the newest event. `student` describes the exported student: network, options, classes, class_names, input,
     and in `added_by` the objectives that added modules to it. `artifacts_removed_at` is set when the artifacts are
     removed, `history_removed_at` when events and metrics are. `request_id` is the id of the request that submitted the
-    job. `version` rises at every change that a reader can see.
+    job. `experiment_id` and `variant` say to which experiment the job belongs. `version` rises at every change that a reader can see.
     """
 
     __tablename__ = "jobs"
@@ -30,6 +30,7 @@ class Job(Leased, Record):
         Index(None, "status", "finished_at"),
         Index(None, "teacher_id"),
         Index(None, "dataset_id"),
+        Index(None, "experiment_id"),
         partial_index("deleted_at", where="deleted_at IS NOT NULL AND history_removed_at IS NULL"),
         partial_index("finished_at", where="deleted_at IS NULL AND history_removed_at IS NULL"),
     )
@@ -55,6 +56,8 @@ class Job(Leased, Record):
     stopped_early: Mapped[str | None] = mapped_column(String(32))
     cancel_requested_at: Mapped[float | None] = mapped_column(Double)
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    experiment_id: Mapped[str | None] = mapped_column(ForeignKey("experiments.id"))
+    variant: Mapped[str | None] = mapped_column(String(255))
     request_id: Mapped[str | None] = mapped_column(String(128))
     event_seq: Mapped[int] = mapped_column(default=0)
     version: Mapped[int] = mapped_column(default=1)

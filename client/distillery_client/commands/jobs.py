@@ -3,12 +3,13 @@
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
 
-from distillery_client import output
+from distillery_client import event_files, output
 from distillery_client.client import Client
 from distillery_client.commands.uploads import Identifier, json_object
 from distillery_client.errors import JobEnded
@@ -112,10 +113,41 @@ def show(context: typer.Context, identifier: Identifier) -> None:
 
 
 @app.command()
-def watch(context: typer.Context, identifier: Identifier) -> None:
-    """Follow a job until it has ended. The exit code is 0 if it succeeded, else 1."""
+def watch(
+    context: typer.Context,
+    identifier: Identifier,
+    metric: Annotated[list[str] | None, typer.Option(help="Metric to draw. May be repeated.")] = None,
+    curves: Annotated[
+        bool | None, typer.Option("--curves/--no-curves", help="Draw curves. Default: if the output is a terminal.")
+    ] = None,
+) -> None:
+    """Follow a job until it has ended, with its curves. The exit code is 0 if it succeeded, else 1."""
+    drawn = output.errors.is_terminal if curves is None else curves
     with session(context) as client:
-        _follow(context, client, identifier)
+        _follow(context, client, identifier, drawn or bool(metric), metric or ())
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    identifier: Identifier,
+    folder: Annotated[Path, typer.Option(help="Folder of the file.")] = Path(),
+) -> None:
+    """Download the report of a job that has ended: one HTML file to show and to keep."""
+    with session(context) as client:
+        output.screen.print(str(client.jobs.report(identifier, folder)), markup=False, highlight=False)
+
+
+@app.command()
+def tensorboard(
+    context: typer.Context,
+    identifier: Identifier,
+    folder: Annotated[Path, typer.Option(help="Folder that TensorBoard reads.")] = Path("runs"),
+) -> None:
+    """Write the metrics of a job as event files for TensorBoard, and follow the job until it has ended."""
+    with session(context) as client:
+        path = event_files.follow(client, identifier, folder)
+        output.screen.print(f"{path}: tensorboard --logdir {folder}", markup=False, highlight=False)
 
 
 @app.command()
@@ -193,8 +225,10 @@ def _read(spec: TextIO | None) -> dict[str, Any]:
     return json_object(spec.read(), "--spec") if spec else {}
 
 
-def _follow(context: typer.Context, client: Client, identifier: str) -> None:
-    job = follow(client, identifier, output.errors)
+def _follow(
+    context: typer.Context, client: Client, identifier: str, curves: bool = False, metrics: Sequence[str] = ()
+) -> None:
+    job = follow(client, identifier, output.errors, curves, metrics)
     if job["status"] != "succeeded":
         if context.obj.json:
             output.print_json(job)

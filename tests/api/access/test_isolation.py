@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.main import app
-from models.records import Artifact, Preview
+from models.records import Artifact, Experiment, Preview
 from tests.api.service import User, problem
 
 SCHEMA = app.openapi()
@@ -28,7 +28,10 @@ def owned(other: User) -> dict[str, str]:
     other.events(job, 2)
     other.metrics(job, "loss", [1.0])
     weights = other.http.post("/files", json={"kind": "weights"}).json()["id"]
-    return {"jobs": job, "teachers": other.teacher("waiting"), "datasets": other.dataset("waiting"), "files": weights}
+    experiment = other._add(Experiment, "exp", name="secret", spec={})
+    return {
+        "jobs": job, "experiments": experiment, "teachers": other.teacher("waiting"), "datasets": other.dataset("waiting"), "files": weights,
+    }  # fmt: skip
 
 
 NOT_OWNED = {"keys": "a key with the scope admin sees all keys"}

@@ -9,6 +9,7 @@ from torch import nn
 
 from worker.distillation.data.images import Images
 from worker.distillation.job import Job
+from worker.distillation.reporting.class_results import MOST_CLASSES, class_results
 from worker.distillation.source import Source, chosen_of
 from worker.distillation.synthesis.collapse import LEAST_SPREAD, same_outputs, spread
 from worker.distillation.synthesis.estimate import Estimator
@@ -55,7 +56,14 @@ class Measurement:
             "main_metric": task.main_metric,
             "student": task.evaluate(student, images, batch_size, teacher),
             "teacher": task.evaluate(teacher, images.for_teacher, batch_size) if teacher else None,
+            "by_class": self._by_class(student, teacher, images),
         }
+
+    def _by_class(self, student: nn.Module, teacher: nn.Module | None, images: Images) -> dict[str, Any] | None:
+        """The results class by class; None for other tasks, and for very many classes."""
+        if self.job.task.name != "classification" or self.job.classes > MOST_CLASSES:
+            return None
+        return class_results(student, teacher, images, self.job.training.batch_size)
 
     def _teacher_is_comparable(self, images: Images) -> bool:
         """Whether the teacher has the student's classes, and the images contain what it reads."""

@@ -1,0 +1,215 @@
+"""`/jobs/{id}`: one job, its live events, curves, images and files."""
+
+import json
+import shlex
+from collections import defaultdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
+from fastapi.sse import EventSourceResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.dashboard.rendering import HEADERS, render
+from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
+from api.http.downloads import disposition, serve, zipped
+from api.http.errors import Gone, NotFound
+from api.http.links import current_base
+from api.http.paging import Window
+from api.jobs import outputs, service, stream
+from api.jobs.curves import curves
+from api.jobs.schemas import JobBody, PreviewBody
+from api.jobs.submission import Submission
+from api.reports.page import report_page
+from api.reports.routes import answer
+from api.webhooks.service import deliveries
+from models.database import reading
+from models.records import Artifact, Preview
+from models.status import JobStatus
+
+router = APIRouter(prefix="/jobs", route_class=PageRoute, include_in_schema=False)
+Identifier = Annotated[str, Path(pattern=r"^job_[0-9a-f]{32}$")]
+FileName = Annotated[str, Path(max_length=255)]
+EVENTS = 100
+"""Number of newest events on the page."""
+REPORT_BYTES = 4 * 2**20
+"""Largest `report.json` that the page reads."""
+DOWNLOAD_POLICY = {"Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
+"""A file of a job never runs in the dashboard's origin."""
+
+
+def body_of(visitor: Visitor, identifier: str) -> JobBody:
+    """A job of the visitor's key."""
+    with reading() as session:
+        return service.job_body(session, service.find(session, visitor.key_id, identifier))
+
+
+def report_of(visitor: Visitor, identifier: str) -> dict[str, Any] | None:
+    """The report of a job that has succeeded; None without one."""
+    try:
+        data = outputs.small_artifact(visitor.key_id, identifier, "report.json", REPORT_BYTES)
+        found = json.loads(data) if data is not None else None
+    except (NotFound, Gone, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _gathered(visitor: Visitor, identifier: str) -> dict[str, Any]:
+    job = body_of(visitor, identifier)
+    artifacts = outputs.artifacts(visitor.key_id, identifier).data
+    previews = outputs.previews(visitor.key_id, identifier).data
+    newest = outputs.newest_events(visitor.key_id, identifier, EVENTS)
+    return {
+        "job": job,
+        "artifacts": artifacts,
+        "series": series_of(previews),
+        "events": newest,
+        "report": report_of(visitor, identifier) if job.status == JobStatus.SUCCEEDED else None,
+        "calls": calls(job),
+        "deliveries": deliveries(visitor.key_id, identifier, Window(20, None)).data,
+        "last_seq": max((event.seq for event in newest), default=0),
+    }
+
+
+def series_of(previews: list[PreviewBody]) -> list[dict[str, Any]]:
+    """Previews by what they show, each with its images in the order of the steps."""
+    found: dict[str, list[PreviewBody]] = defaultdict(list)
+    for preview in previews:
+        stem = preview.name.rpartition(".")[0]
+        found[stem.removesuffix(f"-{preview.step:08d}")].append(preview)
+    order = sorted(found, key=lambda name: (name in ("class-means", "first-filters"), name))
+    return [{"name": name, "images": sorted(found[name], key=lambda one: one.step)} for name in order]
+
+
+def calls(job: JobBody) -> dict[str, str]:
+    """The same job as a command of curl, in Python and on the command line."""
+    spec = json.dumps(job.spec, indent=2, ensure_ascii=True)
+    base = current_base()
+    return {
+        "curl": f'curl {shlex.quote(base + "/v1/jobs")} -H "Authorization: Bearer $DISTILL_KEY" \\\n'
+        f"  --json {shlex.quote(spec)}",
+        "Python": "import json\n\nfrom distillery_client import Client\n\n"
+        f"with Client({base!r}) as client:\n    job = client.jobs.submit(json.loads({spec!r}))\n    client.jobs.wait(job['id'])",
+        "command line": f"distillery --url {shlex.quote(base)} jobs submit --watch --spec - <<'END'\n{spec}\nEND",
+    }
+
+
+@router.get("/{identifier}")
+async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """The whole page."""
+    require(visitor, "jobs:read")
+    values = await run_in_threadpool(_gathered, visitor, identifier)
+    return await run_in_threadpool(render, request, "job.html", **values)
+
+
+@router.get("/{identifier}/status")
+async def show_status(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """The status alone, which the page renews when the job changes."""
+    require(visitor, "jobs:read")
+    job = await run_in_threadpool(body_of, visitor, identifier)
+    return render(request, "part_status.html", job=job)
+
+
+@router.get("/{identifier}/images")
+async def show_images(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """The images alone."""
+    require(visitor, "jobs:read")
+    previews = await run_in_threadpool(outputs.previews, visitor.key_id, identifier)
+    return render(request, "part_images.html", series=series_of(previews.data), job_id=identifier)
+
+
+@router.get("/{identifier}/curves")
+async def show_curves(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """Steps and values of every metric as JSON, thinned to what a chart can show."""
+    require(visitor, "jobs:read")
+    found = await run_in_threadpool(curves, visitor.key_id, identifier)
+    return JSONResponse(found, headers=HEADERS)
+
+
+@router.get("/{identifier}/events")
+async def follow(
+    request: Request,
+    visitor: CurrentVisitor,
+    identifier: Identifier,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+) -> Response:
+    """The job's events as server-sent events, as `GET /v1/jobs/{id}/events` sends them."""
+    require(visitor, "jobs:read")
+    last = request.headers.get("last-event-id", "")
+    after = int(last) if last.isdecimal() and len(last) < 10 else after
+    if await run_in_threadpool(outputs.has_no_more, visitor.key_id, identifier, after):
+        return Response(status_code=204, headers=HEADERS)
+    messages = stream.stream(request.app.state.feeds, visitor.key_id, identifier, after)
+    return EventSourceResponse(messages, headers=HEADERS | {"X-Accel-Buffering": "no"})
+
+
+@router.get("/{identifier}/report.html")
+def download_report(visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """The report of a job that has ended."""
+    require(visitor, "jobs:read")
+    return answer(report_page(visitor.key_id, identifier), identifier)
+
+
+@router.get("/{identifier}/artifacts.zip")
+def download_all(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """All artifacts as one file."""
+    require(visitor, "jobs:read")
+    job, blobs = outputs.all_artifacts(visitor.key_id, identifier)
+    archive = zipped(blobs)
+    headers = DOWNLOAD_POLICY | {
+        "Content-Disposition": disposition(f"{job.name}.zip"),
+        "Content-Length": str(len(archive)),
+    }
+    return StreamingResponse(archive, headers=headers, media_type="application/zip")
+
+
+@router.get("/{identifier}/artifacts/{name:path}")
+def download(request: Request, visitor: CurrentVisitor, identifier: Identifier, name: FileName) -> Response:
+    """One artifact."""
+    require(visitor, "jobs:read")
+    return _file(serve(request, outputs.blob(Artifact, visitor.key_id, identifier, name)))
+
+
+@router.get("/{identifier}/previews/{name:path}")
+def preview(request: Request, visitor: CurrentVisitor, identifier: Identifier, name: FileName) -> Response:
+    """One image."""
+    require(visitor, "jobs:read")
+    return _file(serve(request, outputs.blob(Preview, visitor.key_id, identifier, name)))
+
+
+@router.get("/{identifier}/attempts/{number}/log")
+def download_log(
+    request: Request, visitor: CurrentVisitor, identifier: Identifier, number: Annotated[int, Path(ge=1, le=2**31 - 1)]
+) -> Response:
+    """The log of an attempt."""
+    require(visitor, "jobs:read")
+    return _file(serve(request, outputs.attempt_log(visitor.key_id, identifier, number)))
+
+
+def _file(response: Response) -> Response:
+    response.headers.update(DOWNLOAD_POLICY)
+    return response
+
+
+@router.post("/{identifier}/cancel")
+def cancel(visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """Cancel the job."""
+    require(visitor, "jobs:write")
+    service.cancel(visitor.key_id, identifier)
+    return RedirectResponse(f"/jobs/{identifier}", 303, HEADERS)
+
+
+@router.post("/{identifier}/retry")
+async def retry(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """Submit the job again."""
+    require(visitor, "jobs:write")
+    job, _ = await request.app.state.submissions.submit(Submission(visitor.key_id, None, retry_of=identifier))
+    return RedirectResponse(f"/jobs/{job.id}", 303, HEADERS)
+
+
+@router.post("/{identifier}/delete")
+def delete(visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """Delete a job that has ended."""
+    require(visitor, "jobs:write")
+    service.remove(visitor.key_id, identifier)
+    return RedirectResponse("/", 303, HEADERS)

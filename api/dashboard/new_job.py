@@ -1,0 +1,195 @@
+"""`/jobs/new`: the form of a new job; `/experiments/new`: an experiment as JSON."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from api.dashboard import spec_form
+from api.dashboard.job_page import body_of
+from api.dashboard.rendering import HEADERS, render
+from api.dashboard.visitors import CurrentVisitor, Form, PageRoute, Visitor, form_of, require
+from api.datasets.service import DATASETS
+from api.experiments import service as experiments
+from api.experiments.schemas import ExperimentSpec
+from api.http.bodies import parse
+from api.http.errors import BadRequest, Invalid
+from api.http.paging import Window
+from api.jobs import validation
+from api.jobs.overview import lines
+from api.jobs.submission import Submission
+from api.teachers.service import TEACHERS
+from models.spec.catalogue import known
+from models.spec.job_spec import JobSpec
+from models.spec.problems import problems_of
+from models.status import JobStatus
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+Problems = list[tuple[str, str]]
+SHOWN = 100
+TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
+    "half": ("Half the size, no data", {"student": {"like": "teacher", "width": 0.5}}),
+    "kd": (
+        "Knowledge distillation with data",
+        {
+            "student": {"like": "teacher", "width": 0.5},
+            "objectives": [
+                {"name": "cross_entropy", "weight": 0.1},
+                {"name": "kd", "weight": 0.9, "temperature": 4.0},
+            ],
+            "training": {"epochs": 30},
+        },
+    ),
+}
+EXPERIMENT: dict[str, Any] = {
+    "name": "which loss",
+    "base": {
+        "teacher": "tch_…",
+        "dataset": "dts_…",
+        "student": {"like": "teacher", "width": 0.5},
+        "training": {"epochs": 10},
+    },
+    "grid": {
+        "objectives": {
+            "KD": [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}],
+            "DKD": [{"name": "cross_entropy", "weight": 1.0}, {"name": "dkd", "weight": 1.0}],
+        },
+        "training.seed": [0, 1, 2],
+    },
+}
+
+
+def _page_values(visitor: Visitor, texts: dict[str, str]) -> dict[str, Any]:
+    window = Window(SHOWN, None)
+    teachers = TEACHERS.page(visitor.key_id, window, None).data if visitor.may("uploads:read") else []
+    datasets = DATASETS.page(visitor.key_id, window, None).data if visitor.may("uploads:read") else []
+    students, _ = lines(visitor.key_id, window, [JobStatus.SUCCEEDED])
+    network = texts.get("/student/network", "")
+    return {
+        "texts": texts,
+        "teachers": [one for one in teachers if one.status != "rejected"],
+        "datasets": [one for one in datasets if one.status != "rejected"],
+        "students": students,
+        "networks": known("networks"),
+        "sources": known("sources"),
+        "procedures": known("procedures"),
+        "objectives": known("objectives"),
+        "rows": range(spec_form.OBJECTIVES),
+        "training": spec_form.training_fields(),
+        "student_fields": spec_form.method_fields("networks", network, "/student/options"),
+        "method_fields": {
+            name: spec_form.method_fields(kind, texts.get(f"/{name}/name", ""), f"/{name}")
+            for name, kind in spec_form.METHODS.items()
+        },
+        "objective_fields": [
+            spec_form.method_fields("objectives", texts.get(f"/objectives/{row}/name", ""), f"/objectives/{row}")
+            for row in range(spec_form.OBJECTIVES)
+        ],
+        "templates": TEMPLATES,
+    }
+
+
+@router.get("/jobs/new")
+async def show(
+    request: Request,
+    visitor: CurrentVisitor,
+    template: Annotated[str, Query(max_length=20)] = "",
+    again: Annotated[str, Query(max_length=64)] = "",
+    teacher: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
+    """The form: empty, from a template, or with the spec of another job (`again`)."""
+    require(visitor, "jobs:read", "jobs:write")
+    spec: dict[str, Any] = dict(TEMPLATES.get(template, ("", {}))[1])
+    if again:
+        spec = (await run_in_threadpool(body_of, visitor, again)).spec
+    if teacher:
+        spec["teacher"] = teacher
+    values = await run_in_threadpool(_page_values, visitor, spec_form.texts_of(spec))
+    return render(request, "new_job.html", problems=[], **values)
+
+
+@router.get("/jobs/new/fields")
+async def show_fields(
+    request: Request,
+    visitor: CurrentVisitor,
+    kind: Annotated[str, Query(pattern=r"^(objectives|sources|procedures|networks)$")],
+    at: Annotated[str, Query(pattern=r"^/(objectives/\d|source|procedure|student/options)$")],
+) -> Response:
+    """The fields of a method's parameters, which the page asks for when a method is chosen."""
+    require(visitor, "jobs:read")
+    chosen = request.query_params.get(
+        f"{at.removesuffix('/options')}/{'network' if kind == 'networks' else 'name'}", ""
+    )
+    found = spec_form.method_fields(kind, chosen, at)
+    about = known(kind).get(chosen, {})
+    return render(request, "part_fields.html", fields=found, texts={}, about=about)
+
+
+async def _checked(request: Request, visitor: Visitor, form: Form) -> tuple[dict[str, Any], Any, Problems]:
+    """The spec of a form, what its validation found, and its problems with their places in the form."""
+    written = spec_form.spec_of(form)
+    if written.problems:
+        return written.spec, None, written.problems
+    try:
+        spec = JobSpec.model_validate(written.spec)
+        found = await validation.validate(request.app.state.watch, visitor.key_id, spec, 0)
+    except ValidationError as error:
+        return written.spec, None, [(written.place_of(one.pointer), one.message) for one in problems_of(error)]
+    except Invalid as error:
+        return written.spec, None, [(written.place_of(pointer), message) for pointer, message in error.errors]
+    return written.spec, found, []
+
+
+@router.post("/jobs/new/validate")
+async def validate(request: Request, visitor: CurrentVisitor) -> Response:
+    """What is wrong with the form as it is now, while one types."""
+    require(visitor, "jobs:write")
+    _, found, problems = await _checked(request, visitor, await form_of(request))
+    return render(request, "part_check.html", found=found, problems=problems)
+
+
+@router.post("/jobs/new")
+async def submit(request: Request, visitor: CurrentVisitor) -> Response:
+    """Submit the job, or show the form with its problems."""
+    require(visitor, "jobs:read", "jobs:write")
+    form = await form_of(request)
+    body, found, problems = await _checked(request, visitor, form)
+    if problems or found is None:
+        texts = {name: text for name, text in form.items() if name.startswith("/") or name == spec_form.FURTHER}
+        values = await run_in_threadpool(_page_values, visitor, texts)
+        return render(request, "new_job.html", 422, problems=problems, **values)
+    submission = Submission(visitor.key_id, None, JobSpec.model_validate(body), body)
+    job, _ = await request.app.state.submissions.submit(submission)
+    return RedirectResponse(f"/jobs/{job.id}", 303, HEADERS)
+
+
+@router.get("/experiments/new")
+async def show_experiment(request: Request, visitor: CurrentVisitor) -> Response:
+    """An experiment to edit."""
+    require(visitor, "jobs:write")
+    return render(
+        request, "new_experiment.html", text=json.dumps(EXPERIMENT, indent=2, ensure_ascii=False), problems=[]
+    )
+
+
+@router.post("/experiments/new")
+async def submit_experiment(request: Request, visitor: CurrentVisitor) -> Response:
+    """Submit the experiment, or show its problems."""
+    require(visitor, "jobs:write")
+    text = (await form_of(request)).get("spec", "")
+    problems: Problems = []
+    try:
+        body = parse(text.encode())
+        spec = ExperimentSpec.model_validate(body)
+        made = await run_in_threadpool(experiments.submit, visitor.key_id, spec, body, None)
+        return RedirectResponse(f"/experiments/{made.id}", 303, HEADERS)
+    except ValidationError as error:
+        problems = [(one.pointer, one.message) for one in problems_of(error)]
+    except Invalid as error:
+        problems = list(error.errors)
+    except BadRequest as error:
+        problems = [("", error.detail)]
+    return render(request, "new_experiment.html", 422, text=text, problems=problems)

@@ -1,0 +1,127 @@
+"""`/uploads`: teachers, datasets and files; sending them, and what their inspections found."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from api.dashboard.rendering import HEADERS, render
+from api.dashboard.visitors import CurrentVisitor, Form, PageRoute, Visitor, form_of, require
+from api.datasets.service import DATASETS
+from api.files.service import FILES
+from api.http.errors import Invalid, NotFound
+from api.http.paging import Window
+from api.teachers.service import TEACHERS, values_of
+from api.uploads.exchange import receive
+from api.uploads.service import Uploads
+from models.spec.catalogue import choices, known
+from models.spec.job_spec import DatasetSpec, FileSpec, TeacherSpec
+from models.spec.problems import problems_of
+
+router = APIRouter(prefix="/uploads", route_class=PageRoute, include_in_schema=False)
+KINDS: dict[str, Uploads[Any, Any]] = {"teachers": TEACHERS, "datasets": DATASETS, "files": FILES}
+PREFIXES = {"tch": "teachers", "dts": "datasets", "fil": "files"}
+Identifier = Annotated[str, Path(pattern=r"^(tch|dts|fil)_[0-9a-f]{32}$")]
+SHOWN = 100
+
+
+def uploads_of(identifier: str) -> Uploads[Any, Any]:
+    """The service of the kind of an id."""
+    return KINDS[PREFIXES[identifier[:3]]]
+
+
+def _lists(visitor: Visitor) -> dict[str, Any]:
+    window = Window(SHOWN, None)
+    return {kind: uploads.page(visitor.key_id, window, None).data for kind, uploads in KINDS.items()}
+
+
+@router.get("")
+async def show_all(request: Request, visitor: CurrentVisitor) -> Response:
+    """All uploads, and the forms to send others."""
+    require(visitor, "uploads:read")
+    lists = await run_in_threadpool(_lists, visitor)
+    networks = sorted(known("networks"))
+    return render(request, "uploads.html", lists=lists, networks=networks, kinds=choices("file_kinds"))
+
+
+@router.get("/{identifier}")
+async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """One upload and what its inspection found."""
+    require(visitor, "uploads:read")
+    _, body = await run_in_threadpool(uploads_of(identifier).get, visitor.key_id, identifier)
+    template = "part_upload.html" if "hx-request" in request.headers else "upload.html"
+    return render(request, template, upload=body, kind=uploads_of(identifier).kind)
+
+
+@router.post("/{kind}")
+async def create(request: Request, visitor: CurrentVisitor, kind: str) -> Response:
+    """Create a record; answers with JSON, since the page's script then sends the bytes."""
+    require(visitor, "uploads:write")
+    if kind not in KINDS:
+        raise NotFound(f"There are no uploads of the kind {kind}.")
+    form = await form_of(request)
+    try:
+        values = await run_in_threadpool(_values, visitor, kind, form)
+    except ValidationError as error:
+        found = [(problem.pointer, problem.message) for problem in problems_of(error)]
+        raise Invalid(found) from error
+    body = await run_in_threadpool(KINDS[kind].create, visitor.key_id, values)
+    address = f"/uploads/{body.id}"
+    return JSONResponse({"id": body.id, "page": address, "content": f"{address}/content"}, 201, HEADERS)
+
+
+def _values(visitor: Visitor, kind: str, form: Form) -> dict[str, Any]:
+    """The columns of a new upload, from the fields of its form."""
+    given = {name: text for name, text in ((name, text.strip()) for name, text in form.items()) if text}
+    name = given.get("name")
+    if kind == "datasets":
+        return DatasetSpec.model_validate({"name": name}).model_dump(mode="json") | {"name": name or "dataset"}
+    if kind == "files":
+        spec = FileSpec.model_validate({"name": name, "kind": given.get("kind", "")})
+        return spec.model_dump(mode="json") | {"name": name or spec.kind}
+    body: dict[str, Any] = {"name": name, "network": given.get("network") or "auto"}
+    body |= {"classes": _whole("classes", given["classes"])} if "classes" in given else {}
+    body |= {"dataset": given["dataset"]} if "dataset" in given else {}
+    if "class_names" in given:
+        body["class_names"] = [line.strip() for line in given["class_names"].splitlines() if line.strip()]
+    if "input" in given:
+        body["input"] = _input(given)
+    return values_of(visitor.key_id, TeacherSpec.model_validate(body))
+
+
+def _input(given: dict[str, str]) -> dict[str, Any]:
+    sizes = [_whole("input", part) for part in given["input"].lower().replace("×", "x").split("x")]
+    if len(sizes) != 3:
+        raise Invalid([("/input", "must have the form channels x height x width: 3x32x32")])
+    contract: dict[str, Any] = dict(zip(("channels", "height", "width"), sizes, strict=True))
+    for name in ("mean", "std"):
+        try:
+            contract[name] = [float(part) for part in given.get(name, "").replace(",", " ").split()]
+        except ValueError as error:
+            raise Invalid([(f"/{name}", "must be numbers, separated by commas")]) from error
+    return contract
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.strip().isdecimal() or len(text) > 9:
+        raise Invalid([(f"/{name}", f"must be a whole number, not {json.dumps(text[:40])}")])
+    return int(text)
+
+
+@router.put("/{identifier}/content")
+async def send(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """Receive the bytes of an upload, as `PUT /v1/…/content` does."""
+    require(visitor, "uploads:write")
+    await receive(uploads_of(identifier), visitor.key_id, identifier, request)
+    return JSONResponse({"page": f"/uploads/{identifier}"}, 202, HEADERS)
+
+
+@router.post("/{identifier}/delete")
+async def delete(visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """Delete an upload that no unfinished job uses."""
+    require(visitor, "uploads:write")
+    await run_in_threadpool(uploads_of(identifier).delete, visitor.key_id, identifier)
+    return RedirectResponse("/uploads", 303, HEADERS)

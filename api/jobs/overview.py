@@ -1,0 +1,111 @@
+"""Jobs as lines of a table: what each distils, how far it is, and what it measured; read by few statements for many jobs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
+
+from api.http.paging import Window
+from api.jobs.newest_metrics import newest_metrics
+from api.jobs.summaries import summaries
+from models.database import reading
+from models.records import Job, Teacher
+from models.status import JobStatus
+
+COLUMNS = (
+    Job.id, Job.name, Job.labels, Job.status, Job.phase, Job.reason, Job.progress, Job.teacher_id, Job.created_at,
+    Job.started_at, Job.finished_at, Job.experiment_id, Job.variant, Job.stopped_early,
+    Teacher.name.label("teacher_name"), Job.error["code"].as_string().label("code"),
+    Job.resolved["student"]["network"].as_string().label("student"), Job.resolved["student"]["like"].as_string().label("like"),
+    Job.resolved["student"]["width"].as_float().label("width"), Job.resolved["teacher"].label("teacher"),
+)  # fmt: skip
+SHOWN_METRICS = ("validation/accuracy", "accuracy", "agreement", "loss")
+"""The metrics of a running job that a line shows, the first that it has."""
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """A job in a table."""
+
+    row: Row[Any]
+    teacher: str
+    student: str
+    metric: tuple[str, float] | None
+    """Name and value of the main metric, or of the newest one while the job runs."""
+    teacher_metric: float | None
+    size_ratio: float | None
+    """Bytes of the student, divided by those of the teacher."""
+
+    @property
+    def fraction(self) -> float | None:
+        """Completed fraction."""
+        found = (self.row.progress or {}).get("fraction")
+        return float(found) if isinstance(found, int | float) else None
+
+
+def lines(
+    key_id: str, window: Window, statuses: Sequence[JobStatus], name: str = "", experiment_id: str | None = None
+) -> tuple[list[JobLine], str | None]:
+    """One page of a key's jobs, newest first, and the cursor of the next page; `name` is a part of their names."""
+    query = (
+        select(*COLUMNS)
+        .outerjoin(Teacher, Teacher.id == Job.teacher_id)
+        .where(Job.key_id == key_id, Job.deleted_at.is_(None))
+    )
+    if statuses:
+        query = query.where(Job.status.in_(statuses))
+    if name:
+        query = query.where(Job.name.icontains(name, autoescape=True))
+    if experiment_id is not None:
+        query = query.where(Job.experiment_id == experiment_id)
+    with reading() as session:
+        query = query.where(*window.labelled(session, Job.labels), *window.within(Job.created_at))
+        rows, cursor = window.rows(session, query, Job.id)
+        return _lines(session, rows), cursor
+
+
+def _lines(session: Session, rows: Sequence[Row[Any]]) -> list[JobLine]:
+    known = summaries(session, [row.id for row in rows if row.status == JobStatus.SUCCEEDED])
+    newest = newest_metrics(session, [row.id for row in rows if row.status == JobStatus.RUNNING])
+    return [_line(row, known.get(row.id, {}), newest.get(row.id, {})) for row in rows]
+
+
+def _line(row: Row[Any], summary: dict[str, Any], newest: dict[str, Any]) -> JobLine:
+    main = summary.get("main_metric") or {}
+    metric = (str(main["name"]), float(main["student"])) if isinstance(main.get("student"), int | float) else None
+    if metric is None and isinstance(summary.get("agreement"), int | float):
+        metric = "agreement", float(summary["agreement"])
+    if metric is None:
+        name = next((one for one in SHOWN_METRICS if one in newest and newest[one].value is not None), None)
+        metric = (name, newest[name].value) if name else None
+    ours, theirs = summary.get("bytes"), summary.get("teacher_bytes")
+    ratio = ours / theirs if isinstance(ours, int) and isinstance(theirs, int) and theirs else None
+    return JobLine(
+        row,
+        _teacher(row),
+        student_words(row.student, row.like, row.width),
+        metric,
+        main.get("teacher"),
+        ratio,
+    )
+
+
+def _teacher(row: Row[Any]) -> str:
+    if row.teacher_id:
+        return str(row.teacher_name or row.teacher_id)
+    return teacher_words(row.teacher)
+
+
+def teacher_words(teacher: Any) -> str:
+    """The teacher of a resolved spec in words."""
+    if isinstance(teacher, dict):
+        members = teacher.get("members")
+        return f"{len(members)} teachers" if isinstance(members, list) else str(teacher.get("network") or "a network")
+    return str(teacher) if teacher else "none"
+
+
+def student_words(network: str | None, like: str | None, width: float | None) -> str:
+    """The student of a resolved spec in words."""
+    return network or (f"like the {like}, width {width if width is not None else 1:g}" if like else "–")

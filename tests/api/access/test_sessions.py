@@ -1,0 +1,61 @@
+"""Sessions of browsers, in one process."""
+
+import pytest
+from sqlalchemy import update
+
+import api.access.sessions as sessions
+from api.access.auth import Caller, hash_key
+from api.access.known_keys import KNOWN_SECONDS, KnownKeys
+from api.health.metrics import QUERIES
+from models.database import transaction
+from models.records import BrowserSession, Key
+
+CALLER = Caller("key_1", frozenset({"jobs:read"}), None)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, migrated_sqlite: str) -> list[float]:
+    """A clock that the test moves; a database with one key."""
+    at = [0.0]
+    monkeypatch.setattr(sessions, "_known", KnownKeys(lambda: at[0]))
+    monkeypatch.setattr(sessions, "_used", {})
+    with transaction() as session:
+        session.add(Key(id="key_1", name="mine", hash=hash_key("dsk_x"), scopes=["jobs:read"]))
+    return at
+
+
+def statements() -> float:
+    return float(QUERIES._value.get())
+
+
+def test_many_browsers_that_poll_cost_one_statement_a_second(clock: list[float]) -> None:
+    tokens = [sessions.open_session(CALLER) for _ in range(50)]
+    for token in tokens:
+        assert sessions.session_caller(token)
+    for _ in range(3):
+        clock[0] += KNOWN_SECONDS + 0.01
+        before = statements()
+        found = [sessions.session_caller(token) for token in tokens]
+        assert all(one is not None and one[1] == "mine" and one[0].key_id == "key_1" for one in found)
+        assert statements() - before == 2  # SQLite counts BEGIN as well
+
+
+def test_an_unknown_cookie_is_not_read_again_with_others(clock: list[float]) -> None:
+    token = sessions.open_session(CALLER)
+    for number in range(20):
+        assert sessions.session_caller(f"unknown {number}") is None
+    assert sessions.session_caller(token)
+    assert list(sessions._used) == [sessions._hash(token)]
+
+
+def test_a_session_read_with_others_ends_all_the_same(clock: list[float]) -> None:
+    gone, kept = sessions.open_session(CALLER), sessions.open_session(CALLER)
+    assert sessions.session_caller(gone) and sessions.session_caller(kept)
+    with transaction() as session:
+        row = update(BrowserSession).where(BrowserSession.hash == sessions._hash(gone))
+        session.execute(row.values(expires_at=1.0))
+    clock[0] += KNOWN_SECONDS + 0.01
+    assert sessions.session_caller(kept)
+    assert sessions.session_caller(gone) is None
+    sessions.close_session(kept)
+    assert sessions.session_caller(kept) is None
