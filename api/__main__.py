@@ -21,8 +21,8 @@ from models.secrecy import hide_memory
 from models.settings import settings
 
 SWITCH_SECONDS = 0.0005
-"""Longest time that the event loop keeps the interpreter while a database thread waits for it. Python's default of 5 ms makes
-every answer of the database wait as long under load."""
+"""Longest time that the event loop keeps the interpreter while a thread with an answer of the database waits for it, instead of
+Python's 5 ms."""
 GRACE_SECONDS = 10
 """Time that open requests have to finish after a signal."""
 
@@ -61,7 +61,7 @@ def main() -> None:
         listener = _listen(settings().host, settings().port)
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
-    gc.freeze()  # a collection that walks all imported modules stops every request for some 0.1 s
+    gc.freeze()  # a full collection of what is imported stops all requests for 90 ms
     config = uvicorn.Config(
         app,
         http=Connection,

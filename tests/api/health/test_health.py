@@ -47,6 +47,11 @@ def test_readiness_lists_the_running_workers(service: Service) -> None:
     warnings = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
     words = "the distill worker on here claims nothing: its disk has 5 bytes free, fewer than 6; free some space"
     assert warnings == [words]  # once, though the worker has two slots
+    about |= {"free_bytes": 7, "memory_limit": "none"}
+    with service.rows() as session:
+        session.execute(update(Worker).where(Worker.left_at.is_(None)).values(about=about))
+    [warning] = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
+    assert warning.startswith("nothing limits the memory of jobs of the distill worker on here")
     with service.rows() as session:
         session.execute(update(Worker).values(left_at=now))
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from models.records import Worker
+from tests.worker.scenes import rows
 from worker.attempt.engine_limits import limit_of_jobs
 from worker.engine.cgroup import Unusable, group_of, require
 from worker.engine.confinement import EngineLimits
 from worker.engine.engine_process import EngineProcess
+from worker.tasks import Slots
 
 MOUNTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 
@@ -82,3 +85,10 @@ def test_an_engine_starts_without_a_group_where_none_can_be_made(tmp_path: Path,
     code = 'print(\'{"event": "done"}\')'
     with EngineProcess(tmp_path, (sys.executable, "-c", code), limits=EngineLimits(group_bytes=2**27)) as engine:
         assert [event["event"] for event in engine.events(5.0) if event] == ["done"]
+
+
+def test_a_worker_tells_what_limits_its_jobs(embedded: None, configure: Callable[..., Any]) -> None:
+    configure(device="cpu")
+    Slots.of("distill", {})
+    [worker] = rows(Worker)
+    assert worker.about["memory_limit"] == "process"
