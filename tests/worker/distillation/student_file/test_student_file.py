@@ -155,6 +155,22 @@ def test_a_librarys_network_is_built_by_its_library(name: str, tmp_path: Path):
     assert f"import {library}\n" in path.read_text() and "worker" not in path.read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("timm/test_resnet", "fc"),
+        ("torchvision/mobilenet_v3_small", "classifier"),
+        ("torchvision/mobilenet_v3_small", "classifier.3"),
+    ],
+)
+def test_a_head_in_place_of_the_classifier_is_written_as_a_whole(name: str, place: str, tmp_path: Path):
+    contract = contract_of(3, 64)
+    layers = [{"linear": 9}, {"norm": "batch"}, {"activation": "relu"}, {"linear": None}]
+    network = networks.build(name, 5, contract, {"head": layers, "head_at": place})
+    text = write("student", trained(network, contract), contract, tmp_path).read_text()  # which runs the file
+    assert "out_features=9" in text and "worker" not in text
+
+
 def test_the_command_names_the_classes_of_an_image(tmp_path: Path):
     contract = contract_of(3, 16)
     network = trained(networks.build("resnet8_cifar", 5, contract), contract)
