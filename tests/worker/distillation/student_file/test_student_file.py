@@ -22,6 +22,15 @@ from worker.distillation.student_file.expressions import CannotBeWritten
 from worker.distillation.student_file.loading import normalised, read_safetensors
 
 NAMES = ("a", "b", "ü", "it's", "e")
+LAYERS = [
+    {"conv": 4, "padding": 1, "name": "features.0"},
+    {"activation": "relu"},
+    {"conv": 4, "padding": 1, "name": "features.3"},
+    {"add": "activation1"},
+    {"pool": "max"},
+    {"flatten": True},
+    {"linear": None, "name": "classifier.1"},
+]
 NEEDED_BY_TORCH = (
     "torch", "torchgen", "functorch", "triton", "nvidia", "typing_extensions.py", "sympy", "mpmath", "networkx", "jinja2",
     "markupsafe", "filelock", "fsspec", "setuptools", "torch.libs",
@@ -126,6 +135,7 @@ def test_outputs_are_equal_in_a_process_with_torch_alone(tmp_path: Path):
             trained(networks.build("resnet14_cifar", 5, contract_of(3, 16)), contract_of(3, 16)),
             contract_of(3, 16),
         ),
+        "layers": (networks.build("layers", 5, small, {"layers": LAYERS}), small),
         "mlp": (networks.build("mlp", 5, small, {"hidden": [7], "bias": False}), small),
         "ensemble": members(),
         "head_of_maps": with_the_teachers_classifier("residual"),
