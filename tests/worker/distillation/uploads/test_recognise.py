@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 def found(folder, **said):
     job = {"kind": "teacher", "upload": "upload", "teacher": {"network": None, **said}, "dataset": "data"}
-    return inspect(job | {"recognition_seconds": 20}, folder)["findings"]
+    return inspect(job | {"recognition_seconds": 120}, folder)["findings"]
 
 
 def test_network_options_input_and_classes_are_found_and_measured(folder):
