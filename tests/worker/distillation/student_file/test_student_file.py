@@ -166,16 +166,17 @@ def test_a_librarys_network_is_built_by_its_library(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "place", "layers"),
     [
-        ("timm/test_resnet", "fc"),
-        ("torchvision/mobilenet_v3_small", "classifier"),
-        ("torchvision/mobilenet_v3_small", "classifier.3"),
+        ("timm/test_resnet", "fc", [{"linear": 9}, {"norm": "batch"}, {"activation": "relu"}, {"linear": None}]),
+        ("torchvision/mobilenet_v3_small", "classifier", [{"linear": 9}, {"linear": None}]),  # fewer than before
+        ("torchvision/mobilenet_v3_small", "classifier.3", [{"linear": 9}, {"activation": "tanh"}, {"linear": None}]),
     ],
 )
-def test_a_head_in_place_of_the_classifier_is_written_as_a_whole(name: str, place: str, tmp_path: Path):
+def test_a_head_in_place_of_the_classifier_is_written_as_a_whole(
+    name: str, place: str, layers: list[dict[str, object]], tmp_path: Path
+):
     contract = contract_of(3, 64)
-    layers = [{"linear": 9}, {"norm": "batch"}, {"activation": "relu"}, {"linear": None}]
     network = networks.build(name, 5, contract, {"head": layers, "head_at": place})
     text = write("student", trained(network, contract), contract, tmp_path).read_text()  # which runs the file
     assert "out_features=9" in text and "worker" not in text
