@@ -88,7 +88,6 @@ BAD_FILES = {
     "a bare pickle with a payload": (lambda weights, folder: pickle.dumps(Payload(folder / "executed")), ["safetensors"]),
     "a truncated file": (lambda weights, folder: save(weights)[:-100], []),
     "NaN weights": (lambda weights, folder: save(with_nan(weights)), ["fc1.bias"]),
-    "another network": (lambda weights, folder: save(built("lenet5_half").state_dict()), ["conv1.weight", "lenet5_half"]),
     "a student with a projector": (lambda weights, folder: with_a_projector(), ["similarity_head", "Upload a student of other"]),
 }  # fmt: skip
 
@@ -97,6 +96,14 @@ def test_an_ensemble_is_read_as_its_first_network_with_a_warning(client: Client,
     findings = sent(client, tmp_path, several())
     assert findings["prefix_removed"] == "0." and findings["left_over"]["count"] == 10
     assert any("would fit too" in words for words in findings["warnings"])
+
+
+def test_another_network_than_the_named_one_is_taken_with_a_warning(client: Client, tmp_path: Path):
+    file = tmp_path / "teacher.bin"
+    file.write_bytes(save(built("lenet5_half").state_dict()))
+    teacher = client.teachers.send(file, **TEACHER)
+    assert teacher["network"] == teacher["findings"]["network"] == "lenet5_half"
+    assert any("not those of `lenet5`" in words for words in teacher["findings"]["warnings"])
 
 
 def test_weights_under_a_weight_norm_are_folded(client: Client, tmp_path: Path):

@@ -38,7 +38,6 @@ class LayerList(nn.Module):
     def __init__(self, modules: Mapping[str, nn.Module], steps: Sequence[tuple[str, tuple[str, ...]]]):
         super().__init__()
         self.steps = tuple(steps)
-        self._kept = {read for _, sources in steps for read in sources}
         for name, module in modules.items():
             *parents, last = name.split(".")
             place: nn.Module = self
@@ -50,9 +49,10 @@ class LayerList(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = {IMAGE: x}
+        kept = {read for _, sources in self.steps for read in sources}
         for name, sources in self.steps:
             x = self.get_submodule(name)(*(outputs[source] for source in sources))
-            if name in self._kept:
+            if name in kept:
                 outputs[name] = x
         return x
 
@@ -132,7 +132,7 @@ def named(layers: Sequence[Layer], pointer: str = POINTER) -> list[str]:
     return names
 
 
-RESERVED = frozenset(vars(nn.Module())) | {"steps", "_kept"}
+RESERVED = frozenset(vars(nn.Module())) | {"steps"}
 """Attributes that modules have, and that are no class attributes."""
 
 

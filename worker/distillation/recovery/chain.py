@@ -16,7 +16,10 @@ from worker.distillation.errors import UploadError
 PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 MOST_LAYERS = 64
 MOST_TRIED = 20_000
-HINT = "Say which network it is: set `network`, or describe it as a list of layers."
+HINT = (
+    "Say which network it is: set `network`, or describe it as a list of layers, which may add and join branches. Or pack it "
+    "on your machine: `distillery pack`."
+)
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,18 @@ def _rows(reading: Reading, chain: Sequence[Layer], keeps_names: bool) -> list[R
 def _convolution(reading: Reading, chain: Sequence[Layer], index: int, number: int, name: str | None) -> Iterator[Row]:
     """A convolution with what follows it up to the next layer with weights."""
     layer, placed, skips = chain[index], reading.geometry.placements[number], reading.geometry.skips
-    settings = {"kernel": layer.kernel[0], "stride": placed.stride, "padding": placed.padding, "groups": layer.groups}
-    yield kinds.Conv(conv=layer.outputs, bias="bias" in layer.tensors, name=name, **settings), layer
+    yield (
+        kinds.Conv(
+            conv=layer.outputs,
+            kernel=layer.kernel[0],
+            stride=placed.stride,
+            padding=placed.padding,
+            groups=layer.groups,
+            bias="bias" in layer.tensors,
+            name=name,
+        ),
+        layer,
+    )
     between = list(_between(reading, chain, index, name is not None))
     if number - 1 in skips:
         at = len(between) - (not reading.sum_last and bool(between) and isinstance(between[-1][0], kinds.Activation))

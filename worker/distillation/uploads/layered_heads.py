@@ -45,6 +45,8 @@ NUMBERED = (
 """Names of the modules of a network by their numbers among its modules, for residual networks and for others."""
 MOST_CANDIDATES = 3
 MOST_NETWORKS = 8
+MOST_PATHS = 16
+"""Paths of heads that are tried for a candidate."""
 MOST_LINEAR = 8
 Tensors = Mapping[str, Any]
 
@@ -108,11 +110,11 @@ def _divisions(tensors: Tensors) -> Iterator[_Division]:
     """Ways to divide tensors into a network and its head."""
     prefix = common_prefix(tensors)
     short = {name.removeprefix(prefix): leaf for name, leaf in tensors.items()}
-    paths = {place for name in short for place in _parents(name)}
+    named = {place for name in short if name.partition(".")[0] in HEADS for place in _parents(name)}
+    paths = sorted(named, key=lambda path: (path.count("."), path))[:MOST_PATHS]
     for path in sorted(paths, key=lambda path: (-path.count("."), path)):
-        if path.partition(".")[0] in HEADS:
-            rest = {name: leaf for name, leaf in short.items() if not is_below(name, path)}
-            yield _Division(rest, {name: short[name] for name in short if name not in rest}, (path,), prefix + path)
+        rest = {name: leaf for name, leaf in short.items() if not is_below(name, path)}
+        yield _Division(rest, {name: short[name] for name in short if name not in rest}, (path,), prefix + path)
     main = main_name(short)
     inner = {name.removeprefix(f"{main}."): leaf for name, leaf in short.items() if main and is_below(name, main)}
     beside = {name: leaf for name, leaf in short.items() if not main or not is_below(name, main)}

@@ -23,5 +23,5 @@ def own_normalisation(fit: Fit, contract: InputContract) -> InputContract | None
     if not bool(torch.isfinite(mean).all() and (std > 0).all()):
         return None
     scale = 255.0 if float(mean.abs().max()) > MOST_MEAN else 1.0
-    numbers = (tuple(round(float(x) / scale, 6) for x in given) for given in (mean, std))
-    return replace(contract, **dict(zip(("mean", "std"), numbers, strict=True)))
+    means, stds = (tuple(round(float(x) / scale, 6) for x in given) for given in (mean, std))
+    return replace(contract, mean=means, std=stds)

@@ -22,6 +22,15 @@ from worker.distillation.student_file.expressions import CannotBeWritten
 from worker.distillation.student_file.loading import normalised, read_safetensors
 
 NAMES = ("a", "b", "ü", "it's", "e")
+LAYERS = [
+    {"conv": 4, "padding": 1, "name": "features.0"},
+    {"activation": "relu"},
+    {"conv": 4, "padding": 1, "name": "features.3"},
+    {"add": "activation1"},
+    {"pool": "max"},
+    {"flatten": True},
+    {"linear": None, "name": "classifier.1"},
+]
 NEEDED_BY_TORCH = (
     "torch", "torchgen", "functorch", "triton", "nvidia", "typing_extensions.py", "sympy", "mpmath", "networkx", "jinja2",
     "markupsafe", "filelock", "fsspec", "setuptools", "torch.libs",
@@ -126,6 +135,7 @@ def test_outputs_are_equal_in_a_process_with_torch_alone(tmp_path: Path):
             trained(networks.build("resnet14_cifar", 5, contract_of(3, 16)), contract_of(3, 16)),
             contract_of(3, 16),
         ),
+        "layers": (networks.build("layers", 5, small, {"layers": LAYERS}), small),
         "mlp": (networks.build("mlp", 5, small, {"hidden": [7], "bias": False}), small),
         "ensemble": members(),
         "head_of_maps": with_the_teachers_classifier("residual"),
@@ -153,6 +163,23 @@ def test_a_librarys_network_is_built_by_its_library(name: str, tmp_path: Path):
     library = name.partition("/")[0]
     assert f"built and loaded with PyTorch and {library}." in path.read_text().splitlines()[0]
     assert f"import {library}\n" in path.read_text() and "worker" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "layers"),
+    [
+        ("timm/test_resnet", "fc", [{"linear": 9}, {"norm": "batch"}, {"activation": "relu"}, {"linear": None}]),
+        ("torchvision/mobilenet_v3_small", "classifier", [{"linear": 9}, {"linear": None}]),  # fewer than before
+        ("torchvision/mobilenet_v3_small", "classifier.3", [{"linear": 9}, {"activation": "tanh"}, {"linear": None}]),
+    ],
+)
+def test_a_head_in_place_of_the_classifier_is_written_as_a_whole(
+    name: str, place: str, layers: list[dict[str, object]], tmp_path: Path
+):
+    contract = contract_of(3, 64)
+    network = networks.build(name, 5, contract, {"head": layers, "head_at": place})
+    text = write("student", trained(network, contract), contract, tmp_path).read_text()  # which runs the file
+    assert "out_features=9" in text and "worker" not in text
 
 
 def test_the_command_names_the_classes_of_an_image(tmp_path: Path):

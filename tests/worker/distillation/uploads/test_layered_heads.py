@@ -62,6 +62,14 @@ FINE_TUNED = {
         lambda: changed("torchvision/resnet18", "fc", normed(512)), "torchvision/resnet18", "fc",
         [{"norm": "batch"}, {"linear": 9, "bias": False}, RELU, {"norm": "batch"}, LAST],
     ),
+    "a norm before the activation": (
+        lambda: changed("timm/test_resnet", "fc", nn.Sequential(nn.Linear(96, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 7))),
+        "timm/test_resnet", "fc", [{"linear": 9}, {"norm": "batch"}, RELU, LAST],
+    ),
+    "no activation": (
+        lambda: changed("timm/test_resnet", "fc", nn.Sequential(nn.Linear(96, 9), nn.Linear(9, 7))),
+        "timm/test_resnet", "fc", [{"linear": 9}, LAST],
+    ),
     "whole classifier": (lambda: changed("torchvision/mobilenet_v3_small", "classifier", layered(576)), "torchvision/mobilenet_v3_small", "classifier", [{"linear": 9}, RELU, LAST]),
     "its last layer": (lambda: changed("torchvision/mobilenet_v3_small", "classifier.3", layered(1024)), "torchvision/mobilenet_v3_small", "classifier.3", [{"linear": 9}, RELU, LAST]),
     "timm": (lambda: changed("timm/test_resnet", "fc", layered(96)), "timm/test_resnet", "fc", [{"linear": 9}, RELU, LAST]),

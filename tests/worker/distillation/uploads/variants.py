@@ -224,6 +224,12 @@ def _heads() -> Iterator[Variant]:
     def behind(state: State) -> State:
         return {name if name.startswith("fc.") else f"backbone.{name}": each for name, each in state.items()}
 
+    def layered(state: State) -> State:
+        features = state.pop("fc.weight").shape[1]
+        del state["fc.bias"]
+        head = nn.Sequential(nn.Linear(features, 9), nn.ReLU(), nn.Dropout(), nn.Linear(9, 10))
+        return state | {f"fc.{name}": each for name, each in head.state_dict().items()}
+
     small, mobile = "timm/test_resnet", "torchvision/mobilenet_v3_small"
     yield of(f"`{small}`, `fc = Sequential(Dropout, Linear)`", small, moved("fc.", "fc.1."), small)
     yield of(f"`{small}` as `backbone`, with `fc` beside it", small, behind, small)
@@ -232,6 +238,16 @@ def _heads() -> Iterator[Variant]:
         mobile,
         moved("classifier.3.", "classifier.3.1."),
         mobile,
+    )
+    yield of(f"`{small}`, `fc = Sequential(Linear, ReLU, Dropout, Linear)`", small, layered, small)
+    yield of(
+        f"`{small}` as `student.`, and `resnet8_cifar` as `teacher.`",
+        small,
+        lambda state: (
+            {f"student.{name}": each for name, each in state.items()}
+            | {f"teacher.{name}": each for name, each in _network("resnet8_cifar", RGB).state_dict().items()}
+        ),
+        "resnet8_cifar",
     )
     yield of("`torchvision/shufflenet_v2_x0_5`, images of 32 pixels", "torchvision/shufflenet_v2_x0_5", dict)
 
