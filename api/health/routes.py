@@ -32,6 +32,8 @@ BROKER_SECONDS = 3
 PROBE_SECONDS = 5
 """Time after which a part counts as not answering."""
 AWAY = "does not answer"
+MOST_SECONDS_OFF = 300
+"""Difference between the clocks of a worker and of the database from which on a warning is shown."""
 LEAST_FREE_BYTES = 32 * 2**20
 """A disk with less free space counts as full."""
 METRICS_EXAMPLE = 'distillery_jobs{status="queued"} 3.0\n'
@@ -155,7 +157,11 @@ def _room(folder: Path) -> str:
 
 
 def _warnings(workers: Sequence[WorkerBody]) -> list[str]:
-    found = (warning for worker in workers for warning in (_unconfined(worker), _without_space(worker)))
+    found = (
+        warning
+        for worker in workers
+        for warning in (_unconfined(worker), _without_space(worker), _with_wrong_clock(worker))
+    )
     return list(dict.fromkeys(filter(None, found)))  # once for all slots of a worker
 
 
@@ -168,6 +174,17 @@ def _without_space(worker: WorkerBody) -> str | None:
     return (
         f"the {worker.kind} worker on {worker.host} claims nothing: its disk has {free} bytes free, fewer than {least};"
         " free some space"
+    )
+
+
+def _with_wrong_clock(worker: WorkerBody) -> str | None:
+    """A warning if a worker's time of day is far off the database's; None otherwise."""
+    off = (worker.about or {}).get("clock_seconds_off")
+    if not isinstance(off, int) or abs(off) <= MOST_SECONDS_OFF:
+        return None
+    return (
+        f"the clock of the {worker.kind} worker on {worker.host} is {off:+d} s off the database's; if the storage is a"
+        " bucket, the worker claims nothing: set the clock"
     )
 
 

@@ -15,6 +15,7 @@ from models.records.columns import new_id
 from models.scheduling.resources import Machine
 from models.settings import settings
 from worker import devices
+from worker.ledger import time_of_day
 
 UNSEEN_SWEEPS = 4
 """Number of missed sweeps after which a worker counts as gone."""
@@ -47,6 +48,7 @@ def host() -> str:
 def seen(worker_ids: Sequence[str], free_bytes: int) -> None:
     """Record that the slots of a worker are running, and how much space is free for the folders of their attempts."""
     space = {"free_bytes": free_bytes, "least_free_bytes": settings().free_bytes}
+    space["clock_seconds_off"] = round(time_of_day.seconds_off())
     with transaction() as session:
         for row in session.scalars(select(Worker).where(Worker.id.in_(worker_ids)).with_for_update()).all():
             values = {"seen_at": now(), "left_at": None, "about": (row.about or {}) | space}

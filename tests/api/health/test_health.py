@@ -47,6 +47,11 @@ def test_readiness_lists_the_running_workers(service: Service) -> None:
     warnings = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
     words = "the distill worker on here claims nothing: its disk has 5 bytes free, fewer than 6; free some space"
     assert warnings == [words]  # once, though the worker has two slots
+    about |= {"free_bytes": 6, "clock_seconds_off": -3600}
+    with service.rows() as session:
+        session.execute(update(Worker).where(Worker.left_at.is_(None)).values(about=about))
+    [warning] = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
+    assert warning.startswith("the clock of the distill worker on here is -3600 s off")
     with service.rows() as session:
         session.execute(update(Worker).values(left_at=now))
 
