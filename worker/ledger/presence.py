@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy import delete, exists, func, or_, select, update
 
 from models.database import now, reading, transaction
 from models.queue.wake_up import KINDS, Kind
@@ -90,8 +90,11 @@ def idle_workers() -> dict[Kind, list[Machine]]:
 def dismiss_unseen() -> None:
     """Mark workers that crashed as stopped, and delete the rows of those that stopped more than a week ago."""
     with transaction() as session:
-        unseen = Worker.left_at.is_(None), Worker.seen_at < now() - 4 * _unseen_seconds()
-        session.execute(update(Worker).where(*unseen).values(left_at=now(), busy_with=None))
+        # one that was suspended may have been marked, and then have claimed work before it crashed
+        marked = or_(Worker.left_at.is_(None), Worker.busy_with.is_not(None))
+        unseen = marked, Worker.seen_at < now() - 4 * _unseen_seconds()
+        values = {"left_at": func.coalesce(Worker.left_at, now()), "busy_with": None}
+        session.execute(update(Worker).where(*unseen).values(**values))
         session.execute(delete(Worker).where(Worker.left_at < now() - FORGOTTEN_SECONDS))
 
 
