@@ -9,6 +9,7 @@ import structlog
 from celery.signals import setup_logging, worker_shutting_down
 
 from models import logs, startup
+from models.cannot_start import explained
 from models.database import UNAVAILABLE
 from models.queue.wake_up import Kind, app, wake_up
 from models.secrecy import hide_memory
@@ -44,7 +45,8 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     except sandbox_probe.NoSandbox as error:
         log.error("NO_SANDBOX", message=str(error))
         return 1
-    work = Slots.of(kind, confined_by, command)
+    with explained():
+        work = Slots.of(kind, confined_by, command)
     structlog.contextvars.bind_contextvars(worker=work.ids[0], kind=kind)
     work.register(app())
 

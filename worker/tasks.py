@@ -22,7 +22,7 @@ from worker.attempt.inspection import run_inspection
 from worker.attempt.job import run_job
 from worker.engine.engine_process import ENGINE
 from worker.engine.machine import has_space
-from worker.ledger import ends, presence
+from worker.ledger import ends, presence, time_of_day
 from worker.ledger.attempts import AttemptLedger
 from worker.ledger.changes import Taken
 from worker.ledger.claims import SLOTS, Claim, Takes, claim_together
@@ -84,6 +84,8 @@ class DueWork:
         message. Otherwise it would claim and put back everything that is queued.
         """
         try:
+            if not time_of_day.is_right():
+                return
             while not self.draining.is_set():
                 if not migrate.is_current():
                     log.error(

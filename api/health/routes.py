@@ -32,6 +32,8 @@ BROKER_SECONDS = 3
 PROBE_SECONDS = 5
 """Time after which a part counts as not answering."""
 AWAY = "does not answer"
+MOST_SECONDS_OFF = 300
+"""Difference between the clocks of a worker and of the database from which on a warning is shown."""
 LEAST_FREE_BYTES = 32 * 2**20
 """A disk with less free space counts as full."""
 METRICS_EXAMPLE = 'distillery_jobs{status="queued"} 3.0\n'
@@ -157,7 +159,7 @@ def _room(folder: Path) -> str:
 
 
 def _warnings(workers: Sequence[WorkerBody]) -> list[str]:
-    kinds = _unconfined, _without_space, _without_limit
+    kinds = _unconfined, _without_space, _without_limit, _with_wrong_clock
     found = (warning_of(worker) for worker in workers for warning_of in kinds)
     return list(dict.fromkeys(filter(None, found)))  # once for all slots of a worker
 
@@ -181,6 +183,17 @@ def _without_limit(worker: WorkerBody) -> str | None:
     return (
         f"nothing limits the memory of jobs of the {worker.kind} worker on {worker.host}: set DISTILL_ENGINE_CGROUP, or limit"
         " its container (docs/operations.md)"
+    )
+
+
+def _with_wrong_clock(worker: WorkerBody) -> str | None:
+    """A warning if a worker's time of day is far off the database's; None otherwise."""
+    off = (worker.about or {}).get("clock_seconds_off")
+    if not isinstance(off, int) or abs(off) <= MOST_SECONDS_OFF:
+        return None
+    return (
+        f"the clock of the {worker.kind} worker on {worker.host} is {off:+d} s off the database's; if the storage is a"
+        " bucket, the worker claims nothing: set the clock"
     )
 
 

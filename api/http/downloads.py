@@ -96,7 +96,7 @@ class Streamed(StreamingResponse):
             traceback.clear_frames(error.__traceback__)
             raise
         finally:
-            await self.body_iterator.aclose()  # type: ignore[union-attr]
+            await self.body_iterator.aclose()  # type: ignore[attr-defined]
 
 
 def read_small(blob: Blob) -> bytes:

@@ -89,14 +89,18 @@ class Fleet:
             return [member for member in self.members if member.kind in kinds and member.lives]
 
     def kill(self, member: Member, pause_seconds: float) -> None:
-        """kill -9, and a restart after a pause."""
+        """kill -9, and a restart after a pause; nothing if it is being killed or drained already."""
         with self._lock:
+            if not member.lives:
+                return
             member.expected, member.due = True, time.monotonic() + pause_seconds
             member.send(signal.SIGKILL)
 
     def drain(self, member: Member, pause_seconds: float) -> None:
-        """SIGTERM, and a restart after its end and a pause."""
+        """SIGTERM, and a restart after its end and a pause; nothing if it is being killed or drained already."""
         with self._lock:
+            if not member.lives:
+                return
             member.expected, member.draining_since = True, time.monotonic()
             member.due = member.draining_since + pause_seconds
             member.send(signal.SIGTERM)

@@ -38,7 +38,7 @@ def main() -> int:
     broken = {rule: [findings.counts[rule], *said] for rule, said in findings.broken.items()}
     report = {
         "seed": arguments.seed, "rules": "broken" if broken else "kept", "seconds": round(time.monotonic() - began),
-        "minutes": arguments.minutes, "broken": broken, "figures": findings.figures,
+        "minutes": arguments.minutes if "mixed" in parts else "not run", "broken": broken, "figures": findings.figures,
     }  # fmt: skip
     (arguments.out / f"load-{arguments.seed}.json").write_text(json.dumps(report, indent=1) + "\n")
     print(table([report]))

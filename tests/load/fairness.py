@@ -86,7 +86,7 @@ def _await_check(target: Target, job: str, other: str) -> int:
         query = (
             select(func.count()).select_from(Inspection).where(Inspection.key_id == other, Inspection.status == "done")
         )
-        return session.scalar(query.where(Inspection.updated_at > since)) or 0
+        return session.scalar(query.where(Inspection.finished_at > since)) or 0
 
 
 def _await_start(target: Target, job: str, other: str) -> int:

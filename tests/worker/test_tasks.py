@@ -1,6 +1,7 @@
 """Reacting to wake-up messages, and putting back work that a worker cannot do."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.worker.attempt.test_job import eventually
 from tests.worker.scenes import SCRIPTED, change, get, in_thread, make_job, make_upload, rows
 from worker.attempt import inspection
 from worker.attempt import job as attempt_job
-from worker.ledger import presence
+from worker.ledger import presence, time_of_day
 from worker.tasks import DueWork, Slots
 from worker.upkeep import sweep, upkeep
 
@@ -127,3 +128,26 @@ def test_a_worker_of_another_schema_claims_and_sweeps_nothing(both: None) -> Non
         connection.execute(text("UPDATE alembic_version SET version_num = :ours"), {"ours": ours})
     sweep.sweep([presence.register("distill")])
     assert get(Job, job_id).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("storage", "off", "attempts"), [("s3://bucket/x", 3600, 0), ("s3://bucket/x", -3600, 0), ("", 3600, 1)]
+)
+def test_a_worker_whose_clock_is_off_claims_nothing_from_a_bucket(
+    embedded: None,
+    configure: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    storage: str,
+    off: int,
+    attempts: int,
+) -> None:
+    job_id, real = make_job(), time.time
+    configure(storage_url=storage)
+    monkeypatch.setattr(time_of_day.time, "time", lambda: real() + off)
+    assert abs(time_of_day.seconds_off() - off) < 60
+    worker = presence.register("distill")
+    monkeypatch.setattr(DueWork, "_attempt", lambda self, claimed: False)  # what an attempt does is not the question
+    DueWork("distill", worker).run()
+    assert get(Job, job_id).attempt == attempts
+    presence.seen([worker], 0)
+    assert abs(get(Worker, worker).about["clock_seconds_off"] - off) < 60

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy import delete, exists, func, or_, select, update
 
 from models.database import now, reading, transaction
 from models.queue.wake_up import KINDS, Kind
@@ -15,6 +15,7 @@ from models.records.columns import new_id
 from models.scheduling.resources import Machine
 from models.settings import settings
 from worker import devices
+from worker.ledger import time_of_day
 
 UNSEEN_SWEEPS = 4
 """Number of missed sweeps after which a worker counts as gone."""
@@ -54,6 +55,7 @@ def host() -> str:
 def seen(worker_ids: Sequence[str], free_bytes: int) -> None:
     """Record that the slots of a worker are running, and how much space is free for the folders of their attempts."""
     space = {"free_bytes": free_bytes, "least_free_bytes": settings().free_bytes}
+    space["clock_seconds_off"] = round(time_of_day.seconds_off())
     with transaction() as session:
         for row in session.scalars(select(Worker).where(Worker.id.in_(worker_ids)).with_for_update()).all():
             values = {"seen_at": now(), "left_at": None, "about": (row.about or {}) | space}
@@ -95,8 +97,11 @@ def idle_workers() -> dict[Kind, list[Machine]]:
 def dismiss_unseen() -> None:
     """Mark workers that crashed as stopped, and delete the rows of those that stopped more than a week ago."""
     with transaction() as session:
-        unseen = Worker.left_at.is_(None), Worker.seen_at < now() - 4 * _unseen_seconds()
-        session.execute(update(Worker).where(*unseen).values(left_at=now(), busy_with=None))
+        # one that was suspended may have been marked, and then have claimed work before it crashed
+        marked = or_(Worker.left_at.is_(None), Worker.busy_with.is_not(None))
+        unseen = marked, Worker.seen_at < now() - 4 * _unseen_seconds()
+        values = {"left_at": func.coalesce(Worker.left_at, now()), "busy_with": None}
+        session.execute(update(Worker).where(*unseen).values(**values))
         session.execute(delete(Worker).where(Worker.left_at < now() - FORGOTTEN_SECONDS))
 
 

@@ -52,6 +52,11 @@ def test_readiness_lists_the_running_workers(service: Service) -> None:
         session.execute(update(Worker).where(Worker.left_at.is_(None)).values(about=about))
     [warning] = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
     assert warning.startswith("nothing limits the memory of jobs of the distill worker on here")
+    about |= {"free_bytes": 7, "memory_limit": "cgroup", "clock_seconds_off": -3600}
+    with service.rows() as session:
+        session.execute(update(Worker).where(Worker.left_at.is_(None)).values(about=about))
+    [warning] = httpx.get(f"{service.url}/health/ready", trust_env=False).json()["warnings"]
+    assert warning.startswith("the clock of the distill worker on here is -3600 s off")
     with service.rows() as session:
         session.execute(update(Worker).values(left_at=now))
 

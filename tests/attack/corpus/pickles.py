@@ -164,18 +164,23 @@ CONTEXTS = {
 def opcodes(dice: random.Random) -> Iterator[Case]:
     """Every opcode, on each kind of stack, with arguments that fit, that are cut short, and that lie about their length."""
     for opcode in pickletools.opcodes:
-        code = opcode.code.encode("latin-1")
-        for context, before in CONTEXTS.items():
+        for context in CONTEXTS:
             for kind in ("fits", "short", "long"):
-                argument = _argument(opcode.arg, kind, dice)
-                many = dice.choice((1, 1, 2, 50_000 if len(argument) < 40 else 2))
-                tail = dice.choice((b"", b"0", b"N\x86", b"}" + emit("k") + emit(tensor()) + b"s"))
-                value = Raw(before + (code + argument) * many + tail)
-                container = dice.choice(("zip", "legacy"))
-                name = f"{opcode.name}-{context}-{kind}-{many}-{container}"
-                yield Case(
-                    "pickle opcodes", name, lambda value=value, container=container: containers()[container](value)
-                )
+                own = dice.random()  # so that a file is made of its own numbers, whenever it is made
+
+                def make(opcode: Any = opcode, context: str = context, kind: str = kind, own: float = own) -> bytes:
+                    return _opcode(opcode, context, kind, random.Random(own))
+
+                yield Case("pickle opcodes", f"{opcode.name}-{context}-{kind}", make)
+
+
+def _opcode(opcode: Any, context: str, kind: str, dice: random.Random) -> bytes:
+    """One such file: the opcode stands there once, twice or very often."""
+    argument = _argument(opcode.arg, kind, dice)
+    many = dice.choice((1, 1, 2, 50_000 if len(argument) < 40 else 2))
+    tail = dice.choice((b"", b"0", b"N\x86", b"}" + emit("k") + emit(tensor()) + b"s"))
+    value = Raw(CONTEXTS[context] + (opcode.code.encode("latin-1") + argument) * many + tail)
+    return containers()[dice.choice(("zip", "legacy"))](value)
 
 
 def _argument(described: Any, kind: str, dice: random.Random) -> bytes:

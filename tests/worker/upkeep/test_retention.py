@@ -177,6 +177,16 @@ def test_old_deliveries_inspections_and_workers_are_removed(both: None) -> None:
     assert (removed["deliveries"], removed["inspections"]) == (1, 2)
 
 
+def test_a_worker_that_crashed_after_it_was_marked_is_not_busy_for_ever(both: None) -> None:
+    """It was suspended, marked as stopped, resumed, claimed work and was killed before its next sweep."""
+    crashed, working = presence.register("distill"), presence.register("distill")
+    change(Worker, crashed, seen_at=now() - 3600, left_at=now() - 1800, busy_with="job_1")
+    change(Worker, working, busy_with="job_2")
+    presence.dismiss_unseen()
+    assert {row.id: row.busy_with for row in rows(Worker)} == {crashed: None, working: "job_2"}
+    assert get(Worker, working).left_at is None
+
+
 def test_a_pass_is_limited_and_the_next_one_follows_at_once(embedded: None, monkeypatch: Any) -> None:
     monkeypatch.setattr(retention, "AT_ONCE", 2)
     key = make_key()

@@ -70,3 +70,9 @@ def test_a_file_that_inflates_too_much_is_refused_before_it_is_read(tmp_path: Pa
     pyarrow.parquet.write_table(table, path, compression="zstd", use_dictionary=False)
     with pytest.raises(UploadError, match="compression ratio"):
         read_dataset(path, Options(), UploadLimits())
+
+
+def test_one_image_that_a_dictionary_repeats_very_often_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, {"image": pyarrow.array([picture()] * 50_000), "label": pyarrow.array([0, 1] * 25_000)})
+    with pytest.raises(UploadError, match="compression ratio"):
+        read_dataset(path, Options(), UploadLimits())

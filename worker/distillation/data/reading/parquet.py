@@ -45,15 +45,24 @@ class Table:
                 "Send fewer or smaller images.",
             )
         stored = sum(group.column(at).total_compressed_size for group in groups for at in range(group.num_columns))
-        if size > RATIO_MATTERS and size > limits.ratio * max(1, stored):
-            raise UploadError(
-                f"the compression ratio of {self._shown} is above {limits.ratio}",
-                "Store the images without compression.",
-            )
+        self._most = max(RATIO_MATTERS, limits.ratio * stored)
+        self.check_inflated(size)
         schema = self._file.schema_arrow
         self.image = self._image_column(schema)
         self.label = next((each for each in LABELS if each in schema.names), None)
         self.class_names = _class_names(schema.metadata, self.label)
+
+    def check_inflated(self, size: int) -> None:
+        """Check uncompressed bytes against the stored ones; those of a dictionary's image count each time that it is used.
+
+        Raises:
+            UploadError: the compression ratio is too high.
+        """
+        if size > self._most:
+            raise UploadError(
+                f"{self._shown} inflates to more than {self._most} bytes: its compression ratio is too high",
+                "Store the images without compression, and each image once.",
+            )
 
     @property
     def rows(self) -> int:
@@ -133,9 +142,11 @@ class ParquetArchive(Archive):
 
     def _list(self, table: Table) -> None:
         self.class_names = self.class_names or table.class_names
-        labels = table.labels()
+        labels, inflated = table.labels(), 0
         for row, image in enumerate(table.images()):
             self.count_entry()
+            inflated += len(image or b"")
+            table.check_inflated(inflated)
             label, path = next(labels, None), table.name / f"{row:09}"
             self.files[path] = len(image or b"")
             if label is None:
