@@ -1,7 +1,7 @@
 """Runs the scripts behind the documentation's measurements, one after the other: `python -m benchmarks --data PATH/mnist.npz`.
 
-The path may also be given in `MNIST`, as in `make bench MNIST=PATH/mnist.npz`. Four scripts are not included: `compare`
-(`make compare`), `datafree.robustness`, which needs rows and lengths, `datafree.cifar`, which needs CIFAR-10 and a GPU
+The path may also be given in `MNIST`, as in `make bench MNIST=PATH/mnist.npz`. Five scripts are not included: `compare`
+(`make compare`), `transforms` (docs/transforms.md), `datafree.robustness`, which needs rows and lengths, `datafree.cifar`, which needs CIFAR-10 and a GPU
 (docs/datafree.md), and `initial_weights`, which needs CIFAR-10 too (docs/measured.md).
 """
 

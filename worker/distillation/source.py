@@ -190,6 +190,11 @@ class Source(Method):
         dataset."""
         return None
 
+    def calibration(self, count: int) -> Tensor | None:
+        """At most `count` of a synthesiser's images as students see them, (n, C, H, W) normalised, for transforms that measure
+        activations; None for a dataset. Does not change the source's state."""
+        return self.samples(count)
+
     def state_dict(self) -> dict[str, Any]:
         """Nested plain data and tensors; each top-level key becomes one immutable part of a checkpoint."""
         return {}

@@ -4,8 +4,8 @@ An activation x is `(q - z) s` with q = round(x / s) + z from 0 to 255, as ONNX'
 nearest even.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from worker.distillation.introspection.taps import undisturbed
 LARGEST = 255
 INPUT, OUTPUT = "input_rounding", "output_rounding"
 BATCH = 128
+BINS = 2048
+PARTS = tuple(number / 20 for number in range(20, 1, -1))
+"""The parts of the range from the least to the largest value that are tried."""
 
 
 class Rounding(nn.Module):
@@ -97,24 +100,60 @@ def roundings(network: nn.Module) -> Iterator[tuple[str, Rounding]]:
 
 
 def measure_ranges(network: nn.Module, images: Tensor) -> None:
-    """Set the ranges of all roundings to the least and the largest value that the images (N, C, H, W) cause."""
-    extremes: dict[Rounding, list[Tensor]] = {}
+    """Set the ranges of all roundings to those with the least squared error on the images (N, C, H, W).
 
-    def seen(module: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
-        assert isinstance(module, Rounding)
-        low, high = args[0].amin(), args[0].amax()
-        before = extremes.get(module)
-        extremes[module] = [low, high] if before is None else [before[0].minimum(low), before[1].maximum(high)]
-
+    A range is a part of that from the least to the largest value, so that rare large values, such as those that synthesised images
+    cause, do not make the steps of all others coarse. Errors are those of a histogram.
+    """
     every = [each for _, each in roundings(network)]
-    with _inactive(every), undisturbed(network, images.device):
-        handles = [each.register_forward_hook(seen) for each in every]
+    extremes: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    counts: dict[nn.Module, Tensor] = {}
+
+    def widen(module: nn.Module, x: Tensor) -> None:
+        low, high = extremes.get(module, (x.new_zeros(()), x.new_zeros(())))
+        extremes[module] = low.minimum(x.amin()), high.maximum(x.amax())
+
+    def count(module: nn.Module, x: Tensor) -> None:
+        low, high = (float(each) for each in extremes[module])
+        found = torch.histc(x.float().cpu(), BINS, low, high) if low < high else torch.zeros(BINS)
+        counts[module] = counts.get(module, 0) + found
+
+    for note in (widen, count):
+        _observe(network, every, images, note)
+    for rounding in every:
+        if rounding in extremes:
+            rounding.set_range(*best_range(*extremes[rounding], counts[rounding]))
+
+
+def _observe(
+    network: nn.Module, every: list[Rounding], images: Tensor, note: Callable[[nn.Module, Tensor], None]
+) -> None:
+    """Show `note` what each rounding reads while the network runs on the images, without rounding."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
+        note(module, args[0].detach())
+
+    with _inactive(every), undisturbed(network, images.device), ExitStack() as hooks:
+        for each in every:
+            hooks.callback(each.register_forward_hook(hook).remove)
         for part in images.split(BATCH):
             network(part)
-        for handle in handles:
-            handle.remove()
-    for rounding, (low, high) in extremes.items():
-        rounding.set_range(low, high)
+
+
+def best_range(low: Tensor, high: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of the range whose rounding has the least squared error, by a histogram (BINS,) of the whole range."""
+    edges = torch.linspace(float(low), float(high), BINS + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    best: tuple[float, float] | None = None
+    trial = Rounding()
+    for part in PARTS:
+        trial.set_range(low.cpu() * part, high.cpu() * part)
+        with torch.no_grad():
+            error = float(((trial(centres) - centres).square() * counts).double().sum())
+        if best is None or error < best[0]:
+            best = error, part
+    assert best is not None
+    return low * best[1], high * best[1]
 
 
 @contextmanager

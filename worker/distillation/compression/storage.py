@@ -114,6 +114,13 @@ def nearest(values: Tensor, table: Tensor) -> Tensor:
     return order[torch.searchsorted(middles, values.contiguous())]
 
 
+def exact(values: Tensor, table: Tensor) -> Tensor:
+    """The index of the entry of a table (K,) that equals each of the values (N,); of neighbours that differ by one bit too."""
+    order = table.argsort(stable=True)
+    places = torch.searchsorted(table[order], values.contiguous()).clamp(max=len(table) - 1)
+    return order[places]
+
+
 def encode(module: nn.Module) -> Encoding:
     """The weight of a module that says how it is stored.
 
@@ -142,7 +149,7 @@ def encode(module: nn.Module) -> Encoding:
 
 def _codes(flat: Tensor, stored: Stored, parts: Mapping[str, Tensor]) -> Tensor:
     if stored.kind == "codebook":
-        return nearest(flat, parts["table"])
+        return exact(flat, parts["table"])
     return uniform_codes(flat, stored, parts["scale"], parts.get("offset"))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from worker.distillation.compression.integer_form import in_integers
 from worker.distillation.distributed.ranks import ALONE
 from worker.distillation.reporting.artifacts import Artifacts
 from worker.distillation.reporting.environment import environment
@@ -68,7 +69,7 @@ class RunEnd:
             step=self.state.steps_before,
         )
         member, entries = self.lineage.member(place), self.lineage.entries_at(place)
-        if entries:
+        if in_integers(selected.network):
             self.artifacts.sample = self._sample()
         kept = self._keep_others(measurement)
         files = self.artifacts.export_student(selected.network, member)

@@ -142,6 +142,12 @@ class PooledSource(Source):
         """Images that no student has seen, (count, C, H, W)."""
         return self.fresh(count, torch.Generator().manual_seed(seed_for(self.context.seed, "samples")))
 
+    def calibration(self, count: int) -> Tensor:
+        """Images of the pool, from the oldest to the newest; new ones while the pool is empty."""
+        if not len(self.pool):
+            return self.samples(count)
+        return self.pool.read(torch.linspace(0, len(self.pool) - 1, min(count, len(self.pool))).round().long())[0]
+
     def state_dict(self) -> dict[str, Any]:
         pool = {f"pool.{key}": part for key, part in self.pool.state_dict().items()}
         return {"random": self.random.get_state()} | pool

@@ -79,7 +79,7 @@ def calibration_images(context: StageContext, source: Source, count: int) -> Ten
     Raises:
         SpecError: the source has no images that resemble those that the student is for.
     """
-    synthesised = source.samples(count) if source.synthesises and source.calibrates else None
+    synthesised = source.calibration(count) if source.synthesises and source.calibrates else None
     if synthesised is not None:
         return synthesised
     dataset = context.dataset

@@ -22,6 +22,9 @@ PURE = [
     ("mutual", {"peers": [LENET, LENET], "update": "simultaneous"}, {"teacher": None}),
     ("born_again", {}, {}),
     ("born_again", {"generations": 2}, {"teacher": None}),
+    ("apprentice", {}, {}),
+    ("apprentice", {"scheme": "a"}, {"teacher": None}),
+    ("apprentice", {"scheme": "c"}, {}),
     ("assistant", {"assistants": [LENET, LENET]}, {}),
     ("early_stopped", {}, BOTH),
     ("early_stopped", {"teacher": LENET, "teacher_stop": 0.5}, BOTH | {"teacher": None}),
@@ -57,6 +60,33 @@ def test_direct_is_one_stage_of_the_whole_plan():
     (stage,), _ = stages_of(procedure_of("direct"), plan_of(epochs=None, steps=500))
     assert (stage.name, stage.members, stage.teacher) == ("distil", {"student": STUDENT}, GIVEN)
     assert (stage.epochs, stage.steps) == (None, 500)
+
+
+def test_apprentices_differ_in_when_the_precision_is_lowered():
+    (together,), _ = stages_of(procedure_of("apprentice", scheme="a"), plan_of(teacher=None))
+    assert together.teacher is None and list(together.members) == ["teacher", "student"]
+    assert together.members["teacher"].transforms == () and together.members["student"].transforms == STUDENT.transforms
+    assert [each["name"] for each in together.members["teacher"].objectives] == ["cross_entropy"]
+    (beside,), _ = stages_of(procedure_of("apprentice", scheme="b"), plan_of())
+    assert beside.teacher == GIVEN and beside.members == {"student": STUDENT}
+    procedure = procedure_of("apprentice", scheme="c", full_share=0.75, low_rate=0.5)
+    (full, low), _ = stages_of(procedure, plan_of(epochs=8, learning_rate=0.2))
+    assert (full.epochs, low.epochs) == (6, 2)
+    assert full.members["student"].transforms == () and low.members["student"].transforms == STUDENT.transforms
+    assert low.members["student"].initial == "stage:full_precision/student"
+    assert low.training == {"learning_rate": 0.1, "warm_up_steps": 0}
+
+
+@pytest.mark.parametrize(("values", "plan", "pointer"), [
+    ({}, {"student": replace(STUDENT, transforms=())}, "/transforms"),
+    ({"scheme": "b"}, {"teacher": None}, "/teacher"),
+    ({"scheme": "a"}, {}, "/teacher"),
+    ({"scheme": "c", "teacher": LENET}, {}, "/procedure/teacher"),
+])  # fmt: skip
+def test_what_an_apprentice_lacks_is_refused(values, plan, pointer):
+    with pytest.raises(SpecError) as refused:
+        procedure_of("apprentice", **values).check(plan_of(**plan))
+    assert [problem.pointer for problem in refused.value.problems] == [pointer]
 
 
 def test_two_stages_share_the_budget_and_pass_on_the_weights():

@@ -196,3 +196,16 @@ def test_presets_of_the_paper_are_its_authors_settings():
         weights = source.weights()
         assert (weights.one_hot, weights.information_entropy, weights.activation) == values[:3]
         assert weights.adversarial == 0
+
+
+def test_calibration_images_are_those_of_the_pool_and_leave_no_trace():
+    source = made()
+    assert torch.equal(source.calibration(7), source.samples(7))  # the pool is empty
+    run(source, {"student": network(3)}, range(24))
+    before = snapshot(source.state_dict())
+    images = source.calibration(9)
+    pool = source.pool.read(torch.arange(len(source.pool)))[0]
+    assert torch.equal(images, pool[torch.linspace(0, len(pool) - 1, 9).round().long()])
+    assert len(source.calibration(10_000)) == len(pool)
+    after = snapshot(source.state_dict())
+    assert after["random"].equal(before["random"]) and after["pool.written"] == before["pool.written"]

@@ -118,6 +118,11 @@ def test_noise_does_not_calibrate(folder):
         run_whole(job_of(folder, **spec))
 
 
+def test_noise_trains_a_student_of_few_bits(folder):
+    run_whole(job_of(folder, source={"name": "noise"}, objectives=[{"name": "kd"}], transforms=[LSQ]))
+    assert len(student_of(folder)["conv2.weight"][0].unique()) <= 16
+
+
 @pytest.mark.slow
 def test_int8_without_data_calibrates_on_synthesised_images(engine_inputs, tmp_path):
     folder = with_residual_teacher(engine_inputs, tmp_path / "job")

@@ -23,6 +23,13 @@ SHAPES = {
         [{"name": "factorise", "keep": 0.6}, {"name": "prune", "sparsity": 0.5, "begin": 0.0}, {"name": "quantise"},
          {"name": "int8", "begin": 0.5, "images": 32}], {}, (2, 4),
     ),
+    "channels, without data": (
+        [{"name": "prune_channels"}, {"name": "int8", "begin": 0.4, "images": 32}],
+        {
+            "source": {"name": "dafl", "generator_batch": 16, "generator_width": 8, "initial_generator_steps": 2, "pool_images": 64},
+            "objectives": [{"name": "kd"}],
+        }, (1, 4, 6),
+    ),
     "with an average of the weights": (
         [{"name": "quantise"}, {"name": "int8", "images": 32}], {"training": {"average_weights": 0.9, "selection": "average"}}, (2, 5),
     ),

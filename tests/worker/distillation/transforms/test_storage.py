@@ -80,6 +80,16 @@ def test_nearest_is_the_nearest() -> None:
     assert torch.equal(nearest(values, table), (values[:, None] - table).abs().argmin(1))
 
 
+def test_values_that_differ_by_one_bit_keep_their_codes() -> None:
+    """The middle of two neighbours is one of them, so the nearest entry is not always the equal one."""
+    one = torch.tensor(1.0)
+    table = torch.stack([one, torch.nextafter(one, 2 * one), torch.nextafter(one, 0 * one), 2 * one, one])
+    module = nn.Linear(5, 4)
+    note(module, Stored("codebook", 3), table=table)
+    module.weight.data = table.expand(4, 5).clone()
+    assert torch.equal(encode(module).decode().view(torch.int32), module.weight.data.view(torch.int32))
+
+
 def test_huffman_codes_are_optimal_and_complete() -> None:
     """Kraft's sum is 1, and the mean length is between the entropy and the entropy + 1."""
     counts = Counter(torch.randint(0, 256, (20_000,)).sqrt().int().tolist())
