@@ -16,7 +16,16 @@ from starlette.concurrency import run_in_threadpool
 from api.access import auth, sessions
 from api.access.auth import Caller
 from api.dashboard.rendering import HEADERS, render
-from api.http.errors import ApiError, BadRequest, Forbidden, NotFound, TooLarge, TooMany
+from api.http.errors import (
+    ApiError,
+    BadRequest,
+    Forbidden,
+    NotFound,
+    SignInNeeded,
+    TooLarge,
+    TooMany,
+    WrongHost,
+)
 from api.http.links import current_base
 from api.http.problem_documents import error_of, respond
 from models.settings import settings
@@ -27,14 +36,6 @@ FORM_BYTES = 256 * 1024
 """Largest form."""
 TOKEN_FIELD, TOKEN_HEADER = "form_token", "x-form-token"
 SIGN_IN = "/sign-in"
-
-
-class WrongHost(ApiError):
-    """The request names a host that is not this service."""
-
-    status = 421
-    kind = "wrong-host"
-    title = "This is not the host of the dashboard"
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,6 @@ class PageRoute(APIRoute):
                 return _error_page(request, known)
 
         return handler
-
-
-class SignInNeeded(ApiError):
-    """The browser has no valid session."""
-
-    status = 401
-    kind = "unauthorised"
-    title = "Sign in"
 
 
 def _error_page(request: Request, error: ApiError) -> Response:

@@ -125,7 +125,7 @@ def _put(body: dict[str, Any], path: Sequence[str], value: Any, origin: str) -> 
     parts: list[str | int] = []
     for number, part in enumerate(path):
         last = number == len(path) - 1
-        key: str | int = int(part) if isinstance(at, list) and part.isdecimal() else part
+        key: Any = int(part) if isinstance(at, list) and part.isdecimal() else part
         parts.append(key)
         if isinstance(at, list) and (not isinstance(key, int) or key >= len(at)):
             raise Invalid([(origin, f"{'.'.join(path)} is not in the spec: the list has {len(at)} entries")])

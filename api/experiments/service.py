@@ -172,7 +172,7 @@ def _counts(session: Session, ids: Sequence[str]) -> dict[str, dict[str, int]]:
         Job.experiment_id.in_(ids), Job.deleted_at.is_(None)
     )
     for identifier, status, count in session.execute(query.group_by(Job.experiment_id, Job.status)):
-        found[identifier][status] = count
+        found[str(identifier)][status] = count
     return found
 
 

@@ -8,6 +8,7 @@
     │   ├── DigestMismatch          the bytes do not match the digest header
     │   └── NoBytes                 the upload has no bytes
     ├── Unauthorised            401 the key is missing or not valid
+    │   └── SignInNeeded            the browser has no valid session
     ├── Forbidden               403 the key lacks a scope or a permission
     ├── NotFound                404 the resource does not exist or belongs to another key
     ├── MethodNotAllowed        405 the path does not support the method
@@ -19,6 +20,7 @@
     │   └── QuotaExceeded           the storage quota of the key is used up
     ├── UnsupportedMediaType    415 the media type of the body is not supported
     ├── RangeNotSatisfiable     416 the range starts after the end
+    ├── WrongHost               421 the host is not that of the dashboard
     ├── Invalid                 422 values are not valid; lists every problem with its pointer
     ├── TooMany                 429 a limit of the key or of the address is reached
     ├── HeadTooLarge            431 the head of the request is too large
@@ -125,6 +127,13 @@ class Unauthorised(ApiError):
         super().__init__(detail, headers={"WWW-Authenticate": challenge})
 
 
+class SignInNeeded(Unauthorised):
+    """The browser has no valid session of the dashboard."""
+
+    kind = "sign-in-needed"
+    title = "Sign in"
+
+
 class Forbidden(ApiError):
     """The key lacks a scope, or would grant more than it has."""
 
@@ -209,6 +218,14 @@ class RangeNotSatisfiable(ApiError):
     status = 416
     kind = "range-not-satisfiable"
     title = "Range not satisfiable"
+
+
+class WrongHost(ApiError):
+    """The request to the dashboard names a host that is not this service."""
+
+    status = 421
+    kind = "wrong-host"
+    title = "This is not the host of the dashboard"
 
 
 class Invalid(ApiError):

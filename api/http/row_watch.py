@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from sqlalchemy import func, select
@@ -85,9 +85,11 @@ def _tokens(rows: list[tuple[Watched, str]]) -> dict[tuple[Watched, str], Token]
             if record is Experiment:  # which changes with its jobs
                 jobs = select(Job.experiment_id, func.sum(Job.version)).where(Job.experiment_id.in_(ids))
                 found = session.execute(jobs.group_by(Job.experiment_id))
-                tokens |= {(record, identifier): (versions,) for identifier, versions in found}
+                tokens |= {(record, str(identifier)): (versions,) for identifier, versions in found}
                 continue
-            columns: tuple[Any, ...] = (Job.version, Job.event_seq) if record is Job else (record.status,)
+            columns: tuple[Any, ...] = (
+                (Job.version, Job.event_seq) if record is Job else (cast("type[Teacher]", record).status,)
+            )
             for start in range(0, len(ids), 500):
                 query = select(record.id, *columns).where(record.id.in_(ids[start : start + 500]))
                 tokens |= {(record, row[0]): tuple(row[1:]) for row in session.execute(query)}

@@ -1,7 +1,7 @@
 """Curves of a job in the terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import plotext
 
@@ -23,7 +23,7 @@ def chosen(names: Sequence[str], wanted: Sequence[str] = ()) -> list[str]:
     return [*(name for name in FIRST if name in names), *rest][:MOST_CURVES]
 
 
-def drawing(curves: dict[str, Points], width: int, wanted: Sequence[str] = (), colour: bool = True) -> str:
+def drawing(curves: Mapping[str, Points], width: int, wanted: Sequence[str] = (), colour: bool = True) -> str:
     """Curves below each other, `width` characters wide; empty if none has two finite values."""
     drawn = []
     for name in chosen(list(curves), wanted):

@@ -196,9 +196,9 @@ def test_from_an_upload_to_a_downloaded_student(chromium: Any, tmp_path: Path) -
     )
     folder = tmp_path / "service"
     with service(folder):
-        log = (folder / "service.log").read_text()
-        link = re.search(r"(http://\S+)/sign-in\?token=\S+", log)
-        assert link, log
+        until(lambda: "works once" in (folder / "service.log").read_text(), "the service prints no link")
+        link = re.search(r"(http://\S+)/sign-in\?token=\S+", (folder / "service.log").read_text())
+        assert link
         watched = Watched(chromium, link[1], accept_downloads=True)
         page = watched.page
         page.goto(link[0])

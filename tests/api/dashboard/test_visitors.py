@@ -85,7 +85,8 @@ def test_another_host_is_refused(visitor: Browser, host: str) -> None:
 def test_the_operator_may_allow_a_host(tmp_path_factory: pytest.TempPathFactory, configure: object) -> None:
     from starlette.requests import Request
 
-    from api.dashboard.visitors import WrongHost, _require_host
+    from api.dashboard.visitors import _require_host
+    from api.http.errors import WrongHost
     from api.http.links import set_base
 
     configure(dashboard_hosts="a.example, b.example", host="0.0.0.0")  # type: ignore[operator]
