@@ -176,7 +176,7 @@ class Fleet:
         self._history.note("drained", member=member.name, code=code, seconds=round(seconds, 2))
         member.draining_since = None
         # before its handlers are installed, SIGTERM ends a process in the default way
-        if code not in (0, -signal.SIGTERM):
+        if code not in (0, -signal.SIGTERM) and not self._excused(member.started_at):
             self._history.violation(f"{member.name} ended with {code} after SIGTERM: {member.last_words()}")
 
     def _report_death(self, member: Member, code: int) -> None:
