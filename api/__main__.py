@@ -57,8 +57,8 @@ def main() -> None:
     startup.prepare()
     logs.configure()
     with explained():
-        ensure_first_key()
         listener = _listen(settings().host, settings().port)
+        ensure_first_key()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # a full collection of what is imported stops all requests for 90 ms

@@ -135,6 +135,8 @@ class Composed:
         if not place.exists():
             place.mkdir(parents=True)
             for line in dockerfile()[image]["COPY"]:
+                if line.startswith("--from="):
+                    continue  # made by another stage: here it is in the checkout already
                 *sources, _ = line.split()
                 for source in map(ROOT.joinpath, sources):
                     copy = shutil.copytree if source.is_dir() else shutil.copyfile

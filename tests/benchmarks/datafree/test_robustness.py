@@ -35,7 +35,7 @@ def test_the_engine_accepts_every_row(name, tmp_path):
     weights = tmp_path / "teacher.safetensors"
     save_file(networks.build(row.network, classes, row.contract, dict(row.options)).state_dict(), weights)
     content = job(row, "auto", 24, 3, classes, tmp_path / "dataset", weights)
-    assert content["spec"]["source"]["name"] == ("fast_meta" if name in STATISTICS else "dafl")
+    assert content["spec"]["source"]["name"] == ("fast_meta" if name in STATISTICS else "procedural")
     assert (content["spec"]["training"]["steps"], content["spec"]["training"]["seed"]) == (24, 3)
     check(Job(content, tmp_path))
 

@@ -1,11 +1,12 @@
 """The training loop: a stage is built from plain data, stepped, saved and restored."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worker.distillation.compression.member_transforms import TransformContext
 from worker.distillation.errors import Diverged, Problem, SpecError
@@ -218,12 +219,19 @@ class StageRun:
         self, name: str, entries: Sequence[Entry], recipes: Sequence[Recipe] | None
     ) -> TransformContext:
         """What a member's transforms need."""
+        held = weakref.ref(self)  # a stage that has ended is freed at once
+
+        def images(count: int) -> Tensor:
+            run = held()
+            assert run is not None
+            return calibration_images(run.context, run.source, count)
+
         return TransformContext(
             example=self.context.example(),
             contract=self.context.contract,
             classes=self.context.classes,
             seed=seed_for(self.training.seed, self.stage.seeded_by, name, "transforms"),
-            images=lambda count: calibration_images(self.context, self.source, count),
+            images=images,
             ranks=self.ranks,
             entries=entries,
             recipes=recipes,

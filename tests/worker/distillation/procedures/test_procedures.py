@@ -31,6 +31,7 @@ PURE = [
     ("route", {"teacher": LENET}, {"teacher": None}),
     ("route", {"choice": "greedy"}, {"teacher": None, "held_out": True}),
     ("architecture_search", {"trials": 3}, {"held_out": True}),
+    ("source_trials", {}, {"epochs": None, "steps": 10, "synthesises": True}),
 ]
 
 

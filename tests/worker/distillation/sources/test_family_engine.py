@@ -15,8 +15,9 @@ from tests.worker.distillation.killed_runs import (
 from worker.distillation import registry
 from worker.distillation.check import check
 from worker.distillation.errors import SpecError
+from worker.distillation.reporting import measurement
 from worker.distillation.run import Run
-from worker.distillation.synthesis import pooled
+from worker.distillation.synthesis import estimate, pooled
 
 SMALL = {"generator_batch": 16, "pool_images": 64, "generator_width": 4, "latent": 8}
 ROUND = {"iterations": 2, "initial_rounds": 1, "student_steps_per_round": 2}
@@ -38,6 +39,14 @@ KILLS = {name: range(1, 8) for name in ("deep_inversion", "fast_meta")} | {
 QUICK = {("fast_meta", 4), ("dfq", 4), ("procedural", 3)}
 """The others are slow tests."""
 QUICK_SOURCES = ("dfad", "fast_meta", "procedural")
+
+
+@pytest.fixture(autouse=True)
+def few_images_at_the_end(monkeypatch):
+    """Measuring on 1,024 refined images would take longer than these trainings."""
+    monkeypatch.setattr(measurement, "SYNTHETIC_SAMPLES", 32)
+    monkeypatch.setattr(estimate, "IMAGES", 32)
+    monkeypatch.setattr(estimate, "LEAST_DRAWN", 32)
 
 
 @pytest.fixture(scope="module")
