@@ -66,7 +66,7 @@ class Postgres:
 
 @dataclass(frozen=True)
 class S3:
-    """An S3 server with a bucket that exists once something is put into it."""
+    """An S3 server with a bucket."""
 
     endpoint: str
     access_key: str
@@ -181,7 +181,18 @@ def s3_server() -> Iterator[S3]:
         ports = _free_ports(8)
         server = S3(f"http://127.0.0.1:{ports[0]}", "access", "secret", "distillery-test")
         with _running(_weed(program, Path(folder), server, ports), Path(folder), lambda: _healthy(server.endpoint)):
+            _make_bucket(server)
             yield server
+
+
+def _make_bucket(server: S3) -> None:
+    """SeaweedFS makes it when something is put into it; a list before that is a 404."""
+    import boto3
+
+    keys = {"aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key}
+    client = boto3.client("s3", endpoint_url=server.endpoint, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket=server.bucket)
+    client.close()
 
 
 def weed_program() -> Path:
