@@ -7,7 +7,7 @@ those on more images, and again on more. Shapes: N images, C channels, H height,
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any
 
@@ -181,9 +181,23 @@ class _Search:
         usual_one = min(_unusual(each.reading) for each in plainest)
         same = [each for each in plainest if _unusual(each.reading) == usual_one]
         same.sort(key=lambda each: (each.reading.normalisation.is_wide, -each.accuracy))
-        best = same[about_lowest([each.cross_entropy for each in same])]
+        best = self._normalised(same[about_lowest([each.cross_entropy for each in same])], ways)
         ties = tuple(each for each in last if each is not best and sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
+
+    def _normalised(self, best: Scored, ways: Sequence[Normalisation]) -> Scored:
+        """The best reading with the plain normalisation whose cross-entropy is about the lowest, of those that are even with it.
+
+        The rounds keep the most accurate readings, and accuracy hardly tells the scale of the pixels.
+        """
+        if not best.reading.normalisation.is_plain:
+            return best
+        plain = [replace(best.reading, normalisation=way) for way in ways if way.is_plain]
+        scored = [self._score(reading, MOST, Prefixes()) for reading in plain]
+        most = max(scored, key=lambda each: each.accuracy)
+        even_ones = [each for each in scored if even(each.right, most.right)]
+        even_ones.sort(key=lambda each: each.reading.normalisation.is_wide)
+        return even_ones[about_lowest([each.cross_entropy for each in even_ones])]
 
     def _first(self, found: Sequence[Geometry], ways: Sequence[Normalisation], shares: Sequence[float]) -> list[Scored]:
         """The geometries in their commonest readings under the images' own normalisation, or the declared one; under all others
