@@ -77,6 +77,7 @@ def test_a_worker_that_is_stopped_while_it_starts_does_not_register(embedded: No
     assert rows(Worker) == []
 
 
+@pytest.mark.slow
 def test_jobs_run_without_wake_up_messages(embedded: None) -> None:
     jobs = [make_job(steps=2) for _ in range(3)]
     with worker():
@@ -182,6 +183,7 @@ def test_the_supervisor_restarts_children_and_stops_the_service(configure: Calla
     assert not (settings().data / "service.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children that their parent has died")
 def test_all_children_end_with_a_killed_supervisor(configure: Callable[..., Any]) -> None:
     configure(**QUICK)

@@ -18,11 +18,13 @@ def test_committed_catalogue_is_up_to_date():
 
 
 def test_committed_page_is_up_to_date():
-    assert PAGE_PATH.read_text(encoding="utf-8") == page(json.loads(text())), "run `make catalogue`"
+    assert PAGE_PATH.read_text(encoding="utf-8") == page(json.loads(JSON_PATH.read_text(encoding="utf-8"))), (
+        "run `make catalogue`"
+    )
 
 
 def test_contains_all_methods_by_kind_and_name():
-    data = json.loads(text())
+    data = json.loads(JSON_PATH.read_text(encoding="utf-8"))
     assert data.keys() == {*registry.BASES, "networks", "network_patterns", "layers", "parts", "choices", "limits"}
     assert all(tuple(sorted(data[kind])) == registry.names(kind) for kind in registry.BASES)
     assert tuple(sorted(data["networks"])) == networks.names()
@@ -30,7 +32,7 @@ def test_contains_all_methods_by_kind_and_name():
 
 
 def entries():
-    data = json.loads(text())
+    data = json.loads(JSON_PATH.read_text(encoding="utf-8"))
     return [
         (f"{kind}/{name}", entry)
         for kind in (*registry.BASES, "networks", "layers", "parts")
@@ -49,15 +51,15 @@ def test_every_entry_is_described(place_and_entry):
 
 
 def test_the_service_knows_every_phase_that_the_engine_enters():
-    assert {*json.loads(text())["choices"]["phases"], Phase.VALIDATING} == set(Phase)
+    assert {*json.loads(JSON_PATH.read_text(encoding="utf-8"))["choices"]["phases"], Phase.VALIDATING} == set(Phase)
 
 
 def test_the_worker_knows_every_fault_of_the_engines_errors():
-    assert set(json.loads(text())["choices"]["faults"]) == set(get_args(failures.Fault))
+    assert set(json.loads(JSON_PATH.read_text(encoding="utf-8"))["choices"]["faults"]) == set(get_args(failures.Fault))
 
 
 def test_contains_the_needs_of_objectives():
-    data = json.loads(text())["objectives"]
+    data = json.loads(JSON_PATH.read_text(encoding="utf-8"))["objectives"]
     assert data["cross_entropy"]["needs"]["fields"] == ["label"]
     assert not data["cross_entropy"]["needs"]["teacher"]
     cases = {(case["parameter"], case["value"]): case["then"]["needs"] for case in data["kd"]["when"]}

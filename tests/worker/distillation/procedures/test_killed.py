@@ -53,7 +53,11 @@ SHAPES = {
 }  # fmt: skip
 ELSEWHERE = {"architecture_search", "source_trials"}
 """Killed in their own tests, with a simulated clock or without data."""
-KILLS = [(shape, at) for shape, (*_, steps) in SHAPES.items() for at in range(1, steps + 1)]
+KILLS = [
+    pytest.param(shape, at, marks=() if at in (1, steps // 2, steps) else pytest.mark.slow)
+    for shape, (*_, steps) in SHAPES.items()
+    for at in range(1, steps + 1)
+]
 
 
 def job(shape, folder):

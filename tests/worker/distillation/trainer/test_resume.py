@@ -52,7 +52,11 @@ def uninterrupted():
     return {}
 
 
-KILLS = [(shape, at) for shape, (_, steps) in SHAPES.items() for at in range(1, steps + 1)]
+KILLS = [
+    pytest.param(shape, at, marks=() if at in (1, steps // 2, steps) else pytest.mark.slow)
+    for shape, (_, steps) in SHAPES.items()
+    for at in range(1, steps + 1)
+]
 
 
 @pytest.mark.parametrize(("shape", "at"), KILLS)
