@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -35,6 +36,7 @@ def artifacts_of(client: Client, job: str, folder: Path) -> dict[str, Any]:
     return ended
 
 
+@pytest.mark.slow
 def test_a_program_is_packed_uploaded_distilled_and_its_student_teaches(tmp_path: Path, inputs: Path):
     with Whole(tmp_path / "data") as whole, whole.client() as client:
         teacher = client.teachers.send(packed(TEACHER["network"], tmp_path / "net.safetensors", inputs, student=False))

@@ -136,6 +136,7 @@ def test_hostile_code_reaches_nothing_that_it_reaches_without_the_sandbox(target
     assert confined.keys() == free.keys()
 
 
+@pytest.mark.slow
 def test_a_forked_engine_that_inspects_is_confined_too(targets: str, configure: Any) -> None:
     configure(engine_start="fork")
     subject = make_upload(b"images", targets=targets)

@@ -105,6 +105,7 @@ def test_after_the_last_restart_the_job_fails_with_the_observation(inputs, displ
     assert "restart" not in error.value.message
 
 
+@pytest.mark.slow
 def test_corrected_weights_bring_back_classes_that_were_lost(inputs, monkeypatch, tmp_path):
     monkeypatch.setattr(round_watch, "POOR_ROUNDS", 1)
     monkeypatch.setattr(round_watch, "POOR_STEPS", 0)
