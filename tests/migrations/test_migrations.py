@@ -94,6 +94,7 @@ def test_an_upgrade_of_a_current_database_changes_nothing(migrated: str) -> None
         assert session.get(Event, ("job_1", 1)) is not None
 
 
+@pytest.mark.slow
 def test_several_processes_can_migrate_concurrently(database_url: str) -> None:
     command = [sys.executable, "-W", "error", "-m", "models.migrate"]
     processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(3)]

@@ -148,6 +148,7 @@ def test_the_last_admin_key_cannot_be_revoked(migrated: str) -> None:
         service.edit(OPERATOR, left, KeyEdit(scopes=["jobs:read"]))
 
 
+@pytest.mark.slow
 def test_the_command_line_creates_and_revokes_keys(embedded: Service, repository: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-W", "error", "-m", "api.keys", *arguments]

@@ -6,6 +6,7 @@ import pytest
 
 from tests.worker.distillation.checkouts import copied, run
 
+pytestmark = pytest.mark.slow
 DECLARED = "batch_size: Annotated[int, Range(ge=1, le=65_536)"
 LARGEST = 500
 

@@ -169,6 +169,7 @@ with forks.open({PROBE!r}), EngineProcess(Path(sys.argv[1]), {PROBE!r}) as engin
         os.kill(child, signal.SIGKILL)  # the engine's own children do not end with it
 
 
+@pytest.mark.slow
 def test_a_student_has_the_same_bits_forked_and_fresh(configure: Callable[..., Any], tmp_path: Path) -> None:
     configure(engine_start="fork")
     fresh = (sys.executable, "-Pm", "worker.distillation")

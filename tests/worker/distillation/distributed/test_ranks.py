@@ -163,6 +163,7 @@ def wait_until_gone(process_id):
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
+@pytest.mark.slow
 @linux
 def test_when_a_rank_dies_the_engine_reports_it_at_once_and_ends(engine_inputs, tmp_path):
     with engine(engine_inputs, tmp_path / "job") as (process, rank):
