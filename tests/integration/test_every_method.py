@@ -49,6 +49,17 @@ OF_PROCEDURE: dict[str, dict[str, Any]] = {
     "assistant": {"procedure": {"assistants": [{"network": "resnet8_cifar"}]}},
     "mutual": {**ALONE, "objectives": ["cross_entropy", "mutual"]},
     "route": {"procedure": {"anchors": 2}, **ALONE, "training": {"epochs": 2, "batch_size": 32}},
+    "source_trials": {
+        "procedure": {"sources": ["noise"], "trial_fraction": 0.5, "least_estimate": 0.0},
+        "source": {
+            "name": "procedural",
+            "generator_batch": 16,
+            "pool_images": 64,
+            "first_batches": 1,
+            "family_images": 16,
+        },
+        "dataset": None,
+    },
     "two_stage": {"procedure": {"preset": "fitnets"}},
 }
 """Extra parts of the spec that a name needs. Otherwise jobs are built from the catalogue."""
