@@ -17,7 +17,15 @@ from api.http.paging import Page, Window
 from api.http.row_watch import Token
 from api.jobs import service as jobs_service
 from api.jobs.job_inputs import InputRows
-from api.jobs.submission import IdempotentRequest, Submission, earlier_job, in_flight_guard, insert_jobs, new_job
+from api.jobs.submission import (
+    MOST_MESSAGES,
+    IdempotentRequest,
+    Submission,
+    earlier_job,
+    in_flight_guard,
+    insert_jobs,
+    new_job,
+)
 from models.database import now, reading, transaction
 from models.queue.wake_up import wake_up
 from models.records import Experiment, Job
@@ -27,8 +35,6 @@ from models.status import JobStatus
 log = structlog.get_logger("api")
 SEED = Job.resolved["training"]["seed"].as_integer()
 FRACTION = Job.progress["fraction"].as_float()
-MOST_MESSAGES = 4
-"""Most wake-up messages for one experiment; each wakes one idle worker."""
 
 
 def submit(

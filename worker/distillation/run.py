@@ -211,20 +211,20 @@ class Run:
         freeze_networks(run, self.checkpoints)
         measured = measure_stage(run, self.lineage, self.inputs.validation) if self.ranks.leads else {}
         metrics = run.last | self.ranks.broadcast(measured)
-        result = StageResult(name=run.stage.name, steps=run.number, metrics=metrics, snapshots=run.stage.snapshots)
-        self.state.history.append(result)
-        if run.stage.may_fail:
-            self.state.restarts = 0  # what a trial learned of its own images is not that of another source
-        self.state.steps_before += run.number
-        self.state.generator_steps_before += run.generator_steps_done
+        self._add_to_history(run, metrics, run.stage.snapshots)
 
     def _give_up(self, run: StageRun, error: Collapsed) -> None:
         """End a stage that may fail without metrics and networks."""
         self.channel.log(f"stage {run.stage.name!r} was given up: {error.message}", "warning")
-        self.state.history.append(StageResult(name=run.stage.name, steps=run.number, metrics={}))
+        self._add_to_history(run, {})
+
+    def _add_to_history(self, run: StageRun, metrics: dict[str, float], snapshots: tuple[int, ...] = ()) -> None:
+        result = StageResult(name=run.stage.name, steps=run.number, metrics=metrics, snapshots=snapshots)
+        self.state.history.append(result)
         self.state.steps_before += run.number
         self.state.generator_steps_before += run.generator_steps_done
-        self.state.restarts = 0
+        if run.stage.may_fail:
+            self.state.restarts = 0  # what a trial learned of its own images is not that of another source
 
     def _checkpoint(self, run: StageRun, wait: bool = False) -> None:
         """Save the stage and the run's state; with `wait`, return when they are on disk."""

@@ -15,6 +15,7 @@ from worker.distillation.procedure import (
     StageResult,
     estimate_of,
 )
+from worker.distillation.synthesis.estimate import FAIR
 
 TRIAL = "trial_"
 OWN = "own"
@@ -56,7 +57,7 @@ class SourceTrials(Procedure):
             float,
             Range(ge=0, le=1),
             "Estimated agreement of student and teacher below which training goes on after the job's steps; 0 never goes on.",
-        ] = 0.85
+        ] = FAIR
         fallback: Annotated[
             NetworkChoice | None,
             "Network that is trained in place of the student if its estimate stays below. If null: none.",
