@@ -3,7 +3,7 @@
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,20 @@ def replace_between(page: Path, begin: str, end: str, text: str) -> None:
     page.write_text(pattern.sub(lambda _: f"{begin}\n{text}\n{end}", old))
 
 
-def main() -> None:
-    """Print the table, or write it into a page."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.report", description=__doc__)
+def print_or_write(
+    program: str, description: str | None, begin: str, end: str, table: Callable[[Sequence[Mapping[str, Any]]], str]
+) -> None:
+    """A command that makes a table of report files, and prints it or writes it between two marks of a page."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
     parser.add_argument("reports", type=Path, nargs="+")
     parser.add_argument("--into", type=Path)
     arguments = parser.parse_args()
-    reports = [json.loads(path.read_text()) for path in arguments.reports]
+    text = table([json.loads(path.read_text()) for path in arguments.reports])
     if arguments.into:
-        replace_between(arguments.into, BEGIN, END, table(reports))
+        replace_between(arguments.into, begin, end, text)
     else:
-        print(table(reports))
+        print(text)
 
 
 if __name__ == "__main__":
-    main()
+    print_or_write("tests.chaos.report", __doc__, BEGIN, END, table)

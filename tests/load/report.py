@@ -1,12 +1,9 @@
 """Reports as a table: `python -m tests.load.report REPORT.json… --into docs/reliability.md`."""
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from tests.chaos.report import replace_between
+from tests.chaos.report import print_or_write
 
 BEGIN, END = "<!-- load: python -m tests.load.report -->", "<!-- end of load -->"
 
@@ -41,18 +38,5 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def main() -> None:
-    """Print the table, or write it into a page."""
-    parser = argparse.ArgumentParser(prog="python -m tests.load.report", description=__doc__)
-    parser.add_argument("reports", type=Path, nargs="+")
-    parser.add_argument("--into", type=Path)
-    arguments = parser.parse_args()
-    text = table([json.loads(path.read_text()) for path in arguments.reports])
-    if arguments.into:
-        replace_between(arguments.into, BEGIN, END, text)
-    else:
-        print(text)
-
-
 if __name__ == "__main__":
-    main()
+    print_or_write("tests.load.report", __doc__, BEGIN, END, table)
