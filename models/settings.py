@@ -120,6 +120,15 @@ class Settings(BaseSettings):
         " memory, also with a GPU. If empty: none.",
     )
     device: str = Field("auto", description="Device of the engines: `auto`, `cpu` or `cuda`.")
+    tf32: bool = Field(
+        True,
+        description="Whether a GPU may compute float32 convolutions and products of matrices in TF32, with 10 bits of mantissa.",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="Whether a job's teacher is replayed as a CUDA graph where only its logits are read, so that a small teacher does"
+        " not wait for Python. Takes GPU memory for one more batch.",
+    )
     devices: int | None = Field(
         None,
         ge=1,

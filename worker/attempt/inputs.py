@@ -118,6 +118,8 @@ def describe_run(kind: str, subject_id: str, attempt: int, request_id: str | Non
         "request": request_id,
         "device": config.device if kind == "distill" else "cpu",
         "threads": config.engine_threads,
+        "tf32": config.tf32,
+        "cuda_graphs": config.cuda_graphs,
         "checkpoint_seconds": config.checkpoint_seconds,
         "silence_seconds": config.lease_seconds,
         "sandbox": None if config.sandboxing == "off" else config.sandboxing,

@@ -117,6 +117,8 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
         )
         composition.connect(tapped, given, context)
         check_division(composition, source, gpus)
+        if given is not None and job.training.teacher_answers == "cached" and composition.reads_logits_alone:
+            source.check_distinct_views()
         return composition.deploy(network, given.network if given else None)
 
 

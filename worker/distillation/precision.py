@@ -26,6 +26,16 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
+def use_fast_kernels(device: torch.device, tf32: bool) -> None:
+    """On a GPU: let cuDNN measure which of its kernels is fastest for each shape, and let float32 products of matrices and
+    convolutions use TF32 (10 bits of mantissa) or not. Nothing else changes; a CPU is left as it is."""
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+
+
 def fp32(device: torch.device) -> torch.autocast:
     """A context without autocast, for maths that needs float32; cast inputs with `.float()` inside."""
     return torch.autocast(device.type, enabled=False)

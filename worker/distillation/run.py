@@ -8,6 +8,7 @@ from typing import Any
 from worker.distillation.distributed.ranks import ALONE, Ranks, device_of
 from worker.distillation.errors import Collapsed
 from worker.distillation.job import Job
+from worker.distillation.precision import use_fast_kernels
 from worker.distillation.procedure import Stage, StageResult
 from worker.distillation.process.event_pipe import Channel
 from worker.distillation.process.heartbeat import heard_by
@@ -18,6 +19,8 @@ from worker.distillation.reporting.phases import PhaseTimes
 from worker.distillation.reporting.progress import Progress
 from worker.distillation.reporting.run_end import RunEnd
 from worker.distillation.reporting.run_previews import RunPreviews
+from worker.distillation.teaching.cached_answers import answers_part
+from worker.distillation.teaching.quick_teacher import ignored
 from worker.distillation.trainer.checkpoint import Checkpoints, Manifest
 from worker.distillation.trainer.checkpoint_timer import CheckpointTimer
 from worker.distillation.trainer.deadline import STOPPED_EARLY, Deadline, ships_from, stopped_early
@@ -46,6 +49,7 @@ class Run:
         self.channel = channel
         self.ranks = ranks
         self.device = device_of(ranks.rank, ranks.size, job.device())
+        use_fast_kernels(self.device, bool(job.values.get("tf32", True)))
         self.training = job.training
         self.requests = WorkerRequests(channel, ranks)
         self.timer = CheckpointTimer(job.values.get("checkpoint_seconds", 30))
@@ -151,6 +155,9 @@ class Run:
             restore_stage(run, resumed, self.ranks, self.training.seed)
         else:
             run.prepare()
+        run.cache_answers(self.checkpoints)
+        if run.teacher is not None and not run.logits_alone and (words := ignored(run.training)):
+            self.channel.log(f"stage {stage.name!r}: {words}")
         self._enter_phase(run)
         return run
 
@@ -209,6 +216,7 @@ class Run:
 
     def _end_stage(self, run: StageRun) -> None:
         freeze_networks(run, self.checkpoints)
+        self.checkpoints.drop(answers_part(run.stage.name))
         measured = measure_stage(run, self.lineage, self.inputs.validation) if self.ranks.leads else {}
         metrics = run.last | self.ranks.broadcast(measured)
         self._add_to_history(run, metrics, run.stage.snapshots)

@@ -1,6 +1,6 @@
 """Source: where training batches come from, either a dataset or a synthesiser such as DAFL."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -171,6 +171,24 @@ class Source(Method):
         A synthesiser may train its own generator here, against the teacher and the live students. It must not change
         the students: no gradients, no updated BatchNorm statistics.
         """
+        raise NotImplementedError
+
+    def check_distinct_views(self) -> None:
+        """Check that the source shows a limited number of views, so that a teacher's outputs for them can be cached.
+
+        Raises:
+            SpecError: it does not.
+        """
+        words = "cannot be `cached`, because the source makes new images all the time"
+        raise SpecError([Problem("/training/teacher_answers", words)], "Choose `live`, or the source `dataset`.")
+
+    def distinct_views(self) -> int | None:
+        """Number of different views of images in all batches together, if every batch says which it shows; else None."""
+        return None
+
+    def every_view(self, batch_size: int) -> Iterator[Batch]:
+        """All views in the order of their numbers, in batches of the training's size (the last one is filled up with the first
+        views again); on several ranks each gives its part of the batches."""
         raise NotImplementedError
 
     def metrics(self) -> dict[str, Tensor | float]:

@@ -52,13 +52,15 @@ class Batch:
     `label` (B,) int64, `index` (B,) int64 (the same in every epoch), `second_view` (another augmentation of `image`),
     `privileged` (B, C', H', W') normalised by the teacher's contract, for a teacher that reads it instead of `image`, ...
     `teacher` is set if the source has already computed the teacher's outputs for these images. `division` says which part
-    of a batch these samples are, if several ranks share it.
+    of a batch these samples are, if several ranks share it. `view` (B,) int64 is set if the source shows a limited number of
+    views of its images: the number of each, below `Source.distinct_views`.
     """
 
     image: Tensor
     fields: dict[str, Tensor] = field(default_factory=dict)
     teacher: Outputs | None = None
     division: Division = UNDIVIDED
+    view: Tensor | None = None
 
     def read(self, name: str) -> Tensor:
         """The input of a network: `image`, or the field with this name."""

@@ -99,7 +99,7 @@ def _predict(network_fn: Predict, images: "Images", batch_size: int) -> Tensor:
     for part in images.image.split(batch_size):
         pulse()
         rows.append(_logits(network_fn(images.normalise(part))))
-    return torch.cat(rows)
+    return torch.cat(rows).cpu().double()  # one copy: a copy of each batch would wait for the device
 
 
 def exceeds_chance(value: float, shuffled: Callable[[Tensor], float], count: int) -> bool:
@@ -117,4 +117,4 @@ def exceeds_chance(value: float, shuffled: Callable[[Tensor], float], count: int
 
 
 def _logits(given: Outputs | Tensor) -> Tensor:
-    return (given.logits if isinstance(given, Outputs) else given).cpu().double()
+    return given.logits if isinstance(given, Outputs) else given

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from worker.distillation.errors import Problem, SpecError
@@ -85,6 +85,25 @@ class Training:
     precision: Annotated[
         Precision, "Precision of the forward pass. auto: bf16 on GPUs with native support, else fp32.", Example("auto")
     ] = "auto"
+    teacher_precision: Annotated[
+        Literal["training", "fp32", "bf16"],
+        "Precision of the teacher's forward pass: that of `precision` (`training`), or another. Ignored where objectives read"
+        " the teacher's activations or gradients.",
+        Example("training"),
+    ] = "training"
+    fold_teacher: Annotated[
+        bool,
+        "Whether the teacher's BatchNorm layers are folded into the convolutions before them, where that gives the same outputs"
+        " up to rounding. Ignored where objectives read the teacher's activations or gradients.",
+        Example(False),
+    ] = False
+    teacher_answers: Annotated[
+        Literal["live", "cached"],
+        "`cached`: the teacher's outputs are computed once for every view of every training image before the first step. The source"
+        " must be `dataset` without augmentation, or with `views`. Ignored where objectives read the teacher's activations or"
+        " gradients. `live`: they are computed at every step.",
+        Example("live"),
+    ] = "live"
     seed: Annotated[
         int,
         Range(ge=0, lt=2**63),
@@ -152,17 +171,59 @@ class Training:
         if self.optimizer == "adamw":
             groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
         groups = _divided(groups, factor_of or {})
+        fused = can_be_fused(parameters)
         if self.optimizer == "sgd":
             nesterov = self.nesterov and self.momentum > 0
-            return SGD(groups, self.learning_rate, self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
+            sgd = SGD(
+                groups,
+                self.learning_rate,
+                self.momentum,
+                weight_decay=self.weight_decay,
+                nesterov=nesterov,
+                fused=fused,
+            )
+            if fused and self.momentum:
+                _begin_momentum(sgd)
+            return sgd
         kind = Adam if self.optimizer == "adam" else AdamW
-        return kind(groups, self.learning_rate, weight_decay=self.weight_decay)
+        return kind(groups, self.learning_rate, weight_decay=self.weight_decay, fused=fused)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """An autocast context: bf16 if requested, or if the precision is `auto` on a GPU with native bf16."""
+        return self._autocast(self.precision, device)
+
+    def teacher_autocast(self, device: torch.device) -> torch.autocast:
+        """The same for a teacher whose outputs alone are read."""
+        return self._autocast(
+            self.precision if self.teacher_precision == "training" else self.teacher_precision, device
+        )
+
+    @staticmethod
+    def _autocast(precision: Precision, device: torch.device) -> torch.autocast:
         automatic = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        low = self.precision == "bf16" or (self.precision == "auto" and automatic)
+        low = precision == "bf16" or (precision == "auto" and automatic)
         return torch.autocast(device.type, torch.bfloat16, enabled=low)
+
+
+def can_be_fused(parameters: Iterable[Tensor]) -> bool:
+    """Whether torch has one kernel for an optimiser's step on all these parameters.
+
+    The kernels on a CPU walk through memory, so that parameters, gradients and buffers must be laid out alike: contiguous.
+    """
+    return all(
+        each.device.type in ("cpu", "cuda") and each.is_floating_point() and each.is_contiguous() for each in parameters
+    )
+
+
+def _begin_momentum(optimizer: SGD) -> None:
+    """Give every parameter a momentum of zero, which is what torch starts with.
+
+    torch's fused kernel takes no parameter whose momentum begins later than that of others, such as one of a connector whose
+    objective has a weight of zero at first.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _divided(groups: list[dict[str, Any]], factor_of: Mapping[nn.Parameter, float]) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.distillation.data.transfers import sent
+
 LEAST_SLICED = 2048
 """Bytes of an image from which a copy by image is faster than a gather on a CPU."""
 
@@ -27,7 +29,7 @@ class Views:
         """Draw shifts uniformly over all positions of the padded image. If `flips`, mirror each image with probability 1/2."""
         shift = torch.randint(2 * padding + 1, (size, 2), generator=generator)
         flip = torch.randint(2, (size,), generator=generator).bool() if flips else torch.zeros(size, dtype=torch.bool)
-        return cls(shift.to(device), flip.to(device), padding)
+        return cls(sent(shift, device), sent(flip, device), padding)
 
     def apply(self, image_BCHW: Tensor, chosen: Tensor) -> Tensor:
         """Crop and mirror the images; `chosen` (B,) gives their rows of `shift` and `flip`."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.data.images import LUMA
+from worker.distillation.data.transfers import sent
 
 STRONGEST = 30
 ROUNDS = 2
@@ -128,7 +129,7 @@ class StrongViews:
                 rows = (operation == index).nonzero()[:, 0]
                 if change is None or not len(rows):
                     continue
-                amount, rows = magnitude[rows].view(-1, 1, 1, 1).to(x), rows.to(x.device)
+                amount, rows = sent(magnitude[rows].view(-1, 1, 1, 1).to(x.dtype), x.device), sent(rows, x.device)
                 x[rows] = change(x[rows], amount).round().clamp(0, 255)
         return x.to(torch.uint8)
 

@@ -1,17 +1,18 @@
 """Batches from a labelled dataset that is held on the device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.data import samplers
 from worker.distillation.data.augmentation import Views
 from worker.distillation.data.images import Images
 from worker.distillation.data.strong_views import STRONGEST, StrongViews
+from worker.distillation.data.transfers import sent
 from worker.distillation.distributed.division import Division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
@@ -45,6 +46,12 @@ class Dataset(Source):
             "`shift`: only the crop, for digits and text.",
         ] = "none"
         padding: Annotated[int, Range(ge=1, le=64), "Pixels of padding on each side before the crop."] = 4
+        views: Annotated[
+            int | None,
+            Range(ge=1, le=1000),
+            "Number of different augmentations of each image over the whole training, of which the epochs show one after the "
+            "other. With a number, a teacher's outputs can be cached (`training/teacher_answers`). If null: a new one every epoch.",
+        ] = None
         drop_last: Annotated[bool, "Drop the smaller batch at the end of an epoch."] = True
         sampler: Annotated[
             Literal["shuffled", "per_class"] | None,
@@ -136,7 +143,43 @@ class Dataset(Source):
             other = self.images.for_teacher
             shown = other.image[chosen]
             fields["privileged"] = other.normalise(self._views.apply(shown, view) if self._views is not None else shown)
-        return Batch(self.images.normalise(image), fields, division=division)
+        before = len(self.images) * self._round_of(position.epoch) if self._views is not None else 0
+        shown = before + chosen if self.distinct_views() is not None else None
+        return Batch(self.images.normalise(image), fields, division=division, view=shown)
+
+    def check_distinct_views(self) -> None:
+        if self.settings.augmentation != "none" and self.settings.views is None:
+            words = "is required to cache the teacher's outputs: without it every epoch shows new views of the images"
+            raise SpecError([Problem("/source/views", words)], "Set it, or set training/teacher_answers to `live`.")
+
+    def distinct_views(self) -> int | None:
+        if self.settings.augmentation == "none":
+            return len(self.images)
+        return self.settings.views and self.settings.views * len(self.images)
+
+    def every_view(self, batch_size: int) -> Iterator[Batch]:
+        size, ranks = len(self.images), self.context.ranks
+        length = min(size, -(-batch_size // ranks.size))
+        device = self.images.image.device
+        for round_ in range((self.distinct_views() or 0) // size):
+            views = self._draw_views(size, "", round_)
+            for start in range(length * ranks.rank, size, length * ranks.size):
+                rows = torch.arange(start, start + length, device=device) % size
+                yield self._plain(rows, views, size * round_ + rows)
+
+    def _plain(self, rows: Tensor, views: Views | None, number: Tensor) -> Batch:
+        """What networks read of these images, in one view of each."""
+
+        def shown(images: Images) -> Tensor:
+            pixels = images.image[rows]
+            return images.normalise(views.apply(pixels, rows) if views is not None else pixels)
+
+        other = {"privileged": shown(self.images.for_teacher)} if self.settings.teacher_reads == "privileged" else {}
+        return Batch(shown(self.images), other, view=number)
+
+    def _round_of(self, epoch: int) -> int:
+        """Which augmentations an epoch shows: one of the `views`, or those of its own."""
+        return epoch % self.settings.views if self.settings.views else epoch
 
     def _begin(self, epoch: int) -> None:
         """Draw an epoch, with M = `same_class_images`: `_drawn` (N, 1 + M), indices of images and of the others of their
@@ -151,12 +194,13 @@ class Dataset(Source):
             draw = samplers.generator(seed, "mates", epoch)
             others = samplers.same_class(self.images.label.cpu(), drawn[:, 0], self.settings.same_class_images, draw)
             drawn = torch.cat([drawn, others], dim=1)
-            view = torch.arange(drawn.numel()).view_as(drawn)
-        self._drawn = drawn.to(device)
-        self._view = view.to(device)
+            view = drawn if self.settings.views else torch.arange(drawn.numel()).view_as(drawn)
+        self._drawn, self._view = sent(drawn, device), sent(view, device)
         self._order = view
         self._strong = None
-        self._views, self._second = (self._draw_views(drawn.numel(), each, epoch) for each in ("", "second view/"))
+        count = size if self.settings.views else drawn.numel()
+        self._views = self._draw_views(count, "", self._round_of(epoch))
+        self._second = self._draw_views(count, "second view/", epoch)
         if self.settings.second_view == "strong" and "second_view" in self.context.fields:
             draw = samplers.generator(seed, "strong views", epoch)
             self._strong = StrongViews.draw(drawn.numel(), self.settings.strength, draw)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.distillation.data.transfers import sent
+
 ROTATION = math.radians(15)
 SCALE = 0.15
 SHEAR = 0.15
@@ -32,7 +34,7 @@ def random_affine(image_BCHW: Tensor, random: torch.Generator) -> Tensor:
     stretch = matrix(1 + SCALE * wide, SHEAR * shear, torch.zeros(batch), 1 + SCALE * high)
     linear_B22 = square.inverse() @ rotation @ stretch @ square
     shift_B2 = 2 * SHIFT * torch.stack([right, down], dim=1)
-    theta_B23 = torch.cat([linear_B22, shift_B2.unsqueeze(2)], dim=2).to(image_BCHW.device)
+    theta_B23 = sent(torch.cat([linear_B22, shift_B2.unsqueeze(2)], dim=2), image_BCHW.device)
     grid = F.affine_grid(theta_B23, list(image_BCHW.shape), align_corners=False)
     return F.grid_sample(image_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

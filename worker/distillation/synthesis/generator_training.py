@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.data.transfers import sent
 from worker.distillation.synthesis.collapse import CollapseWatch
 from worker.distillation.synthesis.generator import Generator
 from worker.distillation.synthesis.image_loss import ImageLoss
@@ -48,7 +49,7 @@ class GeneratorTraining:
         """
         with torch.enable_grad():
             with self.image_loss.autocast():
-                image = self.generator(noise_BZ.to(self.device))
+                image = self.generator(sent(noise_BZ, self.device))
             seen, terms = self.image_loss.see(image, students)
             if terms:
                 self._descend(terms)
@@ -62,7 +63,7 @@ class GeneratorTraining:
     def images(self, noise_BZ: Tensor) -> Tensor:
         """Images (B, C, H, W) of the current generator; only the running statistics of its BatchNorm change."""
         with self.image_loss.autocast():
-            return self.generator(noise_BZ.to(self.device))
+            return self.generator(sent(noise_BZ, self.device))
 
     def metrics(self) -> dict[str, Tensor | float]:
         """The last step's unweighted terms, the metrics of the collapse detection (whose disagreement is relative to

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.data.transfers import sent
 from worker.distillation.parameters import Range
 from worker.distillation.randomness import seed_for
 from worker.distillation.synthesis import generator
@@ -58,7 +59,7 @@ class LatentSource(RoundSource):
 
     def noise(self, count: int, random: torch.Generator) -> Tensor:
         """Independent normal numbers (count, Z)."""
-        return torch.randn(count, self.chosen("latent"), generator=random).to(self.context.device)
+        return sent(torch.randn(count, self.chosen("latent"), generator=random), self.context.device)
 
     def new_latent(self) -> nn.Parameter:
         """A tensor for the generator's inputs (B, Z), optimised together with the generator."""

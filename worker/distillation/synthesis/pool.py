@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation.contract import InputContract
+from worker.distillation.data.transfers import sent
 from worker.distillation.errors import Problem, SpecError
 
 SHARD_BYTES = 4 * 2**20
@@ -95,13 +96,13 @@ class ImagePool:
     def _split(self, places: Tensor) -> list[tuple[dict[str, Tensor], Tensor, Tensor]]:
         """For every shard that `places` touch: the shard, which of the places are in it, and their offsets in it.
 
-        Sorted on the CPU, so that there are two synchronisations with the device, not two for each shard.
+        Sorted on the CPU, so that there are two copies to the device, not two for each shard.
         """
         numbers, order = (places // self.shard_size).sort(stable=True)
         touched, counts = numbers.unique_consecutive(return_counts=True)
         sizes = counts.tolist()
-        chosen = order.to(self.device).split(sizes)
-        offsets = (places % self.shard_size)[order].to(self.device).split(sizes)
+        chosen = sent(order, self.device).split(sizes)
+        offsets = sent((places % self.shard_size)[order], self.device).split(sizes)
         return list(zip([self._shards[number] for number in touched.tolist()], chosen, offsets, strict=True))
 
 

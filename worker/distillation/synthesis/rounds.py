@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.data.transfers import sent
 from worker.distillation.errors import Diverged, Problem, SpecError
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.parameters import Range
@@ -125,7 +126,7 @@ class RoundSource(PooledSource):
         """
         round_, step = divmod(number, self.iterations)
         if step == 0:
-            self.target = self.classes(self.random).to(self.context.device)
+            self.target = sent(self.classes(self.random), self.context.device)
             self.lowest = torch.full_like(self.lowest, torch.inf)
             self.begin(round_)
         self._optimise(step, students if round_ >= self.rounds_alone else {})

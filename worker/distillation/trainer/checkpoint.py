@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from worker.distillation.data.transfers import copied_to_cpu
 from worker.distillation.distributed.ranks import ALONE, Ranks
 from worker.distillation.errors import CheckpointError
 
@@ -30,13 +31,7 @@ FORMAT = 2
 
 def snapshot(state: Any) -> Any:
     """A copy of a nested state on the CPU, which later training does not change."""
-    if isinstance(state, Tensor):
-        return state.detach().to("cpu", copy=True).contiguous()
-    if isinstance(state, Mapping):
-        return {key: snapshot(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(snapshot(value) for value in state)
-    return state
+    return copied_to_cpu(state)
 
 
 def encode(state: Any) -> bytes:
@@ -111,6 +106,11 @@ class Checkpoints:
         """Read a part that `freeze` wrote, in this process or an earlier one."""
         return decode(self._verified(self._frozen[name]))
 
+    def drop(self, name: str) -> None:
+        """Leave a frozen part out of later checkpoints, if there is one of this name."""
+        with self._freezing:
+            self._frozen.pop(name, None)
+
     def frozen(self) -> tuple[str, ...]:
         return tuple(self._frozen)
 
@@ -121,7 +121,7 @@ class Checkpoints:
             CheckpointError: this checkpoint or the previous one could not be written.
         """
         self.flush()
-        copies = {name: snapshot(state) for name, state in parts.items()}
+        copies = snapshot(dict(parts))
         frozen = dict(self._frozen)
         head = {"step": step, "done": step if done is None else done, "format": FORMAT}
         self._writer = threading.Thread(target=self._write_all, args=(head, copies, frozen))
@@ -205,4 +205,4 @@ class Checkpoints:
 
 def state_of(network: torch.nn.Module) -> dict[str, Tensor]:
     """A network's weights and buffers, copied to the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
+    return dict(copied_to_cpu(network.state_dict()))

@@ -10,6 +10,8 @@ from worker.distillation.distributed.division import Division
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.precision import fp32
 from worker.distillation.step import Batch, Outputs
+from worker.distillation.teaching.cached_answers import CachedAnswers
+from worker.distillation.teaching.quick_teacher import QuickTeacher
 from worker.distillation.trainer.member_run import MemberRun
 from worker.distillation.training import Training
 
@@ -30,6 +32,10 @@ class ForwardPasses:
     training: Training
     teacher: Tapped | None
     input_gradient: bool
+    quick: QuickTeacher | None = None
+    """Gives the teacher's logits instead, if nothing else of it is read."""
+    answers: CachedAnswers | None = None
+    """The teacher's logits for all views of the source, if they are cached."""
 
     def student(self, member: MemberRun, batch: Batch) -> StudentOutputs:
         """All outputs of a member, from one forward pass, so that BatchNorm sees all images as one batch."""
@@ -47,15 +53,27 @@ class ForwardPasses:
         """The teacher's outputs; taken from the batch if the source has already computed them."""
         if self.teacher is None or batch.teacher is not None:
             return batch.teacher
-        with torch.set_grad_enabled(self.input_gradient):
-            return self.run(self.teacher, batch.read(self.teacher.reads), batch.division)
+        if self.answers is not None and batch.view is not None:
+            return self.answers.of(batch.view)
+        return self._live(batch.read(self.teacher.reads), batch.division, self.input_gradient)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """The teacher's logits (B, K), computed anew."""
+        assert self.teacher is not None
+        return self._live(batch.read(self.teacher.reads), batch.division).logits
 
     def teach_second(self, batch: Batch) -> Outputs | None:
         """The teacher's outputs for the second views; None if the teacher reads other images than the student."""
         if self.teacher is None or self.teacher.reads != "image" or "second_view" not in batch.fields:
             return None
-        with torch.no_grad():
-            return self.run(self.teacher, batch.fields["second_view"], batch.division)
+        return self._live(batch.fields["second_view"], batch.division)
+
+    def _live(self, image: Tensor, division: Division, gradient: bool = False) -> Outputs:
+        assert self.teacher is not None
+        if self.quick is not None:
+            return Outputs(self.quick(image))
+        with torch.set_grad_enabled(gradient):
+            return self.run(self.teacher, image, division)
 
     def run(self, network: Callable[[Tensor], Outputs], image: Tensor, division: Division) -> Outputs:
         """One forward pass on this rank's part of a batch."""

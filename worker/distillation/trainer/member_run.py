@@ -49,6 +49,7 @@ class MemberRun:
         self.adversary_optimizer = torch.optim.Adam(adversaries) if adversaries else None
         decay = training.average_weights
         self.average = RunningAverage(network, decay) if decay is not None else None
+        self._in_training = False
         self.entries: list[Entry] = []
         """What to apply to a new network before the finished weights are loaded; set by `finalize`."""
 
@@ -57,7 +58,13 @@ class MemberRun:
         return self.tapped.network
 
     def train_mode(self) -> None:
-        """Set training mode, except for modules without trainable parameters: their BatchNorm statistics do not change."""
+        """Set training mode, except for modules without trainable parameters: their BatchNorm statistics do not change.
+
+        Before every step; only the first step, and one after something has set evaluation mode, walk through the modules.
+        """
+        if self._in_training and self.network.training:
+            return
+        self._in_training = True
         self.network.train()
         self.composition.train()
         for module in self.network.modules():
@@ -88,6 +95,7 @@ class MemberRun:
 
     def finalize(self) -> None:
         """Leave plain weights in the network, and set it to evaluation mode."""
+        self._in_training = False
         self.network.eval()
         self.entries = self.transforms.finalize(self.network)
         self.network.requires_grad_(True)

@@ -74,6 +74,13 @@ class Composition(nn.Module):
             tuple(dict.fromkeys(tap for taps in requested for tap in taps.teacher)),
         )
 
+    @property
+    def reads_logits_alone(self) -> bool:
+        """Whether the objectives, once connected, read nothing of the teacher but its logits, and none differentiates it."""
+        return not any(taps.teacher for taps in self._requested) and not any(
+            each.input_gradient for each in self.needs()
+        )
+
     def connect(self, student: Tapped, teacher: Tapped | None, context: ConnectContext) -> None:
         """Request the taps, and build all objectives from both networks' outputs for an example in eval mode.
 

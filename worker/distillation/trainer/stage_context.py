@@ -13,6 +13,7 @@ from worker.distillation.data.images import Images
 from worker.distillation.distributed.ranks import ALONE, Ranks
 from worker.distillation.job import Job
 from worker.distillation.task import Task
+from worker.distillation.trainer.objective_sum import ConnectContext
 from worker.distillation.training import Training
 
 
@@ -32,6 +33,8 @@ class StageContext:
     files: Mapping[str, Path] = field(default_factory=dict)
     """Uploaded files that methods read, by id."""
     restarts: int = 0
+    graphs: bool = False
+    """Whether a teacher on a GPU is replayed as a CUDA graph."""
 
     @classmethod
     def of(cls, job: Job, dataset: Images | None, device: torch.device, ranks: Ranks) -> "StageContext":
@@ -46,12 +49,23 @@ class StageContext:
             device=device,
             ranks=ranks,
             files=job.files,
+            graphs=bool(job.values.get("cuda_graphs")),
         )
 
     def for_stage(self, training: Mapping[str, Any], restarts: int) -> "StageContext":
         """The context of one stage, in which `training` replaces keys of the job's training."""
         own = Training.from_spec(asdict(self.training) | dict(training))
         return replace(self, training=own, restarts=restarts)
+
+    def connecting(self, peers: int) -> ConnectContext:
+        """The context in which the objectives of all members connect."""
+        return ConnectContext(
+            example=self.example(),
+            classes=self.classes,
+            examples=self.dataset.examples if self.dataset is not None else None,
+            peers=peers,
+            task=self.task.name,
+        )
 
     def example(self) -> Tensor:
         """Two blank images, used to find shapes."""

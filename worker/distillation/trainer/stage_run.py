@@ -17,10 +17,11 @@ from worker.distillation.process.heartbeat import pulse
 from worker.distillation.randomness import seed_all, seed_for
 from worker.distillation.source import Position
 from worker.distillation.step import Batch, Outputs, Step
+from worker.distillation.teaching.cached_answers import FrozenParts, kept_answers
+from worker.distillation.teaching.quick_teacher import quick_teacher
 from worker.distillation.trainer.forward_passes import ForwardPasses
 from worker.distillation.trainer.member_run import MemberRun, peers_of
 from worker.distillation.trainer.metric_means import MetricMeans
-from worker.distillation.trainer.objective_sum import ConnectContext
 from worker.distillation.trainer.stage_context import StageContext
 from worker.distillation.trainer.stage_source import build_source, calibration_images, plain_batches
 from worker.distillation.transform import Recipe
@@ -56,7 +57,7 @@ class StageRun:
                 networks[name],
                 teacher=teacher,
                 training=self.training,
-                context=self._connect_context(),
+                context=context.connecting(peers=len(stage.members) - 1),
                 transforming=self._transform_context(
                     name, (entries or {}).get(name, ()), None if recipes is None else recipes[name]
                 ),
@@ -64,8 +65,11 @@ class StageRun:
             for name, member in stage.members.items()
         }
         self.input_gradient = self._any_need("input_gradient")
-        self.passes = ForwardPasses(self.training, teacher, self.input_gradient)
-        self.source = build_source(stage, [each.composition for each in self.members.values()], teacher, context)
+        compositions = [each.composition for each in self.members.values()]
+        self.logits_alone = teacher is not None and all(each.reads_logits_alone for each in compositions)
+        quick = quick_teacher(teacher, self.training, context.graphs) if self.logits_alone else None
+        self.passes = ForwardPasses(self.training, teacher, self.input_gradient, quick)
+        self.source = build_source(stage, compositions, teacher, context)
         self.steps_per_epoch = self.source.steps_per_epoch()
         self.total = stage.steps or (stage.epochs or 1) * self.steps_per_epoch
         self.generator_steps_first = self.source.generator_steps(0)
@@ -108,6 +112,17 @@ class StageRun:
                 step = Step(batch=batch, student=Outputs(batch.image.new_empty(0)), teacher=teacher)
                 for member in self.members.values():
                     member.composition.observe(step)
+
+    def cache_answers(self, parts: FrozenParts) -> None:
+        """Compute the teacher's logits for all views, or read them from a checkpoint, if the job asks for it and nothing else of
+        the teacher is read; call it before the first step, and after a resume.
+
+        Raises:
+            SpecError: the source shows new images all the time, or too many.
+        """
+        if self.training.teacher_answers == "cached" and self.logits_alone:
+            answers = kept_answers(parts, self.stage.name, self.source, self.passes.logits, self.context.classes)
+            self.passes = replace(self.passes, answers=answers)
 
     def advance(self) -> None:
         """Take one step: a generator step of the source, or a step of all members."""
@@ -235,15 +250,4 @@ class StageRun:
             ranks=self.ranks,
             entries=entries,
             recipes=recipes,
-        )
-
-    def _connect_context(self) -> ConnectContext:
-        """The context in which the objectives of all members connect."""
-        dataset = self.context.dataset
-        return ConnectContext(
-            example=self.context.example(),
-            classes=self.context.classes,
-            examples=dataset.examples if dataset is not None else None,
-            peers=len(self.stage.members) - 1,
-            task=self.context.task.name,
         )

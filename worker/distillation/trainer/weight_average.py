@@ -31,11 +31,14 @@ class RunningAverage:
     def update(self, network: nn.Module) -> None:
         """Add the network's current weights to the average."""
         weight = 1 - decay_at(self.steps, self.decay)
+        averaged, current = [], []
         for name, tensor in network.state_dict().items():
             if tensor.is_floating_point():
-                self.values[name].lerp_(tensor.float(), weight)
+                averaged.append(self.values[name])
+                current.append(tensor.float())
             else:
                 self.values[name].copy_(tensor)
+        torch._foreach_lerp_(averaged, current, weight)
         self.steps += 1
 
     def state_dict(self) -> dict[str, Any]:
