@@ -105,6 +105,14 @@ CASES = {
             "transforms": [{"name": "prune_channels"}, {"name": "int8", "begin": 0.4, "images": 32}],
         }
     ),
+    "cached": Case(
+        {
+            "objectives": KD,
+            "student": RESIDUAL,
+            "source": {"name": "dataset", "augmentation": "standard", "views": 2},
+            "training": {"teacher_answers": "cached", "steps": 6},
+        }
+    ),
     "ships_more": Case({"objectives": [{"name": "similarity_head"}]}),
 }
 ORDINARY = ("norms", "norms_apart", "drained", "uneven", "dist", "dist_apart")

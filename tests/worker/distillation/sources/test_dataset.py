@@ -99,6 +99,41 @@ def test_a_new_view_every_epoch():
     assert not torch.equal(views[0], views[1]) and not torch.equal(views[1], views[2])
 
 
+@pytest.mark.parametrize("sampler", ["shuffled", "per_class"])
+def test_epochs_show_a_limited_number_of_views_in_turn_and_say_which(sampler: str):
+    held = replace(images(), image=torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8))
+    made = source(held, augmentation="standard", views=3, sampler=sampler)
+    whole = {}
+    for batch in made.every_view(5):
+        assert len(batch.image) == 5
+        for number, image in zip(batch.view.tolist(), batch.image, strict=True):
+            assert torch.equal(whole.setdefault(number, image), image)
+    assert sorted(whole) == list(range(66)) and made.distinct_views() == 66
+    for number in range(5):
+        for batch in epoch(made, number):
+            assert torch.equal(batch.view, 22 * (number % 3) + batch.fields["index"])
+            assert all(
+                torch.equal(whole[view], image) for view, image in zip(batch.view.tolist(), batch.image, strict=True)
+            )
+    assert not torch.equal(whole[0], whole[22]) and not torch.equal(whole[22], whole[44])
+
+
+def test_ranks_share_out_all_views():
+    held = replace(images(), image=torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8))
+    seen = []
+    for rank in range(2):
+        made = Dataset(Dataset.Parameters())
+        made.build(replace(context(held, batch_size=8), ranks=Ranks(rank, 2)))
+        seen += [set(batch.view.tolist()) for batch in made.every_view(8)]
+    assert set().union(*seen) == set(range(22)) and all(len(each) == 4 for each in seen)
+
+
+def test_without_augmentation_there_is_one_view_and_with_ever_new_ones_no_number():
+    assert source(images()).distinct_views() == 22 and source(images(), views=3).distinct_views() == 22
+    endless = source(images(), augmentation="shift")
+    assert endless.distinct_views() is None and epoch(endless, 0)[0].view is None
+
+
 def test_missing_dataset_and_unknown_sampler_are_refused():
     with pytest.raises(SpecError, match="needs a dataset"):
         Dataset().build(context(None))
