@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.compare.runs import with_defaults
-from benchmarks.loop.setting import INPUT, LEARNING_RATE, MOMENTUM, PADDING, TEMPERATURE, WEIGHT_DECAY, Setting
+from benchmarks.loop.setting import LEARNING_RATE, MOMENTUM, PADDING, TEMPERATURE, WEIGHT_DECAY, Setting
 from worker.distillation.distributed.ranks import ALONE
 from worker.distillation.job import Job
 from worker.distillation.trainer.checkpoint import Checkpoints
@@ -51,7 +51,7 @@ def job_of(
         }
     )  # fmt: skip
     teacher = {
-        "network": given.teacher, "options": {}, "classes": given.classes, "class_names": [], "input": INPUT,
+        "network": given.teacher, "options": {}, "classes": given.classes, "class_names": [], "input": given.input,
         "weights": "teacher.safetensors",
     }  # fmt: skip
     return Job(

@@ -1,6 +1,7 @@
 """What all loops share: two networks, random images of CIFAR's shape, and the loss."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ INPUT = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A pair of networks of the catalogue, and images (N, 3, 32, 32) uint8 with labels (N,)."""
+    """A pair of networks of the catalogue, and images (N, 3, side, side) uint8 with labels (N,)."""
 
     teacher: str
     student: str
@@ -28,10 +29,16 @@ class Setting:
     label: Tensor
     batch_size: int
     classes: int = 100
+    side: int = 32
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The input contract as JSON."""
+        return {**INPUT, "height": self.side, "width": self.side}
 
     @property
     def contract(self) -> InputContract:
-        return read_contract(INPUT)
+        return read_contract(self.input)
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
         """Teacher and student with random weights, the same for every loop; BatchNorm of the teacher has seen some images."""
@@ -40,13 +47,13 @@ class Setting:
             networks.build(name, self.classes, self.contract, {}) for name in (self.teacher, self.student)
         )
         with torch.no_grad():
-            teacher(self.normalised()[:256])
+            teacher(self.normalised(256))
         return teacher.eval().requires_grad_(False), student
 
-    def normalised(self) -> Tensor:
-        """All images as float32, normalised."""
+    def normalised(self, most: int | None = None) -> Tensor:
+        """All images, or the first ones, as float32, normalised."""
         mean, std = (torch.tensor(INPUT[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
-        return (self.image.float() / 255 - mean) / std
+        return (self.image[:most].float() / 255 - mean) / std
 
 
 def setting(teacher: str, student: str, images: int, batch_size: int) -> Setting:

@@ -93,7 +93,8 @@ def fill(source: Source, teach: Callable[[Batch], Tensor], batch_size: int, rank
         given = teach(batch.channels_last())
         if logits is None:
             logits = given.new_zeros((count, *given.shape[1:]))
-        logits[batch.view] = given
+        fresh = batch.view >= batch.view[0]  # not those that fill up the last batch, which may be another rank's
+        logits[batch.view[fresh]] = given[fresh]
     assert logits is not None
     if ranks.size > 1:
         ranks.add_up([logits])
