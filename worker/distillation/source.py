@@ -186,7 +186,7 @@ class Source(Method):
         """Number of different views of images in all batches together, if every batch says which it shows; else None."""
         return None
 
-    def every_view(self, batch_size: int) -> Iterator[Batch]:
+    def every_view(self) -> Iterator[Batch]:
         """All views in the order of their numbers, in batches of the training's size (the last one is filled up with the first
         views again); on several ranks each gives its part of the batches."""
         raise NotImplementedError

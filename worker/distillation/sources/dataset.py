@@ -157,9 +157,10 @@ class Dataset(Source):
             return len(self.images)
         return self.settings.views and self.settings.views * len(self.images)
 
-    def every_view(self, batch_size: int) -> Iterator[Batch]:
+    def every_view(self) -> Iterator[Batch]:
         size, ranks = len(self.images), self.context.ranks
-        length = min(size, -(-batch_size // ranks.size))
+        mates = self.settings.same_class_images if self.per_class else 0
+        length = min(size, -(-self._anchors * (1 + mates) // ranks.size))
         device = self.images.image.device
         for round_ in range((self.distinct_views() or 0) // size):
             views = self._draw_views(size, "", round_)

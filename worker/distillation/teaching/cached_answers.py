@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from worker.distillation.distributed.ranks import Ranks
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.process.heartbeat import pulse
 from worker.distillation.source import Source
@@ -62,7 +61,7 @@ def kept_answers(
     check_size(source.distinct_views() or 0, classes)
     name = answers_part(stage)
     if name not in parts.frozen():
-        parts.freeze(name, fill(source, teach, context.batch_size, context.ranks))
+        parts.freeze(name, fill(source, teach))
     return CachedAnswers(parts.thaw(name).to(context.device))
 
 
@@ -79,7 +78,7 @@ def check_size(views: int, classes: int) -> None:
 
 
 @torch.no_grad()
-def fill(source: Source, teach: Callable[[Batch], Tensor], batch_size: int, ranks: Ranks) -> Tensor:
+def fill(source: Source, teach: Callable[[Batch], Tensor]) -> Tensor:
     """The logits (N, K) of all views of a source, in the order of their numbers; `teach` gives those of a batch (B, K).
 
     The batches are divided among the ranks, and every rank gets all logits.
@@ -87,7 +86,7 @@ def fill(source: Source, teach: Callable[[Batch], Tensor], batch_size: int, rank
     count = source.distinct_views()
     assert count is not None
     logits: Tensor | None = None
-    for batch in source.every_view(batch_size):
+    for batch in source.every_view():
         pulse()
         assert batch.view is not None
         given = teach(batch.channels_last())
@@ -96,6 +95,5 @@ def fill(source: Source, teach: Callable[[Batch], Tensor], batch_size: int, rank
         fresh = batch.view >= batch.view[0]  # not those that fill up the last batch, which may be another rank's
         logits[batch.view[fresh]] = given[fresh]
     assert logits is not None
-    if ranks.size > 1:
-        ranks.add_up([logits])
+    source.context.ranks.add_up([logits])
     return logits

@@ -104,8 +104,8 @@ def test_epochs_show_a_limited_number_of_views_in_turn_and_say_which(sampler: st
     held = replace(images(), image=torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8))
     made = source(held, augmentation="standard", views=3, sampler=sampler)
     whole = {}
-    for batch in made.every_view(5):
-        assert len(batch.image) == 5
+    for batch in made.every_view():
+        assert len(batch.image) == 4
         for number, image in zip(batch.view.tolist(), batch.image, strict=True):
             assert torch.equal(whole.setdefault(number, image), image)
     assert sorted(whole) == list(range(66)) and made.distinct_views() == 66
@@ -124,7 +124,7 @@ def test_ranks_share_out_all_views():
     for rank in range(2):
         made = Dataset(Dataset.Parameters())
         made.build(replace(context(held, batch_size=8), ranks=Ranks(rank, 2)))
-        seen += [set(batch.view.tolist()) for batch in made.every_view(8)]
+        seen += [set(batch.view.tolist()) for batch in made.every_view()]
     assert set().union(*seen) == set(range(22)) and all(len(each) == 4 for each in seen)
 
 
