@@ -7,6 +7,7 @@ from benchmarks.loop.__main__ import loops, measured, table
 from benchmarks.loop.engine_loop import job_of, stage_of, write_inputs
 from benchmarks.loop.peers import Box
 from benchmarks.loop.setting import kd_loss, setting
+from worker.distillation.source import Position
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_the_engine_has_the_same_loss_and_the_same_networks(given, tmp_path):
     teacher, student = given.networks()
     run.members["student"].network.load_state_dict(student.state_dict())
     run.advance()
-    batch = run.source.batch(run._position().__class__(epoch=0, step=0, number=0, progress=0.0), {})
+    batch = run.source.batch(Position(epoch=0, step=0, number=0, progress=0.0), {})
     loss = kd_loss(student.train()(batch.image), teacher(batch.image), batch.fields["label"])
     assert run.metrics()["loss"] == pytest.approx(float(loss), rel=1e-4)
 

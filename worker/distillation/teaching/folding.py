@@ -7,7 +7,7 @@ the convolution with weight w g / sqrt(v + eps) and bias (b - m) g / sqrt(v + ep
 import copy
 from collections import Counter
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ def folded(network: nn.Module, example: Tensor) -> tuple[nn.Module, int]:
         probe = _probe(example)
         expected = copied(probe)
         for convolution, norm in pairs:
-            _fold(copied.get_submodule(convolution), copied.get_submodule(norm))
+            _fold(cast(nn.Conv2d, copied.get_submodule(convolution)), cast(nn.BatchNorm2d, copied.get_submodule(norm)))
             parent, _, name = norm.rpartition(".")
             setattr(copied.get_submodule(parent), name, nn.Identity())
         if not pairs or not _alike(copied, probe, expected):
@@ -82,19 +82,20 @@ def _is_foldable(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _fold(convolution: nn.Module, norm: nn.Module) -> None:
-    weight, bias = convolution.weight.double(), convolution.bias  # type: ignore[operator,union-attr]
-    mean, variance = norm.running_mean.double(), norm.running_var.double()  # type: ignore[operator,union-attr]
-    scale = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()  # type: ignore[operator,union-attr]
-    shift = -mean if bias is None else bias.double() - mean  # type: ignore[operator,union-attr]
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    shift = -norm.running_mean.double()
+    if convolution.bias is not None:
+        shift = shift + convolution.bias.double()
+    if norm.affine:
+        scale = scale * norm.weight.double()
     shift = shift * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()  # type: ignore[operator,union-attr]
-    dtype = convolution.weight.dtype
-    convolution.weight = nn.Parameter((weight * scale.view(-1, 1, 1, 1)).to(dtype), requires_grad=False)  # type: ignore[arg-type]
-    convolution.bias = nn.Parameter(shift.to(dtype), requires_grad=False)  # type: ignore[arg-type]
+    if norm.affine:
+        shift = shift + norm.bias.double()
+    weight = convolution.weight
+    convolution.weight = nn.Parameter((weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype), requires_grad=False)
+    convolution.bias = nn.Parameter(shift.to(weight.dtype), requires_grad=False)
 
 
 def _probe(example: Tensor) -> Tensor:
