@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.distillation import registry
 from worker.distillation.budget.candidates import STEPS, Candidate, ways
 from worker.distillation.budget.limits import CHOSEN, POINTER, Budget, budget_of, is_planned
 from worker.distillation.budget.trial import Trial, least_bytes, measure
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.job import Job
 
-PLANNING_SECONDS = 60.0
-"""After this time the best student so far is taken, if one fits."""
+PLANNING_SECONDS = 40.0
+"""After this time the best student so far is taken, if one fits: a request waits 60 seconds for a check at most."""
 FOLDER = "budget"
 
 
@@ -67,7 +68,7 @@ class Search:
             SpecError: none fits.
         """
         reductions = list(ways(self.budget, self.job.spec))
-        precisions = [False, True] if "int8" in self.budget.allow else [False]
+        precisions = self._precisions()
         for rounded in precisions:
             whole = self._try(Candidate(rounded))
             if whole is not None and whole.fits(self.budget):
@@ -78,6 +79,16 @@ class Search:
                 if found is not None:
                     return found
         raise self._nothing_fits(reductions)
+
+    def _precisions(self) -> list[bool]:
+        """Without and with int8, as far as the budget allows it and its file holds the weights."""
+        coded = any(registry.find("transforms", each["name"]).encodes for each in self.job.spec.get("transforms") or ())
+        found = [False] if coded or self.budget.file != "packed" else []
+        found += [True] if "int8" in self.budget.allow else []
+        if not found:
+            words = "must have `int8`: no transform of the job stores weights as codes, so there is nothing to pack"
+            raise SpecError([Problem(f"{POINTER}/allow", words)])
+        return found
 
     def _reduced(self, way: str, rounded: bool) -> Trial | None:
         """The largest student that fits with this reduction, by bisection; None if the smallest does not fit."""
