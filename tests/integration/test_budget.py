@@ -42,6 +42,5 @@ def test_a_student_within_a_budget(tmp_path: Path, inputs: Path) -> None:
             client.jobs.validate(within(bytes=500), wait_seconds=60)
         words = str(refused.value.errors)
         assert "/student/budget/bytes" in words and "the smallest is" in words
-        job = client.jobs.submit(within(bytes=500))["id"]
-        ended = client.jobs.wait(job, 120)
-        assert ended["status"] == "failed" and ended["error"]["fault"] == "user"
+        with pytest.raises(errors.JobEnded, match="the smallest is"):
+            client.jobs.wait(client.jobs.submit(within(bytes=500))["id"], 120)
