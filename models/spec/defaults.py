@@ -224,8 +224,9 @@ def _evaluation(user: Mapping[str, Any], facts: Facts, source: Mapping[str, Any]
 
 
 def _name(student: Mapping[str, Any], facts: Facts) -> str:
-    of_teacher = "within a budget" if student.get("budget") else f"{student.get('width'):g} of the teacher"
-    named = student["network"] or of_teacher
+    named = student["network"]
+    if named is None:
+        named = "within a budget" if student.get("budget") else f"{student['width']:g} of the teacher"
     if facts.others:
         return f"{named} from {1 + len(facts.others)} teachers"
     return f"{named} from {facts.teacher.network}" if facts.teacher else str(named)
