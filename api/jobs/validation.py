@@ -20,6 +20,7 @@ from models.database import reading, transaction
 from models.queue.wake_up import wake_up
 from models.records import Inspection
 from models.records.columns import new_id
+from models.spec.compression import with_choice
 from models.spec.job_spec import JobSpec
 from models.status import InspectionStatus
 
@@ -100,7 +101,9 @@ def _delete_check(identifier: str) -> None:
 def _result(first: Validated, row: Inspection) -> Validated:
     error = row.error or {}
     if row.status == InspectionStatus.DONE:
-        return first.model_copy(update={"checked": ["spec", "networks"], "facts": row.facts or {}})
+        facts = row.facts or {}
+        found = {"resolved": with_choice(first.resolved, facts), "checked": ["spec", "networks"], "facts": facts}
+        return first.model_copy(update=found)
     if error.get("fault") == "service":
         return first.model_copy(update={"unchecked": f"The networks could not be built: {error.get('message')}."})
     found = [(one["pointer"], one["message"]) for one in error.get("errors") or ()]

@@ -53,11 +53,18 @@ ROWS: dict[str, dict[str, Any]] = {
     "half/kd/4 bits min-max": {"transforms": [bits(4, scheme="minmax")]},
     "half/kd/4 bits buckets": {"transforms": [bits(4, scheme="bucket")]},
     "half/kd/2 bits buckets": {"transforms": [bits(2, scheme="bucket")]},
+    "half/ce/ternary": {"objectives": [CE], "transforms": [TTQ]},
+    "half/kd/ternary": {"transforms": [TTQ]},
+    "half/kd/4 bits, activations too": {"transforms": [bits(4, activations=4)]},
+    "half/kd/2 bits, activations too": {"transforms": [bits(2, activations=2)]},
     "half/kd/ternary (apprentice b)": {"transforms": [TTQ], "procedure": {"name": "apprentice", "scheme": "b"}},
     "half/kd/ternary (apprentice a)": {"transforms": [TTQ], "procedure": {"name": "apprentice", "scheme": "a"}, "objectives": None},
     "half/kd/ternary (apprentice c)": {"transforms": [TTQ], "procedure": {"name": "apprentice", "scheme": "c"}},
     "half/kd/2 bits points (apprentice c)": {
         "transforms": [{"name": "learned_points", "bits": 2}], "procedure": {"name": "apprentice", "scheme": "c"},
+    },
+    "half/kd/4 bits points (apprentice c)": {
+        "transforms": [{"name": "learned_points", "bits": 4}], "procedure": {"name": "apprentice", "scheme": "c"},
     },
     "half/kd/int8": {"transforms": [{"name": "int8"}], "exports": ["safetensors", "packed", "onnx"]},
     "small/kd/float32": {},

@@ -4,8 +4,8 @@
 
 Rounds a trained network at the end (`int8` with `aware` false). `--weights` is a file of the network `resnet_cifar` with padded
 shortcuts, read as an upload is. Calibration images are training images without augmentation, images that `fast_meta` makes from the
-network alone, or noise, which the service refuses. The test split measures; nothing is chosen on it. Writes
-`results/transforms/integers.json`.
+network alone, or noise, which the service refuses. Beside it: onnxruntime's `quantize_static` on the same real images, with the ranges of
+its three methods. The test split measures; nothing is chosen on it. Writes `results/transforms/integers.json`.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from worker.distillation.uploads.state_dicts import read_state_dict
 CONTRACT = InputContract(3, 32, 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGES, BATCH = 512, 256
 RESULTS = Path(__file__).parents[2] / "results" / "transforms"
+ORACLES = ("MinMax", "Entropy", "Percentile")
 META = {"network": "resnet_cifar", "task": "classification", "output": "logits"}
 
 
@@ -59,18 +60,61 @@ def main() -> int:
         )
         MemberTransforms([{"name": "int8", "aware": False, "images": IMAGES}], student, context).finalize(student)
         path = RESULTS / f"resnet20.{name}.onnx"
-        onnx.write_unchecked(onnx.integer_form(student.eval()), card, path)
-        given = logits(onnx.OnnxNetwork(path), test)
-        own, other = onnx.latency_of([path, plain], CONTRACT)
-        found[name] = {
-            "accuracy": float(accuracy(given, test.label)),
-            "agreement with float32": float((given.argmax(1) == expected.argmax(1)).double().mean()),
-            "bytes": path.stat().st_size, "float32 bytes": plain.stat().st_size,
-            "milliseconds": own, "float32 milliseconds": other, "times faster": other / own,
-        }  # fmt: skip
-        print(name, json.dumps(found[name]), flush=True)
-        kept.write_text(json.dumps(found, indent=1) + "\n")
+        onnx.write_graph(student.eval(), card, path)
+        found[name] = measured(path, plain, expected, test)
+        keep(kept, name, found)
+    for method in ORACLES if "onnxruntime" in arguments.images else ():
+        name = f"onnxruntime, {method}"
+        path = RESULTS / f"resnet20.{method}.onnx"
+        by_onnxruntime(plain, real_images(train, IMAGES), method, path)
+        found[name] = measured(path, plain, expected, test)
+        keep(kept, name, found)
     return 0
+
+
+def measured(path: Path, plain: Path, expected: Tensor, test: Images) -> dict[str, Any]:
+    """Accuracy, agreement with the float32 logits `expected`, bytes and latency of a file beside the float32 file."""
+    given = logits(onnx.OnnxNetwork(path), test)
+    own, other = onnx.latency_of([path, plain], CONTRACT)
+    return {
+        "accuracy": float(accuracy(given, test.label)),
+        "agreement with float32": float((given.argmax(1) == expected.argmax(1)).double().mean()),
+        "relative difference": float((given - expected).norm() / expected.norm()),
+        "bytes": path.stat().st_size, "float32 bytes": plain.stat().st_size,
+        "milliseconds": own, "float32 milliseconds": other, "times faster": other / own,
+    }  # fmt: skip
+
+
+def keep(path: Path, name: str, found: dict[str, Any]) -> None:
+    print(name, json.dumps(found[name]), flush=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def by_onnxruntime(plain: Path, images: Tensor, method: str, path: Path) -> None:
+    """The file that onnxruntime's own static quantisation makes of the float32 file, after its preprocessing."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.parts = iter(images.split(64))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            part = next(self.parts, None)
+            return None if part is None else {"image": part.numpy()}
+
+    ready = path.with_suffix(".ready.onnx")
+    quant_pre_process(str(plain), str(ready))
+    quantize_static(
+        str(ready), str(path), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8, calibrate_method=getattr(CalibrationMethod, method),
+    )  # fmt: skip
 
 
 def network(path: Path) -> nn.Module:
@@ -84,14 +128,16 @@ def network(path: Path) -> nn.Module:
 def calibrations(train: Images, teacher: nn.Module, seed: int) -> dict[str, Callable[[int], Tensor]]:
     """What gives calibration images, by name."""
 
-    def real(count: int) -> Tensor:
-        return train.normalise(train.image[torch.linspace(0, len(train) - 1, count).round().long()])
-
     return {
-        "real": real,
+        "real": lambda count: real_images(train, count),
         "synthesised": lambda count: synthesised(teacher, count, seed),
         "noise": lambda count: random_images(CONTRACT, count, seed),
     }
+
+
+def real_images(train: Images, count: int) -> Tensor:
+    """Training images at even distances, normalised."""
+    return train.normalise(train.image[torch.linspace(0, len(train) - 1, count).round().long()])
 
 
 def synthesised(teacher: nn.Module, count: int, seed: int) -> Tensor:
@@ -128,7 +174,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--npz", type=Path, required=True, help="CIFAR-10 as arrays")
     parser.add_argument("--weights", type=Path, required=True, help="a trained ResNet-20")
-    parser.add_argument("--images", nargs="+", default=["real", "synthesised", "noise"], help="what to calibrate on")
+    parser.add_argument(
+        "--images", nargs="+", default=["real", "synthesised", "noise", "onnxruntime"], help="what to calibrate on"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -10,6 +10,7 @@ from typing import Any
 from models.records import File
 from models.spec.catalogue import PROGRAM, effective, known, needs_of, nested_files, nested_objectives, values_with
 from models.spec.class_names import check_class_names, names_of, none_shared
+from models.spec.compression import check_budget, check_transforms
 from models.spec.defaults import provided, reads_labels
 from models.spec.facts import DatasetFacts, Facts
 from models.spec.initial_weights import check_pretrained
@@ -19,7 +20,6 @@ from models.spec.procedure_checks import check_procedure, filled_objectives
 from models.spec.task_checks import check_task, outputs_asked, task_of
 from models.spec.teacher_reads import check_two_images, has_two_images
 from models.spec.teacher_spec import is_trained_first
-from models.spec.transform_checks import check_transforms
 
 GREY, RGB = 1, 3
 
@@ -37,6 +37,7 @@ def check(resolved: Mapping[str, Any], facts: Facts) -> list[Problem]:
         *_check_objectives(resolved, facts),
         *_check_training(resolved),
         *check_transforms(resolved),
+        *check_budget(resolved),
         *check_procedure(resolved, bool(resolved["dataset"]) and not _ignores_labels(resolved)),
         *_check_dataset(resolved, facts),
         *_check_evaluation(resolved, facts),

@@ -6,6 +6,7 @@ from typing import Any
 
 from models.spec import initial_weights, webhook_target
 from models.spec.catalogue import choices, effective, known, nested_networks, nested_objectives, network_entry, part
+from models.spec.compression import resolved_budget
 from models.spec.facts import Facts
 from models.spec.source_choice import choose, trials
 from models.spec.task_checks import TASK, default_objectives, outputs_asked, reads_truth, task_of
@@ -155,7 +156,8 @@ def _student(user: Mapping[str, Any], facts: Facts, learns_labels: bool, own_ima
     return {
         "network": named,
         "options": network_values(named, user.get("options") or {}) if named else {},
-        **(_likeness(user) if user.get("like") else {}),
+        **({} if named else _likeness(user)),
+        **resolved_budget(user),
         **({"program": user["program"]} if user.get("program") else {}),
         "initial_weights": user.get("initial_weights"),
         "classes": user.get("classes") or classes,
@@ -166,7 +168,8 @@ def _student(user: Mapping[str, Any], facts: Facts, learns_labels: bool, own_ima
 def _likeness(user: Mapping[str, Any]) -> dict[str, Any]:
     """What a student has of its teacher's structure."""
     width = user.get("width")
-    return {"like": user["like"], "width": _defaults_of("student")["width"] if width is None else width}
+    default = 1.0 if user.get("budget") else _defaults_of("student")["width"]
+    return {"like": user.get("like") or "teacher", "width": default if width is None else width}
 
 
 def _initial_weights(
@@ -221,7 +224,9 @@ def _evaluation(user: Mapping[str, Any], facts: Facts, source: Mapping[str, Any]
 
 
 def _name(student: Mapping[str, Any], facts: Facts) -> str:
-    named = student["network"] or f"{student['width']:g} of the teacher"
+    named = student["network"]
+    if named is None:
+        named = "within a budget" if student.get("budget") else f"{student['width']:g} of the teacher"
     if facts.others:
         return f"{named} from {1 + len(facts.others)} teachers"
     return f"{named} from {facts.teacher.network}" if facts.teacher else str(named)

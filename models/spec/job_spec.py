@@ -12,6 +12,7 @@ from models.spec import source_choice
 from models.spec.body import Body, DatasetId, Labels, Name
 from models.spec.catalogue import MOST_OBJECTIVES, choices, known, part
 from models.spec.checks import check
+from models.spec.compression import BudgetSpec
 from models.spec.defaults import resolved
 from models.spec.facts import DatasetFacts, Facts, TeacherFacts
 from models.spec.initial_weights import InitialWeights
@@ -83,7 +84,8 @@ LIKENESS = part("student")["parameters"]["properties"]
 
 
 class StudentSpec(NetworkSpec):
-    """The network to train: named, or `like` the teacher. By default it has the teacher's classes and input."""
+    """The network to train: named, or `like` the teacher, or as large as a budget allows. By default it has the teacher's classes and
+    input."""
 
     network: NetworkName | None = Field(  # type: ignore[assignment]  # the engine names a student that is like its teacher
         None, description=NetworkSpec.model_fields["network"].description, examples=["lenet5_half"]
@@ -93,8 +95,14 @@ class StudentSpec(NetworkSpec):
     )
     width: annotation(LIKENESS["width"]) | None = Field(  # type: ignore[valid-type]
         None,
-        description=f"{LIKENESS['width']['description']} If null: {LIKENESS['width']['default']}.",
+        description=f"{LIKENESS['width']['description']} If null: {LIKENESS['width']['default']}; with a budget: 1.",
         examples=LIKENESS["width"]["examples"],
+    )
+    budget: BudgetSpec | None = Field(
+        None,
+        description="Largest file and longest time of the student, which becomes as large as they allow. With a budget alone the student is "
+        "`like` its teacher, with `width` at most 1. If null: the student is as it is described.",
+        examples=[{"bytes": 200_000, "milliseconds": 2}],
     )
     program: ProgramFile | None = PROGRAM_FIELD
     initial_weights: InitialWeights | None = Field(
@@ -122,12 +130,13 @@ class StudentSpec(NetworkSpec):
 
     @model_validator(mode="after")
     def _named_or_like_the_teacher(self) -> Self:
-        if (self.network is None) == (self.like is None):
-            words = "is required, or `like` the teacher" if self.network is None else "cannot be set if `like` is"
+        nameless = self.network is None and self.like is None
+        if (nameless and self.budget is None) or (self.network is not None and self.like is not None):
+            words = "is required, or `like` the teacher, or a `budget`" if nameless else "cannot be set if `like` is"
             raise complaint(Problem("/network", words))
-        if self.like is not None and self.options:
+        if self.network is None and self.options:
             raise complaint(Problem("/options", "must be empty for a student that is like its teacher"))
-        if self.like is None and self.width is not None:
+        if self.network is not None and self.width is not None:
             raise complaint(Problem("/width", "is for students that are `like` the teacher; use the network's options"))
         return self
 

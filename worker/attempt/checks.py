@@ -1,7 +1,7 @@
 """Checks of several specs that one slot has claimed together: one engine runs them, one after the other.
 
-A spec is plain data. A check that also reads a user's file runs in an engine of its own, and so does the check during which the
-engine of several has ended; the checks that would have followed it go back to the queue.
+A spec is plain data. A check that also reads a user's file, or chooses a student for a budget, runs in an engine of its own, and so does
+the check during which the engine of several has ended; the checks that would have followed it go back to the queue.
 """
 
 import threading
@@ -16,6 +16,7 @@ from models.database import UNAVAILABLE, reading
 from models.queue.wake_up import wake_up
 from models.records import Inspection, Job
 from models.settings import settings
+from models.spec.compression import plans
 from worker.attempt.engine_limits import InspectionLimits
 from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.inputs import InputMissing, describe_run, reads_files, write_job_file
@@ -83,7 +84,7 @@ class Checks:
         self._attempts = [self._attempt(lease, folder) for lease in leases]
 
     def run(self) -> None:
-        """Run the checks that read no files in one engine, and the others each in its own."""
+        """Run the checks that read no files and choose nothing in one engine, and the others each in its own."""
         together: list[tuple[InspectionAttempt, Mapping[str, Any]]] = []
         alone: list[InspectionAttempt] = []
         for attempt, asked in self._attempts[0].ledger.read(self._asked):
@@ -92,7 +93,7 @@ class Checks:
                     attempt.fail_check(asked)
                 elif asked is None:
                     attempt.ledger.drop()
-                elif reads_files(*asked):
+                elif reads_files(*asked) or plans(asked[0]):
                     alone.append(attempt)
                 else:
                     together.append((attempt, attempt.check_file(*asked)))

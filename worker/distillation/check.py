@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from worker.distillation import registry
+from worker.distillation.budget.candidates import with_changes
+from worker.distillation.budget.search import planned
 from worker.distillation.compression.member_transforms import MemberTransforms, TransformContext
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.initial_weights.from_teacher import FROM_TEACHER
@@ -29,11 +31,22 @@ from worker.distillation.trainer.objective_sum import Composition, ConnectContex
 
 
 def check(job: Job) -> dict[str, Any]:
-    """Check a job's spec and return facts about its networks.
+    """Check a job's spec and return facts about its networks. If its student is chosen by a budget, `chosen` is what to write into the
+    spec, and the facts are those of the chosen student.
 
     Raises:
-        SpecError: a run could not build the job; the pointers are relative to the spec.
+        SpecError: a run could not build the job, or no student keeps its budget; the pointers are relative to the spec.
     """
+    facts = _facts(job)
+    chosen = planned(job)
+    if chosen is None:
+        return facts
+    return _facts(with_changes(job, {"student": chosen["student"], "transforms": chosen["transforms"]})) | {
+        "chosen": chosen
+    }
+
+
+def _facts(job: Job) -> dict[str, Any]:
     meta = torch.device("meta")
     teacher = job.build_teacher(meta)
     example = job.contract.blank(meta)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from worker.distillation.budget.limits import require_planned
 from worker.distillation.distributed.ranks import ALONE, Ranks, device_of
 from worker.distillation.errors import Collapsed
 from worker.distillation.job import Job
@@ -45,6 +46,7 @@ class Run:
     """
 
     def __init__(self, job: Job, channel: Channel, ranks: Ranks = ALONE):
+        require_planned(job.spec["student"])
         self._began = time.monotonic()
         self.channel = channel
         self.ranks = ranks

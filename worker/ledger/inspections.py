@@ -98,7 +98,7 @@ class InspectionLedger(LeasedLedger):
         with transaction() as session:
             self._end(session, InspectionStatus.DONE, facts=dict(facts))
             if self.kind == "job":
-                waiting.pass_check(session, self.subject_id)
+                waiting.pass_check(session, self.subject_id, facts)
 
     @retried
     def fail_check(self, error: ends.Error) -> None:

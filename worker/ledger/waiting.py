@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from models.database import UNAVAILABLE, now, reading, transaction
 from models.records import Dataset, File, Inspection, Job, Teacher
 from models.records.columns import Uploaded, new_id
+from models.spec.compression import CHOSEN, with_choice
 from models.spec.initial_weights import file_of
 from models.spec.job_spec import Facts, JobSpec, check, problems_of, resolve
 from models.spec.named_files import named_files
@@ -186,11 +187,14 @@ def _fail(session: Session, job_id: str, refused: Mapping[str, str]) -> None:
     )
 
 
-def pass_check(session: Session, job_id: str) -> bool:
-    """Mark a job whose check has passed as ready to be claimed."""
+def pass_check(session: Session, job_id: str, facts: Mapping[str, Any]) -> bool:
+    """Mark a job whose check has passed as ready to be claimed; what the check has chosen becomes part of its resolved spec."""
     waiting = Job.status == JobStatus.QUEUED, Job.cancel_requested_at.is_(None)
     note = status_note(JobStatus.QUEUED, "the spec has been checked; waiting for a worker", ready=True)
-    return change_job(session, job_id, *waiting, notes=[note], ready=True, reason=None) is not None
+    values: dict[str, Any] = {"ready": True, "reason": None}
+    if facts.get(CHOSEN) and (job := session.get(Job, job_id)) is not None:
+        values["resolved"] = with_choice(job.resolved, facts)
+    return change_job(session, job_id, *waiting, notes=[note], **values) is not None
 
 
 def fail_check(session: Session, job_id: str, error: ends.Error) -> None:

@@ -18,7 +18,9 @@ def problems(**part: Any) -> dict[str, str]:
 
 def test_a_name_is_enough_and_defaults_are_written_out() -> None:
     resolved = resolve(JobSpec.model_validate(SMALLEST | {"transforms": ["quantise"]}), FACTS)
-    assert resolved["transforms"] == [{"name": "quantise", "scheme": "lsq", "bits": 4, "ends": "8"}]
+    assert resolved["transforms"] == [
+        {"name": "quantise", "scheme": "lsq", "bits": 4, "ends": "8", "activations": None}
+    ]
     assert resolve(JobSpec.model_validate(resolved), FACTS) == resolved
 
 
@@ -36,6 +38,11 @@ def test_all_in_their_order_fit() -> None:
         ({"exports": ["packed"]}, "/exports/0", "needs a transform that stores weights as codes: int8, "),
         ({"exports": ["huffman"], "transforms": ["factorise"]}, "/exports/0", "needs a transform that stores weights"),
         ({"transforms": ["int8"], "dataset": None, "source": "noise"}, "/transforms/0", "int8 measures activations on"),
+        (
+            {"transforms": [{"name": "quantise", "activations": 4}], "dataset": None, "source": "noise"},
+            "/transforms/0",
+            "quantise measures activations on",
+        ),
         (
             {"transforms": ["share"], "training": {"average_weights": 0.9}},
             "/training/average_weights",

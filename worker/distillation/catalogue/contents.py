@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation import networks, registry
+from worker.distillation.budget.limits import Budget
 from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
 from worker.distillation.data.packed import Options as DatasetOptions
@@ -55,6 +56,7 @@ PARTS: Mapping[str, type] = {
     "input_contract": InputContract,
     "dataset_options": DatasetOptions,
     "student": Likeness,
+    "budget": Budget,
 }
 """The parts of a spec, or of an upload, that are not methods."""
 

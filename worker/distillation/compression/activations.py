@@ -4,7 +4,7 @@ An activation x is `(q - z) s` with q = round(x / s) + z from 0 to 255, as ONNX'
 nearest even.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -75,11 +75,11 @@ def attach(network: nn.Module, inputs: Iterable[str], outputs: Iterable[str]) ->
     """Round the inputs of the layers at some paths, and the outputs of those at others, once ranges are set."""
     for path in inputs:
         module = network.get_submodule(path)
-        module.add_module(INPUT, Rounding(_device(module)))
+        module.add_module(INPUT, Rounding(device_of(module)))
         module.register_forward_pre_hook(round_input)
     for path in outputs:
         module = network.get_submodule(path)
-        module.add_module(OUTPUT, Rounding(_device(module)))
+        module.add_module(OUTPUT, Rounding(device_of(module)))
         module.register_forward_hook(round_output)
 
 
@@ -119,16 +119,16 @@ def measure_ranges(network: nn.Module, images: Tensor) -> None:
         counts[module] = counts.get(module, 0) + found
 
     for note in (widen, count):
-        _observe(network, every, images, note)
+        observe(network, every, images, note)
     for rounding in every:
         if rounding in extremes:
             rounding.set_range(*best_range(*extremes[rounding], counts[rounding]))
 
 
-def _observe(
-    network: nn.Module, every: list[Rounding], images: Tensor, note: Callable[[nn.Module, Tensor], None]
+def observe(
+    network: nn.Module, every: Sequence[nn.Module], images: Tensor, note: Callable[[nn.Module, Tensor], None]
 ) -> None:
-    """Show `note` what each rounding reads while the network runs on the images, without rounding."""
+    """Show `note` what each of these roundings reads while the network runs on the images, without rounding."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
         note(module, args[0].detach())
@@ -157,15 +157,17 @@ def best_range(low: Tensor, high: Tensor, counts: Tensor) -> tuple[Tensor, Tenso
 
 
 @contextmanager
-def _inactive(every: list[Rounding]) -> Iterator[None]:
+def _inactive(every: Sequence[nn.Module]) -> Iterator[None]:
     """A context in which nothing is rounded."""
-    before = [each.active.clone() for each in every]
-    for each in every:
-        each.active.fill_(False)
+    flags = [each.get_buffer("active") for each in every]
+    before = [flag.clone() for flag in flags]
+    for flag in flags:
+        flag.fill_(False)
     yield
-    for each, active in zip(every, before, strict=True):
-        each.active.copy_(active)
+    for flag, active in zip(flags, before, strict=True):
+        flag.copy_(active)
 
 
-def _device(module: nn.Module) -> torch.device | None:
+def device_of(module: nn.Module) -> torch.device | None:
+    """The device of a module's tensors; None if it has none."""
     return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), None)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from worker.distillation.compression.activations import INPUT, OUTPUT, Rounding, roundings
 from worker.distillation.compression.folded import Integers, folded
+from worker.distillation.compression.learned_rounding import learned_roundings
 from worker.distillation.compression.storage import stored_of, table_of, uniform_codes
 
 FOLDED = "folded_into"
@@ -16,8 +17,13 @@ FOLDED = "folded_into"
 
 
 def in_integers(network: nn.Module) -> bool:
-    """Whether a network rounds activations, so that its ONNX file computes in integers."""
+    """Whether a network rounds activations to 8 bits, so that its ONNX file computes in integers."""
     return next(roundings(network), None) is not None
+
+
+def rounds_activations(network: nn.Module) -> bool:
+    """Whether a network rounds activations, so that its outputs are compared with those of its ONNX file by their agreement."""
+    return in_integers(network) or next(learned_roundings(network), None) is not None
 
 
 def integer_form(network: nn.Module) -> nn.Module:

@@ -84,7 +84,7 @@ class LearnedStep(Symmetric):
 
     def forward(self, weight: Tensor) -> Tensor:
         factor = (self.numel // self.shape[0] * self.largest) ** -0.5
-        scale_O1 = _scaled_gradient(self.scale, factor).abs().clamp(min=SMALLEST)[:, None]
+        scale_O1 = scaled_gradient(self.scale, factor).abs().clamp(min=SMALLEST)[:, None]
         ratio = weight.flatten(1) / scale_O1
         clipped = ratio.clamp(-self.largest - 1, self.largest)
         rounded = clipped + (clipped.round() - clipped).detach()
@@ -203,7 +203,7 @@ def codebook_values(weight: Tensor, table: Tensor) -> Tensor:
     return table[nearest(weight.detach().reshape(-1), table)].reshape(weight.shape)
 
 
-def _scaled_gradient(value: Tensor, factor: float) -> Tensor:
+def scaled_gradient(value: Tensor, factor: float) -> Tensor:
     """The value, with its gradient times a factor."""
     scaled = value * factor
     return scaled + (value - scaled).detach()

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from worker.distillation.compression.integer_form import in_integers, integer_form
+from worker.distillation.compression.integer_form import in_integers, integer_form, rounds_activations
+from worker.distillation.compression.learned_rounding import with_fixed_rounding
 from worker.distillation.compression.plain import plain
+from worker.distillation.compression.storage import forget
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import EngineError
 from worker.distillation.export.card import Card
@@ -42,20 +44,32 @@ class ExportFailed(EngineError):
 def write(student: nn.Module, card: Card, path: Path) -> Mapping[str, Any]:
     """Write the graph: input `image` (batch, C, H, W), output (batch, classes) with the card's name, any batch size.
 
-    A student whose activations are rounded is written in integers, with QuantizeLinear and DequantizeLinear. Returns the version of
-    ONNX's operators, `opset`; for a file in integers also what `compare_integers` measures.
+    A student with `int8` is written in integers, with QuantizeLinear and DequantizeLinear. Returns the version of ONNX's operators,
+    `opset`; for a file that rounds activations also what `compare_integers` measures.
 
     Raises:
         ExportFailed: the network cannot be converted, or `verify` or `compare_integers` finds a difference.
     """
+    opset, network = write_graph(student, card, path), portable(student)
+    if rounds_activations(network):
+        return {"opset": opset, **compare_integers(path, network, card)}
+    verify(path, plain(network), card.contract)
+    return {"opset": opset}
+
+
+def write_graph(student: nn.Module, card: Card, path: Path) -> int:
+    """Write the graph of a finished student without running the file, in integers if its activations have 8 bits; gives the graph's
+    opset.
+
+    Raises:
+        ExportFailed: the network is too large or cannot be converted.
+    """
     network = portable(student)
     if in_integers(network):
-        opset = write_unchecked(integer_form(network), replace(card, precision="int8"), path)
-        return {"opset": opset, **compare_integers(path, network, card)}
-    network = plain(network)
-    opset = write_unchecked(network, card, path)
-    verify(path, network, card.contract)
-    return {"opset": opset}
+        return write_unchecked(integer_form(network), replace(card, precision="int8"), path)
+    if rounds_activations(network):
+        return write_unchecked(with_fixed_rounding(forget(network)), card, path)
+    return write_unchecked(plain(network), card, path)
 
 
 def write_unchecked(network: nn.Module, card: Card, path: Path) -> int:
@@ -138,23 +152,31 @@ def compare_integers(path: Path, network: nn.Module, card: Card) -> dict[str, An
         found = (
             f"their outputs differ by {difference:.2g}, and {measured.get('agreement', 1.0):.1%} of the classes agree"
         )
-        raise ExportFailed(f"the ONNX file in integers computes something else than the student: {found}", HINT)
+        raise ExportFailed(f"the ONNX file computes something else than the student: {found}", HINT)
     return measured
 
 
-def latency_of(paths: Sequence[Path], contract: InputContract, *, batch: int = 1, threads: int = 1) -> list[float]:
-    """Median milliseconds for one batch in onnxruntime on the CPU, of several files that take turns; at most 2 seconds each."""
+def latency_of(
+    paths: Sequence[Path],
+    contract: InputContract,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    seconds: float = SECONDS_AT_MOST,
+) -> list[float]:
+    """Median milliseconds for one batch in onnxruntime on the CPU, of several files that take turns; `seconds` each, but at least 20
+    runs."""
     image = random_images(contract, batch).numpy()
     sessions = [_session(path, threads) for path in paths]
-    seconds: list[list[float]] = [[] for _ in paths]
-    end = time.perf_counter() + SECONDS_AT_MOST * len(paths)
-    while len(seconds[0]) < RUNS_AT_MOST and (len(seconds[0]) < LEAST_RUNS or time.perf_counter() < end):
-        for session, own in zip(sessions, seconds, strict=True):
+    took: list[list[float]] = [[] for _ in paths]
+    end = time.perf_counter() + seconds * len(paths)
+    while len(took[0]) < RUNS_AT_MOST and (len(took[0]) < LEAST_RUNS or time.perf_counter() < end):
+        for session, own in zip(sessions, took, strict=True):
             for _ in range(RUNS_IN_A_ROW):
                 began = time.perf_counter()
                 session.run(None, {"image": image})
                 own.append(time.perf_counter() - began)
-    return [statistics.median(own) * 1000 for own in seconds]
+    return [statistics.median(own) * 1000 for own in took]
 
 
 class OnnxNetwork:

@@ -36,7 +36,7 @@ class Artifacts:
         self.published: dict[str, Any] = {}
         """The published student as in the event `done`; empty before `publish`."""
         self.sample: Tensor | None = None
-        """Images on which files in integers are compared with the student."""
+        """Images on which files that round activations are compared with the student."""
         self.notes: list[str] = []
         """Sentences for the report about files that could not be written."""
 

@@ -56,6 +56,7 @@ def write_card(student: Mapping[str, Any], report: Mapping[str, Any], folder: Pa
         _input(student),
         _metrics(report),
         _transformed(report),
+        _budget(report),
         _files(report),
         _limits(report),
         "## Licence\n\nNone is stated here: choose one that the teacher's and the images' licences allow, and add `license:` to the"
@@ -154,6 +155,19 @@ def _transformed(report: Mapping[str, Any]) -> str:
             f"- `student.onnx`: {own:.3g} ms for one image, {plain:.3g} ms without the transform's rounding (onnxruntime, one thread)"
         )
     return "## Transforms\n\n" + "\n".join(lines)
+
+
+def _budget(report: Mapping[str, Any]) -> str:
+    """What the file of a budget costs, and what it may cost."""
+    found = report["budget"]
+    if not found:
+        return ""
+    limits = found["limits"]
+    rows = [f"| bytes | {found['bytes']:,} | {limits['bytes'] or '–'} |"]
+    if found["milliseconds"] is not None:
+        what = f"ms for {found['batch']} image(s), {found['threads']} thread(s)"
+        rows.append(f"| {what} | {found['milliseconds']:.3g} | {limits['milliseconds']:g} |")
+    return f"## Budget\n\n| `{found['name']}` | measured | at most |\n|---|---|---|\n" + "\n".join(rows)
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

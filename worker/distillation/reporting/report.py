@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from worker.distillation.budget.result import against_budget, note_of
 from worker.distillation.data.images import warnings_of
 from worker.distillation.export.measures import cost
 from worker.distillation.job import Job
@@ -42,6 +43,7 @@ def report(finished: FinishedRun) -> dict[str, Any]:
     """The content of `report.json`: plain JSON values, with null for values that were not measured or are not finite."""
     job = finished.job
     student, teacher = _student(finished), _teacher(job, finished.teacher)
+    budget = against_budget(job.spec["student"], finished.files, job.contract)
     versions = {**finished.environment.get("versions", {}), **library_versions()}
     content = {
         "job": job.values.get("job"),
@@ -51,13 +53,14 @@ def report(finished: FinishedRun) -> dict[str, Any]:
         "teacher": teacher,
         "teacher_check": finished.teacher_check and dict(finished.teacher_check),
         "transformed": _transformed(finished, student, teacher),
+        "budget": budget,
         "initial_weights": initial_weights_of(job),
         "chosen_weights": dict(finished.checkpoint),
         "evaluation": finished.measured.get("evaluation"),
         "without_data": finished.measured.get("without_data"),
         "other_weights": finished.measured.get("other_weights"),
         "previews": list(finished.previews),
-        "notes": _notes(finished, student),
+        "notes": [*([words] if budget and (words := note_of(budget)) else []), *_notes(finished, student)],
         "stages": [asdict(result) for result in finished.history],
         "procedure": dict(finished.decisions) or None,
         "stopped_early": finished.stopped_early,

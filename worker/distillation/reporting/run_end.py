@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from worker.distillation.compression.integer_form import in_integers
+from worker.distillation.compression.integer_form import rounds_activations
 from worker.distillation.distributed.ranks import ALONE
 from worker.distillation.reporting.artifacts import Artifacts
 from worker.distillation.reporting.environment import environment
@@ -69,7 +69,7 @@ class RunEnd:
             step=self.state.steps_before,
         )
         member, entries = self.lineage.member(place), self.lineage.entries_at(place)
-        if in_integers(selected.network):
+        if rounds_activations(selected.network):
             self.artifacts.sample = self._sample()
         kept = self._keep_others(measurement)
         files = self.artifacts.export_student(selected.network, member)
@@ -97,7 +97,7 @@ class RunEnd:
         return self.artifacts.publish(finished)
 
     def _sample(self) -> Tensor:
-        """Images on which files in integers are compared with the student."""
+        """Images on which files that round activations are compared with the student."""
         context = StageContext.of(self.lineage.job, self.inputs.dataset, self.lineage.device, ALONE)
         return calibration_images(context, self.source, COMPARED_IMAGES)
 

@@ -19,7 +19,7 @@ from worker.distillation.reporting.measurement import Measurement
 from worker.distillation.trainer.lineage import build_network
 
 NOTE_ROUNDED = (
-    "The student's metrics are those of the network that rounds weights and activations to 8 bits, as `student.onnx` does. "
+    "The student's metrics are those of the network that rounds weights and activations, as `student.onnx` does. "
     "`student.safetensors` and `student.py` compute with activations in float32."
 )
 NOTE_SLOWER = (
@@ -82,7 +82,8 @@ def notes_of(found: Mapping[str, Any]) -> list[str]:
     """Sentences for the report."""
     rounded = any("activation_bits" in each for each in found["of"])
     measured = found.get("onnx") or {}
-    slower = rounded and measured and measured["milliseconds"] >= measured["float32_milliseconds"]
+    integers = any(each["name"] == "int8" for each in found["of"])
+    slower = integers and measured and measured["milliseconds"] >= measured["float32_milliseconds"]
     notes = [NOTE_ROUNDED] if rounded else []
     if slower:
         notes.append(

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from worker.distillation.compression.activations import attach, measure_ranges, roundings
+from worker.distillation.compression.activations import INPUT, attach, measure_ranges, roundings
 from worker.distillation.compression.folded import norms_after, rounded_outputs
 from worker.distillation.compression.integer_form import FOLDED
 from worker.distillation.compression.parametrised import bake, before, is_set, parametrise, parts
 from worker.distillation.compression.quantisers import MinMax
 from worker.distillation.compression.storage import note
+from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
 from worker.distillation.transform import Recipe, Setting, Transform
 
@@ -57,6 +58,9 @@ class Int8(Transform):
         ] = 512
 
     def plan(self, network: nn.Module, setting: Setting) -> Recipe:
+        if any(INPUT in network.get_submodule(path)._modules for path in setting.layers):
+            words = "cannot be combined with `activations` of `quantise`: they are rounded already"
+            raise SpecError([Problem("/name", words)], "Set `activations` to null.")
         norms = norms_after(network, setting.example)
         outputs = rounded_outputs(network, norms, setting.example)
         return {"layers": list(setting.layers), "norms": norms, "outputs": outputs}

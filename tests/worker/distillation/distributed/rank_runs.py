@@ -113,6 +113,10 @@ CASES = {
             "training": {"teacher_answers": "cached", "steps": 6},
         }
     ),
+    "few_points": Case({"objectives": KD, "transforms": [{"name": "learned_points", "bits": 3}]}),
+    "few_bits_of_activations": Case(
+        {"objectives": KD, "student": RESIDUAL, "transforms": [{"name": "quantise", "bits": 3, "activations": 4}]}
+    ),
     "ships_more": Case({"objectives": [{"name": "similarity_head"}]}),
 }
 ORDINARY = ("norms", "norms_apart", "drained", "uneven", "dist", "dist_apart")

@@ -10,6 +10,7 @@ from worker.distillation import registry
 SHAPES = {
     # name: (transforms, other keys of the spec, steps to kill at)
     "lsq": ([{"name": "quantise", "bits": 3}], {}, (1, 3, 5)),
+    "activations of few bits": ([{"name": "quantise", "bits": 3, "activations": 4}], {}, (1, 3)),
     "ternary": ([{"name": "quantise", "scheme": "ttq", "ends": "float"}], {}, (2, 5)),
     "buckets": ([{"name": "quantise", "scheme": "bucket", "bits": 2, "ends": "same"}], {}, (3,)),
     "points": ([{"name": "learned_points", "bits": 2}], {}, (1, 5)),
