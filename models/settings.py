@@ -73,6 +73,12 @@ class Settings(BaseSettings):
         8, gt=0, description="Uploads that one key may send to each API process at the same time."
     )
 
+    downloads_at_once: int = Field(
+        8,
+        gt=0,
+        description="Downloads of more than a megabyte that one key may receive from each API process at the same time.",
+    )
+
     lease_seconds: float = Field(
         60.0,
         gt=0,

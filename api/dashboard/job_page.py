@@ -6,13 +6,13 @@ from collections import defaultdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.dashboard.rendering import HEADERS, render
 from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
-from api.http.downloads import disposition, serve, zipped
+from api.http.downloads import Streamed, disposition, serve, zipped
 from api.http.errors import Gone, NotFound
 from api.http.links import current_base
 from api.http.paging import Window
@@ -160,7 +160,7 @@ def download_all(request: Request, visitor: CurrentVisitor, identifier: Identifi
         "Content-Disposition": disposition(f"{job.name}.zip"),
         "Content-Length": str(len(archive)),
     }
-    return StreamingResponse(archive, headers=headers, media_type="application/zip")
+    return Streamed(archive, headers=headers, media_type="application/zip")
 
 
 @router.get("/{identifier}/artifacts/{name:path}")

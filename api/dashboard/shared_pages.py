@@ -1,4 +1,4 @@
-"""Parts of pages that many browsers poll: those with the same question share one answer a second."""
+"""Parts of pages that many browsers poll: those with the same question share about one answer a second."""
 
 import time
 from collections import OrderedDict
@@ -7,7 +7,8 @@ from typing import Any
 
 from api.http.batches import Batches
 
-FRESH_SECONDS = 1.0
+FRESH_SECONDS = 0.85
+"""Below the time for which a session is known, so that the read of a list renews the sessions before each is read on its own."""
 MOST_KEPT = 200
 
 

@@ -5,7 +5,7 @@ import time
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from api.access.at_once import AtOnce
+from api.http.at_once import AtOnce
 from api.http import digests
 from api.http.conditional import matches, tag_of
 from api.http.errors import BadHeader, TooMany, UnsupportedMediaType
