@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.dashboard.rendering import HEADERS, render
+from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
 from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
 from api.http.downloads import Streamed, disposition, serve, zipped
 from api.http.errors import Gone, NotFound
@@ -18,6 +18,7 @@ from api.http.links import current_base
 from api.http.paging import Window
 from api.jobs import outputs, service, stream
 from api.jobs.curves import curves
+from api.jobs.estimates import Estimate, estimates
 from api.jobs.schemas import JobBody, PreviewBody
 from api.jobs.submission import Submission
 from api.reports.page import report_page
@@ -29,13 +30,12 @@ from models.status import JobStatus
 
 router = APIRouter(prefix="/jobs", route_class=PageRoute, include_in_schema=False)
 Identifier = Annotated[str, Path(pattern=r"^job_[0-9a-f]{32}$")]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 FileName = Annotated[str, Path(max_length=255)]
 EVENTS = 100
 """Number of newest events on the page."""
 REPORT_BYTES = 4 * 2**20
 """Largest `report.json` that the page reads."""
-DOWNLOAD_POLICY = {"Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
-"""A file of a job never runs in the dashboard's origin."""
 
 
 def body_of(visitor: Visitor, identifier: str) -> JobBody:
@@ -61,6 +61,7 @@ def _gathered(visitor: Visitor, identifier: str) -> dict[str, Any]:
     newest = outputs.newest_events(visitor.key_id, identifier, EVENTS)
     return {
         "job": job,
+        "expected": expected_of(visitor, job),
         "artifacts": artifacts,
         "series": series_of(previews),
         "events": newest,
@@ -69,6 +70,14 @@ def _gathered(visitor: Visitor, identifier: str) -> dict[str, Any]:
         "deliveries": deliveries(visitor.key_id, identifier, Window(20, None)).data,
         "last_seq": max((event.seq for event in newest), default=0),
     }
+
+
+def expected_of(visitor: Visitor, job: JobBody) -> list[Estimate]:
+    """The estimates for a job that has not ended and whose own speed is not known yet."""
+    if job.status.final or job.expected_end_at is not None:
+        return []
+    with reading() as session:
+        return estimates(session, visitor.key_id, job.resolved)
 
 
 def series_of(previews: list[PreviewBody]) -> list[dict[str, Any]]:
@@ -107,7 +116,8 @@ async def show_status(request: Request, visitor: CurrentVisitor, identifier: Ide
     """The status alone, which the page renews when the job changes."""
     require(visitor, "jobs:read")
     job = await run_in_threadpool(body_of, visitor, identifier)
-    return render(request, "part_status.html", job=job)
+    expected = await run_in_threadpool(expected_of, visitor, job)
+    return render(request, "part_status.html", job=job, expected=expected)
 
 
 @router.get("/{identifier}/images")
@@ -178,9 +188,7 @@ def preview(request: Request, visitor: CurrentVisitor, identifier: Identifier, n
 
 
 @router.get("/{identifier}/attempts/{number}/log")
-def download_log(
-    request: Request, visitor: CurrentVisitor, identifier: Identifier, number: Annotated[int, Path(ge=1, le=2**31 - 1)]
-) -> Response:
+def download_log(request: Request, visitor: CurrentVisitor, identifier: Identifier, number: Number) -> Response:
     """The log of an attempt."""
     require(visitor, "jobs:read")
     return _file(serve(request, outputs.attempt_log(visitor.key_id, identifier, number)))

@@ -134,6 +134,18 @@ def read_small(blob: Blob) -> bytes:
         raise lost(blob, error) from error
 
 
+def read_end(blob: Blob, most: int) -> bytes:
+    """The last bytes of a blob, at most `most`.
+
+    Raises:
+        Gone: the bytes are missing from the storage, or were replaced by fewer meanwhile.
+    """
+    try:
+        return b"".join(_checked(blob, max(0, blob.size - most), blob.size))
+    except (NotFound, Damaged) as error:
+        raise lost(blob, error) from error
+
+
 def _checked(blob: Blob, start: int, end: int) -> Iterator[bytes]:
     """Bytes of a blob. The last chunk is given only if all have arrived and, of a whole blob, if their SHA-256 is right.
 
