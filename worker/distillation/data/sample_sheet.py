@@ -37,7 +37,7 @@ def _picture(image_CHW: Tensor) -> Any:
     from PIL import Image
 
     shown = image_CHW if len(image_CHW) == 3 else image_CHW[:1].expand(3, -1, -1)
-    picture = Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy(), "RGB")
+    picture = Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
     picture.thumbnail((SIDE, SIDE))
     return picture
 
