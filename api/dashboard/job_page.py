@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,6 +12,7 @@ from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
+from api.dashboard.shared_pages import AFTER_EVENT_SECONDS, SharedPages
 from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
 from api.http.downloads import Streamed, disposition, serve, zipped
 from api.http.errors import Gone, NotFound
@@ -113,19 +115,32 @@ async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier
 
 @router.get("/{identifier}/status")
 async def show_status(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
-    """The status alone, which the page renews when the job changes."""
+    """The status alone, which the page renews half a second after the job has changed; shared by all who look at it."""
     require(visitor, "jobs:read")
-    job = await run_in_threadpool(body_of, visitor, identifier)
-    expected = await run_in_threadpool(expected_of, visitor, job)
-    return render(request, "part_status.html", job=job, expected=expected)
+
+    def part() -> bytes:
+        job = body_of(visitor, identifier)
+        return bytes(render(request, "part_status.html", job=job, expected=expected_of(visitor, job)).body)
+
+    return await _shared(request, ("status", visitor.key_id, identifier), part)
 
 
 @router.get("/{identifier}/images")
 async def show_images(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
-    """The images alone."""
+    """The images alone, which the page renews after a new one; shared by all who look at them."""
     require(visitor, "jobs:read")
-    previews = await run_in_threadpool(outputs.previews, visitor.key_id, identifier)
-    return render(request, "part_images.html", series=series_of(previews.data), job_id=identifier)
+
+    def part() -> bytes:
+        previews = outputs.previews(visitor.key_id, identifier).data
+        return bytes(render(request, "part_images.html", series=series_of(previews), job_id=identifier).body)
+
+    return await _shared(request, ("images", visitor.key_id, identifier), part)
+
+
+async def _shared(request: Request, name: tuple[str, str, str], part: Callable[[], bytes]) -> Response:
+    pages: SharedPages = request.app.state.pages
+    body = await pages.read(name, part, AFTER_EVENT_SECONDS)
+    return Response(body, media_type="text/html; charset=utf-8", headers=HEADERS)
 
 
 @router.get("/{identifier}/curves")

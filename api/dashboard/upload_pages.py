@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
+from api.dashboard.shared_pages import FRESH_SECONDS, SharedPages
 from api.dashboard.visitors import CurrentVisitor, Form, PageRoute, Visitor, form_of, require
 from api.datasets.service import DATASETS, samples
 from api.files.service import FILES
@@ -53,13 +54,17 @@ async def show_all(request: Request, visitor: CurrentVisitor) -> Response:
 async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
     """One upload and what its inspection found."""
     require(visitor, "uploads:read")
-    _, body = await run_in_threadpool(uploads_of(identifier).get, visitor.key_id, identifier)
-    template = "part_upload.html" if "hx-request" in request.headers else "upload.html"
+    uploads, polled = uploads_of(identifier), "hx-request" in request.headers
+    name = "upload", visitor.key_id, identifier
+    pages: SharedPages = request.app.state.pages
+    seconds = FRESH_SECONDS if polled else 0.0
+    _, body = await pages.read(name, lambda: uploads.get(visitor.key_id, identifier), seconds)
+    template = "part_upload.html" if polled else "upload.html"
     findings = body.findings or {}
     shown = {name: value for name, value in findings.items() if name not in ("per_class", "samples")}
     counts = class_counts(findings)
     return render(
-        request, template, upload=body, kind=uploads_of(identifier).kind, findings=shown, counts=counts,
+        request, template, upload=body, kind=uploads.kind, findings=shown, counts=counts,
         sheet=sheet_of(findings) if body.status == UploadStatus.READY else None,
     )  # fmt: skip
 
