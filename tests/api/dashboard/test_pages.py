@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.records import Artifact, Attempt, Dataset, Event, Experiment, Job, Key, Preview
+from models.records import Artifact, Attempt, Dataset, Event, Experiment, Job, Key, MlflowRun, Preview
 from tests.api.dashboard.browsers import Browser
 from tests.api.service import Service, User
 
@@ -351,6 +351,10 @@ def test_keys_are_made_rotated_and_revoked(visitor: Browser, owner: User) -> Non
     assert "whsec_" in visitor.post("/keys/webhook-secret").text
 
 
-def test_the_operators_page_shows_health_and_storage(visitor: Browser) -> None:
+def test_the_operators_page_shows_health_storage_and_mlflow(visitor: Browser, owner: User) -> None:
+    with owner.service.rows() as session:
+        session.add(MlflowRun(job_id=owner.job("running"), failures=2, error=EVIL))
     page = visitor.get("/operator").text
     assert "database" in page and "Storage by key" in page and "queued" in page
+    assert "not sent yet" in page
+    require_harmless(page)
