@@ -3,6 +3,7 @@
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -70,6 +71,12 @@ class Settings(BaseSettings):
     )
     uploads_at_once: int = Field(
         8, gt=0, description="Uploads that one key may send to each API process at the same time."
+    )
+
+    downloads_at_once: int = Field(
+        8,
+        gt=0,
+        description="Downloads of more than a megabyte that one key may receive from each API process at the same time.",
     )
 
     lease_seconds: float = Field(
@@ -193,6 +200,22 @@ class Settings(BaseSettings):
         "", description="File of certificates (PEM) that webhooks trust in addition to the public ones."
     )
 
+    mlflow_tracking_uri: str = Field(
+        "",
+        description="URL of an MLflow server that shows every job as a run: `https://mlflow.example.com`, or with"
+        " `user:password@` before the host. The workers send to it. If empty: none.",
+    )
+    mlflow_token: str = Field("", description="Token that MLflow gets as `Authorization: Bearer …`.")
+    mlflow_experiment: str = Field(
+        "distillery", min_length=1, description="Name of the MLflow experiment; it is created if it does not exist."
+    )
+    mlflow_artifact_bytes: int = Field(
+        2**30, ge=0, description="Largest artifact that is copied to MLflow, in bytes. 0: none is copied."
+    )
+    mlflow_seconds: float = Field(
+        15.0, gt=0, description="Timeout for a response of MLflow, in seconds, plus one second for each megabyte sent."
+    )
+
     keep_artifacts_days: float = Field(
         0.0, ge=0, description="Days after the end of a job until its artifacts are removed. 0: never."
     )
@@ -240,6 +263,13 @@ class Settings(BaseSettings):
             ) from error
         if any(number < 0 for number in (*read[1], *read[2])):
             raise ValueError("webhook_ports and webhook_retry_seconds must not be negative")
+        return self
+
+    @model_validator(mode="after")
+    def _require_address_of_mlflow(self) -> Self:
+        uri = self.mlflow_tracking_uri
+        if uri and (not uri.startswith(("http://", "https://")) or not urlsplit(uri).hostname):
+            raise ValueError("mlflow_tracking_uri must be the URL of an MLflow server, http://… or https://…, or empty")
         return self
 
     @cached_property

@@ -18,6 +18,7 @@ from worker.engine import sandbox_probe
 from worker.engine.engine_process import ENGINE
 from worker.engine.engine_start import forks
 from worker.ledger import presence
+from worker.mlflow.mirror import Mirror
 from worker.tasks import Slots
 from worker.upkeep.sweep import Sweep
 from worker.webhooks.courier import Courier
@@ -59,7 +60,7 @@ def _serve(kind: Kind, command: Sequence[str]) -> int:
     log.info("worker_started")
     code = 0
     if not early_signals.received():
-        with Sweep(work.ids), Courier():
+        with Sweep(work.ids), Courier(), Mirror():
             code = _listen(kind, len(work.ids))
     try:
         presence.leave(work.ids)

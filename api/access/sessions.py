@@ -8,10 +8,12 @@ import hmac
 import json
 import secrets
 import threading
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, or_, select
 
 from api.access.auth import Caller, authenticate
 from api.access.known_keys import KnownKeys
@@ -25,6 +27,7 @@ LIFETIME_SECONDS = 12 * 3600
 RECENT_SECONDS = 30.0
 """Time since its last look-up after which a session is no longer read together with others."""
 MOST_TOGETHER = 500
+COLUMNS = BrowserSession.hash, Key.id, Key.name, Key.scopes, Key.limits
 _known = KnownKeys[tuple[Caller, str]]()
 _used: dict[str, float] = {}
 _reading = threading.Lock()
@@ -47,29 +50,67 @@ def session_caller(token: str) -> tuple[Caller, str] | None:
     """
     digest = _hash(token)
     if (found := _known.get(digest)) is not None:
+        _used[digest] = _known.clock()
         return found
     with _reading:
         if (found := _known.get(digest)) is not None:  # another browser's request has just read it
             return found
         at = _known.clock()
         _used[digest] = at
-        for old in [name for name, used in _used.items() if at - used > RECENT_SECONDS]:
-            del _used[old]
-        found = _read([*list(_used)[-MOST_TOGETHER:], digest]).get(digest)
+        found = _read([*_recent(at), digest]).get(digest)
         if found is None:
             del _used[digest]
         return found
 
 
+class Renewal:
+    """Reads the sessions that were used in the last seconds as one column of another statement, so that browsers whose polls
+    are answered by that statement cost none of their own."""
+
+    def __init__(self) -> None:
+        self._read_at = _known.clock()
+        self._digests = _recent(self._read_at)
+
+    def column(self, dialect: str) -> ScalarSelect[Any]:
+        """A column whose value, the same in every row, is a JSON list of the valid sessions."""
+        if dialect == "postgresql":
+            entry = func.json_agg(func.json_build_array(*COLUMNS))
+        else:
+            *texts, scopes, limits = COLUMNS
+            entry = func.json_group_array(func.json_array(*texts, func.json(scopes), func.json(limits)))
+        return select(entry).where(*_valid(self._digests)).scalar_subquery()
+
+    def take(self, value: Any) -> None:
+        """Note the callers in the value of the column."""
+        _note(json.loads(value) if isinstance(value, str) else value or [], self._read_at)
+
+
+def _recent(at: float) -> list[str]:
+    """The sessions that were used in the last seconds; older ones are forgotten."""
+    for old in [name for name, used in list(_used.items()) if at - used > RECENT_SECONDS]:
+        _used.pop(old, None)
+    return list(_used)[-MOST_TOGETHER:]
+
+
+def _valid(digests: list[str]) -> tuple[ColumnElement[bool], ...]:
+    active = Key.revoked_at.is_(None) & or_(Key.expires_at.is_(None), Key.expires_at > now())
+    mine = BrowserSession.hash.in_(digests), BrowserSession.key_id == Key.id
+    return (*mine, BrowserSession.expires_at > now(), active)
+
+
 def _read(digests: list[str]) -> dict[str, tuple[Caller, str]]:
     """The callers of sessions that are still valid; they are known from now on."""
     read_at = _known.clock()
-    active = Key.revoked_at.is_(None) & or_(Key.expires_at.is_(None), Key.expires_at > now())
-    valid = BrowserSession.hash.in_(digests), BrowserSession.expires_at > now(), active
-    columns = BrowserSession.hash, Key.id, Key.name, Key.scopes, Key.limits
     with reading() as session:
-        rows = session.execute(select(*columns).join(Key, BrowserSession.key_id == Key.id).where(*valid)).all()
-    found = {row.hash: (Caller(row.id, frozenset(row.scopes), limits_of(row.limits)), row.name) for row in rows}
+        rows = session.execute(select(*COLUMNS).where(*_valid(digests))).all()
+    return _note(rows, read_at)
+
+
+def _note(rows: Iterable[Sequence[Any]], read_at: float) -> dict[str, tuple[Caller, str]]:
+    found = {
+        digest: (Caller(key_id, frozenset(scopes), limits_of(limits)), name)
+        for digest, key_id, name, scopes, limits in rows
+    }
     for digest, caller in found.items():
         _known.keep(digest, caller, read_at)
     return found

@@ -9,8 +9,10 @@ from api.dashboard import (
     compare_page,
     experiment_pages,
     job_list,
+    job_log,
     job_page,
     key_pages,
+    new_experiment,
     new_job,
     operator_page,
     sign_in,
@@ -21,7 +23,7 @@ from api.dashboard.shared_pages import SharedPages
 
 STATIC = "/static"
 ROUTERS = (
-    sign_in.router, job_list.router, new_job.router, job_page.router, upload_pages.router, compare_page.router,
+    sign_in.router, job_list.router, new_job.router, new_experiment.router, job_page.router, job_log.router, upload_pages.router, compare_page.router,
     experiment_pages.router, key_pages.router, operator_page.router,
 )  # fmt: skip
 

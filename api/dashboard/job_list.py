@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.access import sessions
 from api.dashboard.rendering import HEADERS, render
 from api.dashboard.shared_pages import SharedPages
 from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
@@ -63,7 +64,8 @@ CurrentFilters = Annotated[Filters, Depends(filters_of)]
 
 def _read(visitor: Visitor, filters: Filters) -> dict[str, Any]:
     statuses = [JobStatus(one) for one in filters.status]
-    found, cursor = lines(visitor.key_id, filters.window(), statuses, filters.name, filters.experiment or None)
+    window, experiment = filters.window(), filters.experiment or None
+    found, cursor = lines(visitor.key_id, window, statuses, filters.name, experiment, sessions.Renewal())
     return {"lines": found, "next_cursor": cursor}
 
 

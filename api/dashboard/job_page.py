@@ -3,21 +3,24 @@
 import json
 import shlex
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.dashboard.rendering import HEADERS, render
+from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
+from api.dashboard.shared_pages import AFTER_EVENT_SECONDS, SharedPages
 from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
-from api.http.downloads import disposition, serve, zipped
+from api.http.downloads import Streamed, disposition, serve, zipped
 from api.http.errors import Gone, NotFound
 from api.http.links import current_base
 from api.http.paging import Window
 from api.jobs import outputs, service, stream
 from api.jobs.curves import curves
+from api.jobs.estimates import Estimate, estimates
 from api.jobs.schemas import JobBody, PreviewBody
 from api.jobs.submission import Submission
 from api.reports.page import report_page
@@ -29,13 +32,12 @@ from models.status import JobStatus
 
 router = APIRouter(prefix="/jobs", route_class=PageRoute, include_in_schema=False)
 Identifier = Annotated[str, Path(pattern=r"^job_[0-9a-f]{32}$")]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 FileName = Annotated[str, Path(max_length=255)]
 EVENTS = 100
 """Number of newest events on the page."""
 REPORT_BYTES = 4 * 2**20
 """Largest `report.json` that the page reads."""
-DOWNLOAD_POLICY = {"Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
-"""A file of a job never runs in the dashboard's origin."""
 
 
 def body_of(visitor: Visitor, identifier: str) -> JobBody:
@@ -61,6 +63,7 @@ def _gathered(visitor: Visitor, identifier: str) -> dict[str, Any]:
     newest = outputs.newest_events(visitor.key_id, identifier, EVENTS)
     return {
         "job": job,
+        "expected": expected_of(visitor, job),
         "artifacts": artifacts,
         "series": series_of(previews),
         "events": newest,
@@ -69,6 +72,14 @@ def _gathered(visitor: Visitor, identifier: str) -> dict[str, Any]:
         "deliveries": deliveries(visitor.key_id, identifier, Window(20, None)).data,
         "last_seq": max((event.seq for event in newest), default=0),
     }
+
+
+def expected_of(visitor: Visitor, job: JobBody) -> list[Estimate]:
+    """The estimates for a job that has not ended and whose own speed is not known yet."""
+    if job.status.final or job.expected_end_at is not None:
+        return []
+    with reading() as session:
+        return estimates(session, visitor.key_id, job.resolved)
 
 
 def series_of(previews: list[PreviewBody]) -> list[dict[str, Any]]:
@@ -104,18 +115,32 @@ async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier
 
 @router.get("/{identifier}/status")
 async def show_status(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
-    """The status alone, which the page renews when the job changes."""
+    """The status alone, which the page renews half a second after the job has changed; shared by all who look at it."""
     require(visitor, "jobs:read")
-    job = await run_in_threadpool(body_of, visitor, identifier)
-    return render(request, "part_status.html", job=job)
+
+    def part() -> bytes:
+        job = body_of(visitor, identifier)
+        return bytes(render(request, "part_status.html", job=job, expected=expected_of(visitor, job)).body)
+
+    return await _shared(request, ("status", visitor.key_id, identifier), part)
 
 
 @router.get("/{identifier}/images")
 async def show_images(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
-    """The images alone."""
+    """The images alone, which the page renews after a new one; shared by all who look at them."""
     require(visitor, "jobs:read")
-    previews = await run_in_threadpool(outputs.previews, visitor.key_id, identifier)
-    return render(request, "part_images.html", series=series_of(previews.data), job_id=identifier)
+
+    def part() -> bytes:
+        previews = outputs.previews(visitor.key_id, identifier).data
+        return bytes(render(request, "part_images.html", series=series_of(previews), job_id=identifier).body)
+
+    return await _shared(request, ("images", visitor.key_id, identifier), part)
+
+
+async def _shared(request: Request, name: tuple[str, str, str], part: Callable[[], bytes]) -> Response:
+    pages: SharedPages = request.app.state.pages
+    body = await pages.read(name, part, AFTER_EVENT_SECONDS)
+    return Response(body, media_type="text/html; charset=utf-8", headers=HEADERS)
 
 
 @router.get("/{identifier}/curves")
@@ -160,7 +185,7 @@ def download_all(request: Request, visitor: CurrentVisitor, identifier: Identifi
         "Content-Disposition": disposition(f"{job.name}.zip"),
         "Content-Length": str(len(archive)),
     }
-    return StreamingResponse(archive, headers=headers, media_type="application/zip")
+    return Streamed(archive, headers=headers, media_type="application/zip")
 
 
 @router.get("/{identifier}/artifacts/{name:path}")
@@ -178,9 +203,7 @@ def preview(request: Request, visitor: CurrentVisitor, identifier: Identifier, n
 
 
 @router.get("/{identifier}/attempts/{number}/log")
-def download_log(
-    request: Request, visitor: CurrentVisitor, identifier: Identifier, number: Annotated[int, Path(ge=1, le=2**31 - 1)]
-) -> Response:
+def download_log(request: Request, visitor: CurrentVisitor, identifier: Identifier, number: Number) -> Response:
     """The log of an attempt."""
     require(visitor, "jobs:read")
     return _file(serve(request, outputs.attempt_log(visitor.key_id, identifier, number)))

@@ -1,6 +1,5 @@
-"""`/jobs/new`: the form of a new job; `/experiments/new`: an experiment as JSON."""
+"""`/jobs/new`: the form of a new job."""
 
-import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,15 +12,14 @@ from api.dashboard.job_page import body_of
 from api.dashboard.rendering import HEADERS, render
 from api.dashboard.visitors import CurrentVisitor, Form, PageRoute, Visitor, form_of, require
 from api.datasets.service import DATASETS
-from api.experiments import service as experiments
-from api.experiments.schemas import ExperimentSpec
-from api.http.bodies import parse
-from api.http.errors import BadRequest, Invalid
+from api.http.errors import Invalid
 from api.http.paging import Window
 from api.jobs import validation
+from api.jobs.estimates import Estimate, estimates
 from api.jobs.overview import lines
 from api.jobs.submission import Submission
 from api.teachers.service import TEACHERS
+from models.database import reading
 from models.spec.catalogue import known
 from models.spec.job_spec import JobSpec
 from models.spec.problems import problems_of
@@ -43,22 +41,6 @@ TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
             "training": {"epochs": 30},
         },
     ),
-}
-EXPERIMENT: dict[str, Any] = {
-    "name": "which loss",
-    "base": {
-        "teacher": "tch_…",
-        "dataset": "dts_…",
-        "student": {"like": "teacher", "width": 0.5},
-        "training": {"epochs": 10},
-    },
-    "grid": {
-        "objectives": {
-            "KD": [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9, "temperature": 4.0}],
-            "DKD": [{"name": "cross_entropy", "weight": 1.0}, {"name": "dkd", "weight": 1.0}],
-        },
-        "training.seed": [0, 1, 2],
-    },
 }
 
 
@@ -148,7 +130,13 @@ async def validate(request: Request, visitor: CurrentVisitor) -> Response:
     """What is wrong with the form as it is now, while one types."""
     require(visitor, "jobs:write")
     _, found, problems = await _checked(request, visitor, await form_of(request))
-    return render(request, "part_check.html", found=found, problems=problems)
+    expected = await run_in_threadpool(_estimated, visitor, found.resolved) if found is not None else []
+    return render(request, "part_check.html", found=found, problems=problems, expected=expected)
+
+
+def _estimated(visitor: Visitor, resolved: dict[str, Any]) -> list[Estimate]:
+    with reading() as session:
+        return estimates(session, visitor.key_id, resolved)
 
 
 @router.post("/jobs/new")
@@ -164,32 +152,3 @@ async def submit(request: Request, visitor: CurrentVisitor) -> Response:
     submission = Submission(visitor.key_id, None, JobSpec.model_validate(body), body)
     job, _ = await request.app.state.submissions.submit(submission)
     return RedirectResponse(f"/jobs/{job.id}", 303, HEADERS)
-
-
-@router.get("/experiments/new")
-async def show_experiment(request: Request, visitor: CurrentVisitor) -> Response:
-    """An experiment to edit."""
-    require(visitor, "jobs:write")
-    return render(
-        request, "new_experiment.html", text=json.dumps(EXPERIMENT, indent=2, ensure_ascii=False), problems=[]
-    )
-
-
-@router.post("/experiments/new")
-async def submit_experiment(request: Request, visitor: CurrentVisitor) -> Response:
-    """Submit the experiment, or show its problems."""
-    require(visitor, "jobs:write")
-    text = (await form_of(request)).get("spec", "")
-    problems: Problems = []
-    try:
-        body = parse(text.encode())
-        spec = ExperimentSpec.model_validate(body)
-        made = await run_in_threadpool(experiments.submit, visitor.key_id, spec, body, None)
-        return RedirectResponse(f"/experiments/{made.id}", 303, HEADERS)
-    except ValidationError as error:
-        problems = [(one.pointer, one.message) for one in problems_of(error)]
-    except Invalid as error:
-        problems = list(error.errors)
-    except BadRequest as error:
-        problems = [("", error.detail)]
-    return render(request, "new_experiment.html", 422, text=text, problems=problems)

@@ -4,6 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import REGISTRY
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.functions import count
 
 from api.dashboard.rendering import render
 from api.dashboard.visitors import CurrentVisitor, PageRoute, require
@@ -12,6 +15,7 @@ from api.http.errors import Unavailable
 from api.http.paging import Window
 from api.keys import service
 from models.database import reading
+from models.records import MlflowRun
 from models.scheduling.key_usage import used_bytes
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -40,8 +44,26 @@ def _values() -> dict[str, Any]:
     keys = service.page(Window(MOST_KEYS, None)).data
     with reading() as session:
         storage = [(key, used_bytes(session, key.id)) for key in keys if key.revoked_at is None]
+        mlflow = _mlflow(session)
     storage.sort(key=lambda pair: -pair[1])
-    return {"samples": samples, "health": health, "checks": checks, "problem": problem, "storage": storage}
+    return {
+        "samples": samples,
+        "health": health,
+        "checks": checks,
+        "problem": problem,
+        "storage": storage,
+        "mlflow": mlflow,
+    }
+
+
+def _mlflow(session: Session) -> dict[str, Any] | None:
+    """How many runs of MLflow are behind or given up, and the newest error; None if there are none."""
+    failing = or_(MlflowRun.failures > 0, MlflowRun.status == "failed")
+    counts = dict(session.execute(select(MlflowRun.status, count()).where(failing).group_by(MlflowRun.status)).all())
+    if not counts:
+        return None
+    newest = select(MlflowRun.error).where(failing).order_by(MlflowRun.job_id.desc()).limit(1)
+    return {"behind": counts.get("pending", 0), "failed": counts.get("failed", 0), "error": session.scalar(newest)}
 
 
 @router.get("/operator")

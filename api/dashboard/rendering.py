@@ -25,6 +25,9 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+DOWNLOAD_POLICY = {"Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
+"""A stored file never runs in the dashboard's origin."""
+
 
 @lru_cache(maxsize=1)
 def templates() -> Environment:

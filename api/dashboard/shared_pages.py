@@ -1,4 +1,4 @@
-"""Parts of pages that many browsers poll: those with the same question share one answer a second."""
+"""Parts of pages that many browsers poll: those with the same question share about one answer a second."""
 
 import time
 from collections import OrderedDict
@@ -7,23 +7,26 @@ from typing import Any
 
 from api.http.batches import Batches
 
-FRESH_SECONDS = 1.0
+FRESH_SECONDS = 0.85
+"""Below the time for which a session is known, so that the read of a list renews the sessions before each is read on its own."""
+AFTER_EVENT_SECONDS = 0.25
+"""For parts that a page asks for some time after an event: a page waits longer than this, so no answer is older than its event."""
 MOST_KEPT = 200
 
 
 class SharedPages:
-    """Answers by question. A question that was answered less than `FRESH_SECONDS` ago gets the same answer; questions that
-    arrive while it is being answered wait for it."""
+    """Answers by question. A question that was answered a moment ago gets the same answer; questions that arrive while it is
+    being answered wait for the next one together."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._kept: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
         self._batches: Batches[_Question, Any] = Batches(lambda asked: [_answered(one) for one in asked], 50)
 
-    async def read(self, name: Hashable, answer: Callable[[], Any]) -> Any:
-        """The answer to the question `name`, made by `answer` in a thread if none is fresh."""
-        at, found = self._kept.get(name, (-FRESH_SECONDS, None))
-        if self._clock() - at < FRESH_SECONDS:
+    async def read(self, name: Hashable, answer: Callable[[], Any], seconds: float = FRESH_SECONDS) -> Any:
+        """The answer to the question `name`, made by `answer` in a thread if none began less than `seconds` ago."""
+        at, found = self._kept.get(name, (-seconds, None))
+        if self._clock() - at < seconds:
             return found
         began = self._clock()
         found = await self._batches.ask(_Question(name, answer))

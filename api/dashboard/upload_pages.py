@@ -8,10 +8,12 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from api.dashboard.rendering import HEADERS, render
+from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
+from api.dashboard.shared_pages import FRESH_SECONDS, SharedPages
 from api.dashboard.visitors import CurrentVisitor, Form, PageRoute, Visitor, form_of, require
-from api.datasets.service import DATASETS
+from api.datasets.service import DATASETS, samples
 from api.files.service import FILES
+from api.http.downloads import serve
 from api.http.errors import Invalid, NotFound
 from api.http.paging import Window
 from api.teachers.service import TEACHERS, values_of
@@ -20,6 +22,7 @@ from api.uploads.service import Uploads
 from models.spec.catalogue import choices, known
 from models.spec.job_spec import DatasetSpec, FileSpec, TeacherSpec
 from models.spec.problems import problems_of
+from models.status import UploadStatus
 
 router = APIRouter(prefix="/uploads", route_class=PageRoute, include_in_schema=False)
 KINDS: dict[str, Uploads[Any, Any]] = {"teachers": TEACHERS, "datasets": DATASETS, "files": FILES}
@@ -51,9 +54,53 @@ async def show_all(request: Request, visitor: CurrentVisitor) -> Response:
 async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
     """One upload and what its inspection found."""
     require(visitor, "uploads:read")
-    _, body = await run_in_threadpool(uploads_of(identifier).get, visitor.key_id, identifier)
-    template = "part_upload.html" if "hx-request" in request.headers else "upload.html"
-    return render(request, template, upload=body, kind=uploads_of(identifier).kind)
+    uploads, polled = uploads_of(identifier), "hx-request" in request.headers
+    name = "upload", visitor.key_id, identifier
+    pages: SharedPages = request.app.state.pages
+    seconds = FRESH_SECONDS if polled else 0.0
+    _, body = await pages.read(name, lambda: uploads.get(visitor.key_id, identifier), seconds)
+    template = "part_upload.html" if polled else "upload.html"
+    findings = body.findings or {}
+    shown = {name: value for name, value in findings.items() if name not in ("per_class", "samples")}
+    counts = class_counts(findings)
+    return render(
+        request, template, upload=body, kind=uploads.kind, findings=shown, counts=counts,
+        sheet=sheet_of(findings) if body.status == UploadStatus.READY else None,
+    )  # fmt: skip
+
+
+def class_counts(findings: dict[str, Any]) -> dict[str, Any] | None:
+    """The number of images by class and split, and the largest of these numbers; None without classes."""
+    splits = findings.get("per_class")
+    if not isinstance(splits, dict) or not splits:
+        return None
+    names = [str(name) for name in findings.get("class_names") or []]
+    longest = max(len(each) for each in splits.values())
+    rows = [
+        (names[at] if at < len(names) else str(at), [each[at] if at < len(each) else 0 for each in splits.values()])
+        for at in range(longest)
+    ]
+    return {"splits": list(splits), "rows": rows, "most": max([1, *(max(each, default=0) for each in splits.values())])}
+
+
+def sheet_of(findings: dict[str, Any]) -> dict[str, Any] | None:
+    """The classes of the rows of the sheet of images, by name; None without a sheet."""
+    found = findings.get("samples")
+    if not isinstance(found, dict):
+        return None
+    names = [str(name) for name in findings.get("class_names") or []]
+    return {"rows": [names[at] if at < len(names) else str(at) for at in found.get("rows") or []]}
+
+
+@router.get("/{identifier}/samples.png")
+def show_samples(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """Some images of a dataset."""
+    require(visitor, "uploads:read")
+    if uploads_of(identifier) is not DATASETS:
+        raise NotFound("There is no such page.")
+    response = serve(request, samples(visitor.key_id, identifier))
+    response.headers.update(DOWNLOAD_POLICY)
+    return response
 
 
 @router.post("/{kind}")

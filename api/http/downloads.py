@@ -12,17 +12,22 @@ from urllib.parse import quote
 import structlog
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 from zipstream import ZipStream
 
+from api.http.at_once import AtOnce
 from api.http.conditional import matches
 from api.http.digests import header_of
-from api.http.errors import Gone, RangeNotSatisfiable
+from api.http.errors import Gone, RangeNotSatisfiable, TooMany
+from models.settings import settings
 from models.storage.chunks import Tally
 from models.storage.errors import Damaged, NotFound, StorageError
 from models.storage.opening import storage
 
 LINK_SECONDS = 900
+RETRY_SECONDS = "5"
+_sending = AtOnce()
+"""Downloads that are being sent, by key; without those that fit into one block."""
 log = structlog.get_logger("api")
 
 
@@ -79,15 +84,33 @@ def _stream(blob: Blob, span: tuple[int, int] | None, headers: dict[str, str]) -
     headers["Content-Length"] = str(end - start)
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
-    return Streamed(_read_ahead(chain((first,), chunks)), 206 if span else 200, headers, blob.content_type)
+    status = 206 if span else 200
+    if len(first) == end - start:
+        return Response(first, status, headers, blob.content_type)
+    return Streamed(_read_ahead(chain((first,), chunks)), status, headers, blob.content_type)
 
 
 class Streamed(StreamingResponse):
-    """A streaming response that gives up its chunks when it ends, also if the client has gone away.
+    """A streaming response that gives up its chunks when it ends, also if the client has gone away. One key has a limited
+    number of them at the same time, since each takes a few blocks of memory while a slow client reads it.
 
     Otherwise the traceback of the exception that ends it keeps the frames that hold chunks, until the garbage collector finds
     the cycle. The chunks come from an asynchronous generator.
     """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response.
+
+        Raises:
+            TooMany: the key has as many downloads as it may have at the same time; nothing has been sent yet.
+        """
+        most = settings().downloads_at_once
+        with _sending.one_more(scope.get("state", {}).get("key_id", ""), most) as free:
+            if not free:
+                await self.body_iterator.aclose()  # type: ignore[attr-defined]
+                detail = f"This key has {most} downloads at the same time, the most allowed. Start this one when another has ended."
+                raise TooMany(detail, headers={"Retry-After": RETRY_SECONDS})
+            await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         try:
@@ -107,6 +130,18 @@ def read_small(blob: Blob) -> bytes:
     """
     try:
         return b"".join(_checked(blob, 0, blob.size))
+    except (NotFound, Damaged) as error:
+        raise lost(blob, error) from error
+
+
+def read_end(blob: Blob, most: int) -> bytes:
+    """The last bytes of a blob, at most `most`.
+
+    Raises:
+        Gone: the bytes are missing from the storage, or were replaced by fewer meanwhile.
+    """
+    try:
+        return b"".join(_checked(blob, max(0, blob.size - most), blob.size))
     except (NotFound, Damaged) as error:
         raise lost(blob, error) from error
 

@@ -1,18 +1,34 @@
-"""Jobs as lines of a table: what each distils, how far it is, and what it measured; read by few statements for many jobs."""
+"""Jobs as lines of a table: what each distils, how far it is, and what it measured; read by one statement for many jobs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import Row, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, ScalarSelect, case, select
 
 from api.http.paging import Window
-from api.jobs.newest_metrics import newest_metrics
-from api.jobs.summaries import summaries
+from api.jobs.summaries import LAST_EVENTS
 from models.database import reading
-from models.records import Job, Teacher
+from models.records import Event, Job, Key, Metric, Teacher
 from models.status import JobStatus
+
+SHOWN_METRICS = ("validation/accuracy", "accuracy", "agreement", "loss")
+"""The metrics of a running job that a line shows, the first that it has."""
+
+
+def _summary() -> Any:
+    """The summary of the report of a job that has succeeded, which is in its last event of the type log."""
+    last = Event.job_id == Job.id, Event.seq > Job.event_seq - LAST_EVENTS, Event.type == "log"
+    query = select(Event.data["summary"]).where(*last).order_by(Event.seq.desc()).limit(1).correlate(Job)
+    return case((Job.status == JobStatus.SUCCEEDED, query.scalar_subquery())).label("summary")
+
+
+def _newest(at: int, name: str) -> Any:
+    """The newest value of a metric of a running job."""
+    mine = Metric.job_id == Job.id, Metric.name == name
+    query = select(Metric.value).where(*mine).order_by(Metric.step.desc()).limit(1).correlate(Job)
+    return case((Job.status == JobStatus.RUNNING, query.scalar_subquery())).label(f"metric_{at}")
+
 
 COLUMNS = (
     Job.id, Job.name, Job.labels, Job.status, Job.phase, Job.reason, Job.progress, Job.teacher_id, Job.created_at,
@@ -20,9 +36,18 @@ COLUMNS = (
     Teacher.name.label("teacher_name"), Job.error["code"].as_string().label("code"),
     Job.resolved["student"]["network"].as_string().label("student"), Job.resolved["student"]["like"].as_string().label("like"),
     Job.resolved["student"]["width"].as_float().label("width"), Job.resolved["teacher"].label("teacher"),
+    Key.name.label("owner"), _summary(), *(_newest(at, name) for at, name in enumerate(SHOWN_METRICS)),
 )  # fmt: skip
-SHOWN_METRICS = ("validation/accuracy", "accuracy", "agreement", "loss")
-"""The metrics of a running job that a line shows, the first that it has."""
+
+
+class Along(Protocol):
+    """A value that the statement of a list reads as one more column."""
+
+    def column(self, dialect: str) -> ScalarSelect[Any]:
+        """The column; its value is the same in every row."""
+
+    def take(self, value: Any) -> None:
+        """Use the value."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +71,17 @@ class JobLine:
 
 
 def lines(
-    key_id: str, window: Window, statuses: Sequence[JobStatus], name: str = "", experiment_id: str | None = None
+    key_id: str,
+    window: Window,
+    statuses: Sequence[JobStatus],
+    name: str = "",
+    experiment_id: str | None = None,
+    along: Along | None = None,
 ) -> tuple[list[JobLine], str | None]:
     """One page of a key's jobs, newest first, and the cursor of the next page; `name` is a part of their names."""
     query = (
         select(*COLUMNS)
+        .join(Key, Key.id == Job.key_id)
         .outerjoin(Teacher, Teacher.id == Job.teacher_id)
         .where(Job.key_id == key_id, Job.deleted_at.is_(None))
     )
@@ -61,35 +92,28 @@ def lines(
     if experiment_id is not None:
         query = query.where(Job.experiment_id == experiment_id)
     with reading() as session:
+        if along is not None:
+            query = query.add_columns(along.column(session.get_bind().dialect.name).label("along"))
         query = query.where(*window.labelled(session, Job.labels), *window.within(Job.created_at))
         rows, cursor = window.rows(session, query, Job.id)
-        return _lines(session, rows), cursor
+    if along is not None and rows:
+        along.take(rows[0].along)
+    return [_line(row) for row in rows], cursor
 
 
-def _lines(session: Session, rows: Sequence[Row[Any]]) -> list[JobLine]:
-    known = summaries(session, [row.id for row in rows if row.status == JobStatus.SUCCEEDED])
-    newest = newest_metrics(session, [row.id for row in rows if row.status == JobStatus.RUNNING])
-    return [_line(row, known.get(row.id, {}), newest.get(row.id, {})) for row in rows]
-
-
-def _line(row: Row[Any], summary: dict[str, Any], newest: dict[str, Any]) -> JobLine:
+def _line(row: Row[Any]) -> JobLine:
+    summary = row.summary if isinstance(row.summary, dict) else {}
     main = summary.get("main_metric") or {}
     metric = (str(main["name"]), float(main["student"])) if isinstance(main.get("student"), int | float) else None
     if metric is None and isinstance(summary.get("agreement"), int | float):
         metric = "agreement", float(summary["agreement"])
     if metric is None:
-        name = next((one for one in SHOWN_METRICS if one in newest and newest[one].value is not None), None)
-        metric = (name, newest[name].value) if name else None
+        values = [(name, row._mapping[f"metric_{at}"]) for at, name in enumerate(SHOWN_METRICS)]
+        metric = next(((name, value) for name, value in values if value is not None), None)
     ours, theirs = summary.get("bytes"), summary.get("teacher_bytes")
     ratio = ours / theirs if isinstance(ours, int) and isinstance(theirs, int) and theirs else None
-    return JobLine(
-        row,
-        _teacher(row),
-        student_words(row.student, row.like, row.width),
-        metric,
-        main.get("teacher"),
-        ratio,
-    )
+    student = student_words(row.student, row.like, row.width)
+    return JobLine(row, _teacher(row), student, metric, main.get("teacher"), ratio)
 
 
 def _teacher(row: Row[Any]) -> str:

@@ -9,8 +9,8 @@ import time
 from sqlalchemy import delete
 from starlette.concurrency import run_in_threadpool
 
-from api.access.at_once import AtOnce
 from api.health.workers import missing_worker
+from api.http.at_once import AtOnce
 from api.http.errors import Invalid
 from api.http.observe import current_request_id
 from api.http.row_watch import RowWatch, token_of

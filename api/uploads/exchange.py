@@ -5,8 +5,8 @@ import time
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from api.access.at_once import AtOnce
 from api.http import digests
+from api.http.at_once import AtOnce
 from api.http.conditional import matches, tag_of
 from api.http.errors import BadHeader, TooMany, UnsupportedMediaType
 from api.http.row_watch import RowWatch, token_of

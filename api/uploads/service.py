@@ -169,9 +169,10 @@ class Uploads(Generic[R, B]):
                     f"The unfinished job {user} uses this {self.kind}. Cancel the job or wait until it ends."
                 )
             record.deleted_at = session.scalar(select(now()))
-            keys = [key for key in (record.upload_key, record.blob_key) if key]
+            found = [key for key in (record.upload_key, record.blob_key) if key]
+            found += [keys.samples(record.blob_key)] if record.blob_key and self.record is Dataset else []
         try:
-            for key in keys:
+            for key in found:
                 storage().delete(key)
         except StorageError as error:
             log.warning("blobs_left_behind", upload=identifier, error=str(error))

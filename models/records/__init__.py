@@ -13,6 +13,7 @@ from models.records.inspection import Inspection
 from models.records.job import Job
 from models.records.key import Key
 from models.records.metric import Metric
+from models.records.mlflow_run import MlflowRun
 from models.records.preview import Preview
 from models.records.session import BrowserSession
 from models.records.share import Share
@@ -34,6 +35,7 @@ __all__ = [
     "Job",
     "Key",
     "Metric",
+    "MlflowRun",
     "Preview",
     "Share",
     "Teacher",

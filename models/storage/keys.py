@@ -4,6 +4,7 @@
 |---|---|
 | `uploads/UPLOAD/NONCE` | an upload as sent; removed after its inspection. One key for each PUT, so two PUTs cannot overwrite each other |
 | `blobs/UPLOAD/INSPECTION-ATTEMPT.safetensors` | the canonical form of an upload. One key for each attempt |
+| `blobs/UPLOAD/INSPECTION-ATTEMPT.png` | a sheet of images of a dataset, beside its canonical form |
 | `jobs/JOB/parts/SHA256` | a part of a checkpoint; written once |
 | `jobs/JOB/ATTEMPT/NAME` | an artifact |
 | `jobs/JOB/ATTEMPT/engine.log` | standard error of the engine |
@@ -22,6 +23,11 @@ def upload(upload_id: str, nonce: str) -> str:
 def canonical(upload_id: str, inspection_id: str, attempt: int) -> str:
     """The canonical form of an upload, written by one attempt at an inspection."""
     return f"blobs/{upload_id}/{inspection_id}-{attempt}.safetensors"
+
+
+def samples(canonical_key: str) -> str:
+    """The sheet of images of a dataset, from the key of its canonical form."""
+    return f"{canonical_key.removesuffix('.safetensors')}.png"
 
 
 def job(job_id: str) -> str:

@@ -20,7 +20,7 @@ GROWTH_BYTES = 32 * 2**20
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_buffers_of_downloads_that_nobody_reads_are_returned(tmp_path: Path) -> None:
-    with running(tmp_path, client_seconds=2.0) as service, service.user() as user:
+    with running(tmp_path, client_seconds=2.0, downloads_at_once=CLIENTS) as service, service.user() as user:
         job = user.job("succeeded")
         user.blob(Artifact, job, "large", bytes(BYTES))
         _download(user, job)  # what the first download imports and caches does not count

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from distillery_client import Client, event_files
+from distillery_client import Client, event_files, scalar_events
 from distillery_client.curves import chosen, drawing
 from distillery_client.progress import follow
 from tests.client.scripted import Request, Response, Scripted
@@ -89,15 +89,15 @@ def read_records(path: Path) -> list[bytes]:
     while data:
         (length,) = struct.unpack("<Q", data[:8])
         message = data[12 : 12 + length]
-        assert data[: 16 + length] == event_files.record(message)
+        assert data[: 16 + length] == scalar_events.record(message)
         found.append(message)
         data = data[16 + length :]
     return found
 
 
 def test_the_sums_are_those_of_the_standard() -> None:
-    assert event_files.crc32c(b"123456789") == 0xE3069283  # RFC 3720, appendix B.4, and the catalogue of CRCs
-    assert event_files.crc32c(bytes(32)) == 0x8A9136AA
+    assert scalar_events.crc32c(b"123456789") == 0xE3069283  # RFC 3720, appendix B.4, and the catalogue of CRCs
+    assert scalar_events.crc32c(bytes(32)) == 0x8A9136AA
 
 
 def test_metrics_become_event_files(server: Scripted, client: Client, tmp_path: Path) -> None:

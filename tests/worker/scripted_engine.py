@@ -179,6 +179,7 @@ def main() -> int:
         "findings",
         findings=json.loads(content) if content.startswith(b"{") else {"size": len(content)},
         path=write("output/canonical.safetensors", script.get("times_larger", 1) * content.upper())["path"],
+        samples=write("output/samples.png", b"a sheet")["path"] if b'"samples"' in content else None,
     )
     return 0
 

@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -45,6 +46,8 @@ PATIENCE_SECONDS = 0.5
 OUT_OF_MEMORY = ("bad_alloc", "memory allocation of")
 """What C++ and Rust write into the log before they abort because memory ran out."""
 
+SAMPLES_BYTES = 8 * 2**20
+"""Largest sheet of images of a dataset that is kept."""
 AWAITED_SECONDS = 60.0
 """Time until an inspection looks for its dataset again, if nothing wakes it earlier."""
 DATASET_HINT = "Create the teacher again with another dataset, or describe its network and its input."
@@ -259,12 +262,19 @@ class InspectionAttempt:
             return
         key = keys.canonical(upload.id, self.ledger.id, self.ledger.attempt)
         stored = self.storage.put(key, self.folder.inside(event["path"]))
+        if event.get("samples"):
+            self._store_samples(key, self.folder.inside(event["samples"]))
         if self.ledger.accept(event["findings"], Canonical(key, stored.size, stored.sha256)):
             log.info("upload_ready", size=stored.size)
         else:
             _discard(key)
+            _discard(keys.samples(key))
             log.info("upload_not_accepted", size=stored.size)
         sent_bytes.clear_of(self.ledger.kind, upload.id)
+
+    def _store_samples(self, key: str, path: Path) -> None:
+        if path.stat().st_size <= SAMPLES_BYTES:
+            self.storage.put(keys.samples(key), path)
 
     def _reject(self, problem: ends.Error) -> None:
         self.ledger.reject(problem)

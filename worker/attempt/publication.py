@@ -12,6 +12,7 @@ from models.storage.opening import storage
 from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.event_fields import file_of
 from worker.attempt.inputs import StorageUnavailable
+from worker.attempt.tensorboard import CONTENT_TYPE, event_file
 from worker.engine.engine_process import Event
 from worker.engine.folder import Folder
 from worker.ledger.attempts import AttemptLedger, File
@@ -26,8 +27,8 @@ class Unpublishable(Exception):
 def store_artifacts(
     events: Sequence[Event], ledger: AttemptLedger, folder: Folder, storage: AttemptStorage
 ) -> list[File]:
-    """Upload all artifacts of an attempt. On an error none are left. Exceptions of the storage's `check` are raised
-    too.
+    """Upload all artifacts of an attempt, and its event file for TensorBoard. On an error none are left. Exceptions of the
+    storage's `check` are raised too.
 
     Raises:
         Unpublishable: a file does not match the engine's event, or cannot be read.
@@ -37,6 +38,7 @@ def store_artifacts(
     try:
         for event in events:
             files.append(_store(ledger, folder, storage, event))
+        files += _store_event_file(ledger, storage)
         storage.check()
     except BaseException as error:
         discard_unpublished(files, ledger)
@@ -56,6 +58,17 @@ def _store(ledger: AttemptLedger, folder: Folder, storage: AttemptStorage, event
         storage.delete(key)
         raise ValueError(f"{name} has another SHA-256 than the engine reported")
     return File(name, key, content_type, stored.size, stored.sha256)
+
+
+def _store_event_file(ledger: AttemptLedger, storage: AttemptStorage) -> list[File]:
+    """The names of the engine's artifacts have no `/`, so this one has a key of its own."""
+    found = event_file(ledger)
+    if found is None:
+        return []
+    name, data = found
+    key = keys.artifact(ledger.job_id, ledger.number, name)
+    stored = storage.put(key, data)
+    return [File(name, key, CONTENT_TYPE, stored.size, stored.sha256)]
 
 
 def discard_unpublished(files: Sequence[File], ledger: AttemptLedger) -> None:

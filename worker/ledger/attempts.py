@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Table, delete, func, insert, select, update
+from sqlalchemy import Row, Table, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -177,6 +177,14 @@ class AttemptLedger(LeasedLedger):
         with reading() as session:
             earlier = Attempt.job_id == self.job_id, Attempt.number < self.number
             return session.scalar(select(func.sum(Attempt.seconds)).where(*earlier)) or 0.0
+
+    @retried
+    def metrics(self, most: int) -> Sequence[Row[Any]]:
+        """The values of the job's metrics that are numbers (name, step, value, created_at), by name and step, at most `most`."""
+        with reading() as session:
+            columns = Metric.name, Metric.step, Metric.value, Metric.created_at
+            query = select(*columns).where(Metric.job_id == self.job_id, Metric.value.is_not(None))
+            return session.execute(query.order_by(Metric.name, Metric.step).limit(most)).all()
 
     @retried
     def minutes_allowed(self) -> int:

@@ -8,7 +8,9 @@ from sqlalchemy import ColumnElement, insert, update
 from sqlalchemy.orm import Session
 
 from models.database import now
-from models.records import Event, Job
+from models.records import Event, Job, MlflowRun
+from models.settings import settings
+from models.status import JobStatus
 from models.webhooks import outbox
 
 
@@ -50,7 +52,15 @@ def change_job(
         _append(session, job_id, row.event_seq - len(notes) + 1, row.attempt, row.at, notes)
     if "status" in values:
         outbox.announce(session, job_id)
+        if values["status"] == JobStatus.RUNNING:
+            _follow(session, job_id)
     return Changed(row.attempt, row.at)
+
+
+def _follow(session: Session, job_id: str) -> None:
+    """Have MLflow follow a job, if the operator has set a server. The row of the job is locked, so nobody else inserts one."""
+    if settings().mlflow_tracking_uri and session.get(MlflowRun, job_id) is None:
+        session.add(MlflowRun(job_id=job_id))
 
 
 def _append(session: Session, job_id: str, first: int, attempt: int, at: float, notes: Sequence[Note]) -> None:

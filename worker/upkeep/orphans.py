@@ -81,6 +81,7 @@ def _unnamed(session: Session, found_keys: list[str]) -> list[str]:
         named.update(session.scalars(select(table.blob_key).where(*mine)))
         # the bytes as sent are not needed any more once they are inspected (worker/ledger/sent_bytes.py)
         named.update(session.scalars(select(table.upload_key).where(*mine, table.status == UploadStatus.INSPECTING)))
+    named.update([keys.samples(key) for key in named if key])
     kept = Job.id.in_(ids) & _kept(Job)
     for column, of_job in (
         (Artifact.key, Artifact.job_id),

@@ -12,7 +12,18 @@ from sqlalchemy import delete, literal_column, select, update
 
 from models.database import now, once_now, reading, transaction
 from models.queue.wake_up import KINDS, Kind, wake_up
-from models.records import Artifact, Attempt, Checkpoint, Event, Inspection, Job, Metric, Preview, WebhookDelivery
+from models.records import (
+    Artifact,
+    Attempt,
+    Checkpoint,
+    Event,
+    Inspection,
+    Job,
+    Metric,
+    MlflowRun,
+    Preview,
+    WebhookDelivery,
+)
 from models.scheduling.resources import Machine, ResourceNeeds, any_fits
 from models.scheduling.turns import Line, turns
 from models.settings import settings
@@ -158,7 +169,7 @@ def clear_deleted_jobs() -> None:
     # Postgres estimates a third of all rows, and would read the whole table
     left = Job.deleted_at.is_not(None), Job.history_removed_at.is_(None)
     oldest = select(Job.id, Job.deleted_at).where(*left).order_by(Job.deleted_at).limit(AT_ONCE).subquery()
-    parts = (Artifact, Preview, Checkpoint, Metric, Event, Attempt, WebhookDelivery)
+    parts = (Artifact, Preview, Checkpoint, Metric, Event, Attempt, WebhookDelivery, MlflowRun)
     with reading() as session:
         due = oldest.c.deleted_at < once_now() - 2 * settings().lease_seconds
         ids = session.scalars(select(oldest.c.id).where(due)).all()

@@ -6,9 +6,12 @@ from sqlalchemy import update
 import api.access.sessions as sessions
 from api.access.auth import Caller, hash_key
 from api.access.known_keys import KNOWN_SECONDS, KnownKeys
+from api.dashboard.shared_pages import FRESH_SECONDS
 from api.health.metrics import QUERIES
+from api.http.paging import Window
+from api.jobs.overview import lines
 from models.database import transaction
-from models.records import BrowserSession, Key
+from models.records import BrowserSession, Job, Key
 
 CALLER = Caller("key_1", frozenset({"jobs:read"}), None)
 
@@ -59,3 +62,25 @@ def test_a_session_read_with_others_ends_all_the_same(clock: list[float]) -> Non
     assert sessions.session_caller(gone) is None
     sessions.close_session(kept)
     assert sessions.session_caller(kept) is None
+
+
+def test_a_list_renews_the_sessions_that_poll_it(clock: list[float]) -> None:
+    with transaction() as session:
+        session.add(Job(id="job_1", key_id="key_1", name="one", spec={}, resolved={}))
+    tokens = [sessions.open_session(CALLER) for _ in range(50)]
+    for token in tokens:
+        assert sessions.session_caller(token)
+    assert FRESH_SECONDS < KNOWN_SECONDS
+    for _ in range(60):  # much longer than a session is remembered without a poll
+        clock[0] += FRESH_SECONDS
+        before = statements()
+        found = [sessions.session_caller(token) for token in tokens]
+        assert all(one is not None and one[1] == "mine" and one[0].scopes == {"jobs:read"} for one in found)
+        shown, _ = lines("key_1", Window(50, None), [], along=sessions.Renewal())
+        assert len(shown) == 1 and statements() - before == 2  # SQLite counts BEGIN as well
+    with transaction() as session:
+        session.execute(update(Key).values(revoked_at=1.0))
+    clock[0] += FRESH_SECONDS
+    lines("key_1", Window(50, None), [], along=sessions.Renewal())
+    clock[0] += KNOWN_SECONDS - FRESH_SECONDS
+    assert sessions.session_caller(tokens[0]) is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.records import Artifact, Dataset, Event, Experiment, Job, Key, Preview
+from models.records import Artifact, Attempt, Dataset, Event, Experiment, Job, Key, MlflowRun, Preview
 from tests.api.dashboard.browsers import Browser
 from tests.api.service import Service, User
 
@@ -98,6 +98,9 @@ def hostile(owner: User) -> list[str]:
     owner.events(running, 2, data={"name": EVIL})
     owner.blob(Preview, running, f"{EVIL[:100]}-00000001.png", PIXEL, step=1, content_type="image/png")
     owner.blob(Artifact, done, EVIL[:200], b"<script>alert(1)</script>", content_type="text/html")
+    with owner.service.rows() as session:
+        session.add(Attempt(job_id=running, number=1, worker_id=EVIL[:60], log_key=f"jobs/{running}/1/engine.log"))
+    owner.service.storage.put(f"jobs/{running}/1/engine.log", f"{EVIL}\n{LONG}\x00\xff\n".encode())
     names = [EVIL[:200], "\u202e" * 50, LONG[:255]]
     findings = {
         EVIL: EVIL,
@@ -105,6 +108,8 @@ def hostile(owner: User) -> list[str]:
         "classes": 3,
         "class_names": names,
         "nested": {EVIL: [{EVIL: EVIL}]},
+        "per_class": {EVIL: [1, 2, 3]},
+        "samples": {"rows": [0, 1, 2], "columns": 8},
     }
     teacher = owner.teacher(name=EVIL[:255], labels={EVIL[:60]: EVIL}, class_names=names, network=EVIL[:255])
     with owner.service.rows() as session:
@@ -118,7 +123,7 @@ def hostile(owner: User) -> list[str]:
     uploads = [f"/uploads/{one}" for one in (teacher, dataset, rejected)]
     return [
         "/", "/parts/jobs", f"/?name={EVIL}&label=a:{EVIL}", "/jobs/new", f"/jobs/new?again={failed}", f"/jobs/new?teacher={teacher}",
-        "/uploads", *jobs, *uploads, "/experiments", f"/experiments/{experiment}", f"/compare?job={failed}&job={running}&job={done}",
+        f"/jobs/{running}/attempts/1/log-end", "/uploads", *jobs, *uploads, "/experiments", f"/experiments/{experiment}", f"/compare?job={failed}&job={running}&job={done}",
         "/keys", "/operator", f"/jobs/{EVIL}", f"/sign-in?next={EVIL}&token={EVIL}", "/experiments/new",
     ]  # fmt: skip
 
@@ -140,6 +145,12 @@ def test_strangers_texts_are_harmless_on_every_page(visitor: Browser, owner: Use
     grid = {"name": EVIL, "base": {EVIL: EVIL}, "grid": {"a.b": {EVIL: EVIL}}}
     forms = [(path, spec) for path in ("/jobs/new", "/jobs/new/validate") for spec in specs]
     forms += [("/experiments/new", {"spec": text}) for text in (EVIL, json.dumps(grid))]
+    forms += [
+        (
+            "/experiments/new/methods",
+            dict.fromkeys(("name", "teacher", "dataset", "network", "width", "epochs", "seeds", "method"), EVIL),
+        )
+    ]
     for path, form in (*forms, ("/keys", {"name": EVIL, "scope": "jobs:read", "expires_days": EVIL})):
         require_harmless(visitor.post(path, form).text)
 
@@ -173,7 +184,7 @@ def test_the_records_of_another_key_are_not_there(visitor: Browser, other_user: 
     job, teacher = other_user.job("succeeded"), other_user.teacher()
     experiment = other_user._add(Experiment, "exp", name="secret", spec={})
     other_user.blob(Artifact, job, "student.onnx", b"secret")
-    paths = [f"/jobs/{job}{part}" for part in ("", "/status", "/images", "/curves", "/events", "/artifacts.zip", "/artifacts/student.onnx", "/previews/x", "/attempts/1/log")]  # fmt: skip
+    paths = [f"/jobs/{job}{part}" for part in ("", "/status", "/images", "/curves", "/events", "/artifacts.zip", "/artifacts/student.onnx", "/previews/x", "/attempts/1/log", "/attempts/1/log-end")]  # fmt: skip
     for path in (*paths, f"/uploads/{teacher}", f"/experiments/{experiment}", f"/experiments/{experiment}/table.csv", f"/compare?job={job}", f"/jobs/new?again={job}"):  # fmt: skip
         assert visitor.get(path).status_code == 404, path
     for path in (f"/jobs/{job}/cancel", f"/jobs/{job}/retry", f"/jobs/{job}/delete", f"/uploads/{teacher}/delete", f"/experiments/{experiment}/cancel", f"/experiments/{experiment}/delete"):  # fmt: skip
@@ -244,11 +255,7 @@ def test_the_form_submits_a_job_and_shows_problems_at_their_fields(visitor: Brow
               "/objectives/3/name": "cross_entropy", "further": '{"labels": {"team": "vision"}}'}  # fmt: skip
     done = visitor.post("/jobs/new", fields)
     assert done.status_code == 303, done.text
-    job = (
-        owner.http.get(f"/v1{done.headers['location']}").json()
-        if False
-        else owner.http.get(done.headers["location"]).json()
-    )
+    job = owner.http.get(done.headers["location"]).json()
     assert job["spec"] == {
         "name": "by form", "teacher": teacher, "dataset": dataset, "student": {"network": "lenet5_half"}, "training": {"epochs": 3},
         "objectives": [{"name": "kd", "weight": 0.9, "temperature": 5}, {"name": "cross_entropy"}], "labels": {"team": "vision"},
@@ -344,6 +351,10 @@ def test_keys_are_made_rotated_and_revoked(visitor: Browser, owner: User) -> Non
     assert "whsec_" in visitor.post("/keys/webhook-secret").text
 
 
-def test_the_operators_page_shows_health_and_storage(visitor: Browser) -> None:
+def test_the_operators_page_shows_health_storage_and_mlflow(visitor: Browser, owner: User) -> None:
+    with owner.service.rows() as session:
+        session.add(MlflowRun(job_id=owner.job("running"), failures=2, error=EVIL))
     page = visitor.get("/operator").text
     assert "database" in page and "Storage by key" in page and "queued" in page
+    assert "not sent yet" in page
+    require_harmless(page)

@@ -10,6 +10,8 @@ from sqlalchemy import delete
 from models.database import now, transaction
 from models.records import Dataset, Inspection, Job, Teacher
 from models.records.columns import new_id
+from models.storage import keys
+from models.storage.blobs import Entry
 from models.storage.opening import storage
 from tests.worker.scenes import FINDINGS, SCRIPTED, change, claimed, events, get, make_job, make_key, make_upload, rows
 from worker.attempt.inspection import run_inspection
@@ -17,6 +19,7 @@ from worker.ledger import waiting
 from worker.ledger.claims import claim
 from worker.ledger.inspections import Canonical, InspectionLedger
 from worker.upkeep import upkeep
+from worker.upkeep.orphans import clear_orphans
 
 
 def inspect_next(draining: threading.Event | None = None) -> None:
@@ -34,6 +37,18 @@ def test_an_inspected_upload_is_ready_and_its_original_is_deleted(both: None) ->
     (inspection,) = rows(Inspection, subject_id=subject)
     assert (inspection.status, inspection.lease_owner) == ("done", None)
     assert claim("inspect", "w") is None
+
+
+def test_the_sheet_of_images_is_kept_beside_the_canonical_form(both: None) -> None:
+    subject = make_upload(b'{"samples": {"rows": null}}')
+    inspect_next()
+    dataset = get(Dataset, subject)
+    sheet = keys.samples(dataset.blob_key)
+    assert sheet != dataset.blob_key and b"".join(storage().get(sheet)) == b"a sheet"
+    old = [Entry(entry.key, entry.size, 0.0) for entry in storage().list("blobs")]
+    assert len(old) == 2 and clear_orphans(old) == 0
+    change(Dataset, subject, deleted_at=1.0)
+    assert clear_orphans(old) == 2 and storage().size(sheet) is None
 
 
 def test_a_bad_upload_is_rejected_with_the_engines_error_and_its_bytes_are_deleted(both: None) -> None:

@@ -1,6 +1,7 @@
 """An attempt from claim to end, with a scripted engine."""
 
 import hashlib
+import struct
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from models.settings import settings
 from models.storage.opening import storage
 from tests.worker.scenes import SCRIPTED, artifact, change, claimed, events, get, in_thread, make_job, rows, run_next
 from worker.attempt.job import run_job
+from worker.attempt.scalar_events import record, scalar
 from worker.upkeep.upkeep import take_back_jobs
 
 
@@ -39,7 +41,8 @@ def test_a_job_writes_rows_and_artifacts(both: None) -> None:
     assert sorted(job.phases, key=lambda name: job.phases[name]["started_at"]) == ["distilling", "exporting"]
     assert all(times["started_at"] <= times["ended_at"] for times in job.phases.values())
     assert artifact(job.id) == chain(10)
-    assert {row.name for row in rows(Artifact, job_id=job.id)} == {"student.safetensors", "report.json"}
+    names = {row.name for row in rows(Artifact, job_id=job.id)}
+    assert names - {name for name in names if name.startswith("tensorboard/")} == {"student.safetensors", "report.json"}
     losses = {row.step: row.value for row in rows(Metric, job_id=job.id, name="loss")}
     assert losses == {step: 1 / step for step in range(1, 11)}
     assert {row.value for row in rows(Metric, job_id=job.id, name="broken")} == {None}
@@ -49,6 +52,39 @@ def test_a_job_writes_rows_and_artifacts(both: None) -> None:
     assert storage().size(preview.key) == preview.size
     assert [event.data["status"] for event in events(job.id, "status")] == ["running", "succeeded"]
     assert not any(settings().work_folder.iterdir())
+
+
+def test_an_event_file_has_the_metrics_of_all_attempts(both: None) -> None:
+    job_id = make_job(steps=20, checkpoint_every=5, await_stored=True, kill_at=12, kill_attempts=[1])
+    run_next()
+    change(Job, job_id, due_at=0.0)
+    assert run_next_of(job_id).status == "succeeded"
+    (row,) = [one for one in rows(Artifact, job_id=job_id) if one.name.startswith("tensorboard/events.out.tfevents.")]
+    messages = events_of(artifact(job_id, row.name))
+    assert b"brain.Event:2" in messages[0]
+    losses = {row.step: row.value for row in rows(Metric, job_id=job_id, name="loss")}
+    assert losses.keys() == set(range(1, 21))
+    expected = {scalar("loss", step, value, 0.0)[9:] for step, value in losses.items()}  # without the time
+    assert expected == {message[9:] for message in messages if b"loss" in message}
+    assert not [message for message in messages if b"broken" in message]  # NaN
+
+
+def events_of(data: bytes) -> list[bytes]:
+    """The messages of an event file, whose checksums must be right."""
+    found = []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        message = data[12 : 12 + length]
+        assert record(message) == data[: 16 + length]
+        found.append(message)
+        data = data[16 + length :]
+    return found
+
+
+def test_client_and_worker_write_the_same_scalars() -> None:
+    folder = Path(__file__).parents[3]
+    ours, theirs = (folder / name / "scalar_events.py" for name in ("worker/attempt", "client/distillery_client"))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def run_next_of(job_id: str, draining: threading.Event | None = None) -> Job:

@@ -13,6 +13,7 @@ from worker.distillation.contract import InputContract
 from worker.distillation.contract_check.unlabelled import suspicions
 from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.uploads import read_dataset
+from worker.distillation.data.sample_sheet import write_samples
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
@@ -29,6 +30,7 @@ from worker.distillation.uploads.said_network import NoneFits, Said, parameters_
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
 CANONICAL = "output/canonical.safetensors"
+SAMPLES = "output/samples.png"
 LISTED_AT_MOST = 100
 SHARED_AT_MOST = 4
 """Largest ratio of the elements of all names together to the elements of distinct tensors."""
@@ -38,7 +40,8 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Inspect the `upload` of a job file of kind `teacher`, `dataset` or `file`.
 
     Returns:
-        `findings`, and the `path` of the canonical form, relative to `folder`.
+        `findings`, the `path` of the canonical form, and of a dataset `samples`: the path of a sheet of images. Paths are relative
+        to `folder`.
 
     Raises:
         UploadError: the upload is refused.
@@ -49,7 +52,8 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     canonical.parent.mkdir(exist_ok=True)
     findings = _INSPECTIONS[job["kind"]](job, upload, canonical, limits)
     limits.check_canonical(canonical.stat().st_size)
-    return {"findings": findings, "path": CANONICAL}
+    samples = {"samples": SAMPLES} if "samples" in findings else {}
+    return {"findings": findings, "path": CANONICAL} | samples
 
 
 def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
@@ -137,7 +141,8 @@ def _dataset(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
     options = parse(Options, job.get("options") or {}, "/options")
     packed = read_dataset(upload, options, limits)
     packed.write(canonical)
-    return packed.findings()
+    sheet = write_samples(*packed.splits["train"], packed.labels, canonical.parent.parent / SAMPLES)
+    return packed.findings() | {"samples": sheet}
 
 
 def _file(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
