@@ -137,7 +137,7 @@ def _training(source: str, plan: Plan) -> dict[str, Any]:
     """The training parameters that a source has its own defaults of."""
     found = registry.find("sources", source, "/procedure/sources")
     sliced = found.sliced_training_defaults if plan.sliced else {}
-    defaults = {"relative_rates": False, **found.training_defaults, **sliced}
+    defaults = {"relative_rates": "off", **found.training_defaults, **sliced}
     return {name: defaults[name] for name in OF_A_SOURCE if name in defaults}
 
 

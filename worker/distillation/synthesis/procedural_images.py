@@ -25,6 +25,8 @@ FAMILIES: Mapping[str, Draw] = {
 }
 DARK, BRIGHT = 0.45, 0.55
 """Mean of a contract below which images are bright on dark, and above which they are dark on bright."""
+FAMILY_IMAGES = 512
+"""Images of each family by which its share is measured."""
 PART = 256
 """Images that are refined at once."""
 

@@ -25,7 +25,7 @@ def test_full_resolution_is_the_published_sequence_of_layers():
         generator.stem, nn.Unflatten(1, (8, 4, 6)), generator.stem_norm,
         nn.Upsample(scale_factor=2), generator.conv1, generator.norm1, nn.LeakyReLU(0.2),
         nn.Upsample(scale_factor=2), generator.conv2, generator.norm2, nn.LeakyReLU(0.2),
-        generator.to_image, nn.Tanh(), generator.image_norm,
+        generator.to_image, nn.Tanh(), generator.ending.norm,
     )  # fmt: skip
     noise = torch.randn(6, 5)
     torch.testing.assert_close(generator(noise), published(noise), atol=1e-5, rtol=1e-4)
