@@ -47,12 +47,7 @@ def main() -> int:
 
 def run(row: dict[str, Any], asked: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """One job; returns the choices, accuracies, the agreement with the teacher, what is known without data, and the seconds."""
-    beside = arguments.rows_file.parent
-    data = inspected(beside / row["data"], {"kind": "dataset", "options": {}}, arguments.results)
-    declared = (
-        {"teacher": {"input": row["input"], **row.get("teacher", {})}} if "input" in row else {"dataset": data["path"]}
-    )
-    teacher = inspected(beside / row["file"], {"kind": "teacher", "teacher": {}, **declared}, arguments.results)
+    data, teacher = inputs(row, arguments.rows_file.parent, arguments.results)
     place = arguments.results / slug("_".join(map(str, asked.values())))
     place.mkdir(parents=True, exist_ok=True)
     content = job(row, teacher, asked, data["path"])
@@ -71,6 +66,15 @@ def run(row: dict[str, Any], asked: dict[str, Any], arguments: argparse.Namespac
         | measured
         | {"teacher_accuracy": report["evaluation"]["teacher"]["accuracy"], "without_data": report["without_data"]}
     )
+
+
+def inputs(row: dict[str, Any], beside: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inspections of a row's dataset and of its checkpoint."""
+    data = inspected(beside / row["data"], {"kind": "dataset", "options": {}}, folder)
+    declared = (
+        {"teacher": {"input": row["input"], **row.get("teacher", {})}} if "input" in row else {"dataset": data["path"]}
+    )
+    return data, inspected(beside / row["file"], {"kind": "teacher", "teacher": {}, **declared}, folder)
 
 
 def inspected(path: Path, description: dict[str, Any], folder: Path) -> dict[str, Any]:

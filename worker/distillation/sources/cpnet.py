@@ -1,6 +1,7 @@
 """CPNet: a generator that approximates the teacher's inverse."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import torch
@@ -12,6 +13,7 @@ from worker.distillation.randomness import seed_for
 from worker.distillation.synthesis.coupled_generator import (
     CoupledGenerator,
     CoupledStatistics,
+    InverseClassifier,
     coupling,
     inverse_classifier,
     map_numbers,
@@ -67,7 +69,6 @@ class Cpnet(EmbeddedSource):
         self.maps: list[Tensor] = []
         self.tap = penultimate(self.context.teacher)
         self.image_loss.teacher.request([self.tap])
-        self.inverse = inverse_classifier(self.context.teacher, self.tap)
 
     def new_generator(self, *of: int | str) -> nn.Module:
         context = self.context
@@ -76,6 +77,11 @@ class Cpnet(EmbeddedSource):
             shapes = list(reversed(self.shapes.values()))
             made = CoupledGenerator(context.contract, self.chosen("latent"), shapes, self.chosen("generator_output"))
         return made.to(context.device)
+
+    @cached_property
+    def inverse(self) -> InverseClassifier:
+        """The inverse of the teacher's classifier."""
+        return inverse_classifier(self.image_loss.teacher, self.tap)
 
     def made(self) -> Tensor:
         assert isinstance(self.generator, CoupledGenerator)

@@ -38,8 +38,7 @@ class CoupledGenerator(nn.Module):
         narrow = [shape[0] for shape in self.shapes]
         last = len(shapes) - 1
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(*pair, 3, padding=1, bias=number == last)
-            for number, pair in enumerate(pairwise(narrow))
+            nn.Conv2d(*pair, 3, padding=1, bias=number == last) for number, pair in enumerate(pairwise(narrow))
         )
         self.ending = Ending(contract, output)
 
