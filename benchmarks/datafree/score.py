@@ -28,6 +28,7 @@ from benchmarks.datafree import robustness, uploaded
 from worker.distillation.errors import EngineError
 from worker.distillation.introspection.modes import modes_kept
 from worker.distillation.job import Job
+from worker.distillation.like_teacher import completed
 from worker.distillation.process.event_pipe import Channel
 from worker.distillation.run import Run
 from worker.distillation.trainer.stage_run import StageRun
@@ -104,7 +105,7 @@ def run(row: dict[str, Any], arguments: argparse.Namespace, kind: type[ScoredRun
     place.mkdir(parents=True, exist_ok=True)
     made = _job(row, arguments)
     made["evaluation"] = str(_fewer(Path(made["evaluation"]), arguments.results).resolve())
-    running = kind(Job(made, place), Channel(io.StringIO()), arguments.at)
+    running = kind(Job(completed(made), place), Channel(io.StringIO()), arguments.at)
     try:
         running.execute()
     except EngineError as error:
@@ -124,7 +125,7 @@ def _job(row: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     given = json.loads(arguments.rows_file.read_text())[row["row"]]
     data, teacher = uploaded.inputs(given, arguments.rows_file.parent, arguments.results)
     values = {"asked": row["source"], "steps": row["steps"], "seed": row["seed"], "training": {}}
-    return uploaded.job(given, teacher, values, data["path"])
+    return uploaded.job(given, teacher, values, data)
 
 
 def _fewer(dataset: Path, folder: Path) -> Path:

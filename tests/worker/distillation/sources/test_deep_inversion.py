@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tests.worker.distillation.sources.family import Game, made, network
+from worker.distillation.synthesis import mixed_pool
 
 
 def pooled(seed: int = 0) -> nn.Sequential:
@@ -36,7 +37,8 @@ def test_rounds_have_their_resolutions_in_turn_and_the_pool_one(accepts):
     assert [played.source.size_of(number) for number in range(3)] == [(4, 6), (8, 12), (4, 6)]
 
 
-def test_rounds_may_start_with_procedural_images():
+def test_rounds_may_start_with_procedural_images(monkeypatch):
+    monkeypatch.setattr(mixed_pool, "FAMILY_IMAGES", 16)
     noise, drawn = (made("deep_inversion", start=start) for start in ("noise", "procedural"))
     for source in (noise, drawn):
         source.begin(0)

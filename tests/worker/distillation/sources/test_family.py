@@ -12,6 +12,7 @@ from worker.distillation.errors import Collapsed, Diverged, SpecError
 from worker.distillation.source import Position
 from worker.distillation.sources import cmi
 from worker.distillation.step import Outputs
+from worker.distillation.synthesis import mixed_pool
 from worker.distillation.synthesis.augmentation import random_affine
 from worker.distillation.synthesis.round_watch import RoundWatch
 from worker.distillation.trainer.checkpoint import snapshot
@@ -273,7 +274,8 @@ def test_images_are_within_the_range_of_pixels_by_default(name):
 
 
 @pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "procedural"])
-def test_a_share_of_the_pool_may_be_procedural_images(name):
+def test_a_share_of_the_pool_may_be_procedural_images(name, monkeypatch):
+    monkeypatch.setattr(mixed_pool, "FAMILY_IMAGES", 16)
     played = game(name, procedural_share=0.5, pool_images=96, augmentation_probability=0.0)
     while played.number < 4:
         played.step()
