@@ -6,7 +6,7 @@
 `data` is an npz or a zip of images with a test split; `student` is as in a job's spec. Every checkpoint is inspected as an
 upload is: with `"input": {…}` (and perhaps more of its `teacher`) by its names and shapes, else by the labelled images, which
 the job does not get. Every row is one job of the bare engine on one thread, whose spec sets only the student, the length and
-what is asked for on the command line. Nothing is chosen on real images: they measure the finished student.
+what is asked for on the command line. The source `dataset` trains on the row's images, for comparison. Nothing is chosen on real images: they measure the finished student.
 Results are stored in `results/uploaded.jsonl` and not measured again.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bare_engine import job_file, keep_row, method_asked, read_rows, run_engine, slug
-from models.spec.facts import Facts, TeacherFacts
+from models.spec.facts import DatasetFacts, Facts, TeacherFacts
 from models.spec.job_spec import JobSpec, resolve
 from worker.distillation.uploads.inspect_upload import inspect
 
@@ -47,15 +47,10 @@ def main() -> int:
 
 def run(row: dict[str, Any], asked: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """One job; returns the choices, accuracies, the agreement with the teacher, what is known without data, and the seconds."""
-    beside = arguments.rows_file.parent
-    data = inspected(beside / row["data"], {"kind": "dataset", "options": {}}, arguments.results)
-    declared = (
-        {"teacher": {"input": row["input"], **row.get("teacher", {})}} if "input" in row else {"dataset": data["path"]}
-    )
-    teacher = inspected(beside / row["file"], {"kind": "teacher", "teacher": {}, **declared}, arguments.results)
+    data, teacher = inputs(row, arguments.rows_file.parent, arguments.results)
     place = arguments.results / slug("_".join(map(str, asked.values())))
     place.mkdir(parents=True, exist_ok=True)
-    content = job(row, teacher, asked, data["path"])
+    content = job(row, teacher, asked, data)
     (place / "job.json").write_text(json.dumps(content, indent=1))
     ran = run_engine(place / "job.json")
     found: dict[str, Any] = {
@@ -73,6 +68,15 @@ def run(row: dict[str, Any], asked: dict[str, Any], arguments: argparse.Namespac
     )
 
 
+def inputs(row: dict[str, Any], beside: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inspections of a row's dataset and of its checkpoint."""
+    data = inspected(beside / row["data"], {"kind": "dataset", "options": {}}, folder)
+    declared = (
+        {"teacher": {"input": row["input"], **row.get("teacher", {})}} if "input" in row else {"dataset": data["path"]}
+    )
+    return data, inspected(beside / row["file"], {"kind": "teacher", "teacher": {}, **declared}, folder)
+
+
 def inspected(path: Path, description: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The result of an inspection, with the absolute `path` of the canonical form; kept for later rows."""
     place = folder / slug(f"{path.name} {json.dumps(description)}"[:120])
@@ -85,20 +89,24 @@ def inspected(path: Path, description: dict[str, Any], folder: Path) -> dict[str
     return json.loads(result.read_text())
 
 
-def job(row: dict[str, Any], teacher: dict[str, Any], asked: dict[str, Any], data: str) -> dict[str, Any]:
-    """The job file that a worker writes, plus an evaluation on the test images."""
-    found = teacher["findings"]
-    facts = Facts(teacher=TeacherFacts(found["network"], found["classes"], found["input"], found["options"], found))
+def job(row: dict[str, Any], teacher: dict[str, Any], asked: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The job file that a worker writes, plus an evaluation on the test images; `teacher` and `data` are inspections."""
+    found, path = teacher["findings"], Path(data["path"])
+    reads = method_asked(asked["asked"])["name"] == "dataset"
+    facts = Facts(
+        teacher=TeacherFacts(found["network"], found["classes"], found["input"], found["options"], found),
+        dataset=DatasetFacts(data["findings"]) if reads else None,
+    )
     spec = {
         "teacher": "tch_" + "0" * 32,
         "student": row["student"],
         "source": method_asked(asked["asked"]),
         "training": {"steps": asked["steps"], "seed": asked["seed"], **asked["training"]},
         "exports": ["safetensors"],
-    }
+    } | ({"dataset": "dts_" + "0" * 32} if reads else {})
     resolved = resolve(JobSpec.model_validate(spec), facts) | {"evaluation": {"split": "test"}}
     given = {name: found[name] for name in ("network", "options", "classes", "input")} | {"weights": teacher["path"]}
-    return job_file(resolved, given, Path(data))
+    return job_file(resolved, given, path, path if reads else None)
 
 
 def _arguments() -> argparse.Namespace:

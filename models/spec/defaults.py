@@ -106,7 +106,7 @@ def training(user: Mapping[str, Any], source_defaults: Mapping[str, Any]) -> dic
     given = {name: value for name, value in user.items() if value is not None}
     of_source = dict(source_defaults)
     if given.get("optimizer", of_source.get("optimizer")) != of_source.get("optimizer"):
-        for name in ("learning_rate", "weight_decay", "momentum", "nesterov"):
+        for name in ("learning_rate", "weight_decay", "momentum", "nesterov", "relative_rates"):
             of_source.pop(name, None)
     if "epochs" in given or "steps" in given:
         of_source.pop("epochs", None)

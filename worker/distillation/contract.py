@@ -33,6 +33,11 @@ class InputContract:
         """Two images of zeros (2, channels, height, width), for finding the shapes of activations."""
         return torch.zeros(2, self.channels, self.height, self.width, device=device)
 
+    def pixel_range(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The normalised values of black and of white, each (channels, 1, 1)."""
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (self.mean, self.std))
+        return -mean / std, (1 - mean) / std
+
 
 def read_contract(values: Mapping[str, Any], pointer: str = "/input") -> InputContract:
     """An input contract from JSON; `pointer` is its place there.

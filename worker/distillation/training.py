@@ -77,11 +77,12 @@ class Training:
         Example(5.0),
     ] = None
     relative_rates: Annotated[
-        bool,
+        Literal["off", "on", "auto"],
         "Whether a layer's learning rate is multiplied by the scale of its initial weights relative to torch's default initial"
-        " weights, from 1 to 10. For students that start with the large weights of a teacher.",
-        Example(False),
-    ] = False
+        " weights, from 1 to 10. For students that start with the large weights of a teacher. `auto`: on if half of the layers"
+        " have a scale of 3 or more.",
+        Example("off"),
+    ] = "off"
     precision: Annotated[
         Precision, "Precision of the forward pass. auto: bf16 on GPUs with native support, else fp32.", Example("auto")
     ] = "auto"

@@ -15,11 +15,11 @@ from worker.distillation.procedure import (
     StageResult,
     estimate_of,
 )
-from worker.distillation.synthesis.estimate import FAIR
+from worker.distillation.synthesis.estimate import FAIR, POOR
 
 TRIAL = "trial_"
 OWN = "own"
-DISTIL, LONGER, FALLBACK = "distil", "longer", "fallback"
+DISTIL, AGAIN, LONGER, FALLBACK = "distil", "again", "longer", "fallback"
 LONGER_FACTOR = 2
 OF_A_SOURCE = ("learning_rate", "relative_rates")
 """Training parameters that every source has its own defaults of."""
@@ -29,9 +29,10 @@ class SourceTrials(Procedure):
     """Distils from several sources without data for a short time each, and from the best for the whole budget.
 
     The best is the one whose student has the highest estimated agreement with the teacher on held-out procedural images, which
-    no training saw. The job's own source is tried first. If the student's estimate is below `least_estimate` at the end,
-    training goes on for twice as many steps; if it is still below, the network `fallback` is trained. The student is the
-    network with the highest estimate. The trials and their thresholds are ours.
+    no training saw. The job's own source is tried first. If the student's estimate is below 70 % at the end, another begins
+    again, from the source that was second in the trials. If no estimate has reached `least_estimate`, the better student
+    goes on for twice as many steps; if it is still below, the network `fallback` is trained. The student is the network with
+    the highest estimate. The trials and their thresholds are ours.
     """
 
     needs = ProcedureNeeds(synthesised_images=True, tasks=("classification",))
@@ -43,7 +44,17 @@ class SourceTrials(Procedure):
         sources: Annotated[
             tuple[
                 Literal[
-                    "cmi", "dafl", "deep_inversion", "dfad", "dfq", "fast_meta", "nayer", "noise", "procedural", "zskt"
+                    "cmi",
+                    "cpnet",
+                    "dafl",
+                    "deep_inversion",
+                    "dfad",
+                    "dfq",
+                    "fast_meta",
+                    "nayer",
+                    "noise",
+                    "procedural",
+                    "zskt",
                 ],
                 ...,
             ],
@@ -70,14 +81,18 @@ class SourceTrials(Procedure):
             steps = max(1, round(self.settings.trial_fraction * (plan.steps or 1)))
             return self._stage(TRIAL + (source or OWN), plan.student, source, plan, steps, may_fail=True)
         trained = history[len(sources) if len(sources) > 1 else 0 :]
-        source = self._best(history)
+        first, second = self._ranked(history)
         steps = plan.steps or 1
         if not trained:
-            return self._stage(DISTIL, plan.student, source, plan, steps)
-        if self._is_enough(trained[-1]):
+            return self._stage(DISTIL, plan.student, first, plan, steps)
+        if any(self._is_enough(result) for result in trained):
             return None
-        if trained[-1].name == DISTIL:
-            member = replace(plan.student, initial=f"stage:{DISTIL}/student")
+        if trained[-1].name == DISTIL and trained[-1].metrics[ESTIMATE] < min(POOR, self.settings.least_estimate):
+            return self._stage(AGAIN, plan.student, second, plan, steps)
+        best = _highest(trained)
+        source = second if best.name == AGAIN else first
+        if trained[-1].name in (DISTIL, AGAIN):
+            member = replace(plan.student, initial=f"stage:{best.name}/student")
             return self._stage(LONGER, member, source, plan, LONGER_FACTOR * steps)
         if trained[-1].name == LONGER and (choice := self.settings.fallback) is not None:
             return self._stage(FALLBACK, self._fallback(choice, plan), source, plan, steps)
@@ -86,8 +101,7 @@ class SourceTrials(Procedure):
     def student_place(self, history: Sequence[StageResult], plan: Plan) -> str:
         """The network with the highest estimate of those that trained for the whole budget; the first of equal ones."""
         trained = [result for result in history if not result.name.startswith(TRIAL)]
-        best = max(trained, key=lambda result: result.metrics.get(ESTIMATE, 0.0), default=history[-1])
-        return f"{best.name}/student"
+        return f"{(_highest(trained) if trained else history[-1]).name}/student"
 
     def considers(self, plan: Plan) -> Sequence[Member]:
         choice = self.settings.fallback
@@ -97,18 +111,19 @@ class SourceTrials(Procedure):
         """All stages with their estimates, and the source that was chosen."""
         own = self._sources()
         stages = [{"stage": each.name, "steps": each.steps, "estimate": each.metrics.get(ESTIMATE)} for each in history]
-        return {"stages": stages, "source": self._best(history) or OWN} if len(history) >= len(own) else {}
+        return {"stages": stages, "source": self._ranked(history)[0] or OWN} if len(history) >= len(own) else {}
 
     def _sources(self) -> tuple[str | None, ...]:
         """The sources to try; None is the job's own."""
         return (None, *self.settings.sources)
 
-    def _best(self, history: Sequence[StageResult]) -> str | None:
-        """The source whose trial has the highest estimate, the first of equal ones."""
+    def _ranked(self, history: Sequence[StageResult]) -> tuple[str | None, str | None]:
+        """The sources whose trials have the two highest estimates, the first of equal ones; the same twice if there is one."""
         trials = [result for result in history if result.name.startswith(TRIAL)]
-        best = max(trials, key=lambda result: result.metrics.get(ESTIMATE, 0.0), default=None)
-        name = best.name.removeprefix(TRIAL) if best else OWN
-        return None if name == OWN else name
+        ranked = sorted(trials, key=lambda result: result.metrics.get(ESTIMATE, 0.0), reverse=True)
+        names = [result.name.removeprefix(TRIAL) for result in ranked] or [OWN]
+        first, second = (None if name == OWN else name for name in (*names, names[0])[:2])
+        return first, second
 
     def _is_enough(self, result: StageResult) -> bool:
         """Whether a student's estimate is high enough; one that could not be estimated, or is only planned, is."""
@@ -133,11 +148,16 @@ class SourceTrials(Procedure):
         return replace(stage, source={"name": source}, training=_training(source, plan), may_fail=may_fail)
 
 
+def _highest(results: Sequence[StageResult]) -> StageResult:
+    """The stage with the highest estimate, the first of equal ones."""
+    return max(results, key=lambda result: result.metrics.get(ESTIMATE, 0.0))
+
+
 def _training(source: str, plan: Plan) -> dict[str, Any]:
     """The training parameters that a source has its own defaults of."""
     found = registry.find("sources", source, "/procedure/sources")
     sliced = found.sliced_training_defaults if plan.sliced else {}
-    defaults = {"relative_rates": False, **found.training_defaults, **sliced}
+    defaults = {"relative_rates": "off", **found.training_defaults, **sliced}
     return {name: defaults[name] for name in OF_A_SOURCE if name in defaults}
 
 

@@ -14,7 +14,7 @@ from worker.distillation.synthesis.augmentation import random_affine
 from worker.distillation.synthesis.held import HeldOutSource
 from worker.distillation.synthesis.image_loss import Seen
 from worker.distillation.synthesis.instances import FeatureMemory, Head, contrast
-from worker.distillation.synthesis.latents import BETAS, LatentParameters, LatentSource, load, state_of
+from worker.distillation.synthesis.latents import BETAS, GeneratorParameters, LatentSource, load, state_of
 from worker.distillation.synthesis.rounds import update
 
 
@@ -32,19 +32,19 @@ class Cmi(HeldOutSource, LatentSource):
     paper = "arXiv:2105.08584"
     presets = {
         "fast": {
-            "generator_resolution": "half", "generator_width": 32, "generator_batch": 128, "iterations": 60,
-            "initial_rounds": 6, "student_steps_per_round": 100, "rounds": 30, "pool_images": 8_192,
+            "generator_resolution": "half", "generator_width": 32, "generator_output": "contract", "generator_batch": 128,
+            "iterations": 60, "initial_rounds": 6, "student_steps_per_round": 100, "rounds": 30, "pool_images": 8_192,
             "augmentation_probability": 0.5, "latent": 256, "memory": 4_096, "negatives": 512,
         },
         "paper": {
-            "generator_resolution": "full", "generator_width": 128, "generator_batch": 256, "iterations": 500,
-            "initial_rounds": 10, "student_steps_per_round": 400, "rounds": None, "pool_images": 65_536,
+            "generator_resolution": "full", "generator_width": 128, "generator_output": "sigmoid", "generator_batch": 256,
+            "iterations": 500, "initial_rounds": 10, "student_steps_per_round": 400, "rounds": None, "pool_images": 65_536,
             "augmentation_probability": 0.5, "latent": 256, "memory": 40_960, "negatives": 4_096,
         },
     }  # fmt: skip
 
     @dataclass(frozen=True)
-    class Parameters(LatentParameters):
+    class Parameters(GeneratorParameters):
         # fmt: off
         latent_learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for the latents. The default is ours."] = 1e-2
         statistics_weight: Annotated[float, Range(ge=0), "Weight of the distance from the teacher's BatchNorm statistics; published: 1."] = 1.0

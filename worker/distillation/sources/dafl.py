@@ -15,7 +15,7 @@ MNIST = {
     "latent": 100, "generator_learning_rate": 0.2, "one_hot_weight": 1.0, "entropy_weight": 5.0, "activation_weight": 0.1,
 }  # fmt: skip
 PAPER = {
-    **MNIST, "generator_resolution": "full", "generator_width": 128, "generator_batch": 512, "adversarial_weight": 0.0,
+    **MNIST, "generator_resolution": "full", "generator_width": 128, "generator_output": "tanh", "generator_batch": 512, "adversarial_weight": 0.0,
     "initial_generator_steps": 0, "student_steps_per_generator_step": 1, "student_images": "pool",
     "pool_images": 0, "augmentation_probability": 0.0,
 }  # fmt: skip
@@ -33,7 +33,7 @@ class Dafl(TrainedSource):
     paper = "arXiv:1904.01186"
     tasks = ("classification", "multi_label")
     epsilon = 0.8  # that of the authors
-    sliced_training_defaults = {"learning_rate": 2e-3}
+    sliced_training_defaults = {"learning_rate": 2e-3, "relative_rates": "auto"}
     presets = {
         "fast": {**FAST, **MNIST, "initial_generator_steps": 20, "adversarial_weight": 1.0},
         "paper": PAPER,

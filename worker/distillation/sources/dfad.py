@@ -23,7 +23,8 @@ class Dfad(TrainedSource):
     presets = {
         "fast": {**FAST, "initial_generator_steps": 0, "entropy_weight": 5.0},
         "paper": {
-            "generator_resolution": "full", "generator_width": 128, "generator_batch": 512, "entropy_weight": 0.0,
+            "generator_resolution": "full", "generator_width": 128, "generator_output": "tanh", "generator_batch": 512,
+            "entropy_weight": 0.0,
             "initial_generator_steps": 0, "student_steps_per_generator_step": 5, "student_images": "fresh",
             "pool_images": 0, "augmentation_probability": 0.0,
         },

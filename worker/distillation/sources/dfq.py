@@ -21,7 +21,8 @@ class Dfq(TrainedSource):
 
     Choi et al., "Data-free network quantization with adversarial knowledge distillation", arXiv:2005.04136. The weights
     are those of a public benchmark of data-free methods (zju-vipa/CMI), where students take ten steps at temperature 20
-    for each generator step, by SGD with a learning rate of 0.1.
+    for each generator step, by SGD with a learning rate of 0.1. In the preset `paper`, as there, the students' images are made
+    with the generator in evaluation mode.
     """
 
     paper = "arXiv:2005.04136"
@@ -29,7 +30,7 @@ class Dfq(TrainedSource):
     presets = {
         "fast": {**FAST, "initial_generator_steps": 20},
         "paper": {
-            "generator_resolution": "full", "generator_width": 128, "generator_batch": 256,
+            "generator_resolution": "full", "generator_width": 128, "generator_output": "sigmoid", "generator_batch": 256,
             "initial_generator_steps": 0, "student_steps_per_generator_step": 10, "student_images": "fresh",
             "pool_images": 0, "augmentation_probability": 0.0,
         },
@@ -57,6 +58,9 @@ class Dfq(TrainedSource):
 
     def betas(self) -> tuple[float, float]:
         return BETAS if self.settings.preset == "paper" else super().betas()
+
+    def draws_in_evaluation(self) -> bool:
+        return self.settings.preset == "paper"
 
     def check_teacher(self, teacher: Tapped, example: Tensor) -> None:
         if self.settings.statistics_weight:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worker.distillation.parameters import Range
 from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
-from worker.distillation.synthesis.latents import BETAS, LatentParameters, LatentSource, load, state_of
+from worker.distillation.synthesis.latents import BETAS, GeneratorParameters, LatentSource, load, state_of
 
 
 class FastMeta(LatentSource):
@@ -26,19 +26,19 @@ class FastMeta(LatentSource):
     paper = "arXiv:2112.15309"
     presets = {
         "fast": {
-            "generator_resolution": "half", "generator_width": 32, "generator_batch": 256, "iterations": 5,
-            "initial_rounds": 20, "student_steps_per_round": 12, "rounds": None, "pool_images": 32_768,
+            "generator_resolution": "half", "generator_width": 32, "generator_output": "contract", "generator_batch": 256,
+            "iterations": 5, "initial_rounds": 20, "student_steps_per_round": 12, "rounds": None, "pool_images": 32_768,
             "augmentation_probability": 0.5, "latent": 256,
         },
         "paper": {
-            "generator_resolution": "full", "generator_width": 128, "generator_batch": 256, "iterations": 5,
-            "initial_rounds": 20, "student_steps_per_round": 400, "rounds": None, "pool_images": 65_536,
+            "generator_resolution": "full", "generator_width": 128, "generator_output": "sigmoid", "generator_batch": 256,
+            "iterations": 5, "initial_rounds": 20, "student_steps_per_round": 400, "rounds": None, "pool_images": 65_536,
             "augmentation_probability": 0.5, "latent": 256,
         },
     }  # fmt: skip
 
     @dataclass(frozen=True)
-    class Parameters(LatentParameters):
+    class Parameters(GeneratorParameters):
         # fmt: off
         meta: Annotated[Literal["first_order", "reptile"], "Update of the meta-generator: the sum of the gradients of all steps (`first_order`, first-order "
 "MAML), or the difference to the adapted copy (`reptile`)."] = "first_order"

@@ -1,25 +1,12 @@
 """NAYER: a generator that reads embeddings of the classes through a layer of random weights."""
 
-from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import Annotated, Any
 
-import torch
-from torch import Tensor
-
-from worker.distillation.errors import Problem, SpecError
-from worker.distillation.parameters import EmbeddingsFile, Range
-from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
-from worker.distillation.synthesis.latents import BETAS, LatentParameters, LatentSource, load, state_of
-from worker.distillation.synthesis.noisy_layer import NoisyLayer, Spread
-from worker.distillation.uploads import class_embeddings
-
-LEAST_SIZE = 64
-"""Dimension of orthogonal embeddings."""
+from worker.distillation.synthesis.embedded import EmbeddedParameters, EmbeddedSource
+from worker.distillation.synthesis.latents import GeneratorParameters
 
 
-class Nayer(LatentSource):
+class Nayer(EmbeddedSource):
     """Passes each class's embedding to a generator through a linear layer that is drawn anew every round: the layer is
     the source of randomness, and the embedding sets the class of the image.
 
@@ -28,109 +15,26 @@ class Nayer(LatentSource):
     uploaded embeddings, orthogonal ones are used; the authors' come from a text encoder. The preset `paper` is that of the
     authors' scripts for CIFAR-10 (tmtuan1307/NAYER, `scripts/nayer_100.sh`: 20 epochs of 10 rounds before the students'
     first step, then 2 rounds in each epoch of 400 steps; CIFAR-100 has 40 iterations); their students learn by SGD at
-    temperature 20 for 100 to 300 epochs. Not implemented: their generator's last layers (a sigmoid, then the
-    normalisation).
+    temperature 20 for 100 to 300 epochs. The teacher reads the images shifted by rolling; theirs are padded and cropped, and
+    flipped.
     """
 
     paper = "arXiv:2310.00258"
     presets = {
         "fast": {
-            "generator_resolution": "half", "generator_width": 32, "generator_batch": 256, "iterations": 20,
-            "initial_rounds": 6, "student_steps_per_round": 50, "rounds": None, "generator_life": 20,
+            "generator_resolution": "half", "generator_width": 32, "generator_output": "contract", "generator_batch": 256,
+            "iterations": 20, "initial_rounds": 6, "student_steps_per_round": 50, "rounds": None, "generator_life": 20,
             "warm_up_generator_life": None, "pool_images": 32_768, "augmentation_probability": 0.5, "latent": 256,
             "layer": "uniform", "statistics_momentum": 0.0,
         },
         "paper": {
-            "generator_resolution": "full", "generator_width": 128, "generator_batch": 400, "iterations": 30,
-            "initial_rounds": 200, "student_steps_per_round": 200, "rounds": None, "generator_life": 20,
+            "generator_resolution": "full", "generator_width": 128, "generator_output": "sigmoid", "generator_batch": 400,
+            "iterations": 30, "initial_rounds": 200, "student_steps_per_round": 200, "rounds": None, "generator_life": 20,
             "warm_up_generator_life": 100, "pool_images": 65_536, "augmentation_probability": 0.5, "latent": 1000,
             "layer": "normal", "statistics_momentum": 0.9,
         },
     }  # fmt: skip
 
     @dataclass(frozen=True)
-    class Parameters(LatentParameters):
-        # fmt: off
-        embeddings: Annotated[EmbeddingsFile | None, "File with a vector for each class, such as a text encoder's embedding of its name. If null: "
-"orthogonal vectors."] = None
-        embedding_size: Annotated[int | None, Range(ge=2, le=8192), "Dimension of the orthogonal embeddings. If null: 64, or the number of classes if that is more."] = None
-        generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of Adam for generator and layer. The default is ours."] = 4e-3
-        generator_life: Annotated[int | None, Range(ge=1), "Number of rounds after which the generator is replaced by a new one; published: 10 epochs of 2 "
-"rounds. If null: the preset's."] = None
-        warm_up_generator_life: Annotated[int | None, Range(ge=1), "The same for the rounds before the students' first step, after which the generator is replaced too; "
-"published: 10 epochs of 10 rounds. If null: the preset's, which may be that all rounds count alike."] = None
-        layer: Annotated[Spread | None, "Weights of the layer: as torch draws those of linear layers (`uniform`), or from N(0, 1) without a "
-"bias (`normal`). If null: the preset's."] = None
-        statistics_momentum: Annotated[float | None, Range(ge=0, lt=1), "Weight of earlier batches in the batch statistics. If null: the preset's."] = None
-        one_hot_weight: Annotated[float, Range(ge=0), "Weight of the cross-entropy with the target classes; published: 0.5."] = 0.5
-        boundary_weight: Annotated[float, Range(ge=0), "Weight of KL(teacher || student) on images for which both predict the same class, which the images "
-"maximise; published: 1.33."] = 1.33
-        # fmt: on
-
-    def statistics(self) -> BatchStatistics:
-        return BatchStatistics(momentum=self.chosen("statistics_momentum"))
-
-    def prepare(self) -> None:
-        context = self.context
-        self.embedding = self._embedding()
-        self.generator = self.new_generator(0)
-        sets, images = self._sets(), min(self.generator_batch, context.classes)
-        layer = NoisyLayer(self.embedding.shape[1], self.chosen("latent"), sets, images, self.chosen("layer"))
-        self.layer = layer.to(context.device)
-        both = [*self.generator.parameters(), *self.layer.parameters()]
-        self.optimizer = torch.optim.Adam(both, self.settings.generator_learning_rate, BETAS)
-
-    def begin(self, number: int) -> None:
-        if number and self._age(number) == 0:
-            self.generator.load_state_dict(self.new_generator(number).state_dict())
-            self.layer.norm.reset_parameters()
-        self.layer.draw(self.random)
-        self.optimizer.state.clear()
-
-    def made(self) -> Tensor:
-        return self.generator(self.layer(self.embedding[self.target]))
-
-    def fresh(self, count: int, random: torch.Generator) -> Tensor:
-        """Images of the current generator, with new layers."""
-        generator, layer = deepcopy(self.generator), deepcopy(self.layer)
-        parts, classes = [], self.classes(random).to(self.context.device)
-        with torch.no_grad():
-            for _ in range(-(-count // self.generator_batch)):
-                layer.draw(random)
-                parts.append(generator(layer(self.embedding[classes])))
-        return torch.cat(parts)[:count]
-
-    def classes(self, random: torch.Generator) -> Tensor:
-        """Sets of one image of every class, all in the same random order; the last set may be incomplete."""
-        order = torch.randperm(self.context.classes, generator=random)
-        return order.repeat(self._sets())[: self.generator_batch]
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | state_of(self._parts())
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        load(self._parts(), state)
-
-    def _embedding(self) -> Tensor:
-        """One vector for each class (K, E)."""
-        context, given = self.context, self.settings.embeddings
-        if given is not None:
-            if given not in context.files:
-                raise SpecError([Problem("/source/embeddings", f"the job has no file {given!r}")])
-            return class_embeddings.load(context.files[given], context.classes, context.device)
-        size = self.settings.embedding_size or max(LEAST_SIZE, context.classes)
-        return class_embeddings.orthogonal(context.classes, size, context.seed).to(context.device)
-
-    def _age(self, number: int) -> int:
-        """For how many rounds the generator of round `number` has been trained."""
-        life, alone = self.chosen("generator_life"), self.chosen("warm_up_generator_life")
-        if alone is None:
-            return int(number % life)
-        return int(number % alone if number < self.rounds_alone else (number - self.rounds_alone) % life)
-
-    def _sets(self) -> int:
-        return -(-self.generator_batch // self.context.classes)
-
-    def _parts(self) -> dict[str, Any]:
-        return {"generator": self.generator, "layer": self.layer}
+    class Parameters(EmbeddedParameters, GeneratorParameters):
+        """Those of the embeddings and of the generator."""

@@ -27,7 +27,6 @@ class Procedural(PooledSource):
 
     paper = "arXiv:2106.05963"
     training_defaults = {**DATA_FREE_TRAINING, "learning_rate": 2e-3}
-    sliced_training_defaults = {"relative_rates": True}
     presets = {"fast": {"generator_batch": 256, "pool_images": 32_768, "augmentation_probability": 0.5}}
 
     @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Procedural(PooledSource):
         refined_fraction: Annotated[float, Range(ge=0, le=1), "Fraction of the images that are pushed towards a random class of the teacher."] = 0.85
         refinement_steps: Annotated[int, Range(ge=1, le=1000), "Number of gradient steps of such an image."] = 10
         refinement_move: Annotated[float, Range(gt=0, le=1), "Largest root mean square change of such an image in all, relative to the range of pixels."] = 0.4
+        statistics_weight: Annotated[float, Range(ge=0), "Length of the step of such an image towards the teacher's BatchNorm statistics, relative to that towards its class. Without effect on teachers without such layers."] = 1.0
         # fmt: on
 
     def build(self, context: SourceContext) -> None:
@@ -50,7 +50,10 @@ class Procedural(PooledSource):
             lambda x: teacher(x).logits, context.contract, context.classes, context.device
         )
         self.refinement = Refinement(
-            self.settings.refined_fraction, self.settings.refinement_steps, self.settings.refinement_move
+            self.settings.refined_fraction,
+            self.settings.refinement_steps,
+            self.settings.refinement_move,
+            self.settings.statistics_weight,
         )
         draw = generator(context.seed, "families")
         self.shares = self.procedural.weights(self.settings.family_images, draw)

@@ -21,7 +21,6 @@ class Zskt(TrainedSource):
     """
 
     paper = "arXiv:1905.09768"
-    output = "affine"
     gradient_norm = 5.0  # published
     training_defaults = {**TrainedSource.training_defaults, "learning_rate": 2e-3}
     objective_defaults = (
@@ -31,7 +30,8 @@ class Zskt(TrainedSource):
     presets = {
         "fast": {**FAST, "initial_generator_steps": 0, "entropy_weight": 5.0, "divergence_weight": 1.0},
         "paper": {
-            "generator_resolution": "full", "generator_width": 128, "generator_batch": 128, "entropy_weight": 0.0,
+            "generator_resolution": "full", "generator_width": 128, "generator_output": "affine", "generator_batch": 128,
+            "entropy_weight": 0.0,
             "initial_generator_steps": 0, "student_steps_per_generator_step": 10, "student_images": "repeat",
             "pool_images": 0, "augmentation_probability": 0.0, "divergence_weight": None,  # one for each class
         },

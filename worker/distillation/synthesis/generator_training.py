@@ -13,6 +13,7 @@ from worker.distillation.data.transfers import sent
 from worker.distillation.synthesis.collapse import CollapseWatch
 from worker.distillation.synthesis.generator import Generator
 from worker.distillation.synthesis.image_loss import ImageLoss
+from worker.distillation.synthesis.live import evaluating
 
 
 class GeneratorTraining:
@@ -28,11 +29,14 @@ class GeneratorTraining:
         learning_rate: float,
         betas: tuple[float, float],
         gradient_norm: float | None = None,
+        draws_in_evaluation: bool = False,
     ):
-        """`gradient_norm`: the maximum norm of the gradient of all parameters; larger gradients are clipped to it."""
+        """`gradient_norm`: the maximum norm of the gradient of all parameters; larger gradients are clipped to it.
+        `draws_in_evaluation`: `images` uses the running statistics of the generator's normalisations."""
         self.generator = generator
         self.image_loss = image_loss
         self.gradient_norm = gradient_norm
+        self.draws_in_evaluation = draws_in_evaluation
         self.parameters = list(generator.parameters())
         self.device = self.parameters[0].device
         self.optimizer = torch.optim.Adam(self.parameters, learning_rate, betas)
@@ -61,8 +65,8 @@ class GeneratorTraining:
 
     @torch.no_grad()
     def images(self, noise_BZ: Tensor) -> Tensor:
-        """Images (B, C, H, W) of the current generator; only the running statistics of its BatchNorm change."""
-        with self.image_loss.autocast():
+        """Images (B, C, H, W) of the current generator; only the running statistics of its BatchNorm change, if any."""
+        with self.image_loss.autocast(), evaluating([self.generator] if self.draws_in_evaluation else []):
             return self.generator(sent(noise_BZ, self.device))
 
     def metrics(self) -> dict[str, Tensor | float]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -18,3 +19,13 @@ def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def accepts(network: nn.Module, image: Tensor) -> bool:
+    """Whether a network can read images of this size (B, C, H, W)."""
+    with torch.no_grad(), evaluating([network]):
+        try:
+            network(image)
+        except RuntimeError:  # torch's only error for shapes that do not fit
+            return False
+    return True

@@ -59,6 +59,7 @@ class PooledSource(Source):
     when = {("labels", "teacher"): {"provides": ("label",)}}
     synthesises = True
     training_defaults = DATA_FREE_TRAINING
+    sliced_training_defaults: ClassVar[Mapping[str, Any]] = {"relative_rates": "auto"}
     objective_defaults = LABEL_FREE_OBJECTIVES
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Values of the parameters that are null, by the preset's name."""

@@ -4,6 +4,7 @@ No generator is trained. The recipe is ours. Shapes: B images, C channels, H hei
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.contract import InputContract
+from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
 from worker.distillation.synthesis.families import dead_leaves, mixtures, noise, shapes, strokes
-from worker.distillation.synthesis.families.canvas import Canvas, scaled
+from worker.distillation.synthesis.families.canvas import Canvas, scaled, tints
 from worker.distillation.synthesis.families.mixtures import Draw
 from worker.distillation.synthesis.generator_losses import balance
 
@@ -25,6 +27,10 @@ FAMILIES: Mapping[str, Draw] = {
 }
 DARK, BRIGHT = 0.45, 0.55
 """Mean of a contract below which images are bright on dark, and above which they are dark on bright."""
+COLOURS = 3
+"""Channels of images that have colours."""
+FAMILY_IMAGES = 512
+"""Images of each family by which its share is measured."""
 PART = 256
 """Images that are refined at once."""
 
@@ -35,12 +41,14 @@ class Refinement:
 
     `fraction` of the images: each gets a random class and `steps` steps down the gradient of the cross-entropy, averaged over
     3x3 pixels. `move`: the largest root mean square change in all, relative to the range of pixels; an image's is uniform
-    from 0 to that.
+    from 0 to that. `statistics`: the length of the gradient of the distance from the teacher's BatchNorm statistics, relative
+    to that of the cross-entropy; it counts if the teacher has such layers.
     """
 
     fraction: float = 0.85
     steps: int = 10
     move: float = 0.4
+    statistics: float = 0.0
 
 
 class ProceduralImages:
@@ -56,7 +64,7 @@ class ProceduralImages:
         self.device = device
         self._canvas = Canvas.within(contract.channels, contract.height, contract.width)
         self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (contract.mean, contract.std))
-        self.low, self.high = (((bound - self._mean) / self._std).to(device) for bound in (0.0, 1.0))
+        self.low, self.high = contract.pixel_range(device)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -72,6 +80,8 @@ class ProceduralImages:
         """Images (count, C, H, W) of one family, drawn on the CPU, normalised."""
         family, inverted = kind.removesuffix("_inverted"), kind.endswith("_inverted")
         image = scaled(FAMILIES[family](count, self._canvas, random), self.contract.height, self.contract.width)
+        if self.contract.channels == COLOURS:  # the light of each image
+            image = (image * (1 + tints(count, COLOURS, random)[:, :, None, None])).clamp(0, 1)
         return (((1 - image if inverted else image) - self._mean) / self._std).to(self.device)
 
     @torch.no_grad()
@@ -93,18 +103,37 @@ class ProceduralImages:
         target = torch.randint(self.classes, (changed,), generator=random).to(self.device)
         move = (refinement.move * torch.rand(changed, generator=random)).to(self.device)
         parts = zip(image[:changed].split(PART), target.split(PART), move.split(PART), strict=True)
-        return torch.cat([*(self.refined(*part, refinement.steps) for part in parts), image[changed:]])
+        return torch.cat(
+            [*(self.refined(*part, refinement.steps, refinement.statistics) for part in parts), image[changed:]]
+        )
 
-    def refined(self, image: Tensor, target_B: Tensor, move_B: Tensor, steps: int) -> Tensor:
+    def refined(self, image: Tensor, target_B: Tensor, move_B: Tensor, steps: int, statistics: float = 0.0) -> Tensor:
         """The images after `steps` equal steps towards the target classes; each moves by `move` of the range in all."""
         span = (self.high - self.low).expand_as(image[:1]).square().mean().sqrt()
         length = move_B[:, None, None, None] * span * image.shape[1:].numel() ** 0.5 / steps
         for _ in range(steps):
-            image = image.detach().requires_grad_()
-            with torch.enable_grad():
-                loss = F.cross_entropy(self.teacher(image).float(), target_B, reduction="sum")
-                (gradient,) = torch.autograd.grad(loss, image)
-            smooth = F.avg_pool2d(gradient, 3, stride=1, padding=1)
-            norm = smooth.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
-            image = torch.clamp(image.detach() - length * smooth / norm, self.low, self.high)
+            direction = self._direction(image.detach(), target_B, statistics)
+            image = torch.clamp(image.detach() - length * direction, self.low, self.high)
         return image.detach()
+
+    def _direction(self, image: Tensor, target_B: Tensor, statistics: float) -> Tensor:
+        """The smoothed gradient of each image (B, C, H, W), of length 1."""
+        image.requires_grad_()
+        distance = BatchStatistics()
+        reader = distance.reading() if statistics else None
+        with torch.enable_grad():
+            with reader or nullcontext():
+                logits = self.teacher(image).float()
+            loss = F.cross_entropy(logits, target_B, reduction="sum")
+            matches = reader is not None and bool(reader.found)
+            (gradient,) = torch.autograd.grad(loss, image, retain_graph=matches)
+            direction = _unit(F.avg_pool2d(gradient, 3, stride=1, padding=1))
+            if matches:
+                (gradient,) = torch.autograd.grad(distance.distance(), image)
+                direction = _unit(direction + statistics * _unit(F.avg_pool2d(gradient, 3, stride=1, padding=1)))
+        return direction
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Each image (B, C, H, W) divided by its Euclidean norm."""
+    return x / x.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]

@@ -19,15 +19,17 @@ from worker.distillation.source import SourceContext, SourceNeeds
 from worker.distillation.synthesis.augmentation import random_roll
 from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics, check_kept
 from worker.distillation.synthesis.collapse import corrected
+from worker.distillation.synthesis.families.canvas import scaled
 from worker.distillation.synthesis.image_loss import AGAINST_STUDENTS, ImageLoss, Seen, Weights
-from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
+from worker.distillation.synthesis.live import accepts
+from worker.distillation.synthesis.mixed_pool import MixedPoolParameters, MixedPoolSource
 from worker.distillation.synthesis.round_watch import RoundWatch
 
 FEW_CLASSES_HINT = "raise the source's one_hot_weight or iterations, or reduce its statistics_weight"
 
 
 @dataclass(frozen=True)
-class RoundParameters(PoolParameters):
+class RoundParameters(MixedPoolParameters):
     """Parameters of every source that works in rounds."""
 
     # fmt: off
@@ -47,7 +49,7 @@ class RoundParameters(PoolParameters):
     # fmt: on
 
 
-class RoundSource(PooledSource):
+class RoundSource(MixedPoolSource):
     """Optimises the source of a batch of images, such as pixels or a generator, round after round.
 
     A subclass creates what is optimised, and `self.optimizer`, in `prepare`; starts a round in `begin`; and returns its
@@ -78,7 +80,7 @@ class RoundSource(PooledSource):
         raise NotImplementedError
 
     def made(self) -> Tensor:
-        """The round's current images (B, C, H, W), with gradient."""
+        """The round's current images, with gradient: (B, C, H, W), or smaller."""
         raise NotImplementedError
 
     def further_terms(self, image: Tensor, seen: Seen) -> dict[str, Tensor]:
@@ -171,18 +173,27 @@ class RoundSource(PooledSource):
 
     def _optimise(self, step: int, students: Mapping[str, nn.Module]) -> None:
         weights = self.image_loss.weights if students else self.alone
+        height, width = self.best.shape[2:]
         with torch.enable_grad():
             with self.image_loss.autocast():
                 image = self.made()
+            if not self._accept(image, students):
+                image = scaled(image, height, width)
             view = random_roll(image, self.settings.shift, self.settings.flip, self.random)
             seen, terms = self.image_loss.see(view, students, self.target, weights)
             further = self.further_terms(image, seen)
             loss = self.image_loss.total(terms, weights) + sum(further.values())
         better = loss.detach() < self.lowest
         self.lowest = torch.where(better, loss.detach(), self.lowest)
-        self.best = torch.where(better, image.detach(), self.best)
+        self.best = torch.where(better, scaled(image.detach(), height, width), self.best)
         self.terms = {name: term.detach() for name, term in (terms | further).items()}
         self.descend(loss, step)
+
+    def _accept(self, image: Tensor, students: Mapping[str, nn.Module]) -> bool:
+        """Whether teacher and students accept images of this size."""
+        if image.shape == self.best.shape:
+            return True
+        return all(accepts(network, image[:2].detach()) for network in (self.image_loss.teacher, *students.values()))
 
     def _finish(self, round_: int) -> None:
         if not bool(self.lowest.isfinite()):
@@ -197,7 +208,7 @@ class RoundSource(PooledSource):
 
     def keep(self, round_: int, image: Tensor, logits: Tensor) -> None:
         """Put the images of a round into the pool."""
-        self.pool.add(image, logits)
+        self.add(image, logits)
 
 
 def update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:

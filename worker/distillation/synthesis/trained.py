@@ -12,13 +12,13 @@ from worker.distillation.parameters import Range
 from worker.distillation.source import Position, SourceContext
 from worker.distillation.synthesis import generator
 from worker.distillation.synthesis.collapse import corrected
-from worker.distillation.synthesis.generator import Output, Resolution
+from worker.distillation.synthesis.generator import OUTPUT_WORDS, Output, Resolution
 from worker.distillation.synthesis.generator_training import GeneratorTraining
 from worker.distillation.synthesis.image_loss import ImageLoss, Weights
-from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
+from worker.distillation.synthesis.mixed_pool import MixedPoolParameters, MixedPoolSource
 
 FAST: Mapping[str, Any] = {
-    "generator_resolution": "half", "generator_width": 32, "generator_batch": 256,
+    "generator_resolution": "half", "generator_width": 32, "generator_output": "contract", "generator_batch": 256,
     "student_steps_per_generator_step": 8, "student_images": "pool",
     "pool_images": 32_768, "augmentation_probability": 0.5,
 }  # fmt: skip
@@ -26,13 +26,14 @@ FAST: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class GeneratorParameters(PoolParameters):
+class GeneratorParameters(MixedPoolParameters):
     """Parameters of every source with such a generator."""
 
     # fmt: off
     generator_resolution: Annotated[Resolution | None, "Position of the last upsampling: at the end (half, fast) or before the last convolutions (full, "
 "paper). If null: the preset's."] = None
     generator_width: Annotated[int | None, Range(ge=2, le=1024), "Number of channels of the generator. If null: 32 (fast) or 128 (paper)."] = None
+    generator_output: Annotated[Output | None, OUTPUT_WORDS] = None
     latent: Annotated[int, Range(ge=1, le=4096), "Dimension of the generator's noise."] = 100
     generator_learning_rate: Annotated[float, Range(gt=0), "Learning rate of the generator's Adam."] = 1e-3
     initial_generator_steps: Annotated[int | None, Range(ge=0), "Number of generator steps before the students' first step, without the terms that read the students."
@@ -46,7 +47,7 @@ class GeneratorParameters(PoolParameters):
     # fmt: on
 
 
-class TrainedSource(PooledSource):
+class TrainedSource(MixedPoolSource):
     """Trains a generator against the frozen teacher (and the live students), and pools its images.
 
     Students that a term reads are in eval mode meanwhile; public code of ZSKT, DFAD and DFQ leaves them in train mode.
@@ -54,7 +55,6 @@ class TrainedSource(PooledSource):
 
     epsilon = 1e-5
     """Epsilon of the generator's inner normalisations."""
-    output: Output = "tanh"
     gradient_norm: float | None = None
     """Maximum norm of the gradient of the generator's loss."""
 
@@ -69,6 +69,10 @@ class TrainedSource(PooledSource):
         """Betas of the generator's Adam."""
         return 0.9, 0.999
 
+    def draws_in_evaluation(self) -> bool:
+        """Whether images between the generator's steps are made in evaluation mode."""
+        return False
+
     def build(self, context: SourceContext) -> None:
         super().build(context)
         assert context.teacher is not None
@@ -80,13 +84,18 @@ class TrainedSource(PooledSource):
             seed=context.seed,
             device=context.device,
             epsilon=self.epsilon,
-            output=self.output,
+            output=self.chosen("generator_output"),
         )
         weights = corrected(self.weights(), context.restarts)
         independent = context.task == "multi_label"
         image_loss = ImageLoss(context.teacher, weights, self.precision, context.device, independent=independent)
         self.training = GeneratorTraining(
-            network, image_loss, self.chosen("generator_learning_rate"), self.betas(), self.gradient_norm
+            network,
+            image_loss,
+            self.chosen("generator_learning_rate"),
+            self.betas(),
+            self.gradient_norm,
+            self.draws_in_evaluation(),
         )
         self.steps_per_generator_step = self.chosen("student_steps_per_generator_step")
         self.student_images = self.chosen("student_images")
@@ -146,4 +155,4 @@ class TrainedSource(PooledSource):
 
     def _keep(self, image_BCHW: Tensor) -> None:
         image = image_BCHW.to(self.pool.dtype)
-        self.pool.add(image, self.training.image_loss.label(image.float()))
+        self.add(image, self.training.image_loss.label(image.float()))

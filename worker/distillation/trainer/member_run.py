@@ -13,7 +13,7 @@ from worker.distillation.procedure import Member
 from worker.distillation.step import Outputs, Step
 from worker.distillation.trainer.checkpoint import snapshot
 from worker.distillation.trainer.objective_sum import Composition, ConnectContext
-from worker.distillation.trainer.relative_rates import factors
+from worker.distillation.trainer.relative_rates import factors_for
 from worker.distillation.trainer.weight_average import RunningAverage
 from worker.distillation.training import Training
 from worker.distillation.transformed_network import Entry
@@ -35,7 +35,7 @@ class MemberRun:
         """`network` already has its initial weights; `teacher` is the stage's teacher, of which this member's objectives
         request taps."""
         self.training = training
-        rates = factors(network) if training.relative_rates else None
+        rates = factors_for(network, training.relative_rates)
         self.transforms = MemberTransforms(member.transforms, network, transforming)
         self.tapped = Tapped(network, context.example, f"{member.network_pointer}/network")
         self.composition = Composition(member.objectives, member.pointer).to(context.example.device)

@@ -10,6 +10,7 @@ from tests.worker.distillation.procedures.plans import plan_of, procedure_of
 from worker.distillation import check, run
 from worker.distillation.errors import Collapsed, SpecError
 from worker.distillation.procedure import StageResult, estimate_of
+from worker.distillation.procedures import source_trials
 from worker.distillation.synthesis import estimate
 
 FALLBACK = {"network": "lenet5", "options": {}}
@@ -73,6 +74,19 @@ def test_a_low_estimate_trains_for_longer_and_then_the_fallback():
     assert [each.name for each in walk([0.5, 0.6, 0.8], least_estimate=0.8)[0][2:]] == ["distil"]
 
 
+def test_a_poor_student_begins_again_from_the_second_source_and_the_better_one_goes_on():
+    stages, place = walk([0.5, 0.6, 0.69, 0.75, 0.9])
+    assert [each.name for each in stages[2:]] == ["distil", "again", "longer"] and place == "longer/student"
+    assert [each.source for each in stages[2:]] == [{"name": "dafl"}, None, None]
+    assert stages[3].members["student"].initial != "stage:distil/student" and stages[3].seeded_by == "again"
+    assert stages[4].members["student"].initial == "stage:again/student"
+    stages, _ = walk([0.5, 0.6, 0.69, 0.6, 0.9])
+    assert stages[4].members["student"].initial == "stage:distil/student" and stages[4].source == {"name": "dafl"}
+    assert [each.name for each in walk([0.5, 0.6, 0.3, 0.86])[0][2:]] == ["distil", "again"]
+    assert [each.name for each in walk([0.3, 0.86], sources=[])[0]] == ["distil", "again"]
+    assert [each.name for each in walk([0.5, 0.6, 0.3], least_estimate=0.2)[0][2:]] == ["distil"]
+
+
 def test_without_other_sources_nothing_is_tried():
     (only,), _ = walk([0.9], sources=[])
     assert only.name == "distil" and only.source is None
@@ -119,6 +133,7 @@ def few_images(monkeypatch):
     monkeypatch.setattr(estimate, "LEAST_DRAWN", 64)
     monkeypatch.setattr(estimate, "CONFIDENT", 0.3)
     monkeypatch.setattr(estimate, "FAIR", 0.0)
+    monkeypatch.setattr(source_trials, "POOR", 0.0)
 
 
 def test_trials_are_estimated_and_reported(engine_inputs, tmp_path, few_images):
@@ -149,7 +164,8 @@ def test_a_trial_whose_images_collapse_is_given_up(engine_inputs, tmp_path, few_
 
 
 @pytest.mark.parametrize("at", [2, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 4, 5, 9, 13))])
-def test_killed_in_any_stage_and_restored_bit_equal(at, engine_inputs, tmp_path, few_images):
+def test_killed_in_any_stage_and_restored_bit_equal(at, engine_inputs, tmp_path, few_images, monkeypatch):
+    monkeypatch.setattr(source_trials, "POOR", 1.0)  # a stage that begins again, in steps 9 to 12
     run_whole(job(engine_inputs, tmp_path / "whole"))
     run_killed(job(engine_inputs, tmp_path / "killed"), at, tmp_path / "restored")
     assert same_bits(student_of(tmp_path / "whole"), student_of(tmp_path / "restored"))

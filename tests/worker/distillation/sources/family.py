@@ -21,11 +21,13 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "deep_inversion": {"iterations": 4, "initial_rounds": 2, "student_steps_per_round": 3},
     "fast_meta": {"iterations": 3, "initial_rounds": 2, "student_steps_per_round": 3},
     "cmi": {"iterations": 4, "initial_rounds": 2, "student_steps_per_round": 3, "memory": 40, "negatives": 8, "embedding": 8},
+    "cpnet": {"iterations": 3, "initial_rounds": 2, "student_steps_per_round": 3, "generator_life": 3},
     "procedural": {"first_batches": 2, "student_steps_per_batch": 3, "family_images": 16},
     "nayer": {"iterations": 3, "initial_rounds": 2, "student_steps_per_round": 3, "generator_life": 3},
 }  # fmt: skip
 """Parameters that make each source of the family small."""
 ROUNDS = tuple(name for name, values in PARAMETERS.items() if "iterations" in values)
+NARROW = {"generator_width": 4, "latent": 6}
 SMALL = {"generator_batch": 16, "pool_images": 40}
 
 
@@ -52,7 +54,7 @@ def made(
     network_ = teacher if teacher is not None else network(0, shape_CHW, classes)
     tapped = Tapped(network_.eval().requires_grad_(False), torch.zeros(2, *shape_CHW))
     method = registry.find("sources", name)
-    small = {"generator_width": 4, "latent": 6} if hasattr(method.Parameters, "latent") else {}
+    small = {name: value for name, value in NARROW.items() if hasattr(method.Parameters, name)}
     source = method(parse(method.Parameters, SMALL | small | PARAMETERS[name] | parameters))
     source.build(SourceContext(tapped, contract, classes, None, batch_size, 100, None, (), seed, CPU, "classification"))
     return source

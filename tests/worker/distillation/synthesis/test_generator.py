@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from worker.distillation.contract import InputContract
-from worker.distillation.synthesis.generator import Generator, seeded
+from worker.distillation.synthesis.generator import Generator, brightness, seeded
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ def test_full_resolution_is_the_published_sequence_of_layers():
         generator.stem, nn.Unflatten(1, (8, 4, 6)), generator.stem_norm,
         nn.Upsample(scale_factor=2), generator.conv1, generator.norm1, nn.LeakyReLU(0.2),
         nn.Upsample(scale_factor=2), generator.conv2, generator.norm2, nn.LeakyReLU(0.2),
-        generator.to_image, nn.Tanh(), generator.image_norm,
+        generator.to_image, nn.Tanh(), generator.ending.norm,
     )  # fmt: skip
     noise = torch.randn(6, 5)
     torch.testing.assert_close(generator(noise), published(noise), atol=1e-5, rtol=1e-4)
@@ -41,6 +41,31 @@ def test_images_have_the_contract_s_shape_and_are_normalised(shape, resolution):
     assert image.dtype == torch.float32
     torch.testing.assert_close(image.mean(dim=(0, 2, 3)), torch.zeros(shape[0]), atol=1e-4, rtol=0)
     torch.testing.assert_close(image.var(dim=(0, 2, 3), unbiased=False), torch.ones(shape[0]), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.13, 0.2), (0.47, 0.25), (0.8, 0.1)])
+def test_the_contracts_range_keeps_about_its_mean_and_standard_deviation(mean, std):
+    wanted = InputContract(1, 8, 8, (mean,), (std,))
+    generator = Generator(wanted, latent=7, width=4, resolution="full", output="contract")
+    nn.init.normal_(generator.to_image.weight, std=10)
+    pixel = std * generator(torch.randn(512, 7)) + mean
+    assert pixel.min() >= -1e-5 and pixel.max() <= 1 + 1e-5
+    gain, offset = brightness(mean, std)
+    normal = (gain * torch.randn(100_000) + offset).sigmoid()
+    assert normal.mean().item() == pytest.approx(mean, abs=0.03) and normal.std().item() == pytest.approx(std, abs=0.03)
+
+
+@pytest.mark.parametrize("pair", [(0.0, 1.0), (0.5, 0.5), (1.0, 0.1)])
+def test_a_contract_that_says_nothing_gives_grey_images(pair):
+    assert brightness(*pair) == brightness(0.5, 0.25) and brightness(0.5, 0.25)[1] == 0
+
+
+def test_a_sigmoid_is_normalised_by_the_contract_and_the_convolutions_have_no_biases():
+    generator = Generator(contract(3, 8, 8), latent=7, width=4, resolution="full", output="sigmoid")
+    nn.init.normal_(generator.to_image.weight, std=100)
+    image = generator(torch.randn(8, 7))
+    assert image.min().item() == pytest.approx(-1) and image.max().item() == pytest.approx(1)
+    assert generator.conv1.bias is generator.conv2.bias is None and generator.to_image.bias is not None
 
 
 def test_weights_depend_on_the_seed_alone():

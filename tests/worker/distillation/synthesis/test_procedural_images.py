@@ -6,6 +6,7 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.synthesis import estimate as estimates
+from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
 from worker.distillation.synthesis.estimate import Estimate, Estimator
 from worker.distillation.synthesis.procedural_images import FAMILIES, ProceduralImages, Refinement
 
@@ -71,6 +72,25 @@ def test_refined_images_stay_in_range_move_as_far_as_asked_and_towards_their_cla
     assert (moved <= move + 1e-5).all() and torch.allclose(moved[:4], move[:4], atol=2e-3)
     before, after = (made.teacher(each).log_softmax(1)[range(16), target] for each in (image, refined))
     assert (after[1:] > before[1:]).all()
+
+
+def test_refinement_may_also_approach_the_teachers_statistics():
+    torch.manual_seed(0)
+    body = [nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(600, 4)]
+    teacher = nn.Sequential(*body).eval().requires_grad_(False)
+    teacher[1].running_mean[:] = 0.5
+    made = images(teacher)
+    image, target, move = torch.rand(32, 1, 12, 12, generator=random()), torch.arange(32) % 4, torch.full((32,), 0.2)
+    away = []
+    for weight in (0.0, 3.0):
+        refined = made.refined(image, target, move, 10, weight)
+        statistics = BatchStatistics()
+        with statistics.reading():
+            teacher(refined)
+        away.append(statistics.distance().item())
+    assert away[1] < 0.95 * away[0]
+    plain = images(network(5.0))
+    assert torch.equal(plain.refined(image, target, move, 4, 3.0), plain.refined(image, target, move, 4))
 
 
 def test_only_the_fraction_is_refined():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from worker.distillation.trainer.relative_rates import LARGEST, factors
+from worker.distillation.trainer.relative_rates import LARGEST, factors, factors_for
 from worker.distillation.training import Training
 
 
@@ -22,6 +22,17 @@ def test_factors_follow_the_scale_of_the_weights_within_bounds():
         found = factors(made)
         assert found[made[0].weight] == found[made[0].bias] == pytest.approx(factor, rel=0.05)
         assert found[made[3].weight] == pytest.approx(1, rel=0.05) and made[1].weight not in found
+
+
+def test_auto_is_on_for_large_weights_alone():
+    large = network(40.0)
+    with torch.no_grad():
+        large[3].weight *= 4.0
+    assert factors_for(large, "auto") == factors_for(large, "on") == factors(large)
+    assert factors_for(network(), "auto") is factors_for(large, "off") is None and factors_for(network(), "on")
+    nn.init.kaiming_normal_(large[0].weight)
+    nn.init.kaiming_normal_(large[3].weight)
+    assert factors_for(large, "auto") is None and factors_for(nn.Sequential(), "auto") is None
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])

@@ -12,7 +12,12 @@ from torch import Tensor
 LARGEST = 64
 """Length in pixels of the shorter side up to which images are drawn; larger ones are scaled up."""
 COLOUR_DEVIATION = 0.2
-"""Standard deviation of a colour's channels around its brightness."""
+"""Standard deviation of a colour's channels around its brightness, if there are other than three."""
+AXES = torch.tensor([[1.0, 1.0, -2.0], [1.0, -1.0, 0.0]]) / torch.tensor([[6.0], [2.0]]).sqrt()
+"""Yellow against blue, and red against green: the axes along which colours of photographs vary after brightness (Ruderman,
+Cronin, Chiao, "Statistics of cone responses to natural images", 1998)."""
+CHROMA = torch.tensor([0.25, 0.1])
+"""Standard deviation of a colour along these axes; the sizes are ours."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,14 @@ class Canvas:
         brightness = darkest + (1 - darkest) * torch.rand(count, 1, generator=random)
         if self.channels == 1:
             return brightness[:, :, None, None]
-        deviation = COLOUR_DEVIATION * torch.randn(count, self.channels, generator=random)
-        return (brightness + deviation).clamp(0, 1)[:, :, None, None]
+        return (brightness + tints(count, self.channels, random)).clamp(0, 1)[:, :, None, None]
+
+
+def tints(count: int, channels: int, random: torch.Generator) -> Tensor:
+    """Deviations of colours from their brightness (count, C), as frequent as in photographs if the channels are three."""
+    if channels != len(AXES.T):
+        return COLOUR_DEVIATION * torch.randn(count, channels, generator=random)
+    return (CHROMA * torch.randn(count, len(AXES), generator=random)) @ AXES
 
 
 def scaled(image_BCHW: Tensor, height: int, width: int) -> Tensor:

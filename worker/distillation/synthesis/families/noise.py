@@ -7,21 +7,27 @@ Shapes: B images, C channels, H height, W width.
 import torch
 from torch import Tensor
 
-from worker.distillation.synthesis.families.canvas import Canvas, uniform
+from worker.distillation.synthesis.families.canvas import AXES, CHROMA, Canvas, uniform
 
 SLOWEST, STEEPEST = 0.5, 3.0
 """Exponents of the amplitude's decay."""
 LEAST_GAIN, MOST_GAIN = 1.0, 4.0
 OFFSET = 0.7
 OWN = 0.5
-"""Size of a channel's own field relative to the field that all channels share."""
+"""Size of a channel's own field relative to the field that all channels share, if there are other than three."""
+SATURATION = 3.0
+"""Largest size of the fields of colour, relative to `CHROMA` times the field that all channels share."""
 
 
 def draw(count: int, canvas: Canvas, random: torch.Generator) -> Tensor:
     """Images (B, C, H, W): `sigmoid(gain (field + offset))`."""
     decay = uniform(SLOWEST, STEEPEST, count, random=random)
     field = fields(count, 1, canvas, decay, random)
-    if canvas.channels > 1:
+    if canvas.channels == len(AXES.T):
+        chroma = fields(count, len(AXES), canvas, decay, random) * CHROMA[:, None, None]
+        saturation = uniform(0, SATURATION, count, 1, 1, 1, random=random)
+        field = field + saturation * torch.einsum("bahw,ac->bchw", chroma, AXES)
+    elif canvas.channels > 1:
         field = field + OWN * fields(count, canvas.channels, canvas, decay, random)
     gain = uniform(LEAST_GAIN, MOST_GAIN, count, 1, 1, 1, random=random)
     offset = OFFSET * torch.randn(count, 1, 1, 1, generator=random)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from worker.distillation.synthesis.families import noise, shapes, strokes
+from worker.distillation.synthesis.families import canvas, noise, shapes, strokes
 from worker.distillation.synthesis.families.canvas import LARGEST, Canvas
 from worker.distillation.synthesis.procedural_images import FAMILIES
 
@@ -43,6 +43,17 @@ def test_fields_have_mean_0_deviation_1_and_the_spectrum_asked_for():
     assert (power[0, 2] / power[0, 8]).log2() / 2 == pytest.approx(2 * decay, abs=0.7)
 
 
+def test_colours_vary_most_in_brightness_then_from_yellow_to_blue_then_from_red_to_green():
+    colour = Canvas(3, 8, 8).colours(4000, random())[:, :, 0, 0]
+    fields = noise.draw(64, Canvas(3, 16, 16), random()).movedim(1, -1).flatten(0, 2)
+    for values in (colour, fields):
+        along = values.var(dim=0, correction=0).sum() - (values @ canvas.AXES.T).var(dim=0).sum()
+        yellow, red = (values @ canvas.AXES.T).var(dim=0)
+        assert along > yellow > 2 * red > 0
+    with_two = Canvas(2, 8, 8).colours(4000, random())[:, :, 0, 0]
+    assert (with_two[:, 0] - with_two[:, 1]).std() > 0.1
+
+
 def test_distances_from_segments_are_those_of_geometry():
     x, y = torch.meshgrid(torch.tensor([-1.0, 0.5, 3.0]), torch.tensor([0.0, 2.0]), indexing="xy")
     start, end = torch.tensor([[[0.0, 0.0], [0.0, -1.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
@@ -52,7 +63,7 @@ def test_distances_from_segments_are_those_of_geometry():
 
 
 def test_a_mask_covers_its_centre_and_not_what_is_farther_than_its_half_axes():
-    canvas, centre = Canvas(1, 64, 64), torch.zeros(8, 2)
-    covered = shapes.masks(8, canvas, centre, (0.2, 0.2), random())[:, 0]
-    radius = canvas.places().square().sum(dim=0).sqrt()
+    whole, centre = Canvas(1, 64, 64), torch.zeros(8, 2)
+    covered = shapes.masks(8, whole, centre, (0.2, 0.2), random())[:, 0]
+    radius = whole.places().square().sum(dim=0).sqrt()
     assert (covered[:, radius < 0.05] > 0.99).all() and (covered[:, radius > 0.33] < 0.01).all()
