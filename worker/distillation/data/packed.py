@@ -43,7 +43,8 @@ class Options:
     labels: Annotated[
         Labels,
         "Kind of label: one class or identity per image (N,), 0 or 1 for each of several labels (N, K), real-valued"
-        " targets (N,) or (N, D), or none. Class folders hold classes only. A file without labels is read as `none`.",
+        " targets (N,) or (N, D), a mask of classes or a depth for each image (N, H, W), or none. Class folders hold classes only. A"
+        " file without labels is read as `none`.",
         Example("class"),
     ] = "class"
     first_label: Annotated[
@@ -51,6 +52,30 @@ class Options:
         "Number of the first class in an array or table of labels. If null: 1 if the labels are 1 to K, each of them"
         " present, else 0.",
     ] = None
+    mask_colours: Annotated[
+        tuple[str, ...] | None,
+        "Colours of the classes in RGB masks as #RRGGBB, in order. If null: those of `class_dict.csv` or `labelmap.txt` in the"
+        " archive.",
+    ] = None
+    ignored_colours: Annotated[tuple[str, ...] | None, "Colours of RGB masks that no loss and no metric reads."] = None
+    ignored_values: Annotated[
+        tuple[int, ...] | None, "Numbers in masks that no loss and no metric reads, besides 255.", Example([11])
+    ] = None
+    white: Annotated[
+        Literal["class", "ignored"] | None,
+        "The meaning of 255 in masks that hold only 0 and 255: a second class, or ignored. Such masks are refused if null.",
+    ] = None
+    depth_scale: Annotated[
+        float | None,
+        Range(gt=0),
+        "The number in depth files that is one metre: 1000 for millimetres, 256 as in KITTI. Required for files of depth.",
+        Example(1000.0),
+    ] = None
+    fitting: Annotated[
+        Literal["crop", "letterbox"],
+        "How images of other sizes, with masks, depth or boxes, get the common size: `crop` the centre, or `letterbox`: keep all and"
+        " pad.",
+    ] = "crop"
     broken: Annotated[
         Literal["refuse", "skip"], "Images that cannot be read: `refuse` the dataset, or `skip` them with a warning."
     ] = "refuse"
@@ -78,8 +103,8 @@ class Options:
 @dataclass
 class Packed:
     """`splits`: by name (`train`, `test`) images (N, C, H, W) uint8, all of one size, and, depending on `labels`, classes
-    (N,) int64, labels (N, K) uint8, targets (N, D) float32 or nothing (N, 0); `class_names` are the names of the classes,
-    labels or targets."""
+    (N,) int64, labels (N, K) uint8, targets (N, D) float32, masks (N, H, W) uint8, depth (N, H, W) float32, boxes (N, M, 4)
+    float32 or nothing (N, 0); `class_names` are the names of the classes, labels or targets."""
 
     format: str
     splits: dict[str, tuple[Tensor, Tensor]]
@@ -96,6 +121,10 @@ class Packed:
     """Number of files by the reason why they were not read."""
     made_split: dict[str, Any] | None = None
     """How the test split was made, if it was."""
+    fields: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Further fields of the samples by split and name, such as `box_label` (N, M)."""
+    found: dict[str, Any] = field(default_factory=dict)
+    """What reading found out, for the findings: the format of the labels, numbers of classes, what was repaired."""
 
     def write(self, path: Path) -> None:
         """Write the canonical form (docs/architecture.md)."""
@@ -107,6 +136,11 @@ class Packed:
         }
         tensors |= {
             f"{split}.{name}": value for split, named in self.retrieval.items() for name, value in named.items()
+        }
+        tensors |= {
+            f"{split}.{name}": value.contiguous()
+            for split, named in self.fields.items()
+            for name, value in named.items()
         }
         tensors |= {f"{split}.privileged": other.contiguous() for split, other in self.privileged.items()}
         if warnings := self.all_warnings():  # a tensor, since the order of several metadata entries is random
@@ -126,6 +160,7 @@ class Packed:
             "image": _shape(image),
             "privileged": self._privileged(),
             **truth.describe(self.splits, self.labels, len(self.class_names)),
+            **self.found,
             "retrieval": {split: sorted(named) for split, named in self.retrieval.items()},
             "mean": mean,
             "std": std,

@@ -42,12 +42,12 @@ def quick_teacher(teacher: Tapped | None, training: Training, graphs: bool = Fal
 
 
 def ignored(training: Training) -> str:
-    """Words for a stage's log: the options that have no effect on a teacher of which more than the logits is read."""
+    """Words for a stage's log: the options that have no effect on a teacher of which more is read than one row of logits for each image."""
     options = ("fold_teacher", "teacher_precision", "teacher_answers")
     asked = [name for name in options if getattr(training, name) != getattr(Training, name)]
     if not asked:
         return ""
-    return f"{', '.join(asked)} ignored, because objectives read the teacher's activations or gradients"
+    return f"{', '.join(asked)} ignored, because more of the teacher is read than one row of logits for each image"
 
 
 class Graphed:

@@ -13,6 +13,7 @@ from worker.distillation.introspection.tap_map import TapMap, Taps
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext, Objective, ObjectiveNeeds
 from worker.distillation.step import Step
+from worker.distillation.task import Task
 from worker.distillation.trainer.objective_weight import check_weight, weight_at
 
 
@@ -27,7 +28,7 @@ class ConnectContext:
     """Number of samples in the dataset; None without a dataset."""
     peers: int = 0
     """Number of other members of the cohort."""
-    task: str
+    task: Task
 
 
 class Composition(nn.Module):
@@ -37,6 +38,7 @@ class Composition(nn.Module):
         super().__init__()
         self.weights: list[float | Mapping[str, Any]] = []
         self._requested: list[Taps] = []  # the taps of each objective
+        self._dense = False
         self.names: list[str] = []
         self.pointers = [f"{pointer}/{index}" for index in range(len(specs))]
         objectives = nn.ModuleList()
@@ -76,10 +78,10 @@ class Composition(nn.Module):
 
     @property
     def reads_logits_alone(self) -> bool:
-        """Whether the objectives, once connected, read nothing of the teacher but its logits, and none differentiates it."""
-        return not any(taps.teacher for taps in self._requested) and not any(
-            each.input_gradient for each in self.needs()
-        )
+        """Whether the objectives, once connected, read nothing of the teacher but one row of logits for each image, and none
+        differentiates it."""
+        taps = any(requested.teacher for requested in self._requested)
+        return not (self._dense or taps or any(each.input_gradient for each in self.needs()))
 
     def connect(self, student: Tapped, teacher: Tapped | None, context: ConnectContext) -> None:
         """Request the taps, and build all objectives from both networks' outputs for an example in eval mode.
@@ -88,8 +90,9 @@ class Composition(nn.Module):
             SpecError: an objective does not work with these networks; pointers start with the objectives' place in the spec.
         """
         self._refuse_two_readers(teacher)
+        self._dense = context.task.dense
         for objective in self.objectives:
-            objective.task = context.task
+            objective.task = context.task.name
         taps = self.taps(student.map, teacher.map if teacher else None)
         student.request(taps.student)
         if teacher:

@@ -64,7 +64,7 @@ class StageContext:
             classes=self.classes,
             examples=self.dataset.examples if self.dataset is not None else None,
             peers=peers,
-            task=self.task.name,
+            task=self.task,
         )
 
     def example(self) -> Tensor:

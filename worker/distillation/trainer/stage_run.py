@@ -68,7 +68,7 @@ class StageRun:
         compositions = [each.composition for each in self.members.values()]
         self.logits_alone = teacher is not None and all(each.reads_logits_alone for each in compositions)
         quick = quick_teacher(teacher, self.training, context.graphs) if self.logits_alone else None
-        self.passes = ForwardPasses(self.training, teacher, self.input_gradient, quick)
+        self.passes = ForwardPasses(context.task, self.training, teacher, self.input_gradient, quick)
         self.source = build_source(stage, compositions, teacher, context)
         self.steps_per_epoch = self.source.steps_per_epoch()
         self.total = stage.steps or (stage.epochs or 1) * self.steps_per_epoch
@@ -108,7 +108,7 @@ class StageRun:
         for batch in plain_batches(self.context, self.source):
             pulse()
             with torch.no_grad():
-                teacher = self.teacher(batch.read(self.teacher.reads)) if self.teacher else None
+                teacher = self.passes.teach(batch)
                 step = Step(batch=batch, student=Outputs(batch.image.new_empty(0)), teacher=teacher)
                 for member in self.members.values():
                     member.composition.observe(step)
@@ -148,9 +148,12 @@ class StageRun:
 
     def _update(self, batch: Batch, position: Position) -> None:
         """One step of every member, on the same batch."""
-        teacher = self.passes.teach(batch)
+        first = self.context.task.student_first
+        teacher = None if first else self.passes.teach(batch)
         second_teacher = self.passes.teach_second(batch)
         students = {name: self.passes.student(member, batch) for name, member in self.members.items()}
+        if first:
+            teacher = self.passes.teach(batch, next(iter(students.values())).plain)
         outputs = {name: student.plain for name, student in students.items()}
         for name, member in self.members.items():
             step = Step(
@@ -169,7 +172,7 @@ class StageRun:
             self.means.add({f"{prefix}loss": loss} | {f"{prefix}{term}": value for term, value in terms.items()})
             if self.stage.update == "sequential":
                 with torch.no_grad(), statistics_kept(member.network):
-                    outputs[name] = self.passes.run(member.tapped, batch.image, batch.division)
+                    outputs[name] = self.passes.run(member.tapped, batch.image, batch.division, batch.fields)
 
     def metrics(self) -> dict[str, float]:
         """Means since the last call, including the source's metrics, and the learning rate.
