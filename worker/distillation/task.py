@@ -94,9 +94,31 @@ def predict(
     return rows, None if teacher_fn is None else _predict(teacher_fn, images.for_teacher, batch_size)
 
 
+class Remembered:
+    """A network whose outputs for certain images are computed once, however often they are measured."""
+
+    def __init__(self, network_fn: Predict, images: "Images"):
+        self._network_fn = network_fn
+        self._images = images
+        self._rows: Tensor | None = None
+
+    def __call__(self, image: Tensor) -> Outputs | Tensor:
+        return self._network_fn(image)
+
+    def rows(self, images: "Images", batch_size: int) -> Tensor:
+        """The outputs (N, K) for all images."""
+        if images is not self._images:
+            return _predict(self._network_fn, images, batch_size)
+        if self._rows is None:
+            self._rows = _predict(self._network_fn, images, batch_size)
+        return self._rows
+
+
 def _predict(network_fn: Predict, images: "Images", batch_size: int) -> Tensor:
+    if isinstance(network_fn, Remembered):
+        return network_fn.rows(images, batch_size)
     rows: list[Tensor] = []
-    for part in images.image.split(batch_size):
+    for part in images.batches(batch_size):
         pulse()
         rows.append(_logits(network_fn(images.normalise(part))))
     return torch.cat(rows)

@@ -1,17 +1,19 @@
-"""Batches from a labelled dataset that is held on the device."""
+"""Batches from a labelled dataset, whose images are held on the device or decoded in threads."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.data import samplers
 from worker.distillation.data.augmentation import Views
+from worker.distillation.data.decoding_threads import AHEAD, Ahead
+from worker.distillation.data.drawn_epoch import DrawnEpoch, EpochParameters, Epochs
 from worker.distillation.data.images import Images
-from worker.distillation.data.strong_views import STRONGEST, StrongViews
+from worker.distillation.data.mixing import Mixing
+from worker.distillation.data.random_views import RandomViews, ViewParameters
 from worker.distillation.distributed.division import Division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
@@ -23,8 +25,9 @@ from worker.distillation.task import EVERY_TASK
 class Dataset(Source):
     """Shuffles the dataset every epoch and augments its batches.
 
-    The order of an epoch and the augmentation of each image depend on the seed and the epoch alone, so that a resume
-    needs only the position. The sampler `per_class` is that of BAKE (Ge et al., arXiv:2104.13298): every image of the
+    The order of an epoch and the augmentation of each image depend on the seed, the epoch and the step alone, so that a resume
+    needs only the position. Teacher and student see the same views (Beyer et al., "Knowledge distillation: a good teacher is
+    patient and consistent", arXiv:2106.05237). The sampler `per_class` is that of BAKE (Ge et al., arXiv:2104.13298): every image of the
     shuffled dataset comes with `same_class_images` others of its class, so that an epoch has `1 + same_class_images` times
     as many images; each gets its own augmentation. If an objective needs second views, each image of a batch is augmented a second
     time.
@@ -38,11 +41,13 @@ class Dataset(Source):
     when = {("teacher_reads", "privileged"): {"provides": (*provides, "privileged")}}
 
     @dataclass(frozen=True)
-    class Parameters:
+    class Parameters(ViewParameters):
         augmentation: Annotated[
-            Literal["none", "standard", "shift"],
+            Literal["none", "standard", "shift", "resized_crop", "consistent"],
             "Random augmentation. `standard`: random crop of the zero-padded image and a horizontal flip; "
-            "`shift`: only the crop, for digits and text.",
+            "`shift`: only the crop, for digits and text; `resized_crop`: a random part of the image, resized, and a horizontal flip,"
+            " for photographs; `consistent`: the same with mixup at uniform shares (arXiv:2106.05237), for objectives that do not"
+            " read labels.",
         ] = "none"
         padding: Annotated[int, Range(ge=1, le=64), "Pixels of padding on each side before the crop."] = 4
         drop_last: Annotated[bool, "Drop the smaller batch at the end of an epoch."] = True
@@ -60,9 +65,6 @@ class Dataset(Source):
             "Second view of each image, for objectives that need one: the same augmentation drawn again "
             "(`redrawn`), or two operations of RandAugment after it (`strong`).",
         ] = "strong"
-        strength: Annotated[
-            int, Range(ge=0, le=STRONGEST), "Magnitude of the operations of a strong view (arXiv:1909.13719)."
-        ] = 10
         teacher_reads: Annotated[
             Literal["image", "privileged"],
             "What a given teacher reads of each sample: the student's image, or the dataset's `privileged` image,"
@@ -88,7 +90,13 @@ class Dataset(Source):
         self.images = context.dataset
         if self.settings.teacher_reads == "privileged":
             self._check_privileged(context.contract)
-        self._epoch: int | None = None
+        self._views_of = self.settings
+        if self.settings.augmentation == "consistent":
+            self._views_of = replace(self.settings, mixup=1.0)
+        self._check_mixing()
+        drawn = self._epoch_parameters()
+        self._epochs = Epochs(lambda epoch: DrawnEpoch.draw(self.images, drawn, context.seed, epoch))
+        self._ahead = Ahead(self._begin, self.steps_per_epoch(), AHEAD if self.images.decodes else 0)
 
     def check_sampler(self, required: str | None) -> None:
         super().check_sampler(required)
@@ -119,55 +127,95 @@ class Dataset(Source):
         sampler `per_class`, the batch holds as many images as fit together with the others of their class, then the
         first other image of each, then the second, and so on.
         """
-        self._begin(position.epoch)
-        rows = slice(position.step * self._anchors, (position.step + 1) * self._anchors)
-        whole = self._drawn[rows].T.flatten()
+        return self._ahead.take(position.epoch, position.step)()
+
+    def _begin(self, epoch: int, step: int) -> Callable[[], Batch]:
+        """Draw a batch and start to read its images; the result waits for them."""
+        drawn = self._epochs.at(epoch)
+        rows = slice(step * self._anchors, (step + 1) * self._anchors)
+        whole = drawn.images[rows].T.flatten()
         division = Division.of(len(whole), self.context.ranks)
-        chosen = whole[division.rows]
-        pixels, view = self.images.image[chosen], self._view[rows].T.flatten()[division.rows]
-        image = self._views.apply(pixels, view) if self._views is not None else pixels
-        fields = self.images.batch_fields(chosen)
-        if "second_view" in self.context.fields:
-            again = self._second.apply(pixels, view) if self._second is not None else pixels
-            if self._strong is not None:
-                again = self._strong.apply(again, self._order[rows].T.flatten()[division.rows])
-            fields["second_view"] = self.images.normalise(again)
-        if self.settings.teacher_reads == "privileged":
-            other = self.images.for_teacher
-            shown = other.image[chosen]
-            fields["privileged"] = other.normalise(self._views.apply(shown, view) if self._views is not None else shown)
-        return Batch(self.images.normalise(image), fields, division=division)
+        chosen, place = whole[division.rows], drawn.views[rows].T.flatten()[division.rows]
+        mixing = self._draw_mixing(len(whole), epoch, step)
+        views = self._draw_views("", len(whole), division, epoch, step)
+        image = self._read(self.images, chosen, place, drawn.shifts, views)
+        second = self._second_view(drawn, chosen, place, division, len(whole), epoch, step)
+        reads_privileged = self.settings.teacher_reads == "privileged"
+        other = self.images.for_teacher
+        privileged = self._read(other, chosen, place, drawn.shifts, views) if reads_privileged else None
 
-    def _begin(self, epoch: int) -> None:
-        """Draw an epoch, with M = `same_class_images`: `_drawn` (N, 1 + M), indices of images and of the others of their
-        class, and the augmentation of each, `_view` (N, 1 + M), of which `_order` is a copy on the CPU."""
-        if epoch == self._epoch:
-            return
-        size = len(self.images)
-        seed = self.context.seed
-        device = self.images.image.device
-        drawn = view = samplers.shuffled(size, seed, epoch)[:, None]
-        if self.per_class:
-            draw = samplers.generator(seed, "mates", epoch)
-            others = samplers.same_class(self.images.label.cpu(), drawn[:, 0], self.settings.same_class_images, draw)
-            drawn = torch.cat([drawn, others], dim=1)
-            view = torch.arange(drawn.numel()).view_as(drawn)
-        self._drawn = drawn.to(device)
-        self._view = view.to(device)
-        self._order = view
-        self._strong = None
-        self._views, self._second = (self._draw_views(drawn.numel(), each, epoch) for each in ("", "second view/"))
-        if self.settings.second_view == "strong" and "second_view" in self.context.fields:
-            draw = samplers.generator(seed, "strong views", epoch)
-            self._strong = StrongViews.draw(drawn.numel(), self.settings.strength, draw)
-        self._epoch = epoch
+        def finish() -> Batch:
+            fields = self.images.batch_fields(chosen)
+            if second is not None:
+                fields["second_view"] = self.images.normalise(second())
+            if privileged is not None:
+                fields["privileged"] = _mixed(other.normalise(privileged()), mixing)
+            return Batch(_mixed(self.images.normalise(image()), mixing), fields, division=division)
 
-    def _draw_views(self, size: int, which: str, epoch: int) -> Views | None:
-        p = self.settings
-        if p.augmentation == "none" or (which and "second_view" not in self.context.fields):
+        return finish
+
+    def _read(
+        self, images: Images, chosen: Tensor, place: Tensor, shifts: Views | None, views: RandomViews | None
+    ) -> Callable[[], Tensor]:
+        """Start to read images (B, C, H, W) uint8 as these views show them."""
+        parts = None if views is None else views.crops(images.sizes(chosen))
+        pending = images.begin(chosen, parts)
+
+        def finish() -> Tensor:
+            image = pending()
+            if shifts is not None:
+                image = shifts.apply(image, place)
+            return image if views is None else views.apply(image, images.contract.mean)
+
+        return finish
+
+    def _second_view(
+        self, drawn: DrawnEpoch, chosen: Tensor, place: Tensor, division: Division, whole: int, epoch: int, step: int
+    ) -> Callable[[], Tensor] | None:
+        """Start to read the second views; None if no objective needs them."""
+        if "second_view" not in self.context.fields:
             return None
-        draw = samplers.generator(self.context.seed, f"{which}augmentation", epoch)
-        return Views.draw(size, p.padding, p.augmentation == "standard", draw, self.images.image.device)
+        views = self._draw_views("second view/", whole, division, epoch, step)
+        pending = self._read(self.images, chosen, place, drawn.second_shifts, views)
+        strong = drawn.strong
+        return pending if strong is None else lambda: strong.apply(pending(), place.cpu())
+
+    def _epoch_parameters(self) -> EpochParameters:
+        p = self.settings
+        return EpochParameters(
+            mates=p.same_class_images if self.per_class else 0,
+            padding=p.padding if p.augmentation in ("standard", "shift") else None,
+            flips=p.augmentation == "standard",
+            second_views="second_view" in self.context.fields,
+            strength=p.strength if p.second_view == "strong" else None,
+        )
+
+    def _draw_views(self, which: str, whole: int, division: Division, epoch: int, step: int) -> RandomViews | None:
+        """The views of this rank's part of a batch of `whole` images; None without any."""
+        crops = self.settings.augmentation in ("resized_crop", "consistent")
+        if not crops and not self._views_of.changes_pixels:
+            return None
+        draw = samplers.generator(self.context.seed, f"{which}views", epoch, step)
+        return RandomViews.draw(self._views_of, crops, whole, draw).at(division.rows)
+
+    def _draw_mixing(self, size: int, epoch: int, step: int) -> Mixing | None:
+        draw = samplers.generator(self.context.seed, "mixing", epoch, step)
+        return Mixing.draw(size, self._views_of.mixup, self._views_of.cutmix, draw)
+
+    def _check_mixing(self) -> None:
+        """Raises: SpecError: images are mixed, and an objective reads what is true of one image, or there are several ranks."""
+        if not (self._views_of.mixup or self._views_of.cutmix):
+            return
+        read = sorted({"label", "target", "index", "second_view"} & set(self.context.fields))
+        place = "/source/augmentation" if self.settings.augmentation == "consistent" else "/source"
+        if read or self.per_class:
+            words = f"mixes images, and the objectives read {', '.join(read) or 'mates of one class'}"
+            hint = "Choose objectives on the teacher's outputs alone, such as `kd`, or no mixup and cutmix."
+            raise SpecError([Problem(place, words)], hint)
+        if self.context.ranks.size > 1:
+            raise SpecError(
+                [Problem(place, "mixes images, which is not supported on several devices")], "Use one device."
+            )
 
     def _check_privileged(self, student: InputContract) -> None:
         if self.images.privileged is None:
@@ -187,3 +235,7 @@ class Dataset(Source):
 
 def _name(images: Images, label: int) -> str:
     return images.class_names[label] if label < len(images.class_names) else str(label)
+
+
+def _mixed(image: Tensor, mixing: Mixing | None) -> Tensor:
+    return image if mixing is None else mixing.apply(image)

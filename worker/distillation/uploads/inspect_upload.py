@@ -1,7 +1,7 @@
 """Inspection: an upload is read once, described, and written in the canonical form (docs/architecture.md)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from worker.distillation.uploads.said_network import NoneFits, Said, parameters_
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
 CANONICAL = "output/canonical.safetensors"
+PARTS = "parts"
 LISTED_AT_MOST = 100
 SHARED_AT_MOST = 4
 """Largest ratio of the elements of all names together to the elements of distinct tensors."""
@@ -38,7 +39,8 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Inspect the `upload` of a job file of kind `teacher`, `dataset` or `file`.
 
     Returns:
-        `findings`, and the `path` of the canonical form, relative to `folder`.
+        `findings`, the `path` of the canonical form, relative to `folder`, and its further files, `parts`: `path`, `sha256` and
+        `size` of each.
 
     Raises:
         UploadError: the upload is refused.
@@ -48,8 +50,9 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     upload, canonical = folder / job["upload"], folder / CANONICAL
     canonical.parent.mkdir(exist_ok=True)
     findings = _INSPECTIONS[job["kind"]](job, upload, canonical, limits)
-    limits.check_canonical(canonical.stat().st_size)
-    return {"findings": findings, "path": CANONICAL}
+    parts = findings.pop(PARTS, [])
+    limits.check_canonical(canonical.stat().st_size + sum(each["size"] for each in parts))
+    return {"findings": findings, "path": CANONICAL, "parts": parts}
 
 
 def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
@@ -135,9 +138,17 @@ def _try(network: nn.Module, contract: InputContract, classes: int) -> Tapped:
 
 def _dataset(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
     options = parse(Options, job.get("options") or {}, "/options")
-    packed = read_dataset(upload, options, limits)
+    packed = read_dataset(upload, options, replace(limits, output=canonical.parent))
     packed.write(canonical)
-    return packed.findings()
+    shards = packed.photographs.shards if packed.photographs else []
+    folder = Path(CANONICAL).parent
+    allowed = {
+        "images": limits.entries,
+        "uncompressed_bytes": limits.inflated_bytes,
+        "stored_bytes": limits.canonical_bytes,
+    }
+    parts = [{"path": str(folder / each.sha256), "sha256": each.sha256, "size": each.size} for each in shards]
+    return packed.findings() | {"limits": allowed, PARTS: parts}
 
 
 def _file(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
