@@ -148,6 +148,16 @@ class Settings(BaseSettings):
         ge=0,
         description="Free space on the disk of `data`, in bytes, below which a worker claims nothing.",
     )
+    cache: Path | None = Field(
+        None,
+        description="Folder of the cache of datasets, which the workers of a machine share. If empty: `cache` in `data`.",
+    )
+    cache_bytes: int = Field(
+        50 * 2**30,
+        ge=0,
+        description="Largest size of the cache of datasets, in bytes. The dataset that was used least recently is removed"
+        " first. 0: every job gets a copy.",
+    )
     inspection_seconds: float = Field(
         300.0,
         gt=0,
@@ -160,7 +170,12 @@ class Settings(BaseSettings):
         " form. An inspection never gets more than half of the machine's memory.",
     )
 
-    upload_bytes: int = Field(4 * 2**30, gt=0, description="Largest upload, in bytes.")
+    upload_bytes: int = Field(64 * 2**30, gt=0, description="Largest upload, in bytes.")
+    dataset_sources: str = Field(
+        "",
+        description="Folders of the workers and prefixes of buckets from which datasets may be read by reference, comma-separated:"
+        " `file:///srv/datasets, s3://bucket/prefix`. Buckets are those of the S3 server of `storage_endpoint`. If empty: none.",
+    )
     storage_bytes: int = Field(100 * 2**30, gt=0, description="Storage quota of one key, in bytes.")
     network_parameters: int = Field(
         2 * 10**9, gt=0, description="Largest number of parameters of a teacher or student."
@@ -315,6 +330,11 @@ class Settings(BaseSettings):
     def weights_folder(self) -> Path:
         """Folder of pretrained weights; it need not exist."""
         return self.weights or self.data / "weights"
+
+    @property
+    def cache_folder(self) -> Path:
+        """Folder of the cache of datasets."""
+        return self.cache or self.data / "cache"
 
     @property
     def work_folder(self) -> Path:

@@ -45,6 +45,7 @@ class InspectionStatus(StrEnum):
 
 class Phase(StrEnum):
     VALIDATING = "validating"
+    CHECKING_TEACHER = "checking_teacher"
     TRAINING_TEACHER = "training_teacher"
     SYNTHESISING = "synthesising"
     DISTILLING = "distilling"

@@ -28,7 +28,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 async def create_dataset(
     key: UploadsWrite, spec: Annotated[DatasetSpec, Body(examples=[{"name": "digits"}])], response: Response
 ) -> DatasetBody:
-    """Then PUT the bytes to the URL in `upload`: a zip or tar with one folder for each class, or an npz file (docs/inputs.md)."""
+    """With a `source`, the service reads the files itself. Else PUT the bytes to the URL in `upload`: a zip or tar with one folder for each class, or an npz file (docs/inputs.md)."""
     return await created(DATASETS, key, values_of(spec), response)
 
 

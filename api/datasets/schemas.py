@@ -11,6 +11,7 @@ class DatasetBody(UploadBody):
     """Images, with labels or without."""
 
     options: dict[str, Any] = Field(description="How the inspection reads the images and labels.")
+    source: str | None = Field(None, description="Where the files are, if they were not sent.")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -35,6 +36,7 @@ class DatasetBody(UploadBody):
                     "exif": "ignore",
                     "background": "white",
                     "sixteen_bit": "scale",
+                    "form": "auto",
                     "test_fraction": None,
                 },
                 "upload": "http://127.0.0.1:8000/v1/datasets/dts_0190f3b2c4d57e6f8a9b0c1d2e3f4a5b/content",

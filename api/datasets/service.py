@@ -4,12 +4,14 @@ from typing import Any
 
 from api.datasets.schemas import DatasetBody
 from api.http.downloads import Blob
-from api.http.errors import NotFound
+from api.http.errors import Invalid, NotFound
 from api.uploads.service import Uploads
 from models.database import reading
 from models.records import Dataset
+from models.settings import settings
 from models.spec.job_spec import DatasetSpec
 from models.storage import keys
+from models.storage.dataset_sources import SourceRefused, allowed_source
 from models.storage.opening import storage
 
 DATASETS = Uploads(Dataset, DatasetBody, "dataset", "dts", "/datasets")
@@ -31,5 +33,14 @@ def samples(key_id: str, identifier: str) -> Blob:
 
 
 def values_of(spec: DatasetSpec) -> dict[str, Any]:
-    """Column values of a new dataset."""
+    """Column values of a new dataset.
+
+    Raises:
+        Invalid: its source is malformed, or the operator does not allow it.
+    """
+    if spec.source is not None:
+        try:
+            allowed_source(spec.source, settings())
+        except SourceRefused as refused:
+            raise Invalid([("/source", str(refused))]) from refused
     return spec.model_dump(mode="json") | {"name": spec.name or "dataset"}

@@ -8,8 +8,10 @@ from starlette.concurrency import run_in_threadpool
 from api.http import digests
 from api.http.at_once import AtOnce
 from api.http.conditional import matches, tag_of
-from api.http.errors import BadHeader, TooMany, UnsupportedMediaType
+from api.http.errors import TooMany, UnsupportedMediaType
 from api.http.row_watch import RowWatch, token_of
+from api.uploads import ranges
+from api.uploads.ranged import RangedUpload
 from api.uploads.service import B, R, Uploads
 from models.settings import settings
 from models.status import UploadStatus
@@ -24,7 +26,7 @@ async def receive(uploads: Uploads[R, B], key_id: str, identifier: str, request:
 
     Raises:
         UnsupportedMediaType: the body is a multipart form or has a content encoding.
-        BadHeader: a digest header is malformed, or there is a Content-Range header.
+        BadHeader: a digest header or Content-Range is malformed.
         TooMany: the key sends as many uploads as it may at the same time.
     """
     content_type = request.headers.get("content-type", "").lower()
@@ -32,16 +34,20 @@ async def receive(uploads: Uploads[R, B], key_id: str, identifier: str, request:
         raise UnsupportedMediaType("The body is a multipart form. Send the raw bytes: curl -T FILE URL.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("The body has a Content-Encoding. Send the bytes without one.")
-    if "content-range" in request.headers:
-        raise BadHeader("Content-Range is not supported. Send all bytes in one PUT, without this header.")
-    expected = digests.announced(request.headers.get("content-digest"), request.headers.get("repr-digest"))
-    length = request.headers.get("content-length")
+    of_body, of_whole = request.headers.get("content-digest"), request.headers.get("repr-digest")
+    length = int(request.headers["content-length"]) if request.headers.get("content-length") else None
+    given = request.headers.get("content-range")
+    part = None if given is None else ranges.parse(given, length)
     most = settings().uploads_at_once
     with _sending.one_more(key_id, most) as free:
         if not free:
             detail = f"This key sends {most} uploads at the same time, the most allowed. Send this one when another has ended."
             raise TooMany(detail, headers={"Retry-After": RETRY_SECONDS})
-        await uploads.receive(key_id, identifier, request.stream(), int(length) if length else None, expected)
+        if part is not None:
+            expected = digests.announced(of_body, None), digests.announced(None, of_whole)
+            await RangedUpload(uploads, key_id, identifier).receive(part, request.stream(), *expected)
+        else:
+            await uploads.receive(key_id, identifier, request.stream(), length, digests.announced(of_body, of_whole))
 
 
 async def wait_for_inspection(uploads: Uploads[R, B], watch: RowWatch, key_id: str, identifier: str, wait: int) -> B:

@@ -21,6 +21,7 @@ from api.http.links import link
 from api.http.observe import current_request_id
 from api.http.paging import Page, Window
 from api.http.problem_documents import PointedError
+from api.uploads import ranges
 from models.database import now, reading, transaction
 from models.queue.wake_up import wake_up
 from models.records import Dataset, File, Inspection, Job, Teacher
@@ -69,6 +70,7 @@ class UploadBody(ResponseBody):
     status: UploadStatus = Field(description="`waiting` for bytes, `inspecting`, then `ready` or `rejected`.")
     reason: str | None = Field(None, description="What the upload waits for; null once it is ready or rejected.")
     size: int | None = Field(description="Size of the bytes as sent.")
+    received: int = Field(0, description="Bytes received so far, if they are sent in several ranges (`Content-Range`).")
     sha256: str | None = Field(description="SHA-256 of the bytes as sent, in hex.")
     findings: dict[str, Any] | None = Field(description="Findings of the inspection, once `ready`.")
     problem: Rejection | None = Field(description="Why the inspection rejected the bytes, once `rejected`.")
@@ -103,12 +105,19 @@ class Uploads(Generic[R, B]):
     path: str
 
     def create(self, key_id: str, values: dict[str, Any]) -> B:
-        """Create a record that waits for its bytes."""
-        record = self.record(id=new_id(self.prefix), key_id=key_id, status=UploadStatus.WAITING, **values)
+        """Create a record that waits for its bytes, or, with a `source`, for the inspection of them."""
+        referred = values.get("source") is not None
+        status = UploadStatus.INSPECTING if referred else UploadStatus.WAITING
+        record = self.record(id=new_id(self.prefix), key_id=key_id, status=status, **values)
         with transaction() as session:
             session.add(record)
+            if referred:
+                session.add(self.inspection_of(record.id, key_id))
             session.flush()
-            return self.to_body(session, record)
+            body = self.to_body(session, record)
+        if referred:
+            wake_up("inspect")
+        return body
 
     def to_body(self, session: Session, record: R) -> B:
         """The response body of a row."""
@@ -116,6 +125,7 @@ class Uploads(Generic[R, B]):
         values = {column.key: getattr(record, column.key) for column in self.record.__table__.columns}
         values["problem"] = Rejection.of(record.problem) if record.problem else None
         values["reason"] = _reason(session, record)
+        values["received"] = ranges.received(record.upload_parts)
         return self.body.model_validate(values | {"upload": f"{address}/content", "links": {"self": address}})
 
     def find(self, session: Session, key_id: str, identifier: str, lock: bool = False) -> R:
@@ -169,10 +179,12 @@ class Uploads(Generic[R, B]):
                     f"The unfinished job {user} uses this {self.kind}. Cancel the job or wait until it ends."
                 )
             record.deleted_at = session.scalar(select(now()))
-            found = [key for key in (record.upload_key, record.blob_key) if key]
-            found += [keys.samples(record.blob_key)] if record.blob_key and self.record is Dataset else []
+            stored = [key for key in (record.upload_key, record.blob_key) if key]
+            stored += [keys.samples(record.blob_key)] if record.blob_key and self.record is Dataset else []
+            stored += [part["key"] for part in record.upload_parts or []]
+            stored += [keys.canonical_part(record.id, part["sha256"]) for part in record.blob_parts or []]
         try:
-            for key in found:
+            for key in stored:
                 storage().delete(key)
         except StorageError as error:
             log.warning("blobs_left_behind", upload=identifier, error=str(error))
@@ -206,7 +218,7 @@ class Uploads(Generic[R, B]):
 
     def _room(self, key_id: str, identifier: str, length: int | None) -> Room:
         with reading() as session:
-            self._require_open(self.find(session, key_id, identifier))
+            self.require_open(self.find(session, key_id, identifier))
             return room_for_bytes(session, key_id, length)
 
     def _accept(self, key_id: str, identifier: str, key: str, stored: Stored) -> None:
@@ -219,6 +231,7 @@ class Uploads(Generic[R, B]):
                 .values(
                     status=UploadStatus.INSPECTING,
                     upload_key=key,
+                    upload_parts=None,
                     size=stored.size,
                     sha256=stored.sha256,
                     findings=None,
@@ -228,11 +241,15 @@ class Uploads(Generic[R, B]):
                 .returning(self.record.id)
             ).scalar()
             if changed is None:
-                self._require_open(self.find(session, key_id, identifier))
-            request = {"request_id": current_request_id()}
-            session.add(Inspection(**request, id=new_id("ins"), kind=self.kind, subject_id=identifier, key_id=key_id))
+                self.require_open(self.find(session, key_id, identifier))
+            session.add(self.inspection_of(identifier, key_id))
 
-    def _require_open(self, record: R) -> None:
+    def inspection_of(self, identifier: str, key_id: str) -> Inspection:
+        """A new inspection of an upload."""
+        request = {"request_id": current_request_id()}
+        return Inspection(**request, id=new_id("ins"), kind=self.kind, subject_id=identifier, key_id=key_id)
+
+    def require_open(self, record: R) -> None:
         if record.status not in OPEN:
             raise Conflict(
                 f"This {self.kind} already has its bytes and is {record.status}. Create a new one to send others."
@@ -249,6 +266,8 @@ def why_unusable(record: Teacher | Dataset | File) -> str | None:
 
 
 def _reason(session: Session, record: Teacher | Dataset | File) -> str | None:
+    if record.status == UploadStatus.WAITING and record.upload_parts:
+        return f"waits for the bytes from {ranges.received(record.upload_parts)} to {record.size}"
     if record.status == UploadStatus.WAITING:
         return "waits for its bytes: PUT them to the URL in 'upload'"
     if record.status == UploadStatus.INSPECTING:

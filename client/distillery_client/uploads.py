@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from distillery_client.paging import pages
 from distillery_client.waiting import Record, until
 
 CHUNK_BYTES = 1 << 20
+RANGE_BYTES = 64 << 20
+"""Bytes of one range. A file larger than four of them is sent in ranges, so that a broken upload can be continued."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of bytes so far and the total."""
@@ -30,11 +33,14 @@ class Uploads:
         return self._json("POST", self.kind, json=body)
 
     def upload(self, record: Record, file: Path, progress: Progress | None = None) -> Record:
-        """Stream a file to the record and return the record (usually `inspecting`).
+        """Stream a file to the record and return the record (usually `inspecting`). A large file is sent in ranges; if the record
+        has received some of them, the rest is sent.
 
         Raises:
             Refused: the file is too large or exceeds the quota, or the record already has other bytes.
         """
+        if file.stat().st_size > 4 * RANGE_BYTES:
+            return self._upload_ranges(record, file, progress)
         headers = {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
         link = self._link(record)
         try:
@@ -45,6 +51,27 @@ class Uploads:
                 raise
             return known
         return dict(response.json())
+
+    def _upload_ranges(self, record: Record, file: Path, progress: Progress | None) -> Record:
+        link, total = self._link(record), file.stat().st_size
+        record = self.get(record["id"])
+        while record["status"] in ("waiting", "rejected"):
+            first = record.get("received", 0) if record.get("size") == total and record["status"] == "waiting" else 0
+            size = min(RANGE_BYTES, total - first)
+            headers = {
+                "Content-Length": str(size),
+                "Content-Type": "application/octet-stream",
+                "Content-Range": f"bytes {first}-{first + size - 1}/{total}",
+            }
+            content = partial(_chunks, file, progress, first, size)
+            try:
+                record = dict(self.connection.request("PUT", link, content=content, headers=headers).json())
+            except Conflict:
+                newer = self.get(record["id"])  # the response to an earlier try of this range was lost
+                if newer.get("received") == record.get("received") and newer["status"] == record["status"]:
+                    raise
+                record = newer
+        return record
 
     def send(
         self, file: Path, progress: Progress | None = None, timeout_seconds: float | None = None, **spec: Any
@@ -101,10 +128,12 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _chunks(file: Path, progress: Progress | None) -> Iterator[bytes]:
-    total, done = file.stat().st_size, 0
+def _chunks(file: Path, progress: Progress | None, first: int = 0, size: int | None = None) -> Iterator[bytes]:
+    total, done = file.stat().st_size, first
+    end = total if size is None else first + size
     with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
+        stream.seek(first)
+        while chunk := stream.read(min(CHUNK_BYTES, end - done)):
             yield chunk
             done += len(chunk)
             if progress:

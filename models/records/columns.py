@@ -63,11 +63,15 @@ class Uploaded:
     labels: Mapped[JsonObject] = mapped_column(default=dict)
     status: Mapped[str] = mapped_column(String(16), default="waiting")
     upload_key: Mapped[str | None] = mapped_column(Text)
+    upload_parts: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
+    """The bytes as sent, if they came in several ranges: `key`, `size` and `sha256` of each, in order. Then `upload_key` is None."""
     size: Mapped[int | None] = mapped_column(BigInteger)
     sha256: Mapped[str | None] = mapped_column(String(64))
     blob_key: Mapped[str | None] = mapped_column(Text)
     blob_size: Mapped[int | None] = mapped_column(BigInteger)
     blob_sha256: Mapped[str | None] = mapped_column(String(64))
+    blob_parts: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
+    """The further files of the canonical form, `sha256` and `size` of each; `blob_size` counts them too."""
     findings: Mapped[dict[str, Any] | None] = mapped_column(Json)
     problem: Mapped[dict[str, Any] | None] = mapped_column(Json)
     created_at: Mapped[CreatedAt]

@@ -1,6 +1,6 @@
 """Teachers, datasets and other files that users upload."""
 
-from sqlalchemy import String
+from sqlalchemy import String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.database import Record
@@ -24,11 +24,13 @@ class Teacher(Uploaded, Record):
 
 
 class Dataset(Uploaded, Record):
-    """Images with labels. `options` are the user's options for the inspection, such as an image size."""
+    """Images with labels. `options` are the user's options for the inspection, such as an image size. `source` is where the
+    files are, if they are not sent: `file:///folder` or `s3://bucket/prefix`."""
 
     __tablename__ = "datasets"
 
     options: Mapped[JsonObject] = mapped_column(default=dict)
+    source: Mapped[str | None] = mapped_column(Text)
 
 
 class File(Uploaded, Record):

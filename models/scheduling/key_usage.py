@@ -19,7 +19,7 @@ def used_bytes(session: Session, key_id: str) -> int:
     """Bytes stored for a key: its uploads as sent and in canonical form, and the artifacts and previews of its jobs."""
     total = 0
     for record in (Teacher, Dataset, File):
-        sent = case((record.upload_key.is_not(None), record.size), else_=0)
+        sent = case((record.upload_key.is_not(None) | record.upload_parts.is_not(None), record.size), else_=0)
         canonical = case((record.status == UploadStatus.READY, func.coalesce(record.blob_size, record.size)), else_=0)
         mine = record.key_id == key_id, record.deleted_at.is_(None)
         total += session.scalar(_sum(func.coalesce(sent, 0) + func.coalesce(canonical, 0)).where(*mine)) or 0

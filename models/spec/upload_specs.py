@@ -89,6 +89,12 @@ class DatasetSpec(Body):
     name: Name | None = Field(None, description="Your name for the dataset.", examples=["digits"])
     labels: Labels = Field(default_factory=dict)
     options: DatasetOptions = Field(default_factory=DatasetOptions, description="How to read the file.", examples=[{}])
+    source: str | None = Field(
+        None,
+        max_length=1024,
+        description="Where the files are, if they are not sent: `s3://BUCKET/PREFIX` or `file:///FOLDER`, below a source that the"
+        " operator allows. They are read once, by the inspection, which begins at once.",
+    )
 
 
 OptionName = Annotated[str, StringConstraints(min_length=1, max_length=63)]

@@ -5,6 +5,7 @@
 | `uploads/UPLOAD/NONCE` | an upload as sent; removed after its inspection. One key for each PUT, so two PUTs cannot overwrite each other |
 | `blobs/UPLOAD/INSPECTION-ATTEMPT.safetensors` | the canonical form of an upload. One key for each attempt |
 | `blobs/UPLOAD/INSPECTION-ATTEMPT.png` | a sheet of images of a dataset, beside its canonical form |
+| `blobs/UPLOAD/SHA256` | a further file of a canonical form, such as a shard of photographs; named by its hash |
 | `jobs/JOB/parts/SHA256` | a part of a checkpoint; written once |
 | `jobs/JOB/ATTEMPT/NAME` | an artifact |
 | `jobs/JOB/ATTEMPT/engine.log` | standard error of the engine |
@@ -28,6 +29,11 @@ def canonical(upload_id: str, inspection_id: str, attempt: int) -> str:
 def samples(canonical_key: str) -> str:
     """The sheet of images of a dataset, from the key of its canonical form."""
     return f"{canonical_key.removesuffix('.safetensors')}.png"
+
+
+def canonical_part(upload_id: str, sha256: str) -> str:
+    """A further file of the canonical form of an upload, named by its hash."""
+    return f"blobs/{upload_id}/{sha256}"
 
 
 def job(job_id: str) -> str:

@@ -11,6 +11,7 @@ from obstore.store import LocalStore, S3Store
 
 from models.settings import Settings, settings
 from models.storage.blobs import Storage
+from models.storage.dataset_sources import Source
 from models.storage.errors import Unavailable
 from models.storage.s3_calls import S3Calls
 
@@ -57,6 +58,11 @@ def _open_bucket(settings: Settings, bucket: str, prefix: str) -> Storage:
         credential_provider=None if access else s3.credentials,
     )
     return Storage(store, s3=s3, spool=settings.data)
+
+
+def open_source(settings: Settings, source: Source) -> Storage:
+    """The bucket of a source, with the credentials of the service's own storage."""
+    return _open_bucket(settings, source.bucket, source.prefix)
 
 
 @lru_cache(maxsize=1)

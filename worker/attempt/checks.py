@@ -19,7 +19,8 @@ from models.settings import settings
 from models.spec.compression import plans
 from worker.attempt.engine_limits import InspectionLimits
 from worker.attempt.engine_watch import EngineWatch
-from worker.attempt.inputs import InputMissing, describe_run, reads_files, write_job_file
+from worker.attempt.fetching import InputMissing
+from worker.attempt.inputs import describe_run, reads_files, write_job_file
 from worker.attempt.inspection import PATIENCE_SECONDS, AskedCheck, InspectionAttempt
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import is_final_error

@@ -20,6 +20,8 @@ WEIGHTS_TIMES_LARGER = 16
 """The same for weights, which hardly can be compressed: half precision is stored as single, and zeros take no space in a zip."""
 UNPACKED_TIMES_LARGER = 4
 """How many times larger than the canonical form the file of weights in an archive may be, with the state of an optimiser."""
+INFLATED_BYTES = 16 * 2**30
+"""Bytes that any archive may have uncompressed; a larger upload may have `UNPACKED_TIMES_LARGER` times its size."""
 COPIES = 3
 """Copies of the upload and of the canonical form that reading may keep in memory."""
 RECOGNITION_BYTES = 2 * 2**30
@@ -43,6 +45,7 @@ class InspectionLimits:
     canonical_bytes: int
     memory_bytes: int
     seconds: float
+    upload_bytes: int = 0
 
     @classmethod
     def of_upload(cls, kind: str, size: int, room: int, recognises: bool = False) -> "InspectionLimits":
@@ -54,7 +57,7 @@ class InspectionLimits:
         more = COPIES * (size + canonical)
         if recognises:
             seconds, more = seconds + settings().recognition_seconds, more + RECOGNITION_BYTES
-        return cls(canonical, _memory(more), seconds)
+        return cls(canonical, _memory(more), seconds, size)
 
     @classmethod
     def of_check(cls) -> "InspectionLimits":
@@ -66,6 +69,7 @@ class InspectionLimits:
         return {
             "parameters": settings().network_parameters,
             "canonical_bytes": self.canonical_bytes,
+            "inflated_bytes": max(INFLATED_BYTES, UNPACKED_TIMES_LARGER * self.upload_bytes),
             "unpacked_bytes": UNPACKED_TIMES_LARGER * self.canonical_bytes,
         }
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
 from sqlalchemy.orm import Session
 
 from models.database import reading
 from models.pretrained.weights_folder import absent, asked, find
-from models.records import Checkpoint, Dataset, File, Job, Teacher
-from models.records.columns import Uploaded
+from models.records import Dataset, File, Job, Teacher
 from models.scheduling.resources import ResourceNeeds
 from models.settings import settings
 from models.spec.catalogue import PROGRAM
@@ -21,31 +19,19 @@ from models.spec.initial_weights import file_of
 from models.spec.named_files import named_files
 from models.spec.students import Student
 from models.spec.teacher_spec import JOB, named
-from models.status import UploadStatus
-from models.storage import keys
-from models.storage.errors import Damaged, NotFound, StorageError
+from models.storage.errors import StorageError
 from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.engine_limits import memory_of_training
+from worker.attempt.fetching import Fetch, InputMissing
 from worker.attempt.lease import Lease
+from worker.cache.dataset_cache import HeldDatasets
 from worker.clock import clock
 from worker.ledger.attempts import AttemptLedger
-
-RESUME = "checkpoints/resume.json"
-log = structlog.get_logger(__name__)
 
 
 class StorageUnavailable(Exception):
     """The storage was unavailable for so long that the job goes back to the queue; the message says for which
     operation."""
-
-
-class InputMissing(Exception):
-    """An input of a job does not exist any more."""
-
-    def __init__(self, pointer: str, message: str):
-        super().__init__(message)
-        self.pointer = pointer
-        self.message = message
 
 
 @dataclass(frozen=True)
@@ -140,9 +126,19 @@ def _without_webhook(content: dict[str, Any]) -> dict[str, Any]:
     return content | {"spec": {name: part for name, part in content["spec"].items() if name != "webhook"}}
 
 
-def lay_out(job: Job, folder: Path, ledger: AttemptLedger, storage: AttemptStorage, lease: Lease) -> None:
+def lay_out(
+    job: Job,
+    folder: Path,
+    ledger: AttemptLedger,
+    storage: AttemptStorage,
+    lease: Lease,
+    held: HeldDatasets | None = None,
+) -> None:
     """Fetch everything that an attempt at a job needs, and write its job file. Exceptions of the storage's `check` are
     raised too.
+
+    Args:
+        held: the datasets of the cache that the attempt uses; without it, they are copied.
 
     Raises:
         InputMissing: an input was deleted, or its blob is missing or damaged.
@@ -156,7 +152,7 @@ def lay_out(job: Job, folder: Path, ledger: AttemptLedger, storage: AttemptStora
 
     inputs = ledger.read(read)
     try:
-        content = _fetched(job, inputs, Fetch(folder, storage), ledger)
+        content = _fetched(job, inputs, Fetch(folder, storage, held), ledger)
     except StorageError as error:
         raise StorageUnavailable(f"the inputs could not be fetched: {error}") from error
     content["seconds_used"] = ledger.seconds_used() + clock() - lease.claim.sent_at
@@ -175,17 +171,18 @@ def _fetched(job: Job, inputs: AttemptInputs, fetch: "Fetch", ledger: AttemptLed
         for name, teacher in zip(names, inputs.teachers, strict=False)
     ]
     content |= describe_teachers(described)
-    content["dataset"] = fetch.upload(inputs.dataset, "dataset", "/dataset")
+    content["dataset"] = fetch.dataset(inputs.dataset, "dataset", "/dataset")
     if job.evaluation_id is not None and job.evaluation_id == job.dataset_id:
         content["evaluation"] = content["dataset"]
     else:
-        content["evaluation"] = fetch.upload(inputs.evaluation, "evaluation", "/evaluation/dataset")
+        content["evaluation"] = fetch.dataset(inputs.evaluation, "evaluation", "/evaluation/dataset")
     content["initial_weights"] = fetch.upload(inputs.initial_weights, "initial_weights", "/student/initial_weights")
     content["pretrained"] = copy_pretrained(job.resolved, fetch.folder)
     content["files"] = {
         file.id: fetch.upload(file, file.id, pointer) for pointer, file in inputs.files.items() if file is not None
     }
     content["resume"] = fetch.checkpoint(ledger)
+    content["reads"] = [str(each) for each in fetch.held.folders] if fetch.held else []
     return content
 
 
@@ -233,70 +230,3 @@ def fetch_programs(
         described.append(one)
     files = {file.id: (pointer, file) for pointer, file in inputs.files.items() if file and file.kind == PROGRAM}
     return described, {each: fetch.upload(file, each, pointer) for each, (pointer, file) in files.items()}
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """Fetches blobs into an attempt's folder. A file that exists already is complete, and is not fetched again."""
-
-    folder: Path
-    storage: AttemptStorage
-
-    def teacher(self, teacher: Teacher | Student, name: str) -> str | None:
-        """The path of a teacher's weights."""
-        if isinstance(teacher, Teacher):
-            return self.upload(teacher, name, "/teacher")
-        path = f"inputs/{name}.safetensors"
-        if (refusal := teacher.refusal()) or teacher.weights is None:
-            raise InputMissing("/teacher", refusal or f"the job {teacher.id} has not ended")
-        try:
-            self._file(teacher.weights.key, self.folder / path, teacher.weights.sha256)
-        except (NotFound, Damaged) as error:
-            raise InputMissing(
-                "/teacher", f"the weights of {teacher.id} are missing or damaged in storage: {error.message}"
-            ) from error
-        return path
-
-    def upload(self, upload: Uploaded | None, name: str, pointer: str) -> str | None:
-        """The path of an upload's canonical form; None without an upload."""
-        if upload is None:
-            return None
-        path = f"inputs/{name}.safetensors"
-        if upload.status != UploadStatus.READY or upload.blob_key is None:
-            raise InputMissing(pointer, f"the upload {upload.id} is not ready any more")
-        try:
-            self._file(upload.blob_key, self.folder / path, upload.blob_sha256)
-        except (NotFound, Damaged) as error:
-            raise InputMissing(
-                pointer, f"the bytes of {upload.id} are missing or damaged in storage: {error.message}"
-            ) from error
-        return path
-
-    def checkpoint(self, ledger: AttemptLedger) -> str | None:
-        """The path of the newest manifest whose parts can all be read; None if there is none, and the job starts
-        anew."""
-        checkpoints = ledger.checkpoints()
-        for checkpoint in checkpoints:
-            try:
-                self._parts(ledger.job_id, checkpoint)
-            except (NotFound, Damaged) as error:
-                log.warning("checkpoint_unreadable", job=ledger.job_id, checkpoint=checkpoint.id, error=str(error))
-                if isinstance(error, Damaged):
-                    self.storage.delete(error.key)  # otherwise a new part of the same hash would count as stored
-                ledger.drop_checkpoint(checkpoint.id, error.message)
-                continue
-            (self.folder / RESUME).write_text(json.dumps(checkpoint.manifest))
-            return RESUME
-        if checkpoints:
-            ledger.note_restart()
-        return None
-
-    def _parts(self, job_id: str, checkpoint: Checkpoint) -> None:
-        for part in checkpoint.manifest["parts"].values():
-            sha256 = part["sha256"]
-            self._file(keys.checkpoint_part(job_id, sha256), self.folder / "checkpoints" / sha256, sha256)
-
-    def _file(self, key: str, path: Path, sha256: str | None) -> None:
-        self.storage.check()
-        if not path.exists():
-            self.storage.download(key, path, sha256)

@@ -16,15 +16,15 @@ from models.records.columns import Uploaded
 from models.settings import settings
 from models.status import JobStatus, UploadStatus
 from models.storage import keys
+from models.storage.dataset_sources import SourceRefused
 from models.storage.errors import Damaged, NotFound, StorageError
 from models.storage.opening import storage
 from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.engine_limits import InspectionLimits
 from worker.attempt.engine_watch import EngineWatch
+from worker.attempt.fetching import Fetch, InputMissing
 from worker.attempt.inputs import (
     AttemptInputs,
-    Fetch,
-    InputMissing,
     copy_pretrained,
     describe_run,
     describe_teacher,
@@ -34,6 +34,8 @@ from worker.attempt.inputs import (
 )
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import crash_error, engine_error, is_disk_error, is_final_error
+from worker.attempt.sent_bytes import SentBytes, SentFiles
+from worker.cache.dataset_cache import HeldDatasets
 from worker.engine.engine_process import ENGINE, EngineProcess, Event, Exit
 from worker.engine.folder import Folder
 from worker.engine.machine import kills_for_memory
@@ -106,7 +108,8 @@ class InspectionAttempt:
             if self.ledger.kind in ("job", "check"):
                 self._check()
             else:
-                self._inspect_upload()
+                with HeldDatasets() as held:
+                    self._inspect_upload(held)
         except StorageError as error:
             log.warning("storage_unavailable", error=str(error))
             self.ledger.release(settings().beat_seconds)
@@ -188,19 +191,22 @@ class InspectionAttempt:
         log.info("check_failed", id=self.ledger.id, code=error["code"])
         return False
 
-    def _inspect_upload(self) -> None:
+    def _inspect_upload(self, held: HeldDatasets) -> None:
         upload: Uploaded | None = self._subject(SUBJECTS[self.ledger.kind])
-        if upload is None or upload.status != UploadStatus.INSPECTING or upload.upload_key is None:
+        if upload is None or upload.status != UploadStatus.INSPECTING or not _has_bytes(upload):
             self.ledger.drop()
             return
         try:
-            sent = self.storage.download(upload.upload_key, self.folder.path / "inputs" / "upload", upload.sha256)
+            sent = self._sent(upload)
+        except SourceRefused as error:
+            self._reject(ends.error("source_refused", f"the source {error}", "", "user"))
+            return
         except (NotFound, Damaged) as error:
             message = f"the uploaded bytes are missing or damaged in storage: {error.message}"
             self._reject(ends.error("upload_lost", message))  # has no effect if the owner has deleted the upload
             return
         try:
-            dataset = self._dataset_of(upload)
+            dataset = self._dataset_of(upload, held)
         except InputMissing as missing:
             errors = [{"pointer": missing.pointer, "message": missing.message}]
             self._reject(ends.error("input_rejected", missing.message, DATASET_HINT, "user", errors))
@@ -211,15 +217,31 @@ class InspectionAttempt:
         limits = InspectionLimits.of_upload(
             self.ledger.kind, sent.size, self.ledger.room(), recognises=dataset is not None
         )
-        described = self._described_upload(upload) | {"limits": limits.of_file()} | limits.of_job_file()
-        write_job_file(self.folder.path, described)
+        reads = [str(each) for each in (*held.folders, *sent.reads)]
+        described = self._described_upload(upload, dataset) | {"upload": sent.path, "reads": reads}
+        write_job_file(self.folder.path, described | {"limits": limits.of_file()} | limits.of_job_file())
         event = self._run_engine(limits)
         if event is not None:
             self._settle_upload(event, upload)
             wake_up("inspect")
 
-    def _dataset_of(self, upload: Uploaded) -> Dataset | None:
-        """The dataset by whose images a teacher is recognised, fetched into the folder; None if it names none.
+    def _sent(self, upload: Uploaded) -> SentFiles:
+        """The bytes as sent, or the files of a dataset by reference, where the engine can read them.
+
+        Raises:
+            NotFound, Damaged: they are missing, or do not have the SHA-256 that was announced.
+            SourceRefused: the operator does not allow the reference any more, or it leads to nothing.
+        """
+        fetch = SentBytes(self.folder.path, self.storage)
+        if isinstance(upload, Dataset) and upload.source is not None:
+            return fetch.by_reference(upload.source, self.ledger.room())
+        found = fetch.sent(upload)
+        if upload.sha256 is None:
+            self.ledger.note_hash(found.sha256)
+        return found
+
+    def _dataset_of(self, upload: Uploaded, held: HeldDatasets) -> str | None:
+        """The path of the dataset by whose images a teacher is recognised; None if it names none.
 
         Raises:
             _Awaited: it has no bytes yet, or is being inspected.
@@ -232,8 +254,7 @@ class InspectionAttempt:
             raise InputMissing("/dataset", f"{upload.dataset}: {reason}")
         if waiting.is_awaited(dataset):
             raise _Awaited(upload.dataset)
-        Fetch(self.folder.path, self.storage).upload(dataset, "dataset", "/dataset")
-        return dataset
+        return Fetch(self.folder.path, self.storage, held).dataset(dataset, "dataset", "/dataset")
 
     def _put_off(self, dataset_id: str) -> None:
         """Queue the inspection again; the end of the dataset's inspection makes it due."""
@@ -245,15 +266,15 @@ class InspectionAttempt:
     def _described(self, kind: str) -> dict[str, Any]:
         return describe_run(kind, self.ledger.subject_id, self.ledger.attempt, self.ledger.request_id)
 
-    def _described_upload(self, upload: Uploaded) -> dict[str, Any]:
+    def _described_upload(self, upload: Uploaded, dataset: str | None) -> dict[str, Any]:
         kind = self.ledger.kind
         own = {name: getattr(upload, name) for name in ("options",) if hasattr(upload, name)}
         if kind == "teacher":
             own = {"teacher": describe_teacher(upload) | {"weights": upload.weights}}  # type: ignore[arg-type, attr-defined]  # the kind determines the type
         if kind == "file":
             own["options"] = own["options"] | {"kind": upload.kind}  # type: ignore[attr-defined]
-        if isinstance(upload, Teacher) and upload.dataset is not None:
-            own |= {"dataset": "inputs/dataset.safetensors", "recognition_seconds": settings().recognition_seconds}
+        if dataset is not None:
+            own |= {"dataset": dataset, "recognition_seconds": settings().recognition_seconds}
         return self._described(kind) | {"upload": "inputs/upload"} | own
 
     def _settle_upload(self, event: Event, upload: Uploaded) -> None:
@@ -261,20 +282,36 @@ class InspectionAttempt:
             self._reject(engine_error(event))
             return
         key = keys.canonical(upload.id, self.ledger.id, self.ledger.attempt)
+        parts = self._store_parts(event, upload)
         stored = self.storage.put(key, self.folder.inside(event["path"]))
         if event.get("samples"):
             self._store_samples(key, self.folder.inside(event["samples"]))
-        if self.ledger.accept(event["findings"], Canonical(key, stored.size, stored.sha256)):
-            log.info("upload_ready", size=stored.size)
+        canonical = Canonical(key, stored.size, stored.sha256, parts)
+        if self.ledger.accept(event["findings"], canonical):
+            log.info("upload_ready", size=canonical.whole)
         else:
-            _discard(key)
-            _discard(keys.samples(key))
-            log.info("upload_not_accepted", size=stored.size)
+            for each in (key, *(keys.canonical_part(upload.id, part["sha256"]) for part in parts)):
+                _discard(each)
+            log.info("upload_not_accepted", size=canonical.whole)
         sent_bytes.clear_of(self.ledger.kind, upload.id)
 
     def _store_samples(self, key: str, path: Path) -> None:
         if path.stat().st_size <= SAMPLES_BYTES:
             self.storage.put(keys.samples(key), path)
+
+    def _store_parts(self, event: Event, upload: Uploaded) -> list[dict[str, Any]]:
+        """Store the further files of a canonical form; one that an earlier attempt has stored is not sent again."""
+        parts = []
+        for each in event.get("parts") or []:
+            path, sha256 = self.folder.inside(each["path"]), str(each["sha256"])
+            key, size = keys.canonical_part(upload.id, sha256), path.stat().st_size
+            if self.storage.size(key) != size:
+                stored = self.storage.put(key, path)
+                if stored.sha256 != sha256:
+                    raise ValueError(f"the part {sha256} has the SHA-256 {stored.sha256}")
+            path.unlink()
+            parts.append({"sha256": sha256, "size": size})
+        return parts
 
     def _reject(self, problem: ends.Error) -> None:
         self.ledger.reject(problem)
@@ -311,6 +348,12 @@ class InspectionAttempt:
         self.ledger.lose(error)
         log.warning("inspection_lost", error=error)
         return None
+
+
+def _has_bytes(upload: Uploaded) -> bool:
+    """Whether there is something to inspect."""
+    referred = isinstance(upload, Dataset) and upload.source is not None
+    return bool(upload.upload_key or upload.upload_parts or referred)
 
 
 def _refusal(code: str, message: str) -> Event:

@@ -14,11 +14,13 @@ from worker.attempt.cancel_deadline import CancelDeadline
 from worker.attempt.end_requests import EndRequested, EndRequests
 from worker.attempt.engine_limits import limits_of_training
 from worker.attempt.engine_watch import EngineWatch
-from worker.attempt.inputs import InputMissing, StorageUnavailable, lay_out
+from worker.attempt.fetching import InputMissing
+from worker.attempt.inputs import StorageUnavailable, lay_out
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import Ending, outcome_of
 from worker.attempt.publication import Unpublishable, discard_unpublished, store_artifacts, store_log
 from worker.attempt.reporter import Reporter
+from worker.cache.dataset_cache import HeldDatasets
 from worker.clock import clock
 from worker.engine.engine_process import ENGINE, EngineProcess
 from worker.engine.folder import Folder
@@ -74,12 +76,8 @@ class JobAttempt:
     def run(self) -> None:
         """Fetch the inputs, run the engine, and write the outcome."""
         try:
-            lay_out(self.job, self.folder.path, self.ledger, AttemptStorage(self.requests.check), self.lease)
-            with Reporter(self.ledger, self.folder, self.lease) as reporter:
-                ending = self._run_engine(reporter)
-                if ending.outcome != "cancelled":
-                    reporter.uploads.finish(checkpoints=ending.outcome in ("drained", "postponed", "lost"))
-                self._end(ending, reporter)
+            with HeldDatasets() as held:
+                self._run_with(held)
         except EndRequested as requested:
             end = self.ledger.cancel if requested.request == "cancel" else self.ledger.drain
             end(self.log_key)
@@ -90,6 +88,15 @@ class JobAttempt:
             self.ledger.postpone(ends.error("storage_away", str(unavailable)), settings().beat_seconds, self.log_key)
         except Unpublishable as unpublishable:
             self.ledger.lose(ends.error("artifacts_not_stored", str(unpublishable)), self.log_key)
+
+    def _run_with(self, held: HeldDatasets) -> None:
+        """Run the engine on datasets that are `held` until its end, and write the outcome."""
+        lay_out(self.job, self.folder.path, self.ledger, AttemptStorage(self.requests.check), self.lease, held)
+        with Reporter(self.ledger, self.folder, self.lease) as reporter:
+            ending = self._run_engine(reporter)
+            if ending.outcome != "cancelled":
+                reporter.uploads.finish(checkpoints=ending.outcome in ("drained", "postponed", "lost"))
+            self._end(ending, reporter)
 
     def _run_engine(self, reporter: Reporter) -> Ending:
         """Run the engine to its end, and report its events."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from worker.distillation.errors import UploadError
@@ -32,6 +33,10 @@ class UploadLimits:
     """Pixels of one image before it is resized."""
     dataset_bytes: int = 16 * 2**30
     """All images of a dataset, decoded and resized."""
+    pixel_bytes: int = 2**30
+    """The same, from which on the images of a dataset are stored as encoded photographs."""
+    output: Path | None = None
+    """Folder for the shards of photographs; without it, images are always decoded."""
     classes: int = 100_000
     canonical_bytes: int = 16 * 2**30
     """The canonical form. The service sets it by the size of the upload and by what is left of the key's storage."""

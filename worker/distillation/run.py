@@ -101,6 +101,8 @@ class Run:
         if self.ranks.leads:
             for place, why in (self.job.spec.get("reasons") or {}).items():
                 self.channel.log(f"{place}: {why}")
+            if self.lineage.teacher is not None and self.inputs.dataset is not None:
+                self.phases.enter("checking_teacher")
             found = check_teacher(self.job, self.lineage.teacher, self.inputs.dataset, self.channel.log)
             self.state.teacher_check = found
             for words in (found or {}).get("warnings", ()):

@@ -157,12 +157,12 @@ def answers(
 ) -> Iterator[tuple[slice, Outputs, Outputs | None]]:
     """Batch by batch the samples, the network's outputs and those of the teacher, for metrics of outputs that are too large to be
     kept together."""
+    other = images.for_teacher
     for start in range(0, len(images), batch_size):
         pulse()
         part = slice(start, start + batch_size)
-        image = images.normalise(images.image[part])
-        other = images.for_teacher
-        teacher = None if teacher_fn is None else _outputs(teacher_fn(other.normalise(other.image[part])))
+        image = images.normalise(images.pixels(part))
+        teacher = None if teacher_fn is None else _outputs(teacher_fn(other.normalise(other.pixels(part))))
         yield part, _outputs(network_fn(image)), teacher
 
 
@@ -170,9 +170,31 @@ def _outputs(given: Outputs | Tensor) -> Outputs:
     return given if isinstance(given, Outputs) else Outputs(given)
 
 
+class Remembered:
+    """A network whose outputs for certain images are computed once, however often they are measured."""
+
+    def __init__(self, network_fn: Predict, images: "Images"):
+        self._network_fn = network_fn
+        self._images = images
+        self._rows: Tensor | None = None
+
+    def __call__(self, image: Tensor) -> Outputs | Tensor:
+        return self._network_fn(image)
+
+    def rows(self, images: "Images", batch_size: int) -> Tensor:
+        """The outputs (N, K) for all images."""
+        if images is not self._images:
+            return _predict(self._network_fn, images, batch_size)
+        if self._rows is None:
+            self._rows = _predict(self._network_fn, images, batch_size)
+        return self._rows
+
+
 def _predict(network_fn: Predict, images: "Images", batch_size: int) -> Tensor:
+    if isinstance(network_fn, Remembered):
+        return network_fn.rows(images, batch_size)
     rows: list[Tensor] = []
-    for part in images.image.split(batch_size):
+    for part in images.batches(batch_size):
         pulse()
         rows.append(_logits(network_fn(images.normalise(part))))
     return torch.cat(rows).cpu().double()  # one copy: a copy of each batch would wait for the device

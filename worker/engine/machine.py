@@ -51,9 +51,9 @@ def kills_for_memory() -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
-def free_bytes() -> int:
-    """Free space on the disk of the attempts' folders; 0 if the disk fails."""
-    folder = work_folder()
+def free_bytes(folder: Path | None = None) -> int:
+    """Free space on the disk of a folder, by default that of the attempts' folders; 0 if the disk fails."""
+    folder = folder or work_folder()
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         return shutil.disk_usage(existing).free

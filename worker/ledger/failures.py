@@ -79,6 +79,11 @@ FAILURES = {
         " its student as it is.",
     ),
     "upload_lost": Failure("service", "The bytes of an upload are missing or damaged in storage.", "Upload it again."),
+    "source_refused": Failure(
+        "user",
+        "The source of a dataset by reference is not allowed, has no files, or is too large.",
+        "Name a source that the operator allows, with the files of one dataset.",
+    ),
     "worker_failed": Failure(
         "service",
         "The worker could not run the job or inspection. It is retried automatically.",

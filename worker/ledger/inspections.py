@@ -1,6 +1,6 @@
 """The writes of one running attempt at an inspection, and the end of a lost one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,13 @@ class Canonical:
     key: str
     size: int
     sha256: str
+    parts: Sequence[Mapping[str, Any]] = ()
+    """Its further files: `sha256` and `size` of each."""
+
+    @property
+    def whole(self) -> int:
+        """Bytes of all files."""
+        return self.size + sum(int(each["size"]) for each in self.parts)
 
 
 class InspectionLedger(LeasedLedger):
@@ -64,18 +71,26 @@ class InspectionLedger(LeasedLedger):
         return room_of_upload(session, key_id, sent or 0)
 
     @retried
+    def note_hash(self, sha256: str) -> None:
+        """Record the SHA-256 of the bytes as sent, which is known only after several ranges are joined."""
+        table: type[Any] = SUBJECTS[self.kind]
+        with transaction() as session:
+            session.execute(update(table).where(table.id == self.subject_id).values(sha256=sha256))
+
+    @retried
     def accept(self, findings: Mapping[str, Any], canonical: Canonical) -> bool:
         """Set the upload `ready`, and settle the jobs that wait for it. Returns False if its canonical form is not wanted: the
         upload was deleted meanwhile, or is rejected since the key's storage is used up."""
         with transaction() as session:
-            if canonical.size > (left := self._room(session, locked=True)):
-                self._reject(session, _no_room(canonical.size, left))
+            if canonical.whole > (left := self._room(session, locked=True)):
+                self._reject(session, _no_room(canonical.whole, left))
                 accepted = False
             else:
                 self._end(session, InspectionStatus.DONE)
                 accepted = _set_status(
                     session, self.kind, self.subject_id, UploadStatus.READY, findings=dict(findings), problem=None,
-                    blob_key=canonical.key, blob_size=canonical.size, blob_sha256=canonical.sha256,
+                    blob_key=canonical.key, blob_size=canonical.whole, blob_sha256=canonical.sha256,
+                    blob_parts=[dict(each) for each in canonical.parts] or None,
                     **_found(self.kind, findings),
                 )  # fmt: skip
         waiting.settle_jobs_of(self.subject_id)

@@ -40,15 +40,18 @@ def clear_of(kind: str, upload_id: str) -> None:
 
 def _clear(table: type[Any], *conditions: ColumnElement[bool]) -> int:
     with reading() as session:
-        query = select(table.id, table.upload_key).where(*conditions, table.upload_key.is_not(None)).limit(AT_ONCE)
+        stored = table.upload_key.is_not(None) | table.upload_parts.is_not(None)
+        query = select(table.id, table.upload_key, table.upload_parts).where(*conditions, stored).limit(AT_ONCE)
         found: Sequence[Any] = session.execute(query).all()
-    for upload_id, key in found:
+    for upload_id, key, parts in found:
         try:
-            storage().delete(key)
+            for each in [key] if key else [part["key"] for part in parts]:
+                storage().delete(each)
         except StorageError as error:
             log.warning("sent_bytes_left_to_the_sweep", upload=upload_id, error=str(error))
             continue
         with transaction() as session:
-            same = table.id == upload_id, table.upload_key == key
-            session.execute(update(table).where(*same).values(upload_key=None))
+            same = table.id == upload_id, table.status.in_(INSPECTED) | table.deleted_at.is_not(None)
+            same += (table.upload_key == key if key else table.upload_parts.is_not(None),)
+            session.execute(update(table).where(*same).values(upload_key=None, upload_parts=None))
     return len(found)

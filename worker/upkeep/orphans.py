@@ -20,6 +20,7 @@ from worker.clock import clock
 REST_SECONDS = 6 * 3600.0
 """Maximum pause between two scans of storage."""
 PAGE = 500
+OPEN = (UploadStatus.WAITING, UploadStatus.INSPECTING)
 UPLOADS: tuple[type[Teacher] | type[Dataset] | type[File], ...] = (Teacher, Dataset, File)
 log = structlog.get_logger(__name__)
 
@@ -79,8 +80,14 @@ def _unnamed(session: Session, found_keys: list[str]) -> list[str]:
     for table in UPLOADS:
         mine = table.id.in_(ids), _kept(table)
         named.update(session.scalars(select(table.blob_key).where(*mine)))
+        parts = select(table.id, table.blob_parts).where(*mine, table.blob_parts.is_not(None))
+        for identifier, found in session.execute(parts):
+            named.update(keys.canonical_part(identifier, part["sha256"]) for part in found)
         # the bytes as sent are not needed any more once they are inspected (worker/ledger/sent_bytes.py)
         named.update(session.scalars(select(table.upload_key).where(*mine, table.status == UploadStatus.INSPECTING)))
+        open_parts = *mine, table.status.in_(OPEN), table.upload_parts.is_not(None)
+        for sent in session.scalars(select(table.upload_parts).where(*open_parts)):
+            named.update(part["key"] for part in sent)
     named.update([keys.samples(key) for key in named if key])
     kept = Job.id.in_(ids) & _kept(Job)
     for column, of_job in (

@@ -9,6 +9,7 @@ import structlog
 from models import migrate
 from models.database import UNAVAILABLE
 from models.settings import settings
+from worker.cache import dataset_cache
 from worker.engine.folder import sweep_folders
 from worker.engine.machine import free_bytes
 from worker.ledger import presence, sent_bytes
@@ -72,6 +73,7 @@ def sweep(
         upkeep.clear_deleted_jobs,
         upkeep.clear_checks,
         sweep_folders,
+        dataset_cache.trim,
         *(duty.clear for duty in slow),
     )
     for duty in duties:

@@ -10,7 +10,7 @@ from distillery_client import output
 from distillery_client.packed_file import PROGRAM, packed_program, teacher_spec
 from distillery_client.progress import transfer
 from distillery_client.session import session
-from distillery_client.uploads import Uploads
+from distillery_client.uploads import RANGE_BYTES, Uploads
 
 teachers = typer.Typer(no_args_is_help=True, help="Trained networks to distil from.")
 datasets = typer.Typer(no_args_is_help=True, help="Images with labels.")
@@ -83,9 +83,17 @@ def _contract(size: str | None, mean: str | None, std: str | None) -> dict[str, 
 
 
 @datasets.command("upload")
-def upload_dataset(context: typer.Context, file: Bytes, name: Name = None, options: JsonObject = "{}") -> None:
+def upload_dataset(
+    context: typer.Context,
+    file: Bytes,
+    name: Name = None,
+    options: JsonObject = "{}",
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID", help="Continue the broken upload of this dataset.")
+    ] = None,
+) -> None:
     """Upload images (a zip or tar of images, npz or Parquet) and wait for their inspection."""
-    _send(context, "datasets", file, name, {"options": json_object(options, "--options")})
+    _send(context, "datasets", file, name, {"options": json_object(options, "--options")}, resume)
 
 
 @files.command("upload")
@@ -99,10 +107,16 @@ def upload_file(
     _send(context, "files", file, name, {"kind": kind})
 
 
-def _send(context: typer.Context, kind: str, file: Path, name: str | None, spec: dict[str, Any]) -> None:
+def _send(
+    context: typer.Context, kind: str, file: Path, name: str | None, spec: dict[str, Any], resume: str | None = None
+) -> None:
     with session(context) as client:
         uploads: Uploads = getattr(client, kind)
-        record = uploads.create(name=name or file.stem, **spec)
+        record = uploads.get(resume) if resume else uploads.create(name=name or file.stem, **spec)
+        if not resume and file.stat().st_size > 4 * RANGE_BYTES:
+            output.errors.print(
+                f"{record['id']}: if the upload breaks off, repeat the command with --resume {record['id']}"
+            )
         with transfer(output.errors, file.name) as moved:
             uploads.upload(record, file, moved)
         with output.errors.status("Inspecting …"):

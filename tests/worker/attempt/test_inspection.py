@@ -1,5 +1,6 @@
 """Inspections of uploads, checks of specs, and the jobs that wait for them."""
 
+import hashlib
 import json
 import threading
 from typing import Any
@@ -274,3 +275,33 @@ def test_a_dataset_that_is_settled_while_its_teacher_is_put_off_makes_it_due(emb
     with transaction() as session:
         waiting.wake_teachers_of(session, dataset)
     assert get(Inspection, inspection.id).due_at < inspection.due_at + 60
+
+
+def in_ranges(*contents: bytes, sha256: str | None = None) -> str:
+    """An upload that was sent in ranges."""
+    subject = make_upload(b"unused")
+    parts = []
+    for number, content in enumerate(contents):
+        key = f"uploads/{subject}/range{number}"
+        stored = storage().put(key, content)
+        parts.append({"key": key, "size": stored.size, "sha256": stored.sha256})
+    storage().delete(f"uploads/{subject}/1")
+    change(Dataset, subject, upload_key=None, upload_parts=parts, size=sum(map(len, contents)), sha256=sha256)
+    return subject
+
+
+def test_ranges_are_joined_and_deleted(both: None) -> None:
+    subject = in_ranges(b"ima", b"", b"ges")
+    inspect_next()
+    dataset = get(Dataset, subject)
+    assert dataset.status == "ready" and b"".join(storage().get(dataset.blob_key)) == b"IMAGES"
+    assert dataset.sha256 == hashlib.sha256(b"images").hexdigest()
+    assert dataset.upload_parts is None and list(storage().list("uploads")) == []
+
+
+def test_ranges_that_do_not_have_the_announced_hash_are_rejected(embedded: None) -> None:
+    subject = in_ranges(b"ima", b"ges", sha256=hashlib.sha256(b"other").hexdigest())
+    inspect_next()
+    dataset = get(Dataset, subject)
+    assert dataset.status == "rejected" and "as announced" in dataset.problem["message"]
+    assert list(storage().list("uploads")) == []

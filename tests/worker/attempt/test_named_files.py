@@ -12,7 +12,8 @@ from models.records.columns import new_id
 from models.storage.opening import storage
 from tests.worker.scenes import change, claimed, get, make_job, make_key, make_upload, rows
 from worker.attempt.attempt_storage import AttemptStorage
-from worker.attempt.inputs import InputMissing, lay_out
+from worker.attempt.fetching import InputMissing
+from worker.attempt.inputs import lay_out
 from worker.attempt.lease import Lease
 from worker.engine.folder import Folder
 from worker.ledger.attempts import AttemptLedger

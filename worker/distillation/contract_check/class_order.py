@@ -18,7 +18,7 @@ def in_order(images: Images, wanted: Sequence[str]) -> Images:
     order = other_order(images.class_names, wanted)
     if order is None:
         return images
-    place = torch.tensor(order, device=images.image.device)
+    place = torch.tensor(order, device=images.device)
     fields = dict(images.fields)
     for name in {"label", "target"} & fields.keys():
         value = fields[name]

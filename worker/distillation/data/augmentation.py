@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.data.fields import Size, windowed
-
 from worker.distillation.data.transfers import sent
 
 LEAST_SLICED = 2048

@@ -4,7 +4,7 @@ Shapes: N samples, B batch, C channels, H height, W width.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,14 +16,16 @@ from torch import Tensor
 
 from worker.distillation.contract import InputContract
 from worker.distillation.data.fields import resized
+from worker.distillation.data.pixels import Pending, Photographs, batches, crop_each
 from worker.distillation.data.resizing import at_once, scale
 from worker.distillation.data.samplers import generator
+from worker.distillation.data.shards import FIELD, LIST, read_list
 from worker.distillation.errors import UploadError
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""
 
-IMAGE_FIELDS = ("image", "privileged")
+IMAGE_FIELDS = ("image", "privileged", FIELD)
 """Fields that networks read; a teacher may read `privileged`, a second image of the sample that the student does not see."""
 
 
@@ -31,7 +33,7 @@ IMAGE_FIELDS = ("image", "privileged")
 class Images:
     """A split, or a part of one.
 
-    `image` (N, C, H, W) uint8; `fields`: other values of each sample by name, of any shape that begins with N; `index`
+    `image` (N, C, H, W) uint8, in memory or as photographs that are decoded when they are read; `fields`: other values of each sample by name, of any shape that begins with N; `index`
     (N,) int64: each sample's position in the whole split, also if these are only a part of it; `examples`: the size of the
     whole split, so that `index < examples`.
 
@@ -40,7 +42,7 @@ class Images:
     with the image.
     """
 
-    image: Tensor
+    image: Tensor | Photographs
     fields: Mapping[str, Tensor]
     index: Tensor
     examples: int
@@ -52,7 +54,7 @@ class Images:
     @classmethod
     def of(
         cls,
-        image: Tensor,
+        image: Tensor | Photographs,
         fields: Tensor | Mapping[str, Tensor],
         class_names: tuple[str, ...],
         contract: InputContract,
@@ -79,18 +81,59 @@ class Images:
                 keys = [key for key in file.keys() if key.startswith(f"{split}.")]  # noqa: SIM118
                 fields = {key.removeprefix(f"{split}."): file.get_tensor(key) for key in keys}
                 class_names = _class_names(file)
+                shards = read_list(file.get_tensor(LIST)) if f"{split}.{FIELD}" in keys else []
         except SafetensorError as error:
             raise UploadError(f"the dataset cannot be read: {error}", "Upload the dataset again.") from error
-        if "image" not in fields:
+        if not {"image", FIELD} & fields.keys():
             raise UploadError(f"the dataset has no split {split!r}", "Upload a dataset with this split.")
         by_field = {name: fields.pop(name) for name in IMAGE_FIELDS if name in fields}
-        stored = by_field[read]
-        fields = resized(fields, (stored.shape[2], stored.shape[3]), (contract.height, contract.width))
-        image = fit(stored, contract).to(device)
+        image: Tensor | Photographs
+        if read == "image" and FIELD in by_field:
+            image = Photographs.of(by_field[FIELD], path.parent, shards, contract, device)
+        else:
+            stored = by_field[read]
+            fields = resized(fields, (stored.shape[2], stored.shape[3]), (contract.height, contract.width))
+            image = fit(stored, contract).to(device)
         return cls.of(image, fields, class_names or _numbered(fields), contract)
 
     def __len__(self) -> int:
         return len(self.image)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of batches."""
+        return self.image.device
+
+    def sizes(self, chosen: Tensor) -> Tensor:
+        """Height and width of the images at these positions, which parts of them refer to (B, 2) int64 on the CPU."""
+        if isinstance(self.image, Photographs):
+            return self.image.sizes[chosen.cpu()]
+        return torch.tensor([self.image.shape[2:]]).expand(len(chosen), 2)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether images are decoded when they are read, so that it is worth to begin early."""
+        return isinstance(self.image, Photographs)
+
+    def pixels(self, chosen: Tensor | slice) -> Tensor:
+        """The images (B, C, H, W) uint8 at these positions, of photographs the centre."""
+        return self.image[chosen]
+
+    def begin(self, chosen: Tensor, parts: Tensor | None = None) -> Pending:
+        """Start to read the images at these positions; photographs are decoded in threads.
+
+        Args:
+            parts: (B, 4), what is shown of each: top, left, height and width in pixels of `sizes`, resized to the contract. If
+                None: all of it, or the centre of a photograph.
+        """
+        if isinstance(self.image, Photographs):
+            return self.image.begin(chosen, parts)
+        image = self.image
+        return lambda: image[chosen] if parts is None else crop_each(image[chosen], parts)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All images in order, in batches (B, C, H, W) uint8 of at most `size`."""
+        return batches(self.image, size)
 
     @property
     def label(self) -> Tensor:
@@ -124,7 +167,8 @@ class Images:
         """The samples at these positions; they keep their `index`."""
         fields = {name: value[chosen] for name, value in self.fields.items()}
         privileged = self.privileged.at(chosen) if self.privileged is not None else None
-        return replace(self, image=self.image[chosen], fields=fields, index=self.index[chosen], privileged=privileged)
+        image = self.image.at(chosen) if isinstance(self.image, Photographs) else self.image[chosen]
+        return replace(self, image=image, fields=fields, index=self.index[chosen], privileged=privileged)
 
     def split(self, fraction: float, seed: int) -> tuple["Images", "Images"]:
         """`(train, held_out)`: about `fraction` of each class is held out, the same samples for the same seed.
@@ -142,7 +186,7 @@ class Images:
             members = (label == name).nonzero()[:, 0]
             count = min(round(fraction * len(members)), len(members) - 1)
             held[members[torch.randperm(len(members), generator=draw)[:count]]] = True
-        chosen = held.to(self.image.device)
+        chosen = held.to(self.device)
         return self.at((~chosen).nonzero()[:, 0]), self.at(chosen.nonzero()[:, 0])
 
 
@@ -174,7 +218,7 @@ def warnings_of(path: Path) -> tuple[str, ...]:
 
 def has_split(path: Path, split: str) -> bool:
     """Whether a canonical dataset contains this split."""
-    return has_field(path, split, "image")
+    return has_field(path, split, "image") or has_field(path, split, FIELD)
 
 
 def has_field(path: Path, split: str, name: str) -> bool:

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worker.distillation.contract import MOST_PIXELS
-from worker.distillation.data import truth
+from worker.distillation.data import shards, truth
 from worker.distillation.data.truth import LISTED_AT_MOST, Labels
+from worker.distillation.data.written_photographs import WrittenPhotographs
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.parameters import Example, Range
@@ -91,6 +92,11 @@ class Options:
         Literal["scale", "refuse"],
         "Images with 16 or more bits for each value: `scale` them to 8 bits by the range of their type, or `refuse` them.",
     ] = "scale"
+    form: Annotated[
+        Literal["auto", "pixels", "jpeg"],
+        "How images are stored: as `pixels` of one size, or as `jpeg` files of their own sizes, of which jobs show parts. `auto`:"
+        " `jpeg` if an archive of images takes more than 1 GiB as pixels, and its images are larger than 64 pixels.",
+    ] = "auto"
     test_fraction: Annotated[
         float | None,
         Range(ge=0, le=0.9),
@@ -125,15 +131,19 @@ class Packed:
     """Further fields of the samples by split and name, such as `box_label` (N, M)."""
     found: dict[str, Any] = field(default_factory=dict)
     """What reading found out, for the findings: the format of the labels, numbers of classes, what was repaired."""
+    photographs: WrittenPhotographs | None = None
+    """What was written to shards; then the images of a split are the rows (N, 5) of a table (`data/shards.py`)."""
 
     def write(self, path: Path) -> None:
         """Write the canonical form (docs/architecture.md)."""
         tensors = {
             f"{split}.{name}": tensor.contiguous()
             for split, pair in self.splits.items()
-            for name, tensor in zip(("image", truth.field_of(self.labels)), pair, strict=True)
-            if name == "image" or self.labels != "none"
+            for name, tensor in zip((self._images, truth.field_of(self.labels)), pair, strict=True)
+            if name == self._images or self.labels != "none"
         }
+        if self.photographs is not None:
+            tensors[shards.LIST] = shards.listed(self.photographs.shards)
         tensors |= {
             f"{split}.{name}": value for split, named in self.retrieval.items() for name, value in named.items()
         }
@@ -149,15 +159,15 @@ class Packed:
 
     def findings(self) -> dict[str, Any]:
         """The findings that a user sees; mean and standard deviation are of `train`, with white = 1."""
-        image, _ = self.splits["train"]
-        mean, std = statistics(image)
+        mean, std = self._statistics()
         return {
             "format": self.format,
             "splits": {split: len(label) for split, (_, label) in self.splits.items()},
             "labels": self.labels,
             "classes": len(self.class_names),
             "class_names": list(self.class_names[:LISTED_AT_MOST]),
-            "image": _shape(image),
+            "image": self._shape(),
+            "stored": self.photographs.findings() if self.photographs else {"form": "pixels"},
             "privileged": self._privileged(),
             **truth.describe(self.splits, self.labels, len(self.class_names)),
             **self.found,
@@ -172,13 +182,34 @@ class Packed:
 
     def all_warnings(self) -> list[str]:
         """The warnings of reading, and those about the labels and the values of `train`."""
-        image, label = self.splits["train"]
-        constant = any(bool((channel == channel.flatten()[0]).all()) for channel in image.unbind(1))
         return [
             *self.warnings,
-            *truth.warnings(label, self.labels, self.class_names),
-            *(["a channel has the same value in all images"] if constant else []),
+            *truth.warnings(self.splits["train"][1], self.labels, self.class_names),
+            *(["a channel has the same value in all images"] if self._is_constant() else []),
         ]
+
+    @property
+    def _images(self) -> str:
+        """Name of the images in the canonical form."""
+        return "image" if self.photographs is None else shards.FIELD
+
+    def _is_constant(self) -> bool:
+        """Whether a channel has the same value in all training images."""
+        if self.photographs is not None:
+            return self.photographs.constant()
+        return any(bool((each == each.flatten()[0]).all()) for each in self.splits["train"][0].unbind(1))
+
+    def _statistics(self) -> tuple[list[float], list[float]]:
+        if self.photographs is not None:
+            return self.photographs.statistics()
+        return statistics(self.splits["train"][0])
+
+    def _shape(self) -> dict[str, int]:
+        """Channels, height and width of the training images, of photographs the median ones."""
+        if self.photographs is None:
+            return _shape(self.splits["train"][0])
+        height, width = self.splits["train"][0][:, 3:].median(0).values.tolist()
+        return {"channels": self.photographs.channels, "height": height, "width": width}
 
     def _privileged(self) -> dict[str, Any] | None:
         """Shape and statistics of the second images, and the splits that have them."""

@@ -9,13 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worker.distillation.contract import InputContract
+from worker.distillation.data.packed import Packed
+from worker.distillation.data.pixels import Photographs
+
 COLUMNS, MOST_ROWS = 8, 16
 SIDE = 64
 """Longest side of a shown image in pixels; larger ones are scaled down."""
 GAP = 2
 
 
-def write_samples(image: Tensor, label: Tensor, kind: str, path: Path) -> dict[str, Any]:
+def images_of(packed: Packed, folder: Path) -> Tensor | Photographs:
+    """The training images of a dataset; `folder` holds the shards of its photographs, which are shown as squares of 64 pixels."""
+    image, _ = packed.splits["train"]
+    if packed.photographs is None:
+        return image
+    channels = packed.photographs.channels
+    contract = InputContract(channels, SIDE, SIDE, mean=(0.0,) * channels, std=(1.0,) * channels)
+    return Photographs.of(image, folder, packed.photographs.shards, contract, "cpu")
+
+
+def write_samples(image: Tensor | Photographs, label: Tensor, kind: str, path: Path) -> dict[str, Any]:
     """Write a sheet of images (N, C, H, W) uint8 to `path`.
 
     With classes (`kind` is `class`, labels (N,)) each row holds the first images of one class; otherwise the first images stand
@@ -29,7 +43,7 @@ def write_samples(image: Tensor, label: Tensor, kind: str, path: Path) -> dict[s
         rows = list(torch.arange(min(len(image), COLUMNS * MOST_ROWS)).split(COLUMNS))
     else:
         rows = [(label == each).nonzero()[:COLUMNS, 0] for each in classes]
-    _save([[_picture(image[number]) for number in row.tolist()] for row in rows], path)
+    _save([[_picture(each) for each in image[row]] for row in rows], path)
     return {"rows": classes, "columns": COLUMNS}
 
 

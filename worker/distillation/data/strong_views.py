@@ -1,6 +1,7 @@
-"""Strong views: the random operations of RandAugment, batched on the device that holds the images.
+"""Strong views: the random operations of RandAugment and TrivialAugment, batched on the device that holds the images.
 
-Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", arXiv:1909.13719. Images are
+Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", arXiv:1909.13719; Müller and
+Hutter, "TrivialAugment", arXiv:2103.10158. Images are
 (B, C, H, W) with values from 0 to 255. A magnitude (B, 1, 1, 1) is from -1 to 1; its sign is the direction, if an operation
 has two. The paper does not define a magnitude of 1; the values here follow common implementations.
 """
@@ -103,15 +104,23 @@ OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor] | None, ...] = (
     shear_x, shear_y, translate_x, translate_y,
 )  # fmt: skip
 """The paper's fourteen operations; the first is the identity."""
+WIDE: dict[Callable[[Tensor, Tensor], Tensor], float] = {
+    rotate: 135 / 30, shear_x: 0.99 / MOST_SHEAR, shear_y: 0.99 / MOST_SHEAR, posterise: 6 / 4,
+    brightness: 0.99 / MOST_BLEND, contrast: 0.99 / MOST_BLEND, colour: 0.99 / MOST_BLEND, sharpness: 0.99 / MOST_BLEND,
+}  # fmt: skip
+"""The largest magnitudes of TrivialAugment's wide space (its table 1), as multiples of those here."""
+WIDE_SHIFT = 32
+"""Its largest translation, in pixels."""
 
 
 @dataclass(frozen=True)
 class StrongViews:
-    """The operations applied to each sample of an epoch, in order: `operation` (N, 2) int64 and `magnitude` (N, 2), on the
-    CPU, so that a run sees the same images on every device."""
+    """The operations applied to each sample of an epoch, in order: `operation` (N, R) int64 and `magnitude` (N, R), on the
+    CPU, so that a run sees the same images on every device. `wide`: magnitudes are those of TrivialAugment."""
 
     operation: Tensor
     magnitude: Tensor
+    wide: bool = False
 
     @classmethod
     def draw(cls, size: int, strength: int, generator: torch.Generator) -> "StrongViews":
@@ -120,18 +129,35 @@ class StrongViews:
         sign = torch.randint(2, (size, ROUNDS), generator=generator) * 2 - 1
         return cls(operation, sign * strength / STRONGEST)
 
+    @classmethod
+    def draw_trivial(cls, size: int, generator: torch.Generator) -> "StrongViews":
+        """Draw one operation, its magnitude from 31 values, and its sign uniformly."""
+        operation = torch.randint(len(OPERATIONS), (size, 1), generator=generator)
+        sign = torch.randint(2, (size, 1), generator=generator) * 2 - 1
+        strength = torch.randint(STRONGEST + 1, (size, 1), generator=generator)
+        return cls(operation, sign * strength / STRONGEST, wide=True)
+
     def apply(self, image_BCHW: Tensor, chosen: Tensor) -> Tensor:
         """Transform uint8 images; `chosen` (B,), on the CPU, gives their rows of `operation` and `magnitude`."""
         x = image_BCHW.float()
-        for number in range(ROUNDS):
+        for number in range(self.operation.shape[1]):
             operation, magnitude = self.operation[chosen, number], self.magnitude[chosen, number]
             for index, change in enumerate(OPERATIONS):
                 rows = (operation == index).nonzero()[:, 0]
                 if change is None or not len(rows):
                     continue
-                amount, rows = sent(magnitude[rows].view(-1, 1, 1, 1).to(x.dtype), x.device), sent(rows, x.device)
+                scale = _widened(change, x.shape) if self.wide else 1.0
+                amount = scale * sent(magnitude[rows].view(-1, 1, 1, 1).to(x.dtype), x.device)
+                rows = sent(rows, x.device)
                 x[rows] = change(x[rows], amount).round().clamp(0, 255)
         return x.to(torch.uint8)
+
+
+def _widened(change: Callable[[Tensor, Tensor], Tensor], shape: torch.Size) -> float:
+    """The largest magnitude of an operation in TrivialAugment."""
+    if change in (translate_x, translate_y):
+        return WIDE_SHIFT / (MOST_SHIFT * shape[3 if change is translate_x else 2])
+    return WIDE.get(change, 1.0)
 
 
 def _blend(other: Tensor, x: Tensor, magnitude: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from worker.distillation.reporting.class_results import MOST_CLASSES, class_resu
 from worker.distillation.source import Source, chosen_of
 from worker.distillation.synthesis.collapse import LEAST_SPREAD, same_outputs, spread
 from worker.distillation.synthesis.estimate import Estimator
+from worker.distillation.task import Predict, Remembered
 
 SYNTHETIC_SAMPLES = 1024
 
@@ -49,17 +51,18 @@ class Measurement:
         images, split = self.evaluation
         task = self.job.task
         batch_size = self.job.training.batch_size
-        teacher = self.teacher if self._teacher_is_comparable(images) else None
+        teacher = self._remembered_teacher if self._teacher_is_comparable(images) else None
+        student_fn = self._remembered(student, images)
         return {
             "split": split,
             "images": len(images),
             "main_metric": task.main_metric,
-            "student": task.evaluate(student, images, batch_size, teacher),
+            "student": task.evaluate(student_fn, images, batch_size, teacher),
             "teacher": task.evaluate(teacher, images.for_teacher, batch_size) if teacher else None,
-            "by_class": self._by_class(student, teacher, images),
+            "by_class": self._by_class(student_fn, teacher, images),
         }
 
-    def _by_class(self, student: nn.Module, teacher: nn.Module | None, images: Images) -> dict[str, Any] | None:
+    def _by_class(self, student: Predict, teacher: Predict | None, images: Images) -> dict[str, Any] | None:
         """The results class by class; None for tasks without classes, and for very many classes."""
         task, batch_size = self.job.task, self.job.training.batch_size
         if self.job.classes > MOST_CLASSES:
@@ -70,7 +73,18 @@ class Measurement:
             return {"images": counts, "student": found, "teacher": theirs}
         if task.name != "classification":
             return None
-        return class_results(student, teacher, images, self.job.training.batch_size)
+        return class_results(student, teacher, images, batch_size)
+
+    @cached_property
+    def _remembered_teacher(self) -> Predict | None:
+        """The teacher, whose outputs for the evaluation images are the same for every student."""
+        if self.teacher is None or self.evaluation is None:
+            return None
+        return self._remembered(self.teacher, self.evaluation[0].for_teacher)
+
+    def _remembered(self, network: nn.Module, images: Images) -> Predict:
+        """A network that keeps its outputs for these images; maps and boxes would be too large."""
+        return network if self.job.task.dense else Remembered(network, images)
 
     def _teacher_is_comparable(self, images: Images) -> bool:
         """Whether the teacher has the student's classes, and the images contain what it reads."""

@@ -26,6 +26,8 @@ PREVIEW_SECONDS = 2.0
 SYNTHETIC_SAMPLES = 1024
 SHOWN, JUDGED = 8, 64
 """Images in a picture of examples, and images among which the worst are looked for."""
+LEAST_SAMPLES, MOST_NUMBERS = 256, 2**26
+"""Bounds on the images of which class means are taken: their number, and the numbers of all together."""
 
 
 class RunPreviews:
@@ -140,9 +142,10 @@ def class_means(job: Job, teacher: nn.Module | None, source: Source, dataset: Im
     if images is None:
         if dataset is None:
             return None
-        places = torch.linspace(0, len(dataset) - 1, min(len(dataset), 4 * SYNTHETIC_SAMPLES)).long()
-        part = dataset.at(places.to(dataset.image.device))
-        images = dataset.normalise(part.image)
+        most = max(LEAST_SAMPLES, min(4 * SYNTHETIC_SAMPLES, MOST_NUMBERS // dataset.pixels(slice(1)).numel()))
+        places = torch.linspace(0, len(dataset) - 1, min(len(dataset), most)).long()
+        part = dataset.at(places.to(dataset.device))
+        images = dataset.normalise(part.pixels(slice(None)))
         label = part.fields.get("label")
     if label is None or source.ignores_labels or (dataset is not None and dataset.classes != job.classes):
         if teacher is None or job.teacher_reads != "image":

@@ -2,7 +2,8 @@
 
 What is restricted, and the Linux feature that does it:
 
-    files      Landlock: write access to its own folder, read access to Python and system libraries, nothing else
+    files      Landlock: write access to its own folder, read access to Python, to system libraries and to the folders that
+               its job file names in `reads` (the worker's cache of datasets), nothing else
     network    seccomp: no sockets; a job of several ranks gets a network namespace of its own
     memory     no access to the memory of other processes, nor of others to its own; no signals to processes outside
     processes  seccomp: threads only; a job of several ranks may start processes, which its parent kills with it
@@ -17,7 +18,7 @@ Belongs here: system calls by which a process confines itself. Does not: decidin
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def enter(job_file: Path, channel: Channel) -> bool:
     job = _read(job_file)
     if job.get("sandbox") not in ("required", "preferred"):
         return True
-    report = confine(job_file.absolute().parent, job.get("ranks") or 1, job.get("device") != "cpu")
+    reads = [Path(each) for each in job.get("reads") or ()]
+    report = confine(job_file.absolute().parent, job.get("ranks") or 1, job.get("device") != "cpu", reads)
     channel.say("sandbox", **asdict(report))
     if report.holds or job["sandbox"] == "preferred":
         return True
@@ -60,16 +62,17 @@ def _read(job_file: Path) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def confine(folder: Path, ranks: int = 1, gpu: bool = True) -> Report:
+def confine(folder: Path, ranks: int = 1, gpu: bool = True, reads: Sequence[Path] = ()) -> Report:
     """Confine this process to a folder, as far as this machine can; returns what is in force.
 
     Args:
         folder: the only folder that it may write to.
         ranks: if above 1, loopback works: in a network namespace of its own, or, if none can be created, in the machine's.
         gpu: whether it may use GPUs.
+        reads: further folders that it may read.
     """
     if sys.platform != "linux":
         return Report(why=("the sandbox requires Linux",))
     from worker.distillation.sandbox.linux import confine as confine_on_linux
 
-    return confine_on_linux(folder.resolve(), ranks, gpu, os.getpid())
+    return confine_on_linux(folder.resolve(), ranks, gpu, os.getpid(), reads=reads)

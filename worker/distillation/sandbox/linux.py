@@ -1,13 +1,17 @@
 """The steps by which an engine confines itself on Linux, in the required order."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from worker.distillation.sandbox import kernel, landlock, namespace, places, seccomp
+from worker.distillation.sandbox.landlock import Rule
 from worker.distillation.sandbox.report import Report
 
 
-def confine(folder: Path, ranks: int, gpu: bool, process: int, version: int | None = None) -> Report:
+def confine(
+    folder: Path, ranks: int, gpu: bool, process: int, version: int | None = None, reads: Sequence[Path] = ()
+) -> Report:
     """See the package's `confine`; `version` is the Landlock version (default: the kernel's)."""
     if (threads := kernel.threads()) != 1:
         return Report(why=(f"the engine has {threads} threads, but only one of them would be confined",))
@@ -17,7 +21,7 @@ def confine(folder: Path, ranks: int, gpu: bool, process: int, version: int | No
         report, network = _leave_network(report)
     kernel.drop_capabilities()
     kernel.forbid_privileges()
-    report = _confine_files(report, folder, gpu, ranks, version)
+    report = _confine_files(report, [*places.rules(folder, gpu, ranks, reads)], ranks, version)
     report = _filter_calls(report, network, ranks, gpu, process, version)
     kernel.hide_memory()
     return replace(report, memory="hidden")
@@ -31,11 +35,11 @@ def _leave_network(report: Report) -> tuple[Report, str]:
     return report, "own"
 
 
-def _confine_files(report: Report, folder: Path, gpu: bool, ranks: int, version: int) -> Report:
+def _confine_files(report: Report, rules: Sequence[Rule], ranks: int, version: int) -> Report:
     if version == 0:
         return _add(report, "this kernel has no Landlock, or it is not enabled: files are not restricted")
     try:
-        landlock.restrict(places.rules(folder, gpu, ranks), ranks > 1, version)
+        landlock.restrict(rules, ranks > 1, version)
     except OSError as error:
         return _add(report, f"the kernel refuses Landlock ({error.strerror}): files are not restricted")
     signals = "scoped" if version >= 6 else report.signals

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from worker.distillation.sandbox import landlock
@@ -35,9 +35,11 @@ GPU_FACTS = (
 GPU_DEVICES = ("nvidia*", "nvidia-caps/*", "kfd", "dri/render*")
 
 
-def rules(folder: Path, gpu: bool, ranks: int) -> Iterator[Rule]:
-    """The Landlock rules of an engine in `folder`."""
+def rules(folder: Path, gpu: bool, ranks: int, reads: Iterable[Path] = ()) -> Iterator[Rule]:
+    """The Landlock rules of an engine in `folder`, which may also read the folders `reads`."""
     yield folder, landlock.OWN
+    for path in reads:
+        yield path, landlock.READ_FILE | landlock.READ_DIR
     yield Path("/dev/null"), landlock.DEVICE
     for path in readable():
         yield path, landlock.READ

@@ -1,7 +1,7 @@
-"""Batches from a labelled dataset that is held on the device."""
+"""Batches from a labelled dataset, whose images are held on the device or decoded in threads."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.data import samplers
-from worker.distillation.data.augmentation import Views
+from worker.distillation.data.decoding_threads import AHEAD, Ahead
+from worker.distillation.data.drawn_epoch import DrawnEpoch, EpochParameters, Epochs, Shifts
 from worker.distillation.data.fields import KINDS
 from worker.distillation.data.images import Images
-from worker.distillation.data.scaled_crops import LEAST_SCALE, MOST_SCALE, ScaledCrops
-from worker.distillation.data.strong_views import STRONGEST, StrongViews
+from worker.distillation.data.mixing import Mixing
+from worker.distillation.data.random_views import RandomViews, ViewParameters
+from worker.distillation.data.scaled_crops import LEAST_SCALE, MOST_SCALE
 from worker.distillation.data.transfers import sent
 from worker.distillation.distributed.division import Division
 from worker.distillation.errors import Problem, SpecError
@@ -24,13 +26,16 @@ from worker.distillation.task import DENSE_TASKS, EVERY_TASK
 
 MOVED = ("mask", "depth", "boxes", "box_label", "crowd", "box_area")
 """Fields that move with their image."""
+RESIZED = ("resized_crop", "consistent")
+"""Augmentations that show a random part of each image."""
 
 
 class Dataset(Source):
     """Shuffles the dataset every epoch and augments its batches.
 
-    The order of an epoch and the augmentation of each image depend on the seed and the epoch alone, so that a resume
-    needs only the position. The sampler `per_class` is that of BAKE (Ge et al., arXiv:2104.13298): every image of the
+    The order of an epoch and the augmentation of each image depend on the seed, the epoch and the step alone, so that a resume
+    needs only the position. Teacher and student see the same views (Beyer et al., "Knowledge distillation: a good teacher is
+    patient and consistent", arXiv:2106.05237). The sampler `per_class` is that of BAKE (Ge et al., arXiv:2104.13298): every image of the
     shuffled dataset comes with `same_class_images` others of its class, so that an epoch has `1 + same_class_images` times
     as many images; each gets its own augmentation. If an objective needs second views, each image of a batch is augmented a second
     time.
@@ -44,24 +49,26 @@ class Dataset(Source):
     when = {("teacher_reads", "privileged"): {"provides": (*provides, "privileged")}}
 
     @dataclass(frozen=True)
-    class Parameters:
+    class Parameters(ViewParameters):
         augmentation: Annotated[
-            Literal["none", "standard", "shift", "scale_crop_flip"],
+            Literal["none", "standard", "shift", "scale_crop_flip", "resized_crop", "consistent"],
             "Random augmentation. `standard`: random crop of the zero-padded image and a horizontal flip; "
             "`shift`: only the crop, for digits and text; `scale_crop_flip`: a random scale, a crop and a horizontal flip, for masks,"
-            " depth and boxes, which move with the image.",
+            " depth and boxes, which move with the image; `resized_crop`: a random part of the image, resized, and a horizontal flip,"
+            " for photographs; `consistent`: the same with mixup at uniform shares (arXiv:2106.05237), for objectives that do not"
+            " read labels.",
         ] = "none"
         padding: Annotated[int, Range(ge=1, le=64), "Pixels of padding on each side before the crop."] = 4
-        views: Annotated[
-            int | None,
-            Range(ge=1, le=1000),
-            "Number of different augmentations of each image over the whole training, of which the epochs show one after the "
-            "other. With a number, a teacher's outputs can be cached (`training/teacher_answers`). If null: a new one every epoch.",
-        ] = None
         least_scale: Annotated[
             float, Range(ge=0.1, le=1), "Smallest scale of `scale_crop_flip`; the image is padded below 1."
         ] = LEAST_SCALE
         most_scale: Annotated[float, Range(ge=1, le=10), "Largest scale of `scale_crop_flip`."] = MOST_SCALE
+        views: Annotated[
+            int | None,
+            Range(ge=1, le=1000),
+            "Number of different shifts or scales of each image over the whole training, of which the epochs show one after the "
+            "other. With a number, a teacher's outputs can be cached (`training/teacher_answers`). If null: new ones every epoch.",
+        ] = None
         drop_last: Annotated[bool, "Drop the smaller batch at the end of an epoch."] = True
         sampler: Annotated[
             Literal["shuffled", "per_class"] | None,
@@ -77,9 +84,6 @@ class Dataset(Source):
             "Second view of each image, for objectives that need one: the same augmentation drawn again "
             "(`redrawn`), or two operations of RandAugment after it (`strong`).",
         ] = "strong"
-        strength: Annotated[
-            int, Range(ge=0, le=STRONGEST), "Magnitude of the operations of a strong view (arXiv:1909.13719)."
-        ] = 10
         teacher_reads: Annotated[
             Literal["image", "privileged"],
             "What a given teacher reads of each sample: the student's image, or the dataset's `privileged` image,"
@@ -105,7 +109,14 @@ class Dataset(Source):
         self.images = context.dataset
         if self.settings.teacher_reads == "privileged":
             self._check_privileged(context.contract)
-        self._epoch: int | None = None
+        self._views_of = self.settings
+        if self.settings.augmentation == "consistent":
+            self._views_of = replace(self.settings, mixup=1.0)
+        self._check_mixing()
+        self._check_places()
+        self._drawn = self._epoch_parameters()
+        self._epochs = Epochs(lambda epoch: DrawnEpoch.draw(self.images, self._drawn, context.seed, epoch))
+        self._ahead = Ahead(self._begin, self.steps_per_epoch(), AHEAD if self.images.decodes else 0)
 
     def check_sampler(self, required: str | None) -> None:
         super().check_sampler(required)
@@ -136,97 +147,157 @@ class Dataset(Source):
         sampler `per_class`, the batch holds as many images as fit together with the others of their class, then the
         first other image of each, then the second, and so on.
         """
-        self._begin(position.epoch)
-        rows = slice(position.step * self._anchors, (position.step + 1) * self._anchors)
-        whole = self._drawn[rows].T.flatten()
+        return self._ahead.take(position.epoch, position.step)()
+
+    def _begin(self, epoch: int, step: int) -> Callable[[], Batch]:
+        """Draw a batch and start to read its images; the result waits for them."""
+        drawn = self._epochs.at(epoch)
+        rows = slice(step * self._anchors, (step + 1) * self._anchors)
+        whole = drawn.images[rows].T.flatten()
         division = Division.of(len(whole), self.context.ranks)
-        chosen = whole[division.rows]
-        pixels, view = self.images.image[chosen], self._view[rows].T.flatten()[division.rows]
-        image = self._views.apply(pixels, view) if self._views is not None else pixels
-        fields = self.images.batch_fields(chosen)
-        if self._views is not None and not KINDS.keys().isdisjoint(fields):
-            fields = self._views.apply_fields(fields, view, (pixels.shape[2], pixels.shape[3]))
-        if "second_view" in self.context.fields:
-            again = self._second.apply(pixels, view) if self._second is not None else pixels
-            if self._strong is not None:
-                again = self._strong.apply(again, self._order[rows].T.flatten()[division.rows])
-            fields["second_view"] = self.images.normalise(again)
-        if self.settings.teacher_reads == "privileged":
-            other = self.images.for_teacher
-            shown = other.image[chosen]
-            fields["privileged"] = other.normalise(self._views.apply(shown, view) if self._views is not None else shown)
-        before = len(self.images) * self._round_of(position.epoch) if self._views is not None else 0
-        shown = before + chosen if self.distinct_views() is not None else None
-        return Batch(self.images.normalise(image), fields, division=division, view=shown)
+        chosen, place = whole[division.rows], drawn.views[rows].T.flatten()[division.rows]
+        mixing = self._draw_mixing(len(whole), epoch, step)
+        views = self._draw_views("", len(whole), division, epoch, step)
+        image = self._read(self.images, chosen, place, drawn.shifts, views)
+        in_order = drawn.views_on_cpu[rows].T.flatten()[division.rows]
+        second = self._second_view(drawn, chosen, in_order, division, len(whole), epoch, step)
+        reads_privileged = self.settings.teacher_reads == "privileged"
+        other = self.images.for_teacher
+        privileged = self._read(other, chosen, place, drawn.shifts, views) if reads_privileged else None
+
+        def finish() -> Batch:
+            fields = self.images.batch_fields(chosen)
+            if drawn.shifts is not None and not KINDS.keys().isdisjoint(fields):
+                fields = drawn.shifts.apply_fields(fields, place, self._size)
+            if second is not None:
+                fields["second_view"] = self.images.normalise(second())
+            if privileged is not None:
+                fields["privileged"] = _mixed(other.normalise(privileged()), mixing)
+            view = None if self.distinct_views() is None else self._numbers(drawn.number, chosen)
+            return Batch(_mixed(self.images.normalise(image()), mixing), fields, division=division, view=view)
+
+        return finish
 
     def check_distinct_views(self) -> None:
-        if self.settings.augmentation != "none" and self.settings.views is None:
+        if self._changes_by_step():
+            words = "draws new views for every batch, so that the teacher's outputs cannot be cached"
+            hint = "Choose `none`, `standard` or `shift` without a policy, jitter, erasing and mixing, or training/teacher_answers `live`."
+            raise SpecError([Problem("/source/augmentation", words)], hint)
+        if self.distinct_views() is None:
             words = "is required to cache the teacher's outputs: without it every epoch shows new views of the images"
             raise SpecError([Problem("/source/views", words)], "Set it, or set training/teacher_answers to `live`.")
 
     def distinct_views(self) -> int | None:
+        if self._changes_by_step():
+            return None
         if self.settings.augmentation == "none":
             return len(self.images)
         return self.settings.views and self.settings.views * len(self.images)
 
     def every_view(self) -> Iterator[Batch]:
-        size, ranks = len(self.images), self.context.ranks
-        mates = self.settings.same_class_images if self.per_class else 0
-        length = min(size, -(-self._anchors * (1 + mates) // ranks.size))
-        device = self.images.image.device
-        for round_ in range((self.distinct_views() or 0) // size):
-            views = self._draw_views(size, "", round_)
+        size, ranks, device = len(self.images), self.context.ranks, self.images.device
+        length = min(size, -(-self._anchors * (1 + self._drawn.mates) // ranks.size))
+        for number in range((self.distinct_views() or 0) // size):
+            shifts = self._drawn.shifts(size, self.context.seed, number, device)
             for start in range(length * ranks.rank, size, length * ranks.size):
                 rows = torch.arange(start, start + length, device=device) % size
-                yield self._plain(rows, views, size * round_ + rows)
+                yield self._plain(rows, shifts, self._numbers(number, rows))
 
-    def _plain(self, rows: Tensor, views: Views | None, number: Tensor) -> Batch:
+    def _numbers(self, number: int, chosen: Tensor) -> Tensor:
+        """The numbers of these images' views; all shifts are one view without any."""
+        return chosen if self.settings.augmentation == "none" else len(self.images) * number + chosen
+
+    def _plain(self, rows: Tensor, shifts: Shifts | None, numbers: Tensor) -> Batch:
         """What networks read of these images, in one view of each."""
 
         def shown(images: Images) -> Tensor:
-            pixels = images.image[rows]
-            return images.normalise(views.apply(pixels, rows) if views is not None else pixels)
+            return images.normalise(self._read(images, rows, rows, shifts, None)())
 
         other = {"privileged": shown(self.images.for_teacher)} if self.settings.teacher_reads == "privileged" else {}
-        return Batch(shown(self.images), other, view=number)
+        return Batch(shown(self.images), other, view=numbers)
 
-    def _round_of(self, epoch: int) -> int:
-        """Which augmentations an epoch shows: one of the `views`, or those of its own."""
-        return epoch % self.settings.views if self.settings.views else epoch
+    def _read(
+        self, images: Images, chosen: Tensor, place: Tensor, shifts: Shifts | None, views: RandomViews | None
+    ) -> Callable[[], Tensor]:
+        """Start to read images (B, C, H, W) uint8 as these views show them."""
+        parts = None if views is None else views.crops(images.sizes(chosen))
+        pending = images.begin(chosen, parts)
 
-    def _begin(self, epoch: int) -> None:
-        """Draw an epoch, with M = `same_class_images`: `_drawn` (N, 1 + M), indices of images and of the others of their
-        class, and the augmentation of each, `_view` (N, 1 + M), of which `_order` is a copy on the CPU."""
-        if epoch == self._epoch:
-            return
-        size = len(self.images)
-        seed = self.context.seed
-        device = self.images.image.device
-        drawn = view = samplers.shuffled(size, seed, epoch)[:, None]
-        if self.per_class:
-            draw = samplers.generator(seed, "mates", epoch)
-            others = samplers.same_class(self.images.label.cpu(), drawn[:, 0], self.settings.same_class_images, draw)
-            drawn = torch.cat([drawn, others], dim=1)
-            view = drawn if self.settings.views else torch.arange(drawn.numel()).view_as(drawn)
-        self._drawn, self._view = sent(drawn, device), sent(view, device)
-        self._order = view
-        self._strong = None
-        count = size if self.settings.views else drawn.numel()
-        self._views = self._draw_views(count, "", self._round_of(epoch))
-        self._second = self._draw_views(count, "second view/", epoch)
-        if self.settings.second_view == "strong" and "second_view" in self.context.fields:
-            draw = samplers.generator(seed, "strong views", epoch)
-            self._strong = StrongViews.draw(drawn.numel(), self.settings.strength, draw)
-        self._epoch = epoch
+        def finish() -> Tensor:
+            image = pending()
+            if shifts is not None:
+                image = shifts.apply(image, place)
+            return image if views is None else views.apply(image, images.contract.mean)
 
-    def _draw_views(self, size: int, which: str, epoch: int) -> Views | ScaledCrops | None:
-        p = self.settings
-        if p.augmentation == "none" or (which and "second_view" not in self.context.fields):
+        return finish
+
+    def _second_view(
+        self, drawn: DrawnEpoch, chosen: Tensor, in_order: Tensor, division: Division, whole: int, epoch: int, step: int
+    ) -> Callable[[], Tensor] | None:
+        """Start to read the second views; None if no objective needs them. `in_order`: rows of the views, on the CPU."""
+        if "second_view" not in self.context.fields:
             return None
-        draw = samplers.generator(self.context.seed, f"{which}augmentation", epoch)
-        if p.augmentation == "scale_crop_flip":
-            return ScaledCrops.draw(size, p.least_scale, p.most_scale, True, draw)
-        return Views.draw(size, p.padding, p.augmentation == "standard", draw, self.images.image.device)
+        views = self._draw_views("second view/", whole, division, epoch, step)
+        pending = self._read(self.images, chosen, sent(in_order, self.images.device), drawn.second_shifts, views)
+        strong = drawn.strong
+        return pending if strong is None else lambda: strong.apply(pending(), in_order)
+
+    def _epoch_parameters(self) -> EpochParameters:
+        p = self.settings
+        return EpochParameters(
+            mates=p.same_class_images if self.per_class else 0,
+            padding=p.padding if p.augmentation in ("standard", "shift") else None,
+            scales=(p.least_scale, p.most_scale) if p.augmentation == "scale_crop_flip" else None,
+            flips=p.augmentation in ("standard", "scale_crop_flip"),
+            views=p.views,
+            second_views="second_view" in self.context.fields,
+            strength=p.strength if p.second_view == "strong" else None,
+        )
+
+    def _draw_views(self, which: str, whole: int, division: Division, epoch: int, step: int) -> RandomViews | None:
+        """The views of this rank's part of a batch of `whole` images; None without any."""
+        crops = self.settings.augmentation in RESIZED
+        if not crops and not self._views_of.changes_pixels:
+            return None
+        draw = samplers.generator(self.context.seed, f"{which}views", epoch, step)
+        return RandomViews.draw(self._views_of, crops, whole, draw).at(division.rows)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.images.contract.height, self.images.contract.width
+
+    def _changes_by_step(self) -> bool:
+        """Whether images change in ways that are drawn anew for every batch."""
+        p = self._views_of
+        return p.augmentation in RESIZED or p.changes_pixels or p.mixup > 0 or p.cutmix > 0
+
+    def _draw_mixing(self, size: int, epoch: int, step: int) -> Mixing | None:
+        draw = samplers.generator(self.context.seed, "mixing", epoch, step)
+        return Mixing.draw(size, self._views_of.mixup, self._views_of.cutmix, draw)
+
+    def _check_mixing(self) -> None:
+        """Raises: SpecError: images are mixed, and an objective reads what is true of one image, or there are several ranks."""
+        if not (self._views_of.mixup or self._views_of.cutmix):
+            return
+        read = sorted({"label", "target", "index", "second_view"} & set(self.context.fields))
+        place = "/source/augmentation" if self.settings.augmentation == "consistent" else "/source"
+        if read or self.per_class:
+            words = f"mixes images, and the objectives read {', '.join(read) or 'mates of one class'}"
+            hint = "Choose objectives on the teacher's outputs alone, such as `kd`, or no mixup and cutmix."
+            raise SpecError([Problem(place, words)], hint)
+        if self.context.ranks.size > 1:
+            raise SpecError(
+                [Problem(place, "mixes images, which is not supported on several devices")], "Use one device."
+            )
+
+    def _check_places(self) -> None:
+        """Raises: SpecError: images are cropped or mixed in a way that masks, depth and boxes do not follow."""
+        p = self._views_of
+        moved = sorted(KINDS.keys() & self.images.fields.keys())
+        if moved and (p.augmentation in RESIZED or p.policy != "none" or p.mixup or p.cutmix):
+            words = f"moves images without their {' and '.join(moved)}"
+            hint = "Choose `scale_crop_flip`, `standard`, `shift` or `none`, without a policy, mixup and cutmix."
+            raise SpecError([Problem("/source/augmentation", words)], hint)
 
     def _check_privileged(self, student: InputContract) -> None:
         if self.images.privileged is None:
@@ -246,3 +317,7 @@ class Dataset(Source):
 
 def _name(images: Images, label: int) -> str:
     return images.class_names[label] if label < len(images.class_names) else str(label)
+
+
+def _mixed(image: Tensor, mixing: Mixing | None) -> Tensor:
+    return image if mixing is None else mixing.apply(image)

@@ -85,7 +85,7 @@ class Substitute(Source):
         rows = self._order[position.step * size : (position.step + 1) * size]
         division = Division.of(len(rows), self.context.ranks)
         chosen = rows[division.rows]
-        image = self.images.image[chosen]
+        image = self.images.pixels(chosen)
         if self._views is not None:
             image = self._views.apply(image, chosen)
         batch = Batch(self.images.normalise(image), {"index": self.images.index[chosen]}, division=division)
@@ -93,7 +93,7 @@ class Substitute(Source):
 
     def previews(self) -> dict[str, Tensor]:
         """The first images, converted to the networks' input."""
-        return {"samples": self.images.normalise(self.images.image[:PREVIEWS])}
+        return {"samples": self.images.normalise(self.images.pixels(slice(PREVIEWS)))}
 
     def _begin(self, epoch: int) -> None:
         """Draw the order of an epoch, and the augmentation of each image."""
@@ -101,7 +101,7 @@ class Substitute(Source):
             return
         size = len(self.images)
         seed = self.context.seed
-        device = self.images.image.device
+        device = self.images.device
         self._order = samplers.shuffled(size, seed, epoch).to(device)
         self._views: Views | ScaledCrops | None = None
         kind, draw = self.settings.augmentation, samplers.generator(seed, "augmentation", epoch)

@@ -67,8 +67,8 @@ def plain_batches(context: StageContext, source: Source) -> Iterator[Batch]:
         part = slice(start, start + context.training.batch_size)
         fields = dataset.batch_fields(part)
         if dataset.privileged is not None:
-            fields["privileged"] = dataset.privileged.normalise(dataset.privileged.image[part])
-        batch = Batch(dataset.normalise(dataset.image[part]), fields)
+            fields["privileged"] = dataset.privileged.normalise(dataset.privileged.pixels(part))
+        batch = Batch(dataset.normalise(dataset.pixels(part)), fields)
         yield taught(batch, source.context) if source.ignores_labels else batch
 
 
@@ -87,4 +87,4 @@ def calibration_images(context: StageContext, source: Source, count: int) -> Ten
         words = "needs images to measure activations on, and the source has none that resemble real ones"
         raise SpecError([Problem("/transforms", words)], "Use a dataset, or a source that synthesises images.")
     chosen = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().long()
-    return dataset.normalise(dataset.image[chosen.to(dataset.image.device)])
+    return dataset.normalise(dataset.pixels(chosen.to(dataset.device)))

@@ -34,7 +34,7 @@ from worker.distillation.trainer.inputs import reads_labels
 
 LEAST_IMAGES = 50
 """With fewer images the check is skipped."""
-MOST_IMAGES = 2048
+MOST_IMAGES = 512
 MOST_COMPARED = 512
 """Images on which normalisations are compared."""
 GOOD_ENOUGH = 0.95
@@ -65,7 +65,7 @@ def check_teacher(
     if teacher is None or dataset is None or not _predicts_labels(job, dataset):
         return None
     places = torch.linspace(0, len(dataset) - 1, min(MOST_IMAGES, len(dataset))).long()
-    sample = dataset.at(places.to(dataset.image.device))
+    sample = dataset.at(places.to(dataset.device))
     if len(sample) < LEAST_IMAGES:
         return None
     found = _check_contracts(job, teacher, sample, log)
@@ -137,8 +137,8 @@ MATCHED_BY_NAME = (
 
 def _drawn(sample: Images, field: str) -> tuple[Tensor, Tensor]:
     """At most 512 images and their labels or targets, in a random order that is always the same."""
-    order = torch.randperm(len(sample), generator=generator(0, "contract"))[:MOST_COMPARED].to(sample.image.device)
-    return sample.image[order], sample.fields[field][order]
+    order = torch.randperm(len(sample), generator=generator(0, "contract"))[:MOST_COMPARED].to(sample.device)
+    return sample.pixels(order), sample.fields[field][order]
 
 
 def _measured(job: Job, number: int, teacher: nn.Module, image: Tensor, truth: Tensor) -> list[Measured]:

@@ -1,7 +1,7 @@
 """Inspection: an upload is read once, described, and written in the canonical form (docs/architecture.md)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from worker.distillation.contract import InputContract
 from worker.distillation.contract_check.unlabelled import suspicions
 from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.uploads import read_dataset
-from worker.distillation.data.sample_sheet import write_samples
+from worker.distillation.data.sample_sheet import images_of, write_samples
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
@@ -32,6 +32,7 @@ from worker.distillation.uploads.state_dicts import largest, numbers_of, open_we
 
 CANONICAL = "output/canonical.safetensors"
 SAMPLES = "output/samples.png"
+PARTS = "parts"
 LISTED_AT_MOST = 100
 SHARED_AT_MOST = 4
 """Largest ratio of the elements of all names together to the elements of distinct tensors."""
@@ -41,8 +42,8 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Inspect the `upload` of a job file of kind `teacher`, `dataset` or `file`.
 
     Returns:
-        `findings`, the `path` of the canonical form, and of a dataset `samples`: the path of a sheet of images. Paths are relative
-        to `folder`.
+        `findings`, the `path` of the canonical form, its further files, `parts`: `path`, `sha256` and `size` of each, and of a dataset
+        `samples`: the path of a sheet of images. Paths are relative to `folder`.
 
     Raises:
         UploadError: the upload is refused.
@@ -52,9 +53,10 @@ def inspect(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     upload, canonical = folder / job["upload"], folder / CANONICAL
     canonical.parent.mkdir(exist_ok=True)
     findings = _INSPECTIONS[job["kind"]](job, upload, canonical, limits)
-    limits.check_canonical(canonical.stat().st_size)
+    parts = findings.pop(PARTS, [])
+    limits.check_canonical(canonical.stat().st_size + sum(each["size"] for each in parts))
     samples = {"samples": SAMPLES} if "samples" in findings else {}
-    return {"findings": findings, "path": CANONICAL} | samples
+    return {"findings": findings, "path": CANONICAL, "parts": parts} | samples
 
 
 def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
@@ -141,10 +143,19 @@ def _try(network: nn.Module, contract: InputContract, classes: int) -> Tapped:
 
 def _dataset(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:
     options = parse(Options, job.get("options") or {}, "/options")
-    packed = read_dataset(upload, options, limits)
+    packed = read_dataset(upload, options, replace(limits, output=canonical.parent))
     packed.write(canonical)
-    sheet = write_samples(*packed.splits["train"], packed.labels, canonical.parent.parent / SAMPLES)
-    return packed.findings() | {"samples": sheet}
+    shards = packed.photographs.shards if packed.photographs else []
+    folder = Path(CANONICAL).parent
+    allowed = {
+        "images": limits.entries,
+        "uncompressed_bytes": limits.inflated_bytes,
+        "stored_bytes": limits.canonical_bytes,
+    }
+    parts = [{"path": str(folder / each.sha256), "sha256": each.sha256, "size": each.size} for each in shards]
+    shown, path = images_of(packed, canonical.parent), canonical.parent.parent / SAMPLES
+    sheet = write_samples(shown, packed.splits["train"][1], packed.labels, path)
+    return packed.findings() | {"samples": sheet, "limits": allowed, PARTS: parts}
 
 
 def _file(job: Mapping[str, Any], upload: Path, canonical: Path, limits: UploadLimits) -> dict[str, Any]:

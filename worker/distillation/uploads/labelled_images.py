@@ -13,10 +13,14 @@ from torch import Tensor
 from worker.distillation.contract import InputContract
 from worker.distillation.contract_check.class_names import other_order, partly_shared
 from worker.distillation.data.images import fit
+from worker.distillation.data.pixels import Photographs
+from worker.distillation.data.shards import FIELD, LIST, read_list
 from worker.distillation.errors import Problem, SpecError
 
 MOST = 2048
 LEAST = 50
+PHOTOGRAPHS, PHOTOGRAPH_SIDE = 512, 224
+"""How many photographs are read, and the height and width of their centres."""
 MOST_NUMBERS = 2**27
 """Numbers of all images together; of larger images there are fewer."""
 LEAST_TESTED = 1000
@@ -86,16 +90,27 @@ def sample(dataset: Path) -> LabelledImages:
     with safe_open(dataset, framework="pt") as file:
         split = _split(file)
         label = file.get_tensor(f"{split}.label")
+        names = json.loads((file.metadata() or {}).get("class_names", "[]"))
+        draw = torch.Generator().manual_seed(0)
+        order = torch.randperm(len(label), generator=draw)
+        if f"{split}.{FIELD}" in set(file.keys()):
+            chosen = order[:PHOTOGRAPHS]
+            return LabelledImages(_photographs(file, split, dataset, chosen), label[chosen], tuple(names), split)
         image = file.get_slice(f"{split}.image")
         numbers = torch.tensor(image.get_shape()[1:]).prod().item()
-        count = min(len(label), MOST, max(LEAST, int(MOST_NUMBERS // numbers)))
-        draw = torch.Generator().manual_seed(0)
-        chosen = torch.randperm(len(label), generator=draw)[:count]
+        chosen = order[: max(LEAST, min(MOST, int(MOST_NUMBERS // numbers)))]
         in_order = chosen.sort()
         read = torch.cat([image[place : place + 1] for place in in_order.values.tolist()])
         back = in_order.indices.argsort()
-        names = json.loads((file.metadata() or {}).get("class_names", "[]"))
     return LabelledImages(read[back], label[chosen], tuple(names), split)
+
+
+def _photographs(file: Any, split: str, dataset: Path, chosen: Tensor) -> Tensor:
+    """The centres of some photographs (N, 3, 224, 224)."""
+    size = (PHOTOGRAPH_SIDE, PHOTOGRAPH_SIDE)
+    contract = InputContract(3, *size, (0.0,) * 3, (1.0,) * 3)
+    shards = read_list(file.get_tensor(LIST))
+    return Photographs.of(file.get_tensor(f"{split}.{FIELD}"), dataset.parent, shards, contract, "cpu")[chosen]
 
 
 def _split(file: Any) -> str:

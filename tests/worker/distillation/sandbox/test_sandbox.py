@@ -328,3 +328,31 @@ def test_the_filter_of_each_architecture(machine: str) -> None:
     assert answer(strict, other, 0) == errno.EPERM
     assert answer(strict, machine, seccomp.X32 | 0) == errno.EPERM
     assert answer(strict, machine, 0 if machine == "x86_64" else 63) == 0  # read
+
+
+CACHED = """
+cached, other = Path(sys.argv[1]), Path(sys.argv[2])
+confine(Path.cwd(), gpu=False, reads=[cached])
+file = cached / "dataset.safetensors"
+print(json.dumps({
+    "text": file.read_text(), "names": [path.name for path in cached.iterdir()],
+    "write": refused(lambda: file.open("r+b")), "cut": refused(lambda: os.truncate(file, 0)),
+    "remove": refused(file.unlink), "add": refused(lambda: (cached / "new").write_text("")),
+    "rename": refused(lambda: file.rename("mine")), "link": refused(lambda: os.link(file, "mine")),
+    "mode": refused(lambda: file.chmod(0o777)), "other": refused(other.read_text),
+}))
+"""
+
+
+@needs_landlock
+def test_a_folder_of_the_cache_can_only_be_read(tmp_path: Path) -> None:
+    cached, own = tmp_path / "cache" / "blobs" / "one", tmp_path / "own"
+    cached.mkdir(parents=True)
+    own.mkdir()
+    (cached / "dataset.safetensors").write_text("images")
+    other = cached.parent / "another"
+    other.write_text("of another job")
+    said = run(own, CACHED, cached, other)
+    assert (said.pop("text"), said.pop("names")) == ("images", ["dataset.safetensors"])
+    assert set(said.values()) <= {"EACCES", "EPERM", "EXDEV"}, said
+    assert (cached / "dataset.safetensors").read_text() == "images"

@@ -197,3 +197,38 @@ def test_a_part_of_a_split_keeps_its_privileged_images():
         assert part.privileged is not None
         assert torch.equal(part.privileged.image, 255 - part.image)
         assert torch.equal(part.privileged.index, part.index)
+
+
+@pytest.mark.parametrize("parameters", [{"augmentation": "consistent"}, {"mixup": 0.2}, {"cutmix": 1.0}])
+def test_images_are_mixed_only_for_objectives_that_do_not_read_labels(parameters: dict[str, object]):
+    held = replace(images(), image=torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8))
+    made = source(held, **parameters)
+    first = epoch(made, 0)
+    assert not torch.equal(first[0].image, epoch(source(held), 0)[0].image)
+    assert torch.equal(epoch(source(held, **parameters), 0)[3].image, first[3].image)
+    for fields in (("label",), ("index", "second_view")):
+        refused = Dataset(Dataset.Parameters(**parameters))
+        with pytest.raises(SpecError, match="mixes images"):
+            refused.build(replace(context(held), fields=fields))
+    with pytest.raises(SpecError, match="several devices"):
+        Dataset(Dataset.Parameters(**parameters)).build(replace(context(held), ranks=Ranks(0, 2)))
+
+
+def test_ranks_see_their_part_of_the_same_random_views():
+    held = replace(images(), image=torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8))
+    chosen = {"augmentation": "resized_crop", "policy": "trivial_augment", "erasing": 0.5}
+    whole, parts = epoch(source(held, **chosen), 1), []
+    for rank in range(2):
+        made = Dataset(Dataset.Parameters(**chosen))
+        made.build(replace(context(held), ranks=Ranks(rank, 2)))
+        parts.append(epoch(made, 1))
+    for number, batch in enumerate(whole):
+        assert torch.equal(torch.cat([parts[0][number].image, parts[1][number].image]), batch.image)
+
+
+def test_the_teacher_sees_the_same_crop_of_its_own_image():
+    noise = torch.randint(256, (22, 1, 8, 8), dtype=torch.uint8)
+    held = replace(images(), image=noise, privileged=replace(images(), image=noise))
+    made = source(held, augmentation="consistent", teacher_reads="privileged")
+    for batch in epoch(made, 0):
+        assert torch.equal(batch.fields["privileged"], batch.image)

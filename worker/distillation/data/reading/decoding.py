@@ -68,7 +68,7 @@ def measure(archive: Archive, path: PurePosixPath, label: str | None, options: O
     """
     shown = repr(str(path)[:120])
     altered = set()
-    with opened(archive, path) as image:
+    with quietly(), opened(archive.read(path), path) as image:
         width, height = image.size
         mode = image.mode
         frames = getattr(image, "n_frames", 1)
@@ -105,19 +105,28 @@ def decode(archive: Archive, image: ImageFile, shape: tuple[int, int, int], opti
     from PIL import Image, ImageOps
 
     channels, height, width = shape
-    with opened(archive, image.path) as file:
-        file.load()
-        turned = ImageOps.exif_transpose(file) if "exif_rotated" in image.altered else file
-        if file.mode in DEEP:
-            turned = Image.fromarray(_eight_bits(np.asarray(turned), file.mode))
-            image.altered.add("sixteen_bit_scaled")
-        elif turned.has_transparency_data and options.background != "drop":
-            turned = _on_background(turned, options.background, image)
-        converted = turned.convert("L" if channels == 1 else "RGB")
+    with quietly(), opened(archive.read(image.path), image.path) as file:
+        converted = prepared(file, image, channels, options)
         if image.size != (height, width):
             converted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(converted))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+
+
+def prepared(file: Any, image: ImageFile, channels: int, options: Options) -> Any:
+    """The decoded image of an opened file: turned, in 8 bits, on a background, greyscale or RGB; adds to `image.altered` what only
+    the pixels tell."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    file.load()
+    turned = ImageOps.exif_transpose(file) if "exif_rotated" in image.altered else file
+    if file.mode in DEEP:
+        turned = Image.fromarray(_eight_bits(np.asarray(turned), file.mode))
+        image.altered.add("sixteen_bit_scaled")
+    elif turned.has_transparency_data and options.background != "drop":
+        turned = _on_background(turned, options.background, image)
+    return turned.convert("L" if channels == 1 else "RGB")
 
 
 def orientation(image: Any) -> int:
@@ -154,18 +163,26 @@ def _on_background(image: Any, colour: str, of: ImageFile) -> Any:
 
 
 @contextmanager
-def opened(archive: Archive, path: PurePosixPath) -> Iterator[Any]:
+def quietly() -> Iterator[None]:
+    """A context in which Pillow's warnings of odd metadata are ignored, and images with very many pixels are refused. It changes
+    the filters of all threads."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
+def opened(data: bytearray, path: PurePosixPath) -> Iterator[Any]:
     """Open an image and read its header; Pillow's errors become UploadErrors."""
     from PIL import Image, UnidentifiedImageError
 
     shown = repr(str(path)[:120])
-    data = archive.read(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                yield image
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            yield image
     except UnidentifiedImageError as error:
         why = "is empty" if not data else f"is not an image ({', '.join(FORMATS)})"
         raise BrokenImageError(f"{shown} {why}", "Convert it, or remove it.") from error

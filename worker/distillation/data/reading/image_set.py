@@ -1,4 +1,4 @@
-"""The images of a layout, decoded into one tensor for each split.
+"""The images of a layout, decoded into one tensor for each split, or encoded as photographs.
 
 Shapes: N samples, C channels, H height, W width.
 """
@@ -15,6 +15,8 @@ from worker.distillation.data.packed import Options, Packed, check_size
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.decoding import BrokenImageError, ImageFile, decode, measure
 from worker.distillation.data.reading.layout import Labelled, Layout
+from worker.distillation.data.reading.photographs import Encoder, are_photographs
+from worker.distillation.data.written_photographs import WrittenPhotographs
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
@@ -66,16 +68,39 @@ def read_images(archive: Archive, layout: Layout, options: Options, limits: Uplo
     if not every:
         broken.check(0)
     shape = _shape(every, options)
-    check_size(len(every), shape, limits)
-    splits = {}
-    for split, images in found.items():
-        pixels, found[split] = _decoded(archive, images, shape, options, broken)
-        splits[split] = (pixels, _labels(found[split], layout.classes))
+    splits: dict[str, tuple[Tensor, Tensor]] = {}
+    photographs = None
+    if are_photographs(len(every), shape, options, limits):
+        photographs = _encode(archive, found, layout, options, limits, broken, splits, shape[0])
+    else:
+        check_size(len(every), shape, limits)
+        for split, images in found.items():
+            pixels, found[split] = _decoded(archive, images, shape, options, broken)
+            splits[split] = (pixels, _labels(found[split], layout.classes))
     broken.check(sum(map(len, found.values())))
     packed = Packed(kind, splits, layout.classes, list(layout.notes), labels="class" if layout.classes else "none")
-    packed.left_out = dict(layout.left_out)
+    packed.left_out, packed.photographs = dict(layout.left_out), photographs
     _tell(packed, [image for each in found.values() for image in each], shape, options, broken)
     return packed
+
+
+def _encode(
+    archive: Archive,
+    found: dict[str, list[ImageFile]],
+    layout: Layout,
+    options: Options,
+    limits: UploadLimits,
+    broken: Broken,
+    splits: dict[str, tuple[Tensor, Tensor]],
+    channels: int,
+) -> WrittenPhotographs:
+    """Write the images of all splits to shards; fills `splits`, and keeps those of `found` that can be read."""
+    assert limits.output is not None
+    encoder = Encoder(archive, channels, options, limits.output, sum(map(len, found.values())))
+    for split, images in found.items():
+        table, found[split] = encoder.split(images, broken.found.append)
+        splits[split] = (table, _labels(found[split], layout.classes))
+    return encoder.close(limits)
 
 
 def _measured(archive: Archive, images: Sequence[Labelled], options: Options, broken: Broken) -> list[ImageFile]:
@@ -130,7 +155,13 @@ def _tell(
         **ALTERATIONS,
     }
     count = Counter(name for image in images for name in image.altered)
-    count["resized"] = sum(image.size != (height, width) for image in images)
+    if packed.photographs is None:
+        count["resized"] = sum(image.size != (height, width) for image in images)
+    else:
+        words["scaled"] = (
+            f"were scaled down to a short side of {packed.photographs.short_side} pixels, and stored as JPEG; jobs show parts of them"
+        )
+        count["scaled"] = sum(min(image.size) > packed.photographs.short_side for image in images)
     count["channels_converted"] = sum(image.grey != (channels == 1) for image in images)
     for name, said in words.items():
         if count[name]:

@@ -10,6 +10,7 @@ from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.array_files import MAGIC, open_array
 from worker.distillation.data.reading.decoding import SUFFIXES
 from worker.distillation.data.reading.dense import reading as dense
+from worker.distillation.data.reading.folder_archive import only_file, open_folder
 from worker.distillation.data.reading.tar_archive import is_tar, open_tar
 from worker.distillation.data.reading.zip_archive import open_zip
 from worker.distillation.errors import UploadError
@@ -27,11 +28,18 @@ NESTED = (".zip", ".tar", ".tgz", ".gz", ".npz", ".7z", ".rar")
 
 
 def read_dataset(path: Path, options: Options, limits: UploadLimits) -> Packed:
-    """The dataset in an uploaded file.
+    """The dataset in an uploaded file, or in a folder of files.
 
     Raises:
         UploadError: the file is refused.
     """
+    if path.is_dir() and (only := only_file(path)) is not None and only.suffix.lower() not in SUFFIXES:
+        path = only
+    if path.is_dir():
+        with open_folder(path, limits) as archive:
+            packed = _read(archive, options, limits)
+        made_split.make(packed, options.test_fraction)
+        return packed
     with path.open("rb") as file:
         head = file.read(16)
     if head.startswith(parquet.MAGIC):

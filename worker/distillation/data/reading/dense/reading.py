@@ -26,6 +26,7 @@ from worker.distillation.data.reading.decoding import (
     measure,
     opened,
     orientation,
+    quietly,
 )
 from worker.distillation.data.reading.dense import pairs
 from worker.distillation.data.reading.dense.depths import DepthReader
@@ -171,7 +172,7 @@ def _map(
     import numpy as np
     from PIL import Image, ImageOps
 
-    with opened(archive, path) as file:
+    with quietly(), opened(archive.read(path), path) as file:
         file.load()
         turn = orientation(file)
         turned = ImageOps.exif_transpose(file) if options.exif == "apply" and turn > 1 else file
