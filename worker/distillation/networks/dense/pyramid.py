@@ -12,27 +12,10 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worker.distillation.networks.residual import BasicBlock
+
 STRIDES = (4, 8, 16)
 """Strides in pixels of the encoder's maps."""
-
-
-class Block(nn.Module):
-    """A residual block of two 3x3 convolutions."""
-
-    def __init__(self, channels: int, out: int, stride: int = 1):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out)
-        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
-        self.shortcut = nn.Sequential()
-        if stride > 1 or channels != out:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(inner)) + self.shortcut(x))
 
 
 class Encoder(nn.Module):
@@ -44,16 +27,19 @@ class Encoder(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
         )
-        widths = (width, *self.channels)
-        self.stage4, self.stage8, self.stage16 = (
-            nn.Sequential(*(Block(widths[i] if number == 0 else widths[i + 1], widths[i + 1], 2 if number == 0 else 1) for number in range(depth)))
-            for i in range(3)
-        )  # fmt: skip
+        self.stage4 = _stage(width, width, depth)
+        self.stage8 = _stage(width, 2 * width, depth)
+        self.stage16 = _stage(2 * width, 4 * width, depth)
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         at4 = self.stage4(self.stem(image_BCHW))
         at8 = self.stage8(at4)
         return at4, at8, self.stage16(at8)
+
+
+def _stage(channels: int, out: int, depth: int) -> nn.Sequential:
+    """Residual blocks, of which the first halves the size."""
+    return nn.Sequential(BasicBlock(channels, out, 2), *(BasicBlock(out, out, 1) for _ in range(depth - 1)))
 
 
 class Pyramid(nn.Module):
