@@ -39,20 +39,22 @@ def check(job: Job) -> dict[str, Any]:
     example = job.contract.blank(meta)
     tapped_teacher = None
     if teacher is not None:
-        tapped_teacher = Tapped(teacher.eval(), job.teacher_contract.blank(meta), "/teacher", job.teacher_reads)
+        tapped_teacher = Tapped(
+            teacher.eval(), job.teacher_contract.blank(meta), "/teacher", job.teacher_reads, job.task.check_output
+        )
     procedure, plan = make_procedure(job)
     stages = planned_stages(procedure, plan, [])
     deployed: dict[str, nn.Module] = {}
     for stage in stages:
         if stage.teacher and stage.teacher.startswith(FILE):
             refuse_files_of_no_teacher(job)
-        teaching = _teacher_of(stage, deployed, tapped_teacher, example)
+        teaching = _teacher_of(stage, deployed, tapped_teacher, example, job)
         for name, member in stage.members.items():
             deployed[f"{stage.name}/{name}"] = _check_member(member, stage, job, teaching, example)
     first = next((stage for stage in stages if stage.name != TRAINS_TEACHER), None)
     if first is not None:
         for member in procedure.considers(plan):
-            _check_member(member, first, job, _teacher_of(first, deployed, tapped_teacher, example), example)
+            _check_member(member, first, job, _teacher_of(first, deployed, tapped_teacher, example, job), example)
     student = _build(plan.student, job)
     _check_pretrained(student, "/student", job)
     if job.initial_weights in FROM_TEACHER:
@@ -76,13 +78,14 @@ def _check_pretrained(network: nn.Module, pointer: str, job: Job) -> None:
 
 
 def _teacher_of(
-    stage: Stage, deployed: Mapping[str, nn.Module], given: Tapped | None, example: torch.Tensor
+    stage: Stage, deployed: Mapping[str, nn.Module], given: Tapped | None, example: torch.Tensor, job: Job
 ) -> Tapped | None:
     """A stage's teacher: the job's teacher, or the network that an earlier stage's member deploys."""
     if stage.teacher is None or stage.teacher == GIVEN or stage.teacher.startswith(FILE):
         return given if stage.teacher else None
     name, _, member = stage.teacher.removeprefix("stage:").partition("@")[0].partition("/")
-    return Tapped(deployed[f"{name}/{member or 'student'}"].eval(), example, "/teacher")
+    network = deployed[f"{name}/{member or 'student'}"].eval()
+    return Tapped(network, example, "/teacher", check_output=job.task.check_output)
 
 
 def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, example: torch.Tensor) -> nn.Module:
@@ -101,7 +104,7 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
             require_gradient(given.network, example)
         source.check_teacher(given, example)
     source.check_inputs(job.contract, job.teacher_contract if job.teacher else None)
-    tapped = Tapped(network.eval(), example, f"{member.network_pointer}/network")
+    tapped = Tapped(network.eval(), example, f"{member.network_pointer}/network", check_output=job.task.check_output)
     _refuse_missing_teacher(composition, given)
     gpus = (job.spec.get("resources") or {}).get("gpus") or 1
     for tap in (member.trains_through, member.trains_after):
@@ -113,7 +116,7 @@ def _check_member(member: Member, stage: Stage, job: Job, given: Tapped | None, 
             classes=job.classes,
             examples=2,
             peers=len(stage.members) - 1,
-            task=job.task.name,
+            task=job.task,
         )
         composition.connect(tapped, given, context)
         check_division(composition, source, gpus)

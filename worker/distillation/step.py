@@ -23,25 +23,38 @@ def _channels_last(image_BCHW: Tensor) -> Tensor:
 class Outputs:
     """The results of one forward pass of one network.
 
-    `logits` (B, K); `taps`: activations by tap name, of any shape that begins with B.
+    `logits` (B, K), or (B, K, ...) with one row of logits for each pixel or region; `taps`: activations by tap name, of any
+    shape that begins with B; `parts`: the other values that a network returns, by name, such as proposals. A part begins
+    with B too: values that differ in number by sample are padded.
     """
 
     logits: Tensor
     taps: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
-    def parts(self, count: int) -> list["Outputs"]:
-        """Split the batch into `count` parts of equal size, in order."""
-        logits = self.logits.chunk(count)
+    def chunks(self, count: int) -> list["Outputs"]:
+        """Split the batch into `count` chunks of equal size, in order."""
         taps = {name: tap.chunk(count) for name, tap in self.taps.items()}
-        return [Outputs(part, {name: tap[i] for name, tap in taps.items()}) for i, part in enumerate(logits)]
+        parts = {name: part.chunk(count) for name, part in self.parts.items()}
+        return [
+            Outputs(
+                logits, {name: each[i] for name, each in taps.items()}, {name: each[i] for name, each in parts.items()}
+            )
+            for i, logits in enumerate(self.logits.chunk(count))
+        ]
 
     def detached(self) -> "Outputs":
         """The same outputs without their graph."""
-        return Outputs(self.logits.detach(), {name: tap.detach() for name, tap in self.taps.items()})
+        taps, parts = ({name: each.detach() for name, each in held.items()} for held in (self.taps, self.parts))
+        return Outputs(self.logits.detach(), taps, parts)
 
-    def gathered(self, division: Division, taps: Iterable[str]) -> "Outputs":
-        """The logits and the named taps of the whole batch, gathered from all ranks."""
-        return Outputs(division.gather(self.logits), {tap: division.gather(self.taps[tap]) for tap in taps})
+    def gathered(self, division: Division, taps: Iterable[str], parts: Iterable[str] = ()) -> "Outputs":
+        """The logits, the named taps and the named parts of the whole batch, gathered from all ranks."""
+        return Outputs(
+            division.gather(self.logits),
+            {tap: division.gather(self.taps[tap]) for tap in taps},
+            {part: division.gather(self.parts[part]) for part in parts},
+        )
 
 
 @dataclass
@@ -95,6 +108,16 @@ class Step:
         """The batch's field `label`."""
         return self.batch.fields["label"]
 
+    def field(self, name: str) -> Tensor:
+        """A field of the batch, for objectives that declare that they need it.
+
+        Raises:
+            RuntimeError: the batch has no such field.
+        """
+        if name not in self.batch.fields:
+            raise RuntimeError(f"the batch has no field {name!r}, but an objective needs it")
+        return self.batch.fields[name]
+
     def need_teacher(self) -> Outputs:
         """The teacher's outputs, for objectives that declare that they need them.
 
@@ -126,18 +149,23 @@ class Step:
         return self.second_teacher
 
     def gathered(self, student: Iterable[str], teacher: Iterable[str]) -> "Step":
-        """The step with the samples of all ranks: fields, logits and the named taps, but not the images that networks read."""
+        """The step with the samples of all ranks: fields, logits, parts and the named taps, but not the
+        images that networks read."""
         division = self.batch.division
         if not division.sizes:
             return self
         fields = {name: division.gather(value) for name, value in self.batch.fields.items() if name not in IMAGE_FIELDS}
+
+        def whole(outputs: Outputs, taps: Iterable[str]) -> Outputs:
+            return outputs.gathered(division, taps, outputs.parts)
+
         return replace(
             self,
             batch=Batch(self.batch.image, fields, division=Division(division.ranks)),
-            student=self.student.gathered(division, student),
-            teacher=self.teacher and self.teacher.gathered(division, teacher),
-            peers=tuple(peer.gathered(division, student) for peer in self.peers),
-            mirrored=self.mirrored and self.mirrored.gathered(division, student),
-            second=self.second and self.second.gathered(division, student),
-            second_teacher=self.second_teacher and self.second_teacher.gathered(division, teacher),
+            student=whole(self.student, student),
+            teacher=self.teacher and whole(self.teacher, teacher),
+            peers=tuple(whole(peer, student) for peer in self.peers),
+            mirrored=self.mirrored and whole(self.mirrored, student),
+            second=self.second and whole(self.second, student),
+            second_teacher=self.second_teacher and whole(self.second_teacher, teacher),
         )

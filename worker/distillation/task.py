@@ -1,17 +1,19 @@
 """Task: what the networks of a job are for, what they learn from, and by which metrics they are measured.
 
-Shapes: B batch, N samples, K outputs of a network: classes, labels, values, or dimensions of an embedding.
+Shapes: B batch, N samples, K outputs of a network: classes, labels, values, or dimensions of an embedding; C channels, H height,
+W width.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from worker.distillation.data.truth import Labels
+from worker.distillation.data.truth import DENSE, Labels
+from worker.distillation.introspection.tracing import one_row
 from worker.distillation.method import Method
 from worker.distillation.process.heartbeat import pulse
 from worker.distillation.step import Outputs
@@ -23,6 +25,11 @@ Predict = Callable[[Tensor], Outputs | Tensor]
 """Maps images (B, C, H, W), normalised, to `Outputs` or to a network's output (B, K)."""
 SHUFFLES, ROUNDING = 20, 1e-9
 EVERY_TASK = ("classification", "multi_label", "regression", "embedding")
+"""The tasks whose networks return one row of outputs for each sample."""
+MAP_TASKS = ("segmentation", "depth")
+"""The tasks whose networks return a map of outputs (B, K, H, W)."""
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
+"""An exported file's output may differ by `ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * (the largest output of the batch)`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,30 @@ class Task(Method):
     """The metric of `evaluate` by which the best weights are chosen."""
     higher_is_better: ClassVar[bool] = True
 
+    student_first: ClassVar[bool] = False
+    """Whether the student's outputs are given to the teacher, such as the regions that it should look at."""
+
+    @property
+    def dense(self) -> bool:
+        """Whether labels are places in the image: masks, depth or boxes."""
+        return self.labels in DENSE
+
+    def check_output(self, output: Any, examples: int) -> str | None:
+        """What is wrong with a network's output for this number of samples, in words that follow "the network"; None if it is
+        right: one row (B, K)."""
+        return one_row(output, examples)
+
+    def read(
+        self,
+        network: Callable[..., Outputs],
+        image: Tensor,
+        fields: Mapping[str, Tensor],
+        shared: Outputs | None = None,
+    ) -> Outputs:
+        """A network's outputs for a batch in training. `fields` are the batch's; `shared` are the student's outputs, for a
+        teacher if `student_first`."""
+        return network(image)
+
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:
         """Check that a network with this many outputs can learn from the dataset's labels, and be compared with them.
 
@@ -76,6 +107,26 @@ class Task(Method):
         """Metrics of a network on a split, all samples once; with a teacher also the metrics of their agreement."""
         raise NotImplementedError
 
+    def compare_export(self, expected: Any, given: Any) -> str | None:
+        """What is wrong with the outputs of an exported file, in words that follow "the file's outputs"; None if they are those
+        of the network within rounding."""
+        if given.shape != expected.shape:
+            return f"have the shape {tuple(given.shape)}, not {tuple(expected.shape)}"
+        allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(expected.abs().max())
+        difference = float((given - expected).abs().max())
+        if difference <= allowed:
+            return None
+        return f"differ from the student's by {difference:.2g}, more than {allowed:.2g}"
+
+    def picture(self, image: Tensor, output: Outputs | None, truth: Mapping[str, Tensor]) -> Tensor | None:
+        """An overlay (3, H, W) uint8 of an image (C, H, W) uint8 with a network's outputs for it (a batch of one), or with the
+        sample's fields if `output` is None; None if the task's answers have no place in the image."""
+        return None
+
+    def by_class(self, network_fn: Predict, images: "Images", batch_size: int) -> dict[str, Any] | None:
+        """The results class by class, for the report; None if the task has none of its own."""
+        return None
+
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """Assess a teacher on these training images, before any training."""
         raise NotImplementedError
@@ -92,6 +143,25 @@ def predict(
     """Outputs (N, K) of the network, and of the teacher if there is one, on the CPU in double precision."""
     rows = _predict(network_fn, images, batch_size)
     return rows, None if teacher_fn is None else _predict(teacher_fn, images.for_teacher, batch_size)
+
+
+@torch.no_grad()
+def answers(
+    network_fn: Predict, images: "Images", batch_size: int, teacher_fn: Predict | None = None
+) -> Iterator[tuple[slice, Outputs, Outputs | None]]:
+    """Batch by batch the samples, the network's outputs and those of the teacher, for metrics of outputs that are too large to be
+    kept together."""
+    for start in range(0, len(images), batch_size):
+        pulse()
+        part = slice(start, start + batch_size)
+        image = images.normalise(images.image[part])
+        other = images.for_teacher
+        teacher = None if teacher_fn is None else _outputs(teacher_fn(other.normalise(other.image[part])))
+        yield part, _outputs(network_fn(image)), teacher
+
+
+def _outputs(given: Outputs | Tensor) -> Outputs:
+    return given if isinstance(given, Outputs) else Outputs(given)
 
 
 def _predict(network_fn: Predict, images: "Images", batch_size: int) -> Tensor:

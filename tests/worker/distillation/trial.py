@@ -110,7 +110,7 @@ class Trial:
             images["second"] = batch.fields["second_view"]
             with torch.no_grad():
                 second_teacher = self.teacher(batch.fields["second_view"])
-        parts = self.student(torch.cat(list(images.values()))).parts(len(images))
+        parts = self.student(torch.cat(list(images.values()))).chunks(len(images))
         outputs = dict(zip(images, parts, strict=True))
         rest = {"progress": 0.5, "second_teacher": second_teacher}
         return Step(batch, teacher=teacher, peers=self.peers, **outputs, **rest)

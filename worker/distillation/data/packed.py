@@ -78,8 +78,8 @@ class Options:
 @dataclass
 class Packed:
     """`splits`: by name (`train`, `test`) images (N, C, H, W) uint8, all of one size, and, depending on `labels`, classes
-    (N,) int64, labels (N, K) uint8, targets (N, D) float32 or nothing (N, 0); `class_names` are the names of the classes,
-    labels or targets."""
+    (N,) int64, labels (N, K) uint8, targets (N, D) float32, masks (N, H, W) uint8, depth (N, H, W) float32, boxes (N, M, 4)
+    float32 or nothing (N, 0); `class_names` are the names of the classes, labels or targets."""
 
     format: str
     splits: dict[str, tuple[Tensor, Tensor]]
@@ -96,6 +96,10 @@ class Packed:
     """Number of files by the reason why they were not read."""
     made_split: dict[str, Any] | None = None
     """How the test split was made, if it was."""
+    fields: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Further fields of the samples by split and name, such as `box_label` (N, M)."""
+    found: dict[str, Any] = field(default_factory=dict)
+    """What reading found out, for the findings: the format of the labels, numbers of classes, what was repaired."""
 
     def write(self, path: Path) -> None:
         """Write the canonical form (docs/architecture.md)."""
@@ -107,6 +111,11 @@ class Packed:
         }
         tensors |= {
             f"{split}.{name}": value for split, named in self.retrieval.items() for name, value in named.items()
+        }
+        tensors |= {
+            f"{split}.{name}": value.contiguous()
+            for split, named in self.fields.items()
+            for name, value in named.items()
         }
         tensors |= {f"{split}.privileged": other.contiguous() for split, other in self.privileged.items()}
         if warnings := self.all_warnings():  # a tensor, since the order of several metadata entries is random
@@ -126,6 +135,7 @@ class Packed:
             "image": _shape(image),
             "privileged": self._privileged(),
             **truth.describe(self.splits, self.labels, len(self.class_names)),
+            **self.found,
             "retrieval": {split: sorted(named) for split, named in self.retrieval.items()},
             "mean": mean,
             "std": std,

@@ -1,6 +1,7 @@
-"""The labels of a dataset: one class per sample, several labels of 0 or 1, a vector of real-valued targets, or none.
+"""The labels of a dataset: one class per sample, several labels of 0 or 1, a vector of real-valued targets, a class or a depth for
+each pixel, boxes, or none.
 
-Shapes: N samples, K labels, D targets.
+Shapes: N samples, K labels, D targets, H height, W width, M boxes.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,9 @@ from torch import Tensor
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
-Labels = Literal["class", "multi_label", "target", "none"]
+Labels = Literal["class", "multi_label", "target", "mask", "depth", "boxes", "none"]
+DENSE = ("mask", "depth", "boxes")
+"""Labels with a place in the image, which change with it: `data/fields.py` says how."""
 LISTED_AT_MOST = 1000
 LARGEST_CLASS = 2**31
 EXPECTED = {
@@ -24,7 +27,7 @@ EXPECTED = {
 
 def field_of(labels: Labels) -> str:
     """The name of the labels' field in a canonical dataset."""
-    return "target" if labels == "target" else "label"
+    return labels if labels == "target" or labels in DENSE else "label"
 
 
 def from_array(name: str, array: Any, labels: Labels) -> Tensor:

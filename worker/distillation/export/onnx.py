@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from worker.distillation import registry
 from worker.distillation.compression.integer_form import in_integers, integer_form
 from worker.distillation.compression.plain import plain
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import EngineError
 from worker.distillation.export.card import Card
 from worker.distillation.export.portable import portable, random_images
+from worker.distillation.task import Task
 
-RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
-"""An output may differ by `ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * (the largest output of the batch)`."""
 CHECKED_BATCHES = (1, 3)
 COMPARED_IMAGES = 64
 INTEGER_AGREEMENT, INTEGER_DIFFERENCE = 0.99, 5e-2
@@ -54,7 +54,7 @@ def write(student: nn.Module, card: Card, path: Path) -> Mapping[str, Any]:
         return {"opset": opset, **compare_integers(path, network, card)}
     network = plain(network)
     opset = write_unchecked(network, card, path)
-    verify(path, network, card.contract)
+    verify(path, network, card.contract, card.task)
     return {"opset": opset}
 
 
@@ -100,8 +100,9 @@ def _session(path: Path, threads: int | None = None) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
-    """Check that a file computes the same as a network (on the CPU, in eval mode), for random images in batches of 1 and 3.
+def verify(path: Path, network: nn.Module, contract: InputContract, task: str = "classification") -> None:
+    """Check that a file computes the same as a network (on the CPU, in eval mode), for random images in batches of 1 and 3, as the
+    task of this name compares outputs.
 
     Raises:
         ExportFailed: the file is not a valid graph, or its outputs differ by more than the tolerance.
@@ -114,7 +115,7 @@ def verify(path: Path, network: nn.Module, contract: InputContract) -> None:
         for count in CHECKED_BATCHES:
             image = random_images(contract, count, seed=count)
             (output,) = session.run(None, {"image": image.numpy()})
-            _compare(torch.from_numpy(output), _output(network, image))
+            _compare(torch.from_numpy(output), _output(network, image), registry.find("tasks", task)())
     except _invalid_file_errors() as error:
         raise ExportFailed(f"the ONNX file cannot be run: {_first_line(error)}", HINT) from error
 
@@ -168,17 +169,9 @@ class OnnxNetwork:
         return torch.from_numpy(output).to(image.device)
 
 
-def _compare(given: torch.Tensor, expected: torch.Tensor) -> None:
-    if given.shape != expected.shape:
-        raise ExportFailed(
-            f"the ONNX file's outputs have the shape {tuple(given.shape)}, not {tuple(expected.shape)}", HINT
-        )
-    allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(expected.abs().max())
-    difference = float((given - expected).abs().max())
-    if not difference <= allowed:
-        raise ExportFailed(
-            f"the ONNX file's outputs differ from the student's by {difference:.2g}, more than {allowed:.2g}", HINT
-        )
+def _compare(given: torch.Tensor, expected: torch.Tensor, task: Task) -> None:
+    if wrong := task.compare_export(expected, given):
+        raise ExportFailed(f"the ONNX file's outputs {wrong}", HINT)
 
 
 def _output(network: nn.Module, image: torch.Tensor) -> torch.Tensor:

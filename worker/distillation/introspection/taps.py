@@ -7,6 +7,7 @@ PATH:in     the input of the submodule
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.modes import modes_kept
 from worker.distillation.introspection.tap_map import TapMap
-from worker.distillation.introspection.tracing import Trace, is_activation, trace
+from worker.distillation.introspection.tracing import CheckOutput, Trace, is_activation, one_row, trace
 from worker.distillation.parameters import TapPair
 from worker.distillation.step import Outputs
 
@@ -32,13 +33,20 @@ class Tapped(nn.Module):
     In-place activations of the network become out-of-place, so that they overwrite no tap.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, pointer: str = "/network", reads: str = "image"):
+    def __init__(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        pointer: str = "/network",
+        reads: str = "image",
+        check_output: CheckOutput = one_row,
+    ):
         """Run the network once on `example` (B, C, H, W) in eval mode to find its taps; this changes neither the network
         nor any random generator. B must be at least 2, to tell the batch from other dimensions. `reads` is the batch field
-        that the network reads: `image` or `privileged`.
+        that the network reads: `image` or `privileged`; `check_output` says what its task's networks return.
 
         Raises:
-            SpecError: the network does not accept images of this shape, or returns no logits; `pointer` is its place in
+            SpecError: the network does not accept images of this shape, or its output is refused; `pointer` is its place in
                 the spec.
         """
         super().__init__()
@@ -50,7 +58,7 @@ class Tapped(nn.Module):
             if getattr(module, "inplace", False) is True:
                 module.inplace = False
         with undisturbed(network, example.device):
-            self._trace: Trace = trace(network, example, pointer)
+            self._trace: Trace = trace(network, example, pointer, check_output)
         leading = str(getattr(network, "leading", ""))
         own = {tap: shape for tap, shape in self._trace.shapes.items() if tap.startswith(leading)}
         stages = _stages(network, own, self._trace.tensors, example.shape)
@@ -85,17 +93,19 @@ class Tapped(nn.Module):
             raise SpecError(problems)
         self._requested = tuple(dict.fromkeys((*self._requested, *names)))
 
-    def forward(self, x: Tensor) -> Outputs:
-        """Logits (B, K) and the requested taps, all attached to the graph."""
+    def forward(self, x: Tensor, *others: Any) -> Outputs:
+        """The network's output and the requested taps, all attached to the graph; `others` are passed to the network, which
+        returns logits or `Outputs`."""
         captured: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for tap in self._requested:
                 hooks.callback(self._hook(tap, captured).remove)
-            logits = self.network(x)
+            output = self.network(x, *others)
         missing = [tap for tap in self._requested if tap not in captured]
         if missing:
             raise RuntimeError(f"the forward pass did not reach the taps {', '.join(missing)}")
-        return Outputs(logits, captured)
+        given = output if isinstance(output, Outputs) else Outputs(output)
+        return replace(given, taps=given.taps | captured)
 
     def _hook(self, tap: str, captured: dict[str, Tensor]) -> torch.utils.hooks.RemovableHandle:
         path, ordinal = self._trace.places[tap]

@@ -1,5 +1,6 @@
 """Tracing: one forward pass with hooks on every module, to find the taps of a network."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from worker.distillation.errors import Problem, SpecError
 
 ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations")
 """Prefixes of the Python modules whose classes are activation functions."""
+CheckOutput = Callable[[Any, int], str | None]
+"""What is wrong with a network's output for this number of samples, in words that follow "the network"; None if it is right."""
 NO_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax)
 
 
@@ -31,11 +34,17 @@ class Trace:
     tensors: dict[str, int] = field(default_factory=dict)
 
 
-def trace(network: nn.Module, example: Tensor, pointer: str = "/network") -> Trace:
+def one_row(output: Any, examples: int) -> str | None:
+    """Check that an output is one row of logits for each sample (B, K)."""
+    right = isinstance(output, Tensor) and output.ndim == 2 and len(output) == examples
+    return None if right else "does not return one row of logits per sample"
+
+
+def trace(network: nn.Module, example: Tensor, pointer: str = "/network", check_output: CheckOutput = one_row) -> Trace:
     """Run the network on `example` in its current mode, and record the calls.
 
     Raises:
-        SpecError: the network does not accept images of this shape, or returns no logits (B, K).
+        SpecError: the network does not accept images of this shape, or `check_output` refuses its output.
     """
     watch = _Watch(len(example))
     with ExitStack() as hooks:
@@ -45,12 +54,12 @@ def trace(network: nn.Module, example: Tensor, pointer: str = "/network") -> Tra
             hooks.callback(module.register_forward_pre_hook(watch.before(path)).remove)
             hooks.callback(module.register_forward_hook(watch.after(path)).remove)
         try:
-            logits = network(example)
+            output = network(example)
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             shape = "x".join(map(str, example.shape[1:]))
             raise SpecError([Problem(pointer, f"does not accept images of {shape}: {error}")]) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
-        raise SpecError([Problem(pointer, "does not return one row of logits per sample")])
+    if wrong := check_output(output, len(example)):
+        raise SpecError([Problem(pointer, wrong)])
     return watch.result()
 
 

@@ -1,6 +1,6 @@
 """Forward passes of a step: students and teacher on images, mirrored images and second views."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from worker.distillation.distributed.division import Division
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.precision import fp32
 from worker.distillation.step import Batch, Outputs
+from worker.distillation.task import Task
 from worker.distillation.trainer.member_run import MemberRun
 from worker.distillation.training import Training
 
@@ -25,8 +26,10 @@ class StudentOutputs:
 
 @dataclass(frozen=True)
 class ForwardPasses:
-    """Runs networks at the training's precision, or in float32 if an objective needs gradients to the image."""
+    """Runs networks as their `task` reads them, at the training's precision, or in float32 if an objective needs gradients to the
+    image."""
 
+    task: Task
     training: Training
     teacher: Tapped | None
     input_gradient: bool
@@ -39,16 +42,17 @@ class ForwardPasses:
         images += [batch.image.flip(3)] if mirrored else []
         images += [batch.fields["second_view"]] if second else []
         if len(images) == 1:
-            return StudentOutputs(self.run(member.tapped, batch.image, batch.division))
-        plain, *others = self.run(member.tapped, torch.cat(images), batch.division).parts(len(images))
+            return StudentOutputs(self.run(member.tapped, batch.image, batch.division, batch.fields))
+        plain, *others = self.run(member.tapped, torch.cat(images), batch.division).chunks(len(images))
         return StudentOutputs(plain, others[0] if mirrored else None, others[-1] if second else None)
 
-    def teach(self, batch: Batch) -> Outputs | None:
-        """The teacher's outputs; taken from the batch if the source has already computed them."""
+    def teach(self, batch: Batch, shared: Outputs | None = None) -> Outputs | None:
+        """The teacher's outputs; taken from the batch if the source has already computed them. `shared` are the student's
+        outputs, if the task's student goes first."""
         if self.teacher is None or batch.teacher is not None:
             return batch.teacher
         with torch.set_grad_enabled(self.input_gradient):
-            return self.run(self.teacher, batch.read(self.teacher.reads), batch.division)
+            return self.run(self.teacher, batch.read(self.teacher.reads), batch.division, batch.fields, shared)
 
     def teach_second(self, batch: Batch) -> Outputs | None:
         """The teacher's outputs for the second views; None if the teacher reads other images than the student."""
@@ -57,8 +61,15 @@ class ForwardPasses:
         with torch.no_grad():
             return self.run(self.teacher, batch.fields["second_view"], batch.division)
 
-    def run(self, network: Callable[[Tensor], Outputs], image: Tensor, division: Division) -> Outputs:
+    def run(
+        self,
+        network: Tapped,
+        image: Tensor,
+        division: Division,
+        fields: Mapping[str, Tensor] | None = None,
+        shared: Outputs | None = None,
+    ) -> Outputs:
         """One forward pass on this rank's part of a batch."""
         precision = fp32 if self.input_gradient else self.training.autocast
         with precision(image.device), division.statistics():
-            return network(image)
+            return self.task.read(network, image, fields or {}, shared)

@@ -131,10 +131,10 @@ class Lineage:
             classes=self.job.classes,
             examples=None,
             peers=len(stage.members) - 1,
-            task=self.job.task.name,
+            task=self.job.task,
         )
         with torch.random.fork_rng([]):
-            tapped = Tapped(network.eval(), context.example, f"{member.network_pointer}/network")
+            tapped = self._tapped(network.eval(), f"{member.network_pointer}/network")
             composition.connect(tapped, teacher, context)
         composition.load_state_dict(objectives or self.checkpoints.thaw(objectives_part(place)))
         return composition.deploy(network, teacher.network if teacher else None)
@@ -176,10 +176,13 @@ class Lineage:
             if stage.teacher.startswith(FILE):
                 network.load_state_dict(self._uploaded(stage.teacher, network))
             example = self.job.teacher_contract.blank(self.device)
-            return Tapped(network, example, "/teacher", self.job.teacher_reads)
+            return Tapped(network, example, "/teacher", self.job.teacher_reads, self.job.task.check_output)
         with torch.random.fork_rng([]):  # the student's connectors must not depend on how the teacher was built
             network = self.deployed(stage.teacher.removeprefix("stage:"))
-        return Tapped(freeze(network), self._example(), "/teacher")
+        return self._tapped(freeze(network), "/teacher")
+
+    def _tapped(self, network: nn.Module, pointer: str) -> Tapped:
+        return Tapped(network, self._example(), pointer, check_output=self.job.task.check_output)
 
     def _uploaded(self, place: str, network: nn.Module) -> dict[str, Tensor]:
         identifier = place.removeprefix(FILE)

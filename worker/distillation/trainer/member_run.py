@@ -37,7 +37,9 @@ class MemberRun:
         self.training = training
         rates = factors(network) if training.relative_rates else None
         self.transforms = MemberTransforms(member.transforms, network, transforming)
-        self.tapped = Tapped(network, context.example, f"{member.network_pointer}/network")
+        self.tapped = Tapped(
+            network, context.example, f"{member.network_pointer}/network", check_output=context.task.check_output
+        )
         self.composition = Composition(member.objectives, member.pointer).to(context.example.device)
         self._freeze(member)
         self.network.eval()

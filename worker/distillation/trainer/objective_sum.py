@@ -13,6 +13,7 @@ from worker.distillation.introspection.tap_map import TapMap, Taps
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.objective import BuildContext, Objective, ObjectiveNeeds
 from worker.distillation.step import Step
+from worker.distillation.task import Task
 from worker.distillation.trainer.objective_weight import check_weight, weight_at
 
 
@@ -27,7 +28,7 @@ class ConnectContext:
     """Number of samples in the dataset; None without a dataset."""
     peers: int = 0
     """Number of other members of the cohort."""
-    task: str
+    task: Task
 
 
 class Composition(nn.Module):
@@ -82,7 +83,7 @@ class Composition(nn.Module):
         """
         self._refuse_two_readers(teacher)
         for objective in self.objectives:
-            objective.task = context.task
+            objective.task = context.task.name
         taps = self.taps(student.map, teacher.map if teacher else None)
         student.request(taps.student)
         if teacher:

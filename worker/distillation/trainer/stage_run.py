@@ -64,7 +64,7 @@ class StageRun:
             for name, member in stage.members.items()
         }
         self.input_gradient = self._any_need("input_gradient")
-        self.passes = ForwardPasses(self.training, teacher, self.input_gradient)
+        self.passes = ForwardPasses(context.task, self.training, teacher, self.input_gradient)
         self.source = build_source(stage, [each.composition for each in self.members.values()], teacher, context)
         self.steps_per_epoch = self.source.steps_per_epoch()
         self.total = stage.steps or (stage.epochs or 1) * self.steps_per_epoch
@@ -104,7 +104,7 @@ class StageRun:
         for batch in plain_batches(self.context, self.source):
             pulse()
             with torch.no_grad():
-                teacher = self.teacher(batch.read(self.teacher.reads)) if self.teacher else None
+                teacher = self.passes.teach(batch)
                 step = Step(batch=batch, student=Outputs(batch.image.new_empty(0)), teacher=teacher)
                 for member in self.members.values():
                     member.composition.observe(step)
@@ -133,9 +133,12 @@ class StageRun:
 
     def _update(self, batch: Batch, position: Position) -> None:
         """One step of every member, on the same batch."""
-        teacher = self.passes.teach(batch)
+        first = self.context.task.student_first
+        teacher = None if first else self.passes.teach(batch)
         second_teacher = self.passes.teach_second(batch)
         students = {name: self.passes.student(member, batch) for name, member in self.members.items()}
+        if first:
+            teacher = self.passes.teach(batch, next(iter(students.values())).plain)
         outputs = {name: student.plain for name, student in students.items()}
         for name, member in self.members.items():
             step = Step(
@@ -154,7 +157,7 @@ class StageRun:
             self.means.add({f"{prefix}loss": loss} | {f"{prefix}{term}": value for term, value in terms.items()})
             if self.stage.update == "sequential":
                 with torch.no_grad(), statistics_kept(member.network):
-                    outputs[name] = self.passes.run(member.tapped, batch.image, batch.division)
+                    outputs[name] = self.passes.run(member.tapped, batch.image, batch.division, batch.fields)
 
     def metrics(self) -> dict[str, float]:
         """Means since the last call, including the source's metrics, and the learning rate.
@@ -245,5 +248,5 @@ class StageRun:
             classes=self.context.classes,
             examples=dataset.examples if dataset is not None else None,
             peers=len(self.stage.members) - 1,
-            task=self.context.task.name,
+            task=self.context.task,
         )

@@ -34,9 +34,10 @@ def make(packed: Packed, fraction: float | None) -> None:
     packed.splits["train"], packed.splits["test"] = _parted_pair(packed.splits["train"], held)
     if "train" in packed.privileged:
         packed.privileged["train"], packed.privileged["test"] = _parted(packed.privileged["train"], held)
-    for name, value in packed.retrieval.pop("train", {}).items():
-        for split, part in (("train", value[~held]), ("test", value[held])):
-            packed.retrieval.setdefault(split, {})[name] = part
+    for held_by_split in (packed.retrieval, packed.fields):
+        for name, value in held_by_split.pop("train", {}).items():
+            for split, part in (("train", value[~held]), ("test", value[held])):
+                held_by_split.setdefault(split, {})[name] = part
     packed.made_split = {"fraction": fraction, "seed": SEED, "images": int(held.sum())}
     packed.warnings.append(
         f"there is no test split: {int(held.sum())} of {len(held)} images ({fraction:.0%} of each class, seed {SEED}) were"
