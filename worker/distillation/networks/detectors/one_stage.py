@@ -14,6 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from worker.distillation.networks.detectors.detector import Detector, Target
+from worker.distillation.precision import single
 from worker.distillation.step import Outputs
 
 LOSS = "loss/"
@@ -67,7 +68,7 @@ class OneStageDetector(Detector):
         images = self.padded(images_BCHW)
         found = self.backbone(images.tensors)
         features = [found] if isinstance(found, Tensor) else list(OrderedDict(found).values())
-        return images, features, self.head(features)
+        return images, features, {name: single(each) for name, each in self.head(features).items()}
 
     def _counts(self, features: Sequence[Tensor], logits_BAK: Tensor) -> list[int]:
         """The number of anchors at each level."""

@@ -16,6 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
 from worker.distillation.networks.detectors.detector import Detector, Target, padded_rows
+from worker.distillation.precision import single
 from worker.distillation.step import Outputs
 
 DRAWN = ("rois", "roi_valid", "roi_label", "roi_target", "anchor_sample", "anchor_target")
@@ -46,8 +47,7 @@ class TwoStageDetector(Detector):
         images = self.padded(images_BCHW)
         features = self._features(images)
         proposals, *_ = self._proposed(images, features)
-        pooled = self.roi_heads.box_roi_pool(features, proposals, images.image_sizes)
-        logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
+        _, logits, deltas = self._classified(images, features, proposals)
         boxes, scores, labels = self.roi_heads.postprocess_detections(logits, deltas, proposals, images.image_sizes)
         return [
             {"boxes": each, "scores": score, "labels": label}
@@ -77,7 +77,8 @@ class TwoStageDetector(Detector):
         counts = [each[0].numel() for each in objectness]
         flat, flat_deltas = concat_box_prediction_layers(objectness, deltas)
         batch = len(objectness[0])
-        return {"objectness": flat.view(batch, -1), "anchor_deltas": flat_deltas.view(batch, -1, 4)}, counts
+        parts = {"objectness": flat.view(batch, -1), "anchor_deltas": flat_deltas.view(batch, -1, 4)}
+        return {name: single(each) for name, each in parts.items()}, counts
 
     def _proposed(
         self, images: ImageList, features: OrderedDict[str, Tensor]
@@ -129,11 +130,18 @@ class TwoStageDetector(Detector):
         """The head's outputs for the regions in `parts`, padded."""
         valid_BR = parts["roi_valid"]
         rois = [each[valid] for each, valid in zip(parts["rois"], valid_BR, strict=True)]
-        pooled = self.roi_heads.box_roi_pool(features, rois, images.image_sizes)
-        logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
+        pooled, logits, deltas = self._classified(images, features, rois)
         named = {"roi_features": pooled, "roi_deltas": deltas.unflatten(1, (-1, 4))}
         parts |= {name: _scattered(each, valid_BR) for name, each in named.items()}
         return Outputs(_scattered(logits, valid_BR), parts=parts)
+
+    def _classified(
+        self, images: ImageList, features: OrderedDict[str, Tensor], rois: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pooled maps (n, C, S, S), logits (n, K + 1) and offsets (n, 4 (K + 1)) of the regions of all images."""
+        pooled = self.roi_heads.box_roi_pool(features, rois, images.image_sizes)
+        logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
+        return single(pooled), single(logits), single(deltas)
 
     def _meta(self, images: ImageList, features: OrderedDict[str, Tensor]) -> Outputs:
         """Outputs without values, whose number does not depend on any."""
