@@ -36,7 +36,7 @@ class Detection(Task):
         {"name": "detection_loss", "weight": 1.0, "classification": 0.5},
         {"name": "soft_detection", "weight": 0.5},
         {"name": "bounded_boxes", "weight": 0.5},
-        {"name": "hint", "weight": 0.5, "activation": "none"},
+        {"name": "hint", "weight": 0.5},
         {"name": "roi_mimic", "weight": 1.0},
     )
     main_metric = "map"

@@ -1,5 +1,5 @@
-"""Networks whose output is a map: an encoder with three resolutions, a feature pyramid, and heads.
+"""Networks that return a map of outputs for each image (B, K, H, W): for segmentation and depth.
 
-Belongs here: encoders, pyramids and heads for segmentation and depth. Does not: heads that return boxes (`detectors/`).
-May import what `networks/` may.
+Belongs here: encoders, feature pyramids and heads for maps, and those of libraries. Does not: detectors. May import what `networks`
+may.
 """

@@ -15,7 +15,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.dense.pyramid import STRIDES, Encoder, Pyramid
+from worker.distillation.networks.dense.encoder import STRIDES, Encoder
+from worker.distillation.networks.dense.pyramid import FeaturePyramid
 from worker.distillation.networks.detectors.detector import Detector
 from worker.distillation.networks.detectors.one_stage import OneStageDetector
 from worker.distillation.networks.detectors.two_stage import TwoStageDetector
@@ -29,7 +30,7 @@ LEVELS = ("0", "1", "2")
 OCTAVES = 3
 SIDE = 5
 """Height and width of the map of a region."""
-STAGES = tuple(f"backbone.pyramid.layers.{level}" for level in LEVELS)
+STAGES = tuple(f"backbone.pyramid.output.{level}" for level in LEVELS)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Options:
         Range(ge=4, le=4096),
         "Size of the two hidden layers of a region's head; `tiny_faster_rcnn` alone has them.",
     ] = 72
-    depth: Annotated[int, Range(ge=1, le=8), "Residual blocks at each resolution."] = 1
+    blocks: Annotated[int, Range(ge=1, le=32), "Residual blocks at each resolution."] = 1
     anchors: Annotated[
         tuple[int, ...],
         Items(least=3, most=3),
@@ -68,8 +69,8 @@ class PyramidBackbone(nn.Module):
 
     def __init__(self, contract: InputContract, options: Options):
         super().__init__()
-        self.encoder = Encoder(contract.channels, options.width, options.depth)
-        self.pyramid = Pyramid(self.encoder.channels, options.features)
+        self.encoder = Encoder(contract.channels, options.width, options.blocks)
+        self.pyramid = FeaturePyramid(self.encoder.channels, options.features)
         self.out_channels = options.features
 
     def forward(self, images_BCHW: Tensor) -> OrderedDict[str, Tensor]:
