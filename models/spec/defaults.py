@@ -70,9 +70,16 @@ def provided(source: Mapping[str, Any]) -> list[str]:
 def _source(user: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[str, str]]:
     """The source, and the reason for it if the service chose it."""
     if user.get("source"):
-        return method("sources", user["source"]), {}
+        return method("sources", _for_task(user["source"], user)), {}
     name, why = choose(user, facts)
-    return method("sources", {"name": name}), {"/source": why}
+    return method("sources", _for_task({"name": name}, user)), {"/source": why}
+
+
+def _for_task(source: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    """The source with the task's own defaults of its parameters."""
+    parameters = known("sources")[source["name"]]["parameters"].get("properties", {})
+    own = task_of(user.get("task", TASK))["source_defaults"]
+    return {name: value for name, value in own.items() if name in parameters} | dict(source)
 
 
 def _procedure(
@@ -140,7 +147,7 @@ def _teacher(written: Any, objectives: Sequence[Mapping[str, Any]], job: Mapping
 
 def reads_labels(source: Mapping[str, Any], objectives: Sequence[Mapping[str, Any]], task: str) -> bool:
     """Whether the student learns the dataset's labels."""
-    own = "label" in provided(source) and not known("sources")[source["name"]].get("ignores_labels")
+    own = task_of(task)["field"] in provided(source) and not known("sources")[source["name"]].get("ignores_labels")
     return own and reads_truth(objectives, task)
 
 

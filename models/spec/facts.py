@@ -53,7 +53,7 @@ class DatasetFacts:
 
     @property
     def labels(self) -> str:
-        """Kind of label of each image: `class`, `multi_label`, `target` or `none`."""
+        """Kind of label of each image: `class`, `multi_label`, `target`, `mask`, `depth`, `boxes` or `none`."""
         return str((self.findings or {}).get("labels", "class"))
 
     @property

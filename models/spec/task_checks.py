@@ -52,7 +52,9 @@ def check_task(resolved: Mapping[str, Any], facts: Facts, objectives: Iterable[L
         yield Problem("/student/classes", f"{words}; {ONE_LOGIT}" if classes == 1 else words)
     supported = known("sources")[source["name"]]["tasks"]
     if task not in supported:
-        words = f"{source['name']!r} is for {listed(supported)}, not for the task {task}; train on a dataset"
+        words = f"{source['name']!r} is for {listed(supported)}, not for the task {task}"
+        why = entry["no_synthesis"] if known("sources")[source["name"]]["synthesises"] else ""
+        words += f": {why}" if why else "; train on a dataset"
         yield Problem("/source", words)
     if source.get("sampler") == "per_class" and entry["labels"] != "class":
         yield Problem(

@@ -223,16 +223,26 @@ LabelsOf = Literal["none", "teacher"]
 """Where labels come from if a source has none of its own."""
 
 
+FIELDS = {"segmentation": "mask", "depth": "depth"}
+"""The field of the teacher's predictions by task, where it is not `label`."""
+
+
 def chosen_of(logits_BK: Tensor, task: str) -> Tensor:
-    """The teacher's predictions as labels: the predicted class (B,) int64, or for multi-label 0 or 1 of each label
-    (B, K) float."""
+    """The teacher's predictions as labels: the predicted class (B,) int64, of each pixel (B, H, W) for maps of logits; for
+    multi-label 0 or 1 of each label (B, K) float; the depth (B, H, W) in metres."""
+    if task == "depth":
+        return logits_BK[:, 0]
     return (logits_BK > 0).float() if task == "multi_label" else logits_BK.argmax(dim=1)
 
 
 def taught(batch: Batch, context: SourceContext) -> Batch:
-    """The batch with the outputs of the context's teacher, and its predictions as the field `label`."""
+    """The batch with the outputs of the context's teacher, and its predictions as the field `label`, `mask` or `depth`."""
     teacher = context.teacher
     assert teacher is not None
     with torch.no_grad(), torch.autocast(batch.image.device.type, enabled=False):
         outputs = teacher(batch.image)
-    return replace(batch, fields=batch.fields | {"label": chosen_of(outputs.logits, context.task)}, teacher=outputs)
+    return replace(
+        batch,
+        fields=batch.fields | {FIELDS.get(context.task, "label"): chosen_of(outputs.logits, context.task)},
+        teacher=outputs,
+    )

@@ -28,6 +28,7 @@ EVERY_TASK = ("classification", "multi_label", "regression", "embedding")
 """The tasks whose networks return one row of outputs for each sample."""
 MAP_TASKS = ("segmentation", "depth")
 """The tasks whose networks return a map of outputs (B, K, H, W)."""
+DENSE_TASKS = (*MAP_TASKS, "detection")
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
 """An exported file's output may differ by `ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * (the largest output of the batch)`."""
 
@@ -57,6 +58,10 @@ class Task(Method):
     """The objective that learns from the dataset alone, as in a job's spec."""
     objective_defaults: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     """The objectives of a job with a teacher whose spec names none."""
+    source_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Values of a source's parameters that differ from its own defaults, where it has these parameters."""
+    no_synthesis: ClassVar[str] = ""
+    """Why no source synthesises images for it, as a clause; empty if some do, or if there is nothing to say."""
     main_metric: ClassVar[str] = ""
     """The metric of `evaluate` by which the best weights are chosen."""
     higher_is_better: ClassVar[bool] = True
@@ -124,7 +129,8 @@ class Task(Method):
         return None
 
     def by_class(self, network_fn: Predict, images: "Images", batch_size: int) -> dict[str, Any] | None:
-        """The results class by class, for the report; None if the task has none of its own."""
+        """The results class by class, for the report: `images`, their number by class, and lists by class; None if the task has none
+        of its own."""
         return None
 
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:

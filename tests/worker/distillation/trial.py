@@ -9,9 +9,11 @@ from worker.distillation import networks, registry
 from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
 from worker.distillation.introspection.taps import Tapped
+from worker.distillation.introspection.tracing import row_or_map
 from worker.distillation.objective import BuildContext, Objective
 from worker.distillation.parameters import parse
 from worker.distillation.step import Batch, Outputs, Step
+from worker.distillation.task import EVERY_TASK, MAP_TASKS
 
 PAIRS = {
     "plain": ("lenet5", "lenet5_half", 1, 16),
@@ -24,6 +26,33 @@ STAND_INS = {
     "overhaul": {"plain": ("resnet8_cifar", "lenet5_half")},
 }
 """Other teachers and students for objectives that refuse those of a pair (different channels, no BatchNorm)."""
+MAP_NETWORKS = {"segmentation": "fpn", "depth": "fpn_depth"}
+MAP_OPTIONS = ({"width": 8}, {"width": 4})
+MAP_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The networks and images of a trial."""
+
+    names: tuple[str, str]
+    options: tuple[dict, dict]
+    channels: int
+    size: int
+
+    @classmethod
+    def of(cls, pair: str, objective: Objective) -> "Setting":
+        """Those of a pair, or small networks for maps if the objective is for maps alone."""
+        *names, channels, size = PAIRS[pair]
+        tasks = objective.active_needs.tasks
+        if not set(tasks) & set(EVERY_TASK) and set(tasks) & set(MAP_TASKS):
+            return cls((MAP_NETWORKS[tasks[0]],) * 2, MAP_OPTIONS, channels, MAP_SIZE)
+        stand_ins = STAND_INS.get(type(objective).__module__.rpartition(".")[2], {})
+        return cls(tuple(stand_ins.get(pair, names)), ({}, {}), channels, size)
+
+    def build(self, who: int, classes: int):
+        """The teacher (0) or the student (1) with random weights."""
+        return networks.build(self.names[who], classes, contract_of(self.channels, self.size), self.options[who])
 
 
 def contract_of(channels: int, size: int) -> InputContract:
@@ -64,17 +93,16 @@ class Trial:
         cls, pair: str, objective: Objective, classes: int = 5, teacher_classes: int | None = None, samples: int = 4
     ) -> "Trial":
         torch.manual_seed(0)
-        *names, channels, size = PAIRS[pair]
-        stand_ins = STAND_INS.get(type(objective).__module__.rpartition(".")[2], {})
-        teacher_name, student_name = stand_ins.get(pair, names)
-        contract = contract_of(channels, size)
+        setting = Setting.of(pair, objective)
+        channels, size = setting.channels, setting.size
         example = torch.zeros(2, channels, size, size)
-        teacher = networks.build(teacher_name, teacher_classes or classes, contract, {}).eval().requires_grad_(False)
-        student = networks.build(student_name, classes, contract, {})
+        teacher = setting.build(0, teacher_classes or classes).eval().requires_grad_(False)
+        student = setting.build(1, classes)
         batch = batch_of(channels, size, classes, samples)
         if "multi_label" in objective.active_needs.tasks and "label" in objective.active_needs.fields:
             batch.fields["label"] = (batch.fields["target"] > 0).float()
-        trial = cls(Tapped(teacher, example), Tapped(student, example), objective, batch)
+        tapped = [Tapped(each, example, check_output=row_or_map) for each in (teacher, student)]
+        trial = cls(*tapped, objective, batch)
         trial.connect(example, classes)
         return trial
 
@@ -138,6 +166,10 @@ def batch_of(channels: int, size: int, classes: int, samples: int) -> Batch:
         "target": torch.randn(samples, classes),
         "second_view": image + 0.1 * torch.randn_like(image),
         "privileged": torch.randn_like(image),
+        "mask": torch.where(
+            torch.rand(samples, size, size) < 0.2, 255, torch.randint(classes, (samples, size, size))
+        ).byte(),
+        "depth": torch.rand(samples, size, size).sub(0.2).clamp(min=0) * 5,
     }
     return Batch(image.requires_grad_(True), fields)
 

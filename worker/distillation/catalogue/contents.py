@@ -41,7 +41,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     ),
     "transforms": ("structural", "encodes", "calibration_images", "averages"),
     "tasks": (
-        "labels", "field", "labels_are_outputs", "least_outputs", "ground_truth", "objective_defaults", "main_metric",
+        "labels", "field", "labels_are_outputs", "least_outputs", "ground_truth", "objective_defaults", "source_defaults", "no_synthesis", "main_metric",
         "higher_is_better",
     ),
 }  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from worker.distillation.contract_check.class_names import other_order
+from worker.distillation.data.fields import IGNORED, NO_BOX
 from worker.distillation.data.images import Images
 
 
@@ -22,4 +23,11 @@ def in_order(images: Images, wanted: Sequence[str]) -> Images:
     for name in {"label", "target"} & fields.keys():
         value = fields[name]
         fields[name] = place[value] if value.ndim == 1 else value[:, place.argsort()]
+    if "mask" in fields:  # classes beyond the names, and ignored pixels, keep their numbers
+        numbers = torch.arange(IGNORED + 1, device=place.device)
+        numbers[: len(place)] = place
+        fields["mask"] = numbers[fields["mask"].long()].to(torch.uint8)
+    if "box_label" in fields:
+        label = fields["box_label"]
+        fields["box_label"] = torch.where(label == NO_BOX, label, place[label.clamp(min=0)])
     return replace(images, fields=fields, class_names=tuple(wanted))

@@ -3,11 +3,14 @@
 Shapes: B batch, C channels, H height, W width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from worker.distillation.data.fields import Size, windowed
 
 LEAST_SLICED = 2048
 """Bytes of an image from which a copy by image is faster than a gather on a CPU."""
@@ -32,6 +35,12 @@ class Views:
     def apply(self, image_BCHW: Tensor, chosen: Tensor) -> Tensor:
         """Crop and mirror the images; `chosen` (B,) gives their rows of `shift` and `flip`."""
         return crop_and_flip(image_BCHW, self.shift[chosen], self.flip[chosen], self.padding)
+
+    def apply_fields(self, fields: Mapping[str, Tensor], chosen: Tensor, size: Size) -> dict[str, Tensor]:
+        """The fields of these samples, of images of this size, moved as their images."""
+        shift = self.shift[chosen].float() - self.padding
+        window = torch.cat([shift, shift.new_tensor(size).expand(len(shift), 2)], dim=1)
+        return windowed(fields, window, self.flip[chosen], size)
 
 
 def crop_and_flip(image_BCHW: Tensor, shift_B2: Tensor, flip_B: Tensor, padding: int) -> Tensor:

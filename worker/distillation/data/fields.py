@@ -174,6 +174,17 @@ def letterboxed(fields: Mapping[str, Tensor], from_size: Size, to_size: Size) ->
     return {name: kind_of(name).pad(value, top, left, size, to_size) for name, value in moved.items()}
 
 
+def covered(fields: Mapping[str, Tensor], from_size: Size, to_size: Size) -> dict[str, Tensor]:
+    """The fields of images that are scaled until they cover a size, with their aspect ratio kept, and cropped at the centre, as
+    `resizing.fill` does."""
+    ratio = max(to / of for of, to in zip(from_size, to_size, strict=True))
+    height, width = (max(to, round(of * ratio)) for of, to in zip(from_size, to_size, strict=True))
+    moved = resized(fields, from_size, (height, width))
+    window = torch.tensor([(height - to_size[0]) // 2, (width - to_size[1]) // 2, *to_size], dtype=torch.float32)
+    count = len(next(iter(fields.values())))
+    return windowed(moved, window.expand(count, 4), torch.zeros(count, dtype=torch.bool), to_size)
+
+
 def letterbox(from_size: Size, to_size: Size) -> tuple[int, int, int, int]:
     """Where an image lies in a larger one of another aspect ratio: top, left, height, width."""
     ratio = min(to_size[0] / from_size[0], to_size[1] / from_size[1])

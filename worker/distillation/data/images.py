@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from worker.distillation.contract import InputContract
+from worker.distillation.data.fields import resized
 from worker.distillation.data.resizing import at_once, scale
 from worker.distillation.data.samplers import generator
 from worker.distillation.errors import UploadError
@@ -35,7 +36,8 @@ class Images:
     whole split, so that `index < examples`.
 
     Fields are named as in a canonical dataset: `label` (N,) int64, or (N, K) of 0 and 1 for several labels a sample;
-    `target` (N, D) float32; `camera` (N,) and `query` (N,) int64.
+    `target` (N, D) float32; `camera` (N,) and `query` (N,) int64; `mask`, `depth` and `boxes` as in `data/fields.py`, which move
+    with the image.
     """
 
     image: Tensor
@@ -82,7 +84,9 @@ class Images:
         if "image" not in fields:
             raise UploadError(f"the dataset has no split {split!r}", "Upload a dataset with this split.")
         by_field = {name: fields.pop(name) for name in IMAGE_FIELDS if name in fields}
-        image = fit(by_field[read], contract).to(device)
+        stored = by_field[read]
+        fields = resized(fields, (stored.shape[2], stored.shape[3]), (contract.height, contract.width))
+        image = fit(stored, contract).to(device)
         return cls.of(image, fields, class_names or _numbered(fields), contract)
 
     def __len__(self) -> int:

@@ -43,7 +43,8 @@ class Options:
     labels: Annotated[
         Labels,
         "Kind of label: one class or identity per image (N,), 0 or 1 for each of several labels (N, K), real-valued"
-        " targets (N,) or (N, D), or none. Class folders hold classes only. A file without labels is read as `none`.",
+        " targets (N,) or (N, D), a mask of classes or a depth for each image (N, H, W), or none. Class folders hold classes only. A"
+        " file without labels is read as `none`.",
         Example("class"),
     ] = "class"
     first_label: Annotated[
@@ -51,6 +52,30 @@ class Options:
         "Number of the first class in an array or table of labels. If null: 1 if the labels are 1 to K, each of them"
         " present, else 0.",
     ] = None
+    mask_colours: Annotated[
+        tuple[str, ...] | None,
+        "Colours of the classes in RGB masks as #RRGGBB, in order. If null: those of `class_dict.csv` or `labelmap.txt` in the"
+        " archive.",
+    ] = None
+    ignored_colours: Annotated[tuple[str, ...] | None, "Colours of RGB masks that no loss and no metric reads."] = None
+    ignored_values: Annotated[
+        tuple[int, ...] | None, "Numbers in masks that no loss and no metric reads, besides 255.", Example([11])
+    ] = None
+    white: Annotated[
+        Literal["class", "ignored"] | None,
+        "The meaning of 255 in masks that hold only 0 and 255: a second class, or ignored. Such masks are refused if null.",
+    ] = None
+    depth_scale: Annotated[
+        float | None,
+        Range(gt=0),
+        "The number in depth files that is one metre: 1000 for millimetres, 256 as in KITTI. Required for files of depth.",
+        Example(1000.0),
+    ] = None
+    fitting: Annotated[
+        Literal["crop", "letterbox"],
+        "How images of other sizes, with masks, depth or boxes, get the common size: `crop` the centre, or `letterbox`: keep all and"
+        " pad.",
+    ] = "crop"
     broken: Annotated[
         Literal["refuse", "skip"], "Images that cannot be read: `refuse` the dataset, or `skip` them with a warning."
     ] = "refuse"

@@ -10,18 +10,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from worker.distillation.data import map_truth
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
 Labels = Literal["class", "multi_label", "target", "mask", "depth", "boxes", "none"]
 DENSE = ("mask", "depth", "boxes")
 """Labels with a place in the image, which change with it: `data/fields.py` says how."""
+SHAPES: Mapping[str, tuple[int, str]] = {"class": (1, "ui"), "mask": (3, "bui"), "depth": (3, "uif")}
+"""Dimensions and kinds of type of an array of labels, where they are not (2, "buif")."""
 LISTED_AT_MOST = 1000
 LARGEST_CLASS = 2**31
 EXPECTED = {
     "class": "Send one integer per image, (N,), counted from 0, or set the option labels to multi_label or target.",
     "multi_label": "Send 0 or 1 for each image and label, (N, K).",
     "target": "Send real numbers for each image, (N,) or (N, D).",
+    "mask": "Send one class for each pixel, (N, H, W), from 0 to 254, and 255 where it is ignored.",
+    "depth": "Send metres for each pixel, (N, H, W), and 0 where the depth is unknown.",
 }
 
 
@@ -31,7 +36,7 @@ def field_of(labels: Labels) -> str:
 
 
 def from_array(name: str, array: Any, labels: Labels) -> Tensor:
-    """(N,) int64, (N, K) uint8 or (N, D) float32 from a NumPy array.
+    """(N,) int64, (N, K) uint8, (N, D) float32, or (N, H, W) uint8 or float32 from a NumPy array.
 
     Raises:
         UploadError: the array has another shape or type, or invalid values.
@@ -40,9 +45,11 @@ def from_array(name: str, array: Any, labels: Labels) -> Tensor:
 
     array = array[:, 0] if labels == "class" and array.ndim == 2 and array.shape[1] == 1 else array
     array = array[:, None] if labels == "target" and array.ndim == 1 else array
-    dimensions, kinds = (1, "ui") if labels == "class" else (2, "buif")
+    dimensions, kinds = SHAPES.get(labels, (2, "buif"))
     if array.ndim != dimensions or array.dtype.kind not in kinds or not all(array.shape[1:]):
         raise UploadError(f"{name} has the unsupported shape {array.shape} or type {array.dtype}", EXPECTED[labels])
+    if labels in DENSE:
+        return map_truth.from_array(name, array, labels, EXPECTED[labels])
     if labels == "class":
         if len(array) and int(array.max()) >= LARGEST_CLASS:
             raise UploadError(
@@ -83,6 +90,10 @@ def check(
             raise UploadError(f"the split {split} is empty", "Send at least one image in each split.")
     if labels == "none":
         return 0
+    if labels == "mask":
+        return map_truth.check(splits, named)
+    if labels in DENSE:
+        return 1 if labels == "depth" else named or 0
     return _check_classes(splits, limits, named) if labels == "class" else _check_columns(splits, limits, named)
 
 
@@ -127,8 +138,12 @@ def _check_columns(splits: Mapping[str, tuple[Tensor, Tensor]], limits: UploadLi
 def describe(splits: Mapping[str, tuple[Tensor, Tensor]], labels: Labels, classes: int) -> dict[str, Any]:
     """The findings on labels: `per_class`, the number of samples with each class or label by split, or `targets`, the mean
     and standard deviation of each target over `train`; for the first 1000 classes, labels or targets."""
-    if labels == "none":
+    if labels in ("none", "boxes"):
         return {}
+    if labels == "depth":
+        return {"depth": {split: map_truth.describe_depth(value) for split, (_, value) in splits.items()}}
+    if labels == "mask":
+        return {"pixels": {split: map_truth.describe_mask(value, classes) for split, (_, value) in splits.items()}}
     if labels == "target":
         target = splits["train"][1][:, :LISTED_AT_MOST].double()
         return {"targets": {"mean": target.mean(0).tolist(), "std": target.std(0, correction=0).tolist()}}
@@ -144,8 +159,10 @@ def counts(truth: Tensor, classes: int) -> Tensor:
 
 def warnings(truth: Tensor, labels: Labels, names: tuple[str, ...]) -> list[str]:
     """Warnings to the user about the training samples' classes, labels or targets (N, ...)."""
-    if labels == "none":
+    if labels in ("none", "boxes"):
         return []
+    if labels in DENSE:
+        return map_truth.warnings(truth, labels, names)
     if labels == "target":
         constant = (truth.amax(0) == truth.amin(0)).nonzero()[:, 0].tolist()
         found = {"targets": {"are the same for all training images": constant}}

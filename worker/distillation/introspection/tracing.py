@@ -40,6 +40,17 @@ def one_row(output: Any, examples: int) -> str | None:
     return None if right else "does not return one row of logits per sample"
 
 
+def one_map(output: Any, examples: int) -> str | None:
+    """Check that an output is one map of logits for each sample (B, K, H, W)."""
+    right = isinstance(output, Tensor) and output.ndim == 4 and len(output) == examples
+    return None if right else "does not return one map of outputs (B, K, H, W) per sample"
+
+
+def row_or_map(output: Any, examples: int) -> str | None:
+    """Check that an output is one row or one map of logits for each sample."""
+    return None if one_map(output, examples) is None else one_row(output, examples)
+
+
 def trace(network: nn.Module, example: Tensor, pointer: str = "/network", check_output: CheckOutput = one_row) -> Trace:
     """Run the network on `example` in its current mode, and record the calls.
 

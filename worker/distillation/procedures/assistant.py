@@ -7,7 +7,8 @@ from typing import Annotated
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Items, NetworkChoice
 from worker.distillation.planning.stages import companion
-from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
+from worker.distillation.procedure import Plan, Procedure, ProcedureNeeds, Stage, StageResult
+from worker.distillation.task import DENSE_TASKS, EVERY_TASK
 
 
 class Assistant(Procedure):
@@ -18,6 +19,8 @@ class Assistant(Procedure):
     accuracy lies midway; Cho and Hariharan (arXiv:1910.01348) find no consistent gain. Without assistants, the result
     is bit-equal to plain distillation.
     """
+
+    needs = ProcedureNeeds(tasks=(*EVERY_TASK, *DENSE_TASKS))
 
     paper = "arXiv:1902.03393"
 

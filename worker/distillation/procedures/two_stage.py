@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Objectives, Range
-from worker.distillation.procedure import Plan, Procedure, Stage, StageResult
+from worker.distillation.procedure import Plan, Procedure, ProcedureNeeds, Stage, StageResult
+from worker.distillation.task import DENSE_TASKS, EVERY_TASK
 
 FITNETS_TEMPERATURE = 3.0
 FITNETS_FIRST: tuple[dict[str, Any], ...] = ({"name": "hint", "weight": 1.0, "form": "paper"},)
@@ -39,6 +40,8 @@ class TwoStage(Procedure):
     from a deep pose regressor network", arXiv:1908.00858: attentive hints, then attentive imitation, which trains only
     the layers after the guided one.
     """
+
+    needs = ProcedureNeeds(tasks=(*EVERY_TASK, *DENSE_TASKS))
 
     paper = "arXiv:1412.6550"
     when = {("preset", name): {"fills": stages} for name, stages in PRESETS.items()}

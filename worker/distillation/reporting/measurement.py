@@ -60,8 +60,15 @@ class Measurement:
         }
 
     def _by_class(self, student: nn.Module, teacher: nn.Module | None, images: Images) -> dict[str, Any] | None:
-        """The results class by class; None for other tasks, and for very many classes."""
-        if self.job.task.name != "classification" or self.job.classes > MOST_CLASSES:
+        """The results class by class; None for tasks without classes, and for very many classes."""
+        task, batch_size = self.job.task, self.job.training.batch_size
+        if self.job.classes > MOST_CLASSES:
+            return None
+        if found := task.by_class(student, images, batch_size):
+            counts = found.pop("images")
+            theirs = task.by_class(teacher, images.for_teacher, batch_size) if teacher else None
+            return {"images": counts, "student": found, "teacher": theirs}
+        if task.name != "classification":
             return None
         return class_results(student, teacher, images, self.job.training.batch_size)
 

@@ -10,6 +10,8 @@ KINDS = {
     "classification": "image-classification",
     "multi_label": "image-classification",
     "embedding": "image-feature-extraction",
+    "segmentation": "image-segmentation",
+    "depth": "depth-estimation",
 }
 """The hubs' names (`pipeline_tag`) of the tasks; other tasks have none."""
 PREPROCESSING = "(pixel / 255 - mean) / std for each channel; image (batch, channels, height, width)"

@@ -1,6 +1,7 @@
 """Previews: PNG images of batches and of filters."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +25,18 @@ def write_grid(images: Tensor, contract: InputContract, path: Path, columns: int
     values are clipped, NaN is black.
     """
     _save(_sheet(images, contract, columns), path)
+
+
+def write_pictures(pictures: Sequence[Sequence[Tensor]], path: Path) -> None:
+    """Write a PNG of pictures (3, H, W) uint8 of one size in rows."""
+    rows, columns = len(pictures), max(map(len, pictures))
+    height, width = pictures[0][0].shape[1:]
+    sheet = torch.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, dtype=torch.uint8)
+    for row, each in enumerate(pictures):
+        for column, picture in enumerate(each):
+            top, left = row * (height + GAP), column * (width + GAP)
+            sheet[top : top + height, left : left + width] = picture.permute(1, 2, 0)
+    _save(sheet, path)
 
 
 def write_filters(teacher: Tensor, student: Tensor, path: Path) -> None:

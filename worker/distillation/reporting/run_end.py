@@ -66,6 +66,7 @@ class RunEnd:
             teacher=teacher,
             source=self.source,
             dataset=self.inputs.dataset,
+            images=self.inputs.evaluation[0] if self.inputs.evaluation else self.inputs.dataset,
             step=self.state.steps_before,
         )
         member, entries = self.lineage.member(place), self.lineage.entries_at(place)

@@ -11,11 +11,21 @@ from torch import Tensor, nn
 from worker.distillation.data.images import Images
 from worker.distillation.job import Job
 from worker.distillation.process.event_pipe import Channel
-from worker.distillation.reporting.previews import first_filters, means_by_class, write_filters, write_grid
+from worker.distillation.reporting.previews import (
+    first_filters,
+    means_by_class,
+    write_filters,
+    write_grid,
+    write_pictures,
+)
 from worker.distillation.source import Source
+from worker.distillation.step import Outputs
+from worker.distillation.tasks.pictures import rgb
 
 PREVIEW_SECONDS = 2.0
 SYNTHETIC_SAMPLES = 1024
+SHOWN, JUDGED = 8, 64
+"""Images in a picture of examples, and images among which the worst are looked for."""
 
 
 class RunPreviews:
@@ -34,11 +44,21 @@ class RunPreviews:
             self._last_written = time.monotonic()
 
     def at_end(
-        self, *, student: nn.Module, teacher: nn.Module | None, source: Source, dataset: Images | None, step: int
+        self,
+        *,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        source: Source,
+        dataset: Images | None,
+        images: Images | None,
+        step: int,
     ) -> list[str]:
-        """Write the source's previews, the mean image of each class, and both networks' first filters; return their names."""
+        """Write the source's previews, pictures of the outputs for some of `images`, the mean image of each class, and both networks'
+        first filters; return their names."""
         names = self._of_source(source, step)
         contract = self.job.contract
+        for name, rows in pictures(self.job, student, teacher, images).items():
+            names.append(self._write(name, step, partial(write_pictures, rows)))
         means = class_means(self.job, teacher, source, dataset)
         if means is not None:
             names.append(self._write("class-means", step, partial(write_grid, means, contract, columns=10)))
@@ -66,6 +86,47 @@ class RunPreviews:
         place = str(path.relative_to(self.job.folder))
         self.channel.say("preview", name=path.name, path=place, content_type="image/png", step=step)
         return path.name
+
+
+@torch.no_grad()
+def pictures(
+    job: Job, student: nn.Module, teacher: nn.Module | None, images: Images | None
+) -> dict[str, list[list[Tensor]]]:
+    """Rows of an image, its truth, the student's and the teacher's answer: `examples` at even distances, and `worst`, on which the
+    student has the lowest main metric among at most 64. Empty for tasks whose answers have no place in the image."""
+    if images is None or not job.task.dense or job.task.field not in images.fields:
+        return {}
+    places = torch.linspace(0, len(images) - 1, min(len(images), JUDGED)).round().long()
+    worst: list[tuple[float, int]] = []
+    for place in places.tolist():
+        one = images.at(torch.tensor([place], device=images.image.device))
+        value = job.task.evaluate(student, one, 1).get(job.task.main_metric, float("nan"))
+        if value == value:
+            worst.append((value if job.task.higher_is_better else -value, place))
+    chosen = {
+        "examples": places[torch.linspace(0, len(places) - 1, min(len(places), SHOWN)).round().long()].tolist(),
+        "worst": [place for _, place in sorted(worst)[:SHOWN]],
+    }
+    return {
+        name: [_row(job, student, teacher, images, place) for place in listed]
+        for name, listed in chosen.items()
+        if listed
+    }
+
+
+def _row(job: Job, student: nn.Module, teacher: nn.Module | None, images: Images, place: int) -> list[Tensor]:
+    task, image = job.task, images.image[place]
+    truth = {name: value[place] for name, value in images.fields.items()}
+    row = [rgb(image)]
+    outputs: list[Outputs | None] = [None, _answer(student, images, place)]
+    if teacher is not None and job.teacher_reads == "image":
+        outputs.append(_answer(teacher, images, place))
+    return row + [found for output in outputs if (found := task.picture(image, output, truth)) is not None]
+
+
+def _answer(network: nn.Module, images: Images, place: int) -> Outputs:
+    given = network(images.normalise(images.image[place : place + 1]))
+    return given if isinstance(given, Outputs) else Outputs(given)
 
 
 @torch.no_grad()

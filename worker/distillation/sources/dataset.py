@@ -10,14 +10,19 @@ from torch import nn
 from worker.distillation.contract import InputContract
 from worker.distillation.data import samplers
 from worker.distillation.data.augmentation import Views
+from worker.distillation.data.fields import KINDS
 from worker.distillation.data.images import Images
+from worker.distillation.data.scaled_crops import LEAST_SCALE, MOST_SCALE, ScaledCrops
 from worker.distillation.data.strong_views import STRONGEST, StrongViews
 from worker.distillation.distributed.division import Division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
 from worker.distillation.source import Position, Source, SourceContext, SourceNeeds
 from worker.distillation.step import Batch
-from worker.distillation.task import EVERY_TASK
+from worker.distillation.task import DENSE_TASKS, EVERY_TASK
+
+MOVED = ("mask", "depth", "boxes", "box_label", "crowd", "box_area")
+"""Fields that move with their image."""
 
 
 class Dataset(Source):
@@ -30,21 +35,26 @@ class Dataset(Source):
     time.
     """
 
-    provides = ("label", "index", "second_view", "target")
+    provides = ("label", "index", "second_view", "target", *MOVED)
     needs = SourceNeeds(dataset=True)
     samplers = ("per_class",)
-    tasks = EVERY_TASK
+    tasks = (*EVERY_TASK, *DENSE_TASKS)
     divides = True
     when = {("teacher_reads", "privileged"): {"provides": (*provides, "privileged")}}
 
     @dataclass(frozen=True)
     class Parameters:
         augmentation: Annotated[
-            Literal["none", "standard", "shift"],
+            Literal["none", "standard", "shift", "scale_crop_flip"],
             "Random augmentation. `standard`: random crop of the zero-padded image and a horizontal flip; "
-            "`shift`: only the crop, for digits and text.",
+            "`shift`: only the crop, for digits and text; `scale_crop_flip`: a random scale, a crop and a horizontal flip, for masks,"
+            " depth and boxes, which move with the image.",
         ] = "none"
         padding: Annotated[int, Range(ge=1, le=64), "Pixels of padding on each side before the crop."] = 4
+        least_scale: Annotated[
+            float, Range(ge=0.1, le=1), "Smallest scale of `scale_crop_flip`; the image is padded below 1."
+        ] = LEAST_SCALE
+        most_scale: Annotated[float, Range(ge=1, le=10), "Largest scale of `scale_crop_flip`."] = MOST_SCALE
         drop_last: Annotated[bool, "Drop the smaller batch at the end of an epoch."] = True
         sampler: Annotated[
             Literal["shuffled", "per_class"] | None,
@@ -127,6 +137,8 @@ class Dataset(Source):
         pixels, view = self.images.image[chosen], self._view[rows].T.flatten()[division.rows]
         image = self._views.apply(pixels, view) if self._views is not None else pixels
         fields = self.images.batch_fields(chosen)
+        if self._views is not None and not KINDS.keys().isdisjoint(fields):
+            fields = self._views.apply_fields(fields, view, (pixels.shape[2], pixels.shape[3]))
         if "second_view" in self.context.fields:
             again = self._second.apply(pixels, view) if self._second is not None else pixels
             if self._strong is not None:
@@ -162,11 +174,13 @@ class Dataset(Source):
             self._strong = StrongViews.draw(drawn.numel(), self.settings.strength, draw)
         self._epoch = epoch
 
-    def _draw_views(self, size: int, which: str, epoch: int) -> Views | None:
+    def _draw_views(self, size: int, which: str, epoch: int) -> Views | ScaledCrops | None:
         p = self.settings
         if p.augmentation == "none" or (which and "second_view" not in self.context.fields):
             return None
         draw = samplers.generator(self.context.seed, f"{which}augmentation", epoch)
+        if p.augmentation == "scale_crop_flip":
+            return ScaledCrops.draw(size, p.least_scale, p.most_scale, True, draw)
         return Views.draw(size, p.padding, p.augmentation == "standard", draw, self.images.image.device)
 
     def _check_privileged(self, student: InputContract) -> None:

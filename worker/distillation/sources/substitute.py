@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from worker.distillation.data import samplers
 from worker.distillation.data.augmentation import Views
+from worker.distillation.data.scaled_crops import LEAST_SCALE, MOST_SCALE, ScaledCrops
 from worker.distillation.distributed.division import Division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
@@ -21,6 +22,7 @@ from worker.distillation.source import (
     taught,
 )
 from worker.distillation.step import Batch
+from worker.distillation.task import MAP_TASKS
 
 PREVIEWS = 64
 
@@ -39,8 +41,8 @@ class Substitute(Source):
 
     paper = "arXiv:1904.01186"
     provides = ("index",)
-    when = {("labels", "teacher"): {"provides": ("index", "label")}}
-    tasks = ("classification", "multi_label")
+    when = {("labels", "teacher"): {"provides": ("index", "label", "mask", "depth")}}
+    tasks = ("classification", "multi_label", *MAP_TASKS)
     needs = SourceNeeds(dataset=True, teacher=True)
     ignores_labels = True
     divides = True
@@ -49,12 +51,13 @@ class Substitute(Source):
     @dataclass(frozen=True)
     class Parameters:
         labels: Annotated[
-            LabelsOf, "Labels of the images. `teacher`: the teacher's predicted class; `none`: no labels."
+            LabelsOf,
+            "Labels of the images. `teacher`: the teacher's predicted class, of each pixel for maps; `none`: no labels.",
         ] = "none"
         augmentation: Annotated[
-            Literal["none", "standard", "shift"],
+            Literal["none", "standard", "shift", "scale_crop_flip"],
             "Random augmentation. `standard`: random crop of the zero-padded image and a horizontal flip; "
-            "`shift`: only the crop.",
+            "`shift`: only the crop; `scale_crop_flip`: a random scale from 0.75 to 1.5, a crop and a horizontal flip.",
         ] = "none"
         padding: Annotated[int, Range(ge=1, le=64), "Pixels of padding on each side before the crop."] = 4
         drop_last: Annotated[bool, "Drop the smaller batch at the end of an epoch."] = True
@@ -75,7 +78,8 @@ class Substitute(Source):
         return samplers.steps(len(self.images), self.context.batch_size, self.settings.drop_last)
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
-        """Batch `position.step` of epoch `position.epoch`; field `index` (B,) int64, and with `labels` `label` (B,) int64."""
+        """Batch `position.step` of epoch `position.epoch`; field `index` (B,) int64, and with `labels` the teacher's
+        predictions: `label` (B,) int64, or `mask` or `depth` (B, H, W)."""
         self._begin(position.epoch)
         size = self.context.batch_size
         rows = self._order[position.step * size : (position.step + 1) * size]
@@ -99,8 +103,11 @@ class Substitute(Source):
         seed = self.context.seed
         device = self.images.image.device
         self._order = samplers.shuffled(size, seed, epoch).to(device)
-        self._views = None
-        if self.settings.augmentation != "none":
-            flips, draw = self.settings.augmentation == "standard", samplers.generator(seed, "augmentation", epoch)
+        self._views: Views | ScaledCrops | None = None
+        kind, draw = self.settings.augmentation, samplers.generator(seed, "augmentation", epoch)
+        if kind == "scale_crop_flip":
+            self._views = ScaledCrops.draw(size, LEAST_SCALE, MOST_SCALE, True, draw)
+        elif kind != "none":
+            flips = kind == "standard"
             self._views = Views.draw(size, self.settings.padding, flips, draw, device)
         self._epoch = epoch

@@ -103,11 +103,19 @@ def normalised(images: Any, shape: tuple[int, int, int], mean: Sequence[float], 
 
 
 def named(outputs: Tensor, names: Sequence[str], task: str) -> list[tuple[str, float]]:
-    """The outputs of one image (K,) with their names; probabilities, largest first, if they are logits of classes."""
-    if task == "classification":
+    """The outputs of one image (K,) with their names; probabilities, largest first, if they are logits of classes. Of a map (K, H, W)
+    the share of pixels of each class, or the median depth."""
+    if task == "segmentation":
+        chosen = outputs.argmax(0)
+        outputs = torch.stack([(chosen == number).float().mean() for number in range(len(outputs))])
+    elif task == "depth":
+        outputs = outputs.flatten(1).median(1).values
+    elif task == "classification":
         outputs = outputs.softmax(0)
     elif task == "multi_label":
         outputs = outputs.sigmoid()
     names = names if len(names) == len(outputs) else [str(number) for number in range(len(outputs))]
     pairs = list(zip(names, outputs.tolist(), strict=True))
-    return sorted(pairs, key=lambda pair: -pair[1]) if task in ("classification", "multi_label") else pairs
+    return (
+        sorted(pairs, key=lambda pair: -pair[1]) if task in ("classification", "multi_label", "segmentation") else pairs
+    )

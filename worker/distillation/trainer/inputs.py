@@ -35,7 +35,7 @@ def load_inputs(job: Job, device: torch.device, evaluates: bool) -> Inputs:
 def _split(job: Job, dataset: Images | None) -> tuple[Images | None, Images | None]:
     """The training images and the held-out images."""
     training = job.training
-    if dataset is not None and not {"label", "target"} & dataset.fields.keys() and reads_labels(job):
+    if dataset is not None and not {"label", "target", job.task.field} & dataset.fields.keys() and reads_labels(job):
         words = f"has no labels, and the source `{job.spec['source']['name']}` reads them"
         raise SpecError([Problem("/dataset", words)], "Name a dataset with labels, or choose the source `substitute`.")
     if training.validation_fraction and not reads_labels(job):

@@ -38,6 +38,7 @@ def check_task(composition: Composition, source: Source, task: Task, outputs: in
         problems.append(Problem("/student/classes", message))
     if task.name not in source.tasks:
         message = f"makes batches for {', '.join(source.tasks)}, not for the task {task.name}"
+        message += f": {task.no_synthesis}" if source.synthesises and task.no_synthesis else ""
         problems.append(Problem("/source", message))
     for place, objective in zip(composition.pointers, composition.objectives, strict=True):
         if task.name not in objective.active_needs.tasks:

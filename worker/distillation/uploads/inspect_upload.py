@@ -16,6 +16,7 @@ from worker.distillation.data.reading.uploads import read_dataset
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
+from worker.distillation.introspection.tracing import row_or_map
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.reused_classifier import is_reused
 from worker.distillation.parameters import EmbeddingsFile, ProgramFile, StatisticsFile, parse
@@ -113,15 +114,16 @@ def _try(network: nn.Module, contract: InputContract, classes: int) -> Tapped:
     image = torch.randn(
         2, contract.channels, contract.height, contract.width, generator=torch.Generator().manual_seed(0)
     )
-    tapped = Tapped(network, image)
+    tapped = Tapped(network, image, check_output=row_or_map)
     with torch.no_grad():
         logits = tapped(image).logits
-    if tuple(logits.shape) != (2, classes):
+    if tuple(logits.shape) not in ((2, classes), (2, classes, contract.height, contract.width)):
         raise SpecError(
             [
                 Problem(
                     "/network",
-                    f"the network's output for two images has the shape {tuple(logits.shape)}, not (2, {classes})",
+                    f"the network's output for two images has the shape {tuple(logits.shape)}, not (2, {classes})"
+                    " or one such row for each pixel",
                 )
             ]
         )

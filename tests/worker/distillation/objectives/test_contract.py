@@ -6,7 +6,7 @@ import inspect
 import pytest
 import torch
 
-from tests.worker.distillation.trial import PAIRS, Trial, contract_of, objective_of, variants
+from tests.worker.distillation.trial import PAIRS, Setting, Trial, contract_of, objective_of, variants
 from worker.distillation import networks, registry
 from worker.distillation.catalogue.contents import first_sentence
 from worker.distillation.catalogue.schema import schema
@@ -57,7 +57,7 @@ def test_keeps_its_own_weights_to_itself(name, values):
     objective = objective_of(name, **values)
     trial = Trial.of("plain", objective)
     student, teacher = trial.student.network, trial.teacher.network
-    fresh = networks.build("lenet5_half", 5, contract_of(1, 16), {})
+    fresh = Setting.of("plain", objective).build(1, 5)
     assert student.state_dict().keys() == fresh.state_dict().keys()
     networks_own = {id(tensor) for network in (student, teacher) for tensor in network.parameters()}
     assert not networks_own & {id(parameter) for parameter in objective.parameters()}
@@ -139,8 +139,9 @@ def test_refuses_taps_that_are_not_there(name):
     method = registry.find("objectives", name)
     if "taps" not in schema(method.Parameters)["properties"]:
         return
+    first = "relu1" if "classification" in method.needs.tasks else "pyramid.output.0"
     with pytest.raises(SpecError) as caught:
-        Trial.of("plain", objective_of(name, taps=[["relu1", "relu9"]]))
+        Trial.of("plain", objective_of(name, taps=[[first, "relu9"]]))
     assert [problem.pointer for problem in caught.value.problems] == ["/taps/0/1"]
     flat = Tapped(networks.build("mlp", 5, contract_of(1, 16), {"hidden": [8]}), torch.zeros(2, 1, 16, 16))
     with pytest.raises(SpecError) as caught:

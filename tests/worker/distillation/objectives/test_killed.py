@@ -7,10 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run_whole, same_bits, student_of
-from tests.worker.distillation.trial import PAIRS, STAND_INS, objective_of, variants
-from worker.distillation import networks, registry
+from tests.worker.distillation.trial import MAP_SIZE, Setting, objective_of, variants
+from worker.distillation import registry
 from worker.distillation.check import check
-from worker.distillation.contract import read_contract
 
 OUTPUTS, SAMPLES, STEPS = 4, 48, 3
 CASES = [
@@ -24,32 +23,42 @@ CASES = [
 def job_in(folder, name, values):
     """A job of one objective on noise, in a folder with inputs of the objective's first task."""
     needs = objective_of(name, **values).active_needs
-    teacher, student = STAND_INS.get(name, {}).get("plain", PAIRS["plain"][:2])
+    setting = Setting.of("plain", objective_of(name, **values))
+    size, task = setting.size, needs.tasks[0]
+    outputs = 1 if task == "depth" else OUTPUTS
     draw = torch.Generator().manual_seed(7)
     label = torch.arange(SAMPLES) % OUTPUTS
-    image = torch.randint(0, 256, (SAMPLES, 1, 16, 16), generator=draw, dtype=torch.uint8)
+    image = torch.randint(0, 256, (SAMPLES, 1, size, size), generator=draw, dtype=torch.uint8)
     truth = {
         "multi_label": {"label": torch.nn.functional.one_hot(label, OUTPUTS).to(torch.uint8)},
         "regression": {"target": torch.randn(SAMPLES, OUTPUTS, generator=draw)},
+        "segmentation": {"mask": image[:, 0] // 64},
+        "depth": {"depth": image[:, 0] / 64.0},
     }.get(needs.tasks[0], {"label": label})
     fields = {"image": image, "privileged": 255 - image, **truth}
     (folder / "inputs").mkdir(parents=True)
-    names = {"class_names": json.dumps([str(number) for number in range(OUTPUTS)])}
+    names = {"class_names": json.dumps([str(number) for number in range(outputs)])}
     save_file({f"train.{key}": value for key, value in fields.items()}, folder / "inputs/dataset.safetensors", names)
     torch.manual_seed(11)
-    weights = networks.build(teacher, OUTPUTS, read_contract(INPUT), {}).state_dict()
+    weights = setting.build(0, outputs).state_dict()
     save_file(weights, folder / "inputs/teacher.safetensors")
     reads = {"teacher_reads": "privileged"} if "privileged" in needs.fields else {}
     job = job_of(
         folder,
-        task=needs.tasks[0],
-        student={"network": student, "options": {}, "input": INPUT},
-        source={"name": "dataset", "augmentation": "standard", **reads},
+        outputs,
+        task=task,
+        student={
+            "network": setting.names[1],
+            "options": setting.options[1],
+            "input": INPUT | {"height": size, "width": size},
+        },
+        source={"name": "dataset", "augmentation": "scale_crop_flip" if size == MAP_SIZE else "standard", **reads},
         objectives=[{"name": name, **values}],
         procedure={"name": "mutual" if needs.peers else "direct"},
         training={"steps": STEPS, "learning_rate": 1e-3},
     )
-    job.values["teacher"]["network"] = teacher
+    job.values["teacher"] |= {"network": setting.names[0], "options": setting.options[0]}
+    job.values["teacher"]["input"] = INPUT | {"height": size, "width": size}
     return job
 
 

@@ -68,11 +68,11 @@ def measure(archive: Archive, path: PurePosixPath, label: str | None, options: O
     """
     shown = repr(str(path)[:120])
     altered = set()
-    with _opened(archive, path) as image:
+    with opened(archive, path) as image:
         width, height = image.size
         mode = image.mode
         frames = getattr(image, "n_frames", 1)
-        turn = _orientation(image)
+        turn = orientation(image)
         mpo = image.format == "MPO"
     if not 0 < width * height <= archive.limits.pixels:
         raise UploadError(
@@ -105,11 +105,11 @@ def decode(archive: Archive, image: ImageFile, shape: tuple[int, int, int], opti
     from PIL import Image, ImageOps
 
     channels, height, width = shape
-    with _opened(archive, image.path) as opened:
-        opened.load()
-        turned = ImageOps.exif_transpose(opened) if "exif_rotated" in image.altered else opened
-        if opened.mode in DEEP:
-            turned = Image.fromarray(_eight_bits(np.asarray(turned), opened.mode))
+    with opened(archive, image.path) as file:
+        file.load()
+        turned = ImageOps.exif_transpose(file) if "exif_rotated" in image.altered else file
+        if file.mode in DEEP:
+            turned = Image.fromarray(_eight_bits(np.asarray(turned), file.mode))
             image.altered.add("sixteen_bit_scaled")
         elif turned.has_transparency_data and options.background != "drop":
             turned = _on_background(turned, options.background, image)
@@ -120,7 +120,8 @@ def decode(archive: Archive, image: ImageFile, shape: tuple[int, int, int], opti
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
 
 
-def _orientation(image: Any) -> int:
+def orientation(image: Any) -> int:
+    """The EXIF orientation of an opened image, 1 to 8; 1 if it has none."""
     try:
         found = image.getexif().get(ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError):
@@ -153,7 +154,7 @@ def _on_background(image: Any, colour: str, of: ImageFile) -> Any:
 
 
 @contextmanager
-def _opened(archive: Archive, path: PurePosixPath) -> Iterator[Any]:
+def opened(archive: Archive, path: PurePosixPath) -> Iterator[Any]:
     """Open an image and read its header; Pillow's errors become UploadErrors."""
     from PIL import Image, UnidentifiedImageError
 

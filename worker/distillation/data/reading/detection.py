@@ -15,7 +15,8 @@ TEXT_BYTES = 2**20
 YOLO_LINE = re.compile(rb"\d+(?:[ \t]+-?\d*\.?\d+(?:e-?\d+)?){4,}[ \t\r]*")
 MASKS = frozenset(["mask", "masks", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"])
 INPUTS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "photo", "photos", "picture", "pictures"])
-HINT = "Detection and segmentation are not supported yet. Send one folder of images for each class, or images without labels."
+HINT = "Detection is not supported yet. Send one folder of images for each class, or images without labels."
+MASK_HINT = "Set the option labels to `mask`, for the task segmentation, or to `depth`."
 
 
 def refuse(archive: Archive, images: Sequence[PurePosixPath], others: Sequence[PurePosixPath]) -> None:
@@ -42,7 +43,7 @@ def refuse_masks(classes: Sequence[str]) -> None:
     """
     names = {name.lower() for name in classes}
     if names & MASKS and names & INPUTS and names <= MASKS | INPUTS:
-        raise UploadError(f"the archive is a segmentation dataset: its folders are {', '.join(classes)}", HINT)
+        raise UploadError(f"the archive is a segmentation dataset: its folders are {', '.join(classes)}", MASK_HINT)
 
 
 def _of(paths: Sequence[PurePosixPath], suffix: str, archive: Archive, most: int) -> list[PurePosixPath]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from worker.distillation.data import truth
+from worker.distillation.data.fields import covered
 from worker.distillation.data.packed import Options, Packed, check_privileged, check_size
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.array_files import read_array
@@ -142,7 +143,18 @@ def _labels(
     }
     if packed.labels == "class":
         return class_labels(given, names, options, limits, packed.warnings)
-    return {split: truth.from_array(name, array, packed.labels) for split, (name, array) in given.items()}, names
+    labels = {split: truth.from_array(name, array, packed.labels) for split, (name, array) in given.items()}
+    if packed.labels in truth.DENSE:
+        labels = {split: _resized(packed.labels, value, options) for split, value in labels.items()}
+        names = names or (("depth",) if packed.labels == "depth" else ())
+    return labels, names
+
+
+def _resized(name: str, value: Tensor, options: Options) -> Tensor:
+    """Maps (N, H, W), scaled and cropped as their images are."""
+    size = (int(value.shape[1]), int(value.shape[2]))
+    wanted = (options.height or size[0], options.width or size[1])
+    return value if wanted == size else covered({name: value}, size, wanted)[name]
 
 
 def _numbers(name: str, archive: Archive, arrays: dict[str, PurePosixPath], limits: UploadLimits) -> Tensor:

@@ -9,6 +9,7 @@ from worker.distillation.data.reading import folders, made_split, npz, parquet
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.array_files import MAGIC, open_array
 from worker.distillation.data.reading.decoding import SUFFIXES
+from worker.distillation.data.reading.dense import reading as dense
 from worker.distillation.data.reading.tar_archive import is_tar, open_tar
 from worker.distillation.data.reading.zip_archive import open_zip
 from worker.distillation.errors import UploadError
@@ -47,6 +48,8 @@ def _read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     suffixes = {file.suffix.lower() for file in archive.files}
     if parquet.SUFFIX in suffixes and suffixes.isdisjoint(SUFFIXES):
         return parquet.read_members(archive, options, limits)
+    if options.labels in ("mask", "depth") and ".npy" not in suffixes:
+        return dense.read(archive, options, limits)
     return (npz if ".npy" in suffixes else folders).read(archive, options, limits)
 
 
