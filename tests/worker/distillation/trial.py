@@ -9,7 +9,7 @@ from worker.distillation import networks, registry
 from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
 from worker.distillation.introspection.taps import Tapped
-from worker.distillation.introspection.tracing import row_or_map
+from worker.distillation.introspection.tracing import any_output
 from worker.distillation.objective import BuildContext, Objective
 from worker.distillation.parameters import parse
 from worker.distillation.step import Batch, Outputs, Step
@@ -101,7 +101,7 @@ class Trial:
         batch = batch_of(channels, size, classes, samples)
         if "multi_label" in objective.active_needs.tasks and "label" in objective.active_needs.fields:
             batch.fields["label"] = (batch.fields["target"] > 0).float()
-        tapped = [Tapped(each, example, check_output=row_or_map) for each in (teacher, student)]
+        tapped = [Tapped(each, example, check_output=any_output) for each in (teacher, student)]
         trial = cls(*tapped, objective, batch)
         trial.connect(example, classes)
         return trial

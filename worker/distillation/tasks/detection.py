@@ -3,6 +3,7 @@
 Shapes: B batch, N samples, D detections of an image, C channels, H height, W width.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.detectors.detector import DETECTION, unpadded
+from worker.distillation.introspection.tracing import detections
+from worker.distillation.networks.detectors.detector import unpadded
 from worker.distillation.step import Outputs
 from worker.distillation.task import Predict, Task, TeacherAssessment, answers, exceeds_chance
 from worker.distillation.tasks.detected_boxes import AveragePrecision, agreement, found_objects, share_found, truth_of
+from worker.distillation.tasks.pictures import rgb
 
 if TYPE_CHECKING:
     from worker.distillation.data.images import Images
@@ -39,13 +42,13 @@ class Detection(Task):
         {"name": "hint", "weight": 0.5},
         {"name": "roi_mimic", "weight": 1.0},
     )
+    source_defaults = {"augmentation": "scale_crop_flip"}
+    no_synthesis = "synthesised images hold no objects of a place and a size; use `substitute` with any real images"
     main_metric = "map"
     student_first = True
 
     def check_output(self, output: Any, examples: int) -> str | None:
-        shape = tuple(getattr(output, "shape", ()))
-        right = isinstance(output, Tensor) and len(shape) == 3 and (shape[0], shape[2]) == (examples, DETECTION)
-        return None if right else "does not return detections; use a detector, such as tiny_faster_rcnn"
+        return detections(output, examples)
 
     def read(
         self,
@@ -111,12 +114,14 @@ class Detection(Task):
         return TeacherAssessment(words, not exceeds_chance(value, shuffled, len(images)))
 
     def by_class(self, network_fn: Predict, images: "Images", batch_size: int) -> dict[str, Any] | None:
-        """The average precision and the number of objects by class."""
+        """`images` and `objects` with each class, and its `average_precision` over IoU from 0.5 to 0.95 (null without objects)."""
         metrics = self.evaluate(network_fn, images, batch_size)
         label = images.fields["box_label"]
+        each = range(len(images.class_names))
         return {
-            name: {"map": metrics[f"map/{name}"], "objects": int((label == number).sum())}
-            for number, name in enumerate(images.class_names)
+            "images": [int((label == number).any(1).sum()) for number in each],
+            "objects": [int((label == number).sum()) for number in each],
+            "average_precision": [_or_none(metrics[f"map/{name}"]) for name in images.class_names],
         }
 
     def compare_export(self, expected: Any, given: Any) -> str | None:
@@ -139,13 +144,17 @@ class Detection(Task):
         return framed(image, shown["boxes"], shown["labels"])
 
 
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 COLOURS = ((230, 60, 50), (60, 180, 75), (255, 210, 30), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240))
 """Colours of classes, which repeat."""
 
 
 def framed(image_CHW: Tensor, boxes_D4: Tensor, labels_D: Tensor) -> Tensor:
     """An image (3, H, W) uint8 with the outline of each box, one pixel wide."""
-    shown = (image_CHW if len(image_CHW) == 3 else image_CHW[:1].expand(3, -1, -1)).clone().cpu()
+    shown = rgb(image_CHW).clone()
     height, width = shown.shape[1:]
     limits = torch.tensor([width - 1, height - 1, width - 1, height - 1])
     places = torch.minimum(boxes_D4.cpu().round().clamp(min=0).long(), limits)

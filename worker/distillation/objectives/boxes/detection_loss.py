@@ -36,6 +36,11 @@ class DetectionLoss(Objective):
             " weight is then 1 - mu.",
         ] = 1.0
         location: Annotated[float, Range(ge=0), "Weight of the terms that place boxes."] = 1.0
+        regions: Annotated[
+            float,
+            Range(ge=0),
+            "Weight of the terms `classes` and `boxes` of detectors of two stages; 0 trains the proposals alone.",
+        ] = 1.0
 
     def build(self, context: BuildContext) -> None:
         super().build(context)
@@ -52,8 +57,8 @@ class DetectionLoss(Objective):
         objectness, proposals = proposal_losses(step.student)
         classes, boxes = region_losses(step.student)
         return {
-            "classes": classes * p.classification,
-            "boxes": boxes * p.location,
+            "classes": classes * (p.classification * p.regions),
+            "boxes": boxes * (p.location * p.regions),
             "objectness": objectness * p.classification,
             "proposals": proposals * p.location,
         }
