@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from worker.distillation.data.fields import is_box
 from worker.distillation.errors import EngineError
@@ -37,13 +36,22 @@ def truth_of(fields: Mapping[str, Tensor], crowds: bool = True) -> list[dict[str
     return found
 
 
+def overlaps(boxes_D4: Tensor, others_M4: Tensor) -> Tensor:
+    """Intersection over union (D, M) of all pairs of boxes."""
+    low = torch.maximum(boxes_D4[:, None, :2], others_M4[None, :, :2])
+    high = torch.minimum(boxes_D4[:, None, 2:], others_M4[None, :, 2:])
+    both = (high - low).clamp(min=0).prod(2)
+    areas = [(each[:, 2:] - each[:, :2]).prod(1) for each in (boxes_D4, others_M4)]
+    return both / (areas[0][:, None] + areas[1][None] - both).clamp(min=torch.finfo(both.dtype).tiny)
+
+
 def found_objects(detected: Sample, objects: Sample) -> Tensor:
     """Which objects (M,) are found by detections of their class; each detection, in the order given, finds the object of the largest
     overlap that is not found yet."""
     found = torch.zeros(len(objects["boxes"]), dtype=torch.bool)
     if not len(found) or not len(detected["boxes"]):
         return found
-    overlap = box_iou(detected["boxes"].cpu(), objects["boxes"].cpu())
+    overlap = overlaps(detected["boxes"].cpu(), objects["boxes"].cpu())
     overlap[detected["labels"].cpu()[:, None] != objects["labels"].cpu()] = 0
     for row in overlap:
         value, place = row.masked_fill(found, 0).max(0)

@@ -5,11 +5,11 @@ pixels of the images that the network reads.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
 
 from worker.distillation.step import Outputs
 
@@ -17,6 +17,14 @@ DETECTION = 6
 """Numbers of a detection: x1, y1, x2, y2, score, class. Padding is zeros with the class -1."""
 Target = Mapping[str, Tensor]
 """The objects of an image: `boxes` (M, 4) float32 and `labels` (M,) int64 from 1 to K; 0 is the background."""
+
+
+@dataclass(frozen=True)
+class PaddedImages:
+    """Images (B, C, H', W'), padded, and the (height, width) of each before; torchvision's parts read it as their own list of images."""
+
+    tensors: Tensor
+    image_sizes: list[tuple[int, int]]
 
 
 class Detector(nn.Module):
@@ -59,12 +67,12 @@ class Detector(nn.Module):
         self.read(images_BCHW, None)
         return images_BCHW.new_empty(len(images_BCHW), self.most_detections, DETECTION)
 
-    def padded(self, images_BCHW: Tensor) -> ImageList:
+    def padded(self, images_BCHW: Tensor) -> PaddedImages:
         """The images, padded, with the sizes before."""
         height, width = images_BCHW.shape[-2:]
         more = (-width % self.divisible, -height % self.divisible)
         tensors = F.pad(images_BCHW, (0, more[0], 0, more[1])) if any(more) else images_BCHW
-        return ImageList(tensors, [(height, width)] * len(images_BCHW))
+        return PaddedImages(tensors, [(height, width)] * len(images_BCHW))
 
 
 def padded_detections(found: Sequence[Mapping[str, Tensor]], most: int) -> Tensor:

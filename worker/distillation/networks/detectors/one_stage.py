@@ -9,11 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, SSD, RetinaNet
-from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import box_iou
 
-from worker.distillation.networks.detectors.detector import Detector, Target
+from worker.distillation.networks.detectors.detector import Detector, PaddedImages, Target
 from worker.distillation.precision import single
 from worker.distillation.step import Outputs
 
@@ -45,6 +42,8 @@ class OneStageDetector(Detector):
         return self._whole[0]
 
     def detected(self, images_BCHW: Tensor) -> list[dict[str, Tensor]]:
+        from torchvision.models.detection import SSD
+
         images, features, given = self._run(images_BCHW)
         anchors = self.whole.anchor_generator(images, features)
         if isinstance(self.whole, SSD):
@@ -64,7 +63,7 @@ class OneStageDetector(Detector):
             parts |= {f"{LOSS}{name}": loss.expand(len(images_BCHW)) for name, loss in losses.items()}
         return Outputs(given["cls_logits"], parts=parts)
 
-    def _run(self, images_BCHW: Tensor) -> tuple[ImageList, list[Tensor], dict[str, Tensor]]:
+    def _run(self, images_BCHW: Tensor) -> tuple[PaddedImages, list[Tensor], dict[str, Tensor]]:
         images = self.padded(images_BCHW)
         found = self.backbone(images.tensors)
         features = [found] if isinstance(found, Tensor) else list(OrderedDict(found).values())
@@ -78,11 +77,13 @@ class OneStageDetector(Detector):
 
     def _losses(
         self,
-        images: ImageList,
+        images: PaddedImages,
         features: list[Tensor],
         given: dict[str, Tensor],
         targets: list[dict[str, Tensor]],
     ) -> dict[str, Tensor]:
+        from torchvision.models.detection import FCOS, RetinaNet
+
         anchors = self.whole.anchor_generator(images, features)
         if isinstance(self.whole, FCOS):
             found = self.whole.compute_loss(targets, given, anchors, self._counts(features, given["cls_logits"]))
@@ -95,6 +96,8 @@ class OneStageDetector(Detector):
 
     def _matched(self, boxes_M4: Tensor, anchors_A4: Tensor) -> Tensor:
         """For each anchor of SSD the number of its object (A,), -1 without one."""
+        from torchvision.ops import box_iou
+
         if not len(boxes_M4):
             return torch.full((len(anchors_A4),), -1, dtype=torch.int64, device=anchors_A4.device)
         return self.whole.proposal_matcher(box_iou(boxes_M4, anchors_A4))

@@ -7,11 +7,6 @@ from functools import partial
 from typing import Annotated, Any
 
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
-from torchvision.ops import MultiScaleRoIAlign
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
@@ -82,6 +77,11 @@ UNUSED: dict[str, Any] = {"image_mean": [0.0], "image_std": [1.0]}
 
 
 def faster_rcnn(classes: int, contract: InputContract, options: Options) -> Detector:
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.ops import MultiScaleRoIAlign
+
     check_anchors(contract, options)
     backbone, features = PyramidBackbone(contract, options), options.features
     model = FasterRCNN(
@@ -103,6 +103,9 @@ def faster_rcnn(classes: int, contract: InputContract, options: Options) -> Dete
 
 
 def retinanet(classes: int, contract: InputContract, options: Options) -> Detector:
+    from torchvision.models.detection import RetinaNet
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+
     check_anchors(contract, options)
     sizes = tuple(tuple(round(each * 2 ** (part / OCTAVES)) for part in range(OCTAVES)) for each in options.anchors)
     model = RetinaNet(
@@ -116,6 +119,10 @@ def retinanet(classes: int, contract: InputContract, options: Options) -> Detect
 
 
 def fcos(classes: int, contract: InputContract, options: Options) -> Detector:
+    from torchvision.models.detection import FCOS
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
+
     check_anchors(contract, options)
     backbone, features = PyramidBackbone(contract, options), options.features
     norm = partial(nn.GroupNorm, math.gcd(features, 8))
@@ -150,20 +157,17 @@ NETWORKS = {
         faster_rcnn,
         "arXiv:1506.01497",
         Options,
-        widths=("width", "features", "hidden"),
     ),
     "tiny_retinanet": Network(
         "A detector of one stage for small images: residual encoder, feature pyramid, and RetinaNet's head on anchors.",
         retinanet,
         "arXiv:1708.02002",
         Options,
-        widths=("width", "features"),
     ),
     "tiny_fcos": Network(
         "A detector of one stage without anchors for small images: residual encoder, feature pyramid, and FCOS' head.",
         fcos,
         "arXiv:1904.01355",
         Options,
-        widths=("width", "features"),
     ),
 }

@@ -8,14 +8,12 @@ Shapes: B batch, A anchors, R regions of an image, K classes of objects, C chann
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import concat_box_prediction_layers
 
-from worker.distillation.networks.detectors.detector import Detector, Target, padded_rows
+from worker.distillation.networks.detectors.detector import Detector, PaddedImages, Target, padded_rows
 from worker.distillation.precision import single
 from worker.distillation.step import Outputs
 
@@ -34,7 +32,7 @@ class TwoStageDetector(Detector):
     offsets in the units of torchvision's coders: weights 1, 1, 1, 1 for anchors, and 10, 10, 5, 5 for regions.
     """
 
-    def __init__(self, model: FasterRCNN, divisible: int, stages: tuple[str, ...] | None = None):
+    def __init__(self, model: Any, divisible: int, stages: tuple[str, ...] | None = None):
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = model.backbone, model.rpn, model.roi_heads
         self.classes = self.roi_heads.box_predictor.cls_score.out_features - 1
@@ -67,12 +65,14 @@ class TwoStageDetector(Detector):
             parts |= {name: shared.parts[name] for name in DRAWN if name in shared.parts}
         return self._regions(images, features, parts)
 
-    def _features(self, images: ImageList) -> OrderedDict[str, Tensor]:
+    def _features(self, images: PaddedImages) -> OrderedDict[str, Tensor]:
         found = self.backbone(images.tensors)
         return OrderedDict([("0", found)]) if isinstance(found, Tensor) else found
 
     def _heads(self, features: OrderedDict[str, Tensor]) -> tuple[dict[str, Tensor], list[int]]:
         """The RPN's outputs, and the number of anchors at each level."""
+        from torchvision.models.detection.rpn import concat_box_prediction_layers
+
         objectness, deltas = self.rpn.head(list(features.values()))
         counts = [each[0].numel() for each in objectness]
         flat, flat_deltas = concat_box_prediction_layers(objectness, deltas)
@@ -81,7 +81,7 @@ class TwoStageDetector(Detector):
         return {name: single(each) for name, each in parts.items()}, counts
 
     def _proposed(
-        self, images: ImageList, features: OrderedDict[str, Tensor]
+        self, images: PaddedImages, features: OrderedDict[str, Tensor]
     ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
         """Proposals (n, 4) and anchors (A, 4) of each image, and the RPN's outputs."""
         parts, counts = self._heads(features)
@@ -126,7 +126,7 @@ class TwoStageDetector(Detector):
         valid = [torch.ones(len(each), dtype=torch.bool, device=each.device) for each in rois]
         return {"rois": padded_rows(rois, self.regions), "roi_valid": padded_rows(valid, self.regions, False)}
 
-    def _regions(self, images: ImageList, features: OrderedDict[str, Tensor], parts: dict[str, Tensor]) -> Outputs:
+    def _regions(self, images: PaddedImages, features: OrderedDict[str, Tensor], parts: dict[str, Tensor]) -> Outputs:
         """The head's outputs for the regions in `parts`, padded."""
         valid_BR = parts["roi_valid"]
         rois = [each[valid] for each, valid in zip(parts["rois"], valid_BR, strict=True)]
@@ -136,14 +136,14 @@ class TwoStageDetector(Detector):
         return Outputs(_scattered(logits, valid_BR), parts=parts)
 
     def _classified(
-        self, images: ImageList, features: OrderedDict[str, Tensor], rois: list[Tensor]
+        self, images: PaddedImages, features: OrderedDict[str, Tensor], rois: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled maps (n, C, S, S), logits (n, K + 1) and offsets (n, 4 (K + 1)) of the regions of all images."""
         pooled = self.roi_heads.box_roi_pool(features, rois, images.image_sizes)
         logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         return single(pooled), single(logits), single(deltas)
 
-    def _meta(self, images: ImageList, features: OrderedDict[str, Tensor]) -> Outputs:
+    def _meta(self, images: PaddedImages, features: OrderedDict[str, Tensor]) -> Outputs:
         """Outputs without values, whose number does not depend on any."""
         parts, _ = self._heads(features)
         batch, like = len(images.tensors), parts["objectness"]
