@@ -1,4 +1,4 @@
-"""Segmentation and depth on small real data: `python -m benchmarks.dense`, whose figures docs/dense.md has.
+"""Benchmarks of tasks whose labels have a place in the image: segmentation, depth and detection.
 
-Belongs here: rows, data and tables. Does not: other tasks. May import everything.
+Belongs here: one script for each task, and what they share. Does not: tests. May import everything.
 """

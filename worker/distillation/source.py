@@ -253,12 +253,25 @@ def chosen_of(logits_BK: Tensor, task: str) -> Tensor:
     return (logits_BK > 0).float() if task == "multi_label" else logits_BK.argmax(dim=1)
 
 
+LEAST_SCORE = 0.5
+"""Least score of a detection that counts as an object."""
+
+
+def detected_of(detections_BD6: Tensor) -> dict[str, Tensor]:
+    """The teacher's detections as labels: `boxes` (B, D, 4) and `box_label` (B, D) int64, -1 where the score is below 0.5."""
+    kept = (detections_BD6[..., 5] >= 0) & (detections_BD6[..., 4] >= LEAST_SCORE)
+    boxes = torch.where(kept[..., None], detections_BD6[..., :4], torch.zeros_like(detections_BD6[..., :4]))
+    return {"boxes": boxes, "box_label": torch.where(kept, detections_BD6[..., 5].long(), -1)}
+
+
 def taught(batch: Batch, context: SourceContext) -> Batch:
-    """The batch with the outputs of the context's teacher, and its predictions as the field `label`, `mask` or `depth`."""
+    """The batch with the outputs of the context's teacher, and its predictions as the field `label`, `mask`, `depth` or `boxes`."""
     teacher = context.teacher
     assert teacher is not None
     with torch.no_grad(), torch.autocast(batch.image.device.type, enabled=False):
         outputs = teacher(batch.image)
+    if context.task == "detection":  # the teacher's outputs are those for the student's regions, which do not exist yet
+        return replace(batch, fields=batch.fields | detected_of(outputs.logits))
     return replace(
         batch,
         fields=batch.fields | {FIELDS.get(context.task, "label"): chosen_of(outputs.logits, context.task)},

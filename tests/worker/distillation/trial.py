@@ -9,7 +9,7 @@ from worker.distillation import networks, registry
 from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
 from worker.distillation.introspection.taps import Tapped
-from worker.distillation.introspection.tracing import row_or_map
+from worker.distillation.introspection.tracing import any_output
 from worker.distillation.objective import BuildContext, Objective
 from worker.distillation.parameters import parse
 from worker.distillation.step import Batch, Outputs, Step
@@ -29,6 +29,12 @@ STAND_INS = {
 MAP_NETWORKS = {"segmentation": "fpn", "depth": "fpn_depth"}
 MAP_OPTIONS = ({"width": 8}, {"width": 4})
 MAP_SIZE = 32
+BOX_OPTIONS = (
+    {"width": 6, "features": 12, "hidden": 24, "proposals": 40, "regions": 32},
+    {"width": 4, "features": 8, "hidden": 16, "proposals": 40, "regions": 16},
+)
+BOX_SIZE = 64
+DETECTION = ("detection",)
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,11 @@ class Setting:
 
     @classmethod
     def of(cls, pair: str, objective: Objective) -> "Setting":
-        """Those of a pair, or small networks for maps if the objective is for maps alone."""
+        """Those of a pair, or small networks for maps or boxes if the objective is for these alone."""
         *names, channels, size = PAIRS[pair]
         tasks = objective.active_needs.tasks
+        if tasks == DETECTION:
+            return cls(("tiny_faster_rcnn",) * 2, BOX_OPTIONS, channels, BOX_SIZE)
         if not set(tasks) & set(EVERY_TASK) and set(tasks) & set(MAP_TASKS):
             return cls((MAP_NETWORKS[tasks[0]],) * 2, MAP_OPTIONS, channels, MAP_SIZE)
         stand_ins = STAND_INS.get(type(objective).__module__.rpartition(".")[2], {})
@@ -62,7 +70,7 @@ def contract_of(channels: int, size: int) -> InputContract:
 def objective_of(name: str, **values) -> Objective:
     method = registry.find("objectives", name)
     made = method(parse(method.Parameters, values))
-    made.task = "classification"
+    made.task = "detection" if method.needs.tasks == DETECTION else "classification"
     return made
 
 
@@ -101,7 +109,7 @@ class Trial:
         batch = batch_of(channels, size, classes, samples)
         if "multi_label" in objective.active_needs.tasks and "label" in objective.active_needs.fields:
             batch.fields["label"] = (batch.fields["target"] > 0).float()
-        tapped = [Tapped(each, example, check_output=row_or_map) for each in (teacher, student)]
+        tapped = [Tapped(each, example, check_output=any_output) for each in (teacher, student)]
         trial = cls(*tapped, objective, batch)
         trial.connect(example, classes)
         return trial
@@ -112,7 +120,8 @@ class Trial:
         self.teacher.request(taps.teacher)
         self.student.eval()
         with torch.no_grad():
-            outputs, teachers = self.student(example), self.teacher(example)
+            outputs = self.read(self.student, example)
+            teachers = self.read(self.teacher, example, shared=outputs)
         self.peers = peers_of(len(self.batch.image), classes)
         networks = (self.student.network, self.teacher.network)
         self.objective.build(BuildContext(outputs, teachers, *networks, classes, examples=64, peers=len(self.peers)))
@@ -122,6 +131,10 @@ class Trial:
                 self.objective.observe(Step(self.batch, Outputs(image.new_empty(0)), self.teacher(image)))
         self.student.train()
 
+    def read(self, network, image, fields=(), shared=None) -> Outputs:
+        """Outputs as the objective's task reads them."""
+        return registry.find("tasks", self.objective.task)().read(network, image, dict(fields), shared)
+
     def step(self) -> Step:
         """A forward pass of both networks."""
         return self.step_on(self.batch)
@@ -129,6 +142,10 @@ class Trial:
     def step_on(self, batch: Batch) -> Step:
         """A forward pass of both networks on a batch."""
         needs, second_teacher = self.objective.active_needs, None
+        if needs.tasks == DETECTION:
+            student = self.read(self.student, batch.image, batch.fields)
+            with torch.no_grad():
+                return Step(batch, student, self.read(self.teacher, batch.image, batch.fields, student), progress=0.5)
         with torch.set_grad_enabled(needs.input_gradient):
             teacher = self.teacher(batch.image)
         images = {"student": batch.image}
@@ -171,7 +188,21 @@ def batch_of(channels: int, size: int, classes: int, samples: int) -> Batch:
         ).byte(),
         "depth": torch.rand(samples, size, size).sub(0.2).clamp(min=0) * 5,
     }
+    fields |= boxes_of(samples, size, classes)
     return Batch(image.requires_grad_(True), fields)
+
+
+def boxes_of(samples: int, size: int, classes: int) -> dict[str, Tensor]:
+    """Two objects and a crowd in each image but the last, which has none."""
+    boxes = torch.tensor([[0.1, 0.1, 0.4, 0.5], [0.4, 0.3, 0.9, 0.8], [0.0, 0.0, 1.0, 1.0]]) * size
+    fields = {
+        "boxes": boxes,
+        "box_label": torch.tensor([0, 1, 1]).clamp(max=classes - 1),
+        "crowd": torch.tensor([0, 0, 1]),
+    }
+    whole = {name: value.repeat(samples, *(1,) * value.ndim) for name, value in fields.items()}
+    whole["boxes"][-1], whole["box_label"][-1], whole["crowd"][-1] = 0, -1, 0
+    return whole
 
 
 def part_of(step: Step, rows: slice) -> Step:

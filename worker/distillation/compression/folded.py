@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from worker.distillation.compression.layers import WEIGHTED
 from worker.distillation.introspection.taps import undisturbed
-from worker.distillation.introspection.tracing import row_or_map, trace
+from worker.distillation.introspection.tracing import any_output, trace
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -20,7 +20,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def norms_after(network: nn.Module, example: Tensor) -> dict[str, str]:
     """The path of each BatchNorm with running statistics that reads the very output of a layer, and that layer's path."""
     with undisturbed(network, example.device):
-        found = trace(network, example, check_output=row_or_map)
+        found = trace(network, example, check_output=any_output)
     made = {
         found.tensors[path]: path
         for path in found.started

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 
 from worker.distillation.introspection.taps import undisturbed
-from worker.distillation.introspection.tracing import row_or_map, trace
+from worker.distillation.introspection.tracing import any_output, trace
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -13,7 +13,7 @@ WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 def weighted_layers(network: nn.Module, example: Tensor) -> tuple[str, ...]:
     """The paths of the convolutions and linear layers that run on `example` (B, C, H, W), in order of execution."""
     with undisturbed(network, example.device):
-        started = trace(network, example, check_output=row_or_map).started
+        started = trace(network, example, check_output=any_output).started
     return tuple(path for path in dict.fromkeys(started) if isinstance(network.get_submodule(path), WEIGHTED))
 
 

@@ -44,7 +44,7 @@ class Options:
     labels: Annotated[
         Labels,
         "Kind of label: one class or identity per image (N,), 0 or 1 for each of several labels (N, K), real-valued"
-        " targets (N,) or (N, D), a mask of classes or a depth for each image (N, H, W), or none. Class folders hold classes only. A"
+        " targets (N,) or (N, D), a mask of classes or a depth for each image (N, H, W), boxes, or none. Class folders hold classes only. A"
         " file without labels is read as `none`.",
         Example("class"),
     ] = "class"

@@ -46,9 +46,17 @@ def one_map(output: Any, examples: int) -> str | None:
     return None if right else "does not return one map of outputs (B, K, H, W) per sample"
 
 
-def row_or_map(output: Any, examples: int) -> str | None:
-    """Check that an output is one row or one map of logits for each sample."""
-    return None if one_map(output, examples) is None else one_row(output, examples)
+def detections(output: Any, examples: int) -> str | None:
+    """Check that an output is a padded list of detections for each sample (B, D, 6)."""
+    shape = tuple(getattr(output, "shape", ()))
+    right = isinstance(output, Tensor) and len(shape) == 3 and (shape[0], shape[2]) == (examples, 6)
+    return None if right else "does not return detections; use a detector, such as tiny_faster_rcnn"
+
+
+def any_output(output: Any, examples: int) -> str | None:
+    """Check that an output is one row, one map, or one list of detections for each sample."""
+    known = (one_map, detections)
+    return None if any(check(output, examples) is None for check in known) else one_row(output, examples)
 
 
 def trace(network: nn.Module, example: Tensor, pointer: str = "/network", check_output: CheckOutput = one_row) -> Trace:

@@ -23,11 +23,17 @@ FITNETS_SECOND: tuple[dict[str, Any], ...] = (
 which `kd` has, so the weight is divided by T²."""
 SAPUTRA_FIRST: tuple[dict[str, Any], ...] = ({"name": "attentive_hint", "weight": 1.0},)
 SAPUTRA_SECOND: tuple[dict[str, Any], ...] = ({"name": "attentive_imitation", "weight": 1.0},)
+MIMIC_FIRST: tuple[dict[str, Any], ...] = (
+    {"name": "roi_mimic", "weight": 1.0},
+    {"name": "detection_loss", "weight": 1.0, "regions": 0.0},
+)
+MIMIC_SECOND: tuple[dict[str, Any], ...] = ({"name": "detection_loss", "weight": 1.0},)
 PRESETS = {
     "fitnets": {"first": FITNETS_FIRST, "second": FITNETS_SECOND},
     "saputra": {"first": SAPUTRA_FIRST, "second": SAPUTRA_SECOND},
+    "mimic": {"first": MIMIC_FIRST, "second": MIMIC_SECOND},
 }
-FRACTIONS = {None: 0.4, "fitnets": 0.4, "saputra": 0.5}
+FRACTIONS = {None: 0.4, "fitnets": 0.4, "saputra": 0.5, "mimic": 0.5}
 """Share of the budget for the first stage. That of the preset `saputra` is the paper's; the others are ours."""
 
 
@@ -38,7 +44,9 @@ class TwoStage(Procedure):
     form, then cross-entropy and KD at a temperature of 3 whose weight falls from 4 to 0, as in the authors'
     configuration (adri-romsor/FitNets). The preset `saputra`, for regression, is Saputra et al., "Distilling knowledge
     from a deep pose regressor network", arXiv:1908.00858: attentive hints, then attentive imitation, which trains only
-    the layers after the guided one.
+    the layers after the guided one. The preset `mimic`, for detection, is Li et al., "Mimicking very efficient network for object
+    detection", CVPR 2017: the features of the regions are mimicked while the proposals are learnt, then the detector learns as
+    usual; the share of half is ours.
     """
 
     needs = ProcedureNeeds(tasks=(*EVERY_TASK, *DENSE_TASKS))
@@ -51,7 +59,8 @@ class TwoStage(Procedure):
         """The objectives of the stages, the division of the budget, and the guided layer."""
 
         preset: Annotated[
-            Literal["fitnets", "saputra"] | None, "Preset that sets the objectives of both stages where they are null."
+            Literal["fitnets", "saputra", "mimic"] | None,
+            "Preset that sets the objectives of both stages where they are null.",
         ] = None
         first: Annotated[Objectives | None, "Objectives of the first stage. If null: the preset's."] = None
         second: Annotated[
@@ -61,7 +70,7 @@ class TwoStage(Procedure):
         fraction: Annotated[
             float | None,
             Range(gt=0, lt=1),
-            "Share of the epochs or steps for the first stage. If null: 0.4, or 0.5 with the preset `saputra`.",
+            "Share of the epochs or steps for the first stage. If null: 0.4, or 0.5 with the presets `saputra` and `mimic`.",
         ] = None
         guided: Annotated[
             str | None,
@@ -107,6 +116,10 @@ class TwoStage(Procedure):
             raise SpecError(
                 [Problem("/procedure/first", "the first stage has no objectives: name some, or choose a preset")]
             )
+        if p.preset == "mimic":
+            if p.hint is not None:
+                raise SpecError([Problem("/procedure/hint", "must be null: the preset `mimic` compares regions")])
+            return MIMIC_FIRST
         if (p.guided is None) != (p.hint is None):
             missing = "hint" if p.hint is None else "guided"
             raise SpecError(

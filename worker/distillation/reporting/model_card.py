@@ -12,6 +12,7 @@ KINDS = {
     "embedding": "image-feature-extraction",
     "segmentation": "image-segmentation",
     "depth": "depth-estimation",
+    "detection": "object-detection",
 }
 """The hubs' names (`pipeline_tag`) of the tasks; other tasks have none."""
 PREPROCESSING = "(pixel / 255 - mean) / std for each channel; image (batch, channels, height, width)"

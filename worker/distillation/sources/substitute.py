@@ -22,7 +22,7 @@ from worker.distillation.source import (
     taught,
 )
 from worker.distillation.step import Batch
-from worker.distillation.task import MAP_TASKS
+from worker.distillation.task import DENSE_TASKS
 
 PREVIEWS = 64
 
@@ -41,8 +41,8 @@ class Substitute(Source):
 
     paper = "arXiv:1904.01186"
     provides = ("index",)
-    when = {("labels", "teacher"): {"provides": ("index", "label", "mask", "depth")}}
-    tasks = ("classification", "multi_label", *MAP_TASKS)
+    when = {("labels", "teacher"): {"provides": ("index", "label", "mask", "depth", "boxes")}}
+    tasks = ("classification", "multi_label", *DENSE_TASKS)
     needs = SourceNeeds(dataset=True, teacher=True)
     ignores_labels = True
     divides = True
@@ -52,7 +52,7 @@ class Substitute(Source):
     class Parameters:
         labels: Annotated[
             LabelsOf,
-            "Labels of the images. `teacher`: the teacher's predicted class, of each pixel for maps; `none`: no labels.",
+            "Labels of the images. `teacher`: the teacher's predicted class, of each pixel for maps, or its detections with a score of at least 0.5; `none`: no labels.",
         ] = "none"
         augmentation: Annotated[
             Literal["none", "standard", "shift", "scale_crop_flip"],
@@ -79,7 +79,7 @@ class Substitute(Source):
 
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """Batch `position.step` of epoch `position.epoch`; field `index` (B,) int64, and with `labels` the teacher's
-        predictions: `label` (B,) int64, or `mask` or `depth` (B, H, W)."""
+        predictions: `label` (B,) int64, `mask` or `depth` (B, H, W), or `boxes` (B, D, 4) with `box_label` (B, D)."""
         self._begin(position.epoch)
         size = self.context.batch_size
         rows = self._order[position.step * size : (position.step + 1) * size]

@@ -98,8 +98,9 @@ class Composition(nn.Module):
         if teacher:
             teacher.request(taps.teacher)
         with torch.no_grad():
-            student_outputs = student(context.example)
-            teacher_outputs = teacher(teacher.example) if teacher else None
+            student_outputs = context.task.read(student, context.example, {})
+            shared = student_outputs if context.task.student_first else None
+            teacher_outputs = context.task.read(teacher, teacher.example, {}, shared) if teacher else None
         self.build(
             BuildContext(
                 student=student_outputs,

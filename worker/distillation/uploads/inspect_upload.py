@@ -17,8 +17,9 @@ from worker.distillation.data.sample_sheet import images_of, write_samples
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.introspection.gradients import gives_gradient
 from worker.distillation.introspection.taps import Tapped
-from worker.distillation.introspection.tracing import row_or_map
+from worker.distillation.introspection.tracing import any_output
 from worker.distillation.limits import UploadLimits
+from worker.distillation.networks.detectors.detector import Detector
 from worker.distillation.networks.reused_classifier import is_reused
 from worker.distillation.parameters import EmbeddingsFile, ProgramFile, StatisticsFile, parse
 from worker.distillation.programs import NETWORK
@@ -120,10 +121,11 @@ def _try(network: nn.Module, contract: InputContract, classes: int) -> Tapped:
     image = torch.randn(
         2, contract.channels, contract.height, contract.width, generator=torch.Generator().manual_seed(0)
     )
-    tapped = Tapped(network, image, check_output=row_or_map)
+    tapped = Tapped(network, image, check_output=any_output)
     with torch.no_grad():
         logits = tapped(image).logits
-    if tuple(logits.shape) not in ((2, classes), (2, classes, contract.height, contract.width)):
+    detects = isinstance(network, Detector) and network.classes == classes
+    if not detects and tuple(logits.shape) not in ((2, classes), (2, classes, contract.height, contract.width)):
         raise SpecError(
             [
                 Problem(

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.worker.distillation.killed_runs import INPUT, job_of, run_killed, run_whole, same_bits, student_of
-from tests.worker.distillation.trial import MAP_SIZE, Setting, objective_of, variants
+from tests.worker.distillation.trial import BOX_SIZE, MAP_SIZE, Setting, boxes_of, objective_of, variants
 from worker.distillation import registry
 from worker.distillation.check import check
 
@@ -34,6 +34,7 @@ def job_in(folder, name, values):
         "regression": {"target": torch.randn(SAMPLES, OUTPUTS, generator=draw)},
         "segmentation": {"mask": image[:, 0] // 64},
         "depth": {"depth": image[:, 0] / 64.0},
+        "detection": boxes_of(SAMPLES, size, OUTPUTS),
     }.get(needs.tasks[0], {"label": label})
     fields = {"image": image, "privileged": 255 - image, **truth}
     (folder / "inputs").mkdir(parents=True)
@@ -52,7 +53,11 @@ def job_in(folder, name, values):
             "options": setting.options[1],
             "input": INPUT | {"height": size, "width": size},
         },
-        source={"name": "dataset", "augmentation": "scale_crop_flip" if size == MAP_SIZE else "standard", **reads},
+        source={
+            "name": "dataset",
+            "augmentation": "scale_crop_flip" if size in (MAP_SIZE, BOX_SIZE) else "standard",
+            **reads,
+        },
         objectives=[{"name": name, **values}],
         procedure={"name": "mutual" if needs.peers else "direct"},
         training={"steps": STEPS, "learning_rate": 1e-3},

@@ -1,4 +1,4 @@
-"""Datasets of boxes and masks, which are not read, are recognised and named: COCO, YOLO, Pascal VOC, segmentation masks."""
+"""Datasets of boxes and masks, which are read only if the option labels says so, are recognised and named."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ TEXT_BYTES = 2**20
 YOLO_LINE = re.compile(rb"\d+(?:[ \t]+-?\d*\.?\d+(?:e-?\d+)?){4,}[ \t\r]*")
 MASKS = frozenset(["mask", "masks", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"])
 INPUTS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "photo", "photos", "picture", "pictures"])
-HINT = "Detection is not supported yet. Send one folder of images for each class, or images without labels."
+HINT = "Set the option labels to `boxes`, for the task detection, or to `none` for its images alone."
 MASK_HINT = "Set the option labels to `mask`, for the task segmentation, or to `depth`."
 
 

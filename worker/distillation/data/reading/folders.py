@@ -78,7 +78,8 @@ def _labelled(
             return "webdataset", labelled
         if labelled := label_tables.find(archive, images, others, options, limits):
             return "table", labelled
-        detection.refuse(archive, images, others)
+        if options.labels != "none":
+            detection.refuse(archive, images, others)
     if refused is not None:
         raise refused
     if others:

@@ -8,6 +8,7 @@ from worker.distillation.data.packed import Options, Packed
 from worker.distillation.data.reading import folders, made_split, npz, parquet
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.array_files import MAGIC, open_array
+from worker.distillation.data.reading.boxes import reading as boxes
 from worker.distillation.data.reading.decoding import SUFFIXES
 from worker.distillation.data.reading.dense import reading as dense
 from worker.distillation.data.reading.folder_archive import only_file, open_folder
@@ -56,6 +57,8 @@ def _read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     suffixes = {file.suffix.lower() for file in archive.files}
     if parquet.SUFFIX in suffixes and suffixes.isdisjoint(SUFFIXES):
         return parquet.read_members(archive, options, limits)
+    if options.labels == "boxes":
+        return boxes.read(archive, options, limits)
     if options.labels in ("mask", "depth") and ".npy" not in suffixes:
         return dense.read(archive, options, limits)
     return (npz if ".npy" in suffixes else folders).read(archive, options, limits)

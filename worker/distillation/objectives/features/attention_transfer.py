@@ -11,7 +11,7 @@ from worker.distillation.objective import ObjectiveNeeds
 from worker.distillation.parameters import Items, Range, TapPair
 from worker.distillation.precision import fp32, single
 from worker.distillation.step import Step
-from worker.distillation.task import EVERY_TASK, MAP_TASKS
+from worker.distillation.task import DENSE_TASKS, EVERY_TASK
 
 Map = Literal["sum", "sum_power", "max_power"]
 
@@ -26,7 +26,7 @@ class AttentionTransfer(FeatureObjective):
     """
 
     paper = "arXiv:1612.03928"
-    needs = ObjectiveNeeds(tasks=(*EVERY_TASK, *MAP_TASKS))
+    needs = ObjectiveNeeds(tasks=(*EVERY_TASK, *DENSE_TASKS))
 
     @dataclass(frozen=True)
     class Parameters:

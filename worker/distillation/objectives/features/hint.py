@@ -14,7 +14,7 @@ from worker.distillation.objective import BuildContext, ObjectiveNeeds
 from worker.distillation.parameters import Items, TapPair
 from worker.distillation.precision import single
 from worker.distillation.step import Step
-from worker.distillation.task import EVERY_TASK, MAP_TASKS
+from worker.distillation.task import DENSE_TASKS, EVERY_TASK
 
 Form = Literal["one_stage", "paper"]
 
@@ -31,7 +31,7 @@ class Hint(FeatureObjective):
     """
 
     paper = "arXiv:1412.6550"
-    needs = ObjectiveNeeds(tasks=(*EVERY_TASK, *MAP_TASKS))
+    needs = ObjectiveNeeds(tasks=(*EVERY_TASK, *DENSE_TASKS))
     dimensions = (4, 2)
 
     @dataclass(frozen=True)

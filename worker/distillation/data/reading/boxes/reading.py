@@ -1,0 +1,60 @@
+"""The dataset in an archive of images with files of boxes: which format it is, and its splits."""
+
+from pathlib import PurePosixPath
+
+from worker.distillation.data import truth
+from worker.distillation.data.packed import Options, Packed
+from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.boxes import coco, voc, yolo
+from worker.distillation.data.reading.boxes.annotations import Annotations
+from worker.distillation.data.reading.boxes.boxed_images import read_boxed
+from worker.distillation.data.reading.decoding import HEAD_BYTES, SUFFIXES, is_image
+from worker.distillation.errors import UploadError
+from worker.distillation.limits import UploadLimits
+
+LAYOUT = (
+    "Send images with a COCO file for each split (train.json), with a Pascal VOC file for each image (Annotations/1.xml), or with a"
+    " YOLO file for each image (labels/1.txt and data.yaml)."
+)
+
+
+def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
+    """The dataset in an archive of images and boxes.
+
+    Raises:
+        UploadError: there are no boxes, a file is damaged, or boxes and images do not match.
+    """
+    images: list[PurePosixPath] = []
+    others: list[PurePosixPath] = []
+    for path in sorted(archive.files):
+        named = path.suffix.lower() in SUFFIXES
+        (images if named or is_image(archive.head(path, HEAD_BYTES)) else others).append(path)
+    formats = (coco.find, voc.find, yolo.find)
+    found = next((each for find in formats if (each := find(archive, images, others)) is not None), None)
+    if found is None:
+        words = (
+            f"the archive has no file of boxes for its {len(images)} images" if images else "the archive has no images"
+        )
+        raise UploadError(words, LAYOUT)
+    if not found.classes:
+        raise UploadError("the files of boxes name no class of objects", LAYOUT)
+    left_out = _two_splits(found)
+    packed = read_boxed(archive, found, options, limits)
+    packed.left_out |= left_out
+    truth.check(packed.splits, packed.labels, limits, len(found.classes))
+    return packed
+
+
+def _two_splits(found: Annotations) -> dict[str, int]:
+    """Keep `train` and, if there is one, `test`; without a split `test`, `val` becomes `test`."""
+    if not found.splits.get("train"):
+        raise UploadError("the archive has no training images with boxes", LAYOUT)
+    validation = found.splits.pop("val", None)
+    if validation and found.splits.get("test"):
+        words = f"the {len(validation)} images of the validation split were ignored because there is a test split"
+        found.notes.append(words)
+        return {"validation": len(validation)}
+    if validation:
+        found.splits["test"] = validation
+        found.notes.append("the validation split is used as the split `test`")
+    return {}
