@@ -101,7 +101,7 @@ def pictures(
     places = torch.linspace(0, len(images) - 1, min(len(images), JUDGED)).round().long()
     worst: list[tuple[float, int]] = []
     for place in places.tolist():
-        one = images.at(torch.tensor([place], device=images.image.device))
+        one = images.at(torch.tensor([place], device=images.device))
         value = job.task.evaluate(student, one, 1).get(job.task.main_metric, float("nan"))
         if value == value:
             worst.append((value if job.task.higher_is_better else -value, place))
@@ -117,7 +117,7 @@ def pictures(
 
 
 def _row(job: Job, student: nn.Module, teacher: nn.Module | None, images: Images, place: int) -> list[Tensor]:
-    task, image = job.task, images.image[place]
+    task, image = job.task, images.pixels(slice(place, place + 1))[0]
     truth = {name: value[place] for name, value in images.fields.items()}
     row = [rgb(image)]
     outputs: list[Outputs | None] = [None, _answer(student, images, place)]
@@ -127,7 +127,7 @@ def _row(job: Job, student: nn.Module, teacher: nn.Module | None, images: Images
 
 
 def _answer(network: nn.Module, images: Images, place: int) -> Outputs:
-    given = network(images.normalise(images.image[place : place + 1]))
+    given = network(images.normalise(images.pixels(slice(place, place + 1))))
     return given if isinstance(given, Outputs) else Outputs(given)
 
 
