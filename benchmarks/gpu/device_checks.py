@@ -29,7 +29,7 @@ STEPS = 40
 
 def run(runs: Runs, carry: Path) -> None:
     """All checks, the most important first."""
-    given = setting("resnet14_cifar", "resnet8_cifar", 128, 32)
+    given = setting("resnet14_cifar", "resnet8_cifar", 128, 32, classes=10)
     folder = runs.folder / PART
     shutil.rmtree(folder, ignore_errors=True)
     write_inputs(given, folder)
