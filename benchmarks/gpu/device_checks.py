@@ -29,7 +29,7 @@ STEPS = 40
 
 def run(runs: Runs, carry: Path) -> None:
     """All checks, the most important first."""
-    given = setting("resnet14_cifar", "resnet8_cifar", 128, 32)
+    given = setting("resnet14_cifar", "resnet8_cifar", 128, 32, classes=10)
     folder = runs.folder / PART
     shutil.rmtree(folder, ignore_errors=True)
     write_inputs(given, folder)
@@ -72,7 +72,12 @@ def _engine(job: Job, folder: Path, kill_at: int | None = None, **values: Any) -
         shutil.copy(job.folder / f"{name}.safetensors", folder)
     (folder / "job.json").write_text(json.dumps({**job.values, **values}))
     command = [sys.executable, "-P", "-m", "worker.distillation", str(folder / "job.json")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    (folder / "tmp").mkdir(exist_ok=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "TMPDIR": str((folder / "tmp").resolve()),
+    }
     events: list[dict[str, Any]] = []
     with (
         (folder / "log").open("w") as log,
@@ -101,9 +106,8 @@ def _ended(events: list[dict[str, Any]]) -> None:
 def _bounded(given: Setting, folder: Path, device: str, source: dict[str, Any] | None = None, **training: Any) -> Job:
     training = {"steps": STEPS, "time_limit_minutes": None} | training
     job = job_of(given, folder, source or {"augmentation": "standard"}, training, device)
-    names = [str(number) for number in range(given.classes)]
     # a teacher of random weights is at chance level: with class names of its own the job is a transfer, and it is not judged
-    teacher = {**job.values["teacher"], "class_names": [f"other {name}" for name in names]}
+    teacher = {**job.values["teacher"], "class_names": [f"other {number}" for number in range(given.classes)]}
     return Job({**job.values, "teacher": teacher}, folder)
 
 

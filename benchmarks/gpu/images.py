@@ -1,5 +1,6 @@
 """Images of the runs: CIFAR-10 as JPEG from the carried pack, and synthetic photographs."""
 
+import io
 import json
 import lzma
 import struct
@@ -7,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 PACK = "cifar10_jpeg.pack.xz"
 """A xz file: a 4-byte big-endian length, an index of that many bytes (a line an image: path, tab, bytes), the JPEG files end to end.
@@ -30,11 +32,11 @@ def write_cifar(pack: Path, folder: Path, most: int | None = None) -> tuple[Path
     train, test = folder / "train.safetensors", folder / "test.safetensors"
     if train.exists() and test.exists():
         return train, test
-    images: dict[str, list[Tensor]] = {"train": [], "test": []}
+    files: dict[str, list[bytes]] = {"train": [], "test": []}
     names: dict[str, list[str]] = {"train": [], "test": []}
     for path, content in packed(pack):
         split, name = path.split("/")[-3:-1]
-        images[split].append(decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB))
+        files[split].append(content)
         names[split].append(name)
     classes = sorted(set(names["train"]))
     for split, path in (("train", train), ("test", test)):
@@ -42,7 +44,7 @@ def write_cifar(pack: Path, folder: Path, most: int | None = None) -> tuple[Path
         chosen = torch.arange(len(label))
         if most is not None:
             chosen = torch.linspace(0, len(label) - 1, min(most, len(label))).long()
-        image = torch.stack([images[split][number] for number in chosen.tolist()])
+        image = torch.stack([decoded(files[split][number]) for number in chosen.tolist()])
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
             {f"{split}.image": image, f"{split}.label": label[chosen].contiguous()},
@@ -52,8 +54,13 @@ def write_cifar(pack: Path, folder: Path, most: int | None = None) -> tuple[Path
     return train, test
 
 
-def photographs(count: int, height: int, width: int) -> list[Tensor]:
-    """JPEG files (bytes as uint8) of smooth random images, a picture's size in bytes at quality 95."""
+def decoded(content: bytes) -> Tensor:
+    """The image (3, H, W) uint8 of a JPEG file."""
+    return pil_to_tensor(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def photographs(count: int, height: int, width: int) -> list[bytes]:
+    """JPEG files of smooth random images at quality 95."""
     draw = torch.Generator().manual_seed(0)
     made = []
     for _ in range(count):
@@ -63,5 +70,7 @@ def photographs(count: int, height: int, width: int) -> list[Tensor]:
             share * torch.nn.functional.interpolate(part, (height, width), mode="bilinear")
             for share, part in ((0.8, coarse), (0.2, fine))
         )
-        made.append(encode_jpeg((255 * image[0]).to(torch.uint8), quality=95))
+        file = io.BytesIO()
+        to_pil_image((255 * image[0]).to(torch.uint8)).save(file, "JPEG", quality=95)
+        made.append(file.getvalue())
     return made

@@ -25,7 +25,10 @@ OTHER_TASKS = (
     "mutual",
 )
 """Objectives that need another task or procedure than the stage that is stepped here."""
-SOURCE_SIZES = {"generator_batch": 32, "generator_width": 8, "pool_images": 64, "iterations": 3, "initial_rounds": 1}
+SOURCE_SIZES = {
+    "generator_batch": 32, "generator_width": 8, "pool_images": 64, "iterations": 3, "initial_rounds": 1, "rounds": 1,
+    "first_batches": 1, "family_images": 16,
+}  # fmt: skip
 """Parameters of sources, where they have them, for a few quick steps."""
 
 
@@ -41,8 +44,9 @@ def methods(given: Setting, folder: Path, device: str) -> Iterator[tuple[str, fl
 
 
 def stepped(run: StageRun, steps: int) -> dict[str, Any]:
-    """Step a stage; says where steps after the third wait for the GPU, by file and line, and the last metrics."""
-    for _ in range(min(3, steps)):
+    """Step a stage until its student has taken some steps; says where the last steps wait for the GPU, by file and line, how often,
+    and the losses."""
+    while run.number < min(3, steps):
         run.advance()
     places: dict[str, int] = {}
     if run.context.device.type == "cuda":

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
+from benchmarks.gpu.images import decoded
 from benchmarks.loop.setting import LEARNING_RATE, MOMENTUM, PADDING, WEIGHT_DECAY, Setting, kd_loss
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -58,7 +58,7 @@ def _normalisation(given: Setting) -> tuple[Tensor, Tensor]:
 
 
 class _Photographs(Dataset[tuple[Tensor, int]]):
-    def __init__(self, files: list[Tensor], classes: int):
+    def __init__(self, files: list[bytes], classes: int):
         self.files, self.classes = files, classes
         self.transform = v2.Compose([v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()])
 
@@ -66,11 +66,11 @@ class _Photographs(Dataset[tuple[Tensor, int]]):
         return 64 * len(self.files)  # so that workers are not started again all the time
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
-        image = decode_jpeg(self.files[number % len(self.files)], ImageReadMode.RGB)
+        image = decoded(self.files[number % len(self.files)])
         return self.transform(image), number % self.classes
 
 
-def decoded(given: Setting, files: list[Tensor], device: str, workers: int) -> Batches:
+def loaded(given: Setting, files: list[bytes], device: str, workers: int) -> Batches:
     """JPEG files decoded and cropped by the processes of a data loader."""
     loader = DataLoader(
         _Photographs(files, given.classes), given.batch_size, shuffle=True, drop_last=True, num_workers=workers,

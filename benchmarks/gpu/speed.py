@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from benchmarks.gpu import peer
-from benchmarks.gpu.images import photographs
+from benchmarks.gpu.images import decoded, photographs
 from benchmarks.gpu.results import Runs
 from benchmarks.loop.engine_loop import job_of, stage_of, write_inputs
 from benchmarks.loop.setting import Setting, setting
@@ -71,13 +70,13 @@ def run(runs: Runs, carry: Path) -> None:
         runs.once(PART, name, 40, lambda pair=pair, folder=folder: _profiled(pair, folder, runs))
 
 
-def _given(pair: Pair) -> tuple[Setting, list[torch.Tensor]]:
+def _given(pair: Pair) -> tuple[Setting, list[bytes]]:
     """The setting, and for large images their files."""
     made = setting(pair.teacher, pair.student, pair.images, pair.batch_size)
     if pair.side == 32:
         return made, []
     files = photographs(pair.images, 300, 400)
-    image = torch.cat([fill(decode_jpeg(each, ImageReadMode.RGB)[None], pair.side, pair.side) for each in files])
+    image = torch.cat([fill(decoded(each)[None], pair.side, pair.side) for each in files])
     return Setting(pair.teacher, pair.student, image, made.label, pair.batch_size, side=pair.side), files
 
 
@@ -95,7 +94,7 @@ def _measured(pair: Pair, folder: Path, runs: Runs) -> dict[str, Any]:
     loops = {"plain AMP loop": peer.amp_step(*given.networks(), peer.resident(given, runs.device), runs.device)}
     if files:
         workers = 0 if runs.tiny else min(15, (os.cpu_count() or 1) - 1)
-        batches = peer.decoded(given, files, runs.device, workers)
+        batches = peer.loaded(given, files, runs.device, workers)
         loops["plain AMP loop, JPEG by a data loader"] = peer.amp_step(*given.networks(), batches, runs.device)
     loops |= {name: _engine(given, folder, name, runs.device) for name in VARIANTS}
     steps = 1 if runs.tiny else STEPS if pair.side == 32 else STEPS // 3

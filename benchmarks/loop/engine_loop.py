@@ -26,7 +26,7 @@ OBJECTIVES = [{"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight":
 def write_inputs(given: Setting, folder: Path) -> None:
     """The images and the teacher as a job's inputs."""
     teacher, _ = given.networks()
-    names = json.dumps([str(number) for number in range(given.classes)])
+    names = json.dumps([f"class {number}" for number in range(given.classes)])
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {"train.image": given.image, "train.label": given.label}, folder / "dataset.safetensors", {"class_names": names}

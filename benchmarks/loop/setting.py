@@ -56,11 +56,11 @@ class Setting:
         return (self.image[:most].float() / 255 - mean) / std
 
 
-def setting(teacher: str, student: str, images: int, batch_size: int) -> Setting:
+def setting(teacher: str, student: str, images: int, batch_size: int, classes: int = 100) -> Setting:
     """A setting with random images."""
     draw = torch.Generator().manual_seed(1)
     image = torch.randint(256, (images, 3, 32, 32), generator=draw, dtype=torch.uint8)
-    return Setting(teacher, student, image, torch.randint(100, (images,), generator=draw), batch_size)
+    return Setting(teacher, student, image, torch.randint(classes, (images,), generator=draw), batch_size, classes)
 
 
 def kd_loss(student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:

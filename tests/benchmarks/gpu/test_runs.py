@@ -1,5 +1,6 @@
 """The runs for a machine with a GPU: their results, the carried folder, and all four parts with tiny sizes on a CPU."""
 
+import io
 import json
 import lzma
 import os
@@ -10,7 +11,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torchvision.io import encode_jpeg
+from torchvision.transforms.functional import to_pil_image
 
 from benchmarks.gpu import prepare
 from benchmarks.gpu.images import PACK, photographs, write_cifar
@@ -26,8 +27,9 @@ def write_pack(folder, each=30, classes=10):
         for number in range(each * classes):
             noise = torch.randint(0, 60, (3, 32, 32), generator=draw, dtype=torch.uint8)
             image = noise + 18 * (number % classes)
-            content = bytes(encode_jpeg(image.to(torch.uint8)).tolist())
-            files.append((f"cifar/{split}/class{number % classes}/{number}.jpg", content))
+            content = io.BytesIO()
+            to_pil_image(image.to(torch.uint8)).save(content, "JPEG")
+            files.append((f"cifar/{split}/class{number % classes}/{number}.jpg", content.getvalue()))
     index = "\n".join(f"{path}\t{len(content)}" for path, content in files).encode()
     with lzma.open(folder / PACK, "wb") as pack:
         pack.write(struct.pack(">I", len(index)) + index + b"".join(content for _, content in files))
@@ -80,7 +82,7 @@ def test_a_pack_becomes_a_canonical_dataset(tmp_path):
 
 def test_photographs_are_jpeg_files():
     (file,) = photographs(1, 96, 128)
-    assert bytes(file[:2].tolist()) == b"\xff\xd8"
+    assert file[:2] == b"\xff\xd8"
 
 
 @pytest.mark.slow

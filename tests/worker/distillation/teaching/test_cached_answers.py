@@ -22,7 +22,6 @@ from worker.distillation.data.augmentation import Views
 from worker.distillation.data.samplers import generator
 from worker.distillation.errors import SpecError
 from worker.distillation.process.event_pipe import Channel
-from worker.distillation.randomness import seed_for
 from worker.distillation.run import Run
 from worker.distillation.teaching.cached_answers import MOST_BYTES, check_size
 from worker.distillation.trainer.forward_passes import ForwardPasses
@@ -50,7 +49,7 @@ def kd_job(folder, source=AUGMENTED, **training):
     return job
 
 
-@pytest.mark.parametrize("source", ["none", "views", "mates"])
+@pytest.mark.parametrize("source", ["none", "views", pytest.param("mates", marks=pytest.mark.slow)])
 def test_a_student_is_bit_equal_with_and_without_cached_answers(source, folder, tmp_path):
     live = shutil.copytree(folder, tmp_path / "live")
     run_whole(kd_job(live, SOURCES[source]))
@@ -71,10 +70,10 @@ def test_the_teacher_runs_once_for_every_view_and_at_no_step(folder, monkeypatch
 
 
 class _Kept(Run):
-    """Keeps the answers of the first step."""
+    """Keeps the answers, and the seed of the source."""
 
     def after_step(self, run):
-        self.logits = run.passes.answers.logits_NK
+        self.logits, self.seed = run.passes.answers.logits_NK, run.source.context.seed
         super().after_step(run)
 
 
@@ -83,20 +82,18 @@ def test_the_answers_are_the_teachers_for_the_views_that_the_seed_draws(folder):
     run.execute()
     images = load_file(folder / "inputs" / "dataset.safetensors")["train.image"]
     teacher = run.lineage.teacher
-    seed = seed_for(3, "train", "source")
     assert run.logits.shape == (128, 4)
     for round_ in range(2):
-        views = Views.draw(64, 2, True, generator(seed, "augmentation", round_), torch.device("cpu"))
+        views = Views.draw(64, 2, True, generator(run.seed, "augmentation", round_), torch.device("cpu"))
         for number in (0, 17, 63):
             shown = views.apply(images[number : number + 1], torch.tensor([number]))
             expected = teacher((shown.float() / 255 - 0.5) / 0.25)[0]
             torch.testing.assert_close(run.logits[64 * round_ + number], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("at", [1, 6])
-@pytest.mark.parametrize("source", ["views", "last_smaller"])
+@pytest.mark.parametrize(("source", "at"), [("views", 6), pytest.param("last_smaller", 1, marks=pytest.mark.slow)])
 def test_killed_anywhere_and_restored_bit_equal_without_asking_the_teacher_again(
-    at, source, folder, tmp_path, monkeypatch
+    source, at, folder, tmp_path, monkeypatch
 ):
     whole = shutil.copytree(folder, tmp_path / "whole")
     run_whole(kd_job(whole, SOURCES[source], **CACHED))

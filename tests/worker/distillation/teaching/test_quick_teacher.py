@@ -92,20 +92,33 @@ def test_without_options_the_teacher_runs_like_the_student():
     assert quick_teacher(None, Training.from_spec({"fold_teacher": True})) is None
 
 
-@pytest.mark.parametrize("options", [{"fold_teacher": True}, {"teacher_precision": "bf16"}])
-def test_a_job_trains_with_them_and_ignores_them_where_activations_are_read(options, engine_inputs, tmp_path):
-    def student(name, objectives, training):
+OPTIONS = {"fold_teacher": True, "teacher_precision": "bf16"}
+
+
+@pytest.fixture
+def student(engine_inputs, tmp_path):
+    """Trains a student and returns its weights."""
+
+    def trained(name, objectives, training):
         folder = with_residual_teacher(engine_inputs, tmp_path / name)
         job = job_of(folder, objectives=objectives, training={"steps": 3} | training)
         job.values["teacher"].update(network="resnet8_cifar")
         run_whole(job)
         return student_of(folder)
 
-    plain, quick = student("plain", KD, {}), student("quick", KD, options)
+    return trained
+
+
+def test_a_job_trains_with_a_quick_teacher(student):
+    plain, quick = student("plain", KD, {}), student("quick", KD, OPTIONS)
     assert not same_bits(plain, quick)
     assert all(torch.allclose(plain[key], quick[key], rtol=0.1, atol=0.02) for key in plain)
+
+
+@pytest.mark.slow
+def test_the_options_are_ignored_where_activations_are_read(student):
     hinted = [{"name": "hint"}]
-    assert same_bits(student("hint", hinted, {}), student("hint_quick", hinted, options))
+    assert same_bits(student("plain", hinted, {}), student("quick", hinted, OPTIONS))
 
 
 @NEEDS_GPU
