@@ -33,6 +33,8 @@ GROUP_SHARE = 0.9
 BYTES_A_SECOND = 10**6
 CHECK_SECONDS = 120.0
 """Duration of the check of a spec, which builds networks without weights."""
+CHOICE_SECONDS = 240.0
+"""The same if it chooses a student for a budget."""
 
 log = structlog.get_logger(__name__)
 
@@ -60,9 +62,9 @@ class InspectionLimits:
         return cls(canonical, _memory(more), seconds, size)
 
     @classmethod
-    def of_check(cls) -> "InspectionLimits":
-        """The limits for the check of a spec."""
-        return cls(FLOOR_BYTES, _memory(0), CHECK_SECONDS)
+    def of_check(cls, chooses: bool = False) -> "InspectionLimits":
+        """The limits for the check of a spec; `chooses`: it chooses a student for a budget, which it writes into files."""
+        return cls(FLOOR_BYTES, _memory(0), CHOICE_SECONDS if chooses else CHECK_SECONDS)
 
     def of_file(self) -> dict[str, int]:
         """The limits that the reader of an upload gets (worker/distillation/limits.py)."""

@@ -14,6 +14,7 @@ from models.queue.wake_up import wake_up
 from models.records import Dataset, Inspection, Job, Teacher
 from models.records.columns import Uploaded
 from models.settings import settings
+from models.spec.compression import plans
 from models.status import JobStatus, UploadStatus
 from models.storage import keys
 from models.storage.dataset_sources import SourceRefused
@@ -139,7 +140,7 @@ class InspectionAttempt:
         if content is None:
             self.ledger.drop()
             return
-        limits = InspectionLimits.of_check()
+        limits = InspectionLimits.of_check(plans(content["spec"]))
         write_job_file(self.folder.path, content | limits.of_job_file())
         event = self._run_engine(limits)
         if event is not None and self.settle_check(event):

@@ -3,18 +3,18 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker.distillation import registry
 from worker.distillation.budget.candidates import STEPS, Candidate, ways
 from worker.distillation.budget.limits import CHOSEN, POINTER, Budget, budget_of, is_planned
-from worker.distillation.budget.trial import Trial, least_bytes, measure
+from worker.distillation.budget.trial import BYTES_PART, Trial, expected_bytes, least_bytes, measure
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.job import Job
 
-PLANNING_SECONDS = 40.0
-"""After this time the best student so far is taken, if one fits: a request waits 60 seconds for a check at most."""
+PLANNING_SECONDS = 90.0
+"""After this time the best student so far is taken, if one fits. The worker ends a check that chooses a student after 240 seconds."""
 FOLDER = "budget"
 
 
@@ -91,7 +91,11 @@ class Search:
         return found
 
     def _reduced(self, way: str, rounded: bool) -> Trial | None:
-        """The largest student that fits with this reduction, by bisection; None if the smallest does not fit."""
+        """The largest student that fits with this reduction; None if the smallest does not fit.
+
+        The size of a file is known up to what all files have in common, so the first student to be measured is the largest whose file
+        should be small enough. If it does not fit, or only the time is limited, the others are found by bisection.
+        """
         least = self._smallest(way, rounded)
         if least is None:
             return None
@@ -99,21 +103,39 @@ class Search:
         if best is None or not best.fits(self.budget):
             return None
         low, high = least, STEPS
+        probe = self._largest_by_bytes(best)
+        if probe is not None:
+            high = probe + 1
         while high - low > 1 and time.monotonic() < self._end:
-            middle = (low + high) // 2
-            trial = self._try(Candidate(rounded, way, middle))
+            step = (low + high) // 2 if probe is None else probe
+            trial = self._try(Candidate(rounded, way, step))
             if trial is not None and trial.fits(self.budget):
-                best, low = trial, middle
+                best, low, probe = trial, step, None
             else:
-                high = middle
+                small = trial is not None and trial.fits_bytes(self.budget)
+                high, probe = step, None if small else step - 1
         return best
+
+    def _largest_by_bytes(self, smallest: Trial) -> int | None:
+        """The largest step whose file should keep the limit of bytes; None without a limit."""
+        if self.budget.bytes is None:
+            return None
+        candidate = smallest.candidate
+        common = smallest.bytes - expected_bytes(candidate, self.job, self.budget)
+        most = BYTES_PART * self.budget.bytes - common
+        low, high = candidate.step, STEPS
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = expected_bytes(replace(candidate, step=middle), self.job, self.budget) <= most
+            low, high = (middle, high) if fits else (low, middle)
+        return low
 
     def _smallest(self, way: str, rounded: bool) -> int | None:
         """The least step at which there is a student; None, with the reason kept, if there is none at any step."""
         refusal = None
         for step in (1, 2, 4, 8, 16, STEPS - 1):
             try:
-                least_bytes(Candidate(rounded, way, step), self.job, self.budget)
+                expected_bytes(Candidate(rounded, way, step), self.job, self.budget)
             except SpecError as error:
                 refusal = error
                 continue

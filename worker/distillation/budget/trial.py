@@ -22,7 +22,8 @@ SECONDS = 0.5
 """Time for which a file is run, at least 20 times."""
 BYTES_PART, TIME_PART = 0.99, 0.9
 """The parts of the limits that a planned student may use, since the metadata of its file, and a second measurement, may differ."""
-FLOAT, INTEGER = 4, 1
+FLOAT, INTEGER, INTEGER_CHANNEL = 4, 1, 17
+"""Bytes of a weight in float32 and in int8, and in an ONNX file in integers of an output channel: two scales, a bias, two zeros."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,24 @@ def least_bytes(candidate: Candidate, job: Job, budget: Budget) -> int:
     Raises:
         SpecError: there is no such student.
     """
+    return 0 if budget.file == "packed" else _bytes(candidate, job, budget, of_channel=0)
+
+
+def expected_bytes(candidate: Candidate, job: Job, budget: Budget) -> int:
+    """The bytes of a candidate's layers, with scales and biases: the size of its file up to what the files of all candidates with the same
+    layers have in common.
+
+    Raises:
+        SpecError: there is no such student.
+    """
+    return _bytes(candidate, job, budget, of_channel=INTEGER_CHANNEL if candidate.rounded else FLOAT)
+
+
+def _bytes(candidate: Candidate, job: Job, budget: Budget, of_channel: int) -> int:
     network = _untrained(candidate.job(job), torch.device("meta"))[0]
-    if budget.file == "packed":
-        return 0
-    each = INTEGER if candidate.rounded and budget.file == "onnx" else FLOAT
+    each = INTEGER if candidate.rounded and budget.file != "safetensors" else FLOAT
     weights = {id(module.weight): module.weight for module in network.modules() if isinstance(module, WEIGHTED)}
-    return each * sum(weight.numel() for weight in weights.values())
+    return sum(each * weight.numel() + of_channel * len(weight) for weight in weights.values())
 
 
 def measure(candidate: Candidate, job: Job, budget: Budget, folder: Path) -> Trial:
@@ -80,8 +93,9 @@ def measure(candidate: Candidate, job: Job, budget: Budget, folder: Path) -> Tri
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         network, transforms = _untrained(own, torch.device("cpu"))
-        network.eval()
+        _make_different(network.eval())
         if transforms is not None:
+            transforms.after_step(network, 1.0)  # as if it had been trained
             transforms.finalize(network)
     path = folder / f"student.{budget.file}"
     student = own.spec["student"]
@@ -111,6 +125,16 @@ def _untrained(job: Job, device: torch.device) -> tuple[nn.Module, MemberTransfo
             example=contract.blank(device), contract=contract, classes=job.classes, images=_images(contract)
         )
         return network, MemberTransforms(member.transforms, network, context)
+
+
+@torch.no_grad()
+def _make_different(network: nn.Module) -> None:
+    """Give biases and statistics random values: exporters write equal tensors, such as zeros, only once."""
+    for name, tensor in network.state_dict().items():
+        if tensor.ndim == 1 and name.endswith((".bias", ".running_mean")):
+            tensor.normal_(std=0.1)
+        elif tensor.ndim == 1 and name.endswith(".running_var"):
+            tensor.uniform_(0.5, 1.5)
 
 
 def _images(contract: InputContract) -> Any:

@@ -18,7 +18,7 @@ LARGEST = 255
 INPUT, OUTPUT = "input_rounding", "output_rounding"
 BATCH = 128
 BINS = 2048
-PARTS = tuple(number / 20 for number in range(20, 1, -1))
+PARTS = tuple(number / 40 for number in range(40, 3, -1))
 """The parts of the range from the least to the largest value that are tried."""
 
 
@@ -141,19 +141,21 @@ def observe(
 
 
 def best_range(low: Tensor, high: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of the range whose rounding has the least squared error, by a histogram (BINS,) of the whole range."""
+    """The part of the range whose rounding has the least squared error, by a histogram (BINS,) of the whole range: the best part of both
+    sides, then of each side by itself."""
     edges = torch.linspace(float(low), float(high), BINS + 1)
     centres = (edges[1:] + edges[:-1]) / 2
-    best: tuple[float, float] | None = None
     trial = Rounding()
-    for part in PARTS:
-        trial.set_range(low.cpu() * part, high.cpu() * part)
-        with torch.no_grad():
-            error = float(((trial(centres) - centres).square() * counts).double().sum())
-        if best is None or error < best[0]:
-            best = error, part
-    assert best is not None
-    return low * best[1], high * best[1]
+
+    @torch.no_grad()
+    def error(parts: tuple[float, float]) -> float:
+        trial.set_range(low.cpu() * parts[0], high.cpu() * parts[1])
+        return float(((trial(centres) - centres).square() * counts).double().sum())
+
+    best = min(((part, part) for part in PARTS), key=error)
+    best = min(((part, best[1]) for part in PARTS), key=error)
+    best = min(((best[0], part) for part in PARTS), key=error)
+    return low * best[0], high * best[1]
 
 
 @contextmanager

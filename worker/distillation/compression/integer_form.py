@@ -14,6 +14,8 @@ from worker.distillation.compression.storage import stored_of, table_of, uniform
 
 FOLDED = "folded_into"
 """Attribute of a BatchNorm: its own path, and that of the layer that it is folded into, in the network as it was trained."""
+INTEGER = "in_integers"
+"""Attribute of a layer whose weights have 8 bits in the file."""
 
 
 def in_integers(network: nn.Module) -> bool:
@@ -38,7 +40,7 @@ def integer_form(network: nn.Module) -> nn.Module:
             own, layer = getattr(module, FOLDED)
             norms[path.removesuffix(own) + layer] = path
     for path, module in list(copied.named_modules()):
-        if INPUT in module._modules:
+        if hasattr(module, INTEGER):
             norm = copied.get_submodule(norms[path]) if path in norms else None
             copied.set_submodule(path, IntegerLayer(module, norm))
     for path, module in list(copied.named_modules()):
@@ -84,7 +86,8 @@ class RoundedOutput(nn.Module):
 
 
 class IntegerLayer(nn.Module):
-    """A convolution or linear layer with int8 weights and int32 biases, which runtimes compute in integers."""
+    """A convolution or linear layer with int8 weights and int32 biases, which runtimes compute in integers; if its input is not rounded,
+    the bias is float32, and runtimes compute in float32."""
 
     codes: Tensor
     scale: Tensor
@@ -96,17 +99,14 @@ class IntegerLayer(nn.Module):
     def __init__(self, layer: nn.Module, norm: nn.Module | None):
         super().__init__()
         own = integers_of(layer, norm)
-        self.rounded = Rounded(layer.get_submodule(INPUT))
-        steps = own.scale * self.rounded.scale
-        limits = torch.iinfo(torch.int32)
+        self.rounded = Rounded(layer.get_submodule(INPUT)) if INPUT in layer._modules else None
         self.register_buffer("codes", own.codes)
         self.register_buffer("scale", own.scale)
         self.register_buffer("zeros", torch.zeros(len(own.scale), dtype=torch.int8))
-        self.register_buffer(
-            "bias", (own.bias.double() / steps.double()).round().clamp(limits.min, limits.max).to(torch.int32)
-        )
-        self.register_buffer("bias_scale", steps)
-        self.register_buffer("bias_zeros", torch.zeros(len(own.scale), dtype=torch.int32))
+        if self.rounded is None:
+            self.register_buffer("bias", own.bias)
+        else:
+            self._round_bias(own, own.scale * self.rounded.scale)
         given: Any = layer
         self.linear = isinstance(layer, nn.Linear)
         self.call: dict[str, Any] = (
@@ -114,12 +114,20 @@ class IntegerLayer(nn.Module):
         )
         self.convolution = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}.get(own.codes.ndim)
 
+    def _round_bias(self, own: Integers, steps: Tensor) -> None:
+        limits = torch.iinfo(torch.int32)
+        rounded = (own.bias.double() / steps.double()).round().clamp(limits.min, limits.max)
+        self.register_buffer("bias", rounded.to(torch.int32))
+        self.register_buffer("bias_scale", steps)
+        self.register_buffer("bias_zeros", torch.zeros(len(own.scale), dtype=torch.int32))
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.rounded(x)
         weight = symbolic("DequantizeLinear", (self.codes, self.scale, self.zeros), self.codes, torch.float32, axis=0)
-        bias = symbolic(
-            "DequantizeLinear", (self.bias, self.bias_scale, self.bias_zeros), self.bias, torch.float32, axis=0
-        )
+        bias = self.bias
+        if self.rounded is not None:
+            x = self.rounded(x)
+            given = (self.bias, self.bias_scale, self.bias_zeros)
+            bias = symbolic("DequantizeLinear", given, self.bias, torch.float32, axis=0)
         if self.linear:
             return F.linear(x, weight, bias)
         assert self.convolution is not None

@@ -195,7 +195,7 @@ def test_200_kilobytes_and_2_milliseconds_of_a_cifar_sized_teacher(tmp_path):
     teacher = networks.build("resnet20_cifar", 10, read_contract(RGB), {})
     save_file(teacher.state_dict(), inputs / "teacher.safetensors")
     spec = {"student": {"like": "teacher", "width": 1.0}, "exports": ["onnx"], "training": {"steps": 4}}
-    base = job_of(tmp_path, classes=10, **spec, objectives=KD)
+    base = job_of(tmp_path, classes=10, **spec, objectives=KD, contract="trust")
     base.values["teacher"].update(network="resnet20_cifar", input=RGB)
 
     def with_budget(**limits):

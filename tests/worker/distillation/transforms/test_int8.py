@@ -188,7 +188,7 @@ def test_the_onnx_file_computes_in_integers(finished, tmp_path: Path) -> None:
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(file["path"], options, providers=["CPUExecutionProvider"])
     run = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
-    assert run.count("QLinearConv") == 9 and "Conv" not in run
+    assert run.count("QLinearConv") == 8 and run.count("Conv") == 1  # the image is not rounded
     (plain_file,) = export(
         plain(student),
         contract=CONTRACT,
@@ -201,11 +201,23 @@ def test_the_onnx_file_computes_in_integers(finished, tmp_path: Path) -> None:
     assert file["path"].stat().st_size < plain_file["path"].stat().st_size / 2.5
 
 
+def test_the_image_may_be_rounded_too() -> None:
+    network, transforms = made(aware=False, image="8")
+    transforms.finalize(network)
+    other, transforms = made(aware=False)
+    transforms.finalize(other)
+    paths, others = (dict(roundings(each)).keys() for each in (network, other))
+    assert paths - others == {"conv1.input_rounding"} and others <= paths
+    linear = networks.build("mlp", 4, CONTRACT)
+    MemberTransforms([{"name": "int8"}], linear, context())
+    assert len(dict(roundings(linear))) == sum(isinstance(each, nn.Linear) for each in linear.modules())
+
+
 @pytest.mark.slow
 def test_a_file_that_computes_something_else_is_refused(finished, tmp_path: Path, monkeypatch) -> None:
     student, *_ = finished
     broken = copy.deepcopy(student)
-    rounding = dict(roundings(broken))["conv1.input_rounding"]
+    rounding = dict(roundings(broken)).popitem()
     monkeypatch.setattr(
         "worker.distillation.compression.integer_form.folded",
         lambda codes, scale, bias, norm: folded(codes, scale, bias, None),
