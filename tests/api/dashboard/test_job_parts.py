@@ -45,7 +45,7 @@ def trained(user: User, seconds: float, whole: float, device: str | None = "cpu"
     resolved = SPEC | {"training": SPEC["training"] | changes.pop("training", {})} | changes.pop("resolved", {})
     phases = {"distilling": {"started_at": 1000.0, "ended_at": 1000.0 + seconds}}
     times = {"started_at": 998.0, "finished_at": 998.0 + whole}
-    job = user.job("succeeded", attempt=1, resolved=resolved, phases=phases, **(times | changes))
+    job = user.job("succeeded", resolved=resolved, phases=phases, **({"attempt": 1} | times | changes))
     if device:
         with user.service.rows() as session:
             data = {"device": device, "versions": {}}

@@ -23,6 +23,7 @@ from worker.mlflow.mirror import Mirror, visit_next
 PROGRAM = os.environ.get("TEST_MLFLOW") or shutil.which("mlflow")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         PROGRAM is None, reason="needs MLflow: install it elsewhere, and set TEST_MLFLOW to its program"
     ),
@@ -44,7 +45,7 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        eventually(lambda: _answers(f"{url}/health"), 120.0)
+        eventually(lambda: _answers(f"{url}/health"), 400.0)
         yield url
     finally:
         process.terminate()
