@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -40,7 +41,11 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ]  # fmt: skip
     url, environment = (
         f"http://127.0.0.1:{port}",
-        {"PATH": f"{Path(str(PROGRAM)).parent}:{os.environ['PATH']}", "HOME": str(folder)},
+        {
+            "PATH": f"{Path(str(PROGRAM)).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -48,7 +53,7 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         eventually(lambda: _answers(f"{url}/health"), 400.0)
         yield url
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGKILL)  # it starts others, and waits for them at SIGTERM
         process.wait(30)
 
 
