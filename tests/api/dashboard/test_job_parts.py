@@ -84,10 +84,10 @@ def test_the_page_of_a_waiting_job_shows_the_estimate(visitor: Browser, owner: U
     trained(owner, 60.0, 65.0)
     waiting, running = owner.job("queued", resolved=SPEC), owner.job("running", resolved=SPEC)
     for job in (waiting, running):
-        assert "earlier jobs like it took about" in visitor.get(f"/jobs/{job}/status").text
+        assert "Earlier jobs like it took about" in visitor.get(f"/jobs/{job}/status").text
     with owner.service.rows() as session:
         session.get_one(Job, running).progress = {"at": 1.0, "seconds_left": 5.0, "fraction": 0.5}
-    assert "earlier jobs" not in visitor.get(f"/jobs/{running}").text
+    assert "Earlier jobs" not in visitor.get(f"/jobs/{running}").text
 
 
 def test_the_form_shows_the_estimate(visitor: Browser, owner: User) -> None:
