@@ -25,9 +25,11 @@ from models.storage.errors import Damaged, NotFound, StorageError
 from models.storage.opening import storage
 
 LINK_SECONDS = 900
+SMALL_BYTES = 2**20
+"""Files up to this size are read and checked as a whole before the response begins."""
 RETRY_SECONDS = "5"
 _sending = AtOnce()
-"""Downloads that are being sent, by key; without those that fit into one block."""
+"""Downloads that are being sent, by key; without small files."""
 log = structlog.get_logger("api")
 
 
@@ -78,21 +80,21 @@ def _stream(blob: Blob, span: tuple[int, int] | None, headers: dict[str, str]) -
     start, end = span or (0, blob.size)
     chunks = _checked(blob, start, end)
     try:
-        first = next(chunks, b"")  # of a small blob, this is all, and it has been checked
+        first = b"".join(chunks) if end - start <= SMALL_BYTES else next(chunks, b"")
     except (NotFound, Damaged) as error:
         raise lost(blob, error) from error
     headers["Content-Length"] = str(end - start)
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
     status = 206 if span else 200
-    if len(first) == end - start:
+    if end - start <= SMALL_BYTES:
         return Response(first, status, headers, blob.content_type)
     return Streamed(_read_ahead(chain((first,), chunks)), status, headers, blob.content_type)
 
 
 class Streamed(StreamingResponse):
     """A streaming response that gives up its chunks when it ends, also if the client has gone away. One key has a limited
-    number of them at the same time, since each takes a few blocks of memory while a slow client reads it.
+    number of them at the same time, since each takes a few chunks of memory while a slow client reads it.
 
     Otherwise the traceback of the exception that ends it keeps the frames that hold chunks, until the garbage collector finds
     the cycle. The chunks come from an asynchronous generator.

@@ -13,7 +13,7 @@ from pathlib import Path
 import obstore
 from obstore.store import LocalStore, S3Store
 
-from models.storage.chunks import BLOCK, CHUNK, PART, Stored, Tally, blocks_of, chunks_of, parts_of
+from models.storage.chunks import BLOCK, CHUNK, PART, READ, Stored, Tally, blocks_of, chunks_of, parts_of
 from models.storage.errors import Damaged, NotFound, translated
 from models.storage.s3_calls import S3Calls
 
@@ -112,7 +112,7 @@ class Storage:
 
     def _read(self, key: str, start: int, end: int) -> Iterator[bytes]:
         # one request per chunk: a slow reader does not keep a connection open until it times out
-        size = BLOCK if self.folder else CHUNK
+        size = READ if self.folder else CHUNK
         for offset in range(start, end, size):
             yield self._chunk(key, offset, min(offset + size, end))
 

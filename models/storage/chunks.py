@@ -11,8 +11,10 @@ from typing import IO
 
 from models.storage.errors import Full, TooLarge, Unavailable
 
+READ = 2**18
+"""Size of a read from a folder: a download holds a few of them."""
 BLOCK = 2**20
-"""Bytes that are received from a client, or read from or written to a folder at once."""
+"""Bytes that are received from a client, or written to a folder at once."""
 CHUNK = 4 * 2**20
 """Bytes of one read from a bucket. Each is a request."""
 PART = 8 * 2**20

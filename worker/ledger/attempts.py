@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, Table, delete, func, insert, select, update
+from sqlalchemy import Table, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -179,7 +179,7 @@ class AttemptLedger(LeasedLedger):
             return session.scalar(select(func.sum(Attempt.seconds)).where(*earlier)) or 0.0
 
     @retried
-    def metrics(self, most: int) -> Sequence[Row[Any]]:
+    def metrics(self, most: int) -> Sequence[Any]:
         """The values of the job's metrics that are numbers (name, step, value, created_at), by name and step, at most `most`."""
         with reading() as session:
             columns = Metric.name, Metric.step, Metric.value, Metric.created_at

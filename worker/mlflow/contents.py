@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.records import Event, Job, Metric
@@ -64,12 +64,12 @@ def end_tags(job: Job, unsent: list[str]) -> dict[str, str]:
     return {name: value[:TEXT_CHARACTERS] for name, value in said.items() if value}
 
 
-def unsent_values(session: Session, job_id: str, sent: Mapping[str, int]) -> list[Row[Any]]:
-    """Values of metrics with later steps than those sent, by name and step, at most `MOST_VALUES`.
+def unsent_values(session: Session, job_id: str, sent: Mapping[str, int]) -> list[Any]:
+    """Values of metrics (name, step, value, created_at) with later steps than those sent, by name and step, at most `MOST_VALUES`.
 
     A resumed job computes the same values again, so earlier steps need not be sent twice.
     """
-    found: list[Row[Any]] = []
+    found: list[Any] = []
     mine, name = Metric.job_id == job_id, ""
     columns = Metric.name, Metric.step, Metric.value, Metric.created_at
     while len(found) < MOST_VALUES:
@@ -78,11 +78,11 @@ def unsent_values(session: Session, job_id: str, sent: Mapping[str, int]) -> lis
             break
         later = mine, Metric.name == name, Metric.step > sent.get(name, -1)
         query = select(*columns).where(*later).order_by(Metric.step).limit(MOST_VALUES - len(found))
-        found += session.execute(query).all()
+        found.extend(session.execute(query).all())
     return found
 
 
-def entries(rows: list[Row[Any]]) -> list[dict[str, Any]]:
+def entries(rows: list[Any]) -> list[dict[str, Any]]:
     """Values of metrics as MLflow reads them; values that were infinite or NaN are left out."""
     return [
         {"key": name_of(row.name), "value": row.value, "timestamp": milliseconds(row.created_at), "step": row.step}

@@ -3,7 +3,7 @@
 import base64
 import json
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -92,7 +92,7 @@ class Server:
         location = urlsplit(str(found["run"]["info"].get("artifact_uri") or ""))
         return location.path.strip("/") if location.scheme == PROXIED else None
 
-    def put(self, folder: str, name: str, size: int, chunks: Iterable[bytes]) -> None:
+    def put(self, folder: str, name: str, size: int, chunks: Iterator[bytes]) -> None:
         """Send an artifact."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         path = f"/api/2.0/mlflow-artifacts/artifacts/{quote(folder)}/{quote(name)}"
@@ -120,7 +120,7 @@ class Server:
         method: str,
         path: str,
         headers: Mapping[str, str],
-        content: bytes | Iterable[bytes],
+        content: bytes | Iterator[bytes],
         size: int,
         known: int = 0,
     ) -> bytes | None:

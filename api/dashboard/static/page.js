@@ -67,6 +67,7 @@ document.body.addEventListener("htmx:afterSettle", (event) => {
   }
   localTimes(document);
   sliders(document);
+  for (const log of document.querySelectorAll(".log pre")) log.scrollTop = log.scrollHeight;
   if (event.target.id === "check") {
     document.getElementById("top-problems").replaceChildren();
     placeProblems();

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from models.records import Job, Metric, Preview
+from tests.api.dashboard.test_job_parts import logged
 from tests.api.dashboard.test_pages import PIXEL, finished, summary
+from tests.api.dashboard.test_upload_pages import dataset
 from tests.api.service import Service, User
 
 FOLDER = Path(__file__).parents[3] / "api" / "dashboard"
@@ -137,6 +139,18 @@ def test_the_form_checks_while_one_types(tab: Watched, owner: User) -> None:
     assert "must be" in page.inner_text(".field:has(#f-student-width) .error")
 
 
+def test_methods_are_compared_by_the_form(tab: Watched, owner: User) -> None:
+    teacher, images = owner.teacher(name="the teacher"), dataset(owner)
+    page = tab.page
+    page.goto(f"{tab.url}/experiments/new")
+    page.select_option("#e-teacher", teacher)
+    page.select_option("#e-dataset", images)
+    page.fill("#e-seeds", "2")
+    page.uncheck('input[name="method"][value="DIST"]')
+    page.click("text=Compare the methods")
+    page.wait_for_selector("text=6 queued")
+
+
 @pytest.mark.slow
 def test_no_page_has_a_serious_violation(chromium: Any, embedded: Service, owner: User) -> None:
     """axe-core, on every page, light and dark, wide and narrow."""
@@ -154,10 +168,11 @@ def test_no_page_has_a_serious_violation(chromium: Any, embedded: Service, owner
     failed = owner.job("failed", error={"code": "out_of_memory", "message": "no memory", "hint": "less"})
     base = {"teacher": teacher, "student": {"network": "lenet5_half"}, "source": {"name": "dafl"}}
     made = owner.http.post("/experiments", json={"name": "e", "base": base, "grid": {"training.seed": [0, 1]}}).json()
+    images, logged_job = dataset(owner), logged(owner, b"a line\n" * 50, ended=True)
     rejected = owner.dataset("rejected", problem={"code": "no_images", "message": "no image"})
     paths = [
         "/", "/sign-in", f"/jobs/{running}", f"/jobs/{done[0]}", f"/jobs/{failed}", "/jobs/new?template=kd", "/uploads", f"/uploads/{teacher}",
-        f"/uploads/{rejected}", "/experiments", f"/experiments/{made['id']}", "/experiments/new", "/compare", f"/compare?job={done[0]}&job={done[1]}",
+        f"/uploads/{rejected}", f"/uploads/{images}", f"/jobs/{logged_job}", "/experiments", f"/experiments/{made['id']}", "/experiments/new", "/compare", f"/compare?job={done[0]}&job={done[1]}",
         "/keys", "/operator", "/jobs/job_x",
     ]  # fmt: skip
     found: list[str] = []
@@ -168,6 +183,9 @@ def test_no_page_has_a_serious_violation(chromium: Any, embedded: Service, owner
         watched.sign_in(owner.key)
         for path in paths:
             watched.page.goto(f"{embedded.url}{path}")
+            if path == f"/jobs/{logged_job}":
+                watched.page.click("text=Log of attempt 1")
+                watched.page.wait_for_selector(".log pre")
             watched.page.evaluate(script)
             results = watched.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
             found += [

@@ -45,7 +45,7 @@ def trained(user: User, seconds: float, whole: float, device: str | None = "cpu"
     resolved = SPEC | {"training": SPEC["training"] | changes.pop("training", {})} | changes.pop("resolved", {})
     phases = {"distilling": {"started_at": 1000.0, "ended_at": 1000.0 + seconds}}
     times = {"started_at": 998.0, "finished_at": 998.0 + whole}
-    job = user.job("succeeded", attempt=1, resolved=resolved, phases=phases, **(times | changes))
+    job = user.job("succeeded", resolved=resolved, phases=phases, **({"attempt": 1} | times | changes))
     if device:
         with user.service.rows() as session:
             data = {"device": device, "versions": {}}
@@ -84,10 +84,10 @@ def test_the_page_of_a_waiting_job_shows_the_estimate(visitor: Browser, owner: U
     trained(owner, 60.0, 65.0)
     waiting, running = owner.job("queued", resolved=SPEC), owner.job("running", resolved=SPEC)
     for job in (waiting, running):
-        assert "earlier jobs like it took about" in visitor.get(f"/jobs/{job}/status").text
+        assert "Earlier jobs like it took about" in visitor.get(f"/jobs/{job}/status").text
     with owner.service.rows() as session:
         session.get_one(Job, running).progress = {"at": 1.0, "seconds_left": 5.0, "fraction": 0.5}
-    assert "earlier jobs" not in visitor.get(f"/jobs/{running}").text
+    assert "Earlier jobs" not in visitor.get(f"/jobs/{running}").text
 
 
 def test_the_form_shows_the_estimate(visitor: Browser, owner: User) -> None:

@@ -94,7 +94,7 @@ def test_downloads_of_many_keys_stay_below_the_memory_of_a_process(tmp_path: Pat
             clients += [begun(user) for _ in range(AT_ONCE)]
         with ThreadPoolExecutor(len(clients)) as pool:
             assert set(pool.map(status_of, clients)) == {200}
-        assert service.peak_bytes < MOST_BYTES * 1.25
+        assert service.peak_bytes < MOST_BYTES, f"{service.peak_bytes / 2**20:.0f} MB"
         for client in clients:
             client.close()
         for user in users:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from worker.mlflow.mirror import Mirror, visit_next
 PROGRAM = os.environ.get("TEST_MLFLOW") or shutil.which("mlflow")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         PROGRAM is None, reason="needs MLflow: install it elsewhere, and set TEST_MLFLOW to its program"
     ),
@@ -39,15 +41,19 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ]  # fmt: skip
     url, environment = (
         f"http://127.0.0.1:{port}",
-        {"PATH": f"{Path(str(PROGRAM)).parent}:{os.environ['PATH']}", "HOME": str(folder)},
+        {
+            "PATH": f"{Path(str(PROGRAM)).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        eventually(lambda: _answers(f"{url}/health"), 120.0)
+        eventually(lambda: _answers(f"{url}/health"), 400.0)
         yield url
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGKILL)  # it starts others, and waits for them at SIGTERM
         process.wait(30)
 
 
