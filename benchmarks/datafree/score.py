@@ -1,7 +1,7 @@
 """How well the estimate without data tells how often a student agrees with its teacher on real images.
 
     python -m benchmarks.datafree.score [ROWS.json] [--rows NAME …] [--own NAME …] [--sources procedural dafl noise …]
-        [--steps 200] [--at 10 40 100] [--seeds 0 1 …]
+        [--steps 200] [--at 10 40 100] [--seeds 0 1 …] [--training JSON]
     python -m benchmarks.datafree.score --list
 
 `ROWS.json` lists uploaded checkpoints as for `benchmarks.datafree.uploaded`; `--own` names teachers of
@@ -79,7 +79,7 @@ def main() -> int:
     kept = arguments.results.with_suffix(".jsonl")
     torch.set_num_threads(1)
     for row in () if arguments.list else asked(arguments):
-        if any(row.items() <= each.items() for each in read_rows(kept)):
+        if any(row.items() <= each.items() and ("training" in row) == ("training" in each) for each in read_rows(kept)):
             continue
         for found in run(row, arguments):
             keep_row(kept, row | found)
@@ -90,9 +90,10 @@ def main() -> int:
 def asked(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows to run, the seeds in the outer loop."""
     given = json.loads(arguments.rows_file.read_text()) if arguments.rows_file else {}
+    more = {"training": arguments.training} if arguments.training else {}
     names = [*(arguments.rows if arguments.rows is not None else given), *arguments.own]
     return [
-        {"row": name, "source": source, "steps": arguments.steps, "seed": seed}
+        {"row": name, "source": source, "steps": arguments.steps, "seed": seed} | more
         for seed in arguments.seeds
         for name in names
         for source in arguments.sources
@@ -124,7 +125,12 @@ def _job(row: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
         )
     given = json.loads(arguments.rows_file.read_text())[row["row"]]
     data, teacher = uploaded.inputs(given, arguments.rows_file.parent, arguments.results)
-    values = {"asked": row["source"], "steps": row["steps"], "seed": row["seed"], "training": {}}
+    values = {
+        "asked": row["source"],
+        "steps": row["steps"],
+        "seed": row["seed"],
+        "training": row.get("training", {}),
+    }
     return uploaded.job(given, teacher, values, data)
 
 
@@ -193,6 +199,9 @@ def _arguments() -> argparse.Namespace:
         "--at", type=int, nargs="*", default=[10, 40, 100], help="steps after which students are measured"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of the students")
+    parser.add_argument(
+        "--training", type=json.loads, default={}, help="more of the spec's `training`, as JSON (uploads only)"
+    )
     parser.add_argument("--list", action="store_true", help="print the stored results and run nothing")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for results")
     return parser.parse_args()

@@ -21,6 +21,7 @@ from worker.distillation.job import Job
 SMALL = replace(CIFAR10, teacher="resnet8_cifar", student="resnet8_cifar", device="cpu")
 SOURCES = (
     "dafl", 'dafl preset="paper_cifar10"', "dfad", "zskt", "dfq", "deep_inversion", "cmi", "fast_meta", "nayer",
+    "cpnet", "procedural",
     'fast_meta preset="paper"',
 )  # fmt: skip
 

@@ -53,7 +53,15 @@ def test_a_training_is_measured_at_the_steps_asked_for(tmp_path, monkeypatch):
         {name: 4 * tensor for name, tensor in weights.items()}, tmp_path / "teacher_LeNet-5_2_classes.safetensors"
     )
     arguments = argparse.Namespace(
-        rows_file=None, rows=None, own=[NAME], sources=["procedural"], steps=4, at=[2], seeds=[0, 1], results=tmp_path
+        rows_file=None,
+        rows=None,
+        own=[NAME],
+        sources=["procedural"],
+        steps=4,
+        at=[2],
+        seeds=[0, 1],
+        training={},
+        results=tmp_path,
     )
     first, second = score.asked(arguments)
     assert (first["seed"], second["seed"]) == (0, 1) and first["row"] == NAME

@@ -225,7 +225,7 @@ def test_nested_objectives_are_validated() -> None:
         ({"objectives": [{"name": "kd", "weight": {"start": 1}}]}, "/objectives/0/weight/schedule", "is required"),
         ({"objectives": [{"name": "nst", "taps": [["a"]]}]}, "/objectives/0/taps/0/1", "is required"),
         ({"objectives": [{"name": "nst", "kernel": "cubic"}]}, "/objectives/0/kernel", "must be "),
-        ({"source": "daffl"}, "/source", "there is no source 'daffl'; known are cmi, dafl, dataset"),
+        ({"source": "daffl"}, "/source", "there is no source 'daffl'; known are cmi, cpnet, dafl, dataset"),
         ({"procedure": {"name": "direct", "x": 1}}, "/procedure/x", "is not a parameter of direct; its parameters: none"),
         ({"student": {}}, "/student/network", "is required"),
         ({"student": {"network": "lenet6"}}, "/student/network", "there is no network 'lenet6'"),

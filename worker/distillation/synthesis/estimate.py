@@ -17,7 +17,11 @@ from worker.distillation.synthesis.procedural_images import PART, ProceduralImag
 IMAGES = 1024
 LEAST_DRAWN = 128
 PIXELS = 64 * 64
-CONFIDENT = 0.9
+FAMILY_IMAGES = 128
+"""Images of each family by which its share is measured."""
+MOVE = 0.3
+"""Largest change of an image by its refinement; more makes images on which teacher and student agree too easily."""
+CONFIDENT = 0.8
 """Only images for which the teacher's confidence is above this count."""
 LEAST_IMAGES = 30
 # Estimates below which a student is poor, doubtful and fair.
@@ -52,7 +56,7 @@ class Estimate:
 
 
 class Estimator:
-    """Estimates students of one teacher on the same refined procedural images of all families alike."""
+    """Estimates students of one teacher on the same refined procedural images, of the families that suit the teacher."""
 
     @torch.no_grad()
     def __init__(
@@ -65,10 +69,10 @@ class Estimator:
     ):
         """`teacher` returns the logits (B, K) of images (B, C, H, W). The images have a random stream of their own, so that no
         training with the same `seed` saw them; only those on which the teacher is confident are kept."""
-        made = ProceduralImages(teacher, contract, classes, device)
-        equal = torch.full((len(made.kinds),), 1 / len(made.kinds))
+        made, random = ProceduralImages(teacher, contract, classes, device), generator(seed, "estimate")
         count = max(LEAST_DRAWN, min(IMAGES, IMAGES * PIXELS // (contract.height * contract.width)))
-        image = made.mixed(count, equal, Refinement(), generator(seed, "estimate"))
+        shares = made.weights(min(FAMILY_IMAGES, count), random)
+        image = made.mixed(count, shares, Refinement(move=MOVE), random)
         probability = torch.cat([teacher(part) for part in image.split(PART)]).float().softmax(dim=1)
         confident = probability.amax(dim=1) > CONFIDENT
         self.image = image[confident]

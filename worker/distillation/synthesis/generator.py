@@ -88,6 +88,11 @@ class Generator(nn.Module):
 class Ending(nn.Module):
     """What follows a generator's last convolution; see `Generator`."""
 
+    gain: Tensor
+    offset: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, contract: InputContract, output: Output):
         super().__init__()
         self.output = output

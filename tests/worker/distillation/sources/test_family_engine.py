@@ -17,7 +17,7 @@ from worker.distillation.check import check
 from worker.distillation.errors import SpecError
 from worker.distillation.reporting import measurement
 from worker.distillation.run import Run
-from worker.distillation.synthesis import estimate, pooled
+from worker.distillation.synthesis import estimate, mixed_pool, pooled
 
 SMALL = {"generator_batch": 16, "pool_images": 64, "generator_width": 4, "latent": 8}
 ROUND = {"iterations": 2, "initial_rounds": 1, "student_steps_per_round": 2}
@@ -29,12 +29,13 @@ SOURCES = {
     "fast_meta": SMALL | ROUND,
     "cmi": SMALL | ROUND | {"memory": 32, "negatives": 8, "embedding": 8},
     "nayer": SMALL | ROUND,
+    "cpnet": {"generator_batch": 16, "pool_images": 64, "latent": 8, "procedural_share": 0.5} | ROUND,
     "procedural": {
         "generator_batch": 16, "pool_images": 64, "first_batches": 2, "student_steps_per_batch": 2, "family_images": 16,
     },
 }  # fmt: skip
 KILLS = {name: range(1, 8) for name in ("deep_inversion", "fast_meta")} | {
-    "dfad": (3,), "dfq": (4,), "zskt": (2,), "cmi": (5,), "nayer": (6,), "procedural": (1, 3),
+    "dfad": (3,), "dfq": (4,), "zskt": (2,), "cmi": (5,), "nayer": (6,), "cpnet": (1, 4, 6), "procedural": (1, 3),
 }  # fmt: skip
 QUICK = {("fast_meta", 4), ("dfq", 4), ("procedural", 3)}
 """The others are slow tests."""
@@ -47,6 +48,7 @@ def few_images_at_the_end(monkeypatch):
     monkeypatch.setattr(measurement, "SYNTHETIC_SAMPLES", 32)
     monkeypatch.setattr(estimate, "IMAGES", 32)
     monkeypatch.setattr(estimate, "LEAST_DRAWN", 32)
+    monkeypatch.setattr(mixed_pool, "FAMILY_IMAGES", 16)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ LARGER = {
     "cmi": {"iterations": 20, "initial_rounds": 4, "student_steps_per_round": 40, "generator_learning_rate": 1e-2},
     "fast_meta": {"iterations": 4, "initial_rounds": 15, "student_steps_per_round": 10},
     "nayer": {"iterations": 10, "initial_rounds": 6, "student_steps_per_round": 20, "generator_life": 50},
+    "cpnet": {"iterations": 10, "initial_rounds": 6, "student_steps_per_round": 20, "generator_life": 50, "latent": 16},
 }
 
 
@@ -43,7 +44,7 @@ def teacher():
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_agreement_on_real_images_rises_far_above_chance(name, teacher):
     parameters = {"generator_batch": 64, "pool_images": 2048} | LARGER.get(name, {})
-    if name not in ("deep_inversion", "procedural"):
+    if name not in ("deep_inversion", "procedural", "cpnet"):
         parameters |= {"generator_width": 8, "latent": 16}
     source = made(name, teacher=teacher, shape_CHW=SHAPE, classes=CLASSES, batch_size=64, **parameters)
     student = network(7, SHAPE, CLASSES)

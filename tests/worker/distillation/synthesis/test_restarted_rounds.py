@@ -28,6 +28,7 @@ SOURCES = {
     "cmi": GENERATOR | {"memory": 32, "negatives": 8, "embedding": 8},
     "fast_meta": GENERATOR,
     "nayer": GENERATOR,
+    "cpnet": {"latent": 8},
 }
 RESTARTED = "restarts with corrected loss weights (restart {} of at most 2)"
 

@@ -15,7 +15,7 @@ LEAST_GAIN, MOST_GAIN = 1.0, 4.0
 OFFSET = 0.7
 OWN = 0.5
 """Size of a channel's own field relative to the field that all channels share, if there are other than three."""
-SATURATION = 3.0
+SATURATION = 2.0
 """Largest size of the fields of colour, relative to `CHROMA` times the field that all channels share."""
 
 
