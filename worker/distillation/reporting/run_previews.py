@@ -16,7 +16,7 @@ from worker.distillation.source import Source
 
 PREVIEW_SECONDS = 2.0
 SYNTHETIC_SAMPLES = 1024
-LEAST_SAMPLES, MOST_NUMBERS = 256, 2**26
+LEAST_SAMPLES, MOST_NUMBERS = 256, 2**25
 """Bounds on the images of which class means are taken: their number, and the numbers of all together."""
 
 
