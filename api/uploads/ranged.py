@@ -99,7 +99,7 @@ class RangedUpload(Generic[R, B]):
             self._check(session, record, part)
             begins = part.first == 0
             replaced = [old["key"] for old in record.upload_parts or []] if begins else []
-            parts = [] if begins else list(record.upload_parts)
+            parts: list[Any] = [] if begins else list(record.upload_parts)
             record.upload_parts = [*parts, {"key": key, "size": stored.size, "sha256": stored.sha256}]
             record.upload_key, record.size, record.sha256 = None, part.total, next(iter(of_whole), None)
             record.status = UploadStatus.INSPECTING if part.is_last else UploadStatus.WAITING

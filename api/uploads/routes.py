@@ -93,13 +93,16 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
         status_code=202,
         response_model=body,
         responses=problems(400, 404, 409, 413, 415, 422)
-        | {200: {"model": body, "description": "The inspection has ended."}},
+        | {200: {"model": body, "description": "The inspection has ended, or further ranges are missing."}},
         openapi_extra=BYTES,
     )
     async def put(
         key: UploadsWrite, watch: CurrentWatch, identifier: Identifier, wait: Wait, request: Request, response: Response
     ) -> Any:
         """Send the raw bytes, as `curl -T FILE URL` does. A SHA-256 in `Content-Digest` or `Repr-Digest` is checked.
+
+        With `Content-Range: bytes FIRST-LAST/TOTAL` the body is a range of the bytes, and the next one must follow it: `received` says
+        how many bytes there are. `Content-Digest` is then of the range, and `Repr-Digest` of the whole.
 
         With `Prefer: wait=N` the response waits for the inspection: 200 with `ready` or `rejected`, or 202 after N seconds.
         """

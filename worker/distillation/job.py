@@ -221,12 +221,15 @@ class Job:
             raise SpecError([Problem("/dataset", message)])
         return self._load_images(path, "train", device)
 
-    def load_evaluation(self, device: torch.device) -> tuple[Images, str] | None:
-        """The evaluation images and the name of their split: the spec's, else `test` if it exists, else `train`."""
+    def load_evaluation(self, device: torch.device, train: Images | None = None) -> tuple[Images, str] | None:
+        """The evaluation images and the name of their split: the spec's, else `test` if it exists, else `train`. `train` are the
+        training images, which are not loaded again."""
         path = self.path("evaluation")
         if path is None:
             return None
         split = (self.spec.get("evaluation") or {}).get("split") or ("test" if has_split(path, "test") else "train")
+        if train is not None and split == "train" and path == self.path("dataset"):
+            return train, split
         return self._load_images(path, split, device), split
 
     def _load_images(self, path: Path, split: str, device: torch.device) -> Images:

@@ -51,7 +51,9 @@ def _clear(table: type[Any], *conditions: ColumnElement[bool]) -> int:
             log.warning("sent_bytes_left_to_the_sweep", upload=upload_id, error=str(error))
             continue
         with transaction() as session:
-            same = table.id == upload_id, table.status.in_(INSPECTED) | table.deleted_at.is_not(None)
-            same += (table.upload_key == key if key else table.upload_parts.is_not(None),)
-            session.execute(update(table).where(*same).values(upload_key=None, upload_parts=None))
+            ended = table.status.in_(INSPECTED) | table.deleted_at.is_not(None)
+            stored = table.upload_key == key if key else table.upload_parts.is_not(None)
+            session.execute(
+                update(table).where(table.id == upload_id, ended, stored).values(upload_key=None, upload_parts=None)
+            )
     return len(found)

@@ -103,12 +103,19 @@ def test_the_digest_of_a_range_is_checked(alone: User) -> None:
     wrong = {"Content-Digest": digest(b"other")}
     problem(send(alone, record, 0, 3999, headers=wrong), 400, "digest-mismatch")
     assert list(alone.service.storage.list(f"uploads/{record['id']}")) == []
-    assert send(alone, record, 0, 3999, headers={"Content-Digest": digest(BYTES[:4000])}).status_code == 202
+    assert send(alone, record, 0, 3999, headers={"Content-Digest": digest(BYTES[:4000])}).json()["received"] == 4000
 
 
 def test_the_whole_is_limited_at_the_first_range(narrow: Service) -> None:
     with narrow.user() as user:
         problem(send(user, created(user), 0, 99, total=100_001), 413, "too-large")
         record = created(user)
-        assert send(user, record, 0, 99, total=100_000).status_code == 202
+        assert send(user, record, 0, 99, total=100_000).status_code == 200
         assert send(user, record, 100, 199, total=100_000).json()["received"] == 200
+
+
+def test_a_reference_that_the_operator_does_not_allow_is_refused(alone: User) -> None:
+    for source in ("file:///etc", "nonsense"):
+        response = alone.http.post("/datasets", json={"name": "x", "source": source})
+        assert response.status_code == 422 and response.json()["errors"][0]["pointer"] == "/source"
+    assert created(alone)["source"] is None

@@ -46,7 +46,12 @@ def of_kind(events, kind):
 def test_a_run_sends_events_and_writes_a_student_with_a_report(folder):
     events = run_whole(job_of(folder, objectives=KD))
     assert events[0]["event"] == "started"
-    assert [event["phase"] for event in of_kind(events, "phase")] == ["distilling", "evaluating", "exporting"]
+    assert [event["phase"] for event in of_kind(events, "phase")] == [
+        "checking_teacher",
+        "distilling",
+        "evaluating",
+        "exporting",
+    ]
     progress = of_kind(events, "progress")[-1]
     assert (progress["step"], progress["steps"], progress["fraction"]) == (5, 5, 1.0)
     metrics = of_kind(events, "metrics")[-1]["values"]

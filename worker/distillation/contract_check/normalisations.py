@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation.contract import InputContract
+from worker.distillation.data.packed import statistics
 
 GREY: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "MNIST": ((0.1307,), (0.3081,)),
@@ -106,8 +107,6 @@ def _repeated(name: str, mean: float, std: float, channels: int) -> Normalisatio
 
 def own(image_NCHW: Tensor) -> Normalisation:
     """By the images' own mean and std; a channel that never changes counts as std 1."""
-    channels = image_NCHW.double().transpose(0, 1).flatten(1) / 255
-    std = channels.std(1, correction=0)
-    std = torch.where(std > 0, std, 1.0)
-    mean = tuple(round(float(value), 4) for value in channels.mean(1))
-    return Normalisation("these images' own", mean, tuple(max(round(float(value), 4), 1e-4) for value in std))
+    means, stds = statistics(image_NCHW)
+    mean = tuple(round(value, 4) for value in means)
+    return Normalisation("these images' own", mean, tuple(max(round(value or 1.0, 4), 1e-4) for value in stds))

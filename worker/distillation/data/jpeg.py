@@ -18,11 +18,11 @@ Part = tuple[float, float, float, float]
 @cache
 def decoder() -> str:
     """The name and the version of the library that decodes."""
-    from PIL import Image
+    import PIL
 
     found = _simplejpeg()
     if found is None:
-        return f"pillow {Image.__version__}"
+        return f"pillow {PIL.__version__}"
     return f"simplejpeg {getattr(found, '__version__', '')}".strip()
 
 

@@ -260,7 +260,7 @@ def statistics(image: Tensor) -> tuple[list[float], list[float]]:
     value = torch.arange(256, dtype=torch.float64)
     mean, std = [], []
     for channel in image.unbind(1):
-        share = torch.bincount(channel.reshape(-1), minlength=256).double() / channel.numel()
+        share = torch.bincount(channel.reshape(-1), minlength=256).double().cpu() / channel.numel()
         centre = (share * value).sum()
         mean.append(float(centre) / 255)
         std.append(float((share * (value - centre) ** 2).sum().sqrt()) / 255)

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-LIBRARIES = ("torch", "torchvision", "timm", "safetensors", "numpy", "onnx", "onnxscript", "onnxruntime")
+LIBRARIES = (
+    "torch", "torchvision", "timm", "safetensors", "numpy", "pillow", "simplejpeg", "onnx", "onnxscript", "onnxruntime",
+)  # fmt: skip
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries on which a student may depend."""
+    """Versions of the libraries on which a student or its images may depend."""
     found = {}
     for name in LIBRARIES:
         try:

@@ -26,7 +26,7 @@ PREVIEW_SECONDS = 2.0
 SYNTHETIC_SAMPLES = 1024
 SHOWN, JUDGED = 8, 64
 """Images in a picture of examples, and images among which the worst are looked for."""
-LEAST_SAMPLES, MOST_NUMBERS = 256, 2**26
+LEAST_SAMPLES, MOST_NUMBERS = 256, 2**25
 """Bounds on the images of which class means are taken: their number, and the numbers of all together."""
 
 

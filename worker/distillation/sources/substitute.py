@@ -1,14 +1,15 @@
 """Substitute: images of another dataset, from which students learn through the teacher's outputs alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from worker.distillation.data import samplers
-from worker.distillation.data.augmentation import Views
-from worker.distillation.data.scaled_crops import LEAST_SCALE, MOST_SCALE, ScaledCrops
+from worker.distillation.data.decoding_threads import AHEAD, Ahead
+from worker.distillation.data.drawn_epoch import DrawnEpoch, EpochParameters, Epochs
+from worker.distillation.data.scaled_crops import LEAST_SCALE, MOST_SCALE
 from worker.distillation.distributed.division import Division
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.parameters import Range
@@ -72,7 +73,14 @@ class Substitute(Source):
         if context.dataset is None or not len(context.dataset):
             raise SpecError([Problem("/dataset", "the source `substitute` needs a dataset with at least one image")])
         self.images = context.dataset
-        self._epoch: int | None = None
+        kind = self.settings.augmentation
+        drawn = EpochParameters(
+            padding=self.settings.padding if kind in ("standard", "shift") else None,
+            scales=(LEAST_SCALE, MOST_SCALE) if kind == "scale_crop_flip" else None,
+            flips=kind in ("standard", "scale_crop_flip"),
+        )
+        self._epochs = Epochs(lambda epoch: DrawnEpoch.draw(self.images, drawn, context.seed, epoch))
+        self._ahead = Ahead(self._begin, self.steps_per_epoch(), AHEAD if self.images.decodes else 0)
 
     def steps_per_epoch(self) -> int:
         return samplers.steps(len(self.images), self.context.batch_size, self.settings.drop_last)
@@ -80,34 +88,23 @@ class Substitute(Source):
     def batch(self, position: Position, students: Mapping[str, nn.Module]) -> Batch:
         """Batch `position.step` of epoch `position.epoch`; field `index` (B,) int64, and with `labels` the teacher's
         predictions: `label` (B,) int64, `mask` or `depth` (B, H, W), or `boxes` (B, D, 4) with `box_label` (B, D)."""
-        self._begin(position.epoch)
-        size = self.context.batch_size
-        rows = self._order[position.step * size : (position.step + 1) * size]
+        return self._ahead.take(position.epoch, position.step)()
+
+    def _begin(self, epoch: int, step: int) -> Callable[[], Batch]:
+        """Start to read the images of a batch; the result waits for them, and asks the teacher."""
+        drawn, size = self._epochs.at(epoch), self.context.batch_size
+        rows = drawn.images[step * size : (step + 1) * size, 0]
         division = Division.of(len(rows), self.context.ranks)
         chosen = rows[division.rows]
-        image = self.images.pixels(chosen)
-        if self._views is not None:
-            image = self._views.apply(image, chosen)
-        batch = Batch(self.images.normalise(image), {"index": self.images.index[chosen]}, division=division)
-        return taught(batch, self.context) if self.settings.labels == "teacher" else batch
+        pending = self.images.begin(chosen)
+
+        def finish() -> Batch:
+            image = pending() if drawn.shifts is None else drawn.shifts.apply(pending(), chosen)
+            batch = Batch(self.images.normalise(image), {"index": self.images.index[chosen]}, division=division)
+            return taught(batch, self.context) if self.settings.labels == "teacher" else batch
+
+        return finish
 
     def previews(self) -> dict[str, Tensor]:
         """The first images, converted to the networks' input."""
         return {"samples": self.images.normalise(self.images.pixels(slice(PREVIEWS)))}
-
-    def _begin(self, epoch: int) -> None:
-        """Draw the order of an epoch, and the augmentation of each image."""
-        if epoch == self._epoch:
-            return
-        size = len(self.images)
-        seed = self.context.seed
-        device = self.images.device
-        self._order = samplers.shuffled(size, seed, epoch).to(device)
-        self._views: Views | ScaledCrops | None = None
-        kind, draw = self.settings.augmentation, samplers.generator(seed, "augmentation", epoch)
-        if kind == "scale_crop_flip":
-            self._views = ScaledCrops.draw(size, LEAST_SCALE, MOST_SCALE, True, draw)
-        elif kind != "none":
-            flips = kind == "standard"
-            self._views = Views.draw(size, self.settings.padding, flips, draw, device)
-        self._epoch = epoch

@@ -25,8 +25,9 @@ def load_inputs(job: Job, device: torch.device, evaluates: bool) -> Inputs:
     Raises:
         SpecError: the images do not fit the job.
     """
-    dataset, validation = _split(job, job.load_dataset(device))
-    evaluation = job.load_evaluation(device) if evaluates else None
+    whole = job.load_dataset(device)
+    evaluation = job.load_evaluation(device, whole) if evaluates else None
+    dataset, validation = _split(job, whole)
     if evaluation is not None:
         job.task.check_labels(evaluation[0], job.classes, "/evaluation/dataset")
     return Inputs(dataset, validation, evaluation)
