@@ -31,10 +31,15 @@ class Detections(nn.Module):
 
 
 @contextmanager
-def convertible() -> Iterator[None]:
-    """A context in which torchvision suppresses the boxes of all classes in one call: each class is moved by an offset that is larger
+def convertible(offset: float) -> Iterator[None]:
+    """A context in which torchvision suppresses the boxes of all classes in one call: each class is moved by an `offset` that is larger
     than the image, so that boxes of two classes never overlap. Its own way chooses by the number of boxes, which a graph cannot."""
+
+    def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+        return nms(boxes + (idxs.to(boxes.dtype) * offset)[:, None], scores, iou_threshold)
+
     from torchvision.ops import boxes as box_operations
+    from torchvision.ops import nms
 
     before = box_operations.batched_nms
     box_operations.batched_nms = batched_nms
@@ -42,14 +47,6 @@ def convertible() -> Iterator[None]:
         yield
     finally:
         box_operations.batched_nms = before
-
-
-def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """The numbers of the boxes (n, 4) that remain, those of the highest score first; only boxes of equal `idxs` suppress each other."""
-    from torchvision.ops import nms
-
-    offset = idxs.to(boxes.dtype) * (boxes.max() + 1)
-    return nms(boxes + offset[:, None], scores, iou_threshold)
 
 
 def in_one_image(network: nn.Module) -> nn.Module | None:

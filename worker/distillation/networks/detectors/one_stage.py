@@ -42,7 +42,7 @@ class OneStageDetector(Detector):
         return self._whole[0]
 
     def detected(self, images_BCHW: Tensor) -> list[dict[str, Tensor]]:
-        from torchvision.models.detection import SSD
+        from torchvision.models.detection.ssd import SSD
 
         images, features, given = self._run(images_BCHW)
         anchors = self.whole.anchor_generator(images, features)
