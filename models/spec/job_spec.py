@@ -183,8 +183,8 @@ class JobSpec(Body):
     task: TaskName = Field(
         TASK,
         description="Task of the networks: one class per image (`classification`), several labels per image "
-        "(`multi_label`), real-valued outputs (`regression`), or a vector for retrieval of images of the same identity "
-        "(`embedding`).",
+        "(`multi_label`), real-valued outputs (`regression`), a vector for retrieval of images of the same identity "
+        "(`embedding`), one class per pixel (`segmentation`), or a depth per pixel (`depth`).",
         examples=["classification"],
     )
     labels: Labels = Field(default_factory=dict)

@@ -66,10 +66,9 @@ def describe_depth(value: Tensor) -> dict[str, float | None]:
     known = value[value > 0]
     if not len(known):
         return {"least": None, "median": None, "most": None, "unknown": 1.0}
-    numbers = {"least": known.min(), "median": known.median(), "most": known.max()}
-    return {name: round(float(each), 4) for name, each in numbers.items()} | {
-        "unknown": round(1 - len(known) / value.numel(), 6)
-    }
+    numbers: dict[str, Tensor] = {"least": known.min(), "median": known.median(), "most": known.max()}
+    found: dict[str, float | None] = {name: round(float(each), 4) for name, each in numbers.items()}
+    return found | {"unknown": round(1 - len(known) / value.numel(), 6)}
 
 
 def warnings(value: Tensor, labels: str, names: tuple[str, ...]) -> list[str]:

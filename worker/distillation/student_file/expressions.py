@@ -60,6 +60,9 @@ class Writer:
             return f"nn.{module!r}"
         if cls is nn.Sequential:
             return self._of_sequence(module, indent)
+        if cls is nn.ModuleList:
+            parts = [self.expression(part, indent + 4) for part in module._modules.values() if part is not None]
+            return f"nn.ModuleList({_in_brackets('[]', parts, indent)})"
         if cls is nn.Module:  # a part of the path of other modules, which run by themselves
             return _call("Module", [], self._parts(module, indent), indent)
         raise CannotBeWritten(f"there is no code for modules of the class {cls.__module__}.{cls.__qualname__}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.dense.fpn import PAPER, MapNetwork
-from worker.distillation.networks.family import Network, on_any_device
+from worker.distillation.networks.family import Network, from_library, on_any_device
 from worker.distillation.parameters import Range
 
 LARGEST_STRIDE = 32
@@ -47,26 +47,35 @@ def build(classes: int, contract: InputContract, options: Options, positive: boo
     if not timm.is_model(options.encoder):
         raise SpecError([Problem("/options/encoder", f"timm has no network {options.encoder!r}")])
     try:
-        found = on_any_device(lambda: _encoder(options.encoder, contract))
+        inputs, chosen = _levels(options.encoder)
+        found = on_any_device(lambda: _encoder(options.encoder, chosen, contract))
     except (ValueError, AssertionError, TypeError, RuntimeError, AttributeError) as error:
         message = f"timm cannot give the features of {options.encoder}: {str(error)[:300]}"
         raise SpecError([Problem("/options/encoder", message)]) from error
-    inputs = tuple(found.network.feature_info.channels())
     return MapNetwork(found, inputs, options.channels, classes, positive)
 
 
-def _encoder(name: str, contract: InputContract) -> Any:
+def _levels(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The channels of the features at strides from 4 to 32, and their numbers among all features of a network."""
     import timm
 
     with torch.device("meta"):
-        strides = timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()
-    chosen = [number for number, stride in enumerate(strides) if 4 <= stride <= LARGEST_STRIDE]
+        network: Any = timm.create_model(name, pretrained=False, features_only=True)
+    strides, channels = network.feature_info.reduction(), network.feature_info.channels()
+    chosen = tuple(number for number, stride in enumerate(strides) if 4 <= stride <= LARGEST_STRIDE)
     if not chosen or strides[chosen[0]] != 4 or len(set(strides)) != len(strides):
         raise ValueError(f"its features have strides of {strides}, and a pyramid needs one each of 4, 8, …")
+    return tuple(channels[number] for number in chosen), chosen
+
+
+def _encoder(name: str, chosen: tuple[int, ...], contract: InputContract) -> nn.Module:
+    import timm
+
     network = timm.create_model(
         name, pretrained=False, features_only=True, out_indices=chosen, in_chans=contract.channels
     )
-    return TimmEncoder(network)
+    given = f"pretrained=False, features_only=True, out_indices={chosen}, in_chans={contract.channels}"
+    return TimmEncoder(from_library(network, f"timm.create_model({name!r}, {given})"))
 
 
 NETWORKS = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Pattern, on_any_device
+from worker.distillation.networks.family import Pattern, from_library, on_any_device
 
 
 class LogitsOnly(nn.Module):
@@ -47,7 +47,11 @@ def build(name: str, classes: int, contract: InputContract, options: object = No
         raise SpecError([Problem("/network", f"{name} requires images of 3 channels, not {contract.channels}")])
     given: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": classes}
     network = on_any_device(lambda: get_model(name, **given))
-    return LogitsOnly(network.backbone, network.classifier, reads_all=name.startswith("lraspp"))
+    call = f"torchvision.models.get_model({name!r}, weights=None, weights_backbone=None, num_classes={classes})"
+    backbone, classifier = (
+        from_library(getattr(network, part), f"{call}.{part}") for part in ("backbone", "classifier")
+    )
+    return LogitsOnly(backbone, classifier, reads_all=name.startswith("lraspp"))
 
 
 PATTERN = Pattern(

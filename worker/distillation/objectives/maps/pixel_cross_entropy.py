@@ -32,17 +32,18 @@ class PixelCrossEntropy(Objective):
             "A weight for each class, in order. If null: all 1.",
         ] = None
 
+    class_weight: Tensor | None
+
     def build(self, context: BuildContext) -> None:
         super().build(context)
         weights, classes = self.settings.class_weights, context.student.logits.shape[1]
         if weights is not None and len(weights) != classes:
             words = f"must have a number for each of {classes} classes, not {len(weights)}"
             raise SpecError([Problem("/class_weights", words)])
-        held = None if weights is None else torch.tensor(weights, dtype=torch.float32, device="cpu")
+        held = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("class_weight", held, persistent=False)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         logits = step.student.logits
         with fp32(logits.device):
-            weight = None if self.class_weight is None else self.class_weight.to(logits.device)
-            return {"pixel_cross_entropy": pixel_cross_entropy(single(logits), step.field("mask"), weight)}
+            return {"pixel_cross_entropy": pixel_cross_entropy(single(logits), step.field("mask"), self.class_weight)}

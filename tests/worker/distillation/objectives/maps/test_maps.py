@@ -125,9 +125,9 @@ def test_the_gradient_penalty_of_a_linear_critic_is_that_of_its_norm():
     weight = torch.randn(2, 4, 4)
     weight = weight / weight.norm()
     one, other = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
-    assert float(gradient_penalty(Linear(weight), one, other, torch.rand(3))) == pytest.approx(0, abs=1e-10)
+    assert gradient_penalty(Linear(weight), one, other, torch.rand(3)).item() == pytest.approx(0, abs=1e-10)
     penalty = gradient_penalty(critic := Linear(3 * weight), one, other, torch.rand(3))
-    assert float(penalty) == pytest.approx(4.0, rel=1e-5)
+    assert penalty.item() == pytest.approx(4.0, rel=1e-5)
     penalty.backward()
     assert critic.weight.grad.abs().max() > 0  # the gradient of a gradient
 
