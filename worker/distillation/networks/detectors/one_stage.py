@@ -63,6 +63,11 @@ class OneStageDetector(Detector):
             parts |= {f"{LOSS}{name}": loss.expand(len(images_BCHW)) for name, loss in losses.items()}
         return Outputs(given["cls_logits"], parts=parts)
 
+    def anchors(self, images_BCHW: Tensor) -> list[Tensor]:
+        """The anchors (A, 4) of each image, in pixels."""
+        images, features, _ = self._run(images_BCHW)
+        return list(self.whole.anchor_generator(images, features))
+
     def _run(self, images_BCHW: Tensor) -> tuple[PaddedImages, list[Tensor], dict[str, Tensor]]:
         images = self.padded(images_BCHW)
         found = self.backbone(images.tensors)
