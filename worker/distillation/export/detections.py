@@ -52,8 +52,9 @@ def _write_detections(network: Detector, card: Card, path: Path) -> dict[str, An
     with convertible(max(card.contract.height, card.contract.width) + 1.0):
         opset = write_unchecked(form, card, path, one_image=True)
     images = _images(card)
-    pairs = [(unpadded(run(path, each[None]))[0], unpadded(_output(form, each[None]))[0]) for each in images]
-    found = agreement(*zip(*pairs, strict=True), score=0.0)
+    given = [unpadded(run(path, each[None]))[0] for each in images]
+    expected = [unpadded(_output(form, each[None]))[0] for each in images]
+    found = agreement(given, expected, score=0.0)
     if found < LEAST_AGREEMENT:  # NaN, without any detections, passes
         raise ExportFailed(f"the ONNX file and the student agree on {found:.1%} of their detections only", HINT)
     return {"opset": opset, "output": card.output, "images": len(images), "agreement": found}
