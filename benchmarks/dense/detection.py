@@ -24,7 +24,7 @@ from worker.distillation.limits import UploadLimits
 
 INPUT = {"channels": 3, "height": 120, "width": 160, "mean": [0.66, 0.64, 0.68], "std": [0.13, 0.14, 0.07]}
 TEACHER = {"width": 24, "features": 48, "hidden": 180}
-TEACHER_STEPS = 1500
+TEACHER_STEPS = 900
 BATCH = 8
 STEPS = 300
 LABELS = {"name": "detection_loss", "weight": 1.0}

@@ -12,13 +12,20 @@ from torch import nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.export import half, huffman, onnx, packed, program, safetensors
+from worker.distillation.export import detections, half, huffman, onnx, packed, program, safetensors
 from worker.distillation.export.card import Card
+from worker.distillation.networks.detectors.detector import Detector
+
+
+def _onnx(student: nn.Module, card: Card, path: Path) -> Mapping[str, Any]:
+    """Write the ONNX file of a network, which for detectors is another graph."""
+    return (detections if isinstance(student, Detector) else onnx).write(student, card, path)
+
 
 Writer = Callable[[nn.Module, Card, Path], Mapping[str, Any] | None]
 WRITERS: Mapping[str, Writer] = {
     "safetensors": safetensors.write,
-    "onnx": onnx.write,
+    "onnx": _onnx,
     "program": program.write,
     "safetensors_fp16": half.write_safetensors,
     "onnx_fp16": half.write_onnx,

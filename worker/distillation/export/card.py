@@ -24,7 +24,7 @@ class Card:
     initial_weights: str = ""
     precision: str = "float32"
     sample: Tensor | None = field(default=None, compare=False)
-    """Images (N, C, H, W), normalised, on which a file in integers is compared with the student; noise if None."""
+    """Images (N, C, H, W), normalised, on which a file in integers or of a detector is compared with the student; noise if None."""
 
     def texts(self) -> dict[str, str]:
         """All metadata as strings by name, for formats with string metadata: JSON, except for plain text such as `network`."""

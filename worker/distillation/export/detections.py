@@ -4,17 +4,78 @@ their heads.
 Shapes: C channels, H height, W width, N detections, A anchors, K classes of objects.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from worker.distillation.networks.detectors.detector import Detector
+from worker.distillation.compression.plain import plain
+from worker.distillation.contract import InputContract
+from worker.distillation.export.card import Card
+from worker.distillation.export.onnx import HINT, ExportFailed, run, write_unchecked
+from worker.distillation.export.portable import portable, random_images
+from worker.distillation.networks.detectors.detector import Detector, unpadded
+from worker.distillation.networks.detectors.one_stage import OneStageDetector
+from worker.distillation.task import Task
+from worker.distillation.tasks.detected_boxes import agreement
 
-BATCH = 1
-"""Images of a batch of these graphs: suppression works on the boxes of one image."""
+COMPARED_IMAGES = 32
+LEAST_AGREEMENT = 0.99
+"""Least F1 of the file's and the student's detections of real images."""
+
+
+def write(student: nn.Module, card: Card, path: Path) -> Mapping[str, Any]:
+    """Write the graph of a detector: input `image` (1, C, H, W), output `detections` (1, N, 6), or `heads` (see `Heads`).
+
+    Detections are compared as sets, by class and box, since their order depends on rounding; on real images, if the card has some.
+    Returns the version of ONNX's operators, `opset`, the name of the `output`, and `agreement` on so many `images`.
+
+    Raises:
+        ExportFailed: the network cannot be converted, or the file computes something else.
+    """
+    network = plain(portable(student))
+    assert isinstance(network, Detector)
+    try:
+        return _write_detections(network, card, path)
+    except ExportFailed:
+        if not isinstance(network, OneStageDetector):
+            raise
+        return _write_heads(network, card, path)
+
+
+def _write_detections(network: Detector, card: Card, path: Path) -> dict[str, Any]:
+    form = Detections(network)
+    with convertible(max(card.contract.height, card.contract.width) + 1.0):
+        opset = write_unchecked(form, card, path, one_image=True)
+    images = _images(card)
+    given = [unpadded(run(path, each[None]))[0] for each in images]
+    expected = [unpadded(_output(form, each[None]))[0] for each in images]
+    found = agreement(given, expected, score=0.0)
+    if found < LEAST_AGREEMENT:  # NaN, without any detections, passes
+        raise ExportFailed(f"the ONNX file and the student agree on {found:.1%} of their detections only", HINT)
+    return {"opset": opset, "output": card.output, "images": len(images), "agreement": found}
+
+
+def _write_heads(network: OneStageDetector, card: Card, path: Path) -> dict[str, Any]:
+    form = Heads(network, card.contract).eval()
+    opset = write_unchecked(form, replace(card, output="heads"), path, one_image=True)
+    for each in _images(card):
+        if wrong := Task().compare_export(_output(form, each[None]), run(path, each[None])):
+            raise ExportFailed(f"the ONNX file's outputs {wrong}", HINT)
+    return {"opset": opset, "output": "heads"}
+
+
+def _images(card: Card) -> Tensor:
+    return random_images(card.contract, 3) if card.sample is None else card.sample[:COMPARED_IMAGES].cpu().float()
+
+
+def _output(network: nn.Module, image: Tensor) -> Tensor:
+    with torch.no_grad():
+        return network(image)
 
 
 class Detections(nn.Module):
@@ -31,10 +92,15 @@ class Detections(nn.Module):
 
 
 @contextmanager
-def convertible() -> Iterator[None]:
-    """A context in which torchvision suppresses the boxes of all classes in one call: each class is moved by an offset that is larger
+def convertible(offset: float) -> Iterator[None]:
+    """A context in which torchvision suppresses the boxes of all classes in one call: each class is moved by an `offset` that is larger
     than the image, so that boxes of two classes never overlap. Its own way chooses by the number of boxes, which a graph cannot."""
+
+    def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+        return nms(boxes + (idxs.to(boxes.dtype) * offset)[:, None], scores, iou_threshold)
+
     from torchvision.ops import boxes as box_operations
+    from torchvision.ops import nms
 
     before = box_operations.batched_nms
     box_operations.batched_nms = batched_nms
@@ -44,25 +110,21 @@ def convertible() -> Iterator[None]:
         box_operations.batched_nms = before
 
 
-def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """The numbers of the boxes (n, 4) that remain, those of the highest score first; only boxes of equal `idxs` suppress each other."""
-    from torchvision.ops import nms
+class Heads(nn.Module):
+    """The raw outputs of a detector of one stage for one image (1, C, H, W), where its detections cannot be converted.
 
-    offset = idxs.to(boxes.dtype) * (boxes.max() + 1)
-    return nms(boxes + offset[:, None], scores, iou_threshold)
+    (1, A, 4 + 4 + K + 1): the anchor's corners in pixels, the offsets, and the logits. To decode: FCOS' offsets are distances of the
+    sides from the anchor's centre, in sizes of the anchor; those of RetinaNet and SSD move the centre in sizes of the anchor and
+    scale width and height by their exponential, after division by 10, 10, 5, 5 for SSD. Then the boxes of each class suppress each
+    other.
+    """
 
+    def __init__(self, detector: OneStageDetector, contract: InputContract):
+        super().__init__()
+        self.detector = detector
+        (anchors,) = detector.anchors(torch.zeros(1, contract.channels, contract.height, contract.width))
+        self.register_buffer("anchors", anchors)
 
-def in_one_image(network: nn.Module) -> nn.Module | None:
-    """What to convert in place of a detector; None for other networks."""
-    return Detections(network) if isinstance(network, Detector) else None
-
-
-def boxes_of(network: Any, image: Tensor) -> Tensor:
-    """The detections (B, N, 6) of images that a network for one image reads one after the other, padded."""
-    found = [network(each[None])[0] for each in image]
-    most = max(len(each) for each in found)
-    whole = image.new_zeros(len(found), most, 6)
-    whole[..., 5] = -1
-    for row, each in zip(whole, found, strict=True):
-        row[: len(each)] = each
-    return whole
+    def forward(self, image: Tensor) -> Tensor:
+        outputs = self.detector.read(image, None)
+        return torch.cat([self.get_buffer("anchors")[None], outputs.parts["deltas"], outputs.logits], dim=2)

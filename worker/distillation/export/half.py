@@ -14,6 +14,8 @@ from worker.distillation.errors import EngineError
 from worker.distillation.export import onnx, safetensors
 from worker.distillation.export.card import Card
 from worker.distillation.export.portable import portable, random_images
+from worker.distillation.networks.detectors.detector import Detector, unpadded
+from worker.distillation.tasks.detected_boxes import agreement
 
 COMPARED_IMAGES = 64
 MOST_DIFFERENCE = 0.1
@@ -60,6 +62,8 @@ def write_onnx(student: nn.Module, card: Card, path: Path) -> Mapping[str, Any]:
         EngineError: a weight is too large for float16, the network cannot be converted, or the outputs differ too much.
     """
     network = portable(plain(student))
+    if isinstance(network, Detector):
+        raise onnx.ExportFailed("detectors are not written as `onnx_fp16`", "Choose `onnx` or `safetensors_fp16`.")
     _check_range(network, "onnx_fp16")
     opset = onnx.write_unchecked(HalfPrecision(network), _card(card), path)
     images = random_images(card.contract, COMPARED_IMAGES)
@@ -77,6 +81,8 @@ def compare(given: Tensor, expected: Tensor, card: Card, name: str) -> dict[str,
     Raises:
         EngineError: the shapes differ, or the difference is not finite or above 0.1.
     """
+    if card.task == "detection":
+        return _compare_detections(given, expected, name)
     if given.shape != expected.shape:
         raise EngineError(f"the outputs of `{name}` have the shape {tuple(given.shape)}, not {tuple(expected.shape)}")
     largest = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
@@ -87,6 +93,14 @@ def compare(given: Tensor, expected: Tensor, card: Card, name: str) -> dict[str,
     if card.task == "classification":
         measured["agreement"] = float((given.argmax(1) == expected.argmax(1)).double().mean())
     return measured
+
+
+def _compare_detections(given: Tensor, expected: Tensor, name: str) -> dict[str, Any]:
+    """`agreement`, F1 of the detections of both on so many `images`."""
+    found = agreement(unpadded(given), unpadded(expected), score=0.0)
+    if found < 1 - MOST_DIFFERENCE:
+        raise EngineError(f"`{name}` and the student agree on {found:.1%} of their detections", HINT.format(name=name))
+    return {"images": len(expected), "agreement": found}
 
 
 def _halves(network: nn.Module) -> nn.Module:

@@ -72,8 +72,9 @@ def write_graph(student: nn.Module, card: Card, path: Path) -> int:
     return write_unchecked(plain(network), card, path)
 
 
-def write_unchecked(network: nn.Module, card: Card, path: Path) -> int:
-    """Write the graph of a network (on the CPU, in eval mode) without running the file; gives the graph's opset.
+def write_unchecked(network: nn.Module, card: Card, path: Path, one_image: bool = False) -> int:
+    """Write the graph of a network (on the CPU, in eval mode) without running the file; gives the graph's opset. With `one_image`, the
+    graph reads batches of one image only.
 
     Raises:
         ExportFailed: the network is too large or cannot be converted.
@@ -82,7 +83,7 @@ def write_unchecked(network: nn.Module, card: Card, path: Path) -> int:
 
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > LARGEST_BYTES:
         raise ExportFailed("the student is too large for one ONNX file (2 GiB)", HINT)
-    graph = _convert(network, card)
+    graph = _convert(network, card, one_image)
     _remove_source_paths(graph)
     onnx.helper.set_model_props(graph, card.texts())
     onnx.save(graph, path)
@@ -201,17 +202,17 @@ def _output(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
         return network(image)
 
 
-def _convert(network: nn.Module, card: Card) -> Any:
+def _convert(network: nn.Module, card: Card, one_image: bool) -> Any:
     """The graph as an ONNX ModelProto."""
     try:
         with _quiet(), torch.no_grad():
             program: Any = torch.onnx.export(
                 network,
-                (random_images(card.contract, 2),),
+                (random_images(card.contract, 1 if one_image else 2),),
                 dynamo=True,
                 input_names=["image"],
                 output_names=[card.output],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=None if one_image else ({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
             return program.model_proto

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from worker.distillation.compression.integer_form import rounds_activations
 from worker.distillation.distributed.ranks import ALONE
+from worker.distillation.networks.detectors.detector import Detector
 from worker.distillation.reporting.artifacts import Artifacts
 from worker.distillation.reporting.environment import environment
 from worker.distillation.reporting.finished_run import FinishedRun, KeptNetwork
@@ -70,7 +71,7 @@ class RunEnd:
             step=self.state.steps_before,
         )
         member, entries = self.lineage.member(place), self.lineage.entries_at(place)
-        if rounds_activations(selected.network):
+        if rounds_activations(selected.network) or isinstance(selected.network, Detector):
             self.artifacts.sample = self._sample()
         kept = self._keep_others(measurement)
         files = self.artifacts.export_student(selected.network, member)
@@ -98,7 +99,7 @@ class RunEnd:
         return self.artifacts.publish(finished)
 
     def _sample(self) -> Tensor:
-        """Images on which files that round activations are compared with the student."""
+        """Images on which files that round activations, and those of detectors, are compared with the student."""
         context = StageContext.of(self.lineage.job, self.inputs.dataset, self.lineage.device, ALONE)
         return calibration_images(context, self.source, COMPARED_IMAGES)
 

@@ -114,9 +114,7 @@ class TestCoco:
         cropped = read({**files, "train.json": made})
         assert cropped.splits["train"][1][2].tolist() == [[10, 5, 20, 15]]
         whole = read({**files, "train.json": made}, fitting="letterbox")
-        torch.testing.assert_close(
-            whole.splits["train"][1][2], torch.tensor([[15.0, 9.5 + 0.5, 20.0, 15.0]]), atol=0.3, rtol=0
-        )
+        assert whole.splits["train"][1][2].tolist() == [[15, 9.5, 20, 14.5]]
 
     @pytest.mark.parametrize(
         ("change", "words"),

@@ -42,7 +42,7 @@ class OneStageDetector(Detector):
         return self._whole[0]
 
     def detected(self, images_BCHW: Tensor) -> list[dict[str, Tensor]]:
-        from torchvision.models.detection import SSD
+        from torchvision.models.detection.ssd import SSD
 
         images, features, given = self._run(images_BCHW)
         anchors = self.whole.anchor_generator(images, features)
@@ -62,6 +62,11 @@ class OneStageDetector(Detector):
             losses = self._losses(images, features, given, [dict(target) for target in targets])
             parts |= {f"{LOSS}{name}": loss.expand(len(images_BCHW)) for name, loss in losses.items()}
         return Outputs(given["cls_logits"], parts=parts)
+
+    def anchors(self, images_BCHW: Tensor) -> list[Tensor]:
+        """The anchors (A, 4) of each image, in pixels."""
+        images, features, _ = self._run(images_BCHW)
+        return list(self.whole.anchor_generator(images, features))
 
     def _run(self, images_BCHW: Tensor) -> tuple[PaddedImages, list[Tensor], dict[str, Tensor]]:
         images = self.padded(images_BCHW)

@@ -126,7 +126,7 @@ def fcos(classes: int, contract: InputContract, options: Options) -> Detector:
     check_anchors(contract, options)
     backbone, features = PyramidBackbone(contract, options), options.features
     norm = partial(nn.GroupNorm, math.gcd(features, 8))
-    head = FCOSHead(features, 1, classes + 1, num_convs=2)
+    head = FCOSHead(32, 1, classes + 1, num_convs=1)  # whose parts are replaced, as it takes no other norm
     head.classification_head = FCOSClassificationHead(features, 1, classes + 1, 2, norm_layer=norm)
     head.regression_head = FCOSRegressionHead(features, 1, 2, norm_layer=norm)
     model = FCOS(

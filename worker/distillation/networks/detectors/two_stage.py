@@ -57,7 +57,7 @@ class TwoStageDetector(Detector):
         features = self._features(images)
         if images_BCHW.is_meta:
             return self._meta(images, features)
-        if shared is None:
+        if shared is None or "rois" not in shared.parts:  # a student of one stage draws no regions
             proposals, anchors, parts = self._proposed(images, features)
             parts |= self._drawn(proposals, anchors, targets)
         else:
