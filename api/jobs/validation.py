@@ -102,8 +102,8 @@ def _result(first: Validated, row: Inspection) -> Validated:
     error = row.error or {}
     if row.status == InspectionStatus.DONE:
         facts = row.facts or {}
-        found = {"resolved": with_choice(first.resolved, facts), "checked": ["spec", "networks"], "facts": facts}
-        return first.model_copy(update=found)
+        chosen = with_choice(first.resolved, facts)
+        return first.model_copy(update={"resolved": chosen, "checked": ["spec", "networks"], "facts": facts})
     if error.get("fault") == "service":
         return first.model_copy(update={"unchecked": f"The networks could not be built: {error.get('message')}."})
     found = [(one["pointer"], one["message"]) for one in error.get("errors") or ()]

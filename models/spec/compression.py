@@ -62,7 +62,7 @@ def resolved_budget(user: Mapping[str, Any]) -> dict[str, Any]:
 def plans(resolved: Mapping[str, Any]) -> bool:
     """Whether the check of a resolved spec has to choose its student, which takes much longer than other checks."""
     budget = (resolved.get("student") or {}).get("budget")
-    return bool(budget) and not budget.get(CHOSEN)
+    return budget is not None and not budget.get(CHOSEN)
 
 
 def with_choice(resolved: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ output channels, K = input channels a group times kernel values, G groups.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ def second_moments(network: nn.Module, layers: Iterable[str], images: Tensor) ->
     return found
 
 
-def _adds_to(found: dict[str, Tensor], path: str, rows_of_image: int):  # type: ignore[no-untyped-def]
+def _adds_to(found: dict[str, Tensor], path: str, rows_of_image: int) -> Any:
     def hook(module: nn.Module, args: tuple[Tensor, ...], _output: Tensor) -> None:
         x = _columns(module, args[0].detach(), rows_of_image)
         moments = (x.transpose(1, 2) @ x).double()
@@ -66,10 +67,8 @@ def _columns(module: nn.Module, x: Tensor, rows_of_image: int) -> Tensor:
     if isinstance(module, nn.Linear):
         return x.reshape(1, -1, x.shape[-1])
     conv: nn.Conv2d = module  # type: ignore[assignment]
-    padding = conv.padding if not isinstance(conv.padding, str) else [0, 0]
-    if isinstance(conv.padding, str):
-        x = F.pad(x, conv._reversed_padding_repeated_twice)
-    unfolded = F.unfold(x, conv.kernel_size, conv.dilation, padding, conv.stride)
+    x = F.pad(x, conv._reversed_padding_repeated_twice)
+    unfolded = F.unfold(x, conv.kernel_size, conv.dilation, 0, conv.stride)
     every = max(1, unfolded.shape[2] // rows_of_image)
     unfolded = unfolded[:, :, ::every]
     grouped = unfolded.reshape(len(x), conv.groups, -1, unfolded.shape[2])

@@ -72,13 +72,17 @@ class Writer:
         self._libraries.add(call.partition(".")[0])
         plain = dict(made_by(call).named_modules())
         other: dict[str, str] = {}
+        shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         for path, part in module.named_modules():
             known = plain.get(path)
             within = any(path.startswith(f"{each}.") for each in other)
             changed = known is None or type(known) is not type(part) or known._modules.keys() != part._modules.keys()
             if not within and (changed or (not part._modules and repr(known) != repr(part))):
                 other[path] = self.expression(part, indent + 4)
-        return _call("replaced", [call], other, indent) if other else call
+            elif not within and known is not None and (own := _other_shapes(known, part)):
+                shapes[path] = own
+        whole = _call("replaced", [call], other, indent) if other else call
+        return f"resized({whole}, {shapes!r})" if shapes else whole
 
     def _of_program(self, module: ProgramNetwork) -> str:
         name = self._free_name("Program")
@@ -142,6 +146,13 @@ class Writer:
     def _free_name(self, wanted: str) -> str:
         taken = set(self._texts)
         return next(name for number in range(1, 1000) if (name := wanted + str(number) * (number > 1)) not in taken)
+
+
+def _other_shapes(known: nn.Module, part: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of a module's own tensors that differ from those of the library's: of a normalisation with an activation in it, say."""
+    tensors = {**part._parameters, **part._buffers}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}
+    return {name: shape for name, shape in found.items() if tuple(getattr(known, name).shape) != shape}
 
 
 def made_by(call: str) -> nn.Module:

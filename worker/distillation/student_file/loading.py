@@ -30,6 +30,20 @@ def replaced(network: nn.Module, **parts: nn.Module) -> nn.Module:
     return network
 
 
+def resized(network: nn.Module, shapes: dict[str, dict[str, tuple[int, ...]]]) -> nn.Module:
+    """The network with parameters and buffers of other shapes in the modules at some paths."""
+    for path, own in shapes.items():
+        module = network.get_submodule(path)
+        for name, shape in own.items():
+            old = getattr(module, name)
+            new = torch.ones(shape, dtype=old.dtype)
+            if isinstance(old, nn.Parameter):
+                module.register_parameter(name, nn.Parameter(new))
+            else:
+                module.register_buffer(name, new)
+    return network
+
+
 def with_weights(network: nn.Module, path: str | Path) -> nn.Module:
     """The network with the weights of a safetensors file, for inference."""
     try:

@@ -143,7 +143,8 @@ class Int8(Transform):
 
 def _attach(network: nn.Module, recipe: Recipe) -> None:
     """Round activations, and note for the ONNX file which layers it has in integers, and into which of them each BatchNorm is folded."""
-    attach(network, recipe.get("inputs", recipe["layers"]), recipe["outputs"])
+    inputs = recipe["inputs"] if "inputs" in recipe else recipe["layers"]
+    attach(network, inputs, recipe["outputs"])
     for path in recipe["layers"]:
         setattr(network.get_submodule(path), INTEGER, True)
     for norm, layer in recipe["norms"].items():
