@@ -27,6 +27,7 @@ class Procedural(PooledSource):
 
     paper = "arXiv:2106.05963"
     training_defaults = {**DATA_FREE_TRAINING, "learning_rate": 2e-3}
+    sliced_training_defaults = {"relative_rates": "on"}
     presets = {"fast": {"generator_batch": 256, "pool_images": 32_768, "augmentation_probability": 0.5}}
 
     @dataclass(frozen=True)

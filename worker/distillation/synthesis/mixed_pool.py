@@ -55,7 +55,7 @@ class MixedPoolSource(PooledSource):
     def procedural_images(self, count: int, random: torch.Generator) -> Tensor:
         """New procedural images (count, C, H, W) of the families that suit the teacher."""
         made, shares = self._families
-        return made.mixed(count, shares, Refinement(), random)
+        return made.mixed(count, shares, Refinement(statistics=1.0), random)
 
     @cached_property
     def _families(self) -> tuple[ProceduralImages, Tensor]:
