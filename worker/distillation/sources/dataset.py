@@ -144,8 +144,8 @@ class Dataset(Source):
             shown = other.image[chosen]
             fields["privileged"] = other.normalise(self._views.apply(shown, view) if self._views is not None else shown)
         before = len(self.images) * self._round_of(position.epoch) if self._views is not None else 0
-        shown = before + chosen if self.distinct_views() is not None else None
-        return Batch(self.images.normalise(image), fields, division=division, view=shown)
+        number = before + chosen if self.distinct_views() is not None else None
+        return Batch(self.images.normalise(image), fields, division=division, view=number)
 
     def check_distinct_views(self) -> None:
         if self.settings.augmentation != "none" and self.settings.views is None:
