@@ -24,6 +24,10 @@ BIG = replace(CIFAR10, teacher="resnet34_cifar", student="resnet18_cifar")
 SMALL = replace(CIFAR10, teacher="resnet8_cifar", student="resnet8_cifar")
 TEACHER_MINUTES, STUDENT_MINUTES = 3.5, 2.4
 SOURCES = ('dafl preset="paper_cifar10"', "fast_meta", "cmi", "nayer")
+TINY_SOURCES = (
+    'dafl preset="paper_cifar10" generator_batch=16 generator_width=4',
+    "fast_meta generator_batch=16 generator_width=4 pool_images=64 iterations=2 initial_rounds=1",
+)
 TEACHING = {"batch_size": 256, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "warm_up_steps": 200}
 PILOT_MINUTES, BESIDE_SECONDS = 0.25, 25.0
 TINY_STEPS = 3
@@ -38,7 +42,7 @@ def run(runs: Runs, carry: Path) -> None:
     taught = runs.once(PART, "teacher", 60 * TEACHER_MINUTES, lambda: _teacher(runs, protocol, files, folder))
     if taught is None or not weights.exists():
         return
-    for source in SOURCES:
+    for source in TINY_SOURCES if runs.tiny else SOURCES:
         runs.once(
             PART,
             source,
