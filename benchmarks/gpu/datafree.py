@@ -1,7 +1,4 @@
-"""Part 3: CIFAR-10 (JPEG) without data, ResNet-34 to ResNet-18: the teacher first, then DAFL as published and the engine's best source.
-
-CPNet has no source of its own here; `fast_meta`, which the service chooses for teachers with BatchNorm, takes its place.
-"""
+"""Part 3: CIFAR-10 (JPEG) without data, ResNet-34 to ResNet-18: the teacher first, then DAFL and CPNet as published and the service's choice."""
 
 import json
 import shutil
@@ -23,7 +20,11 @@ PART = "datafree"
 BIG = replace(CIFAR10, teacher="resnet34_cifar", student="resnet18_cifar")
 SMALL = replace(CIFAR10, teacher="resnet8_cifar", student="resnet8_cifar")
 TEACHER_MINUTES, STUDENT_MINUTES = 3.5, 2.4
-SOURCES = ('dafl preset="paper_cifar10"', "fast_meta", "cmi", "nayer")
+SOURCES = ('dafl preset="paper_cifar10"', 'cpnet preset="paper"', "fast_meta", "cmi", "nayer")
+TINY_SOURCES = (
+    'dafl preset="paper_cifar10" generator_batch=16 generator_width=4',
+    "fast_meta generator_batch=16 generator_width=4 pool_images=64 iterations=2 initial_rounds=1",
+)
 TEACHING = {"batch_size": 256, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "warm_up_steps": 200}
 PILOT_MINUTES, BESIDE_SECONDS = 0.25, 25.0
 TINY_STEPS = 3
@@ -38,7 +39,7 @@ def run(runs: Runs, carry: Path) -> None:
     taught = runs.once(PART, "teacher", 60 * TEACHER_MINUTES, lambda: _teacher(runs, protocol, files, folder))
     if taught is None or not weights.exists():
         return
-    for source in SOURCES:
+    for source in TINY_SOURCES if runs.tiny else SOURCES:
         runs.once(
             PART,
             source,

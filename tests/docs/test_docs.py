@@ -46,7 +46,7 @@ def test_every_error_code_is_documented() -> None:
 def test_settings_that_pages_name_exist() -> None:
     known = set(re.findall(r"`(DISTILL_\w+)`", settings_table.table())) | {"DISTILL_URL", "DISTILL_KEY"}
     for page in PAGES:
-        named = set(re.findall(r"DISTILL_[A-Z_]*[A-Z]", page.read_text(encoding="utf-8")))
+        named = set(re.findall(r"DISTILL_[A-Z0-9_]*[A-Z0-9]", page.read_text(encoding="utf-8")))
         assert named <= known, page
 
 
