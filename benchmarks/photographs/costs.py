@@ -115,19 +115,15 @@ def train(dataset: Path, folder: Path, steps: int = 20) -> dict[str, Any]:
 
     save_file(network.state_dict(), folder / "teacher.safetensors")
     given = {"channels": 3, "height": 224, "width": 224, "mean": list(MEAN), "std": list(STD)}
-    teacher = {"network": "torchvision/resnet18", "options": {}, "classes": 10, "class_names": [], "input": given,
+    teacher = {"network": "torchvision/resnet18", "options": {}, "classes": 10, "class_names": [f"other {number}" for number in range(10)], "input": given,
                "weights": "teacher.safetensors"}  # fmt: skip
     spec = {
-        "task": "classification", "student": {"network": "torchvision/mobilenet_v3_small", "options": {}}, "contract": "trust",
+        "task": "classification", "student": {"network": "torchvision/mobilenet_v3_small", "options": {}, "classes": 10}, "contract": "trust",
         "source": {"name": "dataset", "augmentation": "consistent"}, "procedure": {"name": "direct"},
         "objectives": [{"name": "kd", "weight": 1.0}], "training": {"steps": steps, "batch_size": BATCH},
         "exports": ["safetensors"], "evaluation": None,
     }  # fmt: skip
-    job = job_file(spec, teacher, dataset, dataset) | {
-        "evaluation": None,
-        "sandbox": "preferred",
-        "reads": [str(dataset.parent)],
-    }
+    job = job_file(spec, teacher, dataset, dataset) | {"evaluation": None}
     (folder / "job.json").write_text(json.dumps(job))
     return _watched(folder)
 
@@ -135,9 +131,10 @@ def train(dataset: Path, folder: Path, steps: int = 20) -> dict[str, Any]:
 def _watched(folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "worker.distillation", str(folder / "job.json")]
     began, peak, first = time.monotonic(), 0, None
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as child:
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as child,
+    ):
         over = threading.Event()
 
         def watch() -> None:

@@ -1,15 +1,16 @@
 """Decoding a part of a JPEG file at the size that is needed.
 
 The library simplejpeg decodes if it is installed, else Pillow. Both skip the resolution that is not needed (scaled inverse
-transform), and Pillow resizes the part with antialiasing.
+transform). torch resizes the part with antialiasing.
 """
 
 import io
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 Part = tuple[float, float, float, float]
 """Top, left, height and width of a part of an image, in pixels of the stored image."""
@@ -35,7 +36,7 @@ def _simplejpeg() -> Any:
     return simplejpeg
 
 
-def decode_part(encoded: memoryview, size: tuple[int, int], part: Part, out: Any) -> None:
+def decode_part(encoded: memoryview, size: tuple[int, int], part: Part, out: Tensor) -> None:
     """Decode a part of an image into `out` (H, W, C) uint8, bilinear with antialiasing.
 
     Args:
@@ -46,20 +47,27 @@ def decode_part(encoded: memoryview, size: tuple[int, int], part: Part, out: Any
     Raises:
         ValueError, OSError: the file is damaged.
     """
+    height, width = out.shape[:2]
+    image = _scaled(encoded, size, min(1.0, max(height / part[2], width / part[3])), out.shape[2])
+    down, across = image.shape[0] / size[0], image.shape[1] / size[1]
+    top, tall = _pixels(part[0] * down, part[2] * down, image.shape[0])
+    left, wide = _pixels(part[1] * across, part[3] * across, image.shape[1])
+    shown = image[top : top + tall, left : left + wide]
+    if (tall, wide) != (height, width):
+        one_1CHW = shown.permute(2, 0, 1)[None]
+        shown = F.interpolate(one_1CHW, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    out.copy_(shown)
+
+
+def _pixels(start: float, extent: float, most: int) -> tuple[int, int]:
+    """The first pixel and the number of pixels of an interval in an image of `most` pixels."""
+    count = min(most, max(1, round(extent)))
+    return min(most - count, max(0, round(start))), count
+
+
+def _scaled(encoded: memoryview, size: tuple[int, int], needed: float, channels: int) -> Tensor:
+    """The whole image (H, W, C) uint8, at least `needed` times as large as it is stored."""
     import numpy as np
-    from PIL.Image import Resampling
-
-    height, width, channels = out.shape
-    image = _scaled(encoded, size, min(1.0, max(height / part[2], width / part[3])), channels)
-    down, across = image.height / size[0], image.width / size[1]
-    box = (part[1] * across, part[0] * down, (part[1] + part[3]) * across, (part[0] + part[2]) * down)
-    box = (max(0.0, box[0]), max(0.0, box[1]), min(float(image.width), box[2]), min(float(image.height), box[3]))
-    resized = image.resize((width, height), Resampling.BILINEAR, box=box)
-    out[:] = np.asarray(resized).reshape(out.shape)
-
-
-def _scaled(encoded: memoryview, size: tuple[int, int], needed: float, channels: int) -> "Image":
-    """The whole image, at least `needed` times as large as it is stored."""
     from PIL import Image
 
     height, width = max(1, int(size[0] * needed)), max(1, int(size[1] * needed))
@@ -69,12 +77,13 @@ def _scaled(encoded: memoryview, size: tuple[int, int], needed: float, channels:
         pixels = library.decode_jpeg(
             encoded, space, fastdct=False, fastupsample=False, min_height=height, min_width=width, min_factor=1
         )
-        return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    image: Image.Image = Image.open(io.BytesIO(encoded), formats=("JPEG",))
+        return torch.from_numpy(pixels)
+    image: Any = Image.open(io.BytesIO(encoded), formats=("JPEG",))
     mode = "L" if channels == 1 else "RGB"
     image.draft(mode, (width, height))
     image.load()
-    return image if image.mode == mode else image.convert(mode)
+    converted = image if image.mode == mode else image.convert(mode)
+    return torch.from_numpy(np.array(converted)).view(converted.height, converted.width, channels)
 
 
 def centred(size: tuple[int, int], height: int, width: int, share: float) -> Part:
