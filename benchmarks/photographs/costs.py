@@ -106,7 +106,7 @@ def compare_loaders(upload: Path, dataset: Path, folder: Path, batches: int, rou
     }
 
 
-def train(dataset: Path, folder: Path, steps: int = 20) -> dict[str, Any]:
+def train(dataset: Path, folder: Path, steps: int = 4) -> dict[str, Any]:
     """The peak of the private memory of a whole job at 224 pixels, in bytes, and the time until its first step."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
