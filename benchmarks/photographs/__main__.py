@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.photographs.costs import compare_loaders, inspect, machine, train
+from benchmarks.photographs.costs import compare_loaders, inspect, machine, repeated, train
 from benchmarks.photographs.made import write_zip
 
+REPEATED = 30
 PARTS = ("inspection", "large", "loader", "memory")
 
 
@@ -35,7 +36,9 @@ def main() -> None:
         found = compare_loaders(upload, dataset, asked.folder / f"files-{asked.count}", batches=10, rounds=5)
         print(json.dumps({"images by CPU second": found}), flush=True)
     if "memory" in asked.parts:
-        print(json.dumps({"job": train(dataset.absolute(), (asked.folder / "job").absolute())}), flush=True)
+        many = repeated(dataset, asked.folder / "repeated", REPEATED)
+        for name, each in (("job", dataset), (f"job on {REPEATED} times as many", many)):
+            print(json.dumps({name: train(each.absolute(), (asked.folder / "job").absolute())}), flush=True)
 
 
 if __name__ == "__main__":

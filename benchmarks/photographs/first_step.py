@@ -65,11 +65,12 @@ def measure(client: Client, upload: Path, folder: Path, part: str) -> dict[str, 
     torch.manual_seed(0)
     weights = folder / "teacher.safetensors"
     save_file(networks.build(name, 10, read_contract(contract), {}).state_dict(), weights)
-    teacher = client.teachers.send(weights, network=name, classes=10, input=contract)
+    others = [f"other {number}" for number in range(10)]  # so that nobody asks how well it knows the images
+    teacher = client.teachers.send(weights, network=name, classes=10, input=contract, class_names=others)
     spec = {
-        "teacher": teacher["id"], "dataset": dataset["id"], "student": {"network": name, "initial_weights": "random"},
+        "teacher": teacher["id"], "dataset": dataset["id"], "student": {"network": name, "initial_weights": "random", "classes": 10},
         "objectives": [{"name": "kd", "weight": 1.0}], "training": {"steps": 4, "batch_size": 16}, "contract": "trust",
-        "source": {"name": "dataset", "augmentation": "standard" if part == "small" else "consistent"}, "exports": ["safetensors"],
+        "source": {"name": "substitute"} if part == "small" else {"name": "dataset", "augmentation": "consistent"}, "exports": ["safetensors"],
     }  # fmt: skip
     return {"inspection": round(inspected, 1), "jobs": [first_step(client, spec) for _ in range(2)]}
 

@@ -159,7 +159,7 @@ def synthesised(teacher: nn.Module, count: int, seed: int) -> Tensor:
 
 def logits(given: Callable[[Tensor], Tensor], images: Images) -> Tensor:
     with torch.no_grad():
-        return torch.cat([given(images.normalise(part)) for part in images.image.split(BATCH)])
+        return torch.cat([given(images.normalise(part)) for part in images.batches(BATCH)])
 
 
 def _images(image: np.ndarray, label: np.ndarray) -> Images:

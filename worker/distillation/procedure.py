@@ -11,7 +11,7 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.method import Method
 from worker.distillation.task import EVERY_TASK
 
-Phase = Literal["training_teacher", "synthesising", "distilling", "evaluating", "exporting"]
+Phase = Literal["checking_teacher", "training_teacher", "synthesising", "distilling", "evaluating", "exporting"]
 """The phase of a run, as in its events."""
 GIVEN = "given"
 """Value of a stage's `teacher` that stands for the job's own teacher."""

@@ -124,7 +124,11 @@ def test_the_engine_is_told_how_much_it_may_write(embedded: None) -> None:
     assert room == 1000 - 400
     limits = InspectionLimits.of_upload("dataset", 6, room)
     parameters = settings().network_parameters
-    assert limits.of_file() == {"parameters": parameters, "canonical_bytes": 600, "unpacked_bytes": 2400}
+    assert limits.of_file() == {
+        "parameters": parameters, "canonical_bytes": 600, "unpacked_bytes": 2400, "inflated_bytes": 16 * 2**30
+    }  # fmt: skip
+    large = InspectionLimits.of_upload("dataset", 10 * 2**30, 100 * 2**30)
+    assert large.of_file()["inflated_bytes"] == 40 * 2**30
 
 
 def test_limits_grow_with_the_upload_up_to_a_share_of_the_machine(

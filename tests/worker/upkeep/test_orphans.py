@@ -117,3 +117,19 @@ def test_blobs_of_a_worker_killed_before_its_commit_are_removed(embedded: None, 
 def work_of(subject: str) -> str:
     """The id of the leased row."""
     return subject if subject.startswith("job") else str(rows(Inspection, subject_id=subject)[0].id)
+
+
+def test_parts_that_a_row_names_are_kept(both: None) -> None:
+    sharded, open_, inspected = (make_upload(b"1", status="ready") for _ in range(3))
+    part, other = "a" * 64, "b" * 64
+    first = f"blobs/{sharded}/1.safetensors"
+    change(Dataset, sharded, blob_key=first, blob_parts=[{"sha256": part, "size": 1}], upload_key=None)
+    ranges = [{"key": f"uploads/{{}}/{number}", "size": 1, "sha256": part} for number in range(2)]
+    for upload, status in ((open_, "waiting"), (inspected, "ready")):
+        named = [each | {"key": each["key"].format(upload)} for each in ranges]
+        change(Dataset, upload, status=status, upload_key=None, upload_parts=named)
+        put(*(each["key"] for each in named))
+    kept = put(first, f"blobs/{sharded}/{part}") | {f"uploads/{open_}/0", f"uploads/{open_}/1"}
+    put(f"blobs/{sharded}/{other}", f"uploads/{open_}/5")
+    clear_orphans(as_old_as(10 * 24 * 3600))
+    assert keys() == kept

@@ -159,9 +159,11 @@ class Images:
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
         """The input of the network from uint8 images: `(pixel / 255 - mean) / std` per channel, float32, channels last."""
-        scale, offset = _affine(self.contract, image_BCHW.device)
-        image = image_BCHW.contiguous(memory_format=torch.channels_last)
-        return torch.addcmul(offset, image.float(), scale)
+        scale, offset = _affine(self.contract, image_BCHW.device, image_BCHW.shape[3])
+        image_BHWC = image_BCHW.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        # as rows of W * C values, since broadcasting over three channels alone takes several times as long
+        rows = torch.addcmul(offset, image_BHWC.flatten(2).float(), scale)
+        return rows.view(image_BHWC.shape).permute(0, 3, 1, 2)
 
     def at(self, chosen: Tensor) -> "Images":
         """The samples at these positions; they keep their `index`."""
@@ -258,8 +260,8 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _affine(contract: InputContract, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and offset (C, 1, 1); cached, since every step needs them and a copy to the GPU synchronises with it."""
+def _affine(contract: InputContract, device: torch.device, width: int) -> tuple[Tensor, Tensor]:
+    """Scale and offset of each value in a row of pixels (W * C,); cached, since every step needs them and a copy to the GPU synchronises with it."""
     mean, std = torch.tensor(contract.mean, dtype=torch.float64), torch.tensor(contract.std, dtype=torch.float64)
     scale, offset = (1 / (255 * std)).float(), (-mean / std).float()
-    return scale.view(-1, 1, 1).to(device), offset.view(-1, 1, 1).to(device)
+    return scale.repeat(width).to(device), offset.repeat(width).to(device)

@@ -6,7 +6,7 @@ Shapes: N samples, B batch, C channels, H height, W width of the network's input
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -86,10 +86,9 @@ class Photographs:
         rows = self.table[chosen.cpu() if isinstance(chosen, Tensor) else chosen].tolist()
         shown = [self._centre(row) for row in rows] if parts is None else parts.tolist()
         held = self._blank(len(rows))
-        target = held.numpy()
 
         def decode(number: int) -> None:
-            self._decode(rows[number], shown[number], target[number])
+            self._decode(rows[number], shown[number], held[number])
 
         begun = decoding_threads.begin(decode, len(rows))
 
@@ -107,7 +106,7 @@ class Photographs:
     def _centre(self, row: Sequence[int]) -> Part:
         return centred((row[3], row[4]), self.contract.height, self.contract.width, CENTRE)
 
-    def _decode(self, row: Sequence[int], part: Part, out: Any) -> None:
+    def _decode(self, row: Sequence[int], part: Part, out: Tensor) -> None:
         try:
             decode_part(self.files.read(row), (row[3], row[4]), part, out)
         except (OSError, ValueError, SyntaxError) as error:

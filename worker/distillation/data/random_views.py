@@ -122,7 +122,7 @@ class RandomViews:
         """Change uint8 images that are cropped already; `mean` (C,) of pixels from 0 to 1 fills erased boxes."""
         image = image_BCHW
         if self.flip is not None:
-            image = torch.where(self.flip.to(image.device).view(-1, 1, 1, 1), image.flip(3), image)
+            image = _flipped(image, self.flip)
         if self.operations is not None:
             image = self.operations.apply(image, torch.arange(len(image)))
         if self.colours is not None and image.shape[1] in (1, 3):
@@ -141,6 +141,14 @@ class RandomViews:
             top, left, height, width = boxes[number].long().tolist()
             image[number, :, top : top + height, left : left + width] = fill
         return image
+
+
+def _flipped(image_BCHW: Tensor, flip_B: Tensor) -> Tensor:
+    """A copy of the images, some of them mirrored left to right."""
+    flipped = image_BCHW.clone()
+    for number in flip_B.nonzero()[:, 0].tolist():
+        flipped[number] = image_BCHW[number].flip(2)
+    return flipped
 
 
 def _jittered(image_BCHW: Tensor, change_B4: Tensor, order_B4: Tensor) -> Tensor:

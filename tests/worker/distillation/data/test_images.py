@@ -101,7 +101,8 @@ def test_split_of_nothing_and_of_everything():
 
 def test_normalisation_constants_are_copied_to_the_device_once():
     contract = InputContract(1, 8, 8, (0.5,), (0.25,))
-    assert _affine(contract, torch.device("cpu"))[0] is _affine(contract, torch.device("cpu"))[0]
+    cpu = torch.device("cpu")
+    assert _affine(contract, cpu, 8)[0] is _affine(contract, cpu, 8)[0]
 
 
 def test_images_without_labels_have_no_classes(tmp_path: Path):

@@ -90,7 +90,7 @@ def test_parts_are_those_of_the_stored_image(tmp_path: Path) -> None:
 
 def test_one_channel_and_pillow_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     colour = loaded(tmp_path).pixels(torch.arange(4))
-    monkeypatch.setattr(jpeg, "_simplejpeg", lambda: None)
+    monkeypatch.setattr(jpeg, "library", lambda: None)
     path = tmp_path / "dataset.safetensors"
     assert difference(Images.load(path, "train", CONTRACT, CPU).pixels(torch.arange(4)), colour) < 2
     grey = Images.load(path, "train", InputContract(1, 32, 32, (0.5,), (0.5,)), CPU).pixels(torch.arange(4))
@@ -184,3 +184,14 @@ def test_a_missing_or_short_shard_is_named(tmp_path: Path) -> None:
 def test_labelled_images_of_photographs(tmp_path: Path) -> None:
     found = sample(canonical(tmp_path, photographs(60, ((70, 90),))))
     assert found.image.shape == (60, 3, 224, 224) and len(found.label) == 60
+
+
+def test_a_file_that_pillow_reads_and_simplejpeg_refuses_is_read(tmp_path: Path) -> None:
+    whole = encoded(scene(0, 90, 120))
+    odd = whole[:-2] + b"odd bytes" + whole[-2:]
+    images = Images.load(canonical(tmp_path, {"a/odd.jpg": odd, "b/same.jpg": whole}), "train", CONTRACT, CPU)
+    one, other = images.pixels(slice(None))
+    assert difference(one, other) < 2
+    large = encoded(scene(0, 400, 500))
+    files = {"a/odd.jpg": large[:-2] + b"odd bytes" + large[-2:], "b/same.jpg": large}
+    assert len(read(tmp_path, files).splits["train"][0]) == 2

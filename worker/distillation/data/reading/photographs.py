@@ -6,7 +6,6 @@ and need no other change are stored as they are; all others are encoded as JPEG 
 Shapes: N samples.
 """
 
-import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worker.distillation.data import jpeg
 from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.decoding import BrokenImageError, ImageFile, opened, prepared, quietly
@@ -127,34 +127,44 @@ class Encoder:
                 yield first, future.result
 
     def _encode(self, image: ImageFile, data: bytearray, measured: bool) -> Encoded:
+        import numpy as np
+
         channels, side = self.written.channels, self.written.short_side
         with opened(data, image.path) as file:
             if self._is_small_jpeg(file, image, side):
                 if not measured:  # decoding at an eighth of the size reads the whole file too
                     file.draft(None, (file.width // 8, file.height // 8))
                 file.load()
-                shown = file.convert("L" if channels == 1 else "RGB") if measured else None
+                shown = file.convert(self._mode) if measured else None
                 return Encoded(bytes(data), *image.size, True, shown and shown.histogram())
-            if file.format == "JPEG" and min(image.size) > side:
-                ratio = side / min(file.size)
-                file.draft(None, (int(file.width * ratio), int(file.height * ratio)))
-            converted = _scaled(prepared(file, image, channels, self.options), side)
-            stored = io.BytesIO()
-            converted.save(stored, "JPEG", quality=QUALITY)
-            histogram = converted.histogram() if measured else None
-            return Encoded(stored.getvalue(), converted.height, converted.width, False, histogram)
+            if file.format == "JPEG" and "exif_rotated" not in image.altered and file.mode == self._mode:
+                pixels = jpeg.decode_scaled(memoryview(data), image.size, min(1.0, side / min(image.size)), channels)
+            else:
+                converted = prepared(file, image, channels, self.options)
+                pixels = torch.from_numpy(np.array(converted)).view(converted.height, converted.width, channels)
+        height, width = _at_most(image.size, side)
+        pixels = jpeg.resized(pixels, height, width)
+        return Encoded(jpeg.encode(pixels, QUALITY), height, width, False, _histogram(pixels) if measured else None)
+
+    @property
+    def _mode(self) -> str:
+        return "L" if self.written.channels == 1 else "RGB"
 
     def _is_small_jpeg(self, file: Any, image: ImageFile, side: int) -> bool:
         plain = file.format == "JPEG" and file.mode in ("L", "RGB") and "exif_rotated" not in image.altered
         return plain and min(image.size) <= side
 
 
-def _scaled(image: Any, side: int) -> Any:
-    """The image with a short side of at most `side` pixels."""
-    from PIL import Image
-
-    short = min(image.size)
+def _at_most(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Height and width of an image that is scaled to a short side of at most `side` pixels."""
+    short = min(size)
     if short <= side:
-        return image
-    width, height = (max(side, round(each * side / short)) for each in image.size)
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+        return size
+    return max(side, round(size[0] * side / short)), max(side, round(size[1] * side / short))
+
+
+def _histogram(pixels: Tensor) -> list[int]:
+    """The histogram of each channel of pixels (H, W, C), one after the other."""
+    return [
+        count for channel in pixels.unbind(2) for count in torch.bincount(channel.flatten(), minlength=256).tolist()
+    ]
