@@ -56,7 +56,8 @@ class TwoStageDetector(Detector):
         images = self.padded(images_BCHW)
         features = self._features(images)
         if images_BCHW.is_meta:
-            return self._meta(images, features)
+            drawn = shared.parts.get("rois") if shared is not None else None
+            return self._meta(images, features, self.regions if drawn is None else drawn.shape[1])
         if shared is None or "rois" not in shared.parts:  # a student of one stage draws no regions
             proposals, anchors, parts = self._proposed(images, features)
             parts |= self._drawn(proposals, anchors, targets)
@@ -143,19 +144,19 @@ class TwoStageDetector(Detector):
         logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         return single(pooled), single(logits), single(deltas)
 
-    def _meta(self, images: PaddedImages, features: OrderedDict[str, Tensor]) -> Outputs:
-        """Outputs without values, whose number does not depend on any."""
+    def _meta(self, images: PaddedImages, features: OrderedDict[str, Tensor], regions: int) -> Outputs:
+        """Outputs without values for this number of regions."""
         parts, _ = self._heads(features)
         batch, like = len(images.tensors), parts["objectness"]
         side = self.roi_heads.box_roi_pool.output_size
         channels = next(iter(features.values())).shape[1]
-        pooled = like.new_empty(batch * self.regions, channels, *side)
+        pooled = like.new_empty(batch * regions, channels, *side)
         logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         named = {"roi_features": pooled, "roi_deltas": deltas.unflatten(1, (-1, 4))}
-        parts |= {name: each.unflatten(0, (batch, self.regions)) for name, each in named.items()}
-        parts["rois"] = like.new_empty(batch, self.regions, 4)
-        parts["roi_valid"] = like.new_empty(batch, self.regions, dtype=torch.bool)
-        return Outputs(logits.unflatten(0, (batch, self.regions)), parts=parts)
+        parts |= {name: each.unflatten(0, (batch, regions)) for name, each in named.items()}
+        parts["rois"] = like.new_empty(batch, regions, 4)
+        parts["roi_valid"] = like.new_empty(batch, regions, dtype=torch.bool)
+        return Outputs(logits.unflatten(0, (batch, regions)), parts=parts)
 
 
 def _scattered(values: Tensor, valid_BR: Tensor) -> Tensor:
