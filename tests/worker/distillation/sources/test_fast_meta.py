@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.worker.distillation.sources.family import made
 
 SETTINGS = {"iterations": 3, "shift": 0, "precision": "fp32", "one_hot_weight": 0.4, "statistics_weight": 2.0}
-WITHOUT_GRADIENT = {"stem.bias", "conv1.bias", "conv2.bias"}
+WITHOUT_GRADIENT = {"stem.bias", "conv1.bias", "conv2.bias", "to_image.bias"}
 """A normalisation follows, so that Adam sees only rounding errors of their gradients."""
 RATE, LATENT_RATE, BETA1, BETA2 = 2e-3, 1e-2, 0.5, 0.999
 
