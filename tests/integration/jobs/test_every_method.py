@@ -1,4 +1,4 @@
-"""Every name of the catalogue, in its own job, which succeeds through the whole service."""
+"""Every name of the catalogue, in its own job, which succeeds through the whole service; those of maps are in `test_map_jobs.py`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,7 +109,7 @@ class Scene:
 def jobs(scene: Scene) -> Iterator[tuple[str, dict[str, Any]]]:
     """One job per name, and one per task if an objective suits several."""
     for name, entry in known("objectives").items():
-        for task in entry["needs"]["tasks"]:
+        for task in OUTPUTS.keys() & set(entry["needs"]["tasks"]):
             yield f"{name}, {task}", scene.job(task, **{"objectives": [name], **OF_OBJECTIVE.get(name, {})})
     for name in known("procedures"):
         more = OF_PROCEDURE.get(name, {})
@@ -123,7 +123,7 @@ def jobs(scene: Scene) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, entry in known("transforms").items():
         exports = ["safetensors", "packed", "huffman"] if entry["encodes"] else ["safetensors"]
         yield name, scene.job("classification", transforms=[name], exports=exports)
-    for task in known("tasks"):
+    for task in OUTPUTS:
         yield task, scene.job(task)
 
 

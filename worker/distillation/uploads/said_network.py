@@ -179,7 +179,7 @@ def _none_fits(candidates: Sequence[Candidate], said: Said) -> str:
 
 
 def _named(said: Said, candidates: Sequence[Candidate], limits: UploadLimits) -> Found:
-    classes = said.classes or _rows_of_last(candidates)
+    classes = said.classes or _rows_of_classifier(said, candidates) or _rows_of_last(candidates)
     check_size(said.network, said.options, classes, said.contract, limits)
     network = networks.build(said.network, classes, said.contract, said.options)
     title = f"`{said.network}` with {classes} classes"
@@ -246,6 +246,18 @@ def _with_layered_head(said: Said, candidates: Sequence[Candidate]) -> Found | N
             assumed = tuple(_assumed(each.network, each.options))
             matched = each.matched(network)
             return Found(each.network, each.options, each.classes, said.contract, network, matched, (), assumed)
+    return None
+
+
+def _rows_of_classifier(said: Said, candidates: Sequence[Candidate]) -> int | None:
+    """The rows of the file's tensor that has the name of the network's classifier; None if it has none."""
+    with torch.device("meta"):
+        few, more = (networks.build(said.network, count, said.contract, said.options).state_dict() for count in (2, 3))
+    names = [name for name, tensor in few.items() if tensor.shape != more[name].shape]
+    for candidate in largest_first(candidates):
+        for name, leaf in candidate.tensors.items():
+            if leaf.shape and any(name == each or name.endswith(f".{each}") for each in names):
+                return int(leaf.shape[0])
     return None
 
 

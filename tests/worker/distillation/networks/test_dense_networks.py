@@ -25,7 +25,7 @@ def test_the_sizes_of_teacher_and_student(width, least, most):
 
 def test_maps_have_the_images_size_and_default_taps_are_features():
     tapped = Tapped(networks.build("fpn", 11, CAMVID, {"width": 4}), torch.zeros(2, 3, 64, 96), check_output=one_map)
-    assert tapped.map.stages == ("pyramid.output.0", "pyramid.output.1", "pyramid.output.2")
+    assert tapped.map.stages == ("fpn.output.0", "fpn.output.1", "fpn.output.2")
     assert [tapped.map.shapes[tap] for tap in tapped.map.stages] == [(8, 16, 24), (8, 8, 12), (8, 4, 6)]
     assert tapped(torch.zeros(2, 3, 64, 96)).logits.shape == (2, 11, 64, 96)
 

@@ -139,7 +139,7 @@ def test_refuses_taps_that_are_not_there(name):
     method = registry.find("objectives", name)
     if "taps" not in schema(method.Parameters)["properties"]:
         return
-    first = "relu1" if "classification" in method.needs.tasks else "pyramid.output.0"
+    first = "relu1" if "classification" in method.needs.tasks else "fpn.output.0"
     with pytest.raises(SpecError) as caught:
         Trial.of("plain", objective_of(name, taps=[[first, "relu9"]]))
     assert [problem.pointer for problem in caught.value.problems] == ["/taps/0/1"]

@@ -156,7 +156,7 @@ def test_objectives_on_features_work_on_the_pyramid(task, inputs, tmp_path, name
     truth = dict(registry.find("tasks", task).ground_truth)
     events = run_whole(job(folder, task, objectives=[{"name": name}, truth], training={"steps": 2}))
     metrics = {key for event in events if event["event"] == "metrics" for key in event["values"]}
-    assert any(key.startswith(f"{name}/pyramid.output.") for key in metrics)
+    assert any(key.startswith(f"{name}/fpn.output.") for key in metrics)
 
 
 @pytest.mark.parametrize("action", [check, run_whole])

@@ -32,13 +32,13 @@ class MapNetwork(nn.Module):
         super().__init__()
         self.positive = positive
         self.encoder = encoder
-        self.pyramid = FeaturePyramid(inputs, channels)
+        self.fpn = FeaturePyramid(inputs, channels)
         self.features = smooth(channels, channels)
         self.head = nn.Conv2d(channels, classes, 1)
-        self.stage_candidates = tuple(f"pyramid.output.{number}" for number in range(len(inputs)))
+        self.stage_candidates = tuple(f"fpn.output.{number}" for number in range(len(inputs)))
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.pyramid(self.encoder(x))
+        maps = self.fpn(self.encoder(x))
         y = self.head(self.features(maps[0]))
         y = F.interpolate(y, size=x.shape[2:], mode="bilinear", align_corners=False)
         return F.softplus(y) if self.positive else y

@@ -163,4 +163,4 @@ def test_the_critic_reads_probabilities_so_that_a_shift_of_logits_changes_nothin
 def test_pair_wise_compares_the_finest_features_by_default():
     trial = Trial.of("plain", objective_of("pair_wise"))
     (term,) = trial.objective(trial.step())
-    assert term == "pyramid.output.0~pyramid.output.0"
+    assert term == "fpn.output.0~fpn.output.0"
