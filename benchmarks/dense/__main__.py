@@ -48,6 +48,7 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
 }
 TRAINING = {"batch_size": 16, "optimizer": "adamw", "weight_decay": 0.01, "warm_up_steps": 50}
 TEACHER_RATE = 3e-3
+FROM_SLICES = ", from slices"
 
 
 def main() -> int:
@@ -62,13 +63,19 @@ def main() -> int:
         keep_row(kept, row | run(data, row, None, paths, folder / "teacher"))
     for seed in arguments.seeds:
         for rate in arguments.rates:
-            for name in arguments.rows or ROWS[arguments.task]:
+            for name in arguments.rows or rows_of(arguments.task):
                 row = {"row": name, "epochs": arguments.epochs, "rate": rate, "seed": seed}
                 if not any(row.items() <= each.items() for each in read_rows(kept)):
                     place = folder / slug(f"{name} {arguments.epochs} {rate} {seed}")
                     keep_row(kept, row | run(data, row, weights, paths, place))
     print(table(data, read_rows(kept)))
     return 0
+
+
+def rows_of(task: str) -> list[str]:
+    """All rows of a task; the last begins with slices of the teacher's weights, as jobs do by default."""
+    names = list(ROWS[task])
+    return [*names, names[1] + FROM_SLICES]
 
 
 def run(data: Data, row: dict[str, Any], weights: Path | None, paths: dict[str, Path], place: Path) -> dict[str, Any]:
@@ -121,8 +128,13 @@ def _spec(data: Data, row: dict[str, Any], options: dict[str, Any], plain: bool)
         "task": data.task,
         "teacher": None if plain else "tch_" + "0" * 32,
         "dataset": "dts_" + "0" * 32,
-        "student": {"network": data.network, "options": options, **({"input": data.input} if plain else {})},
-        "objectives": ROWS[data.task][name],
+        "student": {
+            "network": data.network,
+            "options": options,
+            "initial_weights": "teacher" if name.endswith(FROM_SLICES) else "random",
+            **({"input": data.input} if plain else {}),
+        },
+        "objectives": ROWS[data.task][name.removesuffix(FROM_SLICES)],
         "training": {**TRAINING, "epochs": row["epochs"], "learning_rate": row["rate"], "seed": row["seed"]},
         "exports": ["safetensors"],
     }

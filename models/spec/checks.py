@@ -192,7 +192,12 @@ def _check_fields(pointer: str, name: str, needs: Mapping[str, Any], resolved: M
     source = known("sources")[resolved["source"]["name"]]
     for field in needs["fields"]:
         if field not in provided(resolved["source"]):
-            missing = {"label": "labels", "index": "an index of every image", "mask": "masks", "depth": "the depth of every pixel"}.get(field, f"the field {field!r}")
+            missing = {
+                "label": "labels",
+                "index": "an index of every image",
+                "mask": "masks",
+                "depth": "the depth of every pixel",
+            }.get(field, f"the field {field!r}")
             cases = values_with("sources", resolved["source"]["name"], "provides")
             fitting = [f"set source/{name} to {value!r}" for name, value, fields in cases if field in fields]
             ways = fitting or ["train on a dataset"]

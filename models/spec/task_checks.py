@@ -49,7 +49,7 @@ def check_task(resolved: Mapping[str, Any], facts: Facts, objectives: Iterable[L
     entry, classes = task_of(task), resolved["student"]["classes"]
     if classes is not None and classes < entry["least_outputs"]:
         words = f"must be at least {entry['least_outputs']} for the task {task}"
-        yield Problem("/student/classes", f"{words}; {ONE_LOGIT}" if classes == 1 else words)
+        yield Problem("/student/classes", f"{words}; {ONE_LOGIT}" if classes == 1 and task == TASK else words)
     supported = known("sources")[source["name"]]["tasks"]
     if task not in supported:
         words = f"{source['name']!r} is for {listed(supported)}, not for the task {task}"

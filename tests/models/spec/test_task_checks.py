@@ -9,7 +9,10 @@ from models.spec.job_spec import DatasetFacts, DatasetSpec, Facts, JobSpec, Teac
 from tests.models.spec.specs import CONTRACT, DATASET, OTHER, TEACHER, dataset_facts
 
 OTHERS = ("multi_label", "regression", "embedding")
-KIND = {"classification": "class", "multi_label": "multi_label", "regression": "target", "embedding": "class"}
+KIND = {
+    "classification": "class", "multi_label": "multi_label", "regression": "target", "embedding": "class", "segmentation": "mask",
+    "depth": "depth", "detection": "boxes",
+}  # fmt: skip
 TAUGHT = {"teacher": TEACHER, "student": {"network": "lenet5_half"}, "dataset": DATASET}
 
 
@@ -144,16 +147,16 @@ def test_another_number_of_targets_is_refused() -> None:
     assert set(found(body, facts("regression"))) == {"/objectives/0", "/student/classes"}
 
 
-def test_one_output_is_enough_for_all_tasks_but_classification() -> None:
+def test_one_output_is_enough_unless_one_of_several_classes_is_chosen() -> None:
     body = {"student": {"network": "mlp", "input": CONTRACT, "classes": 1}, "dataset": DATASET}
     for task in known("tasks"):
         problems = found(body | {"task": task}, facts(task, outputs=1, teacher=False))
-        assert ("/student/classes" in problems) == (task == "classification"), task
+        assert ("/student/classes" in problems) == (known("tasks")[task]["least_outputs"] > 1), task
 
 
 def test_an_unknown_task_is_refused() -> None:
     with pytest.raises(ValueError, match="task"):
-        JobSpec.model_validate(TAUGHT | {"task": "segmentation"})
+        JobSpec.model_validate(TAUGHT | {"task": "panoptic"})
 
 
 def test_uploads_of_other_tasks() -> None:
@@ -161,4 +164,24 @@ def test_uploads_of_other_tasks() -> None:
     assert DatasetSpec.model_validate({"options": {"labels": "target"}}).options.labels == "target"
     assert DatasetSpec.model_validate({}).options.labels == "class"
     with pytest.raises(ValueError, match="labels"):
-        DatasetSpec.model_validate({"options": {"labels": "boxes"}})
+        DatasetSpec.model_validate({"options": {"labels": "keypoints"}})
+
+
+@pytest.mark.parametrize("task", ["segmentation", "depth"])
+def test_maps_are_augmented_with_their_images_and_are_not_synthesised(task: str) -> None:
+    full = resolved(TAUGHT | {"task": task}, facts(task))
+    assert full["source"]["augmentation"] == "scale_crop_flip"
+    own = TAUGHT | {"task": task, "source": {"name": "dataset", "augmentation": "none"}}
+    assert resolved(own, facts(task))["source"]["augmentation"] == "none"
+    body = {"teacher": TEACHER, "student": {"network": "fpn"}, "task": task, "source": "dafl", "objectives": ["hint"]}
+    problems = found(body, Facts(TeacherFacts("fpn", 3, CONTRACT), None, None))
+    assert "use `substitute` with real images" in problems["/source"]
+
+
+@pytest.mark.parametrize("task", ["segmentation", "depth"])
+def test_maps_without_labels_are_learnt_from_the_teacher_alone(task: str) -> None:
+    given = facts(task, outputs=0, labels="none", per_class={}, class_names=[])
+    full = resolved(TAUGHT | {"task": task}, given)
+    assert full["source"]["name"] == "substitute" and found(TAUGHT | {"task": task}, given) == {}
+    (objective,) = full["objectives"]
+    assert objective["name"] == {"segmentation": "pixel_wise", "depth": "depth_error"}[task]

@@ -46,7 +46,7 @@ def inputs(task, tmp_path_factory):
     torch.manual_seed(11)
     teacher = networks.build(NETWORKS[task], OUTPUTS[task], read_contract(INPUT), TEACHER)
     optimizer, x = torch.optim.Adam(teacher.parameters(), lr=1e-2), (image.float() / 255 - 0.5) / 0.25
-    for _ in range(60):
+    for _ in range(40):
         optimizer.zero_grad()
         output = teacher(x)
         if task == "depth":

@@ -15,12 +15,9 @@ from worker.distillation.contract import InputContract
 from worker.distillation.networks.dense.encoder import STRIDES, Encoder
 from worker.distillation.networks.dense.pyramid import FeaturePyramid, smooth
 from worker.distillation.networks.family import Network, WeightShapes, check_size
-from worker.distillation.networks.residual import initialise
 from worker.distillation.parameters import Range
 
 LEAST_SIDE = 32
-HEAD_DEVIATION = 0.01
-"""Standard deviation of the first weights of the head, so that training begins with even probabilities."""
 PAPER = "arXiv:1612.03144"
 
 
@@ -62,10 +59,7 @@ class Options:
 def build(classes: int, contract: InputContract, options: Options, positive: bool = False) -> nn.Module:
     check_size(contract, LEAST_SIDE)
     encoder = Encoder(contract.channels, options.width, options.blocks)
-    network = MapNetwork(encoder, encoder.channels, 2 * options.width, classes, positive)
-    initialise(network)
-    nn.init.normal_(network.head.weight, std=HEAD_DEVIATION)
-    return network
+    return MapNetwork(encoder, encoder.channels, 2 * options.width, classes, positive)
 
 
 def guess(shapes: WeightShapes) -> Iterable[dict[str, Any]]:
