@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H height, W width.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ class Encoder(nn.Module):
         return [first, second, self.layer3(second)]
 
 
-def _halve_before(block: nn.Module) -> None:
+def _halve_before(block: Any) -> None:
     """Let the shortcut of a block take every second pixel first, and then convolve without a stride, which is the same.
 
     oneDNN's backward pass of a 1x1 convolution with stride 2 and few channels writes beyond its memory on a CPU with AVX-512: the
