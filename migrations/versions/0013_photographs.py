@@ -1,7 +1,7 @@
 """Further files of the canonical form of an upload, uploads that are sent in several ranges, and
 datasets by reference.
 
-Revision: 0014
+Revision: 0013
 Follows: 0012
 """
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0014"
+revision = "0013"
 down_revision = "0012"
 branch_labels = None
 depends_on = None
