@@ -38,7 +38,7 @@ async def create_dataset(
     operation_id="show_samples",
     response_class=Response,
     responses={
-        200: {"description": "A PNG.", "content": {"image/png": BINARY}},
+        200: {"description": "A PNG.", "content": {"application/octet-stream": BINARY}},
         **NOT_MODIFIED,
         **problems(404, 410, 422),
     },

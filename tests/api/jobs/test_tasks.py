@@ -33,7 +33,7 @@ def test_a_spec_that_does_not_suit_its_task_is_a_422_with_pointers(user: User, t
 def test_a_dataset_is_created_with_the_kind_of_its_labels(user: User) -> None:
     made = user.http.post("/datasets", json={"options": {"labels": "target"}}).json()
     assert made["options"]["labels"] == "target"
-    assert pointers(user.http.post("/datasets", json={"options": {"labels": "boxes"}})) == ["/options/labels"]
+    assert pointers(user.http.post("/datasets", json={"options": {"labels": "polygons"}})) == ["/options/labels"]
 
 
 @pytest.mark.parametrize(

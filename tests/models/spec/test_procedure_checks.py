@@ -58,7 +58,8 @@ def test_a_procedure_refuses_tasks_without_its_metric() -> None:
 
 
 def test_a_search_supports_the_tasks_whose_main_metric_is_better_if_higher() -> None:
-    suited = {name for name, task in known("tasks").items() if task["higher_is_better"]}
+    of_rows = known("tasks").keys() - {"segmentation", "depth", "detection"}  # it slices channels of a row's classifier
+    suited = {name for name in of_rows if known("tasks")[name]["higher_is_better"]}
     assert set(known("procedures")["architecture_search"]["needs"]["tasks"]) == suited
 
 

@@ -62,6 +62,11 @@ def of_layers(count: int) -> Callable[[WeightShapes], Iterable[dict[str, Any]]]:
     return lambda shapes: ({},) if len(shapes) == count else ()
 
 
+def by_name_alone(shapes: WeightShapes) -> Iterable[dict[str, Any]]:
+    """Never: for networks whose weights do not show what they compute, so that their name and options have to be given."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Network:
     """One network that can be built by name.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.networks.family import Network
+from worker.distillation.networks.family import Network, by_name_alone
 from worker.distillation.networks.layer_kinds import KINDS, Layer
 from worker.distillation.parameters import MOST_LAYERS, Example, Items, LayerItem
 from worker.distillation.parameters import parse as parse_parameters
@@ -218,6 +218,6 @@ NETWORKS = {
         build_own,
         "",
         Options,
-        guess=lambda shapes: (),
+        guess=by_name_alone,
     )
 }

@@ -109,9 +109,6 @@ class Dataset(Source):
         self.images = context.dataset
         if self.settings.teacher_reads == "privileged":
             self._check_privileged(context.contract)
-        self._views_of = self.settings
-        if self.settings.augmentation == "consistent":
-            self._views_of = replace(self.settings, mixup=1.0)
         self._check_mixing()
         self._check_places()
         self._drawn = self._epoch_parameters()
@@ -183,7 +180,7 @@ class Dataset(Source):
             words = "draws new views for every batch, so that the teacher's outputs cannot be cached"
             hint = "Choose `none`, `standard` or `shift` without a policy, jitter, erasing and mixing, or training/teacher_answers `live`."
             raise SpecError([Problem("/source/augmentation", words)], hint)
-        if self.distinct_views() is None:
+        if self.settings.augmentation != "none" and self.settings.views is None:
             words = "is required to cache the teacher's outputs: without it every epoch shows new views of the images"
             raise SpecError([Problem("/source/views", words)], "Set it, or set training/teacher_answers to `live`.")
 
@@ -263,13 +260,19 @@ class Dataset(Source):
         return RandomViews.draw(self._views_of, crops, whole, draw).at(division.rows)
 
     @property
+    def _views_of(self) -> ViewParameters:
+        """The parameters of the views; `consistent` mixes at uniform shares."""
+        p = self.settings
+        return replace(p, mixup=1.0) if p.augmentation == "consistent" else p
+
+    @property
     def _size(self) -> tuple[int, int]:
         return self.images.contract.height, self.images.contract.width
 
     def _changes_by_step(self) -> bool:
         """Whether images change in ways that are drawn anew for every batch."""
         p = self._views_of
-        return p.augmentation in RESIZED or p.changes_pixels or p.mixup > 0 or p.cutmix > 0
+        return self.settings.augmentation in RESIZED or p.changes_pixels or p.mixup > 0 or p.cutmix > 0
 
     def _draw_mixing(self, size: int, epoch: int, step: int) -> Mixing | None:
         draw = samplers.generator(self.context.seed, "mixing", epoch, step)
@@ -294,7 +297,7 @@ class Dataset(Source):
         """Raises: SpecError: images are cropped or mixed in a way that masks, depth and boxes do not follow."""
         p = self._views_of
         moved = sorted(KINDS.keys() & self.images.fields.keys())
-        if moved and (p.augmentation in RESIZED or p.policy != "none" or p.mixup or p.cutmix):
+        if moved and (self.settings.augmentation in RESIZED or p.policy != "none" or p.mixup or p.cutmix):
             words = f"moves images without their {' and '.join(moved)}"
             hint = "Choose `scale_crop_flip`, `standard`, `shift` or `none`, without a policy, mixup and cutmix."
             raise SpecError([Problem("/source/augmentation", words)], hint)

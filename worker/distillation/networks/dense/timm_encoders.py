@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.dense.fpn import PAPER, MapNetwork
-from worker.distillation.networks.family import Network, from_library, on_any_device
+from worker.distillation.networks.family import Network, by_name_alone, from_library, on_any_device
 from worker.distillation.parameters import Range
 
 LARGEST_STRIDE = 32
@@ -79,11 +79,14 @@ def _encoder(name: str, chosen: tuple[int, ...], contract: InputContract) -> nn.
 
 
 NETWORKS = {
-    "fpn_timm": Network("An encoder of timm with a feature pyramid, for segmentation.", build, PAPER, Options),
+    "fpn_timm": Network(
+        "An encoder of timm with a feature pyramid, for segmentation.", build, PAPER, Options, guess=by_name_alone
+    ),
     "fpn_timm_depth": Network(
         "An encoder of timm with a feature pyramid, for depth: one positive output for each pixel.",
         partial(build, positive=True),
         PAPER,
         Options,
+        guess=by_name_alone,
     ),
 }

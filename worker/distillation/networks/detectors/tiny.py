@@ -15,7 +15,7 @@ from worker.distillation.networks.dense.pyramid import FeaturePyramid
 from worker.distillation.networks.detectors.detector import Detector
 from worker.distillation.networks.detectors.one_stage import OneStageDetector
 from worker.distillation.networks.detectors.two_stage import TwoStageDetector
-from worker.distillation.networks.family import Network, check_size
+from worker.distillation.networks.family import Network, by_name_alone, check_size
 from worker.distillation.parameters import Example, Items, Range
 
 DIVISIBLE = 16
@@ -157,17 +157,20 @@ NETWORKS = {
         faster_rcnn,
         "arXiv:1506.01497",
         Options,
+        guess=by_name_alone,
     ),
     "tiny_retinanet": Network(
         "A detector of one stage for small images: residual encoder, feature pyramid, and RetinaNet's head on anchors.",
         retinanet,
         "arXiv:1708.02002",
         Options,
+        guess=by_name_alone,
     ),
     "tiny_fcos": Network(
         "A detector of one stage without anchors for small images: residual encoder, feature pyramid, and FCOS' head.",
         fcos,
         "arXiv:1904.01355",
         Options,
+        guess=by_name_alone,
     ),
 }
