@@ -17,6 +17,23 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # read when numpy and torch are imported
 
 
+SLOW_CASES = Path(__file__).with_name("slow_cases.txt")
+
+
+def slow_cases() -> frozenset[str]:
+    """The node ids of `slow_cases.txt`."""
+    return frozenset(line for line in SLOW_CASES.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+
+
+_SLOW = slow_cases()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the listed cases slow."""
+    if item.nodeid in _SLOW:
+        item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files of whole services first: few long tests at the end would leave the other processes without work."""

@@ -4,6 +4,7 @@ import ast
 import tomllib
 from pathlib import Path
 
+from tests.conftest import slow_cases
 from tests.structure import PACKAGES, circles, files_by_folder, imports, modules, running_back
 
 ROOT = Path(__file__).parents[1]
@@ -47,3 +48,9 @@ def test_circles_and_arrows_back_are_found(tmp_path):
     assert circles(graph) == [{"a", "b", "c"}]
     assert running_back(graph) == 1
     assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_listed_slow_cases_exist():
+    for case in slow_cases():
+        path, _, name = case.partition("::")
+        assert f"def {name.partition('[')[0]}(" in (ROOT / path).read_text(encoding="utf-8"), case
