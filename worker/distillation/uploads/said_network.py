@@ -250,9 +250,15 @@ def _with_layered_head(said: Said, candidates: Sequence[Candidate]) -> Found | N
 
 
 def _rows_of_classifier(said: Said, candidates: Sequence[Candidate]) -> int | None:
-    """The rows of the file's tensor that has the name of the network's classifier; None if it has none."""
-    with torch.device("meta"):
-        few, more = (networks.build(said.network, count, said.contract, said.options).state_dict() for count in (2, 3))
+    """The rows of the file's tensor that has the name of the network's classifier; None if it has none, or if the options alone
+    allow one number of classes."""
+    try:
+        with torch.device("meta"):
+            few, more = (
+                networks.build(said.network, count, said.contract, said.options).state_dict() for count in (2, 3)
+            )
+    except SpecError:
+        return None
     names = [name for name, tensor in few.items() if tensor.shape != more[name].shape]
     for candidate in largest_first(candidates):
         for name, leaf in candidate.tensors.items():
