@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from worker.distillation.compression.plain import plain
 from worker.distillation.contract import InputContract
+from worker.distillation.data.fields import is_box
 from worker.distillation.export.card import Card
 from worker.distillation.export.onnx import HINT, ExportFailed, run, write_unchecked
 from worker.distillation.export.portable import portable, random_images
@@ -52,8 +53,8 @@ def _write_detections(network: Detector, card: Card, path: Path) -> dict[str, An
     with convertible(max(card.contract.height, card.contract.width) + 1.0):
         opset = write_unchecked(form, card, path, one_image=True)
     images = _images(card)
-    given = [unpadded(run(path, each[None]))[0] for each in images]
-    expected = [unpadded(_output(form, each[None]))[0] for each in images]
+    given = [_boxes(run(path, each[None])) for each in images]
+    expected = [_boxes(_output(form, each[None])) for each in images]
     found = agreement(given, expected, score=0.0)
     if found < LEAST_AGREEMENT:  # NaN, without any detections, passes
         raise ExportFailed(f"the ONNX file and the student agree on {found:.1%} of their detections only", HINT)
@@ -67,6 +68,13 @@ def _write_heads(network: OneStageDetector, card: Card, path: Path) -> dict[str,
         if wrong := Task().compare_export(_output(form, each[None]), run(path, each[None])):
             raise ExportFailed(f"the ONNX file's outputs {wrong}", HINT)
     return {"opset": opset, "output": "heads"}
+
+
+def _boxes(detections_1N6: Tensor) -> dict[str, Tensor]:
+    """The detections of an image whose boxes have an area; others overlap with nothing, so that they cannot be compared."""
+    (found,) = unpadded(detections_1N6)
+    kept = is_box(found["boxes"])
+    return {name: value[kept] for name, value in found.items()}
 
 
 def _images(card: Card) -> Tensor:

@@ -34,9 +34,17 @@ def card(name, sample=None):
 def detector(name):
     torch.manual_seed(0)
     network = networks.build(name, 3, CONTRACT, STUDENT).eval()
-    for module in network.modules():  # confident, so that there are detections to compare
-        if isinstance(module, torch.nn.Conv2d) and name != "tiny_faster_rcnn" and module.bias is not None:
-            module.bias.data.clamp_(min=-0.5)
+    for (
+        path,
+        module,
+    ) in network.named_modules():  # different scores and boxes with an area, so that there is something to compare
+        if "head" in path and isinstance(module, torch.nn.Conv2d) and name != "tiny_faster_rcnn":
+            torch.nn.init.kaiming_normal_(module.weight)
+        if path.endswith("cls_logits"):
+            torch.nn.init.constant_(module.bias, -0.5)
+        if path.endswith("bbox_reg"):
+            torch.nn.init.normal_(module.weight, std=0.01)
+            torch.nn.init.constant_(module.bias, 1.0)
     return network
 
 
