@@ -95,6 +95,20 @@ def with_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({**spec, **full}))
 
 
+def spec_without_length(
+    network: str, source: Mapping[str, Any], objectives: list[Mapping[str, Any]], training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A resolved spec without its length, made here since the service's code may not be installed."""
+    return with_defaults(
+        {
+            "task": "classification", "teacher": "tch_benchmark", "dataset": None, "source": source,
+            "student": {"network": network, "options": {}, "initial_weights": "random"}, "objectives": objectives,
+            "procedure": {"name": "direct"}, "transforms": [], "training": dict(training),
+            "evaluation": {"split": "test"}, "exports": ["safetensors"],
+        }
+    )  # fmt: skip
+
+
 def still_holds(then: Any, now: Any) -> bool:
     """Whether a spec still has all earlier values; it may have more."""
     if isinstance(then, dict) and isinstance(now, dict):

@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.bare_engine import Ran, job_file, keep_row, method_asked, read_rows, run_engine, slug
 from benchmarks.compare.protocols import CIFAR10, Files, Protocol, images
 from benchmarks.compare.rows import CE, named
-from benchmarks.compare.runs import with_defaults
+from benchmarks.compare.runs import spec_without_length
 from worker.distillation import registry
 from worker.distillation.training import Training
 
@@ -69,7 +69,7 @@ def teacher(protocol: Protocol, files: Files, arguments: argparse.Namespace) -> 
     path = arguments.results / f"{protocol.teacher}.safetensors"
     if not path.exists():
         spec = {
-            **_spec(protocol.teacher, {"name": "dataset", "augmentation": "standard"}, [CE], TEACHING),
+            **spec_without_length(protocol.teacher, {"name": "dataset", "augmentation": "standard"}, [CE], TEACHING),
             "teacher": None, "dataset": "dts_benchmark",
         }  # fmt: skip
         spec["student"] |= {"classes": protocol.classes, "input": protocol.input}
@@ -108,21 +108,7 @@ def student_job(row: Mapping[str, Any], protocol: Protocol, files: Files, weight
     if row["recipe"] == "papers":
         training |= PAPERS
         objectives = [named("kd", temperature=20.0)]
-    return _job(protocol, files, _spec(protocol.student, asked, objectives, training), weights)
-
-
-def _spec(
-    network: str, source: Mapping[str, Any], objectives: list[Mapping[str, Any]], training: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A resolved spec without its length, made here since the service's code may not be installed."""
-    return with_defaults(
-        {
-            "task": "classification", "teacher": "tch_benchmark", "dataset": None, "source": source,
-            "student": {"network": network, "options": {}, "initial_weights": "random"}, "objectives": objectives,
-            "procedure": {"name": "direct"}, "transforms": [], "training": dict(training),
-            "evaluation": {"split": "test"}, "exports": ["safetensors"],
-        }
-    )  # fmt: skip
+    return _job(protocol, files, spec_without_length(protocol.student, asked, objectives, training), weights)
 
 
 def _job(protocol: Protocol, files: Files, spec: dict[str, Any], weights: Path | None) -> dict[str, Any]:

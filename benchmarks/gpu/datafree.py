@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from benchmarks.bare_engine import Ran, job_file, method_asked, run_engine
 from benchmarks.compare.protocols import CIFAR10, Protocol
 from benchmarks.compare.rows import CE
-from benchmarks.compare.runs import with_defaults
+from benchmarks.compare.runs import spec_without_length
 from benchmarks.gpu.images import PACK, write_cifar
 from benchmarks.gpu.results import Runs
 from worker.distillation import registry
@@ -51,7 +50,7 @@ def run(runs: Runs, carry: Path) -> None:
 
 
 def _teacher(runs: Runs, protocol: Protocol, files: tuple[Path, Path], folder: Path) -> dict[str, Any]:
-    spec = _spec(protocol.teacher, {"name": "dataset", "augmentation": "standard"}, [CE], TEACHING)
+    spec = spec_without_length(protocol.teacher, {"name": "dataset", "augmentation": "standard"}, [CE], TEACHING)
     spec["student"] |= {"classes": protocol.classes, "input": protocol.input}
     spec |= {"teacher": None, "dataset": "dts_benchmark"}
     job = job_file(spec, None, files[1].resolve(), files[0].resolve(), device=runs.device, threads=None)
@@ -64,26 +63,13 @@ def _student(runs: Runs, protocol: Protocol, files: tuple[Path, Path], weights: 
     asked = method_asked(source)
     method = registry.find("sources", asked["name"])
     training = {**method.training_defaults, "average_weights": 0.999}
-    spec = _spec(protocol.student, asked, list(method.objective_defaults), training)
+    spec = spec_without_length(protocol.student, asked, list(method.objective_defaults), training)
     given = {
         "network": protocol.teacher, "options": {}, "classes": protocol.classes, "input": protocol.input,
         "weights": str(weights.resolve()),
     }  # fmt: skip
     job = job_file(spec, given, files[1].resolve(), None, device=runs.device, threads=None)
     return fitted(runs, weights.parent / asked["name"], job, STUDENT_MINUTES)
-
-
-def _spec(
-    network: str, source: Mapping[str, Any], objectives: list[Mapping[str, Any]], training: Mapping[str, Any]
-) -> dict[str, Any]:
-    return with_defaults(
-        {
-            "task": "classification", "teacher": "tch_benchmark", "dataset": None, "source": source,
-            "student": {"network": network, "options": {}, "initial_weights": "random"}, "objectives": objectives,
-            "procedure": {"name": "direct"}, "transforms": [], "training": dict(training),
-            "evaluation": {"split": "test"}, "exports": ["safetensors"],
-        }
-    )  # fmt: skip
 
 
 def fitted(runs: Runs, place: Path, job: dict[str, Any], minutes: float) -> dict[str, Any]:

@@ -59,11 +59,9 @@ class ForwardPasses:
             return batch.teacher
         if self.answers is not None and batch.view is not None:
             return self.answers.of(batch.view)
-        image = batch.read(self.teacher.reads)
-        if self.quick is not None:
-            return Outputs(self.quick(image))
-        with torch.set_grad_enabled(self.input_gradient):
-            return self.run(self.teacher, image, batch.division, batch.fields, shared)
+        return self._live(
+            batch.read(self.teacher.reads), batch.division, batch.fields, shared, gradient=self.input_gradient
+        )
 
     def logits(self, batch: Batch) -> Tensor:
         """The teacher's logits (B, K), computed anew."""
@@ -76,12 +74,19 @@ class ForwardPasses:
             return None
         return self._live(batch.fields["second_view"], batch.division)
 
-    def _live(self, image: Tensor, division: Division) -> Outputs:
+    def _live(
+        self,
+        image: Tensor,
+        division: Division,
+        fields: Mapping[str, Tensor] | None = None,
+        shared: Outputs | None = None,
+        gradient: bool = False,
+    ) -> Outputs:
         assert self.teacher is not None
         if self.quick is not None:
             return Outputs(self.quick(image))
-        with torch.no_grad():
-            return self.run(self.teacher, image, division)
+        with torch.set_grad_enabled(gradient):
+            return self.run(self.teacher, image, division, fields, shared)
 
     def run(
         self,

@@ -59,6 +59,16 @@ def is_image(head: bytes) -> bool:
     return riff or anymap or bitmap or head.startswith(HEADS)
 
 
+def sorted_out(archive: Archive) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
+    """The images, and the other files; a file without the suffix of an image is one if it begins like one."""
+    images: list[PurePosixPath] = []
+    others: list[PurePosixPath] = []
+    for path in sorted(archive.files):
+        named = path.suffix.lower() in SUFFIXES
+        (images if named or is_image(archive.head(path, HEAD_BYTES)) else others).append(path)
+    return images, others
+
+
 def measure(archive: Archive, path: PurePosixPath, label: str | None, options: Options) -> ImageFile:
     """What the header of an image says.
 

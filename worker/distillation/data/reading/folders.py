@@ -6,7 +6,7 @@ from worker.distillation.data import truth
 from worker.distillation.data.packed import Options, Packed
 from worker.distillation.data.reading import detection, label_tables, layout, shards
 from worker.distillation.data.reading.archive import Archive
-from worker.distillation.data.reading.decoding import HEAD_BYTES, SUFFIXES, is_image
+from worker.distillation.data.reading.decoding import sorted_out
 from worker.distillation.data.reading.image_set import read_images
 from worker.distillation.data.reading.layout import LAYOUT, Layout
 from worker.distillation.errors import UploadError
@@ -21,7 +21,7 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     """
     if options.labels not in ("class", "none"):
         raise UploadError("class folders support one class per image only", "Send an npz file for other labels.")
-    images, others = _sorted_out(archive)
+    images, others = sorted_out(archive)
     if not images:
         raise UploadError(
             "the archive contains no images (png, jpg, bmp, webp, gif, tif, ppm) and no NumPy arrays", LAYOUT
@@ -47,16 +47,6 @@ def read_layout(archive: Archive, found: Layout, options: Options, limits: Uploa
             "class folders named by numbers are sorted as text (0, 1, 10, 2), as in torchvision's ImageFolder"
         )
     return packed
-
-
-def _sorted_out(archive: Archive) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
-    """The images, and the other files; a file without the suffix of an image is one if it begins like one."""
-    images: list[PurePosixPath] = []
-    others: list[PurePosixPath] = []
-    for path in sorted(archive.files):
-        named = path.suffix.lower() in SUFFIXES
-        (images if named or is_image(archive.head(path, HEAD_BYTES)) else others).append(path)
-    return images, others
 
 
 def _labelled(

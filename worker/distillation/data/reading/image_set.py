@@ -4,7 +4,7 @@ Shapes: N samples, C channels, H height, W width.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -67,7 +67,7 @@ def read_images(archive: Archive, layout: Layout, options: Options, limits: Uplo
     every = [image for each in found.values() for image in each]
     if not every:
         broken.check(0)
-    shape = _shape(every, options)
+    shape = common_shape(every, options)
     splits: dict[str, tuple[Tensor, Tensor]] = {}
     photographs = None
     if are_photographs(len(every), shape, options, limits):
@@ -135,7 +135,7 @@ def _labels(images: Sequence[ImageFile], classes: Sequence[str]) -> Tensor:
     return torch.tensor([number[str(image.label)] for image in images], dtype=torch.int64)
 
 
-def _shape(images: Sequence[ImageFile], options: Options) -> tuple[int, int, int]:
+def common_shape(images: Sequence[ImageFile], options: Options) -> tuple[int, int, int]:
     """Channels, height and width of the packed images: from the options, else greyscale if all images are, and the most
     common size."""
     sizes = Counter(image.size for image in images)
@@ -149,26 +149,37 @@ def _tell(
 ) -> None:
     """Count and say what was changed and left out."""
     channels, height, width = shape
-    words = {
-        "resized": f"were resized to {height}x{width} (shorter side scaled, centre cropped)",
-        "channels_converted": f"were converted to {'greyscale' if channels == 1 else 'RGB'}",
-        **ALTERATIONS,
-    }
+    words = {"resized": f"were resized to {height}x{width} (shorter side scaled, centre cropped)"}
     count = Counter(name for image in images for name in image.altered)
     if packed.photographs is None:
         count["resized"] = sum(image.size != (height, width) for image in images)
     else:
+        side = packed.photographs.short_side
+        count["scaled"] = sum(min(image.size) > side for image in images)
         words["scaled"] = (
-            f"were scaled down to a short side of {packed.photographs.short_side} pixels, and stored as JPEG; jobs show parts of them"
+            f"were scaled down to a short side of {side} pixels, and stored as JPEG; jobs show parts of them"
         )
-        count["scaled"] = sum(min(image.size) > packed.photographs.short_side for image in images)
+    report_changes(packed, images, count, words, channels, options, broken)
+
+
+def report_changes(
+    packed: Packed,
+    images: Sequence[ImageFile],
+    count: Counter[str],
+    words: Mapping[str, str],
+    channels: int,
+    options: Options,
+    broken: Broken,
+) -> None:
+    """Add the numbers of images that were changed and left out to the findings, and a warning for each kind. `count` are the images
+    by what was changed; `words` says it of kinds that are not in `ALTERATIONS`."""
     count["channels_converted"] = sum(image.grey != (channels == 1) for image in images)
-    for name, said in words.items():
+    converted = {"channels_converted": f"were converted to {'greyscale' if channels == 1 else 'RGB'}"}
+    for name, said in {"resized": words["resized"], **converted, **ALTERATIONS, **words}.items():
         if count[name]:
             packed.altered[name] = count[name]
-            packed.warnings.append(
-                f"{count[name]} of {len(images)} images {said.format(background=options.background)}"
-            )
+            text = said.format(background=options.background)
+            packed.warnings.append(f"{count[name]} of {len(images)} images {text}")
     if broken.found:
         packed.left_out["broken"] = len(broken.found)
         listed = "; ".join(str(error) for error in broken.found[:5])

@@ -15,7 +15,7 @@ from worker.distillation.data.packed import Options, Packed, check_size
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.boxes.annotations import REPAIRS, Annotated, Annotations, Box, repaired
 from worker.distillation.data.reading.decoding import BrokenImageError, ImageFile, decode, measure
-from worker.distillation.data.reading.image_set import ALTERATIONS, Broken
+from worker.distillation.data.reading.image_set import Broken, common_shape, report_changes
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
@@ -46,10 +46,7 @@ def read_boxed(archive: Archive, found: Annotations, options: Options, limits: U
     every = [each.image for images in placed.values() for each in images]
     if not every:
         broken.check(0)
-    sizes = Counter(image.size for image in every)
-    common = max(sizes, key=lambda size: (sizes[size], size))
-    channels = options.channels or (1 if all(image.grey for image in every) else 3)
-    shape = (channels, options.height or common[0], options.width or common[1])
+    shape = common_shape(every, options)
     check_size(len(every), shape, limits)
     packed = Packed(found.kind, {}, found.classes, list(found.notes), labels="boxes")
     for split, images in placed.items():
@@ -201,22 +198,8 @@ def _tell(
 ) -> None:
     """Count and say what was changed and left out."""
     packed.warnings += [REPAIRS[what].format(number) for what, number in found.counts.items() if what in REPAIRS]
+    how = "shorter side scaled, centre cropped" if options.fitting == "crop" else "longer side scaled, padded"
     count = Counter(name for image in images for name in image.altered if name not in EXIF)
     count["resized"] = sum(image.size != shape[1:] for image in images)
-    count["channels_converted"] = sum(image.grey != (shape[0] == 1) for image in images)
-    how = "shorter side scaled, centre cropped" if options.fitting == "crop" else "longer side scaled, padded"
-    words = {
-        "resized": f"were resized to {shape[1]}x{shape[2]} with their boxes ({how})",
-        "channels_converted": f"were converted to {'greyscale' if shape[0] == 1 else 'RGB'}",
-        **ALTERATIONS,
-    }
-    for name, said in words.items():
-        if count[name]:
-            packed.altered[name] = count[name]
-            packed.warnings.append(
-                f"{count[name]} of {len(images)} images {said.format(background=options.background)}"
-            )
-    if broken.found:
-        packed.left_out["broken"] = len(broken.found)
-        listed = "; ".join(str(error) for error in broken.found[:5])
-        packed.warnings.append(f"{len(broken.found)} images cannot be read and were left out ({listed})")
+    words = {"resized": f"were resized to {shape[1]}x{shape[2]} with their boxes ({how})"}
+    report_changes(packed, images, count, words, shape[0], options, broken)

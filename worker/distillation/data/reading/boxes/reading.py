@@ -1,14 +1,12 @@
 """The dataset in an archive of images with files of boxes: which format it is, and its splits."""
 
-from pathlib import PurePosixPath
-
 from worker.distillation.data import truth
 from worker.distillation.data.packed import Options, Packed
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.boxes import coco, voc, yolo
 from worker.distillation.data.reading.boxes.annotations import Annotations
 from worker.distillation.data.reading.boxes.boxed_images import read_boxed
-from worker.distillation.data.reading.decoding import HEAD_BYTES, SUFFIXES, is_image
+from worker.distillation.data.reading.decoding import sorted_out
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
@@ -24,11 +22,7 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     Raises:
         UploadError: there are no boxes, a file is damaged, or boxes and images do not match.
     """
-    images: list[PurePosixPath] = []
-    others: list[PurePosixPath] = []
-    for path in sorted(archive.files):
-        named = path.suffix.lower() in SUFFIXES
-        (images if named or is_image(archive.head(path, HEAD_BYTES)) else others).append(path)
+    images, others = sorted_out(archive)
     formats = (coco.find, voc.find, yolo.find)
     found = next((each for find in formats if (each := find(archive, images, others)) is not None), None)
     if found is None:

@@ -16,23 +16,21 @@ from worker.distillation.data.fields import IGNORED, Size, kind_of, letterbox
 from worker.distillation.data.packed import Options, Packed, check_size
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.decoding import (
-    HEAD_BYTES,
     SIDEWAYS,
-    SUFFIXES,
     BrokenImageError,
     ImageFile,
     decode,
-    is_image,
     measure,
     opened,
     orientation,
     quietly,
+    sorted_out,
 )
 from worker.distillation.data.reading.dense import pairs
 from worker.distillation.data.reading.dense.depths import DepthReader
 from worker.distillation.data.reading.dense.masks import MaskReader
 from worker.distillation.data.reading.dense.pairs import Pairs
-from worker.distillation.data.reading.image_set import ALTERATIONS, Broken
+from worker.distillation.data.reading.image_set import Broken, common_shape, report_changes
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
@@ -48,7 +46,7 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     Raises:
         UploadError: images and maps do not match, a file cannot be read, or it is not clear what the files mean.
     """
-    files, others = _sorted_out(archive)
+    files, others = sorted_out(archive)
     reader: MaskReader | DepthReader = DepthReader(options)
     if options.labels == "mask":
         reader = MaskReader.of(archive, others, options)
@@ -61,7 +59,7 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     images = [image for each in measured.values() for image, _ in each]
     if not images:
         broken.check(0)
-    shape = _shape(images, options)
+    shape = common_shape(images, options)
     check_size(len(images), shape, limits)
     packed = Packed(
         "images and masks" if options.labels == "mask" else "images and depth", {}, (), labels=options.labels
@@ -72,15 +70,6 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     _finish(packed, reader, limits)
     _tell(packed, found, images, shape, options, broken)
     return packed
-
-
-def _sorted_out(archive: Archive) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
-    images: list[PurePosixPath] = []
-    others: list[PurePosixPath] = []
-    for path in sorted(archive.files):
-        named = path.suffix.lower() in SUFFIXES
-        (images if named or is_image(archive.head(path, HEAD_BYTES)) else others).append(path)
-    return images, others
 
 
 def _lists(archive: Archive, others: Sequence[PurePosixPath]) -> dict[str, frozenset[str]] | None:
@@ -117,14 +106,6 @@ def _measured(
         except BrokenImageError as error:
             broken.found.append(error)
     return found
-
-
-def _shape(images: Sequence[ImageFile], options: Options) -> tuple[int, int, int]:
-    """Channels, height and width of the packed images, as for images of classes."""
-    sizes = Counter(image.size for image in images)
-    most_common = max(sizes, key=lambda size: (sizes[size], size))
-    channels = options.channels or (1 if all(image.grey for image in images) else 3)
-    return channels, options.height or most_common[0], options.width or most_common[1]
 
 
 def _decoded(
@@ -231,21 +212,8 @@ def _tell(
     """Count and say what was changed and left out."""
     packed.left_out = dict(found.left_out)
     packed.warnings += found.notes
+    how = "shorter side scaled, centre cropped" if options.fitting == "crop" else "longer side scaled, padded"
     count = Counter(name for image in images for name in image.altered)
     count["resized"] = sum(image.size != shape[1:] for image in images)
-    count["channels_converted"] = sum(image.grey != (shape[0] == 1) for image in images)
-    how = "shorter side scaled, centre cropped" if options.fitting == "crop" else "longer side scaled, padded"
-    words = {
-        "resized": f"were resized to {shape[1]}x{shape[2]} with their masks or depth ({how})",
-        "channels_converted": f"were converted to {'greyscale' if shape[0] == 1 else 'RGB'}",
-        **ALTERATIONS,
-    }
-    for name, said in words.items():
-        if count[name]:
-            packed.altered[name] = count[name]
-            text = said.format(background=options.background)
-            packed.warnings.append(f"{count[name]} of {len(images)} images {text}")
-    if broken.found:
-        packed.left_out["broken"] = len(broken.found)
-        listed = "; ".join(str(error) for error in broken.found[:5])
-        packed.warnings.append(f"{len(broken.found)} images cannot be read and were left out ({listed})")
+    words = {"resized": f"were resized to {shape[1]}x{shape[2]} with their masks or depth ({how})"}
+    report_changes(packed, images, count, words, shape[0], options, broken)
