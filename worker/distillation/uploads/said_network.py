@@ -221,14 +221,14 @@ def _instead(said: Said, fitting: Sequence[Proposal], limits: UploadLimits) -> F
     """
     if len(fitting) != 1 or said.classes not in (None, fitting[0].classes):
         return None
-    best = fitting[0]
-    unseen = networks.named()[best.network].unseen if best.network in networks.named() else {}
-    options = best.options | {name: value for name, value in said.options.items() if name in unseen}
-    check_size(best.network, options, best.classes, said.contract, limits)
-    network = networks.build(best.network, best.classes, said.contract, options)
+    fitted = fitting[0]
+    unseen = networks.named()[fitted.network].unseen if fitted.network in networks.named() else {}
+    best = replace(fitted, options=fitted.options | {name: value for name, value in said.options.items() if name in unseen})
+    check_size(best.network, best.options, best.classes, said.contract, limits)
+    network = best.build(said.contract)
     words = f"the weights are not those of `{said.network}`{_with(said.options)}: they fit {best}, which was taken"
-    warnings = (words, *_assumed(best.network, options))
-    return Found(best.network, options, best.classes, said.contract, network, best.matched(network), (), warnings)
+    warnings = (words, *_assumed(best.network, best.options))
+    return Found(best.network, best.options, best.classes, said.contract, network, best.matched(network), (), warnings)
 
 
 def _with(options: Mapping[str, Any]) -> str:

@@ -111,9 +111,7 @@ def test_corrected_weights_bring_back_classes_that_were_lost(inputs, monkeypatch
     monkeypatch.setattr(round_watch, "POOR_ROUNDS", 1)
     monkeypatch.setattr(round_watch, "POOR_STEPS", 0)
     monkeypatch.setattr(round_watch, "LEAST_BALANCE", 0.3)
-    folder = (
-        tmp_path / "for a teacher that predicts its first class for almost everything"
-    )  # of a teacher that sees its first class in almost everything
+    folder = tmp_path / "of a teacher that predicts its first class for almost everything"
     shutil.copytree(inputs, folder)
     state = load_file(folder / "inputs/teacher.safetensors")
     state["fc.bias"] = state["fc.bias"] + torch.tensor([6.0, 0, 0, 0])
@@ -124,6 +122,7 @@ def test_corrected_weights_bring_back_classes_that_were_lost(inputs, monkeypatch
         "learning_rate": 0.5,
         "one_hot_weight": 0.0,
         "statistics_weight": 0.01,
+        "bounded": False,
     }
     events = run_whole(job_for("deep_inversion", folder, tmp_path / "job", student_steps_per_round=9, **asked))
     values = [event["values"] for event in events if event["event"] == "metrics"]

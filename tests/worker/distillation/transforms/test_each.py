@@ -25,8 +25,8 @@ EACH = {
     "int8": {"name": "int8", "begin": 0.4, "images": 32},
 }
 DAFL = {"name": "dafl", "generator_batch": 16, "generator_width": 8, "initial_generator_steps": 2, "pool_images": 64}
-PHASES = {"synthesising": 1, "the first steps": 4, "later steps": 10}
-"""Steps after which a run without data is killed: DAFL takes a step of the generator before each of the student."""
+PHASES = {"synthesising": 1, "the first steps": 4, "later steps": 6}
+"""Steps after which a run without data is killed: two of the generator alone, then five of the student."""
 GENERATIONS = {"the first generation": 2, "the second": 6, "the third": 10}
 """The same with three stages of four steps."""
 
