@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worker.distillation.contract import InputContract, read_contract
-from worker.distillation.contract_check.comparison import EVEN_SIGMA, sigma
+from worker.distillation.contract_check.comparison import EVEN_GAIN, LEAST_SIGMA, Measured, sigma
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.layer_list import to_json
@@ -103,16 +103,24 @@ def _named(
     limits: UploadLimits,
     seconds: float,
 ) -> list[MeasuredNetwork]:
-    """The networks of the catalogue that fit, at the size of the images; at another usual size where they do better so."""
+    """The networks of the catalogue that fit, at the size of the images; at another usual size where they are clearly better."""
     other = ALSO.get(images.size) if given is None else None
     found = measured(asked, given, file.candidates, images, limits, seconds / (2 if other else 1))
     if other is None or (found and found[0].best.accuracy > GOOD_ENOUGH):
         return found
     larger = replace(asked, contract=replace(asked.contract, height=other[0], width=other[1]))
     again = measured(larger, given, file.candidates, images, limits, seconds / 2)
-    if found and again and sigma(found[0].best.right, again[0].best.right) < EVEN_SIGMA:
-        return found
-    return again or found
+    return again if again and (not found or _is_righter(again[0].best, found[0].best)) else found
+
+
+def _is_righter(other: Measured, own: Measured) -> bool:
+    """Whether a network does so much better at another size than the images' own that this is not by chance.
+
+    Networks with global pooling read any size, and do about as well at similar ones.
+    """
+    count = min(len(own.right), len(other.right))
+    gain = float(other.right[:count].double().mean() - own.right[:count].double().mean())
+    return gain > EVEN_GAIN and sigma(own.right, other.right) >= LEAST_SIGMA
 
 
 def _state(file: OpenFile, choice: str, limits: UploadLimits) -> dict[str, Tensor]:

@@ -223,7 +223,9 @@ def _instead(said: Said, fitting: Sequence[Proposal], limits: UploadLimits) -> F
         return None
     fitted = fitting[0]
     unseen = networks.named()[fitted.network].unseen if fitted.network in networks.named() else {}
-    best = replace(fitted, options=fitted.options | {name: value for name, value in said.options.items() if name in unseen})
+    best = replace(
+        fitted, options=fitted.options | {name: value for name, value in said.options.items() if name in unseen}
+    )
     check_size(best.network, best.options, best.classes, said.contract, limits)
     network = best.build(said.contract)
     words = f"the weights are not those of `{said.network}`{_with(said.options)}: they fit {best}, which was taken"

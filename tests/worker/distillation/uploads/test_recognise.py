@@ -1,6 +1,7 @@
 """What a teacher leaves open is found with labelled images; what is said is kept, and doubted if it is clearly worse."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,13 @@ from torch import nn
 
 from worker.distillation import networks
 from worker.distillation.contract import read_contract
+from worker.distillation.contract_check.comparison import Measured
 from worker.distillation.errors import SpecError, UploadError
+from worker.distillation.uploads import recognise
 from worker.distillation.uploads.inspect_upload import inspect
+from worker.distillation.uploads.labelled_images import LabelledImages
+from worker.distillation.uploads.measured_networks import MeasuredNetwork
+from worker.distillation.uploads.said_network import Said
 
 INPUT = {"channels": 1, "height": 16, "width": 16, "mean": [0.5], "std": [0.5]}
 WRONG = INPUT | {"mean": [0.0], "std": [1 / 255]}
@@ -134,3 +140,20 @@ def test_a_list_of_layers_that_was_found_can_be_sent_back_without_classes(tmp_pa
     layers = [{"conv": 5, "name": "0"}, {"activation": "relu"}, {"flatten": True}, {"linear": 4, "name": "3"}]
     said = {"network": "layers", "options": {"layers": layers}, "input": INPUT}
     assert inspect({"kind": "teacher", "upload": "upload", "teacher": said}, tmp_path)["findings"]["classes"] == 4
+
+
+@pytest.mark.parametrize(("right_there", "taken"), [(60, 60), (66, 60), (90, 90)])
+def test_another_size_than_that_of_the_images_is_taken_if_it_is_clearly_better(right_there, taken, monkeypatch):
+    def rows(count):
+        return Measured("plain", torch.arange(100) < count)
+
+    def measured(said, *_):
+        count = 60 if said.contract.height == 32 else right_there
+        return [MeasuredNetwork("resnet_cifar", {}, 10, said.contract, (rows(count),))]
+
+    monkeypatch.setattr(recognise, "measured", measured)
+    images = LabelledImages(torch.zeros(100, 3, 32, 32, dtype=torch.uint8), torch.arange(100) % 10, (), "test")
+    said = Said.of({"input": {"channels": 3, "height": 32, "width": 32, "mean": [0.5] * 3, "std": [0.5] * 3}})
+    (found,) = recognise._named(said, None, SimpleNamespace(candidates=()), images, None, 1.0)
+    assert found.best.right.sum() == taken
+    assert (found.contract.height == 28) == (taken != 60)
