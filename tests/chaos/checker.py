@@ -34,6 +34,7 @@ from models.records import (
     Worker,
 )  # fmt: skip
 from models.status import TRANSITIONS, JobStatus
+from models.storage import keys
 from models.storage.blobs import Storage
 from models.storage.errors import StorageError
 
@@ -273,7 +274,12 @@ def no_blob_is_orphaned(world: World) -> Iterator[str]:
     """Every blob has a row, and every row's blob exists."""
     named = {row.key for table in (Artifact, Preview) for row in world.rows(table)}
     named |= {row.log_key for row in world.rows(Attempt) if row.log_key}
-    named |= {row.blob_key for table in (Teacher, Dataset, File) for row in world.rows(table) if row.blob_key}
+    for upload in (row for table in (Teacher, Dataset, File) for row in world.rows(table) if row.blob_key):
+        named |= {
+            upload.blob_key,
+            *(keys.canonical_part(upload.id, part["sha256"]) for part in upload.blob_parts or ()),
+        }
+        named |= {keys.samples(upload.blob_key)} if "samples" in (upload.findings or {}) else set()
     fresh = {job.id for job in world.job_rows.values() if (job.finished_at or math.inf) > world.ended_before}
     stored = {entry.key for entry in world.storage.list()}
     stored -= {key for key in stored if "/parts/" in key and key.split("/")[1] in fresh}

@@ -86,6 +86,7 @@ def test_photographs_are_jpeg_files():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_all_four_parts_run_with_tiny_sizes_on_a_cpu(tmp_path):
     (tmp_path / "carry").mkdir()
     write_pack(tmp_path / "carry")

@@ -47,6 +47,7 @@ def test_a_student_from_nothing_learns_them_without_data(inputs, source):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_an_alexnet_of_224_pixels_to_its_half(tmp_path):
     """The configuration of DAFL's authors for CelebA (arXiv:1904.01186), with few images."""
     pixels = {"channels": 3, "height": 224, "width": 224, "mean": [0.5] * 3, "std": [0.25] * 3}
