@@ -51,6 +51,7 @@ def test_the_table_lists_failed_runs():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_script_trains_a_teacher_once_and_stores_its_results(tmp_path):
     draw = np.random.default_rng(0)
     arrays = {}
