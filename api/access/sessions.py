@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, ScalarSelect, delete, func, or_, select
 
@@ -27,6 +27,8 @@ LIFETIME_SECONDS = 12 * 3600
 RECENT_SECONDS = 30.0
 """Time since its last look-up after which a session is no longer read together with others."""
 MOST_TOGETHER = 500
+RENEWAL_SECONDS = 0.5
+"""Longest time for which a session waits for a statement that renews it with others."""
 COLUMNS = BrowserSession.hash, Key.id, Key.name, Key.scopes, Key.limits
 _known = KnownKeys[tuple[Caller, str]]()
 _used: dict[str, float] = {}
@@ -49,7 +51,10 @@ def session_caller(token: str) -> tuple[Caller, str] | None:
     All sessions that were used in the last seconds are read together, so that many browsers that poll cost one statement.
     """
     digest = _hash(token)
-    if (found := _known.get(digest)) is not None:
+    if (found := _known.get(digest)) is None:
+        Renewal.wait_for(digest)
+        found = _known.get(digest)
+    if found is not None:
         _used[digest] = _known.clock()
         return found
     with _reading:
@@ -65,11 +70,29 @@ def session_caller(token: str) -> tuple[Caller, str] | None:
 
 class Renewal:
     """Reads the sessions that were used in the last seconds as one column of another statement, so that browsers whose polls
-    are answered by that statement cost none of their own."""
+    are answered by that statement cost none of their own. While its block runs, these sessions wait for it."""
+
+    _running: ClassVar["Renewal | None"] = None
 
     def __init__(self) -> None:
         self._read_at = _known.clock()
         self._digests = _recent(self._read_at)
+        self._done = threading.Event()
+
+    def __enter__(self) -> "Renewal":
+        Renewal._running = self
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        Renewal._running = None
+        self._done.set()
+
+    @classmethod
+    def wait_for(cls, digest: str) -> None:
+        """Wait for the statement that is reading this session, if there is one."""
+        running = cls._running
+        if running is not None and digest in running._digests:
+            running._done.wait(RENEWAL_SECONDS)
 
     def column(self, dialect: str) -> ScalarSelect[Any]:
         """A column whose value, the same in every row, is a JSON list of the valid sessions."""

@@ -17,6 +17,8 @@ from models.status import JobStatus
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 MOST_JOBS = 1000
+WORKERS_SECONDS = 5.0
+"""Age of what a page shows of the workers; it asks every 10 seconds."""
 Text = Annotated[str, Query(max_length=255)]
 
 
@@ -65,7 +67,8 @@ CurrentFilters = Annotated[Filters, Depends(filters_of)]
 def _read(visitor: Visitor, filters: Filters) -> dict[str, Any]:
     statuses = [JobStatus(one) for one in filters.status]
     window, experiment = filters.window(), filters.experiment or None
-    found, cursor = lines(visitor.key_id, window, statuses, filters.name, experiment, sessions.Renewal())
+    with sessions.Renewal() as renewal:
+        found, cursor = lines(visitor.key_id, window, statuses, filters.name, experiment, renewal)
     return {"lines": found, "next_cursor": cursor}
 
 
@@ -100,5 +103,5 @@ async def part(request: Request, visitor: CurrentVisitor, filters: CurrentFilter
 @router.get("/parts/workers")
 async def workers(request: Request, visitor: CurrentVisitor) -> Response:
     """What each worker does now."""
-    found = await request.app.state.pages.read("workers", workers_now)
+    found = await request.app.state.pages.read("workers", workers_now, WORKERS_SECONDS)
     return await run_in_threadpool(render, request, "part_workers.html", workers=found)

@@ -7,10 +7,9 @@ from typing import Any
 
 from api.http.batches import Batches
 
-FRESH_SECONDS = 0.85
-"""Below the time for which a session is known, so that the read of a list renews the sessions before each is read on its own."""
-AFTER_EVENT_SECONDS = 0.25
-"""For parts that a page asks for some time after an event: a page waits longer than this, so no answer is older than its event."""
+FRESH_SECONDS = 0.8
+"""Below the time for which a session is known, so that a shared read renews the sessions before each is read on its own; and below
+the second that a page waits after an event before it asks for a part, so that no part is older than its event."""
 MOST_KEPT = 200
 
 
@@ -35,6 +34,10 @@ class SharedPages:
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
         return found
+
+    def last(self, name: Hashable) -> Any:
+        """The last answer to a question, however old; None if it is not kept."""
+        return self._kept.get(name, (0.0, None))[1]
 
 
 class _Question:

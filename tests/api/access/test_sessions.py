@@ -1,7 +1,9 @@
 """Sessions of browsers, in one process."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 import api.access.sessions as sessions
 from api.access.auth import Caller, hash_key
@@ -10,7 +12,7 @@ from api.dashboard.shared_pages import FRESH_SECONDS
 from api.health.metrics import QUERIES
 from api.http.paging import Window
 from api.jobs.overview import lines
-from models.database import transaction
+from models.database import reading, transaction
 from models.records import BrowserSession, Job, Key
 
 CALLER = Caller("key_1", frozenset({"jobs:read"}), None)
@@ -84,3 +86,17 @@ def test_a_list_renews_the_sessions_that_poll_it(clock: list[float]) -> None:
     lines("key_1", Window(50, None), [], along=sessions.Renewal())
     clock[0] += KNOWN_SECONDS - FRESH_SECONDS + 0.01
     assert sessions.session_caller(tokens[0]) is None
+
+
+def test_a_session_waits_for_the_statement_that_renews_it(clock: list[float]) -> None:
+    token = sessions.open_session(CALLER)
+    assert sessions.session_caller(token)
+    clock[0] += KNOWN_SECONDS + 0.01
+    before = statements()
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.Renewal() as renewal, reading() as session:
+            asked = pool.submit(sessions.session_caller, token)
+            renewal.take(session.scalar(select(renewal.column("sqlite"))))
+        found = asked.result()
+    assert found is not None and found[1] == "mine"
+    assert statements() - before == 2  # BEGIN and the statement
