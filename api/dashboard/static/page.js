@@ -41,14 +41,15 @@ function placeProblems() {
   for (const item of document.querySelectorAll("[data-pointer]")) {
     let field = null;
     for (let at = item.dataset.pointer; at && !field; at = at.slice(0, at.lastIndexOf("/"))) {
-      field = [...form.elements].find((one) => one.name === at || one.name === at + "/name" || one.name === at + "/network");
+      const names = [at, at + "/name", at + "/network", at + "[]"];
+      field = [...form.elements].find((one) => names.includes(one.name));
     }
     if (!field) continue;
     field.setAttribute("aria-invalid", "true");
     const words = document.createElement("p");
     words.className = "error";
     words.textContent = item.lastChild.textContent.trim();
-    field.after(words);
+    (field.type === "checkbox" ? field.closest("fieldset") : field).after(words);
   }
 }
 
