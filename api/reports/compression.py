@@ -43,7 +43,7 @@ def _budget(budget: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[Ta
     about = f"Allowed: {allowed}. " + (f"Chosen: {_candidate(chosen)}." if chosen else "Nothing has been chosen yet.")
     if "kept" in ended:
         about += f" The finished student {'keeps' if ended['kept'] else 'does not keep'} its budget."
-    yield Table("Budget", ("", "Asked, at most", "Planned", "Measured at the end"), rows, about)
+    yield Table("Budget", ("", "At most", "Planned", "Measured"), rows, about)
     tried = [
         (_candidate(each), number(each.get("bytes")), number(each.get("milliseconds")))
         for each in map(_mapping, _list(chosen.get("tried")))
@@ -53,7 +53,7 @@ def _budget(budget: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[Ta
 
 
 def _name_of(budget: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
-    return shown(ended.get("name") or f"the file {budget.get('file')}", 80)
+    return shown(ended.get("name") or f"the {budget.get('file')} file", 80)
 
 
 def _candidate(facts: Mapping[str, Any]) -> str:
@@ -69,10 +69,10 @@ def _files(found: Mapping[str, Any], report: Mapping[str, Any]) -> Table:
     rows = [
         (shown(file.get("name"), 80), number(file.get("bytes")), _times(ours, file), _times(theirs, file))
         for file in _files_of(report)
-        if file.get("name") in ours
     ]
-    about = f"The student without transforms has {number(found.get('float32_student_bytes'))} bytes in float32."
-    return Table("Bytes of every file", ("", "Bytes", "Times smaller than in float32", "Than the teacher"), rows, about)
+    whole = number(found.get("float32_student_bytes"))
+    about = f"Times smaller than the student without transforms, which has {whole} bytes in float32."
+    return Table("Bytes of every file", ("", "Bytes", "Times smaller", "Than the teacher"), rows, about)
 
 
 def _times(by_name: Mapping[str, Any], file: Mapping[str, Any]) -> str:
@@ -129,7 +129,7 @@ def _file_that_ships(found: Mapping[str, Any], report: Mapping[str, Any]) -> Tab
         times = number(onnx.get("milliseconds")), "–", number(onnx.get("float32_milliseconds"))
         rows += [("milliseconds an image, with one CPU thread", *times)]
         rows += [("bytes", number(sizes.get("student.onnx")), "–", number(onnx.get("float32_bytes")))]
-    heads = "", "student.onnx", "Student in PyTorch", "Same network as ONNX in float32"
+    heads = "", "student.onnx", "In PyTorch", "ONNX in float32"
     return Table("The file that ships, in onnxruntime", heads, rows)
 
 
