@@ -1,6 +1,6 @@
 """What a student's budget asked for, what was planned and measured, and what its transforms did, as tables for pages and reports."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ class Table:
 
     title: str
     heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     about: str = ""
     long: bool = False
 
