@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy import ColumnElement, ScalarSelect, delete, func, or_, select
 
@@ -27,8 +27,6 @@ LIFETIME_SECONDS = 12 * 3600
 RECENT_SECONDS = 30.0
 """Time since its last look-up after which a session is no longer read together with others."""
 MOST_TOGETHER = 500
-RENEWAL_SECONDS = 0.5
-"""Longest time for which a session waits for a statement that renews it with others."""
 COLUMNS = BrowserSession.hash, Key.id, Key.name, Key.scopes, Key.limits
 _known = KnownKeys[tuple[Caller, str]]()
 _used: dict[str, float] = {}
@@ -51,10 +49,7 @@ def session_caller(token: str) -> tuple[Caller, str] | None:
     All sessions that were used in the last seconds are read together, so that many browsers that poll cost one statement.
     """
     digest = _hash(token)
-    if (found := _known.get(digest)) is None:
-        Renewal.wait_for(digest)
-        found = _known.get(digest)
-    if found is not None:
+    if (found := _known.get(digest)) is not None:
         _used[digest] = _known.clock()
         return found
     with _reading:
@@ -68,31 +63,25 @@ def session_caller(token: str) -> tuple[Caller, str] | None:
         return found
 
 
+def recent_caller(token: str) -> tuple[tuple[Caller, str] | None, bool]:
+    """The caller of a session that was used in the last seconds, None without one, and whether the session is known to be valid now.
+
+    If it is not, a `Renewal` after this call reads it, and `session_caller` says afterwards what has become of it.
+    """
+    digest, at = _hash(token), _known.clock()
+    if at - _used.get(digest, -RECENT_SECONDS) >= RECENT_SECONDS:
+        return None, False
+    _used[digest] = at
+    return _known.last(digest), _known.get(digest) is not None
+
+
 class Renewal:
     """Reads the sessions that were used in the last seconds as one column of another statement, so that browsers whose polls
-    are answered by that statement cost none of their own. While its block runs, these sessions wait for it."""
-
-    _running: ClassVar["Renewal | None"] = None
+    are answered by that statement cost none of their own."""
 
     def __init__(self) -> None:
         self._read_at = _known.clock()
         self._digests = _recent(self._read_at)
-        self._done = threading.Event()
-
-    def __enter__(self) -> "Renewal":
-        Renewal._running = self
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        Renewal._running = None
-        self._done.set()
-
-    @classmethod
-    def wait_for(cls, digest: str) -> None:
-        """Wait for the statement that is reading this session, if there is one."""
-        running = cls._running
-        if running is not None and digest in running._digests:
-            running._done.wait(RENEWAL_SECONDS)
 
     def column(self, dialect: str) -> ScalarSelect[Any]:
         """A column whose value, the same in every row, is a JSON list of the valid sessions."""

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from api.access import sessions
 from api.dashboard.rendering import HEADERS, render
 from api.dashboard.shared_pages import SharedPages
-from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
+from api.dashboard.visitors import CurrentPoll, CurrentVisitor, PageRoute, Visitor, require
 from api.health.routes import workers_now
 from api.http.paging import Window, parse_labels
 from api.jobs.overview import lines
@@ -67,8 +67,7 @@ CurrentFilters = Annotated[Filters, Depends(filters_of)]
 def _read(visitor: Visitor, filters: Filters) -> dict[str, Any]:
     statuses = [JobStatus(one) for one in filters.status]
     window, experiment = filters.window(), filters.experiment or None
-    with sessions.Renewal() as renewal:
-        found, cursor = lines(visitor.key_id, window, statuses, filters.name, experiment, renewal)
+    found, cursor = lines(visitor.key_id, window, statuses, filters.name, experiment, sessions.Renewal())
     return {"lines": found, "next_cursor": cursor}
 
 
@@ -93,10 +92,11 @@ async def show(request: Request, visitor: CurrentVisitor, filters: CurrentFilter
 
 
 @router.get("/parts/jobs")
-async def part(request: Request, visitor: CurrentVisitor, filters: CurrentFilters) -> Response:
+async def part(request: Request, poll: CurrentPoll, filters: CurrentFilters) -> Response:
     """The rows alone, which the page asks for again and again."""
-    require(visitor, "jobs:read")
-    body = await _part(request, visitor, filters)
+    require(poll.visitor, "jobs:read")
+    body = await _part(request, poll.visitor, filters)
+    await poll.confirm("jobs:read")
     return Response(body, media_type="text/html; charset=utf-8", headers=HEADERS)
 
 

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from api.access import sessions
 from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
 from api.dashboard.shared_pages import SharedPages
-from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
+from api.dashboard.visitors import CurrentPoll, CurrentVisitor, PageRoute, Poll, Visitor, require
 from api.http.downloads import Streamed, disposition, serve, zipped
 from api.http.errors import Gone, NotFound
 from api.http.links import current_base
@@ -120,39 +120,35 @@ async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier
 
 
 @router.get("/{identifier}/status")
-async def show_status(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+async def show_status(request: Request, poll: CurrentPoll, identifier: Identifier) -> Response:
     """The status alone, which the page renews a second after the job has changed; shared by all who look at it."""
-    require(visitor, "jobs:read")
 
     def part() -> bytes:
-        job = body_of(visitor, identifier)
-        return bytes(render(request, "part_status.html", job=job, expected=expected_of(visitor, job)).body)
+        job = body_of(poll.visitor, identifier)
+        return bytes(render(request, "part_status.html", job=job, expected=expected_of(poll.visitor, job)).body)
 
-    return await _shared(request, visitor, identifier, "status", part)
+    return await _shared(request, poll, identifier, "status", part)
 
 
 @router.get("/{identifier}/images")
-async def show_images(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+async def show_images(request: Request, poll: CurrentPoll, identifier: Identifier) -> Response:
     """The images alone, which the page renews after a new one; shared by all who look at them."""
-    require(visitor, "jobs:read")
 
     def part() -> bytes:
-        previews = outputs.previews(visitor.key_id, identifier).data
+        previews = outputs.previews(poll.visitor.key_id, identifier).data
         return bytes(render(request, "part_images.html", series=series_of(previews), job_id=identifier).body)
 
-    return await _shared(request, visitor, identifier, "images", part)
+    return await _shared(request, poll, identifier, "images", part)
 
 
-async def _shared(
-    request: Request, visitor: Visitor, identifier: str, name: str, part: Callable[[], bytes]
-) -> Response:
+async def _shared(request: Request, poll: Poll, identifier: str, name: str, part: Callable[[], bytes]) -> Response:
     """A part of the page. One statement finds out whether the job has changed; if it has not, the last part is still right."""
+    require(poll.visitor, "jobs:read")
     pages: SharedPages = request.app.state.pages
-    question = name, visitor.key_id, identifier
+    question = name, poll.visitor.key_id, identifier
 
     def answer() -> tuple[Token, bytes]:
-        with sessions.Renewal() as renewal:
-            status, token = state(visitor.key_id, identifier, renewal)
+        status, token = state(poll.visitor.key_id, identifier, sessions.Renewal())
         last: tuple[Token, bytes] | None = pages.last(question)
         # of a queued job, other jobs and the workers change what the page says
         if last is not None and last[0] == token and status != JobStatus.QUEUED:
@@ -160,6 +156,7 @@ async def _shared(
         return token, part()
 
     _, body = await pages.read(question, answer)
+    await poll.confirm("jobs:read")
     return Response(body, media_type="text/html; charset=utf-8", headers=HEADERS)
 
 
