@@ -25,6 +25,10 @@ class KnownKeys(Generic[C]):
         read_at, caller = self._callers.get(digest, (0.0, None))
         return caller if caller is not None and self.clock() - read_at < KNOWN_SECONDS else None
 
+    def last(self, digest: str) -> C | None:
+        """The caller as it was read last, however long ago: it may have ended since."""
+        return self._callers.get(digest, (0.0, None))[1]
+
     def keep(self, digest: str, caller: C, read_at: float) -> None:
         """Remember a caller; `read_at` is the clock's time before the query, so that no later revocation is missed."""
         with self._lock:

@@ -63,6 +63,18 @@ def session_caller(token: str) -> tuple[Caller, str] | None:
         return found
 
 
+def recent_caller(token: str) -> tuple[tuple[Caller, str] | None, bool]:
+    """The caller of a session that was used in the last seconds, None without one, and whether the session is known to be valid now.
+
+    If it is not, a `Renewal` after this call reads it, and `session_caller` says afterwards what has become of it.
+    """
+    digest, at = _hash(token), _known.clock()
+    if at - _used.get(digest, -RECENT_SECONDS) >= RECENT_SECONDS:
+        return None, False
+    _used[digest] = at
+    return _known.last(digest), _known.get(digest) is not None
+
+
 class Renewal:
     """Reads the sessions that were used in the last seconds as one column of another statement, so that browsers whose polls
     are answered by that statement cost none of their own."""

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from api.access import sessions
 from api.dashboard.rendering import HEADERS, render
 from api.dashboard.shared_pages import SharedPages
-from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
+from api.dashboard.visitors import CurrentPoll, CurrentVisitor, PageRoute, Visitor, require
 from api.health.routes import workers_now
 from api.http.paging import Window, parse_labels
 from api.jobs.overview import lines
@@ -17,6 +17,8 @@ from models.status import JobStatus
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 MOST_JOBS = 1000
+WORKERS_SECONDS = 5.0
+"""Age of what a page shows of the workers; it asks every 10 seconds."""
 Text = Annotated[str, Query(max_length=255)]
 
 
@@ -90,15 +92,16 @@ async def show(request: Request, visitor: CurrentVisitor, filters: CurrentFilter
 
 
 @router.get("/parts/jobs")
-async def part(request: Request, visitor: CurrentVisitor, filters: CurrentFilters) -> Response:
+async def part(request: Request, poll: CurrentPoll, filters: CurrentFilters) -> Response:
     """The rows alone, which the page asks for again and again."""
-    require(visitor, "jobs:read")
-    body = await _part(request, visitor, filters)
+    require(poll.visitor, "jobs:read")
+    body = await _part(request, poll.visitor, filters)
+    await poll.confirm("jobs:read")
     return Response(body, media_type="text/html; charset=utf-8", headers=HEADERS)
 
 
 @router.get("/parts/workers")
 async def workers(request: Request, visitor: CurrentVisitor) -> Response:
     """What each worker does now."""
-    found = await request.app.state.pages.read("workers", workers_now)
+    found = await request.app.state.pages.read("workers", workers_now, WORKERS_SECONDS)
     return await run_in_threadpool(render, request, "part_workers.html", workers=found)

@@ -11,18 +11,22 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.access import sessions
 from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
-from api.dashboard.shared_pages import AFTER_EVENT_SECONDS, SharedPages
-from api.dashboard.visitors import CurrentVisitor, PageRoute, Visitor, require
+from api.dashboard.shared_pages import SharedPages
+from api.dashboard.visitors import CurrentPoll, CurrentVisitor, PageRoute, Poll, Visitor, require
 from api.http.downloads import Streamed, disposition, serve, zipped
 from api.http.errors import Gone, NotFound
 from api.http.links import current_base
 from api.http.paging import Window
+from api.http.row_watch import Token
 from api.jobs import outputs, service, stream
 from api.jobs.curves import curves
 from api.jobs.estimates import Estimate, estimates
+from api.jobs.overview import state
 from api.jobs.schemas import JobBody, PreviewBody
 from api.jobs.submission import Submission
+from api.reports.compression import tables
 from api.reports.page import report_page
 from api.reports.routes import answer
 from api.webhooks.service import deliveries
@@ -61,13 +65,15 @@ def _gathered(visitor: Visitor, identifier: str) -> dict[str, Any]:
     artifacts = outputs.artifacts(visitor.key_id, identifier).data
     previews = outputs.previews(visitor.key_id, identifier).data
     newest = outputs.newest_events(visitor.key_id, identifier, EVENTS)
+    report = report_of(visitor, identifier) if job.status == JobStatus.SUCCEEDED else None
     return {
         "job": job,
         "expected": expected_of(visitor, job),
         "artifacts": artifacts,
         "series": series_of(previews),
         "events": newest,
-        "report": report_of(visitor, identifier) if job.status == JobStatus.SUCCEEDED else None,
+        "report": report,
+        "tables": tables(job.resolved, report or {}),
         "calls": calls(job),
         "deliveries": deliveries(visitor.key_id, identifier, Window(20, None)).data,
         "last_seq": max((event.seq for event in newest), default=0),
@@ -114,32 +120,43 @@ async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier
 
 
 @router.get("/{identifier}/status")
-async def show_status(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
-    """The status alone, which the page renews half a second after the job has changed; shared by all who look at it."""
-    require(visitor, "jobs:read")
+async def show_status(request: Request, poll: CurrentPoll, identifier: Identifier) -> Response:
+    """The status alone, which the page renews a second after the job has changed; shared by all who look at it."""
 
     def part() -> bytes:
-        job = body_of(visitor, identifier)
-        return bytes(render(request, "part_status.html", job=job, expected=expected_of(visitor, job)).body)
+        job = body_of(poll.visitor, identifier)
+        return bytes(render(request, "part_status.html", job=job, expected=expected_of(poll.visitor, job)).body)
 
-    return await _shared(request, ("status", visitor.key_id, identifier), part)
+    return await _shared(request, poll, identifier, "status", part)
 
 
 @router.get("/{identifier}/images")
-async def show_images(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
+async def show_images(request: Request, poll: CurrentPoll, identifier: Identifier) -> Response:
     """The images alone, which the page renews after a new one; shared by all who look at them."""
-    require(visitor, "jobs:read")
 
     def part() -> bytes:
-        previews = outputs.previews(visitor.key_id, identifier).data
+        previews = outputs.previews(poll.visitor.key_id, identifier).data
         return bytes(render(request, "part_images.html", series=series_of(previews), job_id=identifier).body)
 
-    return await _shared(request, ("images", visitor.key_id, identifier), part)
+    return await _shared(request, poll, identifier, "images", part)
 
 
-async def _shared(request: Request, name: tuple[str, str, str], part: Callable[[], bytes]) -> Response:
+async def _shared(request: Request, poll: Poll, identifier: str, name: str, part: Callable[[], bytes]) -> Response:
+    """A part of the page. One statement finds out whether the job has changed; if it has not, the last part is still right."""
+    require(poll.visitor, "jobs:read")
     pages: SharedPages = request.app.state.pages
-    body = await pages.read(name, part, AFTER_EVENT_SECONDS)
+    question = name, poll.visitor.key_id, identifier
+
+    def answer() -> tuple[Token, bytes]:
+        status, token = state(poll.visitor.key_id, identifier, sessions.Renewal())
+        last: tuple[Token, bytes] | None = pages.last(question)
+        # of a queued job, other jobs and the workers change what the page says
+        if last is not None and last[0] == token and status != JobStatus.QUEUED:
+            return last
+        return token, part()
+
+    _, body = await pages.read(question, answer)
+    await poll.confirm("jobs:read")
     return Response(body, media_type="text/html; charset=utf-8", headers=HEADERS)
 
 

@@ -61,6 +61,7 @@ def _page_values(visitor: Visitor, texts: dict[str, str]) -> dict[str, Any]:
         "objectives": known("objectives"),
         "rows": range(spec_form.OBJECTIVES),
         "training": spec_form.training_fields(),
+        "budget": spec_form.budget_fields(),
         "student_fields": spec_form.method_fields("networks", network, "/student/options"),
         "method_fields": {
             name: spec_form.method_fields(kind, texts.get(f"/{name}/name", ""), f"/{name}")
@@ -146,8 +147,7 @@ async def submit(request: Request, visitor: CurrentVisitor) -> Response:
     form = await form_of(request)
     body, found, problems = await _checked(request, visitor, form)
     if problems or found is None:
-        texts = {name: text for name, text in form.items() if name.startswith("/") or name == spec_form.FURTHER}
-        values = await run_in_threadpool(_page_values, visitor, texts)
+        values = await run_in_threadpool(_page_values, visitor, spec_form.sent_texts(form))
         return render(request, "new_job.html", 422, problems=problems, **values)
     submission = Submission(visitor.key_id, None, JobSpec.model_validate(body), body)
     job, _ = await request.app.state.submissions.submit(submission)

@@ -15,6 +15,9 @@ FURTHER = "further"
 """Name of the field for the fields of a spec that the form does not have."""
 METHODS = {"source": "sources", "procedure": "procedures"}
 PLAIN = ("name", "teacher", "dataset")
+BUDGET = "/student/budget"
+SEVERAL = "[]"
+"""End of the names of checkboxes whose values are a list together."""
 WHOLE = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -52,10 +55,18 @@ def training_fields() -> list[Field]:
     return fields(part("training")["parameters"], "/training")
 
 
+def budget_fields() -> list[Field]:
+    """The fields of a student's budget."""
+    return fields(part("budget")["parameters"], BUDGET)
+
+
 def _field(at: str, name: str, schema: Mapping[str, Any]) -> Field:
     types, choices = types_of(schema), choices_of(schema)
+    several = choices_of(schema["items"]) if types == {"array"} and "items" in schema else ()
     kind = (
-        "choice"
+        "several"
+        if several
+        else "choice"
         if choices
         else "switch"
         if "boolean" in types
@@ -65,9 +76,9 @@ def _field(at: str, name: str, schema: Mapping[str, Any]) -> Field:
     )
     given = schema.get("default")
     default = "" if given is None else given if isinstance(given, str) else json.dumps(given)
-    return Field(
-        at, name.replace("_", " "), str(schema.get("description", "")), default, kind, choices, _limits(schema)
-    )
+    default = ", ".join(map(str, given)) if several and given else default
+    about = str(schema.get("description", ""))
+    return Field(at, name.replace("_", " "), about, default, kind, several or choices, _limits(schema))
 
 
 def types_of(schema: Mapping[str, Any]) -> set[str]:
@@ -114,10 +125,19 @@ class Written:
         return f"/objectives/{self.rows[int(found[1])]}{found[2]}"
 
 
+def sent_texts(form: Form) -> dict[str, str]:
+    """The texts of a form's fields, as `texts_of` gives them: the chosen values of checkboxes are a list in JSON."""
+    texts = {name: text for name, text in form.items() if name.startswith("/") or name == FURTHER}
+    for name in [name for name in texts if name.endswith(SEVERAL)]:
+        del texts[name]
+        texts[name.removesuffix(SEVERAL)] = json.dumps([value for other, value in form.pairs if other == name])
+    return texts
+
+
 def spec_of(form: Form) -> Written:
     """The spec that a form describes. Empty fields are left out, so that their defaults count."""
     written = Written()
-    texts = {name: text.strip() for name, text in form.items() if name.startswith("/") and text.strip()}
+    texts = {name: text.strip() for name, text in sent_texts(form).items() if name.startswith("/") and text.strip()}
     spec = written.spec
     for name in PLAIN:
         if f"/{name}" in texts:
@@ -127,6 +147,8 @@ def spec_of(form: Form) -> Written:
     elif "/student/network" in texts:
         spec["student"] = {"network": texts["/student/network"]}
         spec["student"] |= _typed_by(known("networks"), texts["/student/network"], texts, "/student/options", "options")
+    if budget := _parameters(part("budget")["parameters"], texts, BUDGET):
+        spec["student"] = spec.get("student", {}) | {"budget": budget}
     for name, kind in METHODS.items():
         chosen = texts.get(f"/{name}/name", "")
         if chosen:
@@ -233,7 +255,10 @@ def texts_of(spec: Mapping[str, Any]) -> dict[str, str]:
 
 def _put_student(rest: dict[str, Any], texts: dict[str, str]) -> None:
     student = rest.get("student")
-    if not isinstance(student, dict) or set(student) - {"network", "options", "like", "width"}:
+    if not isinstance(student, dict) or set(student) - {"network", "options", "like", "width", "budget"}:
+        return
+    budget = student.get("budget") or {}
+    if set(budget) - set(part("budget")["parameters"]["properties"]):
         return
     if student.get("like"):
         texts["/student/network"] = "like"
@@ -241,8 +266,9 @@ def _put_student(rest: dict[str, Any], texts: dict[str, str]) -> None:
     elif student.get("network") in known("networks"):
         texts["/student/network"] = student["network"]
         _put(student.get("options") or {}, "/student/options", texts)
-    else:
+    elif not budget:
         return
+    _put(budget, BUDGET, texts)
     del rest["student"]
 
 

@@ -18,7 +18,7 @@ from api.http.errors import Invalid, NotFound
 from api.http.paging import Window
 from api.teachers.service import TEACHERS, values_of
 from api.uploads.exchange import receive
-from api.uploads.service import Uploads
+from api.uploads.service import UploadBody, Uploads
 from models.spec.catalogue import choices, known
 from models.spec.job_spec import DatasetSpec, FileSpec, TeacherSpec
 from models.spec.problems import problems_of
@@ -29,6 +29,8 @@ KINDS: dict[str, Uploads[Any, Any]] = {"teachers": TEACHERS, "datasets": DATASET
 PREFIXES = {"tch": "teachers", "dts": "datasets", "fil": "files"}
 Identifier = Annotated[str, Path(pattern=r"^(tch|dts|fil)_[0-9a-f]{32}$")]
 SHOWN = 100
+RANGE_BYTES = 16 << 20
+"""Bytes of a range in which the page sends a larger file; a broken connection costs at most one."""
 
 
 def uploads_of(identifier: str) -> Uploads[Any, Any]:
@@ -47,7 +49,9 @@ async def show_all(request: Request, visitor: CurrentVisitor) -> Response:
     require(visitor, "uploads:read")
     lists = await run_in_threadpool(_lists, visitor)
     networks = sorted(known("networks"))
-    return render(request, "uploads.html", lists=lists, networks=networks, kinds=choices("file_kinds"))
+    return render(
+        request, "uploads.html", lists=lists, networks=networks, kinds=choices("file_kinds"), range_bytes=RANGE_BYTES
+    )
 
 
 @router.get("/{identifier}")
@@ -117,7 +121,13 @@ async def create(request: Request, visitor: CurrentVisitor, kind: str) -> Respon
         raise Invalid(found) from error
     body = await run_in_threadpool(KINDS[kind].create, visitor.key_id, values)
     address = f"/uploads/{body.id}"
-    return JSONResponse({"id": body.id, "page": address, "content": f"{address}/content"}, 201, HEADERS)
+    addresses = {"page": address, "content": f"{address}/content", "received": f"{address}/received"}
+    return JSONResponse({"id": body.id, **addresses, **_received(body)}, 201, HEADERS)
+
+
+def _received(body: UploadBody) -> dict[str, Any]:
+    """How much of an upload has arrived."""
+    return {"status": body.status, "bytes": body.received}
 
 
 def _values(visitor: Visitor, kind: str, form: Form) -> dict[str, Any]:
@@ -160,10 +170,19 @@ def _whole(name: str, text: str) -> int:
 
 @router.put("/{identifier}/content")
 async def send(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
-    """Receive the bytes of an upload, as `PUT /v1/…/content` does."""
+    """Receive the bytes of an upload or a range of them, as `PUT /v1/…/content` does."""
     require(visitor, "uploads:write")
     await receive(uploads_of(identifier), visitor.key_id, identifier, request)
-    return JSONResponse({"page": f"/uploads/{identifier}"}, 202, HEADERS)
+    _, body = await run_in_threadpool(uploads_of(identifier).get, visitor.key_id, identifier)
+    return JSONResponse(_received(body), 202, HEADERS)
+
+
+@router.get("/{identifier}/received")
+def show_received(visitor: CurrentVisitor, identifier: Identifier) -> Response:
+    """How much has arrived, for a page that goes on after a broken connection."""
+    require(visitor, "uploads:write")
+    _, body = uploads_of(identifier).get(visitor.key_id, identifier)
+    return JSONResponse(_received(body), headers=HEADERS)
 
 
 @router.post("/{identifier}/delete")

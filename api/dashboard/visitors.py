@@ -143,10 +143,21 @@ async def current_visitor(request: Request) -> Visitor:
         Forbidden: the form lacks the token of the session.
     """
     token = request.cookies.get(cookie_name(request), "")
+    visitor = _admitted(request, await _visitor_of(token), token)
+    if request.method not in SAFE:
+        await require_form_token(request, token)
+    return visitor
+
+
+async def _visitor_of(token: str) -> Visitor:
     found = await run_in_threadpool(sessions.session_caller, token) if token else None
     if found is None:
         raise SignInNeeded("Sign in with a key.")
-    visitor = Visitor(*found)
+    return Visitor(*found)
+
+
+def _admitted(request: Request, visitor: Visitor, token: str) -> Visitor:
+    """Note the visitor of a request, and count the request."""
     request.state.key_id = visitor.key_id
     request.state.visitor = visitor
     request.state.form_token = sessions.form_token(token)
@@ -154,9 +165,43 @@ async def current_visitor(request: Request) -> Visitor:
     if usage is not None and usage.exceeded:
         detail = f"This key may send {usage.quota} requests a minute, and has sent more. Try again in {usage.reset_seconds} s."
         raise TooMany(detail, headers={"Retry-After": str(usage.reset_seconds)})
-    if request.method not in SAFE:
-        await require_form_token(request, token)
     return visitor
+
+
+@dataclass(frozen=True)
+class Poll:
+    """A request for a part of a page that many browsers ask for again and again.
+
+    The session of `visitor` was valid some seconds ago. It is read again together with the part, so the answer is sent only
+    after `confirm`.
+    """
+
+    visitor: Visitor
+    token: str
+    known: bool
+
+    async def confirm(self, *scopes: str) -> None:
+        """Require that the session is still valid and its key has the scopes; asks the database if no shared statement has.
+
+        Raises:
+            SignInNeeded, Forbidden: it is not, or the key lacks a scope.
+        """
+        if not self.known:
+            require(await _visitor_of(self.token), *scopes)
+
+
+async def current_poll(request: Request) -> Poll:
+    """The poll of a request, which must be a GET.
+
+    Raises:
+        SignInNeeded: the browser has no session.
+        TooMany: the key has sent too many requests.
+    """
+    token = request.cookies.get(cookie_name(request), "")
+    found, known = sessions.recent_caller(token)
+    if found is None:
+        return Poll(await current_visitor(request), token, True)
+    return Poll(_admitted(request, Visitor(*found), token), token, known)
 
 
 async def require_form_token(request: Request, token: str) -> None:
@@ -223,3 +268,4 @@ def new_token() -> str:
 
 
 CurrentVisitor = Annotated[Visitor, Depends(current_visitor)]
+CurrentPoll = Annotated[Poll, Depends(current_poll)]

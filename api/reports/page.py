@@ -14,6 +14,7 @@ from api.jobs import outputs, service
 from api.jobs.curves import curves
 from api.jobs.schemas import JobBody
 from api.reports.charts import curve, reliability
+from api.reports.compression import tables
 from models.database import reading
 from models.records import Preview
 
@@ -62,6 +63,7 @@ def report_page(key_id: str, job_id: str) -> str:
         "curves": _curves(key_id, job_id),
         "pictures": _pictures(key_id, job_id),
         "warnings": _warnings(key_id, job_id),
+        "tables": tables(job.resolved, report),
     }
     return _templates().get_template("report.html").render(**values)
 

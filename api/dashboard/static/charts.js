@@ -104,7 +104,7 @@ function follow(address, add, later) {
     later();
   });
   let due = null;
-  const soon = () => { due = due || setTimeout(() => { due = null; changed("job-changed"); }, 500); };
+  const soon = () => { due = due || setTimeout(() => { due = null; changed("job-changed"); }, 1000); }; // a part may be 0.85 s old
   source.addEventListener("progress", soon);
   for (const kind of ["log", "checkpoint", "artifact"]) source.addEventListener(kind, log);
   source.addEventListener("phase", (message) => { log(message); soon(); });

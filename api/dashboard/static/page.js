@@ -1,4 +1,4 @@
-// What every page does: form tokens, local times, uploads, image sliders, messages at their fields.
+// What every page does: form tokens, local times, image sliders, messages at their fields.
 "use strict";
 
 const token = () => document.body.dataset.formToken || "";
@@ -41,14 +41,15 @@ function placeProblems() {
   for (const item of document.querySelectorAll("[data-pointer]")) {
     let field = null;
     for (let at = item.dataset.pointer; at && !field; at = at.slice(0, at.lastIndexOf("/"))) {
-      field = [...form.elements].find((one) => one.name === at || one.name === at + "/name" || one.name === at + "/network");
+      const names = [at, at + "/name", at + "/network", at + "[]"];
+      field = [...form.elements].find((one) => names.includes(one.name));
     }
     if (!field) continue;
     field.setAttribute("aria-invalid", "true");
     const words = document.createElement("p");
     words.className = "error";
     words.textContent = item.lastChild.textContent.trim();
-    field.after(words);
+    (field.type === "checkbox" ? field.closest("fieldset") : field).after(words);
   }
 }
 
@@ -89,81 +90,6 @@ for (const block of document.querySelectorAll("pre.copy")) {
     button.textContent = "Copied";
   });
   block.before(button);
-}
-
-function sendBytes(file, address, report) {
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("PUT", address);
-    request.setRequestHeader("X-Form-Token", token());
-    request.setRequestHeader("Content-Type", "application/octet-stream");
-    request.setRequestHeader("Accept", "application/json");
-    request.upload.addEventListener("progress", (event) => report(event.loaded, event.total));
-    request.addEventListener("load", () => (request.status < 300 ? resolve() : reject(new Refused(request.responseText))));
-    request.addEventListener("error", () => reject(new Error("The connection broke.")));
-    request.send(file);
-  });
-}
-
-class Refused extends Error {
-  constructor(text) {
-    let body = {};
-    try { body = JSON.parse(text); } catch { /* a proxy's page */ }
-    const more = (body.errors || []).map((one) => `${one.pointer} ${one.message}`).join("; ");
-    super([body.detail || "The service refused the file.", more].filter(Boolean).join(" "));
-  }
-}
-
-const TRIES = 4;
-const records = new Map(); // by form; not in form.dataset, which a field named "dataset" hides
-
-async function upload(form) {
-  const said = form.querySelector(".progress"), button = form.querySelector("button");
-  const file = form.querySelector("input[type=file]").files[0];
-  const fields = new URLSearchParams();
-  for (const [name, value] of new FormData(form)) if (typeof value === "string") fields.set(name, value);
-  if (!fields.get("name")) fields.set("name", file.name.slice(0, 255));
-  button.disabled = true;
-  try {
-    // a record whose bytes did not arrive is used again, so that a second try does not leave two
-    if (!records.has(form)) {
-      const made = await fetch(form.getAttribute("data-create"), {
-        method: "POST", body: fields, headers: { "X-Form-Token": token(), Accept: "application/json" },
-      });
-      if (!made.ok) throw new Refused(await made.text());
-      records.set(form, await made.json());
-    }
-    for (let attempt = 1; ; attempt++) {
-      try {
-        await sendBytes(file, records.get(form).content, (done, all) => {
-          said.textContent = `Sending: ${Math.round((100 * done) / all)} % of ${(all / 1048576).toFixed(1)} MiB`;
-        });
-        break;
-      } catch (error) {
-        if (error instanceof Refused || attempt === TRIES) throw error;
-        said.textContent = "The connection broke. Sending again.";
-        await new Promise((resolve) => setTimeout(resolve, 1000 * attempt));
-      }
-    }
-    window.location = records.get(form).page;
-  } catch (error) {
-    said.textContent = error.message;
-    button.disabled = false;
-  }
-}
-
-for (const form of document.querySelectorAll("form.upload")) {
-  const drop = form.querySelector(".drop");
-  for (const name of ["dragenter", "dragover"]) {
-    drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
-  }
-  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
-    event.preventDefault();
-    drop.classList.remove("over");
-    form.querySelector("input[type=file]").files = event.dataTransfer.files;
-  });
-  form.addEventListener("submit", (event) => { event.preventDefault(); upload(form); });
 }
 
 localTimes(document);

@@ -9,7 +9,7 @@ from api.access.known_keys import KNOWN_SECONDS, KnownKeys
 from api.dashboard.shared_pages import FRESH_SECONDS
 from api.health.metrics import QUERIES
 from api.http.paging import Window
-from api.jobs.overview import lines
+from api.jobs.overview import lines, state
 from models.database import transaction
 from models.records import BrowserSession, Job, Key
 
@@ -84,3 +84,26 @@ def test_a_list_renews_the_sessions_that_poll_it(clock: list[float]) -> None:
     lines("key_1", Window(50, None), [], along=sessions.Renewal())
     clock[0] += KNOWN_SECONDS - FRESH_SECONDS + 0.01
     assert sessions.session_caller(tokens[0]) is None
+
+
+def test_polls_whose_sessions_are_due_are_renewed_by_the_statement_that_answers_them(clock: list[float]) -> None:
+    with transaction() as session:
+        session.add(Job(id="job_1", key_id="key_1", name="one", spec={}, resolved={}))
+    gone, kept = sessions.open_session(CALLER), sessions.open_session(CALLER)
+    assert sessions.recent_caller(kept) == (None, False)
+    assert sessions.session_caller(gone) and sessions.session_caller(kept)
+    found, known = sessions.recent_caller(kept)
+    assert known and found is not None and found[1] == "mine"
+    with transaction() as session:
+        row = update(BrowserSession).where(BrowserSession.hash == sessions._hash(gone))
+        session.execute(row.values(expires_at=1.0))
+    clock[0] += KNOWN_SECONDS + 0.01
+    for token in (gone, kept):
+        assert sessions.recent_caller(token) == (found, False)
+    before = statements()
+    assert state("key_1", "job_1", sessions.Renewal()) == ("queued", (1, 0))
+    assert sessions.session_caller(kept)
+    assert statements() - before == 2  # SQLite counts BEGIN as well
+    assert sessions.session_caller(gone) is None
+    clock[0] += sessions.RECENT_SECONDS
+    assert sessions.recent_caller(kept) == (None, False)

@@ -1,91 +1,20 @@
 """The dashboard in a real browser: Chromium without a screen, driven by Playwright."""
 
 import re
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.records import Job, Metric, Preview
+from tests.api.dashboard.tabs import FOLDER, Watched, until
 from tests.api.dashboard.test_job_parts import logged
 from tests.api.dashboard.test_pages import PIXEL, finished, summary
 from tests.api.dashboard.test_upload_pages import dataset
 from tests.api.service import Service, User
 
-FOLDER = Path(__file__).parents[3] / "api" / "dashboard"
 AXE = FOLDER / "assets" / "node_modules" / "axe-core" / "axe.min.js"
-PATIENCE_MILLISECONDS = 90_000
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A running Chromium."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
-    if not (FOLDER / "static" / "vendor" / "htmx.min.js").exists():
-        pytest.skip("the dashboard's scripts are not installed: make setup")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE_MILLISECONDS)
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A tab whose console errors, failed scripts and requests to other hosts are collected."""
-
-    def __init__(self, browser: Any, url: str, **options: Any):
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(PATIENCE_MILLISECONDS)
-        self.url = url
-        self.problems: list[str] = []
-        self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.problems.append(f"script: {error}"))
-        self.page.on("request", self._on_request)
-
-    def _on_console(self, message: Any) -> None:
-        if message.type == "error":
-            self.problems.append(f"console: {message.text}")
-
-    def _on_request(self, request: Any) -> None:
-        if not request.url.startswith((f"{self.url}/", "data:", "blob:")):
-            self.problems.append(f"request to {request.url}")
-
-    def sign_in(self, key: str) -> None:
-        self.page.goto(f"{self.url}/sign-in")
-        self.page.fill("#key", key)
-        self.page.click("main button")
-        self.page.wait_for_url(f"{self.url}/")
-
-    def close(self) -> None:
-        """Close the tab.
-
-        Raises:
-            AssertionError: a page logged an error, or asked another host for something.
-        """
-        self.context.close()
-        assert self.problems == []
-
-
-@pytest.fixture
-def tab(chromium: Any, embedded: Service, owner: User) -> Iterator[Watched]:
-    """A tab in which the owner has signed in."""
-    watched = Watched(chromium, embedded.url)
-    watched.sign_in(owner.key)
-    yield watched
-    watched.close()
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_MILLISECONDS / 1000
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def points_of(page: Any) -> int:

@@ -1,9 +1,13 @@
 """Parts of a job's page: the end of its log, and how long it will take."""
 
+import re
+import time
 from typing import Any
 
+import httpx
 import pytest
 
+from api.dashboard.shared_pages import FRESH_SECONDS
 from api.jobs.estimates import Estimate, estimates
 from models.records import Attempt, Event, Job
 from tests.api.dashboard.browsers import Browser
@@ -100,3 +104,29 @@ def test_the_form_shows_the_estimate(visitor: Browser, owner: User) -> None:
     assert (
         "1 earlier job with this teacher" in visitor.post("/jobs/new/validate", fields | {"/training/seed": "3"}).text
     )
+
+
+@pytest.mark.slow
+def test_the_status_of_a_job_that_has_not_changed_costs_one_statement(visitor: Browser, owner: User) -> None:
+    job = owner.job("running", progress={"fraction": 0.1, "step": 1, "steps": 10})
+
+    def polled() -> tuple[str, float]:
+        before = queries(owner)
+        return visitor.get(f"/jobs/{job}/status").text, queries(owner) - before
+
+    first, whole = polled()
+    time.sleep(FRESH_SECONDS)
+    again, cost = polled()
+    assert again == first
+    assert cost <= 4 < whole  # SQLite counts BEGIN; the session may be read on its own
+    owner.change(job, progress={"fraction": 0.2, "step": 2, "steps": 10})
+    time.sleep(FRESH_SECONDS)
+    assert "step 2 of 10" in polled()[0]
+
+
+def queries(user: User) -> float:
+    """Statements that the service has sent to the database."""
+    page = httpx.get(f"{user.service.url}/metrics", trust_env=False).text
+    found = re.search(r"^distillery_database_queries_total (\S+)", page, re.MULTILINE)
+    assert found
+    return float(found[1])

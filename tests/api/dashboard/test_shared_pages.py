@@ -1,6 +1,7 @@
 """Polled parts of pages: one answer a second, whoever asks."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -27,6 +28,29 @@ def test_fifty_browsers_cost_one_answer_a_second() -> None:
 
     found = asyncio.run(poll())
     assert asked == [0.0, FRESH_SECONDS] and found == [1] * 100 + [2] * 50
+
+
+def test_browsers_that_come_while_an_answer_is_made_wait_for_it() -> None:
+    clock, asked, goes_on = [0.0], [], threading.Event()
+
+    def answer() -> int:
+        asked.append(clock[0])
+        assert goes_on.wait(30)
+        return len(asked)
+
+    async def poll() -> list[int]:
+        pages = SharedPages(lambda: clock[0])
+        waiting = []
+        for at in (0.0, 0.1, FRESH_SECONDS):  # the last one must not be given an answer that began so long ago
+            clock[0] = at
+            waiting.append(asyncio.create_task(pages.read("jobs", answer)))
+            while not asked:
+                await asyncio.sleep(0)
+        waiting.pop(1).cancel()
+        goes_on.set()
+        return [await one for one in waiting]
+
+    assert asyncio.run(poll()) == [1, 2] and asked == [0.0, FRESH_SECONDS]
 
 
 def test_different_questions_get_their_own_answers_and_errors_are_raised() -> None:

@@ -1,6 +1,6 @@
 """The page of a dataset: some of its images, and how many each class has."""
 
-from tests.api.dashboard.browsers import Browser
+from tests.api.dashboard.browsers import Browser, visitor_of
 from tests.api.dashboard.test_pages import PIXEL
 from tests.api.service import Service, User, problem
 
@@ -46,3 +46,21 @@ def test_the_images_of_another_key_are_not_there_and_end_with_the_dataset(
         problem(owner.http.get(f"/datasets/{identifier}/samples.png"), 404)
         assert other.http.delete(f"/datasets/{identifier}").status_code == 204
     assert embedded.storage.size("blobs/dts_1/ins_1-1.png") is None
+
+
+def test_a_page_sends_ranges_and_asks_how_much_has_arrived(visitor: Browser, owner: User) -> None:
+    token = {"X-Form-Token": visitor.token, "Accept": "application/json"}
+    made = visitor.http.post("/uploads/datasets", data={"name": "in parts"}, headers=token).json()
+    assert (made["status"], made["bytes"]) == ("waiting", 0)
+
+    def send(first: int, data: bytes) -> dict[str, object]:
+        headers = token | {"Content-Range": f"bytes {first}-{first + len(data) - 1}/6"}
+        answer = visitor.http.put(made["content"], content=data, headers=headers)
+        return {"code": answer.status_code} | answer.json()
+
+    assert send(0, b"abc") == {"code": 202, "status": "waiting", "bytes": 3}
+    assert visitor.get(made["received"]).json() == {"status": "waiting", "bytes": 3}
+    assert send(4, b"ef")["code"] == 409
+    assert send(3, b"def") == {"code": 202, "status": "inspecting", "bytes": 6}
+    with owner.service.user(scopes=["uploads:read", "uploads:write"]) as other:
+        assert visitor_of(other).get(made["received"]).status_code == 404

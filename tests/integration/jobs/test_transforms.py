@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from api.http.texts import number
+from api.reports.compression import tables
 from distillery_client import errors
 from distillery_client.command_line import app
 from tests.integration.whole import INPUT, TEACHER, Whole
@@ -77,8 +79,17 @@ def test_a_student_within_a_budget(tmp_path: Path, inputs: Path) -> None:
         assert ended["resolved"]["transforms"][-1]["name"] == "int8"
         client.artifacts.download(job, "report.json", tmp_path)
         client.artifacts.download(job, "student.onnx", tmp_path)
-        found = json.loads((tmp_path / "report.json").read_text())["budget"]
+        report = json.loads((tmp_path / "report.json").read_text())
+        found = report["budget"]
         assert found["kept"] and found["bytes"] == (tmp_path / "student.onnx").stat().st_size <= 24_000
+        shown = {table.title: table.rows for table in tables(ended["resolved"], report)}
+        bytes_row, time_row = shown["Budget"]
+        assert bytes_row[1:] == ("24,000", number(student["budget"]["chosen"]["bytes"]), number(found["bytes"]))
+        assert "–" not in time_row and len(shown["Students that were tried for the budget"]) > 1
+        assert {"student.safetensors", "student.onnx"} <= {row[0] for row in shown["Bytes of every file"]}
+        measured = {row[0]: row[1:] for row in shown["The file that ships, in onnxruntime"]}
+        assert "–" not in measured["accuracy"][:2] and "–" not in (measured["bytes"][0], measured["bytes"][2])
+        assert all(row[1] == "8" for row in shown["Layer by layer"])
 
         with pytest.raises(errors.InvalidRequest) as refused:
             client.jobs.validate(within(bytes=500), wait_seconds=60)
