@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from worker.distillation import networks
 from worker.distillation.errors import SpecError, UploadError
@@ -15,7 +17,7 @@ from worker.distillation.uploads.found_network import LISTED_AT_MOST, Found, Sai
 from worker.distillation.uploads.heads import other_heads
 from worker.distillation.uploads.key_matching import expected_of, match_any
 from worker.distillation.uploads.layer_order import match_in_order
-from worker.distillation.uploads.layered_heads import headed
+from worker.distillation.uploads.layered_heads import has_representation, headed
 from worker.distillation.uploads.network_parts import largest_first, parts_of, weight_shapes
 from worker.distillation.uploads.network_search import Proposal, different, proposals, with_other_heads
 from worker.distillation.uploads.selection import fits
@@ -31,36 +33,54 @@ def named_network(said: Said, candidates: Sequence[Candidate], limits: UploadLim
     classes = said.classes or _rows_of_classifier(said, candidates) or _rows_of_last(candidates)
     check_size(said.network, said.options, classes, said.contract, limits)
     network = networks.build(said.network, classes, said.contract, said.options)
-    title = f"`{said.network}` with {classes} classes"
-
-    def fitting() -> list[Proposal]:
-        return proposals(candidates, said.contract, None, said.weights)[:LISTED_AT_MOST]
-
-    def others() -> list[Proposal]:
-        named = (each for each in fitting() if (each.network, each.classes) != (said.network, classes))
-        return different(list(named), said.contract)
-
-    matched, warnings = None, []
-    expected = expected_of(network)
-    if not any(fit.is_whole for fit in fits(candidates, expected)):
-        if (layered := _with_layered_head(said, candidates)) is not None:
+    by_names = partial(_by_names, said, network=network, classes=classes)
+    whole = _is_whole(candidates, network)
+    if not whole or has_representation(candidates):
+        layered = _with_layered_head(said, candidates)
+        if layered is not None:
             return layered
-        moved = (*other_heads(candidates), *(each.candidate for each in headed(candidates, said.contract)))
-        whole = [each for each in moved if any(fit.is_whole for fit in fits([each], expected))]
-        candidates = [*candidates, *whole]
-        matched = None if whole else match_in_order(candidates, network, said.weights)
-        if (
-            not whole
-            and matched is None
-            and (instead := _instead(said, different(fitting(), said.contract), limits)) is not None
-        ):
-            return instead
+    if whole:
+        return by_names(candidates)
+    moved = (*other_heads(candidates), *(each.candidate for each in headed(candidates, said.contract)))
+    if found := [each for each in moved if _is_whole([each], network)]:
+        return by_names([*candidates, *found])
+    matched = match_in_order(candidates, network, said.weights)
     if matched is None:
-        matched = match_any(candidates, network, title, lambda _: list(map(str, others())), said.weights)
-    else:
-        named = [each for each in others() if not each.renamed and each.network != said.network]
-        warnings += [f"the names of the weights are those of {named[0]}, whose layers are the same"] if named else []
+        return _instead(said, different(_fitting(said, candidates), said.contract), limits) or by_names(candidates)
+    others = _others(said, candidates, classes)
+    named = [each for each in others if not each.renamed and each.network != said.network]
+    warnings = [f"the names of the weights are those of {named[0]}, whose layers are the same"] if named else []
     return Found(said.network, said.options, classes, said.contract, network, matched, (), tuple(warnings))
+
+
+def _is_whole(candidates: Sequence[Candidate], network: nn.Module) -> bool:
+    """Whether one of the candidates has all weights of a network by their names."""
+    return any(fit.is_whole for fit in fits(candidates, expected_of(network)))
+
+
+def _by_names(said: Said, candidates: Sequence[Candidate], network: nn.Module, classes: int) -> Found:
+    """The named network with the weights of its names.
+
+    Raises:
+        UploadError: no candidate has them.
+    """
+    title = f"`{said.network}` with {classes} classes"
+    matched = match_any(
+        candidates, network, title, lambda _: list(map(str, _others(said, candidates, classes))), said.weights
+    )
+    return Found(said.network, said.options, classes, said.contract, network, matched)
+
+
+def _fitting(said: Said, candidates: Sequence[Candidate]) -> list[Proposal]:
+    return proposals(candidates, said.contract, None, said.weights)[:LISTED_AT_MOST]
+
+
+def _others(said: Said, candidates: Sequence[Candidate], classes: int) -> list[Proposal]:
+    """The networks that candidates fit, but for the named one; of those that compute the same, one."""
+    fitting = _fitting(said, candidates)
+    return different(
+        [each for each in fitting if (each.network, each.classes) != (said.network, classes)], said.contract
+    )
 
 
 def _instead(said: Said, fitting: Sequence[Proposal], limits: UploadLimits) -> Found | None:
