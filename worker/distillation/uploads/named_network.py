@@ -20,6 +20,7 @@ from worker.distillation.uploads.layer_order import match_in_order
 from worker.distillation.uploads.layered_heads import has_representation, headed
 from worker.distillation.uploads.network_parts import largest_first, parts_of, weight_shapes
 from worker.distillation.uploads.network_search import Proposal, different, proposals, with_other_heads
+from worker.distillation.uploads.other_names.translated import with_translations
 from worker.distillation.uploads.selection import fits
 
 
@@ -30,6 +31,7 @@ def named_network(said: Said, candidates: Sequence[Candidate], limits: UploadLim
         UploadError: the weights do not fit.
         SpecError: the network cannot be built.
     """
+    candidates = with_translations(candidates)
     classes = said.classes or _rows_of_classifier(said, candidates) or _rows_of_last(candidates)
     check_size(said.network, said.options, classes, said.contract, limits)
     network = networks.build(said.network, classes, said.contract, said.options)

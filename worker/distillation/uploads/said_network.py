@@ -19,6 +19,7 @@ from worker.distillation.uploads.network_search import (
     is_rare,
     proposals,
 )
+from worker.distillation.uploads.other_names.translated import with_translations
 from worker.distillation.uploads.own_normalisation import own_normalisation
 from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
 
@@ -45,6 +46,7 @@ def weights_of(said: Said, candidates: Sequence[Candidate], limits: UploadLimits
 
 def offered_for(said: Said, candidates: Sequence[Candidate]) -> list[Proposal]:
     """The known networks that the weights fit, also those of libraries with another head; or else that parts of them fit."""
+    candidates = with_translations(candidates)
     parts = [part for each in largest_first(candidates) for part in halves(each)]
     for found in (candidates, parts):
         known = [each for each in other_heads(found) if of_libraries(each)]
