@@ -21,9 +21,11 @@ from worker.attempt.engine_limits import InspectionLimits
 from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.fetching import InputMissing
 from worker.attempt.inputs import describe_run, reads_files, write_job_file
-from worker.attempt.inspection import PATIENCE_SECONDS, AskedCheck, InspectionAttempt
+from worker.attempt.inspection import InspectionAttempt
+from worker.attempt.inspection_engine import PATIENCE_SECONDS
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import is_final_error
+from worker.attempt.spec_check import AskedCheck
 from worker.clock import clock
 from worker.engine.engine_process import ENGINE, EngineProcess, Event
 from worker.engine.folder import Folder
@@ -91,13 +93,13 @@ class Checks:
         for attempt, asked in self._attempts[0].ledger.read(self._asked):
             with _unless_taken(attempt):
                 if isinstance(asked, InputMissing):
-                    attempt.fail_check(asked)
+                    attempt.spec_check.fail(asked)
                 elif asked is None:
                     attempt.ledger.drop()
                 elif reads_files(*asked) or plans(asked[0]):
                     alone.append(attempt)
                 else:
-                    together.append((attempt, attempt.check_file(*asked)))
+                    together.append((attempt, attempt.spec_check.job_file(*asked)))
         unsettled = self._run_together(together) if together else []
         self._run_alone([*unsettled[:1], *alone])
         _put_back(unsettled[1:])
@@ -110,7 +112,7 @@ class Checks:
             jobs = session.scalars(select(Job).where(Job.id.in_(ids))).all()
             for attempt in self._attempts:
                 try:
-                    found.append((attempt, attempt.asked_check(session)))
+                    found.append((attempt, attempt.spec_check.asked(session)))
                 except InputMissing as missing:
                     found.append((attempt, missing))
             del jobs  # until here the session finds them without a statement
@@ -166,7 +168,7 @@ class _Results:
         if error is not None and (not is_final_error(error) or error.get("code") == UNSURE):
             return
         with _unless_taken(attempt):
-            if attempt.settle_check(error or {"event": "checked", "facts": event.get("facts")}):
+            if attempt.spec_check.settle(error or {"event": "checked", "facts": event.get("facts")}):
                 self._passed += 1
                 if self._passed == 1:  # the first job need not wait for the checks of the others
                     wake_up("distill")

@@ -1,8 +1,7 @@
 """One attempt at an inspection: it reads an upload and writes its canonical form, or checks a spec."""
 
-import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +10,41 @@ from sqlalchemy.orm import Session
 
 from models.database import UNAVAILABLE, reading, transaction
 from models.queue.wake_up import wake_up
-from models.records import Dataset, Inspection, Job, Teacher
+from models.records import Dataset, Inspection, Teacher
 from models.records.columns import Uploaded
 from models.settings import settings
 from models.spec.compression import plans
-from models.status import JobStatus, UploadStatus
+from models.status import UploadStatus
 from models.storage import keys
 from models.storage.dataset_sources import SourceRefused
 from models.storage.errors import Damaged, NotFound, StorageError
 from models.storage.opening import storage
 from worker.attempt.attempt_storage import AttemptStorage
 from worker.attempt.engine_limits import InspectionLimits
-from worker.attempt.engine_watch import EngineWatch
 from worker.attempt.fetching import Fetch, InputMissing
 from worker.attempt.inputs import (
-    AttemptInputs,
-    copy_pretrained,
     describe_run,
     describe_teacher,
-    describe_teachers,
-    fetch_programs,
     write_job_file,
 )
+from worker.attempt.inspection_engine import run_engine
 from worker.attempt.lease import Lease
-from worker.attempt.outcome import crash_error, engine_error, is_disk_error, is_final_error
+from worker.attempt.outcome import engine_error
 from worker.attempt.sent_bytes import SentBytes, SentFiles
+from worker.attempt.spec_check import AskedCheck, SpecCheck
 from worker.cache.dataset_cache import HeldDatasets
-from worker.engine.engine_process import ENGINE, EngineProcess, Event, Exit
+from worker.engine.engine_process import ENGINE, Event
 from worker.engine.folder import Folder
-from worker.engine.machine import kills_for_memory
 from worker.ledger import ends, sent_bytes, waiting
 from worker.ledger.changes import Taken
 from worker.ledger.claims import Claim
 from worker.ledger.inspections import SUBJECTS, Canonical, InspectionLedger
-
-PATIENCE_SECONDS = 0.5
-OUT_OF_MEMORY = ("bad_alloc", "memory allocation of")
-"""What C++ and Rust write into the log before they abort because memory ran out."""
 
 SAMPLES_BYTES = 8 * 2**20
 """Largest sheet of images of a dataset that is kept."""
 AWAITED_SECONDS = 60.0
 """Time until an inspection looks for its dataset again, if nothing wakes it earlier."""
 DATASET_HINT = "Create the teacher again with another dataset, or describe its network and its input."
-
-AskedCheck = tuple[Mapping[str, Any], AttemptInputs]
-"""A resolved spec and its inputs."""
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +90,7 @@ class InspectionAttempt:
         self.command = command
         self.ledger = InspectionLedger(inspection, lease)
         self.storage = AttemptStorage(lease.check_held, 0.0)  # no retries here: the inspection is queued again
+        self.spec_check = SpecCheck(self.ledger, folder, self.storage)
 
     def run(self) -> None:
         """Inspect the subject, and write the result."""
@@ -129,13 +118,13 @@ class InspectionAttempt:
     def _check(self) -> None:
         def read() -> AskedCheck | None:
             with reading() as session:
-                return self.asked_check(session)
+                return self.spec_check.asked(session)
 
         try:
             asked = self.ledger.read(read)
-            content = asked and self.check_file(*asked)
+            content = asked and self.spec_check.job_file(*asked)
         except InputMissing as missing:
-            self.fail_check(missing)
+            self.spec_check.fail(missing)
             return
         if content is None:
             self.ledger.drop()
@@ -143,54 +132,8 @@ class InspectionAttempt:
         limits = InspectionLimits.of_check(plans(content["spec"]))
         write_job_file(self.folder.path, content | limits.of_job_file())
         event = self._run_engine(limits)
-        if event is not None and self.settle_check(event):
+        if event is not None and self.spec_check.settle(event):
             wake_up("distill")
-
-    def asked_check(self, session: Session) -> AskedCheck | None:
-        """The spec to check, and its inputs; None if its job needs no check any more.
-
-        Raises:
-            InputMissing: a teacher of the spec does not exist any more.
-        """
-        if self.ledger.kind == "check":
-            assert self.ledger.resolved is not None
-            return self.ledger.resolved, AttemptInputs.named(session, self.ledger.resolved)
-        job = session.get(Job, self.ledger.subject_id)
-        if job is None or job.status != JobStatus.QUEUED or job.cancel_requested_at is not None:
-            return None
-        return job.resolved, AttemptInputs.of(session, job)
-
-    def check_file(self, resolved: Mapping[str, Any], inputs: AttemptInputs) -> dict[str, Any]:
-        """The job file of a check; its programs and pretrained weights are fetched into the folder.
-
-        Raises:
-            InputMissing: an input was deleted, or its blob is missing or damaged.
-            StorageError: the storage is unavailable.
-        """
-        described, files = fetch_programs(inputs, self.folder.path, self.storage)
-        found = {
-            "spec": resolved,
-            "dataset_findings": inputs.dataset.findings if inputs.dataset else None,
-            "evaluation_findings": inputs.evaluation.findings if inputs.evaluation else None,
-            "pretrained": copy_pretrained(resolved, self.folder.path),
-            "files": files,
-        }
-        return self._described("check") | found | describe_teachers(described)
-
-    def fail_check(self, missing: InputMissing) -> None:
-        """Record that an input of a checked spec does not exist any more."""
-        errors = [{"pointer": missing.pointer, "message": missing.message}]
-        self.ledger.fail_check(ends.error("input_missing", missing.message, errors=errors))
-
-    def settle_check(self, event: Event) -> bool:
-        """Record the result of a check; returns whether a job can be claimed now."""
-        if event["event"] == "checked":
-            self.ledger.pass_check(event.get("facts") or {})
-            return self.ledger.kind == "job"
-        error = engine_error(event)
-        self.ledger.fail_check(error)
-        log.info("check_failed", id=self.ledger.id, code=error["code"])
-        return False
 
     def _inspect_upload(self, held: HeldDatasets) -> None:
         upload: Uploaded | None = self._subject(SUBJECTS[self.ledger.kind])
@@ -264,9 +207,6 @@ class InspectionAttempt:
             waiting.wake_teachers_of(session, dataset_id)
         log.info("inspection_waits_for_dataset")
 
-    def _described(self, kind: str) -> dict[str, Any]:
-        return describe_run(kind, self.ledger.subject_id, self.ledger.attempt, self.ledger.request_id)
-
     def _described_upload(self, upload: Uploaded, dataset: str | None) -> dict[str, Any]:
         kind = self.ledger.kind
         own = {name: getattr(upload, name) for name in ("options",) if hasattr(upload, name)}
@@ -276,7 +216,11 @@ class InspectionAttempt:
             own["options"] = own["options"] | {"kind": upload.kind}  # type: ignore[attr-defined]
         if dataset is not None:
             own |= {"dataset": dataset, "recognition_seconds": settings().recognition_seconds}
-        return self._described(kind) | {"upload": "inputs/upload"} | own
+        return (
+            describe_run(kind, self.ledger.subject_id, self.ledger.attempt, self.ledger.request_id)
+            | {"upload": "inputs/upload"}
+            | own
+        )
 
     def _settle_upload(self, event: Event, upload: Uploaded) -> None:
         if event["event"] != "findings":
@@ -320,53 +264,13 @@ class InspectionAttempt:
         sent_bytes.clear_of(self.ledger.kind, self.ledger.subject_id)
 
     def _run_engine(self, limits: InspectionLimits) -> Event | None:
-        """Run the engine; returns its final event if it is a result for the subject, else None: the inspection is
-        queued again."""
-        killed_before = kills_for_memory()
-        threads, kernel = settings().engine_threads, limits.of_engine()
-        engine = EngineProcess(self.folder.path, self.command, threads, trains=False, limits=kernel)
-        with engine, EngineWatch(engine, self.lease, self.draining, limits.seconds) as watch:
-            for _ in engine.events(PATIENCE_SECONDS):
-                self.lease.check_held()
-            exit = engine.exit()
-        self.lease.check_held()
-        event = engine.final_event
-        if event is not None and (event["event"] in ("findings", "checked") or is_final_error(event)):
-            return event
-        if watch.request == "time" or exit.code == -signal.SIGXCPU:
-            return _refusal("inspection_time", f"it took longer than {limits.seconds:.0f} seconds")
-        if watch.request is not None:
-            self.ledger.release(0.0)
-            return None
-        if is_disk_error(event):
-            log.warning("inspection_postponed", error=event)
-            self.ledger.release(settings().lease_seconds)
-            return None
-        last = engine.log.last_lines()
-        if _ran_out_of_memory(exit, last, killed_before):
-            return _refusal("inspection_memory", "it needs more memory than an inspection may use")
-        error = crash_error(event, str(exit), last)
-        self.ledger.lose(error)
-        log.warning("inspection_lost", error=error)
-        return None
+        return run_engine(self.ledger, self.folder, self.lease, self.draining, limits, self.command)
 
 
 def _has_bytes(upload: Uploaded) -> bool:
     """Whether there is something to inspect."""
     referred = isinstance(upload, Dataset) and upload.source is not None
     return bool(upload.upload_key or upload.upload_parts or referred)
-
-
-def _refusal(code: str, message: str) -> Event:
-    """The event of an engine that could not say itself why an inspection fails."""
-    return {"event": "error"} | ends.error(code, message)
-
-
-def _ran_out_of_memory(exit: Exit, last_lines: str, killed_before: int) -> bool:
-    """Whether an engine without a final event ended because it, or the machine, ran out of memory."""
-    if exit.code == -signal.SIGKILL:
-        return kills_for_memory() > killed_before
-    return exit.code == -signal.SIGABRT and any(words in last_lines for words in OUT_OF_MEMORY)
 
 
 def _discard(key: str) -> None:

@@ -37,24 +37,30 @@ def check(job: Job) -> dict[str, Any]:
     Raises:
         SpecError: a run could not build the job, or no student keeps its budget; the pointers are relative to the spec.
     """
-    facts = _facts(job)
+    teacher = _tapped_teacher(job)
+    facts = _facts(job, teacher)
     chosen = planned(job)
     if chosen is None:
         return facts
-    return _facts(with_changes(job, {"student": chosen["student"], "transforms": chosen["transforms"]})) | {
-        "chosen": chosen
-    }
+    changes = {name: chosen[name] for name in ("student", "transforms")}
+    stays = changes["student"].keys() == {"budget"} and changes["transforms"] == list(job.spec.get("transforms") or ())
+    return (facts if stays else _facts(with_changes(job, changes), teacher)) | {"chosen": chosen}
 
 
-def _facts(job: Job) -> dict[str, Any]:
+def _tapped_teacher(job: Job) -> Tapped | None:
+    """The job's teacher on the meta device; None if it has none. No budget changes it."""
     meta = torch.device("meta")
     teacher = job.build_teacher(meta)
-    example = job.contract.blank(meta)
-    tapped_teacher = None
-    if teacher is not None:
-        tapped_teacher = Tapped(
-            teacher.eval(), job.teacher_contract.blank(meta), "/teacher", job.teacher_reads, job.task.check_output
-        )
+    if teacher is None:
+        return None
+    blank = job.teacher_contract.blank(meta)
+    return Tapped(teacher.eval(), blank, "/teacher", job.teacher_reads, job.task.check_output)
+
+
+def _facts(job: Job, tapped_teacher: Tapped | None) -> dict[str, Any]:
+    """Check all networks of a job and count their parameters."""
+    teacher = None if tapped_teacher is None else tapped_teacher.network
+    example = job.contract.blank(torch.device("meta"))
     procedure, plan = make_procedure(job)
     stages = planned_stages(procedure, plan, [])
     deployed: dict[str, nn.Module] = {}

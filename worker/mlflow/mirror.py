@@ -3,14 +3,13 @@
 It reads rows and sends; no job waits for it. A server that refuses or does not answer delays only the runs.
 """
 
-import threading
 import time
+from typing import Self
 
 import structlog
 from sqlalchemy import select
 
-from models import migrate
-from models.database import UNAVAILABLE, reading
+from models.database import reading
 from models.records import Artifact, Job, Key
 from models.settings import settings
 from models.status import JobStatus
@@ -20,6 +19,7 @@ from worker.ledger.changes import Taken
 from worker.mlflow import contents, rows
 from worker.mlflow.rows import DueRun
 from worker.mlflow.server import BYTES_A_SECOND, MlflowError, Server, Unreachable
+from worker.sending_thread import SendingThread
 
 FAREWELL_SECONDS = 3.0
 """How long a stopping worker waits for a running visit. Another worker continues it."""
@@ -31,36 +31,23 @@ VISIT_SECONDS = 60.0
 log = structlog.get_logger(__name__)
 
 
-class Mirror:
+class Mirror(SendingThread):
     """Sends what is due, from entering to leaving the context; does nothing without a server."""
 
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+    name = "mlflow"
 
-    def __enter__(self) -> "Mirror":
-        if settings().mlflow_tracking_uri:
-            self._thread.start()
-        return self
+    def __enter__(self) -> Self:
+        return super().__enter__() if settings().mlflow_tracking_uri else self
 
-    def __exit__(self, *exception: object) -> None:
-        self._over.set()
+    def next_pause(self) -> float:
+        try:
+            return 0.0 if visit_next() else settings().sweep_seconds
+        except Unreachable:
+            return PAUSE_SECONDS
+
+    def await_end(self) -> None:
         if self._thread.ident is not None:
             self._thread.join(FAREWELL_SECONDS)
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            try:
-                pause = 0.0 if migrate.is_current() and visit_next() else settings().sweep_seconds
-            except Unreachable:
-                pause = PAUSE_SECONDS
-            except UNAVAILABLE as error:
-                log.warning("mlflow_runs_not_claimed", error=str(error).partition("\n")[0])
-                pause = settings().sweep_seconds
-            except Exception:
-                log.exception("mlflow_failed")
-                pause = PAUSE_SECONDS
-            self._over.wait(pause)
 
 
 def visit_next() -> bool:

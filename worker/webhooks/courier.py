@@ -13,10 +13,9 @@ import httpcore
 import structlog
 from standardwebhooks import Webhook
 
-from models import migrate
-from models.database import UNAVAILABLE
 from models.settings import settings
 from models.spec.webhook_target import target_of
+from worker.sending_thread import SendingThread
 from worker.webhooks.deliveries import DueDelivery, Outcome, claim, settle
 from worker.webhooks.outward import Refused, post
 
@@ -29,43 +28,26 @@ FAREWELL_SECONDS = 3.0
 log = structlog.get_logger(__name__)
 
 
-class Courier:
+class Courier(SendingThread):
     """Delivers due webhooks, from entering to leaving the context."""
 
+    name = "courier"
+
     def __init__(self) -> None:
+        super().__init__()
         self._running: dict[threading.Thread, DueDelivery] = {}
-        self._changed = threading.Condition()
-        self._over = False
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
-    def __enter__(self) -> "Courier":
-        self._thread.start()
-        return self
+    def await_end(self) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: not self._running, FAREWELL_SECONDS)
 
-    def __exit__(self, *exception: object) -> None:
-        with self._changed:
-            self._over = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._running, FAREWELL_SECONDS)
-
-    def _run(self) -> None:
-        while not self._over:
-            try:
-                sent = self._send_one()
-            except UNAVAILABLE as error:
-                log.warning("deliveries_not_claimed", error=str(error).partition("\n")[0])
-                sent = False
-            except Exception:
-                log.exception("courier_failed")
-                sent = False
-            with self._changed:
-                if not sent and not self._over:
-                    self._changed.wait(settings().sweep_seconds)
+    def next_pause(self) -> float:
+        return 0.0 if self._send_one() else settings().sweep_seconds
 
     def _send_one(self) -> bool:
-        with self._changed:
+        with self.changed:
             deliveries = list(self._running.values())
-        if len(deliveries) >= AT_ONCE or not migrate.is_current():
+        if len(deliveries) >= AT_ONCE:
             return False
         delivery = claim(
             _at_least(AT_ONCE_TO_ONE, Counter(delivery.origin for delivery in deliveries)),
@@ -74,7 +56,7 @@ class Courier:
         if delivery is None:
             return False
         thread = threading.Thread(target=self._deliver, args=(delivery,), name=delivery.id, daemon=True)
-        with self._changed:
+        with self.changed:
             self._running[thread] = delivery
         thread.start()
         return True
@@ -85,9 +67,9 @@ class Courier:
         except Exception:
             log.exception("delivery_not_settled", delivery=delivery.id)  # retried when its claim expires
         finally:
-            with self._changed:
+            with self.changed:
                 del self._running[threading.current_thread()]
-                self._changed.notify_all()
+                self.changed.notify_all()
 
 
 def _at_least(most: int, counts: Counter[str]) -> list[str]:

@@ -14,7 +14,7 @@ from models.settings import settings
 from models.storage.opening import storage
 from tests.worker.attempt.test_inspection import inspect_next
 from tests.worker.scenes import change, get, make_job, make_key, make_upload, rows, run_next
-from worker.attempt import engine_limits, inspection
+from worker.attempt import engine_limits, inspection_engine
 from worker.attempt.engine_limits import FLOOR_BYTES, InspectionLimits
 from worker.ledger import sent_bytes
 from worker.ledger.claims import claim
@@ -52,7 +52,7 @@ def test_an_engine_killed_by_the_kernel_for_its_memory_is_rejected_and_not_tried
     embedded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = iter((3, 4))
-    monkeypatch.setattr(inspection, "kills_for_memory", lambda: next(counts))
+    monkeypatch.setattr(inspection_engine, "kills_for_memory", lambda: next(counts))
     subject = make_upload(b"images", kill=signal.SIGKILL)
     inspect_next()
     assert get(Dataset, subject).problem["code"] == "inspection_memory"

@@ -9,7 +9,7 @@ from typing import Any
 from worker.distillation import registry
 from worker.distillation.budget.candidates import STEPS, Candidate, ways
 from worker.distillation.budget.limits import CHOSEN, POINTER, Budget, budget_of, is_planned
-from worker.distillation.budget.trial import BYTES_PART, Trial, expected_bytes, least_bytes, measure
+from worker.distillation.budget.trial import BYTES_PART, Layer, Trial, expected_bytes, layers_of, least_bytes, measure
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.job import Job
 
@@ -60,6 +60,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self._end = time.monotonic() + PLANNING_SECONDS
+        self._layers: dict[Candidate, tuple[Layer, ...]] = {}
 
     def run(self) -> Trial:
         """The largest student that fits: whole, or in integers, or reduced as little as possible.
@@ -121,12 +122,12 @@ class Search:
         if self.budget.bytes is None:
             return None
         candidate = smallest.candidate
-        common = smallest.bytes - expected_bytes(candidate, self.job, self.budget)
+        common = smallest.bytes - self._expected_bytes(candidate)
         most = BYTES_PART * self.budget.bytes - common
         low, high = candidate.step, STEPS
         while high - low > 1:
             middle = (low + high) // 2
-            fits = expected_bytes(replace(candidate, step=middle), self.job, self.budget) <= most
+            fits = self._expected_bytes(replace(candidate, step=middle)) <= most
             low, high = (middle, high) if fits else (low, middle)
         return low
 
@@ -135,7 +136,7 @@ class Search:
         refusal = None
         for step in (1, 2, 4, 8, 16, STEPS - 1):
             try:
-                expected_bytes(Candidate(rounded, way, step), self.job, self.budget)
+                self._layers_of(Candidate(rounded, way, step))
             except SpecError as error:
                 refusal = error
                 continue
@@ -144,10 +145,23 @@ class Search:
             self.refusals.append(refusal)
         return None
 
+    def _expected_bytes(self, candidate: Candidate) -> int:
+        return expected_bytes(self._layers_of(candidate), candidate, self.budget)
+
+    def _layers_of(self, candidate: Candidate) -> tuple[Layer, ...]:
+        """The layers of a candidate, for which it is built once.
+
+        Raises:
+            SpecError: there is no such student.
+        """
+        if candidate not in self._layers:
+            self._layers[candidate] = layers_of(candidate, self.job)
+        return self._layers[candidate]
+
     def _try(self, candidate: Candidate, always: bool = False) -> Trial | None:
         """Measure a candidate; None if its weights alone are larger than the file may be, unless `always`."""
         most = None if always else self.budget.bytes
-        if most is not None and least_bytes(candidate, self.job, self.budget) > most:
+        if most is not None and least_bytes(self._layers_of(candidate), candidate, self.budget) > most:
             return None
         self.tried.append(measure(candidate, self.job, self.budget, self.job.folder / FOLDER))
         return self.tried[-1]

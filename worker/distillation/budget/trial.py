@@ -1,8 +1,9 @@
 """One student with random weights, written to a file and timed."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,13 @@ BYTES_PART, TIME_PART = 0.99, 0.9
 """The parts of the limits that a planned student may use, since the metadata of its file, and a second measurement, may differ."""
 FLOAT, INTEGER, INTEGER_CHANNEL = 4, 1, 17
 """Bytes of a weight in float32 and in int8, and in an ONNX file in integers of an output channel: two scales, a bias, two zeros."""
+
+
+class Layer(NamedTuple):
+    """The size of a layer: its weights and its output channels."""
+
+    weights: int
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -56,30 +64,31 @@ class Trial:
         return f"{self.candidate.words()}: its file has {self.bytes:,} bytes{time}"
 
 
-def least_bytes(candidate: Candidate, job: Job, budget: Budget) -> int:
-    """A lower bound of the size of a candidate's file: the bytes of its layers' weights. It builds on the meta device.
+def layers_of(candidate: Candidate, job: Job) -> tuple[Layer, ...]:
+    """The layers of a candidate, which is built on the meta device.
 
     Raises:
         SpecError: there is no such student.
     """
-    return 0 if budget.file == "packed" else _bytes(candidate, job, budget, of_channel=0)
-
-
-def expected_bytes(candidate: Candidate, job: Job, budget: Budget) -> int:
-    """The bytes of a candidate's layers, with scales and biases: the size of its file up to what the files of all candidates with the same
-    layers have in common.
-
-    Raises:
-        SpecError: there is no such student.
-    """
-    return _bytes(candidate, job, budget, of_channel=INTEGER_CHANNEL if candidate.rounded else FLOAT)
-
-
-def _bytes(candidate: Candidate, job: Job, budget: Budget, of_channel: int) -> int:
     network = _untrained(candidate.job(job), torch.device("meta"))[0]
-    each = INTEGER if candidate.rounded and budget.file != "safetensors" else FLOAT
     weights = {id(module.weight): module.weight for module in network.modules() if isinstance(module, WEIGHTED)}
-    return sum(each * weight.numel() + of_channel * len(weight) for weight in weights.values())
+    return tuple(Layer(weight.numel(), len(weight)) for weight in weights.values())
+
+
+def least_bytes(layers: Iterable[Layer], candidate: Candidate, budget: Budget) -> int:
+    """A lower bound of the size of a candidate's file: the bytes of its layers' weights."""
+    return 0 if budget.file == "packed" else _bytes(layers, candidate, budget, of_channel=0)
+
+
+def expected_bytes(layers: Iterable[Layer], candidate: Candidate, budget: Budget) -> int:
+    """The bytes of a candidate's layers, with scales and biases: the size of its file up to what the files of all candidates with the same
+    layers have in common."""
+    return _bytes(layers, candidate, budget, of_channel=INTEGER_CHANNEL if candidate.rounded else FLOAT)
+
+
+def _bytes(layers: Iterable[Layer], candidate: Candidate, budget: Budget, of_channel: int) -> int:
+    each = INTEGER if candidate.rounded and budget.file != "safetensors" else FLOAT
+    return sum(each * layer.weights + of_channel * layer.channels for layer in layers)
 
 
 def measure(candidate: Candidate, job: Job, budget: Budget, folder: Path) -> Trial:

@@ -23,6 +23,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }  # fmt: skip
 
 
+CONCAT = "concat"
+"""The pooling that doubles the channels."""
+
+
 class Add(nn.Module):
     """The sum of two tensors of the same shape."""
 
@@ -37,6 +41,18 @@ class Concat(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         return torch.cat((x, other), dim=1)
+
+
+class ConcatPool(nn.Module):
+    """The maximum of each map, then the mean of each: (B, C, H, W) -> (B, 2 C, 1, 1); fastai's `AdaptiveConcatPool2d`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maximum = nn.AdaptiveMaxPool2d(1)
+        self.average = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((self.maximum(x), self.average(x)), dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +142,9 @@ class Pool(Layer):
     kind = "pool"
     dimensions = (3,)
     pool: Annotated[
-        Literal["max", "average", "adaptive", "adaptive_max", "global", "global_max"],
+        Literal["max", "average", "adaptive", "adaptive_max", "global", "global_max", "concat"],
         "How it pools: windows of `kernel`, `adaptive` windows to a map of `size`, or `global` to one pixel; averages"
-        " where not `max`.",
+        " where not `max`. `concat` has both global ones, first the maxima, so that it doubles the channels.",
     ]
     kernel: Annotated[Kernel, "Height and width of the window of `max` and `average`."] = 2
     stride: Annotated[Kernel | None, "Step of the window in pixels; the kernel if null."] = None
@@ -140,6 +156,8 @@ class Pool(Layer):
             return nn.MaxPool2d(self.kernel, self.stride, self.padding)
         if self.pool == "average":
             return nn.AvgPool2d(self.kernel, self.stride, self.padding)
+        if self.pool == CONCAT:
+            return ConcatPool()
         size = self.size if self.pool.startswith("adaptive") else 1
         return nn.AdaptiveMaxPool2d(size) if self.pool.endswith("max") else nn.AdaptiveAvgPool2d(size)
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks import layer_list
-from worker.distillation.networks.layer_kinds import Layer
+from worker.distillation.networks.layer_kinds import CONCAT, Layer, Pool
 from worker.distillation.parameters import Example, Items, LayerItem
 
 KINDS = ("linear", "norm", "activation", "dropout")
@@ -24,6 +24,7 @@ class HeadOptions:
         tuple[LayerItem, ...],
         Items(most=MOST_LAYERS),
         "Layers in place of the classifier, written as those of `layers`; their kinds are linear, norm, activation and dropout."
+        ' The first may be `{"pool": "concat"}`, which replaces the network\'s global average pooling, as fastai does.'
         " If empty, the classifier is the published one.",
         Example([{"linear": 256}, {"activation": "relu"}, {"dropout": 0.4}, {"linear": None}]),
     ] = ()
@@ -55,7 +56,11 @@ def with_head(network: nn.Module, options: HeadOptions, classes: int) -> nn.Modu
         )
         raise SpecError([Problem(PLACE, words)])
     layers = layer_list.parse(options.head, HEAD)
-    modules = _head(layers, features_before(network, path), classes)
+    features, first = features_before(network, path), layers[0]
+    pools = isinstance(first, Pool) and first.pool == CONCAT
+    modules = _head(layers, 2 * features if pools else features, classes, start=int(pools))
+    if pools:
+        network.set_submodule(_pooling(network), first.module((features, 1, 1), classes))
     flat = [] if path == last else [nn.Flatten()]  # parts of a classifier may read maps of one pixel
     network.set_submodule(path, nn.Sequential(*flat, *modules))
     return network
@@ -81,10 +86,26 @@ def is_below(name: str, path: str) -> bool:
     return name == path or name.startswith(f"{path}.")
 
 
-def _head(layers: tuple[Layer, ...], features: int, classes: int) -> list[nn.Module]:
+def _pooling(network: nn.Module) -> str:
+    """The name of the network's global average pooling.
+
+    Raises:
+        SpecError: it has none among its own modules.
+    """
+    children = network.named_children()
+    averages = {name: each.output_size for name, each in children if isinstance(each, nn.AdaptiveAvgPool2d)}
+    found = [name for name, size in averages.items() if size in (1, (1, 1))]
+    if len(found) != 1:
+        words = "needs a network whose global average pooling is a module of its own, such as torchvision/resnet18"
+        raise SpecError([Problem(f"{HEAD}/0", words)])
+    return found[0]
+
+
+def _head(layers: tuple[Layer, ...], features: int, classes: int, start: int = 0) -> list[nn.Module]:
+    """The modules of the layers from number `start` on."""
     modules: list[nn.Module] = []
     shape: tuple[int, ...] = (features,)
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(layers[start:], start=start):
         pointer = f"{HEAD}/{index}"
         if layer.kind not in KINDS or layer.input or layer.name:
             words = f"must be one of {', '.join(KINDS)}, without `name` and `input`"

@@ -1,11 +1,15 @@
 """Building blocks of the residual networks for images of about 32x32 pixels."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
+
+FEW_CHANNELS = 16
+"""Below this number of channels a 1x1 convolution gets no stride; see `pointwise`."""
 
 
 class BasicBlock(nn.Module):
@@ -38,7 +42,26 @@ class BasicBlock(nn.Module):
 def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and channels_in == channels_out:
         return None
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
+    return numbered(*pointwise(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out))
+
+
+def pointwise(channels_in: int, channels_out: int, stride: int, bias: bool = False) -> list[nn.Module]:
+    """A 1x1 convolution of this stride: (B, C_in, H, W) -> (B, C_out, H / stride, W / stride).
+
+    With few channels, a pooling layer takes every `stride`th pixel first, and the convolution has no stride, which is the same. oneDNN's
+    backward pass of a 1x1 convolution with stride 2 and few channels writes beyond its memory on a CPU with AVX-512: the process crashes
+    (torch 2.15, 8 channels of 64x80 pixels, channels last).
+    """
+    if stride > 1 and min(channels_in, channels_out) < FEW_CHANNELS:
+        return [nn.MaxPool2d(1, stride), nn.Conv2d(channels_in, channels_out, 1, bias=bias)]
+    return [nn.Conv2d(channels_in, channels_out, 1, stride, bias=bias)]
+
+
+def numbered(*layers: nn.Module) -> nn.Sequential:
+    """A sequence that numbers its layers without the pooling layer of `pointwise`, so that this layer changes no name of a weight."""
+    others = [layer for layer in layers if not isinstance(layer, nn.MaxPool2d)]
+    names = {id(layer): str(number) for number, layer in enumerate(others)}
+    return nn.Sequential(OrderedDict((names.get(id(layer), "pool"), layer) for layer in layers))
 
 
 class PaddedShortcut(nn.Module):

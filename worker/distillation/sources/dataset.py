@@ -1,8 +1,7 @@
 """Batches from a labelled dataset, whose images are held on the device or decoded in threads."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +13,17 @@ from worker.distillation.data.drawn_epoch import DrawnEpoch, EpochParameters, Ep
 from worker.distillation.data.fields import KINDS
 from worker.distillation.data.images import Images
 from worker.distillation.data.mixing import Mixing
-from worker.distillation.data.random_views import RandomViews, ViewParameters
-from worker.distillation.data.scaled_crops import LEAST_SCALE, MOST_SCALE
+from worker.distillation.data.random_views import RandomViews
+from worker.distillation.data.shown_parameters import RESIZED, ShownParameters
 from worker.distillation.data.transfers import sent
 from worker.distillation.distributed.division import Division
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.parameters import Range
 from worker.distillation.source import Position, Source, SourceContext, SourceNeeds
 from worker.distillation.step import Batch
 from worker.distillation.task import DENSE_TASKS, EVERY_TASK
 
 MOVED = ("mask", "depth", "boxes", "box_label", "crowd", "box_area")
 """Fields that move with their image."""
-RESIZED = ("resized_crop", "consistent")
-"""Augmentations that show a random part of each image."""
 
 
 class Dataset(Source):
@@ -49,47 +45,8 @@ class Dataset(Source):
     when = {("teacher_reads", "privileged"): {"provides": (*provides, "privileged")}}
 
     @dataclass(frozen=True)
-    class Parameters(ViewParameters):
-        augmentation: Annotated[
-            Literal["none", "standard", "shift", "scale_crop_flip", "resized_crop", "consistent"],
-            "Random augmentation. `standard`: random crop of the zero-padded image and a horizontal flip; "
-            "`shift`: only the crop, for digits and text; `scale_crop_flip`: a random scale, a crop and a horizontal flip, for masks,"
-            " depth and boxes, which move with the image; `resized_crop`: a random part of the image, resized, and a horizontal flip,"
-            " for photographs; `consistent`: the same with mixup at uniform shares (arXiv:2106.05237), for objectives that do not"
-            " read labels.",
-        ] = "none"
-        padding: Annotated[int, Range(ge=1, le=64), "Pixels of padding on each side before the crop."] = 4
-        least_scale: Annotated[
-            float, Range(ge=0.1, le=1), "Smallest scale of `scale_crop_flip`; the image is padded below 1."
-        ] = LEAST_SCALE
-        most_scale: Annotated[float, Range(ge=1, le=10), "Largest scale of `scale_crop_flip`."] = MOST_SCALE
-        views: Annotated[
-            int | None,
-            Range(ge=1, le=1000),
-            "Number of different shifts or scales of each image over the whole training, of which the epochs show one after the "
-            "other. With a number, a teacher's outputs can be cached (`training/teacher_answers`). If null: new ones every epoch.",
-        ] = None
-        drop_last: Annotated[bool, "Drop the smaller batch at the end of an epoch."] = True
-        sampler: Annotated[
-            Literal["shuffled", "per_class"] | None,
-            "How batches are drawn: shuffled, or each image with others of its class. If null: as the objectives require.",
-        ] = None
-        same_class_images: Annotated[
-            int,
-            Range(ge=1, le=64),
-            "Number of other images of its class that the sampler `per_class` draws for each image.",
-        ] = 3
-        second_view: Annotated[
-            Literal["redrawn", "strong"],
-            "Second view of each image, for objectives that need one: the same augmentation drawn again "
-            "(`redrawn`), or two operations of RandAugment after it (`strong`).",
-        ] = "strong"
-        teacher_reads: Annotated[
-            Literal["image", "privileged"],
-            "What a given teacher reads of each sample: the student's image, or the dataset's `privileged` image,"
-            " converted to "
-            "the teacher's input contract; `student/input` sets the student's.",
-        ] = "image"
+    class Parameters(ShownParameters):
+        pass
 
     def build(self, context: SourceContext) -> None:
         """Use the context's dataset.
@@ -176,7 +133,7 @@ class Dataset(Source):
         return finish
 
     def check_distinct_views(self) -> None:
-        if self._changes_by_step():
+        if self.settings.changes_by_step:
             words = "draws new views for every batch, so that the teacher's outputs cannot be cached"
             hint = "Choose `none`, `standard` or `shift` without a policy, jitter, erasing and mixing, or training/teacher_answers `live`."
             raise SpecError([Problem("/source/augmentation", words)], hint)
@@ -185,7 +142,7 @@ class Dataset(Source):
             raise SpecError([Problem("/source/views", words)], "Set it, or set training/teacher_answers to `live`.")
 
     def distinct_views(self) -> int | None:
-        if self._changes_by_step():
+        if self.settings.changes_by_step:
             return None
         if self.settings.augmentation == "none":
             return len(self.images)
@@ -254,33 +211,22 @@ class Dataset(Source):
     def _draw_views(self, which: str, whole: int, division: Division, epoch: int, step: int) -> RandomViews | None:
         """The views of this rank's part of a batch of `whole` images; None without any."""
         crops = self.settings.augmentation in RESIZED
-        if not crops and not self._views_of.changes_pixels:
+        if not crops and not self.settings.drawn.changes_pixels:
             return None
         draw = samplers.generator(self.context.seed, f"{which}views", epoch, step)
-        return RandomViews.draw(self._views_of, crops, whole, draw).at(division.rows)
-
-    @property
-    def _views_of(self) -> ViewParameters:
-        """The parameters of the views; `consistent` mixes at uniform shares."""
-        p = self.settings
-        return replace(p, mixup=1.0) if p.augmentation == "consistent" else p
+        return RandomViews.draw(self.settings.drawn, crops, whole, draw).at(division.rows)
 
     @property
     def _size(self) -> tuple[int, int]:
         return self.images.contract.height, self.images.contract.width
 
-    def _changes_by_step(self) -> bool:
-        """Whether images change in ways that are drawn anew for every batch."""
-        p = self._views_of
-        return self.settings.augmentation in RESIZED or p.changes_pixels or p.mixup > 0 or p.cutmix > 0
-
     def _draw_mixing(self, size: int, epoch: int, step: int) -> Mixing | None:
         draw = samplers.generator(self.context.seed, "mixing", epoch, step)
-        return Mixing.draw(size, self._views_of.mixup, self._views_of.cutmix, draw)
+        return Mixing.draw(size, self.settings.drawn.mixup, self.settings.drawn.cutmix, draw)
 
     def _check_mixing(self) -> None:
         """Raises: SpecError: images are mixed, and an objective reads what is true of one image, or there are several ranks."""
-        if not (self._views_of.mixup or self._views_of.cutmix):
+        if not (self.settings.drawn.mixup or self.settings.drawn.cutmix):
             return
         read = sorted({"label", "target", "index", "second_view"} & set(self.context.fields))
         place = "/source/augmentation" if self.settings.augmentation == "consistent" else "/source"
@@ -295,7 +241,7 @@ class Dataset(Source):
 
     def _check_places(self) -> None:
         """Raises: SpecError: images are cropped or mixed in a way that masks, depth and boxes do not follow."""
-        p = self._views_of
+        p = self.settings.drawn
         moved = sorted(KINDS.keys() & self.images.fields.keys())
         if moved and (self.settings.augmentation in RESIZED or p.policy != "none" or p.mixup or p.cutmix):
             words = f"moves images without their {' and '.join(moved)}"

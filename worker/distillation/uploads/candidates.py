@@ -25,7 +25,7 @@ class Candidate:
 
     `folded` are the names of weights computed from parts. `updates` is the number of updates of a weight average, if the
     file contains it. `joined` is true for mappings of mappings. `head` is the path of the classifier in the file and the one that
-    it has in `tensors`, if these differ.
+    it has in `tensors`, if these differ. `names_of` is the code whose names were translated into those of a library.
     """
 
     path: str
@@ -34,6 +34,7 @@ class Candidate:
     updates: int | None = None
     joined: bool = False
     head: tuple[str, str] | None = None
+    names_of: str = ""
 
 
 def candidates(root: Any, limits: UploadLimits) -> list[Candidate]:

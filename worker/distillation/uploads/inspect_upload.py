@@ -25,10 +25,11 @@ from worker.distillation.parameters import EmbeddingsFile, ProgramFile, Statisti
 from worker.distillation.programs import NETWORK
 from worker.distillation.recovery.search import SECONDS
 from worker.distillation.uploads import activation_statistics, class_embeddings, program_uploads
+from worker.distillation.uploads.found_network import Said, parameters_of
 from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.reading_findings import reading_of, reading_of_all
 from worker.distillation.uploads.recognise import ASK, candidates_of, recognised, without_images
-from worker.distillation.uploads.said_network import NoneFits, Said, parameters_of, weights_of
+from worker.distillation.uploads.said_network import NoneFits, weights_of
 from worker.distillation.uploads.state_dicts import largest, numbers_of, open_weights
 
 CANONICAL = "output/canonical.safetensors"

@@ -1,4 +1,5 @@
-"""Networks of torchvision and timm with a classifier of several layers, or with numbers for names, as fine-tuning code saves them.
+"""Networks of torchvision and timm with a classifier of several layers, or with numbers for names, as fine-tuning code saves them,
+fastai among it.
 
 `Sequential(*list(network.children())[:-1])` has numbers for names. Such names are read for networks with `features`, and for
 residual networks.
@@ -48,6 +49,10 @@ MOST_NETWORKS = 8
 MOST_PATHS = 16
 """Paths of heads that are tried for a candidate."""
 MOST_LINEAR = 8
+REPRESENTATION = "pre_logits.fc"
+"""A linear layer with tanh before the classifier `head`, in ViTs of older versions of timm."""
+CONCAT_POOL = {"pool": "concat"}
+"""What a head begins with if it reads twice as many features as the classifier that it replaces."""
 Tensors = Mapping[str, Any]
 
 
@@ -97,6 +102,7 @@ def headed(candidates: Sequence[Candidate], contract: InputContract) -> Iterator
     for candidate in largest_first(candidates)[:MOST_CANDIDATES]:
         seen: set[str] = set()
         kept = {name: leaf for name, leaf in candidate.tensors.items() if not is_for_training(name)}
+        yield from _with_representation(candidate, kept, contract)
         for division in _divisions(kept):
             layers = _layers(division.head)
             linear = sum(layer.is_linear for layer in layers)
@@ -104,6 +110,27 @@ def headed(candidates: Sequence[Candidate], contract: InputContract) -> Iterator
                 found = [each for each in _of(candidate, division, layers, contract) if each.network not in seen]
                 yield from found
                 seen |= {each.network for each in found}
+
+
+def has_representation(candidates: Sequence[Candidate]) -> bool:
+    """Whether a candidate has the layer `REPRESENTATION`, which a network that fits may not have."""
+    return any(name.endswith(f"{REPRESENTATION}.weight") for each in candidates for name in each.tensors)
+
+
+def _with_representation(candidate: Candidate, tensors: Tensors, contract: InputContract) -> Iterator[Headed]:
+    """The ViTs with the layer `REPRESENTATION`, which timm has no more; its own loading leaves the layer out."""
+    prefix = common_prefix(tensors)
+    short = {name.removeprefix(prefix): leaf for name, leaf in tensors.items()}
+    head = [
+        {part: leaf for part in ("weight", "bias") if (leaf := short.get(f"{path}.{part}")) is not None}
+        for path in (REPRESENTATION, "head")
+    ]
+    rest = {
+        name: leaf for name, leaf in short.items() if not is_below(name, REPRESENTATION) and not is_below(name, "head")
+    }
+    if all("weight" in each for each in head):
+        layers = [_Layer(each, 2 * number) for number, each in enumerate(head)]
+        yield from _of(candidate, _Division(rest, {}, ("head",), f"{prefix}head"), layers, contract, "tanh")
 
 
 def _divisions(tensors: Tensors) -> Iterator[_Division]:
@@ -158,8 +185,8 @@ def _layers(head: Tensors) -> list[_Layer]:
     return layers if fits else []
 
 
-def described_head(layers: Sequence[_Layer]) -> list[dict[str, Any]]:
-    """The layers as the option `head` has them, with a relu between two linear layers where the numbers leave room for it."""
+def described_head(layers: Sequence[_Layer], activation: str = "relu") -> list[dict[str, Any]]:
+    """The layers as the option `head` has them, with an activation between two linear layers where the numbers leave room for it."""
     rows: list[dict[str, Any]] = []
     places = [index for index, layer in enumerate(layers) if layer.is_linear]
     for index, layer in enumerate(layers):
@@ -170,7 +197,7 @@ def described_head(layers: Sequence[_Layer]) -> list[dict[str, Any]]:
         else:
             rows.append({"norm": "batch"})
         if places[0] <= index < places[-1] and _is_activated(layers, index):
-            rows.append({"activation": "relu"})
+            rows.append({"activation": activation})
     return rows
 
 
@@ -186,18 +213,23 @@ def _is_activated(layers: Sequence[_Layer], index: int) -> bool:
 
 
 def _of(
-    candidate: Candidate, division: _Division, layers: Sequence[_Layer], contract: InputContract
+    candidate: Candidate,
+    division: _Division,
+    layers: Sequence[_Layer],
+    contract: InputContract,
+    activation: str = "relu",
 ) -> Iterator[Headed]:
     for place in division.places:
         for name in _networks_at(division.network, place)[:MOST_NETWORKS]:
-            last = _classifier(name, place, layers[0].shape[-1], contract)
-            if last is None:
+            last, features = _classifier(name, place, contract)
+            pooling = {features: [], 2 * features: [CONCAT_POOL]}.get(layers[0].shape[-1])
+            if not last or pooling is None:
                 continue
-            if len(layers) == 1:
+            if len(layers) == 1 and not pooling:
                 options, renamed = {}, {f"{place}.{part}": leaf for part, leaf in layers[0].tensors.items()}
             else:
-                rows = described_head(layers)
-                options = {"head": rows, "head_at": place}
+                rows = described_head(layers, activation)
+                options = {"head": [*pooling, *rows], "head_at": place}
                 renamed = dict(_renamed(rows, layers, place, 0 if last == place else 1))
             tensors = {**division.network, **renamed}
             found = replace(candidate, tensors=tensors, head=(division.given, place))
@@ -225,15 +257,16 @@ def _networks_at(network: Tensors, place: str) -> list[str]:
     return found
 
 
-def _classifier(name: str, place: str, features: int, contract: InputContract) -> str | None:
-    """The path of the last linear layer of a network, if it is at a place, and if the first one there reads so many features."""
+def _classifier(name: str, place: str, contract: InputContract) -> tuple[str, int]:
+    """The path of the last linear layer of a network, if it is at a place, and how many features the first one there reads; else
+    an empty path."""
     try:
         with torch.device("meta"):
             network = networks.build(name, 2, contract)
     except SpecError:
-        return None
+        return "", 0
     last = last_linear(network)
-    return last if last and is_below(last, place) and features_before(network, place) == features else None
+    return (last, features_before(network, place)) if last and is_below(last, place) else ("", 0)
 
 
 def _renamed(

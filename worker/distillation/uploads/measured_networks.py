@@ -28,9 +28,10 @@ from worker.distillation.contract_check.comparison import (
 from worker.distillation.contract_check.normalisations import Normalisation, declared, distinct, usual
 from worker.distillation.limits import UploadLimits
 from worker.distillation.uploads.candidates import Candidate
+from worker.distillation.uploads.found_network import FIND, Said, check_size
 from worker.distillation.uploads.labelled_images import LabelledImages
 from worker.distillation.uploads.network_search import Proposal
-from worker.distillation.uploads.said_network import FIND, Said, check_size, offered_for, weights_of
+from worker.distillation.uploads.said_network import offered_for, weights_of
 
 MOST_MEASURED = 32
 MOST_IN_TURN = 12

@@ -226,7 +226,9 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 def unseen_options(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     """What weights do not show of a network, with the values that were assumed."""
-    if any("activation" in row for row in options.get("head", ()) if "/" in name):
-        return {"activation in head": "relu"}
+    rows = options.get("head", ()) if "/" in name else ()
+    kinds = {kind: row[kind] for row in rows for kind in ("activation", "pool") if kind in row}
+    if kinds:
+        return {f"{kind} in head": value for kind, value in sorted(kinds.items())}
     network = networks.named().get(name)
     return {option: value for option, value in network.unseen.items() if option not in options} if network else {}

@@ -73,6 +73,8 @@ def _warnings(fit: Fit, others: Sequence[Fit]) -> list[str]:
     if fit.candidate.head and fit.candidate.head[0] != fit.candidate.head[1]:
         given, read = (path[:LONGEST] for path in fit.candidate.head)
         found.append(f"the classifier `{given}` was read as `{read}`")
+    if fit.candidate.names_of:
+        found.append(f"the names of the weights are those of {fit.candidate.names_of}, and were read as the network's")
     if renamed := _renamed(fit):
         count = len(renamed)
         words = "tensors have other names than the network's: they were matched by the order and shapes of the layers"

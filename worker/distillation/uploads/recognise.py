@@ -24,11 +24,11 @@ from worker.distillation.recovery.search import (
     margins,
     recover,
 )
+from worker.distillation.uploads.found_network import FIND, Said
 from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.labelled_images import LabelledImages, sample
 from worker.distillation.uploads.measured_networks import MeasuredNetwork, measured
 from worker.distillation.uploads.network_parts import without_doubles
-from worker.distillation.uploads.said_network import FIND, Said
 from worker.distillation.uploads.state_dicts import OpenFile, largest, numbers_of, open_weights
 
 NETWORK = "layers"

@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from tests.worker.distillation.killed_runs import INPUT, job_of, run_whole, with_residual_teacher
 from tests.worker.distillation.procedures.trained import report_of
 from worker.distillation import networks
+from worker.distillation.budget import search
 from worker.distillation.budget.candidates import STEPS, Candidate, with_changes
 from worker.distillation.budget.limits import Budget, budget_of
 from worker.distillation.budget.search import Search, planned
-from worker.distillation.budget.trial import BYTES_PART, TIME_PART, Trial, least_bytes, measure
+from worker.distillation.budget.trial import BYTES_PART, TIME_PART, Trial, layers_of, least_bytes, measure
 from worker.distillation.check import check
 from worker.distillation.contract import read_contract
 from worker.distillation.errors import SpecError
@@ -142,14 +143,24 @@ def test_transforms_are_added_in_their_order_with_all_parameters(folder):
 
 def test_weights_that_are_too_large_are_not_written(folder):
     job = job_with(folder, {"file": "safetensors", "bytes": 50_000, "allow": ["width"]})
-    search = Search(job, budget_of(job.spec["student"]))
-    lower = least_bytes(Candidate(), job, search.budget)
+    found = Search(job, budget_of(job.spec["student"]))
+    lower = least_bytes(layers_of(Candidate(), job), Candidate(), found.budget)
     weights = networks.build("lenet5", 4, read_contract(INPUT), {}).state_dict()
     assert lower == 4 * sum(tensor.numel() for name, tensor in weights.items() if name.endswith("weight")) > 50_000
     (folder / "budget").mkdir()
-    search.run()
-    assert all(trial.candidate.way == "width" for trial in search.tried)
-    assert len(search.tried) < STEPS / 4
+    found.run()
+    assert all(trial.candidate.way == "width" for trial in found.tried)
+    assert len(found.tried) < STEPS / 4
+
+
+def test_a_teacher_and_the_layers_of_a_student_are_built_once(folder, monkeypatch):
+    job = job_with(folder, {"file": "safetensors", "bytes": 50_000, "allow": ["width"]})
+    teachers, students = [], []
+    build, layers = Job.build_teacher, search.layers_of
+    monkeypatch.setattr(Job, "build_teacher", lambda self, device: teachers.append(device) or build(self, device))
+    monkeypatch.setattr(search, "layers_of", lambda each, job: students.append(each) or layers(each, job))
+    assert check(job)["chosen"]["student"]["width"] < 1
+    assert len(teachers) == 1 and len(set(students)) == len(students) > 2
 
 
 def test_room_to_spare():

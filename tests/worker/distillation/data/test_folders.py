@@ -77,7 +77,7 @@ def test_two_splits_within_a_folder_or_not(path: Path, top: str, train: str, tes
 def test_validation_folder_is_ignored_with_a_warning_if_there_is_a_test_folder(path: Path):
     write(path, {f"{split}/{name}/1.png": image() for split in ("train", "val", "test") for name in "ab"})
     packed = read(path)
-    assert set(packed.splits) == {"train", "test"} and "validation folder were ignored" in packed.warnings[0]
+    assert set(packed.splits) == {"train", "test"} and "validation split were ignored" in packed.warnings[0]
 
 
 def test_a_folder_named_like_a_split_is_no_class(path: Path):

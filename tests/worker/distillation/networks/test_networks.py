@@ -14,7 +14,7 @@ from worker.distillation import networks
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
 from worker.distillation.introspection.taps import Tapped
-from worker.distillation.networks import resnet_cifar
+from worker.distillation.networks import residual, resnet_cifar
 
 GREY = contract_of(1, 32)
 
@@ -159,10 +159,36 @@ def test_a_block_with_a_shortcut_equals_the_formula():
     network = networks.build("resnet18_cifar", 10, contract_of(3, 8), {"width": 4}).eval()
     block = network.layer2[0]
     x = torch.randn(2, 4, 8, 8)
-    straight = F.batch_norm(F.conv2d(x, block.shortcut[0].weight, stride=2), torch.zeros(8), torch.ones(8))
+    straight = F.batch_norm(
+        F.conv2d(x, block.shortcut.get_parameter("0.weight"), stride=2), torch.zeros(8), torch.ones(8)
+    )
     inner = F.conv2d(x, block.conv1.weight, stride=2, padding=1) / (1 + 1e-5) ** 0.5
     inner = F.conv2d(inner.relu(), block.conv2.weight, padding=1) / (1 + 1e-5) ** 0.5
     torch.testing.assert_close(block(x), (inner + straight).relu())
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet8_cifar", "resnet18_cifar", "resnet50_cifar", "preact_resnet18_cifar", "preact_resnet50_cifar100"]
+)
+def test_convolutions_of_one_pixel_and_few_channels_have_no_stride(name, monkeypatch):
+    """The same weights under the same names give the same logits as with strides."""
+    name, options = ("resnet_cifar", {"depth": 8, "width": 3}) if name == "resnet8_cifar" else (name, {"width": 3})
+    torch.manual_seed(0)
+    network = networks.build(name, 5, contract_of(3, 16), options).eval()
+    monkeypatch.setattr(residual, "FEW_CHANNELS", 0)
+    strided = networks.build(name, 5, contract_of(3, 16), options).eval()
+    strides = [
+        {
+            module.stride
+            for module in each.modules()
+            if getattr(module, "kernel_size", 0) == (1, 1) and min(module.weight.shape[:2]) < 16
+        }
+        for each in (network, strided)
+    ]
+    assert strides[0] == {(1, 1)} and (2, 2) in strides[1]
+    strided.load_state_dict(network.state_dict())
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(network(x), strided(x))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def test_the_head_stands_in_place_of_the_classifier(name, place, at, features):
         ({"head": [{"linear": None, "name": "a"}]}, "/options/head/0", "without `name`"),
         ({"head": HEAD, "head_at": "layer1"}, "/options/head_at", "must contain the last linear layer, 'fc'"),
         ({"head_at": "fc"}, "/options/head_at", "needs `head`"),
+        ({"head": [{"linear": None}, {"pool": "concat"}]}, "/options/head/1", "must be one of linear, norm"),
         ({"head": [{"linear": 16, "wrong": 1}]}, "/options/head/0/wrong", "unknown"),
     ],
 )
@@ -51,6 +52,11 @@ def test_a_head_that_does_not_fit_is_refused_with_its_place(options, pointer, wo
         built("torchvision/resnet18", **options)
     (problem,) = caught.value.problems
     assert problem.pointer == pointer and words in problem.message
+
+
+def test_both_poolings_need_a_pooling_to_replace():
+    with pytest.raises(SpecError, match="global average pooling is a module of its own"):
+        built("torchvision/shufflenet_v2_x0_5", head=[{"pool": "concat"}, {"linear": None}])
 
 
 def test_a_network_without_linear_layers_has_no_head_to_replace():

@@ -116,3 +116,27 @@ def test_the_options_that_were_found_can_be_sent_with_another_activation(tmp_pat
     options = {"head": [{"linear": 9}, {"activation": "tanh"}, LAST], "head_at": "fc"}
     findings, again = found_in(tmp_path, network, network="timm/test_resnet", options=options)
     assert findings["options"] == options and isinstance(again.get_submodule("fc.1"), nn.Tanh)
+
+
+@pytest.mark.parametrize("said", [{}, {"network": "timm/test_vit"}])
+def test_the_representation_layer_of_old_vits_is_kept(tmp_path, said):
+    """timm's own loading leaves `pre_logits` out, so that the classifier reads something else than in training."""
+    torch.manual_seed(0)
+    network = changed("timm/test_vit", "head", nn.Sequential(nn.Linear(64, 12), nn.Tanh(), nn.Linear(12, 7))).eval()
+    old = {"head.0": "pre_logits.fc", "head.2": "head"}
+    state = {
+        old.get(place, place) + f".{part}" if place else part: tensor
+        for (place, _, part), tensor in (
+            (name.rpartition("."), tensor) for name, tensor in network.state_dict().items()
+        )
+    }
+    torch.save(state, tmp_path / "upload")
+    job = {"kind": "teacher", "upload": "upload", "teacher": {"input": SAID, **said}}
+    findings = inspect(job, tmp_path)["findings"]
+    head = [{"linear": 12}, {"activation": "tanh"}, LAST]
+    assert (findings["network"], findings["options"]) == ("timm/test_vit", {"head": head, "head_at": "head"})
+    again = networks.build("timm/test_vit", 7, CONTRACT, findings["options"])
+    again.load_state_dict(load_file(tmp_path / "output" / "canonical.safetensors"))
+    image = torch.randn(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(image), network(image))

@@ -16,7 +16,7 @@ from worker.distillation.uploads import recognise
 from worker.distillation.uploads.inspect_upload import inspect
 from worker.distillation.uploads.labelled_images import LabelledImages
 from worker.distillation.uploads.measured_networks import MeasuredNetwork
-from worker.distillation.uploads.said_network import Said
+from worker.distillation.uploads.found_network import Said
 
 INPUT = {"channels": 1, "height": 16, "width": 16, "mean": [0.5], "std": [0.5]}
 WRONG = INPUT | {"mean": [0.0], "std": [1 / 255]}

@@ -230,7 +230,19 @@ def _heads() -> Iterator[Variant]:
         head = nn.Sequential(nn.Linear(features, 9), nn.ReLU(), nn.Dropout(), nn.Linear(9, 10))
         return state | {f"fc.{name}": each for name, each in head.state_dict().items()}
 
+    def fastai(state: State) -> State:
+        numbers = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+        body = {
+            f"0.{numbers[name.partition('.')[0]]}.{name.partition('.')[2]}": each
+            for name, each in state.items()
+            if name[:3] != "fc."
+        }
+        norms = {f"1.2.{name}": each for name, each in nn.BatchNorm1d(1024).state_dict().items()}
+        norms |= {f"1.6.{name}": each for name, each in nn.BatchNorm1d(9).state_dict().items()}
+        return body | norms | {"1.4.weight": torch.randn(9, 1024), "1.8.weight": torch.randn(10, 9)}
+
     small, mobile = "timm/test_resnet", "torchvision/mobilenet_v3_small"
+    resnet = "torchvision/resnet18"
     yield of(f"`{small}`, `fc = Sequential(Dropout, Linear)`", small, moved("fc.", "fc.1."), small)
     yield of(f"`{small}` as `backbone`, with `fc` beside it", small, behind, small)
     yield of(
@@ -249,6 +261,7 @@ def _heads() -> Iterator[Variant]:
         ),
         "resnet8_cifar",
     )
+    yield of(f"`{resnet}` as fastai makes it, `0.0.weight` … `1.8.weight`", resnet, fastai, resnet)
     yield of("`torchvision/shufflenet_v2_x0_5`, images of 32 pixels", "torchvision/shufflenet_v2_x0_5", dict)
 
 

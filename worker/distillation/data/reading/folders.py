@@ -38,7 +38,7 @@ def read_layout(archive: Archive, found: Layout, options: Options, limits: Uploa
     """
     if options.labels == "none":
         _drop_labels(found)
-    _two_splits(found)
+    found.keep_two_splits("images", LAYOUT)
     packed = read_images(archive, found, options, limits, kind)
     truth.check(packed.splits, packed.labels, limits, len(found.classes))
     names = found.classes
@@ -93,20 +93,3 @@ def _drop_labels(found: Layout) -> None:
             del found.splits[split]
     found.splits = {"train": [(path, None) for images in found.splits.values() for path, _ in images]}
     found.classes = ()
-
-
-def _two_splits(found: Layout) -> None:
-    """Keep `train` and, if there is one, `test`; without a split `test`, `val` becomes `test`."""
-    if not found.splits.get("train"):
-        raise UploadError("the archive has no training images", LAYOUT)
-    validation = found.splits.pop("val", None)
-    if validation and found.splits.get("test"):
-        count = len(validation)
-        found.leave_out(
-            "validation",
-            count,
-            f"the {count} images in the validation folder were ignored because there is a test folder",
-        )
-    elif validation:
-        found.splits["test"] = validation
-        found.notes.append("the validation folder is used as the split `test`")

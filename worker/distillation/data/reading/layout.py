@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from worker.distillation.data.reading.found_images import FoundImages
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.errors import UploadError
 
@@ -38,19 +39,10 @@ Labelled = tuple[PurePosixPath, str | None]
 
 
 @dataclass
-class Layout:
-    """Images by split (`train`, `test`, `val`), sorted by path; all class names, sorted as text, none if there are no labels."""
+class Layout(FoundImages[Labelled]):
+    """Images with classes, sorted by path; all class names, sorted as text, none if there are no labels."""
 
-    splits: dict[str, list[Labelled]]
     classes: tuple[str, ...]
-    left_out: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def leave_out(self, reason: str, count: int, words: str) -> None:
-        """Count images that are not read, and say so."""
-        if count:
-            self.left_out[reason] = self.left_out.get(reason, 0) + count
-            self.notes.append(words)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from worker.distillation.contract import InputContract
 from worker.distillation.networks.cifar.four_groups import BLOCKS, BOTTLENECKS, FourGroups, Options, guess
 from worker.distillation.networks.family import Network
+from worker.distillation.networks.residual import numbered, pointwise
 
 
 class Block(nn.Module):
@@ -25,7 +26,7 @@ class Block(nn.Module):
         self.relu2 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         plain = stride == 1 and channels_in == channels_out
-        self.shortcut = None if plain else nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False))
+        self.shortcut = None if plain else numbered(*pointwise(channels_in, channels_out, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.relu1(self.bn1(x))

@@ -19,7 +19,7 @@ from worker.distillation.networks.cifar.four_groups import (
     guess,
 )
 from worker.distillation.networks.family import Network
-from worker.distillation.networks.residual import BasicBlock
+from worker.distillation.networks.residual import BasicBlock, numbered, pointwise
 
 
 class Block(BasicBlock):
@@ -42,8 +42,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(channels_out)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels_out:
-            self.shortcut.append(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(channels_out))
+            self.shortcut = numbered(*pointwise(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out))
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from worker.distillation.contract import InputContract
 from worker.distillation.networks.cifar.four_groups import BLOCKS, BOTTLENECKS, EXPANSION, FourGroups, Options, guess
 from worker.distillation.networks.family import Network
+from worker.distillation.networks.residual import numbered, pointwise
 
 
 def _convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2)
-    return [nn.BatchNorm2d(channels_in), nn.ReLU(), convolution]
+    convolution: list[nn.Module] = [nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2)]
+    if kernel == 1:
+        convolution = pointwise(channels_in, channels_out, stride, bias=True)
+    return [nn.BatchNorm2d(channels_in), nn.ReLU(), *convolution]
 
 
 class Block(nn.Module):
@@ -23,16 +26,18 @@ class Block(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
-        self.residual = nn.Sequential(*self._layers(channels_in, channels_out, stride))
+        self.residual = numbered(*self._layers(channels_in, channels_out, stride))
         plain = stride == 1 and channels_in == channels_out
-        self.shortcut = nn.Sequential() if plain else nn.Conv2d(channels_in, channels_out, 1, stride)
+        shortcut = [] if plain else pointwise(channels_in, channels_out, stride, bias=True)
+        *pool, self.shortcut = shortcut or [nn.Sequential()]
+        self.pool = pool[0] if pool else None
 
     @staticmethod
     def _layers(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
         return [*_convolution(channels_in, channels_out, 3, stride), *_convolution(channels_out, channels_out, 3)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.residual(x) + self.shortcut(x)
+        return self.residual(x) + self.shortcut(x if self.pool is None else self.pool(x))
 
 
 class Bottleneck(Block):

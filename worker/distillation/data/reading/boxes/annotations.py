@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from worker.distillation.data.reading.found_images import FoundImages
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.errors import UploadError
 
@@ -41,14 +42,12 @@ class Annotated:
 
 
 @dataclass
-class Annotations:
-    """All images of an archive with their boxes, by split."""
+class Annotations(FoundImages[Annotated]):
+    """All images of an archive with their boxes."""
 
     kind: str
     """Name of the format: `coco`, `voc` or `yolo`."""
-    splits: dict[str, list[Annotated]]
-    classes: tuple[str, ...]
-    notes: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
     class_ids: dict[str, int] = field(default_factory=dict)
     """The number of each class as the files write it, by its name, where it is not the one it gets."""
     counts: dict[str, int] = field(default_factory=dict)

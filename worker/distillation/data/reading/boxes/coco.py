@@ -39,7 +39,7 @@ def find(archive: Archive, images: Sequence[PurePosixPath], others: Sequence[Pur
         raise UploadError(f"the COCO files have {total} bytes; the maximum is {MOST_BYTES}", "Leave the polygons out.")
     read = {path: _read(archive, path) for path in files}
     categories = _categories(read)
-    found = Annotations("coco", {}, ())
+    found = Annotations({}, "coco")
     names = list(categories.values())
     numbers = {identifier: place for place, identifier in enumerate(categories)}
     used: set[int] = set()

@@ -4,7 +4,6 @@ from worker.distillation.data import truth
 from worker.distillation.data.packed import Options, Packed
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.boxes import coco, voc, yolo
-from worker.distillation.data.reading.boxes.annotations import Annotations
 from worker.distillation.data.reading.boxes.boxed_images import read_boxed
 from worker.distillation.data.reading.decoding import sorted_out
 from worker.distillation.errors import UploadError
@@ -32,23 +31,8 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
         raise UploadError(words, LAYOUT)
     if not found.classes:
         raise UploadError("the files of boxes name no class of objects", LAYOUT)
-    left_out = _two_splits(found)
+    found.keep_two_splits("images with boxes", LAYOUT)
     packed = read_boxed(archive, found, options, limits)
-    packed.left_out |= left_out
+    packed.left_out |= found.left_out
     truth.check(packed.splits, packed.labels, limits, len(found.classes))
     return packed
-
-
-def _two_splits(found: Annotations) -> dict[str, int]:
-    """Keep `train` and, if there is one, `test`; without a split `test`, `val` becomes `test`."""
-    if not found.splits.get("train"):
-        raise UploadError("the archive has no training images with boxes", LAYOUT)
-    validation = found.splits.pop("val", None)
-    if validation and found.splits.get("test"):
-        words = f"the {len(validation)} images of the validation split were ignored because there is a test split"
-        found.notes.append(words)
-        return {"validation": len(validation)}
-    if validation:
-        found.splits["test"] = validation
-        found.notes.append("the validation split is used as the split `test`")
-    return {}

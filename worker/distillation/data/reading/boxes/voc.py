@@ -37,7 +37,7 @@ def find(archive: Archive, images: Sequence[PurePosixPath], others: Sequence[Pur
     shared = sorted(files.keys() & stems.keys())
     if not shared:
         return None
-    found = Annotations("voc", {}, ())
+    found = Annotations({}, "voc")
     named: dict[str, list[tuple[str, Corners]]] = {}
     sizes: dict[str, tuple[int, int] | None] = {}
     for stem in shared:

@@ -43,7 +43,7 @@ def find(archive: Archive, images: Sequence[PurePosixPath], others: Sequence[Pur
     pairs = {path: texts.get(_key(path)) for path in images}
     if not any(pairs.values()):
         return None
-    found = Annotations("yolo", {}, ())
+    found = Annotations({}, "yolo")
     rows = {path: _read(archive, file) if file else [] for path, file in pairs.items()}
     used = {box.label for boxes in rows.values() for box in boxes}
     names = _names(archive, others) or [str(each) for each in range(max(used, default=-1) + 1)]

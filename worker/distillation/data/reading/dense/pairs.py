@@ -6,9 +6,10 @@ Known are `train/images/1.jpg` with `train/masks/1.png`, `images/train/1.jpg` wi
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from worker.distillation.data.reading.found_images import FoundImages
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.errors import UploadError
 
@@ -48,18 +49,8 @@ LAYOUT = (
 )
 
 
-@dataclass
-class Pairs:
-    """Image and map by split, sorted by path; and what was left out."""
-
-    splits: dict[str, list[tuple[PurePosixPath, PurePosixPath]]]
-    left_out: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def leave_out(self, reason: str, count: int, words: str) -> None:
-        if count:
-            self.left_out[reason] = count
-            self.notes.append(words)
+class Pairs(FoundImages[tuple[PurePosixPath, PurePosixPath]]):
+    """Images with their maps, sorted by path."""
 
 
 @dataclass(frozen=True)

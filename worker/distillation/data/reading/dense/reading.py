@@ -53,7 +53,7 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     if isinstance(reader, DepthReader):
         reader.check()
     found = pairs.find(files, _lists(archive, others))
-    _two_splits(found)
+    found.keep_two_splits("images with masks or depth", pairs.LAYOUT)
     broken = Broken(options.broken == "skip")
     measured = {split: _measured(archive, each, options, broken) for split, each in found.splits.items()}
     images = [image for each in measured.values() for image, _ in each]
@@ -81,19 +81,6 @@ def _lists(archive: Archive, others: Sequence[PurePosixPath]) -> dict[str, froze
             lines = bytes(archive.read(path)).decode("utf-8", "replace").split()
             lists[split] = frozenset(PurePosixPath(line).stem for line in lines)
     return lists or None
-
-
-def _two_splits(found: Pairs) -> None:
-    """Keep `train` and, if there is one, `test`; without a split `test`, `val` becomes `test`."""
-    if not found.splits.get("train"):
-        raise UploadError("the archive has no training images with masks or depth", pairs.LAYOUT)
-    validation = found.splits.pop("val", None)
-    if validation and found.splits.get("test"):
-        words = f"the {len(validation)} images in the validation folder were ignored because there is a test folder"
-        found.leave_out("validation", len(validation), words)
-    elif validation:
-        found.splits["test"] = validation
-        found.notes.append("the validation folder is used as the split `test`")
 
 
 def _measured(
