@@ -96,7 +96,7 @@ class TestCoco:
     def test_the_stated_size_says_whether_exif_turns_the_image(self, read):
         as_shown = read({"1.jpg": turned_photo(), "train.json": coco([BOX], ("1.jpg",), size=(HEIGHT, WIDTH))})
         assert as_shown.splits["train"][0].shape[2:] == (WIDTH, HEIGHT)
-        assert any("turned by their EXIF" in words for words in as_shown.warnings)
+        assert any("turned by its EXIF" in words for words in as_shown.warnings)
         stored = read({"1.jpg": turned_photo(), "train.json": coco([BOX], ("1.jpg",), size=(WIDTH, HEIGHT))})
         assert stored.splits["train"][0].shape[2:] == (HEIGHT, WIDTH)
         unsaid = read({"1.jpg": turned_photo(), "train.json": coco([BOX], ("1.jpg",), size=None)})

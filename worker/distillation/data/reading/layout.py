@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.errors import UploadError
+from worker.distillation.wording import counted
 
 LAYOUT = (
     "Put images into one folder for each class: class/image.png, or train/class/image.png and test/class/image.png."
@@ -37,6 +38,9 @@ Labelled = tuple[PurePosixPath, str | None]
 """An image and its class, None if there are no labels."""
 
 
+NOT_IMAGES = "{n} file[s] [is not an image|are not images] and [was|were] ignored"
+
+
 @dataclass
 class Layout:
     """Images by split (`train`, `test`, `val`), sorted by path; all class names, sorted as text, none if there are no labels."""
@@ -46,11 +50,11 @@ class Layout:
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def leave_out(self, reason: str, count: int, words: str) -> None:
-        """Count images that are not read, and say so."""
+    def leave_out(self, reason: str, count: int, words: str, **given: object) -> None:
+        """Count images that are not read, and say so in `words` for `counted`."""
         if count:
             self.left_out[reason] = self.left_out.get(reason, 0) + count
-            self.notes.append(words)
+            self.notes.append(counted(count, words, **given))
 
 
 @dataclass
@@ -158,8 +162,8 @@ def _one_split(top: Folder) -> Layout:
 def _leave_out_loose(layout: Layout, folder: Folder) -> None:
     if folder.images:
         shown = ", ".join(str(path)[:80] for path in folder.images[:3])
-        words = f"{len(folder.images)} images beside the class folders have no class and were left out ({shown})"
-        layout.leave_out("without_class", len(folder.images), words)
+        words = "{n} image[s] beside the class folders [has|have] no class and [was|were] left out ({shown})"
+        layout.leave_out("without_class", len(folder.images), words, shown=shown)
 
 
 def _labelled(folder: Folder) -> list[Labelled]:
@@ -177,9 +181,8 @@ def _several(top: Folder, splits: dict[str, Folder], rest: dict[str, Folder]) ->
     _check_beside(splits, rest, labelled)
     for name, folder in sorted(rest.items()):
         count = sum(1 for _ in folder.within())
-        layout.leave_out(
-            "without_class", count, f"{count} images in the folder {name[:80]!r} were left out: it is not a split"
-        )
+        words = "{n} image[s] in the folder {name!r} [was|were] left out: it is not a split"
+        layout.leave_out("without_class", count, words, name=name[:80])
     if top.images:
         _leave_out_loose(layout, top)
     if not labelled or len(_names(parts)) == 1:
@@ -217,25 +220,20 @@ def _unlabelled(layout: Layout, parts: dict[str, list[Folder]], one_class: bool)
     for split, each in parts.items():
         count = sum(1 for part in each for _ in part.within())
         if "train" in parts and split != "train":
-            layout.leave_out(
-                f"unlabelled_{split}", count, f"{count} images of the split {split} have no labels and were left out"
-            )
+            words = "{n} image[s] of the split {split} [has|have] no label[s] and [was|were] left out"
+            layout.leave_out(f"unlabelled_{split}", count, words, split=split)
     return layout
 
 
 def _read_split(layout: Layout, split: str, parts: list[Folder], all_parts: dict[str, list[Folder]]) -> set[str]:
     """Add a split's images; gives its class names."""
     loose = sum(len(part.images) for part in parts)
-    layout.leave_out(
-        f"unlabelled_{split}", loose, f"{loose} images of the split {split} are in no class folder and were left out"
-    )
+    words = "{n} image[s] of the split {split} [is|are] in no class folder and [was|were] left out"
+    layout.leave_out(f"unlabelled_{split}", loose, words, split=split)
     found = [image for part in parts for image in _labelled(part)]
     if split != "train" and _is_leaf_of_other(parts, all_parts):
-        layout.leave_out(
-            f"unlabelled_{split}",
-            len(found),
-            f"{len(found)} images of the split {split} have no class folders and were left out",
-        )
+        words = "{n} image[s] of the split {split} [has|have] no class folder[s] and [was|were] left out"
+        layout.leave_out(f"unlabelled_{split}", len(found), words, split=split)
         return set()
     names = {name for part in parts for name in (*part.filled, *part.empty)}
     _check_nested(split, names, all_parts)
