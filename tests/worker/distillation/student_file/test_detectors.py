@@ -4,7 +4,6 @@ import runpy
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from tests.worker.distillation.student_file.test_student_file import expected, outputs_alone, trained
 from worker.distillation import networks, student_file
@@ -66,10 +65,9 @@ def test_an_image_file_gets_names_and_boxes(tmp_path):
     assert name.split(" at ")[0] in NAMES and 0 < score < 1
 
 
-def test_torchvisions_detectors_say_what_to_do(tmp_path):
-    contract = InputContract(3, 64, 64, (0.5,) * 3, (0.25,) * 3)
-    network = networks.build("torchvision_detection/fasterrcnn_mobilenet_v3_large_320_fpn", 2, contract)
-    card = Card("student", {}, NAMES, contract, "detection", "detections")
-    save_file({}, tmp_path / "student.safetensors")
+def test_detectors_with_another_backbone_say_what_to_do(tmp_path):
+    network = detector("tiny_fcos")
+    network.backbone = torch.nn.Identity()
     with pytest.raises(CannotBeWritten, match=r"make the network with `torchvision\.models\.get_model`"):
-        student_file.write(network, card, tmp_path / "student.safetensors", tmp_path / "student.py")
+        write("student", network, tmp_path)
+    assert not (tmp_path / "student.py").exists()

@@ -179,10 +179,10 @@ def report_changes(
     for name, said in {"resized": words["resized"], **converted, **ALTERATIONS, **words}.items():
         if count[name]:
             packed.altered[name] = count[name]
-            words = f"{{n}} of {counted(len(images), '{n} image[s]')} {said}"
-            packed.warnings.append(counted(count[name], words, background=options.background))
+            text = f"{{n}} of {counted(len(images), '{n} image[s]')} {said}"
+            packed.warnings.append(counted(count[name], text, background=options.background))
     if broken.found:
         packed.left_out["broken"] = len(broken.found)
         listed = "; ".join(str(error) for error in broken.found[:5])
-        words = "{n} image[s] cannot be read and [was|were] left out ({listed})"
-        packed.warnings.append(counted(len(broken.found), words, listed=listed))
+        text = "{n} image[s] cannot be read and [was|were] left out ({listed})"
+        packed.warnings.append(counted(len(broken.found), text, listed=listed))
