@@ -8,8 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.worker.distillation.data.dense.made_maps import (
+    COLOURS,
+    INDEX,
+    both,
+    depth_files,
+    palette_png,
+    png,
+    turned_pair,
+)
 from tests.worker.distillation.data.made_files import encoded, picture, zipped
-from tests.worker.distillation.data.made_maps import COLOURS, INDEX, both, depth_files, palette_png, png, turned_pair
 from worker.distillation.contract import InputContract
 from worker.distillation.data.images import Images
 from worker.distillation.data.packed import Options

@@ -6,9 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from tests.worker.distillation.data.made_boxes import HEIGHT, WIDTH, coco, photo, turned_photo, voc
+from tests.worker.distillation.data.dense.made_boxes import HEIGHT, WIDTH, coco, photo, turned_photo, voc
+from tests.worker.distillation.data.dense.made_maps import (
+    COLOURS,
+    INDEX,
+    both,
+    depth_files,
+    palette_png,
+    png,
+    turned_pair,
+)
 from tests.worker.distillation.data.made_files import Files, arrays, picture, zipped
-from tests.worker.distillation.data.made_maps import COLOURS, INDEX, both, depth_files, palette_png, png, turned_pair
 
 BOX = {"bbox": [4, 6, 10, 12]}
 CELL, CELLS = ("cell",), ("cell", "nucleus")

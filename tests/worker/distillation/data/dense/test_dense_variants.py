@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.distillation.data.dense_variants import VARIANTS, DenseVariant
+from tests.worker.distillation.data.dense.dense_variants import VARIANTS, DenseVariant
 from worker.distillation.errors import UploadError
 from worker.distillation.uploads.inspect_upload import inspect
 
