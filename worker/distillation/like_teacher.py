@@ -6,14 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from worker.distillation import networks, programs
+from worker.distillation import networks, programs, registry
 from worker.distillation.contract import InputContract, read_contract
+from worker.distillation.data.truth import DENSE
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.networks.narrowing import Likeness, narrowed
 from worker.distillation.parameters import parse
 from worker.distillation.planning.teacher_first import trained_teacher
 
 POINTER = "/student/like"
+DENSE_HINT = (
+    "For maps and boxes, `fpn`, `fpn_depth`, `tiny_faster_rcnn`, `tiny_retinanet` and `tiny_fcos` can be made narrower, and by enough"
+    " that a number of channels changes. Name the student's `network` instead: any network of the same task can learn from this teacher."
+)
 
 
 def completed(values: Any) -> Any:
@@ -37,7 +42,7 @@ def completed(values: Any) -> Any:
     if not given or not classes:
         missing = "input" if not given else "classes"
         raise SpecError([Problem(f"/student/{missing}", "is required: the teacher has none yet")])
-    own = _described(teacher, asked.width, int(classes), read_contract(given))
+    own = _described(teacher, asked.width, int(classes), read_contract(given), spec.get("task", "classification"))
     return {**values, "spec": {**spec, "student": {**student, **own}}}
 
 
@@ -52,9 +57,13 @@ def _teacher(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return given[0]
 
 
-def _described(teacher: Mapping[str, Any], width: float, classes: int, contract: InputContract) -> dict[str, Any]:
+def _described(
+    teacher: Mapping[str, Any], width: float, classes: int, contract: InputContract, task: str
+) -> dict[str, Any]:
     name, options = teacher["network"], teacher.get("options") or {}
     found = None if name == programs.NETWORK else narrowed(name, options, width, classes, contract)
+    if found is None and registry.find("tasks", task, "/task").labels in DENSE:
+        raise SpecError([Problem(POINTER, f"has no narrower `{name}` with {width:g} times the channels")], DENSE_HINT)
     if found is None:
         return {"network": programs.NETWORK, programs.FILE: programs.LIKE_TEACHER, "options": {"width": width}}
     return {"network": found[0], "options": found[1]}

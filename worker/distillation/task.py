@@ -19,11 +19,14 @@ from worker.distillation.process.heartbeat import pulse
 from worker.distillation.step import Outputs
 
 if TYPE_CHECKING:
+    from worker.distillation.contract_check.comparison import Judgement
     from worker.distillation.data.images import Images
 
 Predict = Callable[[Tensor], Outputs | Tensor]
 """Maps images (B, C, H, W), normalised, to `Outputs` or to a network's output (B, K)."""
 SHUFFLES, ROUNDING = 20, 1e-9
+FEWEST_JUDGED = 32
+"""Images on which large outputs are judged however long it takes."""
 EVERY_TASK = ("classification", "multi_label", "regression", "embedding")
 """The tasks whose networks return one row of outputs for each sample."""
 MAP_TASKS = ("segmentation", "depth")
@@ -136,6 +139,10 @@ class Task(Method):
     def assess_teacher(self, teacher_fn: Predict, images: "Images", batch_size: int) -> TeacherAssessment:
         """Assess a teacher on these training images, before any training."""
         raise NotImplementedError
+
+    def judgement(self, fields: Mapping[str, Tensor]) -> "Judgement | None":
+        """When outputs for the images with these fields are right, image by image; None if outputs are not judged one by one."""
+        return None
 
     def better(self, value: float, than: float | None) -> bool:
         """Whether one value of `main_metric` is better than another, or than None."""

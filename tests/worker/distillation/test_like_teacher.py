@@ -15,6 +15,7 @@ from worker.distillation.check import check
 from worker.distillation.contract import read_contract
 from worker.distillation.errors import SpecError
 from worker.distillation.job import Job
+from worker.distillation.like_teacher import completed
 from worker.distillation.programs import load
 from worker.distillation.programs.packing import pack
 from worker.distillation.trainer.checkpoint import Checkpoints
@@ -111,6 +112,17 @@ def test_any_other_network_becomes_a_program(folder):
     student = lineage.initial(lineage.next(), "student").state_dict()
     assert student.keys() == lineage.teacher.state_dict().keys()
     assert student["layers.3.conv1.weight"].shape == (64, 1, 3, 3)  # depthwise: one group for each channel
+
+
+@pytest.mark.parametrize(
+    ("network", "task"),
+    [("fpn_timm", "segmentation"), ("torchvision_detection/ssd300_vgg16", "detection"), ("fpn", "segmentation")],
+)
+def test_maps_and_boxes_of_other_networks_are_refused(network, task):
+    teacher = {"network": network, "options": {"width": 1} if network == "fpn" else {}, "classes": 3, "input": INPUT}
+    with pytest.raises(SpecError, match=f"has no narrower `{network}` with 0.5 times the channels") as caught:
+        completed({"teacher": teacher, "spec": {"task": task, "student": LIKE}})
+    assert caught.value.problems[0].pointer == "/student/like" and "Name the student's `network`" in caught.value.hint
 
 
 class Shuffling(nn.Module):

@@ -1,4 +1,4 @@
-"""How often a network is right under several normalisations, on the same images; and when one is clearly better.
+"""How right a network is under several normalisations, on the same images; and when one is clearly better.
 
 Shapes: N images, C channels, H height, W width, K classes.
 """
@@ -14,7 +14,7 @@ from worker.distillation.contract_check.normalisations import Normalisation
 from worker.distillation.process.heartbeat import pulse
 
 LEAST_GAIN = 0.05
-"""A better normalisation has an accuracy at least this much higher."""
+"""A better normalisation has an accuracy, or another mean score, at least this much higher."""
 LEAST_SIGMA = 3.0
 EVEN_SIGMA, EVEN_GAIN = 1.0, 0.01
 """Two ways that differ by less count as even."""
@@ -26,13 +26,35 @@ SECONDS = 30.0
 MOST_CLASSES = 1024
 """With more classes no other order of them is looked for."""
 Network = Callable[[Tensor], Tensor]
-Judge = Callable[[Tensor, Tensor], Tensor]
-"""Of outputs (N, K) and what is true of the images, whether each output is right (N,)."""
+Judge = Callable[[Tensor, slice], Tensor]
+"""Of the outputs (B, ...) for the images at these places, how right each is (B,): a bool, or a number from 0 to 1; NaN where nothing
+is true of the image."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """When outputs for certain images are right.
+
+    `guessed(n)` is the mean score, on the first n of the images, of the best answer that is the same for all. `words` say of a network
+    how right it is, with the places `{score}` and `{count}`; `again` says another score after that.
+    """
+
+    judge: Judge
+    guessed: Callable[[int], float]
+    words: str
+    again: str = "on {score}"
+    name: str = "accuracy"
+    """What the mean score is called in findings and reports."""
+    fewest: int = FEWEST_IMAGES
+    """Images that are measured however long it takes."""
+
+    def said(self, score: float, count: int) -> str:
+        return self.words.format(score=f"{score:.1%}", count=count)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One way of reading the images: `right` (N,) says of each image whether the network is right."""
+    """One way of reading the images: `right` (N,) says of each image whether the network is right, or how much so from 0 to 1."""
 
     name: str
     right: Tensor
@@ -41,12 +63,13 @@ class Measured:
 
     @property
     def accuracy(self) -> float:
-        return float(self.right.double().mean())
+        """The mean over the images of which something is true."""
+        return float(self.right.double().nanmean())
 
-    def row(self) -> dict[str, object]:
+    def row(self, called: str = "accuracy") -> dict[str, object]:
         """As plain values, for findings and reports."""
         used = self.normalisation
-        row: dict[str, object] = {"name": self.name, "accuracy": round(self.accuracy, 4), "images": len(self.right)}
+        row: dict[str, object] = {"name": self.name, called: round(self.accuracy, 4), "images": len(self.right)}
         return row | ({"mean": list(used.mean), "std": list(used.std)} if used is not None and used.is_plain else {})
 
 
@@ -60,9 +83,9 @@ def names_label(outputs_NK: Tensor, label_NK: Tensor) -> Tensor:
     return label_NK.gather(1, outputs_NK.argmax(1, keepdim=True))[:, 0] > 0
 
 
-def beats_mean(outputs_ND: Tensor, target_ND: Tensor) -> Tensor:
+def beats_mean(outputs_ND: Tensor, target_ND: Tensor, all_MD: Tensor) -> Tensor:
     """Whether outputs are nearer to the targets than the mean of all targets is, in units of each target's deviation."""
-    mean, deviation = target_ND.mean(0), target_ND.std(0, correction=0).clamp(min=1e-12)
+    mean, deviation = all_MD.mean(0), all_MD.std(0, correction=0).clamp(min=1e-12)
     error, guessed = ((each - target_ND) / deviation for each in (outputs_ND, mean))
     return error.square().sum(1) < guessed.square().sum(1)
 
@@ -72,6 +95,11 @@ def guessed_share(truth: Tensor) -> float:
     if truth.is_floating_point():
         return 0.0
     return float(truth.bincount().max()) / len(truth) if truth.ndim == 1 else float(truth.double().mean(0).max())
+
+
+def by_truth(right: Callable[[Tensor, Tensor], Tensor], truth: Tensor, words: str) -> Judgement:
+    """The judgement by a function of outputs and truth, the labels or targets of the images."""
+    return Judgement(lambda given, part: right(given, truth[part]), lambda count: guessed_share(truth[:count]), words)
 
 
 @torch.no_grad()
@@ -84,28 +112,38 @@ def outputs(network: Network, image_NCHW: Tensor, way: Normalisation, batch_size
     return torch.cat(found)
 
 
+@torch.no_grad()
+def measured(network: Network, image_NCHW: Tensor, judge: Judge, way: Normalisation, batch_size: int = 128) -> Measured:
+    """The network measured under one normalisation, batch by batch, since outputs may be large."""
+    found = []
+    for start in range(0, len(image_NCHW), batch_size):
+        pulse()
+        part = slice(start, min(start + batch_size, len(image_NCHW)))
+        found.append(judge(network(way.apply(image_NCHW[part])), part))
+    return Measured(way.name, torch.cat(found), way)
+
+
 def compare(
     network: Network,
     image_NCHW: Tensor,
-    truth: Tensor,
+    judgement: Judgement,
     first: Normalisation,
     others: Sequence[Normalisation],
     seconds: float = SECONDS,
-    judge: Judge = names_class,
+    batch_size: int = 128,
 ) -> list[Measured]:
     """The network measured under `first`, then under the others; on the first of the images only where all take longer than
-    `seconds`. `judge` says by `truth`, the labels or targets of the images, which outputs are right.
+    `seconds`.
 
     The images have to be in an order in which the first few are like the rest.
     """
-    few = image_NCHW[:FEWEST_IMAGES]
+    few = image_NCHW[: judgement.fewest]
     began = time.monotonic()
-    outputs(network, few, first)
+    measured(network, few, judgement.judge, first, batch_size)
     each = (time.monotonic() - began) / len(few)
     allowed = int(seconds / max(each * (1 + len(others)), 1e-9))
-    count = min(len(image_NCHW), max(FEWEST_IMAGES, allowed))
-    image, truth = image_NCHW[:count], truth[:count]
-    return [Measured(way.name, judge(outputs(network, image, way), truth), way) for way in (first, *others)]
+    image = image_NCHW[: max(judgement.fewest, allowed)]
+    return [measured(network, image, judgement.judge, way, batch_size) for way in (first, *others)]
 
 
 def in_another_order(chosen_N: Tensor, label_N: Tensor) -> Tensor:
@@ -130,13 +168,14 @@ def in_another_order(chosen_N: Tensor, label_N: Tensor) -> Tensor:
 
 
 def sigma(one_N: Tensor, other_N: Tensor) -> float:
-    """By how many standard deviations `other` is right more often than `one`, on the same images.
+    """By how many standard deviations `other` is right more often than `one`, or has a higher score, on the same images.
 
-    McNemar's test (Psychometrika 12, 1947): of the images on which the two differ, half are expected to favour each.
+    McNemar's test (Psychometrika 12, 1947), which is the sign test: of the images on which the two differ, half are expected to
+    favour each.
     """
     count = min(len(one_N), len(other_N))
     one_N, other_N = one_N[:count], other_N[:count]
-    gained, lost = int((other_N & ~one_N).sum()), int((one_N & ~other_N).sum())
+    gained, lost = int((other_N > one_N).sum()), int((one_N > other_N).sum())
     return (gained - lost) / max(gained + lost, 1) ** 0.5
 
 
@@ -152,11 +191,11 @@ def about_lowest(losses: Sequence[float]) -> int:
     return next(number for number, loss in enumerate(losses) if loss <= most)
 
 
-def clearly_better(one: Measured, other: Measured, truth: Tensor) -> bool:
+def clearly_better(one: Measured, other: Measured, judgement: Judgement) -> bool:
     """Whether `other` is right more often by at least 5 points and 3 standard deviations, and above what one answer for all
     images would give."""
     count = len(other.right)
-    commonest = guessed_share(truth[:count])
+    commonest = judgement.guessed(count)
     guessed = commonest + LEAST_SIGMA * (commonest * (1 - commonest) / count) ** 0.5
     gain = other.accuracy - one.accuracy
     return gain >= LEAST_GAIN and sigma(one.right, other.right) >= LEAST_SIGMA and other.accuracy > guessed

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worker.distillation.data.fields import IGNORED
 from worker.distillation.errors import UploadError
+from worker.distillation.wording import counted
 
 LISTED = 8
 
@@ -43,7 +44,8 @@ def check(splits: Mapping[str, tuple[Tensor, Tensor]], named: int | None) -> int
         raise UploadError("all pixels of all masks are ignored", "Send masks of classes from 0 to 254.")
     classes = 1 + max(int(each.max()) for each in known if len(each))
     if named is not None and classes > named:
-        words = f"the largest class in the masks is {classes - 1}, but there are {named} class names or colours"
+        words = "the largest class in the masks is {largest}, but there [is|are] {n} class name[s] or colour[s]"
+        words = counted(named, words, largest=classes - 1)
         raise UploadError(words, "Name every class; or list numbers that are no class in the option ignored_values.")
     classes = named or classes
     if classes < 2:
@@ -75,9 +77,10 @@ def warnings(value: Tensor, labels: str, names: tuple[str, ...]) -> list[str]:
     """Warnings to the user about the training masks or depth (N, H, W)."""
     if labels == "depth":
         empty = int((value.flatten(1) == 0).all(1).sum())
-        return [f"{empty} training images have no pixel of known depth"] if empty else []
+        return [counted(empty, "{n} training image[s] [has|have] no pixel of known depth")] if empty else []
     count = torch.bincount(value.flatten(), minlength=IGNORED + 1)
     absent = [name for name, number in zip(names, count.tolist(), strict=False) if not number]
-    found = [f"{len(absent)} classes ({', '.join(absent[:LISTED])}) have no training pixel"] if absent else []
+    words, listed = "{n} class[es] ({listed}) [has|have] no training pixel", ", ".join(absent[:LISTED])
+    found = [counted(len(absent), words, listed=listed)] if absent else []
     empty = int((value.flatten(1) == IGNORED).all(1).sum())
-    return [*found, *([f"all pixels of {empty} training masks are ignored"] if empty else [])]
+    return [*found, *([counted(empty, "all pixels of {n} training mask[s] are ignored")] if empty else [])]

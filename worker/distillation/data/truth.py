@@ -13,6 +13,7 @@ from torch import Tensor
 from worker.distillation.data import map_truth
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
+from worker.distillation.wording import counted
 
 Labels = Literal["class", "multi_label", "target", "mask", "depth", "boxes", "none"]
 DENSE = ("mask", "depth", "boxes")
@@ -165,18 +166,18 @@ def warnings(truth: Tensor, labels: Labels, names: tuple[str, ...]) -> list[str]
         return map_truth.warnings(truth, labels, names)
     if labels == "target":
         constant = (truth.amax(0) == truth.amin(0)).nonzero()[:, 0].tolist()
-        found = {"targets": {"are the same for all training images": constant}}
+        found = {"target[s]": {"[is|are] the same for all training images": constant}}
     else:
         count = counts(truth, len(names))
         by_finding = {
-            "have no training image": (count == 0).nonzero()[:, 0].tolist(),
-            "have a single training image": (count == 1).nonzero()[:, 0].tolist(),
+            "[has|have] no training image": (count == 0).nonzero()[:, 0].tolist(),
+            "[has|have] a single training image": (count == 1).nonzero()[:, 0].tolist(),
         }
-        found = {"classes" if labels == "class" else "labels": by_finding}
+        found = {"class[es]" if labels == "class" else "label[s]": by_finding}
         if labels == "multi_label":
-            found["labels"]["apply to all training images"] = (count == len(truth)).nonzero()[:, 0].tolist()
+            found["label[s]"]["[applies|apply] to all training images"] = (count == len(truth)).nonzero()[:, 0].tolist()
     return [
-        f"{len(numbers)} {what} ({_listed([names[number] for number in numbers])}) {finding}"
+        counted(len(numbers), f"{{n}} {what} ({{listed}}) {finding}", listed=_listed([names[each] for each in numbers]))
         for what, each in found.items()
         for finding, numbers in each.items()
         if numbers

@@ -4,6 +4,7 @@ The trace follows functions, not modules, so that it works for networks of any l
 unknown function (attention, channel shuffle) are unknown, and layers that read such an output cannot change their width.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -154,6 +155,13 @@ class Followed(TorchFunctionMode):
         for group, _ in self._along.get(id(logits), ()):
             group.root.whole = True
 
+    def hold_unread(self) -> None:
+        """Mark the channels that no layer reads, for networks whose output does not show them: none can be removed."""
+        read = {group.root for axes in self.axes.values() if len(axes) > 1 for group, _ in axes[1] or ()}
+        for axes in self.axes.values():
+            for group, _ in axes[0] or ():
+                group.root.whole = group.root.whole or group.root not in read
+
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -245,6 +253,8 @@ class Followed(TorchFunctionMode):
         along = [self._along.get(id(tensor)) for tensor in tensors]
         if dim in (1, 1 - result.ndim) and all(along):
             self._set(result, tuple(part for axis in along for part in axis or ()))
+        elif dim == 0 and along and all(axis is along[0] for axis in along):
+            self._set(result, along[0])
 
     _concat = _cat
 
@@ -337,11 +347,19 @@ Watch = TypeVar("Watch", bound=Followed)
 
 
 def follow(network: nn.Module, example: Tensor, watching: type[Watch] = Followed) -> Watch:  # type: ignore[assignment]
-    """Run the network once on `example` (B, C, H, W) and record its channels; the network is not changed."""
+    """Run the network once on `example` (B, C, H, W) and record its channels; the network is not changed.
+
+    Of a network whose results depend on values, such as boxes that are suppressed, a copy without values is run.
+    """
+    valueless = getattr(network, "followed_without_values", False)
+    if valueless:
+        network, example = copy.deepcopy(network).to("meta"), example.to("meta")
     watch = watching({**dict(network.named_parameters()), **dict(network.named_buffers())})
     with undisturbed(network, example.device):
         watch.begin(example)
         with watch:
             logits = network(example)
         watch.end(logits)
+    if valueless:
+        watch.hold_unread()
     return watch

@@ -16,8 +16,9 @@ from worker.distillation.compression import unpacking
 from worker.distillation.compression.plain import plain
 from worker.distillation.export.card import Card
 from worker.distillation.export.portable import portable, random_images
+from worker.distillation.networks.detectors.detector import Detector
 from worker.distillation.programs import ProgramNetwork
-from worker.distillation.student_file import loading, packed_loading
+from worker.distillation.student_file import detector_loading, loading, packed_loading
 from worker.distillation.student_file.expressions import CannotBeWritten, Writer
 from worker.distillation.student_file.source_code import module_body
 
@@ -67,6 +68,8 @@ def source_of(network: nn.Module, card: Card, weights: str, stem: str = "student
     libraries = "".join(f"import {name}\n" for name in writer.libraries())
     needs = "".join(f" and {name}" for name in writer.libraries())
     contract = card.contract
+    bodies = [loading, *([unpacking, packed_loading] if reads_packed else [])]
+    bodies += [detector_loading] if isinstance(network, Detector) else []
     return TEXT.substitute(
         stem=stem,
         network=card.network,
@@ -81,7 +84,7 @@ def source_of(network: nn.Module, card: Card, weights: str, stem: str = "student
         mean=repr(contract.mean),
         std=repr(contract.std),
         loader=(packed_loading.with_packed_weights if reads_packed else loading.with_weights).__name__,
-        loading="\n\n\n".join(map(module_body, [loading, *([unpacking, packed_loading] if reads_packed else [])])),
+        loading="\n\n\n".join(map(module_body, bodies)),
         definitions="".join(f"{text}\n\n\n" for text in writer.definitions()),
         expression=expression,
     )

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.networks.detectors.detector import Detector
 from worker.distillation.networks.family import library_call
 from worker.distillation.programs import ProgramNetwork
+from worker.distillation.student_file.detectors import code_of
 from worker.distillation.student_file.program_code import class_of
 from worker.distillation.student_file.source_code import (
     IMPORTED,
@@ -52,6 +54,8 @@ class Writer:
         if call is not None:
             return self._of_library(module, call, indent)
         cls = type(module)
+        if isinstance(module, Detector):
+            return self._of_detector(module, indent)
         if isinstance(module, ProgramNetwork):
             return self._of_program(module)
         if cls.__module__.startswith(OWN):
@@ -83,6 +87,18 @@ class Writer:
                 shapes[path] = own
         whole = _call("replaced", [call], other, indent) if other else call
         return f"resized({whole}, {shapes!r})" if shapes else whole
+
+    def _of_detector(self, module: Detector, indent: int) -> str:
+        found = code_of(module)
+        if found is None:
+            raise CannotBeWritten(
+                "torchvision's detectors are not written as code; make the network with `torchvision.models.get_model`, to whose"
+                " state dict the weights belong"
+            )
+        name, calls, values = found
+        parts = {"backbone": self.expression(module.get_submodule("backbone"), indent + 4)}
+        parts |= {key: self._of_library(module.get_submodule(key), call, indent + 4) for key, call in calls.items()}
+        return _call(name, [], parts | values, indent)
 
     def _of_program(self, module: ProgramNetwork) -> str:
         name = self._free_name("Program")

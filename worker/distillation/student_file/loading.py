@@ -118,7 +118,14 @@ def normalised(images: Any, shape: tuple[int, int, int], mean: Sequence[float], 
 
 def named(outputs: Tensor, names: Sequence[str], task: str) -> list[tuple[str, float]]:
     """The outputs of one image (K,) with their names; probabilities, largest first, if they are logits of classes. Of a map (K, H, W)
-    the share of pixels of each class, or the median depth."""
+    the share of pixels of each class, or the median depth. Of detections (D, 6) the score of each, with its class and box."""
+    if task == "detection":
+        called = dict(enumerate(names))
+        return [
+            (f"{called.get(int(kind), int(kind))} at {x1:.0f}, {y1:.0f} to {x2:.0f}, {y2:.0f}", score)
+            for x1, y1, x2, y2, score, kind in outputs.tolist()
+            if kind >= 0
+        ]
     if task == "segmentation":
         chosen = outputs.argmax(0)
         outputs = torch.stack([(chosen == number).float().mean() for number in range(len(outputs))])

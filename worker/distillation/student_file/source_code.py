@@ -5,6 +5,7 @@ import inspect
 import re
 import sys
 import textwrap
+from collections import OrderedDict
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 OWN = "worker.distillation."
-IMPORTED = (torch, F, nn, nn.Module, torch.Tensor)
+IMPORTED = (torch, F, nn, nn.Module, torch.Tensor, OrderedDict)
 """What the written file imports."""
 
 

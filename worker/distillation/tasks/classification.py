@@ -3,12 +3,14 @@
 Shapes: N samples, K classes.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.distillation.contract_check.comparison import Judgement, by_truth, names_class
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.task import Predict, Task, TeacherAssessment, predict
 
@@ -43,6 +45,9 @@ class Classification(Task):
         chance = 1 / images.classes
         worthless = right <= chance + 3 * (chance * (1 - chance) / len(images)) ** 0.5
         return TeacherAssessment(f"{right:.1%} of {len(images)} images classified correctly", worthless)
+
+    def judgement(self, fields: Mapping[str, Tensor]) -> Judgement:
+        return by_truth(names_class, fields["label"], "is right on {score} of {count} training images")
 
 
 def check_labels(images: "Images", classes: int, pointer: str) -> None:

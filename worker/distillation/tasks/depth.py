@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from worker.distillation.contract_check.comparison import Judgement
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.tracing import one_map
 from worker.distillation.losses.maps import LEAST_DEPTH, sized
 from worker.distillation.step import Outputs
-from worker.distillation.task import Predict, Task, TeacherAssessment, answers
+from worker.distillation.task import FEWEST_JUDGED, Predict, Task, TeacherAssessment, answers
 from worker.distillation.tasks.pictures import ramp
 
 if TYPE_CHECKING:
@@ -88,6 +89,20 @@ class Depth(Task):
         words = f"absolute relative error {error:.3f} on {len(images)} images ({by_chance:.3f} by chance)"
         return TeacherAssessment(words, error >= by_chance)
 
+    def judgement(self, fields: Mapping[str, Tensor]) -> Judgement:
+        """Judges the share of pixels of each image whose depth is right, as for `delta1`."""
+        truth = fields["depth"]
+
+        def judge(logits: Tensor, part: slice) -> Tensor:
+            return _share_near(_depth(Outputs(logits), truth[part]), truth[part])
+
+        def guessed(count: int) -> float:
+            known = truth[:count][truth[:count] > 0]
+            return float(_share_near(known.median().expand_as(truth[:count]), truth[:count]).nanmean())
+
+        words = "is right within a factor of 1.25 on {score} of the pixels of {count} training images"
+        return Judgement(judge, guessed, words, "on {score}", "delta1", FEWEST_JUDGED)
+
     def picture(self, image: Tensor, output: Outputs | None, truth: Mapping[str, Tensor]) -> Tensor:
         """Depth as colours, from the nearest to the farthest known depth of the image; black where it is unknown."""
         true = truth["depth"].float().cpu()
@@ -100,6 +115,14 @@ class Depth(Task):
 def _depth(outputs: Outputs, truth_BHW: Tensor) -> Tensor:
     """The predicted depth (B, H, W) in the size of the true one."""
     return sized(outputs.logits, tuple(truth_BHW.shape[1:]))[:, 0]
+
+
+def _share_near(depth_BHW: Tensor, truth_BHW: Tensor) -> Tensor:
+    """The share of each image's known pixels with max(d / t, t / d) below 1.25 (B,); NaN without any."""
+    depth, known = depth_BHW.double().clamp(min=LEAST_DEPTH), truth_BHW > 0
+    truth = torch.where(known, truth_BHW, 1.0).double()
+    near = (torch.maximum(depth / truth, truth / depth) < NEAR) & known
+    return near.flatten(1).sum(1) / known.flatten(1).sum(1)
 
 
 def _errors(depth_P: Tensor, truth_P: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from worker.distillation.contract_check.comparison import Judgement
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.tracing import detections
 from worker.distillation.networks.detectors.detector import unpadded
 from worker.distillation.step import Outputs
-from worker.distillation.task import Predict, Task, TeacherAssessment, answers, exceeds_chance
+from worker.distillation.task import FEWEST_JUDGED, Predict, Task, TeacherAssessment, answers, exceeds_chance
 from worker.distillation.tasks.detected_boxes import AveragePrecision, agreement, found_objects, share_found, truth_of
 from worker.distillation.tasks.pictures import rgb
 
@@ -112,6 +113,17 @@ class Detection(Task):
             return share_found(found, [objects[int(place)] for place in order])
 
         return TeacherAssessment(words, not exceeds_chance(value, shuffled, len(images)))
+
+    def judgement(self, fields: Mapping[str, Tensor]) -> Judgement:
+        """Judges the share of an image's objects that are among as many of its best detections."""
+
+        def judge(detections_BD6: Tensor, part: slice) -> Tensor:
+            objects = truth_of({name: value[part] for name, value in fields.items()}, crowds=False)
+            found = unpadded(detections_BD6)
+            return torch.tensor([share_found([one], [other]) for one, other in zip(found, objects, strict=True)])
+
+        words = "finds {score} of an image's objects with as many of its best detections, on {count} training images"
+        return Judgement(judge, lambda count: 0.0, words, "{score}", "found", FEWEST_JUDGED)
 
     def by_class(self, network_fn: Predict, images: "Images", batch_size: int) -> dict[str, Any] | None:
         """`images` and `objects` with each class, and its `average_precision` over IoU from 0.5 to 0.95 (null without objects)."""

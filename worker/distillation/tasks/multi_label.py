@@ -3,12 +3,14 @@
 Shapes: N samples, K labels.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.distillation.contract_check.comparison import Judgement, by_truth, names_label
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.losses.logits import binary_kl
 from worker.distillation.task import Predict, Task, TeacherAssessment, exceeds_chance, predict
@@ -72,6 +74,10 @@ class MultiLabel(Task):
         words = f"mean average precision {found:.3f} on {len(images)} images"
         shuffled = lambda order: float(average_precision(logits, label[order]).nanmean())  # noqa: E731
         return TeacherAssessment(words, not exceeds_chance(found, shuffled, len(label)))
+
+    def judgement(self, fields: Mapping[str, Tensor]) -> Judgement:
+        words = "is right with its most probable label on {score} of {count} training images"
+        return by_truth(names_label, fields["label"], words)
 
 
 def average_precision(logits: Tensor, label: Tensor) -> Tensor:

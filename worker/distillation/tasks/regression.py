@@ -3,10 +3,13 @@
 Shapes: N samples, D outputs.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from worker.distillation.contract_check.comparison import Judgement, beats_mean, by_truth
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.task import Predict, Task, TeacherAssessment, predict
 
@@ -75,6 +78,13 @@ class Regression(Task):
         coefficients = determination(given, images.fields["target"].cpu().double())
         best = float(coefficients.max()) if len(coefficients) else 1.0
         return TeacherAssessment(f"R² of its best output is {best:.3f} on {len(images)} images", best <= 0)
+
+    def judgement(self, fields: Mapping[str, Tensor]) -> Judgement:
+        target, words = (
+            fields["target"],
+            "is nearer to the targets than their mean on {score} of {count} training images",
+        )
+        return by_truth(partial(beats_mean, all_MD=target), target, words)
 
 
 def determination(given: Tensor, target: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from worker.distillation.contract_check.comparison import Judgement
 from worker.distillation.data.fields import IGNORED
 from worker.distillation.errors import Problem, SpecError
 from worker.distillation.introspection.tracing import one_map
 from worker.distillation.losses.maps import pixel_kl, sized
 from worker.distillation.step import Outputs
-from worker.distillation.task import Predict, Task, TeacherAssessment, answers
+from worker.distillation.task import FEWEST_JUDGED, Predict, Task, TeacherAssessment, answers
 from worker.distillation.tasks.pictures import blended, palette
 
 if TYPE_CHECKING:
@@ -111,6 +112,21 @@ class Segmentation(Task):
         words = f"mean IoU {found:.3f} on {len(images)} images ({by_chance:.3f} by chance)"
         return TeacherAssessment(words, len(images) > 1 and found <= by_chance)
 
+    def judgement(self, fields: Mapping[str, Tensor]) -> Judgement:
+        """Judges the mean IoU of each image, of the classes that its mask or the prediction has."""
+        mask = fields["mask"]
+
+        def judge(logits: Tensor, part: slice) -> Tensor:
+            true = mask[part]
+            chosen = sized(logits, tuple(true.shape[1:])).argmax(1)
+            pairs = zip(chosen.split(1), true.split(1), strict=True)
+            return torch.tensor([mean_iou(confusion_of(*pair, logits.shape[1])) for pair in pairs])
+
+        words = "has a mean IoU of {score} image by image on {count} training images"
+        return Judgement(
+            judge, lambda count: _iou_of_one_class(mask[:count]), words, "of {score}", "iou", FEWEST_JUDGED
+        )
+
     def picture(self, image: Tensor, output: Outputs | None, truth: Mapping[str, Tensor]) -> Tensor:
         """The classes as colours over the image; ignored pixels stay as they are."""
         if output is None:
@@ -156,6 +172,14 @@ def _of_one_class(confusion: Tensor) -> float:
     """The mean IoU of the best prediction of one class everywhere."""
     true = confusion.sum(1).double()
     return float(true.max() / true.sum().clamp(min=1) / (true > 0).sum().clamp(min=1))
+
+
+def _iou_of_one_class(mask_NHW: Tensor) -> float:
+    """The mean over images of the mean IoU of each, of the best prediction of one class everywhere."""
+    counts = torch.stack([each.flatten().bincount(minlength=IGNORED + 1) for each in mask_NHW])[:, :IGNORED].double()
+    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    classes = (counts > 0).sum(1, keepdim=True) + (counts == 0)
+    return float((share / classes).mean(0).max())
 
 
 def _shares(part: Tensor, of: Tensor) -> list[float | None]:

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from worker.distillation.contract import read_contract
 from worker.distillation.contract_check.comparison import (
-    Judge,
+    Judgement,
     Measured,
-    beats_mean,
     clearly_better,
     compare,
     in_another_order,
-    names_class,
-    names_label,
+    measured,
     outputs,
     sigma,
     table,
@@ -39,12 +37,8 @@ MOST_COMPARED = 512
 """Images on which normalisations are compared."""
 GOOD_ENOUGH = 0.95
 """From this accuracy on nothing can be better by 5 points."""
-JUDGES: dict[str, tuple[Judge, str]] = {
-    "classification": (names_class, "right"),
-    "multi_label": (names_label, "right with its most probable label"),
-    "regression": (beats_mean, "nearer to the targets than their mean"),
-}
-"""When an output counts as right, by the task, and the words for it. Embeddings are not judged one by one."""
+MOST_AT_ONCE = 128
+"""Largest batch."""
 BY_NUMBER = "classes matched by number, not by name"
 REORDERED = "classes in another order"
 
@@ -101,33 +95,48 @@ def _predicts_labels(job: Job, dataset: Images) -> bool:
 
 def _check_contracts(job: Job, teacher: nn.Module, sample: Images, log: Callable[[str], None]) -> dict[str, Any] | None:
     """Compare the declared contract of each teacher with the usual ones, where the task says which outputs are right."""
-    if job.spec.get("contract", "check") == "trust" or job.task.name not in JUDGES or not job.teachers:
+    if job.spec.get("contract", "check") == "trust" or not job.teachers:
         return None
-    drawn = _drawn(sample.for_teacher, job.task.field)
+    image, fields = _drawn(sample.for_teacher)
+    judgement = job.task.judgement(fields)
+    if judgement is None:
+        return None
+    given = (image, fields[job.task.field], judgement, log)
     if len(job.teachers) == 1:
-        return _check_contract(job, 0, teacher, *drawn, log)
-    found = [_check_contract(job, number, member, *drawn, log) for number, member in enumerate(teacher.children())]
+        return _check_contract(job, 0, teacher, *given)
+    found = [_check_contract(job, number, member, *given) for number, member in enumerate(teacher.children())]
     return {"members": found, "warnings": list(dict.fromkeys(words for each in found for words in each["warnings"]))}
 
 
 def _check_contract(
-    job: Job, number: int, teacher: nn.Module, image: Tensor, truth: Tensor, log: Callable[[str], None]
+    job: Job,
+    number: int,
+    teacher: nn.Module,
+    image: Tensor,
+    truth: Tensor,
+    judgement: Judgement,
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
     whose = "the teacher" if len(job.teachers) == 1 else f"the teacher {job.teachers[number].get('id') or number}"
-    words = JUDGES[job.task.name][1]
-    rows = _measured(job, number, teacher, image, truth)
-    log(f"{whose} is {words} on {len(rows[0].right)} training images, by how they are read: {table(rows)}")
+    rows = _measured(job, number, teacher, image, truth, judgement)
+    first = f"{whose} {judgement.said(rows[0].accuracy, len(rows[0].right))}"
+    log(f"{first}; by how they are read: {table(rows)}")
     best = max(rows, key=lambda row: row.accuracy)  # the first of equal ones: the declared
     warnings = [MATCHED_BY_NAME] if _order(job) is not None else []
-    found = {"images": len(rows[0].right), "table": [row.row() for row in rows], "taken": None, "warnings": warnings}
-    if not clearly_better(rows[0], best, truth):
+    found = {
+        "images": len(rows[0].right),
+        "table": [row.row(judgement.name) for row in rows],
+        "taken": None,
+        "warnings": warnings,
+    }
+    if not clearly_better(rows[0], best, judgement):
         return found
     used = best.normalisation
     if job.spec.get("contract") != "auto" or used is None or not used.is_plain:
-        raise SpecError([Problem("/teacher/input", _problem(f"{whose} is {words}", rows, best))], _hint(best))
+        raise SpecError([Problem("/teacher/input", _problem(first, judgement, rows, best))], _hint(best))
     found["taken"] = {"name": used.name, "mean": list(used.mean), "std": list(used.std)}
     taken = f"{whose} gets another normalisation than its input says, as the contract `auto` asks"
-    return found | {"warnings": [*warnings, f"{taken}: {_problem(f'{whose} is {words}', rows, best)}"]}
+    return found | {"warnings": [*warnings, f"{taken}: {_problem(first, judgement, rows, best)}"]}
 
 
 MATCHED_BY_NAME = (
@@ -135,31 +144,33 @@ MATCHED_BY_NAME = (
 )
 
 
-def _drawn(sample: Images, field: str) -> tuple[Tensor, Tensor]:
-    """At most 512 images and their labels or targets, in a random order that is always the same."""
+def _drawn(sample: Images) -> tuple[Tensor, dict[str, Tensor]]:
+    """At most 512 images and what is true of them, in a random order that is always the same."""
     order = torch.randperm(len(sample), generator=generator(0, "contract"))[:MOST_COMPARED].to(sample.device)
-    return sample.pixels(order), sample.fields[field][order]
+    return sample.pixels(order), {name: value[order] for name, value in sample.fields.items()}
 
 
-def _measured(job: Job, number: int, teacher: nn.Module, image: Tensor, truth: Tensor) -> list[Measured]:
+def _measured(
+    job: Job, number: int, teacher: nn.Module, image: Tensor, truth: Tensor, judgement: Judgement
+) -> list[Measured]:
     """The declared reading first."""
     first = declared(read_contract(job.teachers[number]["input"]))
-    judge = JUDGES[job.task.name][0]
-    given = outputs(teacher, image, first)
-    few = [Measured(first.name, judge(given, truth), first)]
+    batch_size = min(MOST_AT_ONCE, job.training.batch_size) if job.task.dense else MOST_AT_ONCE
+    few = [measured(teacher, image, judgement.judge, first, batch_size)]
     one_class = job.task.name == "classification"
     order = _order(job) if one_class else None
+    chosen = outputs(teacher, image, first).argmax(1) if one_class else truth
     if order is not None:
         numbers = torch.tensor(order, device=truth.device).argsort()
-        few.append(Measured(BY_NUMBER, given.argmax(1) == numbers[truth]))
+        few.append(Measured(BY_NUMBER, chosen == numbers[truth]))
     if few[0].accuracy > GOOD_ENOUGH:
         return few
     plain = distinct([first, *usual(image)])[1:]
     colour = len(first.mean) == 3
     others = [*plain, *altered([first, *plain] if colour else [first])]
     if one_class:
-        few.append(Measured(REORDERED, in_another_order(given.argmax(1), truth)))
-    return [*compare(teacher, image, truth, first, others, judge=judge), *few[1:]]
+        few.append(Measured(REORDERED, in_another_order(chosen, truth)))
+    return [*compare(teacher, image, judgement, first, others, batch_size=batch_size), *few[1:]]
 
 
 def _order(job: Job) -> tuple[int, ...] | None:
@@ -167,12 +178,10 @@ def _order(job: Job) -> tuple[int, ...] | None:
     return None if path is None else job.order_of_classes(path)
 
 
-def _problem(is_right: str, rows: list[Measured], best: Measured) -> str:
-    given, gain = rows[0], sigma(rows[0].right, best.right)
-    words = f"{is_right} on {given.accuracy:.1%} of {len(given.right)} training images as its input says"
-    return (
-        f"{words}, and on {best.accuracy:.1%} with `{best.name}` ({gain:.0f} standard deviations). All: {table(rows)}"
-    )
+def _problem(first: str, judgement: Judgement, rows: list[Measured], best: Measured) -> str:
+    gain, again = sigma(rows[0].right, best.right), judgement.again.format(score=f"{best.accuracy:.1%}")
+    words = f"{first} as its input says, and {again} with `{best.name}` ({gain:.0f} standard deviations)"
+    return f"{words}. All: {table(rows)}"
 
 
 def _hint(best: Measured) -> str:

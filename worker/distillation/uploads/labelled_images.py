@@ -16,6 +16,7 @@ from worker.distillation.data.images import fit
 from worker.distillation.data.pixels import Photographs
 from worker.distillation.data.shards import FIELD, LIST, read_list
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.wording import counted
 
 MOST = 2048
 LEAST = 50
@@ -131,6 +132,7 @@ def _split(file: Any) -> str:
         )
     best = "test" if counts.get("test", 0) >= LEAST_TESTED else max(counts, key=lambda each: counts[each])
     if counts[best] < LEAST:
-        words = f"has {counts[best]} labelled images; at least {LEAST} are needed to recognise or measure a teacher"
+        words = "has {n} labelled image[s]; at least {least} are needed to recognise or measure a teacher"
+        words = counted(counts[best], words, least=LEAST)
         raise SpecError([Problem("/dataset", words)], "Give a dataset with more images.")
     return best

@@ -19,9 +19,11 @@ from worker.distillation.contract_check.comparison import (
     LEAST_SIGMA,
     Measured,
     about_lowest,
+    by_truth,
     clearly_better,
     compare,
     even,
+    names_class,
     sigma,
     table,
 )
@@ -139,11 +141,12 @@ def _measure(
     own = loaded.contract != said.contract  # the file has a normalisation of its own
     first = declared(loaded.contract) if given is not None or own else plain[0]
     first = replace(first, name="the file's own") if own else first
-    rows = compare(network.eval(), images.image, images.label, first, distinct([first, *plain])[1:], seconds)
+    judgement = by_truth(names_class, images.label, "")
+    rows = compare(network.eval(), images.image, judgement, first, distinct([first, *plain])[1:], seconds)
     best = _best(rows, network, images)
     warnings: tuple[str, ...] = ()
     if given is not None or own:
-        if clearly_better(rows[0], best, images.label):
+        if clearly_better(rows[0], best, judgement):
             warnings = (_doubt(rows, best),)
         best = rows[0]
     used: Normalisation = best.normalisation or first

@@ -9,6 +9,7 @@ from worker.distillation.uploads.key_matching import Matched
 from worker.distillation.uploads.selection import Fit, is_averaged
 from worker.distillation.uploads.state_dicts import OpenFile
 from worker.distillation.uploads.weights_file.leaves import Leaf, numel
+from worker.distillation.wording import counted
 
 LISTED_AT_MOST = 20
 LONGEST = 120
@@ -65,7 +66,8 @@ def _warnings(fit: Fit, others: Sequence[Fit]) -> list[str]:
     found = []
     if fit.left_over:
         shown = ", ".join(_listed(fit.left_over[:5]))
-        found.append(f"{len(fit.left_over)} tensors of the file are not part of the network and were ignored: {shown}")
+        words = "{n} tensor[s] of the file [is|are] not part of the network and [was|were] ignored: {shown}"
+        found.append(counted(len(fit.left_over), words, shown=shown))
     if others:
         place = f"`{fit.label[:LONGEST]}`" if fit.label else "the root of the file"
         listed = ", ".join(f"`{label}`" for label in _listed([other.label for other in others])[:5])
@@ -76,9 +78,8 @@ def _warnings(fit: Fit, others: Sequence[Fit]) -> list[str]:
     if fit.candidate.names_of:
         found.append(f"the names of the weights are those of {fit.candidate.names_of}, and were read as the network's")
     if renamed := _renamed(fit):
-        count = len(renamed)
-        words = "tensors have other names than the network's: they were matched by the order and shapes of the layers"
-        found.append(f"{count} {words}")
+        words = "{n} tensor[s] [has another name|have other names] than the network's: [it was|they were] matched by the order and shapes"
+        found.append(counted(len(renamed), f"{words} of the layers"))
     if fit.candidate.updates == 0:
         found.append("the weights are a running average without any updates")
     return found

@@ -6,10 +6,12 @@ import torch
 from worker.distillation.contract_check.comparison import (
     Measured,
     beats_mean,
+    by_truth,
     clearly_better,
     compare,
     guessed_share,
     in_another_order,
+    names_class,
     names_label,
     sigma,
 )
@@ -30,6 +32,12 @@ def test_sigma_is_mcnemars():
     assert sigma(one, one) == 0
 
 
+def test_sigma_of_scores_counts_the_images_with_a_higher_one():
+    one, other = torch.tensor([0.1, 0.5, 0.5, float("nan"), 0.9]), torch.tensor([0.2, 0.6, 0.5, 0.3, 0.8])
+    assert sigma(one, other) == pytest.approx((2 - 1) / 3**0.5)
+    assert Measured("a", one).accuracy == pytest.approx(0.5)  # of the images of which something is true
+
+
 @pytest.mark.parametrize(
     ("one", "other", "better"),
     [
@@ -41,8 +49,8 @@ def test_sigma_is_mcnemars():
     ],
 )
 def test_clearly_better(one, other, better):
-    label = torch.arange(len(one)) % 10
-    assert clearly_better(Measured("a", one), Measured("b", other), label) is better
+    judgement = by_truth(names_class, torch.arange(len(one)) % 10, "")
+    assert clearly_better(Measured("a", one), Measured("b", other), judgement) is better
 
 
 def test_a_network_is_measured_under_each_normalisation():
@@ -52,7 +60,7 @@ def test_a_network_is_measured_under_each_normalisation():
     def network(x):
         return torch.cat([-x.flatten(1), x.flatten(1)], 1)  # class 1 above 0
 
-    rows = compare(network, image, label, ZERO_TO_ONE, [HALF])
+    rows = compare(network, image, by_truth(names_class, label, ""), ZERO_TO_ONE, [HALF], batch_size=7)
     assert [row.name for row in rows] == ["0 to 1", "half"]
     positive = (image.flatten() > 0).long()
     assert rows[0].accuracy == pytest.approx(float((positive == label).double().mean()))
@@ -77,6 +85,7 @@ def test_outputs_of_several_labels_and_of_targets_are_judged_for_each_image():
     assert guessed_share(label) == pytest.approx(1 / 3)
     target = torch.tensor([[0.0, 100.0], [2.0, 100.0], [4.0, 400.0]])  # means 2 and 200
     outputs = torch.tensor([[0.5, 120.0], [9.0, 100.0], [2.1, 210.0]])
-    assert beats_mean(outputs, target).tolist() == [True, False, True]
-    assert not beats_mean(target.mean(0).expand(3, 2), target).any()
+    assert beats_mean(outputs, target, target).tolist() == [True, False, True]
+    assert beats_mean(outputs[2:], target[2:], target).tolist() == [True]
+    assert not beats_mean(target.mean(0).expand(3, 2), target, target).any()
     assert guessed_share(target) == 0

@@ -98,7 +98,7 @@ def test_system_files_are_skipped_and_other_files_give_a_warning(path: Path):
     write(path, {"a/1.png": image(), "b/1.png": image(), **system_files})
     packed = read(path)
     assert len(packed.splits["train"][0]) == 2 and packed.warnings == [
-        "1 files are not images and were ignored (readme.txt)"
+        "1 file is not an image and was ignored (readme.txt)"
     ]
 
 
@@ -120,8 +120,8 @@ def test_greyscale_is_kept_unless_an_image_is_in_colour_or_the_option_is_set(pat
     write(path, {"a/1.png": image(mode="L"), "b/1.png": image(mode="RGBA")})
     packed = read(path)
     assert packed.splits["train"][0].shape[1] == 3 and packed.warnings == [
-        "1 of 2 images were converted to RGB",
-        "1 of 2 images are transparent in places, and were laid on the background white",
+        "1 of 2 images was converted to RGB",
+        "1 of 2 images is transparent in places, and was laid on the background white",
     ]
 
 
@@ -133,7 +133,7 @@ def test_images_are_resized_to_the_most_common_size_or_to_the_option(path: Path)
     assert packed.splits["train"][0].shape[2:] == (8, 8) and packed.splits["train"][0][
         2, :, :, 1:-1
     ].unique().tolist() == [200]
-    assert "1 of 3 images were resized to 8x8" in packed.warnings[0]
+    assert "1 of 3 images was resized to 8x8" in packed.warnings[0]
     assert read(path, height=4, width=6).splits["train"][0].shape == (3, 1, 4, 6)
 
 

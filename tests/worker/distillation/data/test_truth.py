@@ -46,8 +46,8 @@ def test_a_matrix_of_labels(path: Path, tmp_path: Path, kind: Any) -> None:
     assert (findings["labels"], findings["classes"]) == ("multi_label", 3)
     assert findings["per_class"] == {"train": [2, 1, 4]}
     assert findings["warnings"] == [
-        "1 labels (sea) have a single training image",
-        "1 labels (sand) apply to all training images",
+        "1 label (sea) has a single training image",
+        "1 label (sand) applies to all training images",
     ]
     packed.write(tmp_path / "canonical")
     assert load_file(tmp_path / "canonical")["train.label"].dtype == torch.uint8
@@ -64,7 +64,7 @@ def test_targets(path: Path, tmp_path: Path) -> None:
     assert (findings["labels"], findings["classes"], findings["class_names"]) == ("target", 2, ["0", "1"])
     assert findings["targets"] == {"mean": [2.0, -2.0], "std": [pytest.approx(1.25**0.5), 0.0]}
     assert "per_class" not in findings
-    assert findings["warnings"] == ["1 targets (1) are the same for all training images"]
+    assert findings["warnings"] == ["1 target (1) is the same for all training images"]
     packed.write(tmp_path / "canonical")
     images = Images.load(tmp_path / "canonical", "test", contract_of(1, 8), "cpu")
     assert images.classes == 2

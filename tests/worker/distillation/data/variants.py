@@ -73,9 +73,9 @@ LAYOUTS = (
     Variant("class folders beside a folder `test/` of loose images", lambda: zipped({**folders(*AB), **flat("test/")}), FOUR, says="3 images of the split test", left_out={"unlabelled_test": 3}),
     Variant("`seg_train/`, `seg_test/`, and `seg_pred/` of loose images", lambda: zipped({**split_folders("seg_train", "seg_test"), **flat("seg_pred/")}), BOTH, says="3 images in the folder 'seg_pred' were left out", left_out={"without_class": 3}),
     Variant("a folder `train` beside class folders", lambda: zipped(folders("train", "bus", "car")), says="folders named like splits (`train`) beside others (`bus`, `car`)"),
-    Variant("class folders and one loose image", lambda: zipped({**folders(*AB), "cover.png": picture()}), FOUR, says="1 images beside the class folders have no class", left_out={"without_class": 1}),
-    Variant("an empty class folder", lambda: zipped(folders(*AB), "cats/"), FOUR, ("ants", "bees", "cats"), "1 classes (cats) have no training image"),
-    Variant("an empty class folder in `train/`", lambda: zipped(split_folders("train", "test"), "train/cats/"), BOTH, ("ants", "bees", "cats"), "1 classes (cats) have no training image"),
+    Variant("class folders and one loose image", lambda: zipped({**folders(*AB), "cover.png": picture()}), FOUR, says="1 image beside the class folders has no class", left_out={"without_class": 1}),
+    Variant("an empty class folder", lambda: zipped(folders(*AB), "cats/"), FOUR, ("ants", "bees", "cats"), "1 class (cats) has no training image"),
+    Variant("an empty class folder in `train/`", lambda: zipped(split_folders("train", "test"), "train/cats/"), BOTH, ("ants", "bees", "cats"), "1 class (cats) has no training image"),
     Variant("system files of macOS and Windows", lambda: zipped({**folders(*AB), "__MACOSX/ants/._0.png": b"x", "ants/._0.png": b"x", "ants/Thumbs.db": b"x", "bees/desktop.ini": b"x", ".DS_Store": b"x"}), FOUR),
     Variant("names with backslashes", lambda: zipped({name.replace("/", "\\"): data for name, data in folders("data/ants", "data/bees").items()}), FOUR),
     Variant("names that begin with `./`", lambda: zipped({f"./{name}": data for name, data in folders(*AB).items()}), FOUR),
@@ -94,18 +94,18 @@ IMAGES = (
     Variant("JPEG, BMP, WebP, TIFF, PPM", lambda: zipped({f"{name}/{kind}": picture(1, kind) for name in AB for kind in ("JPEG", "BMP", "WEBP", "TIFF", "PPM")}), {"train": 10}),
     Variant("a PNG named `.jpg`", made_of(picture(5), "jpg"), FIVE),
     Variant("a PNG without a suffix", lambda: zipped({**folders(*AB), "ants/special": picture(5)}), FIVE),
-    Variant("an animation", made_of(animation(), "gif"), FIVE, says="have several frames, of which the first was read", altered={"first_frame": 1}),
-    Variant("16 bits for each value", made_of(sixteen_bit()), FIVE, says="were scaled to 8 bits", altered={"sixteen_bit_scaled": 1, "channels_converted": 1}),
+    Variant("an animation", made_of(animation(), "gif"), FIVE, says="has several frames, of which the first was read", altered={"first_frame": 1}),
+    Variant("16 bits for each value", made_of(sixteen_bit()), FIVE, says="was scaled to 8 bits", altered={"sixteen_bit_scaled": 1, "channels_converted": 1}),
     Variant("16 bits for each value", made_of(sixteen_bit()), says="more than 8 bits for each value", options={"sixteen_bit": "refuse"}),
-    Variant("transparency", made_of(picture(mode="RGBA")), FIVE, says="are transparent in places", altered={"transparency_removed": 1}),
+    Variant("transparency", made_of(picture(mode="RGBA")), FIVE, says="is transparent in places", altered={"transparency_removed": 1}),
     Variant("transparency", made_of(picture(mode="RGBA")), FIVE, options={"background": "drop"}),
-    Variant("an EXIF orientation", made_of(turned(), "jpg"), FIVE, says="have an EXIF orientation, which was ignored", altered={"exif_ignored": 1, "resized": 1}),
-    Variant("an EXIF orientation", made_of(turned(), "jpg"), FIVE, says="were turned by their EXIF orientation", options={"exif": "apply"}, altered={"exif_rotated": 1, "resized": 1}),
-    Variant("CMYK", made_of(picture(kind="JPEG", mode="CMYK"), "jpg"), FIVE, says="were converted from CMYK", altered={"cmyk_converted": 1}),
-    Variant("a palette, and 1 bit for each pixel", lambda: zipped({**folders(*AB), "ants/p.png": picture(mode="P"), "bees/b.png": picture(mode="1")}), {"train": 6}, says="were converted to RGB", altered={"channels_converted": 1}),
+    Variant("an EXIF orientation", made_of(turned(), "jpg"), FIVE, says="has an EXIF orientation, which was ignored", altered={"exif_ignored": 1, "resized": 1}),
+    Variant("an EXIF orientation", made_of(turned(), "jpg"), FIVE, says="was turned by its EXIF orientation", options={"exif": "apply"}, altered={"exif_rotated": 1, "resized": 1}),
+    Variant("CMYK", made_of(picture(kind="JPEG", mode="CMYK"), "jpg"), FIVE, says="was converted from CMYK", altered={"cmyk_converted": 1}),
+    Variant("a palette, and 1 bit for each pixel", lambda: zipped({**folders(*AB), "ants/p.png": picture(mode="P"), "bees/b.png": picture(mode="1")}), {"train": 6}, says="was converted to RGB", altered={"channels_converted": 1}),
     Variant("empty and truncated images", lambda: zipped({**folders(*AB), "ants/a.jpg": b"", "bees/b.png": picture()[:-40]}), says="2 images cannot be read: 'ants/a.jpg' is empty; 'bees/b.png' is damaged"),
     Variant("empty and truncated images", lambda: zipped({**folders(*AB), "ants/a.jpg": b"", "bees/b.png": picture()[:-40]}), FOUR, says="2 images cannot be read and were left out", options={"broken": "skip"}, left_out={"broken": 2}),
-    Variant("a class of broken images", lambda: zipped({**folders(*AB), "cats/a.jpg": b"x"}), FOUR, ("ants", "bees", "cats"), "1 classes (cats) have no training image", {"broken": "skip"}, left_out={"broken": 1}),
+    Variant("a class of broken images", lambda: zipped({**folders(*AB), "cats/a.jpg": b"x"}), FOUR, ("ants", "bees", "cats"), "1 class (cats) has no training image", {"broken": "skip"}, left_out={"broken": 1}),
 )  # fmt: skip
 CONTAINERS = (
     Variant("tar", lambda: tarred(split_folders("train", "test")), BOTH),
@@ -117,7 +117,7 @@ CONTAINERS = (
     Variant("WebDataset: `000.png`, `000.json`", lambda: tarred({name: data for number in range(4) for name, data in ((f"{number:03}.png", picture(number)), (f"{number:03}.json", b'{"label": "%s"}' % AB[number % 2].encode()))}), FOUR),
     Variant("a zip of a zip", lambda: zipped({"data.zip": zipped(folders(*AB))}), says="contains other archives only (data.zip)"),
     Variant("Parquet: a column of images, and one of numbers whose names are in its schema", lambda: parquet((1, 0, 1, 0), names=AB), FOUR),
-    Variant("Parquet with names as labels, and bare bytes", lambda: parquet(("bees", "ants", "ants", None), "jpg", bare=True), {"train": 3}, says="1 images have no label and were left out", left_out={"without_label": 1}),
+    Variant("Parquet with names as labels, and bare bytes", lambda: parquet(("bees", "ants", "ants", None), "jpg", bare=True), {"train": 3}, says="1 image has no label and was left out", left_out={"without_label": 1}),
     Variant("Parquet without labels", lambda: parquet(None), FOUR, (), "there is no column of labels"),
     Variant("a zip of `data/train-00000-of-00002.parquet`, ...", lambda: zipped({f"data/{name}.parquet": parquet((0, 1)) for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")}), {"train": 4, "test": 2}, ("0", "1")),
     Variant("damaged Parquet", lambda: parquet((0, 1))[:-30] + bytes(30), says="the Parquet file is damaged"),
@@ -129,7 +129,7 @@ TABLES = (
     Variant("paths and numbers", table("path,class\n" + "".join(f"images/{number}.png,{number % 2}\n" for number in range(4))), FOUR, ("0", "1")),
     Variant("a column for each class", table("image,ants,bees\n0,0.0,1.0\n1,1.0,0.0\n2,0.0,1.0\n3,1.0,0.0\n"), FOUR),
     Variant("a column `split`", table("filename,label,split\n0.png,ants,train\n1.png,bees,train\n2.png,ants,valid\n3.png,bees,valid\n"), {"train": 2, "test": 2}, says="have a single training image"),
-    Variant("images that the table does not name", table("filename,label\n" + ROWS, **{"images/9.png": picture(9)}), FOUR, says="1 images have no label in a table", left_out={"without_label": 1}),
+    Variant("images that the table does not name", table("filename,label\n" + ROWS, **{"images/9.png": picture(9)}), FOUR, says="1 image has no label in a table", left_out={"without_label": 1}),
 )  # fmt: skip
 ARRAYS = (
     Variant("`x_train`, `y_train`, `x_test`, `y_test`", lambda: arrays(x_train=numbers(), y_train=LABEL, x_test=numbers(3), y_test=[0, 1, 2]), {"train": 6, "test": 3}, THREE),
@@ -144,7 +144,7 @@ ARRAYS = (
     Variant("labels as one-hot rows", lambda: arrays(x=numbers(), y=np.eye(3)[LABEL]), {"train": 6}, THREE, "one-hot rows of 3 columns"),
     Variant("labels as names", lambda: arrays(x=numbers(), y=np.array(["cat", "ant", "bee"])[LABEL]), {"train": 6}, ("ant", "bee", "cat"), "the 3 classes are sorted by name"),
     Variant("labels 1 to 3", lambda: arrays(x=numbers(), y=LABEL + 1), {"train": 6}, ("1", "2", "3"), "class 1 became class 0"),
-    Variant("labels 1 to 3", lambda: arrays(x=numbers(), y=LABEL + 1), {"train": 6}, ("0", "1", "2", "3"), "1 classes (0) have no training image", {"first_label": 0}),
+    Variant("labels 1 to 3", lambda: arrays(x=numbers(), y=LABEL + 1), {"train": 6}, ("0", "1", "2", "3"), "1 class (0) has no training image", {"first_label": 0}),
     Variant("probabilities as labels", lambda: arrays(x=numbers(), y=np.full((6, 3), 1 / 3)), says="y has the unsupported shape (6, 3)"),
     Variant("floats from 0 to 255", lambda: arrays(x=numbers(kind=np.float32), y=LABEL), {"train": 6}, THREE, "values of the type float32 were read as 0 to 255"),
     Variant("floats from -1 to 1", lambda: arrays(x=numbers() / 127.5 - 1, y=LABEL), says="values from -1 to 1, outside 0 to 1"),
@@ -162,7 +162,7 @@ BOXES = (
 )  # fmt: skip
 SECTIONS = {
     "Folders": LAYOUTS, "Images without labels": UNLABELLED, "Images": IMAGES, "Containers": CONTAINERS, "Tables of labels": TABLES,
-    "Arrays": ARRAYS, "Boxes and masks": BOXES,
+    "Arrays": ARRAYS, "Boxes and masks without the option `labels`": BOXES,
 }  # fmt: skip
 VARIANTS = [variant for section in SECTIONS.values() for variant in section]
 

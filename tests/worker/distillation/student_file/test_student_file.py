@@ -40,14 +40,14 @@ import sys, importlib, pathlib, warnings
 warnings.simplefilter("ignore")
 sys.path += sys.argv[1:3]
 import torch
-for library in ("worker", "timm", "torchvision", "safetensors", "numpy"):
+for library in sys.argv[3].split():
     try:
         importlib.import_module(library)
     except ImportError:
         continue
     sys.exit(f"{library} can be imported")
 folder = pathlib.Path(sys.argv[2])
-for stem in sys.argv[3:]:
+for stem in sys.argv[4:]:
     module = importlib.import_module(stem)
     network = module.load(folder / f"{stem}.safetensors")
     torch.save(network(module.preprocess(torch.load(folder / f"{stem}.images"))), folder / f"{stem}.outputs")
@@ -76,18 +76,21 @@ def write(stem: str, network: nn.Module, contract: InputContract, folder: Path) 
     return folder / f"{stem}.py"
 
 
-def outputs_alone(folder: Path, students: dict[str, tuple[nn.Module, InputContract]]) -> dict[str, Tensor]:
-    """The outputs of each `STEM.py` for random images, from a process that can import torch and what torch needs."""
+def outputs_alone(
+    folder: Path, students: dict[str, tuple[nn.Module, InputContract]], more: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """The outputs of each `STEM.py` for random images, from a process that can import torch, what torch needs and `more`."""
     packages = folder / "packages"
     packages.mkdir()
-    for name in NEEDED_BY_TORCH:
+    for name in (*NEEDED_BY_TORCH, *more):
         place = Path(torch.__file__).parents[1] / name
         if place.exists():
             (packages / name).symlink_to(place)
     for stem, (_, contract) in students.items():
         torch.save(images_of(contract), folder / f"{stem}.images")
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "HOME": str(folder), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-I", "-S", "-c", ALONE, str(packages), str(folder), *students]
+    missing = " ".join(sorted({"worker", "timm", "torchvision", "safetensors", "numpy"} - set(more)))
+    command = [sys.executable, "-I", "-S", "-c", ALONE, str(packages), str(folder), missing, *students]
     done = subprocess.run(command, env=threads, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
     return {stem: torch.load(folder / f"{stem}.outputs") for stem in students}
@@ -128,7 +131,7 @@ def with_the_teachers_classifier(pair: str) -> tuple[nn.Module, InputContract]:
 
 def test_outputs_are_equal_in_a_process_with_torch_alone(tmp_path: Path):
     torch.manual_seed(0)
-    small = contract_of(1, 16)
+    small, maps = contract_of(1, 16), contract_of(3, 32)
     students = {
         "lenet": (trained(networks.build("lenet5_half", 5, small), small), small),
         "resnet": (
@@ -138,6 +141,7 @@ def test_outputs_are_equal_in_a_process_with_torch_alone(tmp_path: Path):
         "layers": (networks.build("layers", 5, small, {"layers": LAYERS}), small),
         "mlp": (networks.build("mlp", 5, small, {"hidden": [7], "bias": False}), small),
         "ensemble": members(),
+        **{name: (trained(networks.build(name, 5, maps, {"width": 4}), maps), maps) for name in ("fpn", "fpn_depth")},
         "head_of_maps": with_the_teachers_classifier("residual"),
         "head_of_vectors": with_the_teachers_classifier("plain"),
     }

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from worker.distillation.contract import InputContract
+from worker.distillation.contract_check.comparison import clearly_better, compare
+from worker.distillation.contract_check.normalisations import Normalisation
 from worker.distillation.data.images import Images
 from worker.distillation.errors import SpecError
 from worker.distillation.networks.detectors.detector import padded_detections
@@ -48,6 +50,28 @@ def answering(of, change=lambda boxes: boxes, score=0.9, shift=0):
         return padded_detections(found, 5)
 
     return answer
+
+
+def test_detection_is_judged_image_by_image():
+    given = images()
+    judgement = TASK.judgement(given.fields)
+    pixels = given.image.float() / 255
+    assert judgement.judge(answering(given)(pixels[1:]), slice(1, 4)).nan_to_num(-1).tolist() == [1, 1, -1]
+    half = answering(given, lambda boxes: boxes[1:])(pixels)  # of the wrong class
+    assert judgement.judge(half, slice(0, 4))[:3].tolist() == [0, 0, 0]
+
+
+def test_a_detector_that_reads_other_numbers_is_told():
+    given = images(count=40)
+    given.fields["box_label"][:, 1:] = -1  # one object each
+
+    def detects(x):  # the object, if black is 0.5 below grey
+        return answering(given, lambda boxes: boxes[:1] + 100 * float(x.min() > -0.4))(x * 0 + numbers[: len(x)])
+
+    numbers = torch.arange(40).view(-1, 1, 1, 1) / 255
+    wrong, right = (Normalisation(name, (mean,) * 3, (1.0,) * 3) for name, mean in (("declared", 0.0), ("half", 0.5)))
+    rows = compare(detects, given.image, TASK.judgement(given.fields), wrong, [right])
+    assert [row.accuracy for row in rows] == [0, 1] and clearly_better(*rows, TASK.judgement(given.fields))
 
 
 def test_perfect_detections_have_a_precision_of_one():

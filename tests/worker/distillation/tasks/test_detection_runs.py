@@ -129,6 +129,31 @@ def test_images_without_labels_serve_as_substitutes(inputs, tmp_path, labels):
     assert report_of(folder)["evaluation"]["images"] == 6
 
 
+@pytest.mark.slow
+def test_a_student_like_its_teacher_begins_as_slices_of_it(inputs, tmp_path):
+    folder = shutil.copytree(inputs, tmp_path / "job")
+    like = {"like": "teacher", "width": 0.5, "initial_weights": "teacher"}
+    made = Job.of(job(folder, student=like, training={"epochs": None, "steps": 1}).values, folder)
+    check(made)
+    run_whole(made)
+    assert report_of(folder)["student"]["network"] == "tiny_faster_rcnn"
+    assert {name: made.spec["student"]["options"][name] for name in STUDENT} == STUDENT
+    assert (folder / "output" / "student.py").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nst", "attention_transfer"])
+def test_objectives_on_features_work_on_the_pyramid(inputs, tmp_path, name):
+    objectives = [{"name": "detection_loss"}, {"name": name}]
+    made = job(shutil.copytree(inputs, tmp_path / "job"), objectives=objectives, training={"epochs": None, "steps": 2})
+    check(made)
+    metrics = [event["values"] for event in run_whole(made) if event["event"] == "metrics"]
+    for level in range(3):
+        term = f"{name}/backbone.pyramid.output.{level}"
+        found = [value for values in metrics for key, value in values.items() if key.startswith(term)]
+        assert found and min(found) > 0, term
+
+
 @pytest.mark.parametrize("kind", ["tiny_fcos", "tiny_retinanet"])
 def test_detectors_of_one_stage_learn_from_labels_and_features(inputs, tmp_path, kind):
     folder = shutil.copytree(inputs, tmp_path / "job")

@@ -186,6 +186,28 @@ def test_a_teacher_that_knows_nothing_is_refused(task, inputs, tmp_path):
         run_whole(job(folder, task, training={"steps": 1}))
 
 
+@pytest.mark.parametrize("task", ["segmentation"], indirect=True)
+def test_another_normalisation_is_noticed_or_taken(task, inputs, tmp_path):
+    folder = shutil.copytree(inputs, tmp_path / "job")
+    double_dataset(folder / "inputs" / "dataset.safetensors", {"train.image": 2, "train.mask": 2})
+
+    def run(**spec):
+        made = job(folder, task, training={"steps": 1}, **spec)
+        made.values["teacher"]["input"] = INPUT | {"mean": [0.0] * 3, "std": [1 / 255] * 3}
+        run_whole(made)
+
+    with pytest.raises(
+        SpecError, match=r"training images as its input says, and o[fn] .*standard deviations"
+    ) as caught:
+        run()
+    assert caught.value.problems[0].pointer == "/teacher/input"
+    assert "Upload the teacher with mean [" in caught.value.hint and "`auto`" in caught.value.hint
+    run(contract="auto")
+    found = report_of(folder)["teacher_check"]
+    best = max(found["table"], key=lambda row: row["iou"])
+    assert found["taken"]["name"] == best["name"] and best["iou"] > found["table"][0]["iou"] + 0.05
+
+
 def double_dataset(path, keys):
     """Repeat the samples, since small datasets do not judge a teacher."""
     from safetensors import safe_open

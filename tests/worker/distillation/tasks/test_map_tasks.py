@@ -5,6 +5,8 @@ import torch
 from sklearn.metrics import jaccard_score
 
 from worker.distillation.contract import InputContract
+from worker.distillation.contract_check.comparison import clearly_better, compare
+from worker.distillation.contract_check.normalisations import Normalisation
 from worker.distillation.data.images import Images
 from worker.distillation.errors import SpecError
 from worker.distillation.step import Outputs
@@ -64,6 +66,37 @@ def test_classes_without_pixels_do_not_count_and_wrong_ones_do():
     mask = torch.zeros(1, 2, 2, dtype=torch.uint8)
     chosen = torch.tensor([[[0, 0], [0, 1]]])
     assert mean_iou(confusion_of(chosen, mask, 3)) == pytest.approx((3 / 4 + 0) / 2)
+
+
+def test_segmentation_is_judged_image_by_image():
+    mask, chosen = masks(), torch.randint(3, (N, H, W), generator=torch.Generator().manual_seed(5))
+    mask[3] = 255
+    judgement = Segmentation().judgement({"mask": mask})
+    logits = torch.nn.functional.one_hot(chosen, 4).permute(0, 3, 1, 2).float()
+    found = judgement.judge(logits[2:5], slice(2, 5))
+    expected = [jaccard_score(mask[n][mask[n] != 255], chosen[n][mask[n] != 255], average="macro") for n in (2, 4)]
+    assert found[[0, 2]].tolist() == pytest.approx(expected) and found[1].isnan()
+    constant = [judgement.judge(torch.eye(4)[k].view(1, 4, 1, 1).expand(N, 4, H, W), slice(0, N)) for k in range(4)]
+    best = max(float(each.nan_to_num().mean()) for each in constant)
+    assert judgement.guessed(N) == pytest.approx(best)
+
+
+def test_depth_is_judged_image_by_image():
+    truth = torch.tensor([[[1.0, 2.0], [4.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]], [[2.0, 2.0], [2.0, 8.0]]])
+    judgement = Depth().judgement({"depth": truth})
+    output = torch.tensor([[1.2, 2.6], [4.9, 7.0]]).expand(3, 1, 2, 2)
+    assert judgement.judge(output[:1], slice(0, 1)).tolist() == pytest.approx([2 / 3])
+    assert judgement.judge(output[1:], slice(1, 3)).isnan().tolist() == [True, False]
+    assert judgement.guessed(3) == pytest.approx((1 / 3 + 3 / 4) / 2)  # two metres everywhere
+
+
+def test_a_network_for_depth_that_reads_other_numbers_is_told():
+    image = torch.randint(256, (64, 1, H, W), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    judgement = Depth().judgement({"depth": 1 + 9 * image[:, 0].float() / 255})
+    wrong, right = Normalisation("declared", (0.0,), (1 / 255,)), Normalisation("0 to 1", (0.0,), (1.0,))
+    rows = compare(lambda x: 1 + 9 * x, image, judgement, wrong, [right], batch_size=10)
+    assert rows[1].accuracy == 1 and clearly_better(*rows, judgement) and not clearly_better(*rows[::-1], judgement)
+    assert judgement.said(0.5, 64) == "is right within a factor of 1.25 on 50.0% of the pixels of 64 training images"
 
 
 def test_results_by_class():

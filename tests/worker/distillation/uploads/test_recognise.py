@@ -13,10 +13,10 @@ from worker.distillation.contract import read_contract
 from worker.distillation.contract_check.comparison import Measured
 from worker.distillation.errors import SpecError, UploadError
 from worker.distillation.uploads import recognise
+from worker.distillation.uploads.found_network import Said
 from worker.distillation.uploads.inspect_upload import inspect
 from worker.distillation.uploads.labelled_images import LabelledImages
 from worker.distillation.uploads.measured_networks import MeasuredNetwork
-from worker.distillation.uploads.found_network import Said
 
 INPUT = {"channels": 1, "height": 16, "width": 16, "mean": [0.5], "std": [0.5]}
 WRONG = INPUT | {"mean": [0.0], "std": [1 / 255]}

@@ -8,7 +8,7 @@ from worker.distillation.data.reading import detection, label_tables, layout, sh
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.decoding import sorted_out
 from worker.distillation.data.reading.image_set import read_images
-from worker.distillation.data.reading.layout import LAYOUT, Layout
+from worker.distillation.data.reading.layout import LAYOUT, NOT_IMAGES, Layout
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
@@ -74,7 +74,7 @@ def _labelled(
         raise refused
     if others:
         listed = ", ".join(str(file)[:80] for file in others[:5])
-        found.leave_out("not_images", len(others), f"{len(others)} files are not images and were ignored ({listed})")
+        found.leave_out("not_images", len(others), NOT_IMAGES + " ({listed})", listed=listed)
     if not found.classes and options.labels != "none":
         found.notes.append(
             "there are no class folders and no labels: the images can be used without labels only, such as by the source"
@@ -87,9 +87,8 @@ def _drop_labels(found: Layout) -> None:
     """Keep the training images without their classes."""
     for split, images in list(found.splits.items()):
         if split != "train" and "train" in found.splits:
-            found.leave_out(
-                f"unlabelled_{split}", len(images), f"{len(images)} images of the split {split} were left out"
-            )
+            words = "{n} image[s] of the split {split} [was|were] left out"
+            found.leave_out(f"unlabelled_{split}", len(images), words, split=split)
             del found.splits[split]
     found.splits = {"train": [(path, None) for images in found.splits.values() for path, _ in images]}
     found.classes = ()

@@ -19,15 +19,16 @@ from worker.distillation.data.reading.photographs import Encoder, are_photograph
 from worker.distillation.data.written_photographs import WrittenPhotographs
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
+from worker.distillation.wording import counted
 
 LISTED_AT_MOST = 20
 ALTERATIONS = {
-    "exif_ignored": "have an EXIF orientation, which was ignored; set the option exif to `apply` to turn them",
-    "exif_rotated": "were turned by their EXIF orientation",
-    "transparency_removed": "are transparent in places, and were laid on the background {background}",
-    "sixteen_bit_scaled": "have 16 or more bits for each value, and were scaled to 8 bits",
-    "cmyk_converted": "were converted from CMYK",
-    "first_frame": "have several frames, of which the first was read",
+    "exif_ignored": "[has|have] an EXIF orientation, which was ignored; set the option exif to `apply` to turn [it|them]",
+    "exif_rotated": "[was|were] turned by [its|their] EXIF orientation",
+    "transparency_removed": "[is|are] transparent in places, and [was|were] laid on the background {background}",
+    "sixteen_bit_scaled": "[has|have] 16 or more bits for each value, and [was|were] scaled to 8 bits",
+    "cmyk_converted": "[was|were] converted from CMYK",
+    "first_frame": "[has|have] several frames, of which the first was read",
 }
 """What decoding changes in images, in words."""
 
@@ -149,7 +150,7 @@ def _tell(
 ) -> None:
     """Count and say what was changed and left out."""
     channels, height, width = shape
-    words = {"resized": f"were resized to {height}x{width} (shorter side scaled, centre cropped)"}
+    words = {"resized": f"[was|were] resized to {height}x{width} (shorter side scaled, centre cropped)"}
     count = Counter(name for image in images for name in image.altered)
     if packed.photographs is None:
         count["resized"] = sum(image.size != (height, width) for image in images)
@@ -157,7 +158,7 @@ def _tell(
         side = packed.photographs.short_side
         count["scaled"] = sum(min(image.size) > side for image in images)
         words["scaled"] = (
-            f"were scaled down to a short side of {side} pixels, and stored as JPEG; jobs show parts of them"
+            f"[was|were] scaled down to a short side of {side} pixels, and stored as JPEG; jobs show parts of [it|them]"
         )
     report_changes(packed, images, count, words, channels, options, broken)
 
@@ -174,13 +175,14 @@ def report_changes(
     """Add the numbers of images that were changed and left out to the findings, and a warning for each kind. `count` are the images
     by what was changed; `words` says it of kinds that are not in `ALTERATIONS`."""
     count["channels_converted"] = sum(image.grey != (channels == 1) for image in images)
-    converted = {"channels_converted": f"were converted to {'greyscale' if channels == 1 else 'RGB'}"}
+    converted = {"channels_converted": f"[was|were] converted to {'greyscale' if channels == 1 else 'RGB'}"}
     for name, said in {"resized": words["resized"], **converted, **ALTERATIONS, **words}.items():
         if count[name]:
             packed.altered[name] = count[name]
-            text = said.format(background=options.background)
-            packed.warnings.append(f"{count[name]} of {len(images)} images {text}")
+            text = f"{{n}} of {counted(len(images), '{n} image[s]')} {said}"
+            packed.warnings.append(counted(count[name], text, background=options.background))
     if broken.found:
         packed.left_out["broken"] = len(broken.found)
         listed = "; ".join(str(error) for error in broken.found[:5])
-        packed.warnings.append(f"{len(broken.found)} images cannot be read and were left out ({listed})")
+        text = "{n} image[s] cannot be read and [was|were] left out ({listed})"
+        packed.warnings.append(counted(len(broken.found), text, listed=listed))

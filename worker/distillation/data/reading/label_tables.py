@@ -7,10 +7,11 @@ from pathlib import PurePosixPath
 
 from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.archive import Archive
-from worker.distillation.data.reading.layout import Layout
+from worker.distillation.data.reading.layout import NOT_IMAGES, Layout
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.data.reading.written_labels import Written, layout_of
 from worker.distillation.limits import UploadLimits
+from worker.distillation.wording import counted
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 FILE_COLUMNS = frozenset(
@@ -118,14 +119,12 @@ def find(
         return None
     layout = layout_of({split: sorted(each) for split, each in splits.items()}, options, limits)
     listed = ", ".join(str(path)[:80] for path in read)
-    layout.notes.append(f"the labels of {len(seen)} images were read from {listed}")
-    layout.leave_out(
-        "without_label",
-        len(images) - len(seen),
-        f"{len(images) - len(seen)} images have no label in a table and were left out",
-    )
+    words = "the label[s] of {n} image[s] [was|were] read from {listed}"
+    layout.notes.append(counted(len(seen), words, listed=listed))
+    words = "{n} image[s] [has|have] no label in a table and [was|were] left out"
+    layout.leave_out("without_label", len(images) - len(seen), words)
     unread = len(others) - len(read)
-    layout.leave_out("not_images", unread, f"{unread} files are not images and were ignored")
+    layout.leave_out("not_images", unread, NOT_IMAGES)
     return layout
 
 

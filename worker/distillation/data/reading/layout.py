@@ -38,6 +38,9 @@ Labelled = tuple[PurePosixPath, str | None]
 """An image and its class, None if there are no labels."""
 
 
+NOT_IMAGES = "{n} file[s] [is not an image|are not images] and [was|were] ignored"
+
+
 @dataclass
 class Layout(FoundImages[Labelled]):
     """Images with classes, sorted by path; all class names, sorted as text, none if there are no labels."""
@@ -150,8 +153,8 @@ def _one_split(top: Folder) -> Layout:
 def _leave_out_loose(layout: Layout, folder: Folder) -> None:
     if folder.images:
         shown = ", ".join(str(path)[:80] for path in folder.images[:3])
-        words = f"{len(folder.images)} images beside the class folders have no class and were left out ({shown})"
-        layout.leave_out("without_class", len(folder.images), words)
+        words = "{n} image[s] beside the class folders [has|have] no class and [was|were] left out ({shown})"
+        layout.leave_out("without_class", len(folder.images), words, shown=shown)
 
 
 def _labelled(folder: Folder) -> list[Labelled]:
@@ -169,9 +172,8 @@ def _several(top: Folder, splits: dict[str, Folder], rest: dict[str, Folder]) ->
     _check_beside(splits, rest, labelled)
     for name, folder in sorted(rest.items()):
         count = sum(1 for _ in folder.within())
-        layout.leave_out(
-            "without_class", count, f"{count} images in the folder {name[:80]!r} were left out: it is not a split"
-        )
+        words = "{n} image[s] in the folder {name!r} [was|were] left out: it is not a split"
+        layout.leave_out("without_class", count, words, name=name[:80])
     if top.images:
         _leave_out_loose(layout, top)
     if not labelled or len(_names(parts)) == 1:
@@ -209,25 +211,20 @@ def _unlabelled(layout: Layout, parts: dict[str, list[Folder]], one_class: bool)
     for split, each in parts.items():
         count = sum(1 for part in each for _ in part.within())
         if "train" in parts and split != "train":
-            layout.leave_out(
-                f"unlabelled_{split}", count, f"{count} images of the split {split} have no labels and were left out"
-            )
+            words = "{n} image[s] of the split {split} [has|have] no label[s] and [was|were] left out"
+            layout.leave_out(f"unlabelled_{split}", count, words, split=split)
     return layout
 
 
 def _read_split(layout: Layout, split: str, parts: list[Folder], all_parts: dict[str, list[Folder]]) -> set[str]:
     """Add a split's images; gives its class names."""
     loose = sum(len(part.images) for part in parts)
-    layout.leave_out(
-        f"unlabelled_{split}", loose, f"{loose} images of the split {split} are in no class folder and were left out"
-    )
+    words = "{n} image[s] of the split {split} [is|are] in no class folder and [was|were] left out"
+    layout.leave_out(f"unlabelled_{split}", loose, words, split=split)
     found = [image for part in parts for image in _labelled(part)]
     if split != "train" and _is_leaf_of_other(parts, all_parts):
-        layout.leave_out(
-            f"unlabelled_{split}",
-            len(found),
-            f"{len(found)} images of the split {split} have no class folders and were left out",
-        )
+        words = "{n} image[s] of the split {split} [has|have] no class folder[s] and [was|were] left out"
+        layout.leave_out(f"unlabelled_{split}", len(found), words, split=split)
         return set()
     names = {name for part in parts for name in (*part.filled, *part.empty)}
     _check_nested(split, names, all_parts)

@@ -215,7 +215,7 @@ def _layout(archive: ParquetArchive, options: Options, limits: UploadLimits) -> 
     else:
         layout = layout_of(archive.written, options, limits)
     without = sum(map(len, archive.unlabelled.values()))
-    layout.leave_out("without_label", without, f"{without} images have no label and were left out")
+    layout.leave_out("without_label", without, "{n} image[s] [has|have] no label and [was|were] left out")
     return layout
 
 

@@ -43,7 +43,9 @@ def find(
         return None
     layout = layout_of(splits, options, limits)
     without = len(images) - sum(map(len, splits.values()))
-    layout.leave_out("without_label", without, f"{without} images have no label beside them and were left out")
+    layout.leave_out(
+        "without_label", without, "{n} image[s] [has|have] no label beside [it|them] and [was|were] left out"
+    )
     return layout
 
 

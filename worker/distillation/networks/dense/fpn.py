@@ -50,7 +50,7 @@ class Options:
 
     width: Annotated[
         int,
-        Range(ge=2, le=512),
+        Range(ge=1, le=512),
         "Channels at a quarter of the resolution; twice as many at an eighth, four times at a sixteenth; the pyramid has twice as many.",
     ] = 28
     blocks: Annotated[int, Range(ge=1, le=32), "Residual blocks at each resolution."] = 1

@@ -37,10 +37,10 @@ class Options:
         Range(ge=1, le=512),
         "Channels of the encoder at a stride of 4 pixels; later maps have 2 and 4 times as many.",
     ] = 8
-    features: Annotated[int, Range(ge=4, le=1024), "Channels of each map of the feature pyramid."] = 16
+    features: Annotated[int, Range(ge=1, le=1024), "Channels of each map of the feature pyramid."] = 16
     hidden: Annotated[
         int,
-        Range(ge=4, le=4096),
+        Range(ge=1, le=4096),
         "Size of the two hidden layers of a region's head; `tiny_faster_rcnn` alone has them.",
     ] = 72
     blocks: Annotated[int, Range(ge=1, le=32), "Residual blocks at each resolution."] = 1
@@ -72,6 +72,7 @@ class PyramidBackbone(nn.Module):
         return OrderedDict(zip(LEVELS, self.pyramid(self.encoder(images_BCHW)), strict=True))
 
 
+WIDTHS = ("width", "features", "hidden")
 UNUSED: dict[str, Any] = {"image_mean": [0.0], "image_std": [1.0]}
 """Of the transform in torchvision's networks, which we leave out: images are normalised by the input contract."""
 
@@ -157,6 +158,7 @@ NETWORKS = {
         faster_rcnn,
         "arXiv:1506.01497",
         Options,
+        widths=WIDTHS,
         guess=by_name_alone,
     ),
     "tiny_retinanet": Network(
@@ -164,6 +166,7 @@ NETWORKS = {
         retinanet,
         "arXiv:1708.02002",
         Options,
+        widths=WIDTHS,
         guess=by_name_alone,
     ),
     "tiny_fcos": Network(
@@ -171,6 +174,7 @@ NETWORKS = {
         fcos,
         "arXiv:1904.01355",
         Options,
+        widths=WIDTHS,
         guess=by_name_alone,
     ),
 }

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.networks.detectors.detector import Detector, PaddedImages, Target, padded_rows
@@ -149,8 +150,8 @@ class TwoStageDetector(Detector):
         parts, _ = self._heads(features)
         batch, like = len(images.tensors), parts["objectness"]
         side = self.roi_heads.box_roi_pool.output_size
-        channels = next(iter(features.values())).shape[1]
-        pooled = like.new_empty(batch * regions, channels, *side)
+        of_image = F.adaptive_max_pool2d(next(iter(features.values())), side)  # which keeps the channels
+        pooled = torch.cat([of_image] * regions)
         logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         named = {"roi_features": pooled, "roi_deltas": deltas.unflatten(1, (-1, 4))}
         parts |= {name: each.unflatten(0, (batch, regions)) for name, each in named.items()}

@@ -59,19 +59,19 @@ class Annotations(FoundImages[Annotated]):
 
 
 REPAIRS = {
-    "boxes_swapped": "{} boxes have their corners in the wrong order, which were exchanged",
-    "boxes_without_area": "{} boxes have no area and were left out",
-    "boxes_outside": "{} boxes lie outside of their image and were left out",
-    "boxes_clipped": "{} boxes reach beyond their image and were clipped",
-    "crowds": "{} boxes are crowds (iscrowd): training leaves them out, and evaluation ignores detections in them",
-    "difficult": "{} objects are marked as difficult; they are kept like all others",
-    "images_without_boxes": "{} images have no box; they are kept as images without objects",
-    "scaled": "{} images have another size than their boxes are written for; the boxes were scaled",
-    "turned": "{} images were turned by their EXIF orientation, as their boxes are written for the turned image",
-    "not_turned": "{} images have an EXIF orientation that was ignored, as their boxes are written for the image as stored",
-    "without_boxes_file": "{} images are in no file of boxes and were left out",
+    "boxes_swapped": "{n} box[es] [has its|have their] corners in the wrong order, which were exchanged",
+    "boxes_without_area": "{n} box[es] [has|have] no area and [was|were] left out",
+    "boxes_outside": "{n} box[es] [lies|lie] outside of [its|their] image and [was|were] left out",
+    "boxes_clipped": "{n} box[es] [reaches|reach] beyond [its|their] image and [was|were] clipped",
+    "crowds": "{n} box[es] [is a crowd|are crowds] (iscrowd): training leaves [it|them] out, and evaluation ignores detections in [it|them]",
+    "difficult": "{n} object[s] [is|are] marked as difficult; [it is|they are] kept like all others",
+    "images_without_boxes": "{n} image[s] [has|have] no box; [it is kept as an image|they are kept as images] without objects",
+    "scaled": "{n} image[s] [has|have] another size than [its|their] boxes are written for; the boxes were scaled",
+    "turned": "{n} image[s] [was|were] turned by [its|their] EXIF orientation, as [its|their] boxes are written for the turned image",
+    "not_turned": "{n} image[s] [has|have] an EXIF orientation that was ignored, as [its|their] boxes are written for the image as stored",
+    "without_boxes_file": "{n} image[s] [is|are] in no file of boxes and [was|were] left out",
 }
-"""What was done, in words."""
+"""What was done, in words for `counted`."""
 
 
 def repaired(box: Box, size: tuple[int, int], found: Annotations) -> Box | None:

@@ -18,6 +18,7 @@ from worker.distillation.data.reading.decoding import BrokenImageError, ImageFil
 from worker.distillation.data.reading.image_set import Broken, common_shape, report_changes
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
+from worker.distillation.wording import counted
 
 NEAR = 0.01
 """Largest relative difference of the aspect ratios of an image and the size that its boxes are written for."""
@@ -197,9 +198,9 @@ def _tell(
     broken: Broken,
 ) -> None:
     """Count and say what was changed and left out."""
-    packed.warnings += [REPAIRS[what].format(number) for what, number in found.counts.items() if what in REPAIRS]
+    packed.warnings += [counted(number, REPAIRS[what]) for what, number in found.counts.items() if what in REPAIRS]
     how = "shorter side scaled, centre cropped" if options.fitting == "crop" else "longer side scaled, padded"
     count = Counter(name for image in images for name in image.altered if name not in EXIF)
     count["resized"] = sum(image.size != shape[1:] for image in images)
-    words = {"resized": f"were resized to {shape[1]}x{shape[2]} with their boxes ({how})"}
+    words = {"resized": f"[was|were] resized to {shape[1]}x{shape[2]} with [its|their] boxes ({how})"}
     report_changes(packed, images, count, words, shape[0], options, broken)

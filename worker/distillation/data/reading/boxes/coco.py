@@ -17,6 +17,7 @@ from worker.distillation.data.reading.boxes.annotations import (
     without_background,
 )
 from worker.distillation.errors import UploadError
+from worker.distillation.wording import counted
 
 MOST_BYTES = 64 * 2**20
 """Of all JSON files together: Python's objects take many times as much memory."""
@@ -121,9 +122,8 @@ def _images(
         rows[each["id"]] = Annotated(place, size=_size(each))
     if absent:
         listed = ", ".join(repr(name[:80]) for name in absent[:5])
-        raise UploadError(
-            f"{where} lists {len(absent)} images that are not in the archive: {listed}", "Send all images."
-        )
+        words = "{where} lists {n} image[s] that [is|are] not in the archive: {listed}"
+        raise UploadError(counted(len(absent), words, where=where, listed=listed), "Send all images.")
     for each in content["annotations"]:
         _add(each, rows, numbers, where, found)
     return list(rows.values())

@@ -8,6 +8,7 @@ from worker.distillation.data.reading.boxes.boxed_images import read_boxed
 from worker.distillation.data.reading.decoding import sorted_out
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
+from worker.distillation.wording import counted
 
 LAYOUT = (
     "Send images with a COCO file for each split (train.json), with a Pascal VOC file for each image (Annotations/1.xml), or with a"
@@ -26,7 +27,9 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     found = next((each for find in formats if (each := find(archive, images, others)) is not None), None)
     if found is None:
         words = (
-            f"the archive has no file of boxes for its {len(images)} images" if images else "the archive has no images"
+            counted(len(images), "the archive has no file of boxes for its {n} image[s]")
+            if images
+            else "the archive has no images"
         )
         raise UploadError(words, LAYOUT)
     if not found.classes:

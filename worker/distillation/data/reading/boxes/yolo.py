@@ -16,6 +16,7 @@ from worker.distillation.data.reading.boxes.annotations import (
     without_background,
 )
 from worker.distillation.errors import UploadError
+from worker.distillation.wording import counted
 
 FILE_BYTES = 2**20
 NAMES_BYTES = 2**20
@@ -149,7 +150,7 @@ def _check_numbers(used: set[int], names: Sequence[str]) -> None:
     largest = max(used, default=-1)
     if largest < len(names):
         return
-    words = f"there are boxes of the class {largest}, but {len(names)} class names"
+    words = counted(len(names), "there are boxes of the class {largest}, but {n} class name[s]", largest=largest)
     if largest == len(names) and 0 not in used:
         words += ": the numbers seem to begin at 1, as if the background counted"
     raise UploadError(words, "Number the classes from 0, without the background, and name each of them.")

@@ -19,6 +19,7 @@ from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.decoding import BrokenImageError
 from worker.distillation.errors import UploadError
+from worker.distillation.wording import counted
 
 HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
@@ -93,7 +94,8 @@ class MaskReader:
         number |= {_code(colour): position for position, colour in enumerate(self.colours)}
         unknown = [f"#{each:06x}" for each in found.tolist() if each not in number]
         if unknown:
-            words = f"{shown} has {len(unknown)} colours that are not in the table: {', '.join(unknown[:LISTED])}"
+            words = "{shown} has {n} colour[s] that [is|are] not in the table: {listed}"
+            words = counted(len(unknown), words, shown=shown, listed=", ".join(unknown[:LISTED]))
             hint = "Add them to mask_colours or ignored_colours; save masks as PNG, since JPEG changes colours."
             raise UploadError(words, hint)
         return np.array([number[each] for each in found.tolist()], dtype=np.int64)[inverse].reshape(code.shape)

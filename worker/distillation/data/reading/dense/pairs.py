@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from worker.distillation.data.reading.found_images import FoundImages
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.errors import UploadError
+from worker.distillation.wording import counted
 
 MAPS = (
     "segmentationclassraw", "segmentationclass", "segmentations", "segmentation", "ground_truth", "groundtruth", "annotations",
@@ -132,11 +133,10 @@ def _without(
 ) -> str:
     of_images, of_maps = ([str(path)[:80] for path, _ in each] for each in (images, maps))
     if not of_maps:
-        return f"the archive has no folder of masks or depth beside its {len(of_images)} images"
-    return (
-        f"none of {len(of_images)} images ({_list(of_images)}) has the name of one of {len(of_maps)} masks or depth files"
-        f" ({_list(of_maps)})"
-    )
+        return counted(len(of_images), "the archive has no folder of masks or depth beside its {n} image[s]")
+    words = f"none of {len(of_images)} images ({{images}}) has the name of"
+    words += " [the mask or depth file|one of {n} masks or depth files] ({maps})"
+    return counted(len(of_maps), words, images=_list(of_images), maps=_list(of_maps))
 
 
 def _list(names: Sequence[str]) -> str:
@@ -154,13 +154,12 @@ def _leave_out(
     lists: dict[str, frozenset[str]] | None,
 ) -> None:
     alone = [str(path)[:80] for key, (path, _) in images.items() if key not in maps]
-    found.leave_out(
-        "without_map", len(alone), f"{len(alone)} images have no mask or depth, and were left out ({_list(alone)})"
-    )
+    words = "{n} image[s] [has|have] no mask or depth, and [was|were] left out ({listed})"
+    found.leave_out("without_map", len(alone), words, listed=_list(alone))
     alone = [str(path)[:80] for key, (path, _) in maps.items() if key not in images]
-    found.leave_out(
-        "map_without_image", len(alone), f"{len(alone)} masks or depth files have no image ({_list(alone)})"
-    )
+    words = "{n} [mask or depth file has|masks or depth files have] no image ({listed})"
+    found.leave_out("map_without_image", len(alone), words, listed=_list(alone))
     if lists:
         count = len(images.keys() & maps.keys()) - sum(map(len, found.splits.values()))
-        found.leave_out("in_no_list", count, f"{count} images are in no list of ImageSets, and were left out")
+        words = "{n} image[s] [is|are] in no list of ImageSets, and [was|were] left out"
+        found.leave_out("in_no_list", count, words)

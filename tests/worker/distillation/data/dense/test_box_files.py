@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.worker.distillation.data.made_boxes import HEIGHT, WIDTH, coco, photo, turned_photo, voc
+from tests.worker.distillation.data.dense.made_boxes import HEIGHT, WIDTH, coco, photo, turned_photo, voc
 from tests.worker.distillation.data.made_files import Files, zipped
 from worker.distillation.contract import InputContract
 from worker.distillation.data.images import Images
@@ -15,7 +15,7 @@ from worker.distillation.data.reading.uploads import read_dataset
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
-CELLS = Path(__file__).parent / "blood_cells"
+CELLS = Path(__file__).parents[1] / "blood_cells"
 """A few images of Shenggan/BCCD_Dataset (MIT)."""
 BOX = {"bbox": [4, 6, 10, 12]}
 CORNERS = [4.0, 6.0, 14.0, 18.0]
@@ -96,7 +96,7 @@ class TestCoco:
     def test_the_stated_size_says_whether_exif_turns_the_image(self, read):
         as_shown = read({"1.jpg": turned_photo(), "train.json": coco([BOX], ("1.jpg",), size=(HEIGHT, WIDTH))})
         assert as_shown.splits["train"][0].shape[2:] == (WIDTH, HEIGHT)
-        assert any("turned by their EXIF" in words for words in as_shown.warnings)
+        assert any("turned by its EXIF" in words for words in as_shown.warnings)
         stored = read({"1.jpg": turned_photo(), "train.json": coco([BOX], ("1.jpg",), size=(WIDTH, HEIGHT))})
         assert stored.splits["train"][0].shape[2:] == (HEIGHT, WIDTH)
         unsaid = read({"1.jpg": turned_photo(), "train.json": coco([BOX], ("1.jpg",), size=None)})

@@ -8,43 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.worker.distillation.data.made_files import encoded, picture, shade, zipped
+from tests.worker.distillation.data.dense.made_maps import (
+    COLOURS,
+    INDEX,
+    both,
+    depth_files,
+    palette_png,
+    png,
+    turned_pair,
+)
+from tests.worker.distillation.data.made_files import encoded, picture, zipped
 from worker.distillation.contract import InputContract
 from worker.distillation.data.images import Images
 from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.uploads import read_dataset
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
-
-INDEX = (np.arange(64).reshape(8, 8) // 16).astype(np.uint8)
-"""Classes 0 to 3, two rows each."""
-
-
-def png(array, palette=None, **saving):
-    image = Image.fromarray(array)
-    if palette:
-        image.putpalette(palette)  # makes the mode P
-    return encoded(image, **saving)
-
-
-def palette_png(array):
-    image = Image.fromarray(array, mode=None).convert("L")
-    made = Image.new("P", image.size)
-    made.putdata(list(array.flatten()))
-    made.putpalette([each for number in range(256) for each in (number, 255 - number, number // 2)])
-    return encoded(made)
-
-
-def both(mask=None, splits=("train",), count=2, suffix=".png"):
-    mask = png(INDEX) if mask is None else mask
-    return {
-        f"{split}/{kind}/{number}{'.png' if kind == 'images' else suffix}": picture(number)
-        if kind == "images"
-        else mask
-        for split in splits
-        for number in range(count)
-        for kind in ("images", "masks")
-    }
 
 
 def read(files, tmp_path, labels="mask", **options):
@@ -124,9 +103,6 @@ def test_a_first_class_of_one_makes_zero_ignored(tmp_path):
     assert torch.equal(mask, torch.from_numpy(np.where(INDEX == 0, 255, INDEX - 1).astype(np.uint8)))
 
 
-COLOURS = np.array([[128, 0, 0], [0, 128, 0], [0, 0, 128], [255, 255, 0]], dtype=np.uint8)
-
-
 def test_rgb_masks_need_a_table_of_colours(tmp_path):
     mask = png(COLOURS[INDEX])
     with pytest.raises(UploadError, match="no table says which class") as caught:
@@ -134,7 +110,7 @@ def test_rgb_masks_need_a_table_of_colours(tmp_path):
     assert "mask_colours" in caught.value.hint
     packed = read(both(mask), tmp_path, mask_colours=("#800000", "#008000", "#000080"), ignored_colours=("#ffff00",))
     assert torch.equal(mask_of(packed)[0], torch.from_numpy(np.where(INDEX == 3, 255, INDEX).astype(np.uint8)))
-    with pytest.raises(UploadError, match="1 colours that are not in the table: #ffff00"):
+    with pytest.raises(UploadError, match="1 colour that is not in the table: #ffff00"):
         read(both(mask), tmp_path, mask_colours=("#800000", "#008000", "#000080"))
 
 
@@ -171,7 +147,7 @@ def test_class_names_come_from_classes_json(tmp_path):
     names = json.dumps({"classes": ["a", "b", "c", "d", "e"], "ignore": 255}).encode()
     packed = read({**both(), "classes.json": names}, tmp_path)
     assert packed.class_names == ("a", "b", "c", "d", "e")
-    assert any("1 classes (e) have no training pixel" in each for each in packed.all_warnings())
+    assert any("1 class (e) has no training pixel" in each for each in packed.all_warnings())
     with pytest.raises(UploadError, match="largest class in the masks is 3, but there are 2"):
         read({**both(), "classes.json": b'["a", "b"]'}, tmp_path)
 
@@ -197,18 +173,6 @@ def test_a_smaller_mask_of_the_same_shape_is_enlarged(tmp_path):
     assert mask.shape == (8, 8) and mask.unique().tolist() == [0, 1, 2, 3]
 
 
-def turned_pair(mask_size):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    image = encoded(shade(0, size=(12, 8)), "JPEG", exif=exif.tobytes())  # 12 wide and 8 high before it is turned
-    mask = np.zeros(mask_size, dtype=np.uint8)
-    mask[0] = 1
-    return {
-        f"train/{kind}/0.{suffix}": data
-        for kind, suffix, data in (("images", "jpg", image), ("masks", "png", png(mask)))
-    }
-
-
 def test_exif_has_to_be_treated_as_the_masks_were_drawn(tmp_path):
     with pytest.raises(UploadError, match="turned by its EXIF") as caught:
         read(turned_pair((12, 8)), tmp_path)
@@ -220,7 +184,7 @@ def test_exif_has_to_be_treated_as_the_masks_were_drawn(tmp_path):
 
 def test_names_that_do_not_match_are_shown(tmp_path):
     files = {f"train/images/{name}.png": picture() for name in "ab"} | {"train/masks/c.png": png(INDEX)}
-    with pytest.raises(UploadError, match=r"none of 2 images \(.*a.png.*\) has the name of one of 1 masks"):
+    with pytest.raises(UploadError, match=r"none of 2 images \(.*a.png.*\) has the name of the mask or depth file"):
         read(files, tmp_path)
     with pytest.raises(UploadError, match="no folder of masks or depth"):
         read({"train/images/0.png": picture()}, tmp_path)
@@ -239,13 +203,6 @@ def test_a_tree_of_masks_says_which_option_reads_it(tmp_path):
             "class",
         )
     assert "`mask`" in caught.value.hint
-
-
-def depth_files(values, kind="PNG"):
-    return {
-        "train/images/0.png": picture(),
-        f"train/depth/0.{'png' if kind == 'PNG' else 'tif'}": encoded(Image.fromarray(values), kind),
-    }
 
 
 def test_depth_needs_its_scale_and_zero_is_unknown(tmp_path):
