@@ -85,7 +85,7 @@ def test_a_student_within_a_budget(tmp_path: Path, inputs: Path) -> None:
         shown = {table.title: table.rows for table in tables(ended["resolved"], report)}
         bytes_row, time_row = shown["Budget"]
         assert bytes_row[1:] == ("24,000", number(student["budget"]["chosen"]["bytes"]), number(found["bytes"]))
-        assert "–" not in time_row and len(shown["Students that were tried for the budget"]) > 1
+        assert "–" not in time_row and shown["Students that were tried for the budget"]
         assert {"student.safetensors", "student.onnx"} <= {row[0] for row in shown["Bytes of every file"]}
         measured = {row[0]: row[1:] for row in shown["The file that ships, in onnxruntime"]}
         assert "–" not in measured["accuracy"][:2] and "–" not in (measured["bytes"][0], measured["bytes"][2])
