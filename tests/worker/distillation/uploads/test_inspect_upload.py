@@ -108,8 +108,8 @@ def test_dataset(tmp_path: Path):
     assert found["image"] == {"channels": 3, "height": 8, "width": 8} and found["format"] == "npz"
     np.testing.assert_allclose(found["mean"], (image / 255).mean((0, 1, 2)), atol=1e-12)
     np.testing.assert_allclose(found["std"], (image / 255).std((0, 1, 2)), atol=1e-12)
-    assert any("(2) have no training image" in text for text in found["warnings"])
-    assert any("(3) have a single training image" in text for text in found["warnings"])
+    assert any("1 class (2) has no training image" in text for text in found["warnings"])
+    assert any("1 class (3) has a single training image" in text for text in found["warnings"])
     contract = InputContract(3, 8, 8, tuple(found["mean"]), tuple(found["std"]))
     images = Images.load(tmp_path / answer["path"], "train", contract, "cpu")
     assert np.array_equal(images.image.permute(0, 2, 3, 1).numpy(), image) and images.classes == 4

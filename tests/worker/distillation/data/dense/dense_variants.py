@@ -23,8 +23,7 @@ CELL, CELLS = ("cell",), ("cell", "nucleus")
 ONE = {"train": 1}
 BOTH = {"train": 1, "test": 1}
 FOUR = ("0", "1", "2", "3")
-VALIDATION = "the validation folder is used as the split `test`"
-VALIDATION_SPLIT = "the validation split is used as the split `test`"
+VALIDATION = "the validation split is used as the split `test`"
 LINE = b"0 0.225 0.4 0.25 0.4\n"
 OBJECT = ("cell", (5, 7, 14, 18))
 TENS = (np.arange(64).reshape(8, 8) * 100).astype(np.uint16)
@@ -64,10 +63,10 @@ def lists() -> bytes:
 
 
 BOXES = (
-    DenseVariant("COCO, a file for each split", files({"train/1.png": photo(), "val/1.png": photo(1), "train.json": coco([BOX]), "val.json": coco([BOX])}), BOTH, CELLS, VALIDATION_SPLIT),
+    DenseVariant("COCO, a file for each split", files({"train/1.png": photo(), "val/1.png": photo(1), "train.json": coco([BOX]), "val.json": coco([BOX])}), BOTH, CELLS, VALIDATION),
     DenseVariant("Pascal VOC", files({"JPEGImages/1.png": photo(), "Annotations/1.xml": voc([OBJECT])}), ONE, CELL),
     DenseVariant("Pascal VOC with `ImageSets/Main/train.txt` and `test.txt`", lists, {"train": 2, "test": 1}, CELL),
-    DenseVariant("YOLO with `data.yaml`", files({"images/train/1.png": photo(), "labels/train/1.txt": LINE, "images/val/2.png": photo(1), "labels/val/2.txt": LINE, "data.yaml": b"names: [cell, nucleus]\n"}), BOTH, CELLS, VALIDATION_SPLIT),
+    DenseVariant("YOLO with `data.yaml`", files({"images/train/1.png": photo(), "labels/train/1.txt": LINE, "images/val/2.png": photo(1), "labels/val/2.txt": LINE, "data.yaml": b"names: [cell, nucleus]\n"}), BOTH, CELLS, VALIDATION),
     DenseVariant("polygons in YOLO files", files({"1.png": photo(), "1.txt": b"0 0.1 0.2 0.35 0.2 0.2 0.6\n", "classes.txt": b"cell\n"}), ONE, CELL),
     DenseVariant("category ids with gaps", said({**BOX, "category_id": 90}, categories={7: "b", 3: "a", 90: "c"}), ONE, ("a", "b", "c"), "3 is 0, 7 is 1, 90 is 2"),
     DenseVariant("a category `background` without boxes", said(BOX, categories={0: "background", 1: "cell"}), ONE, CELL, "the class 'background' has no boxes and is not counted"),
