@@ -6,7 +6,6 @@ Times are seconds since 1970 in UTC, as doubles. They come from the database (`n
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.expression import FunctionElement
 
+from models.made_once import MadeOnce
 from models.settings import settings
 
 HALF_OPEN: dict[str, int] = {
@@ -125,7 +125,7 @@ def _begin(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-@lru_cache(maxsize=1)
+@MadeOnce
 def engine() -> Engine:
     """The SQLAlchemy engine of this process."""
     return make_engine(settings().database)

@@ -5,7 +5,6 @@ as a lost one does no harm: the database is the source of truth, and every worke
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 
+from models.made_once import MadeOnce
 from models.settings import Settings, settings
 
 Kind = Literal["distill", "inspect"]
@@ -78,7 +78,7 @@ def transport_options(settings: Settings) -> Mapping[str, Any]:
     return {}
 
 
-@lru_cache(maxsize=1)
+@MadeOnce
 def app() -> Celery:
     """The Celery app of this process."""
     return make_app(settings())

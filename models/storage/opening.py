@@ -1,7 +1,6 @@
 """The storage given by the settings: a folder or a bucket."""
 
 from datetime import timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -9,6 +8,7 @@ from urllib.request import url2pathname
 
 from obstore.store import LocalStore, S3Store
 
+from models.made_once import MadeOnce
 from models.settings import Settings, settings
 from models.storage.blobs import Storage
 from models.storage.dataset_sources import Source
@@ -65,7 +65,7 @@ def open_source(settings: Settings, source: Source) -> Storage:
     return _open_bucket(settings, source.bucket, source.prefix)
 
 
-@lru_cache(maxsize=1)
+@MadeOnce
 def storage() -> Storage:
     """The storage of this process."""
     return open_storage(settings())
