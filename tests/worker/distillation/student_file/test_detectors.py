@@ -5,7 +5,7 @@ import runpy
 import pytest
 import torch
 
-from tests.worker.distillation.student_file.test_student_file import expected, outputs_alone, trained
+from tests.worker.distillation.student_file.test_student_file import DETECTORS, expected, outputs_alone, trained
 from worker.distillation import networks, student_file
 from worker.distillation.contract import InputContract
 from worker.distillation.export import safetensors
@@ -71,3 +71,7 @@ def test_detectors_with_another_backbone_say_what_to_do(tmp_path):
     with pytest.raises(CannotBeWritten, match=r"make the network with `torchvision\.models\.get_model`"):
         write("student", network, tmp_path)
     assert not (tmp_path / "student.py").exists()
+
+
+def test_none_is_left_out():
+    assert set(DETECTORS) == set(OPTIONS)
