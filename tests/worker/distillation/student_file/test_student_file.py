@@ -22,6 +22,7 @@ from worker.distillation.student_file.expressions import CannotBeWritten
 from worker.distillation.student_file.loading import normalised, read_safetensors
 
 NAMES = ("a", "b", "ü", "it's", "e")
+DETECTORS = ("tiny_faster_rcnn", "tiny_retinanet", "tiny_fcos")
 LAYERS = [
     {"conv": 4, "padding": 1, "name": "features.0"},
     {"activation": "relu"},
@@ -146,9 +147,6 @@ def test_outputs_are_equal_in_a_process_with_torch_alone(tmp_path: Path):
         "head_of_vectors": with_the_teachers_classifier("plain"),
     }
     assert_equal_alone(students, tmp_path)
-
-
-DETECTORS = ("tiny_faster_rcnn", "tiny_retinanet", "tiny_fcos")
 
 
 @pytest.mark.slow
