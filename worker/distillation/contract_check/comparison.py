@@ -179,10 +179,12 @@ def sigma(one_N: Tensor, other_N: Tensor) -> float:
     return (gained - lost) / max(gained + lost, 1) ** 0.5
 
 
-def even(one_N: Tensor, other_N: Tensor) -> bool:
-    """Whether `other` is right more often than `one` by so little that the plainer of both is taken."""
-    gain = float(other_N.double().mean() - one_N.double().mean())
-    return gain <= EVEN_GAIN or sigma(one_N, other_N) < EVEN_SIGMA
+def even(one_N: Tensor, other_N: Tensor, least_sigma: float = EVEN_SIGMA) -> bool:
+    """Whether `other` is right more often than `one` by so little that the plainer of both is taken, on the images that both were
+    measured on."""
+    count = min(len(one_N), len(other_N))
+    gain = float(other_N[:count].double().mean() - one_N[:count].double().mean())
+    return gain <= EVEN_GAIN or sigma(one_N, other_N) < least_sigma
 
 
 def about_lowest(losses: Sequence[float]) -> int:

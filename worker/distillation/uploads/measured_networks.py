@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -24,6 +23,7 @@ from worker.distillation.contract_check.comparison import (
     compare,
     even,
     names_class,
+    outputs,
     sigma,
     table,
 )
@@ -45,7 +45,6 @@ KEPT = 6
 """Networks that are measured on all images."""
 LOSS_IMAGES = 512
 """Images whose cross-entropy decides between normalisations with even accuracies."""
-LOSS_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -168,13 +167,11 @@ def _best(rows: Sequence[Measured], network: nn.Module, images: LabelledImages) 
     return tied[about_lowest([_loss(row, network, images) for row in tied])]
 
 
-@torch.no_grad()
 def _loss(row: Measured, network: nn.Module, images: LabelledImages) -> float:
     """The mean cross-entropy under a row's normalisation, in nats."""
     assert row.normalisation is not None
     image, label = images.image[:LOSS_IMAGES], images.label[:LOSS_IMAGES]
-    logits = torch.cat([network(row.normalisation.apply(part)) for part in image.split(LOSS_BATCH)])
-    loss = float(F.cross_entropy(logits.double(), label))
+    loss = float(F.cross_entropy(outputs(network, image, row.normalisation).double(), label))
     return loss if math.isfinite(loss) else sys.float_info.max
 
 

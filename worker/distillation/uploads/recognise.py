@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worker.distillation.contract import InputContract, read_contract
-from worker.distillation.contract_check.comparison import EVEN_GAIN, LEAST_SIGMA, Measured, sigma
+from worker.distillation.contract_check.comparison import LEAST_SIGMA, even
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.layer_list import to_json
@@ -110,17 +110,9 @@ def _named(
         return found
     larger = replace(asked, contract=replace(asked.contract, height=other[0], width=other[1]))
     again = measured(larger, given, file.candidates, images, limits, seconds / 2)
-    return again if again and (not found or _is_righter(again[0].best, found[0].best)) else found
-
-
-def _is_righter(other: Measured, own: Measured) -> bool:
-    """Whether a network does so much better at another size than the images' own that this is not by chance.
-
-    Networks with global pooling read any size, and do about as well at similar ones.
-    """
-    count = min(len(own.right), len(other.right))
-    gain = float(other.right[:count].double().mean() - own.right[:count].double().mean())
-    return gain > EVEN_GAIN and sigma(own.right, other.right) >= LEAST_SIGMA
+    # networks with global pooling read any size, and do about as well at similar ones
+    better = again and (not found or not even(found[0].best.right, again[0].best.right, LEAST_SIGMA))
+    return again if better else found
 
 
 def _state(file: OpenFile, choice: str, limits: UploadLimits) -> dict[str, Tensor]:
