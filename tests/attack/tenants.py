@@ -17,7 +17,9 @@ from tests.attack.findings import Findings
 
 KINDS = ("teachers", "datasets", "files")
 CREATE: dict[str, dict[str, Any]] = {"teachers": TEACHER, "datasets": {}, "files": {"kind": "weights"}}
-UNKNOWN = {"teachers": "tch_", "datasets": "dts_", "files": "fil_", "jobs": "job_"}
+UNKNOWN = {"teachers": "tch_", "datasets": "dts_", "files": "fil_", "jobs": "job_", "experiments": "exp_"}
+FIELDS = {"teachers": "teacher", "datasets": "dataset", "files": "dataset", "jobs": "teacher", "experiments": "teacher"}
+"""Where a job's spec names a record of each kind, rightly or not."""
 STUDENT = {"student": {"network": "lenet5_half"}, "training": {"steps": 1}}
 TENANTS = st.sampled_from((0, 1))
 
@@ -93,6 +95,9 @@ def machine(service: Service, covered: Coverage) -> type[RuleBasedStateMachine]:
 
         @rule(target=records, tenant=TENANTS, kind=st.sampled_from(KINDS))
         def create(self, tenant: int, kind: str) -> tuple[int, str, str]:
+            return self._created(tenant, kind)
+
+        def _created(self, tenant: int, kind: str) -> tuple[int, str, str]:
             body = CREATE[kind] | {"name": self.marks[tenant], "labels": {"owner": self.marks[tenant]}}
             answer = self.send(tenant, "POST", f"/{kind}", json=body)
             assert answer.status_code == 201, answer.text
@@ -116,7 +121,7 @@ def machine(service: Service, covered: Coverage) -> type[RuleBasedStateMachine]:
         def submit(self, tenant: int, inputs: tuple[int, str, str], key: str | None) -> tuple[int, str, str] | None:
             """A job with somebody's record as its teacher or dataset. Both tenants use the same idempotency keys."""
             owner, kind, identifier = inputs
-            field = {"teachers": "teacher", "datasets": "dataset", "jobs": "teacher", "files": "dataset"}[kind]
+            field = FIELDS[kind]
             body = STUDENT | {field: identifier, "name": self.marks[tenant], "labels": {"owner": self.marks[tenant]}}
             headers = {"Idempotency-Key": f"{key}-{self.marks[0]}-{identifier}"} if key else {}
             for path in ("/jobs:validate", "/jobs"):
@@ -133,6 +138,27 @@ def machine(service: Service, covered: Coverage) -> type[RuleBasedStateMachine]:
             assert job not in self.owned[1 - tenant]["jobs"], "an idempotency key of another tenant was used"
             self.owned[tenant]["jobs"].add(job)
             return tenant, "jobs", job
+
+        @rule(target=records, tenant=TENANTS, inputs=records)
+        def submit_experiment(self, tenant: int, inputs: tuple[int, str, str]) -> tuple[int, str, str]:
+            """Two jobs in one request, with a new teacher, or with a record of the other tenant."""
+            owner, kind, identifier = inputs if inputs[0] != tenant else self._created(tenant, "teachers")
+            base = STUDENT | {FIELDS[kind]: identifier, "name": self.marks[tenant]}
+            body = {"name": self.marks[tenant], "labels": {"owner": self.marks[tenant]}, "base": base}
+            body |= {"grid": {"training.seed": [0, 1]}}
+            answer = self.send(tenant, "POST", "/experiments", json=body)
+            if owner != tenant:
+                unknown = self._unknown(kind)
+                none = body | {"base": base | {FIELDS[kind]: unknown}}
+                same = self.send(tenant, "POST", "/experiments", json=none)
+                assert answer.status_code == same.status_code == 422, answer.text
+                assert _neutral(answer, identifier) == _neutral(same, unknown)
+                return tenant, "experiments", self._unknown("experiments")
+            assert answer.status_code == 202, answer.text
+            experiment = str(answer.json()["id"])
+            self.owned[tenant]["experiments"].add(experiment)
+            self.owned[tenant]["jobs"] |= self._members(tenant, experiment)
+            return tenant, "experiments", experiment
 
         @rule(record=records, choice=st.integers(0, 1000), streams=st.booleans())
         def a_stranger_tries(self, record: tuple[int, str, str], choice: int, streams: bool) -> None:
@@ -169,6 +195,9 @@ def machine(service: Service, covered: Coverage) -> type[RuleBasedStateMachine]:
             """The owner's own records answer; after a deletion they are gone."""
             owner, kind, identifier = record
             method, template = self._route_of(kind, choice)
+            gone = {identifier}
+            if method == "DELETE" and kind == "experiments":
+                gone |= self._members(owner, identifier)
             answer = self.send(owner, method, _path(template, identifier), **_body(method, self.marks[owner]))
             known = identifier in self.owned[owner][kind] and identifier not in self.deleted
             whole = template.endswith("{identifier}")
@@ -177,7 +206,7 @@ def machine(service: Service, covered: Coverage) -> type[RuleBasedStateMachine]:
             elif whole and method in ("GET", "PATCH"):
                 assert answer.status_code in (200, 422), answer.text
             if method == "DELETE" and answer.status_code == 204:
-                self.deleted.add(identifier)
+                self.deleted |= gone
             if template.endswith("/retry") and answer.status_code == 202:
                 self.owned[owner]["jobs"].add(str(answer.json()["id"]))
 
@@ -233,6 +262,11 @@ def machine(service: Service, covered: Coverage) -> type[RuleBasedStateMachine]:
             """One of the routes of a record of this kind; those that were called the least come first."""
             routes = [route for route in covered.routes if f"/{kind}/{{identifier}}" in route[1]]
             return _least(routes, covered.calls["owner"] + covered.calls["stranger"], choice)
+
+        def _members(self, tenant: int, experiment: str) -> set[str]:
+            """The jobs of an experiment; none if there is no such experiment."""
+            answer = self.send(tenant, "GET", f"/experiments/{experiment}/jobs", params={"limit": 100})
+            return {one["id"] for one in answer.json().get("data", [])}
 
         def _unknown(self, kind: str) -> str:
             return UNKNOWN[kind] + "0" * 32
