@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation import networks, registry
+from worker.distillation.budget.candidates import STEPS
 from worker.distillation.budget.limits import Budget
 from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
@@ -106,7 +107,12 @@ def _choices() -> dict[str, Any]:
 
 
 def _limits() -> dict[str, int]:
-    return {"classes": UploadLimits.classes, "default_epochs": DEFAULT_EPOCHS, "values_of_an_option": MOST_VALUES}
+    return {
+        "classes": UploadLimits.classes,
+        "default_epochs": DEFAULT_EPOCHS,
+        "steps_of_a_budget": STEPS,
+        "values_of_an_option": MOST_VALUES,
+    }
 
 
 def _method(kind: str, name: str) -> dict[str, Any]:
