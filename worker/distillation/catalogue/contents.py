@@ -29,6 +29,7 @@ from worker.distillation.networks.narrowing import Likeness
 from worker.distillation.objective import ObjectiveNeeds
 from worker.distillation.parameters import FILE_KINDS, MOST_VALUES
 from worker.distillation.procedure import Phase, ProcedureNeeds
+from worker.distillation.process.stopwatch import WALL_SECONDS
 from worker.distillation.source import SourceNeeds
 from worker.distillation.trainer.objective_weight import ConstantWeight, WeightSchedule
 from worker.distillation.training import DEFAULT_EPOCHS, Training
@@ -112,6 +113,7 @@ def _limits() -> dict[str, int]:
         "default_epochs": DEFAULT_EPOCHS,
         "steps_of_a_budget": STEPS,
         "values_of_an_option": MOST_VALUES,
+        "wall_seconds_of_processor_second": WALL_SECONDS,
     }
 
 

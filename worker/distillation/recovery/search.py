@@ -5,7 +5,6 @@ those on more images, and again on more. Shapes: N images, C channels, H height,
 """
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -21,6 +20,7 @@ from worker.distillation.contract_check.normalisations import Normalisation, alt
 from worker.distillation.data.images import fit
 from worker.distillation.errors import UploadError
 from worker.distillation.process.heartbeat import pulse
+from worker.distillation.process.stopwatch import Stopwatch
 from worker.distillation.recovery.chain import HINT, Layer
 from worker.distillation.recovery.geometry import Geometry, geometries, pairs
 from worker.distillation.recovery.layer_list import can_fold
@@ -94,13 +94,13 @@ def recover(
     """The reading of a chain under which labelled uint8 images are named best.
 
     The images are drawn in an order that is always the same. Each round of the search ends when its part of `seconds` has
-    passed, with what it has. With a `declared` contract, only its size and its normalisation are tried.
+    passed by a `Stopwatch`, with what it has. With a `declared` contract, only its size and its normalisation are tried.
 
     Raises:
         UploadError: no geometry meets the first linear layer, or no reading is clearly better than a guess.
     """
     order = torch.randperm(len(image_NCHW), generator=torch.Generator().manual_seed(0))[:MOST]
-    search = _Search(tuple(chain), image_NCHW[order], label_N[order], time.monotonic(), seconds, declared)
+    search = _Search(tuple(chain), image_NCHW[order], label_N[order], Stopwatch(), seconds, declared)
     found = search.run()
     commonest = float(label_N.bincount().max()) / len(label_N)
     if found.best.accuracy < commonest + LEAST_ABOVE_COMMONEST:
@@ -142,7 +142,7 @@ class _Search:
     chain: tuple[Layer, ...]
     image: Tensor
     label: Tensor
-    began: float
+    taken: Stopwatch
     seconds: float
     declared: InputContract | None = None
 
@@ -236,10 +236,9 @@ class _Search:
         """
         scored: list[Scored] = []
         known = Prefixes()
-        until = self.began + self.seconds * share
         enough: float = math.inf
         for reading in dict.fromkeys(readings):
-            if scored and (time.monotonic() > until or len(scored) > enough):
+            if scored and (self.taken.seconds > self.seconds * share or len(scored) > enough):
                 break
             scored.append(self._score(reading, images, known))
             if stops_early and scored[-1].accuracy >= CONVINCING:
