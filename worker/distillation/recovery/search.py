@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +25,7 @@ from worker.distillation.recovery.geometry import Geometry, geometries, pairs
 from worker.distillation.recovery.layer_list import can_fold
 from worker.distillation.recovery.prefixes import Prefixes
 from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
+from worker.distillation.recovery.recovered import Recovered, Scored
 
 FEW, SOME = 32, 64
 """Images on which geometries are tried in their commonest readings, and the best of them in all readings."""
@@ -55,33 +55,6 @@ LEAST_ABOVE_COMMONEST = 0.2
 SECONDS = 180.0
 BATCH_NUMBERS = 2**25
 """Numbers of the largest maps of a batch, about."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A reading and its answers: `right` (N,), and the mean cross-entropy in nats."""
-
-    reading: Reading
-    right: Tensor
-    cross_entropy: float
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.right.double().mean())
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Larger is better."""
-        return self.accuracy, -self.cross_entropy
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """The best reading; `ties` are other readings that are not clearly worse, `tried` how many geometries were."""
-
-    best: Scored
-    ties: tuple[Scored, ...]
-    tried: int
 
 
 def recover(
@@ -280,28 +253,3 @@ def _quick(found: Sequence[Geometry], ways: Sequence[Normalisation]) -> Iterator
                     yield Reading(geometry, activation, pooling, way)
                     if geometry.skips:
                         yield Reading(geometry, activation, pooling, way, sum_last=True)
-
-
-def margins(found: Recovered) -> list[dict[str, Any]]:
-    """The best reading and its ties as plain values, with the difference in accuracy to the best."""
-    best = found.best
-    rows: list[dict[str, Any]] = []
-    for each in (best, *found.ties):
-        reading = each.reading
-        rows.append(
-            {
-                "activation": reading.activation,
-                "pooling": reading.pooling if reading.geometry.pools else None,
-                "normalisation": reading.normalisation.name,
-                "geometry": [list(_plain(placed)) for placed in reading.geometry.placements],
-                "sums": list(reading.geometry.skips),
-                "accuracy": round(each.accuracy, 4),
-                "margin": round(best.accuracy - each.accuracy, 4),
-                "sigma": round(sigma(each.right, best.right), 1),
-            }
-        )
-    return rows
-
-
-def _plain(placed: object) -> Iterator[object]:
-    return iter(vars(placed).values())
