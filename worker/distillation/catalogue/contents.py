@@ -20,7 +20,7 @@ from worker.distillation.errors import Fault, SpecError
 from worker.distillation.export import DEFAULT_FORMATS, WRITERS
 from worker.distillation.initial_weights.from_teacher import FROM_TEACHER
 from worker.distillation.initial_weights.slices import fit_followed
-from worker.distillation.introspection.channel_groups import Followed, follow
+from worker.distillation.introspection.channel_following import Followed, follow
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.ensemble import Combination
 from worker.distillation.networks.family import Network
