@@ -157,7 +157,8 @@ class Settings(SettingsOfPlaces):
         180.0,
         gt=0,
         le=3600,
-        description="Longest search for the network of a teacher that is recognised by labelled images, in seconds.",
+        description="Longest search for the network of a teacher that is recognised by labelled images, in seconds of processor time; ten"
+        " times as many by the clock.",
     )
     job_minutes: int = Field(24 * 60, gt=0, description="Longest duration of a job, in minutes.")
     queued_jobs: int = Field(1000, gt=0, description="Largest number of queued jobs of one key.")

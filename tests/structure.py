@@ -40,6 +40,23 @@ def imports(known: Mapping[str, Path]) -> dict[str, set[str]]:
     return found
 
 
+def packages_at_once(path: Path) -> set[str]:
+    """The packages outside the standard library that importing a file imports: imports within functions wait."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    return found - sys.stdlib_module_names
+
+
 def arrows(imported: Mapping[str, set[str]], house: str) -> dict[str, set[str]]:
     """The rooms of a folder, and to which other rooms of it each has an arrow."""
     inside = f"{house.replace('/', '.')}."

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from tests.conftest import slow_cases
-from tests.structure import PACKAGES, circles, files_by_folder, imports, modules, running_back
+from tests.structure import PACKAGES, circles, files_by_folder, imports, modules, packages_at_once, running_back
 
 ROOT = Path(__file__).parents[1]
 MOST_FILES = 25
@@ -48,6 +48,23 @@ def test_circles_and_arrows_back_are_found(tmp_path):
     assert circles(graph) == [{"a", "b", "c"}]
     assert running_back(graph) == 1
     assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_the_engine_is_imported_with_torch_torchvision_timm_and_safetensors_alone():
+    allowed = {"numpy", "safetensors", "timm", "torch", "torchvision", "worker"}  # numpy comes with torchvision
+    found = {name: packages_at_once(path) for name, path in modules(ROOT, ["worker/distillation"]).items()}
+    more = {name: packages - allowed for name, packages in found.items() if packages - allowed}
+    assert len(found) > 400 and not more, "import others in the functions that use them"
+
+
+def test_imports_in_functions_and_for_types_wait(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(
+        "import json, torch.nn\nfrom . import b\nif TYPE_CHECKING:\n    import onnx\n"
+        "try:\n    import scipy\nexcept ImportError:\n    pass\ndef f():\n    import pandas\n"
+        "class A:\n    from numpy import array\n"
+    )
+    assert packages_at_once(path) == {"torch", "scipy", "numpy"}
 
 
 def test_listed_slow_cases_exist():

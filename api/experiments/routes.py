@@ -22,8 +22,8 @@ from api.http.paging import Page
 from api.http.problem_documents import problems
 from api.http.row_watch import RowWatch
 from api.jobs import service as jobs_service
+from api.jobs.idempotency import idempotent_request
 from api.jobs.schemas import JobSummary
-from api.jobs.submission import idempotent_request
 from models.records import Experiment
 from models.status import JobStatus
 

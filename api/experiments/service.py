@@ -16,16 +16,9 @@ from api.http.links import link
 from api.http.paging import Page, Window
 from api.http.row_watch import Token
 from api.jobs import service as jobs_service
+from api.jobs.idempotency import IdempotentRequest, earlier_job, in_flight_guard
 from api.jobs.job_inputs import InputRows
-from api.jobs.submission import (
-    MOST_MESSAGES,
-    IdempotentRequest,
-    Submission,
-    earlier_job,
-    in_flight_guard,
-    insert_jobs,
-    new_job,
-)
+from api.jobs.submission import MOST_MESSAGES, Submission, insert_jobs, new_job
 from models.database import now, reading, transaction
 from models.queue.wake_up import wake_up
 from models.records import Experiment, Job

@@ -20,6 +20,7 @@ from api.http.paging import Page
 from api.http.problem_documents import problems
 from api.jobs import service, shared_lists, submission, validation
 from api.jobs.answer import RETRY_SECONDS, answer
+from api.jobs.idempotency import idempotent_request
 from api.jobs.long_poll import wait_for_change
 from api.jobs.schemas import JobBody, JobSummary, Validated
 from api.jobs.shared_lists import SharedLists, accepted_age
@@ -58,7 +59,7 @@ async def submit(
     """Queue a distillation. Values that are not valid are a 422 at once; an inspect worker builds and checks the networks
     seconds later. Repeated requests with the same `Idempotency-Key` and body return the same job."""
     body = await request.json()
-    idempotent = submission.idempotent_request(idempotency_key, body)
+    idempotent = idempotent_request(idempotency_key, body)
     return await _submitted(request, response, submission.Submission(key, idempotent, spec, body))
 
 
@@ -153,7 +154,7 @@ async def retry(
     key: JobsWrite, identifier: Identifier, idempotency_key: IdempotencyKey, request: Request, response: Response
 ) -> JobBody:
     """Submit the spec of a job that has ended as a new job. The old job does not change."""
-    idempotent = submission.idempotent_request(idempotency_key, {"retry_of": identifier})
+    idempotent = idempotent_request(idempotency_key, {"retry_of": identifier})
     return await _submitted(request, response, submission.Submission(key, idempotent, retry_of=identifier))
 
 

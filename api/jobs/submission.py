@@ -1,32 +1,28 @@
 """Submitting jobs: inputs, checks and idempotency in one transaction, which submissions that arrive together share."""
 
 import asyncio
-import hashlib
-import json
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, delete, select, tuple_
+from sqlalchemy import delete, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api.access.quota import JobRooms
 from api.http.batches import Batches
-from api.http.errors import ApiError, Conflict, InFlight, Invalid
+from api.http.errors import ApiError, Conflict, Invalid
 from api.http.links import current_base, set_base
 from api.http.observe import current_request_id
+from api.jobs.idempotency import IdempotentRequest, in_flight_guard, not_expired, reused, same_keys
 from api.jobs.job_inputs import InputRows, Inputs
 from api.jobs.queue import Queue
 from api.jobs.schemas import JobBody
 from api.jobs.service import find, job_body, new_job_body
 from models.database import UNAVAILABLE, now, reading, transaction
-from models.idempotency import KEPT_SECONDS
 from models.queue.wake_up import wake_up
 from models.records import Event, Idempotency, Inspection, Job
 from models.records.columns import new_id
@@ -39,19 +35,10 @@ MOST_AT_ONCE = 32
 """Most submissions in one transaction."""
 MOST_MESSAGES = 4
 """Most wake-up messages for submissions that arrive together; each wakes one idle worker."""
-KEY_HEADER, KEY_REUSED = "Idempotency-Key", "was already used with another body: choose a new one"
 CHECKED = "its spec is being checked"
 ANYONE = str(ResourceNeeds())
 """Needs of a check, which any inspect worker can run."""
 log = structlog.get_logger("api")
-
-
-@dataclass(frozen=True)
-class IdempotentRequest:
-    """The `Idempotency-Key` of a request and the fingerprint of its body."""
-
-    key: str
-    fingerprint: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +58,6 @@ class Submission:
 
 Submitted = tuple[JobBody, bool]
 """A job, and whether it is that of an earlier identical request."""
-
-
-def idempotent_request(key: str | None, body: Any) -> IdempotentRequest | None:
-    """The key and fingerprint of a request; None without an `Idempotency-Key`."""
-    if key is None:
-        return None
-    return IdempotentRequest(key, hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest())
 
 
 class Submissions:
@@ -222,7 +202,7 @@ def insert_jobs(session: Session, jobs: dict[Submission, Job]) -> None:
             session.add(check)
     idempotent = [(one, one.idempotent, job) for one, job in jobs.items() if one.idempotent is not None]
     if idempotent:
-        session.execute(delete(Idempotency).where(_same_keys(jobs), ~_not_expired()))
+        session.execute(delete(Idempotency).where(same_keys(_pairs(jobs)), ~not_expired()))
     for one, request, job in idempotent:
         row = Idempotency(
             key_id=one.key_id, idempotency_key=request.key, fingerprint=request.fingerprint, job_id=job.id
@@ -236,13 +216,13 @@ def _earlier_jobs(session: Session, submissions: Sequence[Submission]) -> dict[S
     idempotent = {(one.key_id, one.idempotent.key): one for one in submissions if one.idempotent is not None}
     if not idempotent:
         return {}
-    query = select(Idempotency).where(_same_keys(submissions), _not_expired())
+    query = select(Idempotency).where(same_keys(_pairs(submissions)), not_expired())
     found: dict[Submission, Submitted | Exception] = {}
     for row in session.scalars(query).all():
         one = idempotent[row.key_id, row.idempotency_key]
         assert one.idempotent is not None
         if row.fingerprint != one.idempotent.fingerprint:
-            found[one] = Invalid([(KEY_HEADER, KEY_REUSED)])
+            found[one] = reused()
             continue
         set_base(one.base)
         try:
@@ -252,54 +232,6 @@ def _earlier_jobs(session: Session, submissions: Sequence[Submission]) -> dict[S
     return found
 
 
-def earlier_job(session: Session, key_id: str, request: IdempotentRequest) -> Job | None:
-    """The job of an earlier request with the same `Idempotency-Key`; None if there is none.
-
-    Raises:
-        Invalid: the key was used with another body.
-    """
-    named = Idempotency.key_id == key_id, Idempotency.idempotency_key == request.key
-    session.execute(delete(Idempotency).where(*named, ~_not_expired()))
-    row = session.scalar(select(Idempotency).where(*named))
-    if row is None:
-        return None
-    if row.fingerprint != request.fingerprint:
-        raise Invalid([(KEY_HEADER, KEY_REUSED)])
-    return find(session, key_id, row.job_id)
-
-
-def _same_keys(submissions: Iterable[Submission]) -> ColumnElement[bool]:
-    pairs = [(one.key_id, one.idempotent.key) for one in submissions if one.idempotent is not None]
-    return tuple_(Idempotency.key_id, Idempotency.idempotency_key).in_(pairs)
-
-
-def _not_expired() -> ColumnElement[bool]:
-    return Idempotency.created_at > now() - KEPT_SECONDS
-
-
-_in_flight: set[tuple[str, str]] = set()
-_in_flight_lock = threading.Lock()
-
-
-@contextmanager
-def in_flight_guard(key_id: str, idempotent: IdempotentRequest | None) -> Iterator[None]:
-    """A context in which no other request with the same `Idempotency-Key` is handled.
-
-    Raises:
-        InFlight: another one is being handled.
-    """
-    # guards this process only; between processes the primary key of the idempotency row decides
-    if idempotent is None:
-        yield
-        return
-    mine = (key_id, idempotent.key)
-    with _in_flight_lock:
-        if mine in _in_flight:
-            detail = "Another request with this Idempotency-Key is in progress. Try again in a second."
-            raise InFlight(detail, headers={"Retry-After": "1"})
-        _in_flight.add(mine)
-    try:
-        yield
-    finally:
-        with _in_flight_lock:
-            _in_flight.remove(mine)
+def _pairs(submissions: Iterable[Submission]) -> Iterator[tuple[str, str]]:
+    """The API key and the `Idempotency-Key` of each submission that has one."""
+    return ((one.key_id, one.idempotent.key) for one in submissions if one.idempotent is not None)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.http.texts import number, percent, shown
+from models.spec.catalogue import limit
 
-STEPS = 32
+STEPS = limit("steps_of_a_budget")
 """A planned student has n of so many parts of its channels or parameters."""
 LAYER_COLUMNS = {"bits": "Bits", "sparsity_by_layer": "Zeros", "ranks": "Ranks", "channels": "Channels"}
 """What the report has by layer, and the heads of the columns."""

@@ -42,7 +42,7 @@ def main() -> int:
     arguments = _arguments()
     RESULTS.mkdir(parents=True, exist_ok=True)
     with np.load(arguments.npz, allow_pickle=False) as arrays:
-        train, test = (_images(arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in ("train", "test"))
+        train, test = (images_of(arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in ("train", "test"))
     float32 = network(arguments.weights)
     card = card_of(CONTRACT, [str(number) for number in range(10)], META)
     plain = RESULTS / "resnet20.float32.onnx"
@@ -162,7 +162,7 @@ def logits(given: Callable[[Tensor], Tensor], images: Images) -> Tensor:
         return torch.cat([given(images.normalise(part)) for part in images.batches(BATCH)])
 
 
-def _images(image: np.ndarray, label: np.ndarray) -> Images:
+def images_of(image: np.ndarray, label: np.ndarray) -> Images:
     return Images.of(
         torch.from_numpy(image).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(label), tuple("0123456789"), CONTRACT
     )

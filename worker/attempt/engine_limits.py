@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from models.settings import settings
+from models.spec.catalogue import limit
 from worker.engine.cgroup import Unusable, require
 from worker.engine.confinement import EngineLimits
 from worker.engine.engine_start import sees_gpu
@@ -42,11 +43,12 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True)
 class InspectionLimits:
     """The limits of one inspection. `canonical_bytes`: size of the canonical form; `memory_bytes`: private memory beyond that
-    of an idle engine; `seconds`: duration."""
+    of an idle engine; `seconds`: duration; `busy_seconds`: the same on an idle machine, from which processor time is limited."""
 
     canonical_bytes: int
     memory_bytes: int
     seconds: float
+    busy_seconds: float
     upload_bytes: int = 0
 
     @classmethod
@@ -55,16 +57,19 @@ class InspectionLimits:
         teacher's network is found by labelled images."""
         times = TIMES_LARGER.get(kind, WEIGHTS_TIMES_LARGER)
         canonical = max(0, min(FLOOR_BYTES + times * size, room))
-        seconds = settings().inspection_seconds + size / BYTES_A_SECOND
+        seconds = busy = settings().inspection_seconds + size / BYTES_A_SECOND
         more = COPIES * (size + canonical)
         if recognises:
-            seconds, more = seconds + settings().recognition_seconds, more + RECOGNITION_BYTES
-        return cls(canonical, _memory(more), seconds, size)
+            busy += settings().recognition_seconds
+            seconds += settings().recognition_seconds * limit("wall_seconds_of_processor_second")
+            more += RECOGNITION_BYTES
+        return cls(canonical, _memory(more), seconds, busy, size)
 
     @classmethod
     def of_check(cls, chooses: bool = False) -> "InspectionLimits":
         """The limits for the check of a spec; `chooses`: it chooses a student for a budget, which it writes into files."""
-        return cls(FLOOR_BYTES, _memory(0), CHOICE_SECONDS if chooses else CHECK_SECONDS)
+        seconds = CHOICE_SECONDS if chooses else CHECK_SECONDS
+        return cls(FLOOR_BYTES, _memory(0), seconds, seconds)
 
     def of_file(self) -> dict[str, int]:
         """The limits that the reader of an upload gets (worker/distillation/limits.py)."""
@@ -79,7 +84,7 @@ class InspectionLimits:
         """The limits that the kernel enforces on the engine."""
         threads = settings().engine_threads or os.cpu_count() or 1
         file_bytes = max(FLOOR_BYTES, UNPACKED_TIMES_LARGER * self.canonical_bytes)
-        return EngineLimits(int(self.seconds * threads) + 1, file_bytes)
+        return EngineLimits(int(self.busy_seconds * threads) + 1, file_bytes)
 
     def of_job_file(self) -> dict[str, Any]:
         """The limits that the engine imposes on itself before it reads anything."""

@@ -46,7 +46,8 @@ def run_engine(
     if event is not None and (event["event"] in ("findings", "checked") or is_final_error(event)):
         return event
     if watch.request == "time" or exit.code == -signal.SIGXCPU:
-        return _refusal("inspection_time", f"it took longer than {limits.seconds:.0f} seconds")
+        most = limits.seconds if watch.request == "time" else limits.busy_seconds
+        return _refusal("inspection_time", f"it took longer than {most:.0f} seconds")
     if watch.request is not None:
         ledger.release(0.0)
         return None

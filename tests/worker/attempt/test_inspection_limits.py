@@ -142,6 +142,9 @@ def test_limits_grow_with_the_upload_up_to_a_share_of_the_machine(
     assert tiny.memory_bytes == gib + 3 * (1000 + tiny.canonical_bytes) and large.memory_bytes == 8 * gib
     assert round(tiny.seconds) == 300 and round(large.seconds) == 300 + 1074
     assert tiny.of_engine().cpu_seconds == 601
+    recognised = InspectionLimits.of_upload("teacher", 1000, 100 * gib, recognises=True)
+    assert recognised.of_engine().cpu_seconds == 2 * (300 + 180) + 1
+    assert round(recognised.seconds) == 300 + 10 * 180  # a loaded machine gives a tenth of its time
 
 
 @pytest.mark.parametrize("status", ["rejected", "ready"])

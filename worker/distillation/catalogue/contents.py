@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation import networks, registry
+from worker.distillation.budget.candidates import STEPS
 from worker.distillation.budget.limits import Budget
 from worker.distillation.catalogue.schema import schema
 from worker.distillation.contract import InputContract
@@ -19,7 +20,7 @@ from worker.distillation.errors import Fault, SpecError
 from worker.distillation.export import DEFAULT_FORMATS, WRITERS
 from worker.distillation.initial_weights.from_teacher import FROM_TEACHER
 from worker.distillation.initial_weights.slices import fit_followed
-from worker.distillation.introspection.channel_groups import Followed, follow
+from worker.distillation.introspection.channel_following import Followed, follow
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.ensemble import Combination
 from worker.distillation.networks.family import Network
@@ -28,6 +29,7 @@ from worker.distillation.networks.narrowing import Likeness
 from worker.distillation.objective import ObjectiveNeeds
 from worker.distillation.parameters import FILE_KINDS, MOST_VALUES
 from worker.distillation.procedure import Phase, ProcedureNeeds
+from worker.distillation.process.stopwatch import WALL_SECONDS
 from worker.distillation.source import SourceNeeds
 from worker.distillation.trainer.objective_weight import ConstantWeight, WeightSchedule
 from worker.distillation.training import DEFAULT_EPOCHS, Training
@@ -106,7 +108,13 @@ def _choices() -> dict[str, Any]:
 
 
 def _limits() -> dict[str, int]:
-    return {"classes": UploadLimits.classes, "default_epochs": DEFAULT_EPOCHS, "values_of_an_option": MOST_VALUES}
+    return {
+        "classes": UploadLimits.classes,
+        "default_epochs": DEFAULT_EPOCHS,
+        "steps_of_a_budget": STEPS,
+        "values_of_an_option": MOST_VALUES,
+        "wall_seconds_of_processor_second": WALL_SECONDS,
+    }
 
 
 def _method(kind: str, name: str) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worker.distillation.introspection.channel_following import follow
 from worker.distillation.introspection.channel_freedom import Freedom, length
-from worker.distillation.introspection.channel_groups import Group, follow, positions
+from worker.distillation.introspection.channel_groups import Group, positions
 
 Shapes = dict[str, list[int]]
 """The new shapes of parameters and buffers by name."""

@@ -3,7 +3,6 @@
 Shapes: N images, C channels, H height, W width, K classes.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from worker.distillation.contract_check.normalisations import Normalisation
 from worker.distillation.process.heartbeat import pulse
+from worker.distillation.process.stopwatch import Stopwatch
 
 LEAST_GAIN = 0.05
 """A better normalisation has an accuracy, or another mean score, at least this much higher."""
@@ -22,7 +22,7 @@ EVEN_LOSS, LEAST_LOSS = 1.02, 1e-3
 """Losses in nats are even up to this factor and this much more."""
 FEWEST_IMAGES = 64
 SECONDS = 30.0
-"""Usual time for one comparison."""
+"""Usual time for one comparison, by a `Stopwatch`."""
 MOST_CLASSES = 1024
 """With more classes no other order of them is looked for."""
 Network = Callable[[Tensor], Tensor]
@@ -131,6 +131,7 @@ def compare(
     others: Sequence[Normalisation],
     seconds: float = SECONDS,
     batch_size: int = 128,
+    stopwatch: Callable[[], Stopwatch] = Stopwatch,
 ) -> list[Measured]:
     """The network measured under `first`, then under the others; on the first of the images only where all take longer than
     `seconds`.
@@ -138,9 +139,9 @@ def compare(
     The images have to be in an order in which the first few are like the rest.
     """
     few = image_NCHW[: judgement.fewest]
-    began = time.monotonic()
+    taken = stopwatch()
     measured(network, few, judgement.judge, first, batch_size)
-    each = (time.monotonic() - began) / len(few)
+    each = taken.seconds / len(few)
     allowed = int(seconds / max(each * (1 + len(others)), 1e-9))
     image = image_NCHW[: max(judgement.fewest, allowed)]
     return [measured(network, image, judgement.judge, way, batch_size) for way in (first, *others)]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
-from worker.distillation.introspection.channel_groups import Axis, Followed, Group, follow, positions
+from worker.distillation.introspection.channel_following import Followed, follow
+from worker.distillation.introspection.channel_groups import Axis, Group, positions
 
 NOISE = 0.1
 """Standard deviation of the noise, as a share of the weight's standard deviation."""

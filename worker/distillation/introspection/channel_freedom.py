@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from worker.distillation.introspection.channel_groups import Axis, Followed, Group
+from worker.distillation.introspection.channel_following import Followed
+from worker.distillation.introspection.channel_groups import Axis, Group
 
 
 class Freedom(Followed):

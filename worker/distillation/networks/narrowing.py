@@ -9,8 +9,8 @@ import torch
 
 from worker.distillation import networks
 from worker.distillation.contract import InputContract
+from worker.distillation.introspection.channel_following import follow
 from worker.distillation.introspection.channel_freedom import Freedom, length
-from worker.distillation.introspection.channel_groups import follow
 from worker.distillation.networks import layer_list
 from worker.distillation.networks.layer_kinds import Conv, Layer, Linear
 from worker.distillation.parameters import Example, Range

@@ -5,11 +5,9 @@ those on more images, and again on more. Shapes: N images, C channels, H height,
 """
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +19,13 @@ from worker.distillation.contract_check.normalisations import Normalisation, alt
 from worker.distillation.data.images import fit
 from worker.distillation.errors import UploadError
 from worker.distillation.process.heartbeat import pulse
+from worker.distillation.process.stopwatch import Stopwatch
 from worker.distillation.recovery.chain import HINT, Layer
 from worker.distillation.recovery.geometry import Geometry, geometries, pairs
 from worker.distillation.recovery.layer_list import can_fold
 from worker.distillation.recovery.prefixes import Prefixes
 from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
+from worker.distillation.recovery.recovered import Recovered, Scored
 
 FEW, SOME = 32, 64
 """Images on which geometries are tried in their commonest readings, and the best of them in all readings."""
@@ -57,33 +57,6 @@ BATCH_NUMBERS = 2**25
 """Numbers of the largest maps of a batch, about."""
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A reading and its answers: `right` (N,), and the mean cross-entropy in nats."""
-
-    reading: Reading
-    right: Tensor
-    cross_entropy: float
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.right.double().mean())
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Larger is better."""
-        return self.accuracy, -self.cross_entropy
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """The best reading; `ties` are other readings that are not clearly worse, `tried` how many geometries were."""
-
-    best: Scored
-    ties: tuple[Scored, ...]
-    tried: int
-
-
 def recover(
     chain: Sequence[Layer],
     image_NCHW: Tensor,
@@ -94,13 +67,13 @@ def recover(
     """The reading of a chain under which labelled uint8 images are named best.
 
     The images are drawn in an order that is always the same. Each round of the search ends when its part of `seconds` has
-    passed, with what it has. With a `declared` contract, only its size and its normalisation are tried.
+    passed by a `Stopwatch`, with what it has. With a `declared` contract, only its size and its normalisation are tried.
 
     Raises:
         UploadError: no geometry meets the first linear layer, or no reading is clearly better than a guess.
     """
     order = torch.randperm(len(image_NCHW), generator=torch.Generator().manual_seed(0))[:MOST]
-    search = _Search(tuple(chain), image_NCHW[order], label_N[order], time.monotonic(), seconds, declared)
+    search = _Search(tuple(chain), image_NCHW[order], label_N[order], Stopwatch(), seconds, declared)
     found = search.run()
     commonest = float(label_N.bincount().max()) / len(label_N)
     if found.best.accuracy < commonest + LEAST_ABOVE_COMMONEST:
@@ -142,7 +115,7 @@ class _Search:
     chain: tuple[Layer, ...]
     image: Tensor
     label: Tensor
-    began: float
+    taken: Stopwatch
     seconds: float
     declared: InputContract | None = None
 
@@ -236,10 +209,9 @@ class _Search:
         """
         scored: list[Scored] = []
         known = Prefixes()
-        until = self.began + self.seconds * share
         enough: float = math.inf
         for reading in dict.fromkeys(readings):
-            if scored and (time.monotonic() > until or len(scored) > enough):
+            if scored and (self.taken.seconds > self.seconds * share or len(scored) > enough):
                 break
             scored.append(self._score(reading, images, known))
             if stops_early and scored[-1].accuracy >= CONVINCING:
@@ -281,28 +253,3 @@ def _quick(found: Sequence[Geometry], ways: Sequence[Normalisation]) -> Iterator
                     yield Reading(geometry, activation, pooling, way)
                     if geometry.skips:
                         yield Reading(geometry, activation, pooling, way, sum_last=True)
-
-
-def margins(found: Recovered) -> list[dict[str, Any]]:
-    """The best reading and its ties as plain values, with the difference in accuracy to the best."""
-    best = found.best
-    rows: list[dict[str, Any]] = []
-    for each in (best, *found.ties):
-        reading = each.reading
-        rows.append(
-            {
-                "activation": reading.activation,
-                "pooling": reading.pooling if reading.geometry.pools else None,
-                "normalisation": reading.normalisation.name,
-                "geometry": [list(_plain(placed)) for placed in reading.geometry.placements],
-                "sums": list(reading.geometry.skips),
-                "accuracy": round(each.accuracy, 4),
-                "margin": round(best.accuracy - each.accuracy, 4),
-                "sigma": round(sigma(each.right, best.right), 1),
-            }
-        )
-    return rows
-
-
-def _plain(placed: object) -> Iterator[object]:
-    return iter(vars(placed).values())

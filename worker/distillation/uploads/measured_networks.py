@@ -2,7 +2,6 @@
 
 import math
 import sys
-import time
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from worker.distillation.contract_check.comparison import (
 )
 from worker.distillation.contract_check.normalisations import Normalisation, declared, distinct, usual
 from worker.distillation.limits import UploadLimits
+from worker.distillation.process.stopwatch import Stopwatch
 from worker.distillation.uploads.candidates import Candidate
 from worker.distillation.uploads.found_network import FIND, Said, check_size
 from worker.distillation.uploads.labelled_images import LabelledImages
@@ -105,17 +105,17 @@ def measured(
         UploadError: the weights are not those of the network that was named.
         SpecError: the network cannot be built, or tells fewer classes apart than the images have.
     """
-    until = time.monotonic() + seconds
+    taken = Stopwatch()
     images = images.fitted(said.contract)
     few = replace(images, image=images.image[:FIRST_IMAGES], label=images.label[:FIRST_IMAGES])
     rated: list[tuple[float, int, Said]] = []  # the plainest first among equal ones
     for each in [said] if said.network != FIND else islice(_possible(said, found, limits), MOST_MEASURED):
-        if rated and time.monotonic() > until - seconds / 2:
+        if rated and taken.seconds > seconds / 2:
             break
         rated.append(
             (-_measure(each, given, found, few, limits, seconds / 2 / MOST_IN_TURN).best.accuracy, len(rated), each)
         )
-    left = max(until - time.monotonic(), 1.0) / KEPT
+    left = max(seconds - taken.seconds, 1.0) / KEPT
     kept = sorted(sorted(rated, key=lambda row: row[:2])[:KEPT], key=lambda row: row[1])
     again = [_measure(each, given, found, images, limits, left) for _, _, each in kept]
     most = max(again, key=lambda one: one.best.accuracy, default=None)

@@ -15,15 +15,8 @@ from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.layer_list import to_json
 from worker.distillation.recovery.chain import Layer, read_chain
 from worker.distillation.recovery.layer_list import as_layer_list, chain_outputs
-from worker.distillation.recovery.search import (
-    LEAST_ABOVE_COMMONEST,
-    PROMISING,
-    SECONDS,
-    Recovered,
-    listed,
-    margins,
-    recover,
-)
+from worker.distillation.recovery.recovered import Recovered, margins
+from worker.distillation.recovery.search import LEAST_ABOVE_COMMONEST, PROMISING, SECONDS, listed, recover
 from worker.distillation.uploads.found_network import FIND, Said
 from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.labelled_images import LabelledImages, sample

@@ -1,5 +1,7 @@
 """When one way of reading images counts as clearly better than another."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from worker.distillation.contract_check.comparison import (
     sigma,
 )
 from worker.distillation.contract_check.normalisations import Normalisation
+from worker.distillation.process.stopwatch import Stopwatch
 
 ZERO_TO_ONE = Normalisation("0 to 1", (0.0,), (1.0,))
 HALF = Normalisation("half", (0.5,), (1.0,))
@@ -66,6 +69,26 @@ def test_a_network_is_measured_under_each_normalisation():
     assert rows[0].accuracy == pytest.approx(float((positive == label).double().mean()))
     assert rows[1].accuracy == 1.0
     assert rows[1].row() == {"name": "half", "accuracy": 1.0, "images": 25, "mean": [0.5], "std": [1.0]}
+
+
+@pytest.mark.parametrize(
+    ("wall", "images"),
+    [(1, 320), (9, 320), (20, 160), (1000, 64)],
+    ids=["idle machine", "loaded", "more loaded than 10 times", "the fewest in any case"],
+)
+def test_a_loaded_machine_measures_as_many_images(wall, images):
+    """An image takes 1/64 s of processor time and `wall` times as much by the clock; two ways may take 10 s."""
+    used = 0.0
+
+    def network(x):
+        nonlocal used
+        used += len(x) / 64
+        return torch.zeros(len(x), 2)
+
+    image, judgement = torch.zeros(500, 1, 1, 1, dtype=torch.uint8), by_truth(names_class, torch.zeros(500).long(), "")
+    watch = partial(Stopwatch, lambda: used, lambda: wall * used)
+    rows = compare(network, image, judgement, ZERO_TO_ONE, [HALF], seconds=10, stopwatch=watch)
+    assert [len(row.right) for row in rows] == [images] * 2
 
 
 def test_another_order_of_classes_is_told_by_the_other_half():

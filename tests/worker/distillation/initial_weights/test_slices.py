@@ -15,7 +15,7 @@ from worker.distillation import networks
 from worker.distillation.check import check
 from worker.distillation.errors import SpecError
 from worker.distillation.initial_weights.slices import fit, sliced
-from worker.distillation.introspection.channel_groups import follow
+from worker.distillation.introspection.channel_following import follow
 
 GREY, COLOUR = contract_of(1, 16), contract_of(3, 16)
 

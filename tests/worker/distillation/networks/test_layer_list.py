@@ -8,7 +8,7 @@ from worker.distillation import networks
 from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
 from worker.distillation.initial_weights.slices import fit_followed
-from worker.distillation.introspection.channel_groups import follow
+from worker.distillation.introspection.channel_following import follow
 from worker.distillation.networks.layer_list import build, parse, to_json
 
 RGB = InputContract(3, 16, 16, (0.0,) * 3, (1.0,) * 3)

@@ -6,8 +6,8 @@ import torch
 from worker.distillation import networks
 from worker.distillation.contract import InputContract
 from worker.distillation.initial_weights.slices import fit, sliced
+from worker.distillation.introspection.channel_following import follow
 from worker.distillation.introspection.channel_freedom import Freedom
-from worker.distillation.introspection.channel_groups import follow
 from worker.distillation.networks.narrowing import narrowed
 
 RGB = InputContract(3, 64, 64, (0.5,) * 3, (0.25,) * 3)

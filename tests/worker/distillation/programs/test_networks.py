@@ -15,7 +15,7 @@ from tests.worker.distillation.programs.samples import (
     library_networks,
     of,
 )
-from worker.distillation.introspection.channel_groups import follow
+from worker.distillation.introspection.channel_following import follow
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.programs.packing import copy_of
 from worker.distillation.synthesis.batch_norm_statistics import StatisticsReader

@@ -11,7 +11,8 @@ from worker.distillation.errors import SpecError, UploadError
 from worker.distillation.networks.layer_list import build, to_json
 from worker.distillation.recovery.chain import read_chain
 from worker.distillation.recovery.layer_list import as_layer_list
-from worker.distillation.recovery.search import margins, recover
+from worker.distillation.recovery.recovered import margins
+from worker.distillation.recovery.search import recover
 from worker.distillation.uploads.inspect_upload import inspect
 
 pytestmark = pytest.mark.slow

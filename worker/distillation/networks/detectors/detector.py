@@ -40,7 +40,7 @@ class Detector(nn.Module):
     stage_candidates: tuple[str, ...] | None = None
     """The modules whose maps objectives compare by default; None for the last map at each resolution."""
     followed_without_values = True
-    """Whether `introspection/channel_groups.py` follows the channels through `shapes`."""
+    """Whether `introspection/channel_following.py` follows the channels through `shapes`."""
 
     def forward(self, images_BCHW: Tensor, *reading: object) -> Tensor | Outputs:
         """`detect(images)`, or with further arguments `read(images, targets, shared)`."""

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from worker.distillation.programs.onnx.translation import Constant, Context, Integers, NoTranslation, Operand
+from worker.distillation.programs.onnx.building import NoTranslation
+from worker.distillation.programs.onnx.node import Constant, Context, Integers, Operand
 
 BROADCAST = ("Add", "Sub", "Mul", "Div", "Mod", "Equal", "Greater", "Less", "And", "Or", "Where", "Min", "Max", "Pow")
 """Operations whose result has the shape that its inputs have together."""
@@ -35,7 +36,7 @@ def folded(context: Context) -> Constant | None:
         array is None and operand is not None for array, operand in zip(arrays, context.operands, strict=True)
     ):
         return None
-    context.translator.afford(_most(context.node.op_type, [each for each in arrays if each is not None]))
+    context.program.afford(_most(context.node.op_type, [each for each in arrays if each is not None]))
     return context.constant(_computed(context, arrays))
 
 

@@ -7,14 +7,8 @@ from typing import Any
 import numpy as np
 
 from worker.distillation.programs.format import DTYPES, Special, Value
-from worker.distillation.programs.onnx.translation import (
-    INTEGERS_AT_MOST,
-    Constant,
-    Context,
-    Integers,
-    NoTranslation,
-    Operand,
-)
+from worker.distillation.programs.onnx.building import NoTranslation
+from worker.distillation.programs.onnx.node import INTEGERS_AT_MOST, Constant, Context, Integers, Operand
 
 _PYTHON: dict[str, Callable[[int, int], int]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": operator.floordiv,
@@ -120,7 +114,7 @@ def constant_of_shape(context: Context) -> Operand:
     if count < 0:
         raise NoTranslation("makes a constant of a negative length")
     array = _filling(context)
-    context.translator.spend(count * array.itemsize)
+    context.program.spend(count * array.itemsize)
     return Constant(np.full(lengths, array.reshape(-1)[0], array.dtype))
 
 

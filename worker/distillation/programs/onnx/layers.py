@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from worker.distillation.programs.format import TensorName
+from worker.distillation.programs.onnx.building import NoTranslation
+from worker.distillation.programs.onnx.node import Constant, Context, Integers, Operand
 from worker.distillation.programs.onnx.pooling import padded
-from worker.distillation.programs.onnx.translation import Constant, Context, Integers, NoTranslation, Operand
 
 
 def _weights(context: Context) -> tuple[Any, Any]:
@@ -75,7 +76,7 @@ def _linear_weight(context: Context, transpose: bool) -> TensorName:
         raise NoTranslation("has a weight that is not a matrix")
     if not transpose:
         return context.store(array, "weight", "param")
-    turned = context.translator.turned.setdefault(id(array), np.ascontiguousarray(array.T))
+    turned = context.program.turned.setdefault(id(array), np.ascontiguousarray(array.T))
     return context.store(turned, "weight", "param")
 
 

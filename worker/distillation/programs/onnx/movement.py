@@ -6,7 +6,8 @@ import numpy as np
 
 from worker.distillation.programs.format import Value
 from worker.distillation.programs.onnx import integers
-from worker.distillation.programs.onnx.translation import Context, Integers, NoTranslation, Operand
+from worker.distillation.programs.onnx.building import NoTranslation
+from worker.distillation.programs.onnx.node import Context, Integers, Operand
 
 
 def flatten(context: Context) -> Operand:
@@ -40,7 +41,7 @@ def transpose(context: Context) -> Operand:
     """Transpose; one that undoes the one before gives what that one read."""
     x = context.tensor(0)
     order = list(context.get("perm") or reversed(range(len(context.shape(x)))))
-    before = context.translator.nodes[x.number - 1] if isinstance(x, Value) and x.number else None
+    before = context.program.nodes[x.number - 1] if isinstance(x, Value) and x.number else None
     if before is not None and before.operation.name == "aten.permute.default":
         given, first = before.arguments
         if [first[each] for each in order] == sorted(order):

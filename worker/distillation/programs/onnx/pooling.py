@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 from worker.distillation.programs.format import Special
-from worker.distillation.programs.onnx.translation import Context, NoTranslation, Operand
+from worker.distillation.programs.onnx.building import NoTranslation
+from worker.distillation.programs.onnx.node import Context, Operand
 
 
 def padded(context: Context, x: Any, kernel: list[int], value: Any = 0.0) -> tuple[Any, list[int]]:

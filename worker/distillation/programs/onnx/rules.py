@@ -6,7 +6,8 @@ import numpy as np
 
 from worker.distillation.programs.format import Special
 from worker.distillation.programs.onnx import folding, integers, layers, movement, pooling
-from worker.distillation.programs.onnx.translation import Constant, Context, Integers, NoTranslation, Operand, Rule
+from worker.distillation.programs.onnx.building import NoTranslation
+from worker.distillation.programs.onnx.node import Constant, Context, Integers, Operand, Rule
 
 
 def _simple(operation: str) -> Rule:
@@ -29,7 +30,7 @@ def _arithmetic(tensors: str, name: str) -> Rule:
         if found is not None:
             return found
         one, other = context.tensor(0), context.tensor(1)
-        if name == "floordiv" and not context.translator.dtype(one).is_floating_point:
+        if name == "floordiv" and not context.program.dtype(one).is_floating_point:
             return context.add("aten.div.Tensor_mode", one, other, rounding_mode="trunc")
         return context.add(tensors, one, other)
 
