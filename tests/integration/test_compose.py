@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.composed import COMPOSE, ROOT, dockerfile
+from tests.integration.composed import COMPOSE, ROOT, dockerfile, variables
 
 ONCE = {name for name, service in COMPOSE["services"].items() if service.get("restart") == "no"}
 OURS = {"api", "distill", "inspect", "migrate"}
@@ -40,6 +40,10 @@ def test_our_containers_are_unprivileged_and_have_no_secret_in_a_variable():
 def test_the_api_image_has_no_torch():
     assert not any("worker" in line for line in dockerfile()["api"]["RUN"] + dockerfile()["api"]["COPY"])
     assert any("[worker]" in line for line in dockerfile()["worker"]["RUN"])
+
+
+def test_commands_that_pip_installs_find_the_copied_packages():
+    assert [variables("worker")["PYTHONPATH"]] == dockerfile()["worker"]["WORKDIR"]
 
 
 def test_a_worker_has_more_time_to_stop_than_its_engine():
