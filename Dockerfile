@@ -3,7 +3,7 @@
 
 FROM python:3.12-slim AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    DISTILL_DATA=/data DISTILL_ENVIRONMENT=production
+    PYTHONPATH=/srv/distillery DISTILL_DATA=/data DISTILL_ENVIRONMENT=production
 RUN useradd --create-home --uid 10001 distillery && install -d -o distillery -g distillery /data
 WORKDIR /srv/distillery
 COPY pyproject.toml constraints.txt README.md ./

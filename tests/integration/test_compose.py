@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.composed import COMPOSE, ROOT, dockerfile
+from tests.integration.composed import COMPOSE, ROOT, dockerfile, variables
 
 ONCE = {name for name, service in COMPOSE["services"].items() if service.get("restart") == "no"}
 OURS = {"api", "distill", "inspect", "migrate"}
@@ -42,6 +42,10 @@ def test_the_api_image_has_no_torch():
     assert any("[worker]" in line for line in dockerfile()["worker"]["RUN"])
 
 
+def test_commands_that_pip_installs_find_the_copied_packages():
+    assert [variables("worker")["PYTHONPATH"]] == dockerfile()["worker"]["WORKDIR"]
+
+
 def test_a_worker_has_more_time_to_stop_than_its_engine():
     from models.settings import Settings
 
@@ -58,13 +62,24 @@ def test_what_a_gpu_changes():
 
 @pytest.mark.parametrize("files", [["docker-compose.yml"], ["docker-compose.yml", "docker-compose.gpu.yml"]])
 def test_docker_compose_accepts_the_files(files: list[str], tmp_path: Path):
-    docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
+    compose = next(filter(_answers, (["docker", "compose"], ["docker-compose"])), None)
+    if compose is None:
         pytest.skip("needs docker compose")
     for name in ("Dockerfile", *files):
         shutil.copyfile(ROOT / name, tmp_path / name)
     subprocess.run([sys.executable, str(ROOT / "docs/deploy/make_secrets.py")], cwd=tmp_path, check=True)
     options = [option for file in files for option in ("-f", file)]
-    said = subprocess.run([docker, "compose", *options, "config"], cwd=tmp_path, capture_output=True, text=True)
+    said = subprocess.run([*compose, *options, "config"], cwd=tmp_path, capture_output=True, text=True)
     assert said.returncode == 0 and not said.stderr, said.stderr
-    assert set(yaml.safe_load(said.stdout)["services"]) == set(COMPOSE["services"])
+    services = yaml.safe_load(said.stdout)["services"]
+    assert set(services) == set(COMPOSE["services"])
+    assert all(services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"] for name in OURS)
+    assert services["distill"]["environment"] == {"DISTILL_DEVICE": "cpu" if len(files) == 1 else "cuda"}
+    assert ("deploy" in services["distill"]) == (len(files) == 2)
+
+
+def _answers(command: list[str]) -> bool:
+    return (
+        shutil.which(command[0]) is not None
+        and not subprocess.run([*command, "version"], capture_output=True).returncode
+    )

@@ -12,6 +12,7 @@ it behaves.
     print_spec             it prints the spec that it got
     deaf                   it ignores commands
     error, error_attempts  the fields of its final `error` event, in these attempts (all if not given)
+    memory_bytes           it uses so much memory
     hang                   it neither makes steps nor ends
     kill                   it kills itself with this signal before it reads an upload
     times_larger           the canonical form of an upload is so many times larger than the upload
@@ -142,6 +143,8 @@ def main() -> int:
     if "flood" in script:
         print("x" * script["flood"], flush=True)
         print("this is not JSON\n[1, 2]\n" + "[" * 100_000, flush=True)
+    if "memory_bytes" in script:
+        bytearray(script["memory_bytes"])
     if script.get("hang"):
         subprocess.Popen(["sleep", "60"])
         say("log", level="info", message="hanging")

@@ -115,7 +115,7 @@ class JobAttempt:
             exit = engine.exit()
         self.lease.check_held()
         reporter.finish()
-        ending = outcome_of(engine.final_event, watch.request, str(exit), engine.log.last_lines(), minutes)
+        ending = outcome_of(engine.final_event, watch.request, exit, engine.log.last_lines(), minutes)
         log.info("engine_ended", exit_code=exit.code, outcome=ending.outcome, request=watch.request)
         self.log_key = store_log(self.ledger, AttemptStorage(self.lease.check_held, 0.0), engine.log.path)
         return ending

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from models.settings import settings
 from worker.attempt.engine_watch import Request
+from worker.engine.engine_process import Exit
 from worker.ledger import ends
 
 DISK_ERROR = "disk_error"
@@ -26,7 +27,7 @@ class Ending:
 
 
 def outcome_of(
-    final_event: Mapping[str, Any] | None, request: Request | None, exit: str, last_lines: str, minutes_allowed: int
+    final_event: Mapping[str, Any] | None, request: Request | None, exit: Exit, last_lines: str, minutes_allowed: int
 ) -> Ending:
     """The outcome of a run, from the engine's final event (None if there was none) and the request that ended it."""
     event = final_event or {"event": "nothing"}
@@ -46,7 +47,9 @@ def outcome_of(
         return Ending("lost", ends.error("stalled", message, last_lines))
     if request == "drain":
         return Ending("drained")
-    return Ending("lost", crash_error(final_event, exit, last_lines))
+    if exit.out_of_memory:
+        return Ending("failed", ends.error("job_memory", str(exit)))
+    return Ending("lost", crash_error(final_event, str(exit), last_lines))
 
 
 def crash_error(final_event: Mapping[str, Any] | None, exit: str, last_lines: str) -> dict[str, Any]:

@@ -5,6 +5,11 @@ engine gets a group of its own in it. Unlike RLIMIT_DATA, a group counts only me
 CUDA, which reserves far more.
 """
 
+import errno
+import os
+import subprocess
+import sys
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +21,11 @@ from models.settings import settings
 PREFIX = "engine-"
 WANTED = "memory"
 """The controller that the folder must have."""
+END_SECONDS = 5.0
+"""Time limit for the end of the processes of a group that is killed."""
+PAUSE_SECONDS = 0.01
+WAITING = (sys.executable, "-ISc", "input()")
+"""A process that does nothing until its input is closed."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +49,26 @@ def require(folder: Path) -> None:
     try:
         _write(folder / "cgroup.subtree_control", f"+{WANTED}")
         trial = Group.make(folder, f"{PREFIX}{uuid.uuid4().hex}", 2**30)
-        trial.end()
     except OSError as error:
-        raise Unusable(f"no group can be made in {folder} ({error.strerror}): delegate it to this user") from error
+        hint = "delegate it to this user"
+        if error.errno == errno.EBUSY:
+            hint = "it has processes of its own, which must be in a group below it"
+        raise Unusable(f"no group can be made in {folder} ({error.strerror}): {hint}") from error
+    try:
+        _move_a_process(trial)
+    except OSError as error:
+        hint = "it must contain the worker's own group, and the user must own its cgroup.procs"
+        raise Unusable(f"no process can be moved into groups of {folder} ({error.strerror}): {hint}") from error
+    finally:
+        trial.end()
+
+
+def _move_a_process(group: "Group") -> None:
+    with subprocess.Popen(WAITING, stdin=subprocess.PIPE) as process:
+        try:
+            group.add(process.pid)
+        finally:
+            process.kill()
 
 
 class Group:
@@ -71,28 +98,41 @@ class Group:
         _write(self.path / "cgroup.procs", str(pid))
 
     def end(self) -> bool:
-        """Kill what is left in the group and remove it; if that takes too long, a later call of `sweep` removes it.
+        """Kill what is left in the group, wait for its end, and remove the group; if that takes too long, a later call of
+        `sweep` removes it.
 
         Returns:
-            Whether the kernel has killed its processes because they used too much memory.
+            Whether the kernel has killed its processes because together they used too much memory.
         """
-        killed = self._kills() > 0
+        events = self._memory_events()
         with suppress(OSError):  # the file exists from Linux 5.14 on
             _write(self.path / "cgroup.kill", "1")
-        with suppress(OSError):
-            self.path.rmdir()
-        return killed
+        deadline = time.monotonic() + END_SECONDS
+        while not _removed(self.path) and time.monotonic() < deadline:
+            time.sleep(PAUSE_SECONDS)
+        # `oom`: this group's own limit was reached; without it, a group above or the machine had no memory left
+        return events.get("oom_kill", 0) > 0 and events.get("oom", 0) > 0
 
-    def _kills(self) -> int:
+    def _memory_events(self) -> dict[str, int]:
         try:
             lines = (self.path / "memory.events").read_text().splitlines()
         except OSError:
-            return 0
-        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+            return {}
+        return {name: int(count) for name, count in map(str.split, lines)}
+
+
+def _removed(path: Path) -> bool:
+    """Remove a group; false if it still has processes."""
+    try:
+        path.rmdir()
+    except OSError as error:
+        return error.errno != errno.EBUSY
+    return True
 
 
 def _write(file: Path, text: str) -> None:
-    with file.open("r+") as opened:  # never makes the file: outside a cgroup that would hide the mistake
+    """Write to a file of a group, some of which are write-only; never makes it, since outside a cgroup that would hide a mistake."""
+    with open(os.open(file, os.O_WRONLY), "w") as opened:  # noqa: PTH123 - a descriptor
         opened.write(text)
 
 

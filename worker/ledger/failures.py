@@ -52,6 +52,11 @@ FAILURES = {
     "invalid_spec": Failure(
         "user", "The spec does not fit its inputs, as their inspection shows.", "Correct the spec and submit a new job."
     ),
+    "job_memory": Failure(
+        "job",
+        "The job needed more memory than one job may use on the worker's machine. It is not tried again.",
+        "Lower training/batch_size, or choose a smaller student or fewer taps.",
+    ),
     "poison": Failure(
         "service",
         "Several attempts in a row were lost without progress. The message is that of the last one.",

@@ -15,6 +15,7 @@ import pytest
 from tests.worker.attempt.test_job import eventually
 from tests.worker.engine.test_engine_fork import LIGHT, lives
 from worker.engine import engine_fork
+from worker.engine.confinement import EngineLimits
 from worker.engine.engine_process import EngineProcess, Exit
 from worker.engine.engine_start import forks
 
@@ -34,10 +35,10 @@ def server(
         yield
 
 
-def escaping(folder: Path, **script: object) -> EngineProcess:
+def escaping(folder: Path, limits: EngineLimits | None = None, **script: object) -> EngineProcess:
     folder.mkdir(exist_ok=True)
     (folder / "job.json").write_text(json.dumps(script))
-    return EngineProcess(folder, ESCAPING, 1)
+    return EngineProcess(folder, ESCAPING, 1, limits=limits or EngineLimits())
 
 
 def escaped(folder: Path) -> int:
