@@ -8,7 +8,6 @@ from sqlalchemy import Row, ScalarSelect, case, select
 
 from api.http.errors import NotFound
 from api.http.paging import Window
-from api.http.row_watch import Token
 from api.jobs.summaries import LAST_EVENTS
 from models.database import reading
 from models.records import Event, Job, Key, Metric, Teacher
@@ -103,21 +102,21 @@ def lines(
     return [_line(row) for row in rows], cursor
 
 
-def state(key_id: str, job_id: str, along: Along) -> tuple[JobStatus, Token]:
-    """The status of a job and the token of its row, by one statement.
+def job_now(key_id: str, job_id: str, along: Along) -> Job:
+    """The row of a job, by one statement.
 
     Raises:
         NotFound: the job does not exist or belongs to another key.
     """
-    query = select(Job.status, Job.version, Job.event_seq)
     with reading() as session:
-        query = query.add_columns(along.column(session.get_bind().dialect.name).label("along"))
+        query = select(Job, along.column(session.get_bind().dialect.name).label("along"))
         mine = Job.id == job_id, Job.key_id == key_id, Job.deleted_at.is_(None)
         row = session.execute(query.where(*mine)).one_or_none()
     if row is None:
         raise NotFound(f"The job {job_id} does not exist.")
     along.take(row.along)
-    return JobStatus(row.status), (row.version, row.event_seq)
+    found: Job = row.Job
+    return found
 
 
 def _line(row: Row[Any]) -> JobLine:
