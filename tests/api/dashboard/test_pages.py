@@ -11,7 +11,7 @@ from models.records import Artifact, Attempt, Dataset, Event, Experiment, Job, K
 from tests.api.dashboard.browsers import Browser
 from tests.api.service import Service, User
 
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>\u202eevil\u2066\u200f{{7*7}}"
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>\u202eevil\u2066\u200f{{7*7}}`<b>`"
 LONG = "n" * 9_000
 PIXEL = b"\x89PNG\r\n\x1a\n"
 

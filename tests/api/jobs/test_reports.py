@@ -12,7 +12,7 @@ from api.reports.charts import curve, reliability
 from models.records import Artifact, Preview
 from tests.api.service import User, problem
 
-EVIL = "<script>alert(1)</script>\"'><img src=http://evil.example/x>\u202e"
+EVIL = "<script>alert(1)</script>\"'><img src=http://evil.example/x>\u202e`<img src=http://evil.example/y>`"
 PIXEL = b"\x89PNG\r\n\x1a\npixel"
 BY_CLASS: dict[str, Any] = {
     "images": [10, 0, 20],
