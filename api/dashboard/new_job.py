@@ -23,6 +23,7 @@ from models.database import reading
 from models.spec.catalogue import known
 from models.spec.job_spec import JobSpec
 from models.spec.problems import problems_of
+from models.spec.task_checks import TASK
 from models.status import JobStatus
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -58,8 +59,10 @@ def _page_values(visitor: Visitor, texts: dict[str, str]) -> dict[str, Any]:
         "networks": known("networks"),
         "sources": known("sources"),
         "procedures": known("procedures"),
-        "objectives": known("objectives"),
-        "rows": range(spec_form.OBJECTIVES),
+        "tasks": [one for one in known("tasks") if one != TASK],
+        "default_task": TASK,
+        "methods": {name: known(name) for name in spec_form.ROWS},
+        "rows": spec_form.ROWS,
         "training": spec_form.training_fields(),
         "budget": spec_form.budget_fields(),
         "student_fields": spec_form.method_fields("networks", network, "/student/options"),
@@ -67,10 +70,13 @@ def _page_values(visitor: Visitor, texts: dict[str, str]) -> dict[str, Any]:
             name: spec_form.method_fields(kind, texts.get(f"/{name}/name", ""), f"/{name}")
             for name, kind in spec_form.METHODS.items()
         },
-        "objective_fields": [
-            spec_form.method_fields("objectives", texts.get(f"/objectives/{row}/name", ""), f"/objectives/{row}")
-            for row in range(spec_form.OBJECTIVES)
-        ],
+        "row_fields": {
+            name: [
+                spec_form.method_fields(name, texts.get(f"/{name}/{row}/name", ""), f"/{name}/{row}")
+                for row in range(count)
+            ]
+            for name, count in spec_form.ROWS.items()
+        },
         "templates": TEMPLATES,
     }
 
@@ -98,8 +104,8 @@ async def show(
 async def show_fields(
     request: Request,
     visitor: CurrentVisitor,
-    kind: Annotated[str, Query(pattern=r"^(objectives|sources|procedures|networks)$")],
-    at: Annotated[str, Query(pattern=r"^/(objectives/\d|source|procedure|student/options)$")],
+    kind: Annotated[str, Query(pattern=r"^(objectives|transforms|sources|procedures|networks)$")],
+    at: Annotated[str, Query(pattern=r"^/((objectives|transforms)/\d|source|procedure|student/options)$")],
 ) -> Response:
     """The fields of a method's parameters, which the page asks for when a method is chosen."""
     require(visitor, "jobs:read")
