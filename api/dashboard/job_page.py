@@ -1,7 +1,6 @@
 """`/jobs/{id}`: one job, its live events, curves, images and files."""
 
 import json
-import shlex
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -12,12 +11,12 @@ from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.access import sessions
+from api.dashboard.job_words import about, calls
 from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
 from api.dashboard.shared_pages import FRESH_SECONDS, SharedPages
 from api.dashboard.visitors import CurrentPoll, CurrentVisitor, PageRoute, Poll, Visitor, require
 from api.http.downloads import Streamed, disposition, serve, zipped
 from api.http.errors import Gone, NotFound
-from api.http.links import current_base
 from api.http.paging import Window
 from api.http.row_watch import Token, token_of
 from api.jobs import outputs, service, stream
@@ -75,6 +74,7 @@ def _gathered(visitor: Visitor, identifier: str) -> dict[str, Any]:
         "events": newest,
         "report": report,
         "tables": tables(job.resolved, report or {}),
+        "about": about(visitor.key_id, job),
         "calls": calls(job),
         "deliveries": deliveries(visitor.key_id, identifier, Window(20, None)).data,
         "last_seq": max((event.seq for event in newest), default=0),
@@ -97,19 +97,6 @@ def series_of(previews: list[PreviewBody]) -> list[dict[str, Any]]:
         found[stem.removesuffix(f"-{preview.step:08d}")].append(preview)
     order = sorted(found, key=lambda name: (name in ("class-means", "first-filters"), name))
     return [{"name": name, "images": sorted(found[name], key=lambda one: one.step)} for name in order]
-
-
-def calls(job: JobBody) -> dict[str, str]:
-    """The same job as a command of curl, in Python and on the command line."""
-    spec = json.dumps(job.spec, indent=2, ensure_ascii=True)
-    base = current_base()
-    return {
-        "curl": f'curl {shlex.quote(base + "/v1/jobs")} -H "Authorization: Bearer $DISTILL_KEY" \\\n'
-        f"  --json {shlex.quote(spec)}",
-        "Python": "import json\n\nfrom distillery_client import Client\n\n"
-        f"with Client({base!r}) as client:\n    job = client.jobs.submit(json.loads({spec!r}))\n    client.jobs.wait(job['id'])",
-        "command line": f"distillery --url {shlex.quote(base)} jobs submit --watch --spec - <<'END'\n{spec}\nEND",
-    }
 
 
 @router.get("/{identifier}")

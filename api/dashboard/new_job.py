@@ -29,6 +29,13 @@ from models.status import JobStatus
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Problems = list[tuple[str, str]]
 SHOWN = 100
+TASK_OF = {
+    "multi_label": "multi_label",
+    "target": "regression",
+    "mask": "segmentation",
+    "depth": "depth",
+    "boxes": "detection",
+}
 TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
     "half": ("Half the size, no data", {"student": {"like": "teacher", "width": 0.5}}),
     "kd": (
@@ -88,16 +95,27 @@ async def show(
     template: Annotated[str, Query(max_length=20)] = "",
     again: Annotated[str, Query(max_length=64)] = "",
     teacher: Annotated[str, Query(max_length=64)] = "",
+    dataset: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """The form: empty, from a template, or with the spec of another job (`again`)."""
+    """The form: empty, from a template, with the spec of another job (`again`), or with a teacher or a dataset."""
     require(visitor, "jobs:read", "jobs:write")
     spec: dict[str, Any] = dict(TEMPLATES.get(template, ("", {}))[1])
     if again:
         spec = (await run_in_threadpool(body_of, visitor, again)).spec
     if teacher:
         spec["teacher"] = teacher
+    if dataset:
+        spec |= await run_in_threadpool(_with_dataset, visitor, dataset)
     values = await run_in_threadpool(_page_values, visitor, spec_form.texts_of(spec))
     return render(request, "new_job.html", problems=[], **values)
+
+
+def _with_dataset(visitor: Visitor, identifier: str) -> dict[str, str]:
+    """The fields of a spec with a dataset; for labels that only one task reads, also that task."""
+    require(visitor, "uploads:read")
+    _, body = DATASETS.get(visitor.key_id, identifier)
+    labels = (body.findings or {}).get("labels")
+    return {"dataset": identifier} | ({"task": TASK_OF[labels]} if labels in TASK_OF else {})
 
 
 @router.get("/jobs/new/fields")

@@ -50,7 +50,7 @@ def _field(at: str, name: str, schema: Mapping[str, Any]) -> Field:
     given = schema.get("default")
     default = "" if given is None else given if isinstance(given, str) else json.dumps(given)
     default = ", ".join(map(str, given)) if several and given else default
-    about = str(schema.get("description", ""))
+    about = re.sub(r"\b(i|I)f null\b", r"\1f empty", str(schema.get("description", "")))
     return Field(at, name.replace("_", " "), about, default, kind, several or choices, _limits(schema))
 
 

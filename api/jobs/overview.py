@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import Row, ScalarSelect, case, select
+from sqlalchemy import Row, ScalarSelect, and_, case, select
+from sqlalchemy.orm import aliased
 
 from api.http.errors import NotFound
 from api.http.paging import Window
@@ -31,10 +32,12 @@ def _newest(at: int, name: str) -> Any:
     return case((Job.status == JobStatus.RUNNING, query.scalar_subquery())).label(f"metric_{at}")
 
 
+TAUGHT = aliased(Job)
+"""The job whose student is the teacher."""
 COLUMNS = (
     Job.id, Job.name, Job.labels, Job.status, Job.phase, Job.reason, Job.progress, Job.teacher_id, Job.created_at,
     Job.started_at, Job.finished_at, Job.experiment_id, Job.variant, Job.stopped_early,
-    Teacher.name.label("teacher_name"), Job.error["code"].as_string().label("code"),
+    Teacher.name.label("teacher_name"), TAUGHT.name.label("taught_name"), Job.error["code"].as_string().label("code"),
     Job.resolved["student"]["network"].as_string().label("student"), Job.resolved["student"]["like"].as_string().label("like"),
     Job.resolved["student"]["width"].as_float().label("width"), Job.resolved["teacher"].label("teacher"),
     Key.name.label("owner"), _summary(), *(_newest(at, name) for at, name in enumerate(SHOWN_METRICS)),
@@ -84,6 +87,7 @@ def lines(
         select(*COLUMNS)
         .join(Key, Key.id == Job.key_id)
         .outerjoin(Teacher, Teacher.id == Job.teacher_id)
+        .outerjoin(TAUGHT, and_(TAUGHT.id == Job.resolved["teacher"].as_string(), TAUGHT.key_id == Job.key_id))
         .where(Job.key_id == key_id, Job.deleted_at.is_(None))
     )
     if statuses:
@@ -137,6 +141,8 @@ def _line(row: Row[Any]) -> JobLine:
 def _teacher(row: Row[Any]) -> str:
     if row.teacher_id:
         return str(row.teacher_name or row.teacher_id)
+    if row.taught_name:
+        return f"student of {row.taught_name}"
     return teacher_words(row.teacher)
 
 

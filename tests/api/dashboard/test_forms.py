@@ -79,3 +79,24 @@ def test_a_dataset_is_sent_with_options(visitor: Browser, owner: User) -> None:
     }  # fmt: skip
     wrong = visitor.post("/uploads/datasets", {"/options/labels": "colours"}, headers={"Accept": "application/json"})
     assert wrong.status_code == 422 and wrong.json()["errors"][0]["pointer"] == "/options/labels"
+
+
+def test_a_dataset_leads_to_a_job_of_its_task(visitor: Browser, owner: User, other_user: User) -> None:
+    for labels, task in (("mask", "segmentation"), ("boxes", "detection"), ("class", "")):
+        identifier = owner.dataset(found={"labels": labels})
+        assert f'href="/jobs/new?dataset={identifier}"' in visitor.get(f"/uploads/{identifier}").text
+        page = visitor.get(f"/jobs/new?dataset={identifier}").text
+        assert f'<option value="{identifier}" selected>' in page
+        assert (f'<option value="{task}" selected>' in page) == bool(task)
+    assert visitor.get(f"/jobs/new?dataset={other_user.dataset()}").status_code == 404
+
+
+def test_a_rejected_dataset_says_why_once(visitor: Browser, owner: User) -> None:
+    words = "the file is no zip archive"
+    problem = {
+        "code": "rejected",
+        "message": words,
+        "hint": "Send a zip.",
+        "errors": [{"pointer": "", "message": words}],
+    }
+    assert visitor.get(f"/uploads/{owner.dataset('rejected', problem=problem)}").text.count(words) == 1

@@ -1,0 +1,67 @@
+"""What a job distils, in words, and how to submit it elsewhere."""
+
+import json
+import shlex
+from typing import Any
+
+from sqlalchemy import select
+
+from api.http.links import current_base
+from api.http.texts import number
+from api.jobs.overview import student_words, teacher_words
+from api.jobs.schemas import JobBody
+from models.database import reading
+from models.records import Dataset, Job, Teacher
+
+KINDS: dict[str, type[Teacher] | type[Dataset] | type[Job]] = {"tch": Teacher, "dts": Dataset, "job": Job}
+
+
+def about(key_id: str, job: JobBody) -> list[tuple[str, str, str]]:
+    """What a job distils, and how: heads, words, and the page to which each leads, if there is one."""
+    resolved = job.resolved
+    student, teacher, dataset = resolved.get("student") or {}, resolved.get("teacher"), resolved.get("dataset")
+    words = student_words(student.get("network"), student.get("like"), student.get("width"))
+    found = [
+        ("Task", str(resolved.get("task") or ""), ""),
+        ("Teacher", *_named(key_id, teacher)),
+        ("Student", words, ""),
+        ("Dataset", *(_named(key_id, dataset) if dataset else ("none", ""))),
+        ("Source", str((resolved.get("source") or {}).get("name") or ""), ""),
+        ("Objectives", _methods(resolved.get("objectives")), ""),
+        ("Transforms", _methods(resolved.get("transforms")), ""),
+    ]
+    return [row for row in found if row[1]]
+
+
+def _named(key_id: str, identifier: Any) -> tuple[str, str]:
+    """The name of an upload or a job of the key, and its page."""
+    kind = KINDS.get(identifier[:3]) if isinstance(identifier, str) else None
+    if kind is None:
+        return teacher_words(identifier), ""
+    with reading() as session:
+        mine = kind.id == identifier, kind.key_id == key_id
+        name = session.scalar(select(kind.name).where(*mine))
+    if name is None:
+        return identifier, ""
+    return (f"student of {name}", f"/jobs/{identifier}") if kind is Job else (name, f"/uploads/{identifier}")
+
+
+def _methods(given: Any) -> str:
+    """Methods with their weights, in words."""
+    rows = [one for one in given or [] if isinstance(one, dict)]
+    return ", ".join(
+        f"{number(one['weight'])} × {one.get('name')}" if "weight" in one else str(one.get("name")) for one in rows
+    )
+
+
+def calls(job: JobBody) -> dict[str, str]:
+    """The same job as a command of curl, in Python and on the command line."""
+    spec = json.dumps(job.spec, indent=2, ensure_ascii=True)
+    base = current_base()
+    return {
+        "curl": f'curl {shlex.quote(base + "/v1/jobs")} -H "Authorization: Bearer $DISTILL_KEY" \\\n'
+        f"  --json {shlex.quote(spec)}",
+        "Python": "import json\n\nfrom distillery_client import Client\n\n"
+        f"with Client({base!r}) as client:\n    job = client.jobs.submit(json.loads({spec!r}))\n    client.jobs.wait(job['id'])",
+        "command line": f"distillery --url {shlex.quote(base)} jobs submit --watch --spec - <<'END'\n{spec}\nEND",
+    }
