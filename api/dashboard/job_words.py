@@ -4,16 +4,10 @@ import json
 import shlex
 from typing import Any
 
-from sqlalchemy import select
-
 from api.http.links import current_base
 from api.http.texts import number
-from api.jobs.overview import student_words, teacher_words
+from api.jobs.overview import named, student_words
 from api.jobs.schemas import JobBody
-from models.database import reading
-from models.records import Dataset, Job, Teacher
-
-KINDS: dict[str, type[Teacher] | type[Dataset] | type[Job]] = {"tch": Teacher, "dts": Dataset, "job": Job}
 
 
 def about(key_id: str, job: JobBody) -> list[tuple[str, str, str]]:
@@ -23,9 +17,9 @@ def about(key_id: str, job: JobBody) -> list[tuple[str, str, str]]:
     words = student_words(student.get("network"), student.get("like"), student.get("width"))
     found = [
         ("Task", str(resolved.get("task") or ""), ""),
-        ("Teacher", *_named(key_id, teacher)),
+        ("Teacher", named(key_id, teacher), _page_of(teacher)),
         ("Student", words, ""),
-        ("Dataset", *(_named(key_id, dataset) if dataset else ("none", ""))),
+        ("Dataset", named(key_id, dataset) if dataset else "none", _page_of(dataset)),
         ("Source", str((resolved.get("source") or {}).get("name") or ""), ""),
         ("Objectives", _methods(resolved.get("objectives")), ""),
         ("Transforms", _methods(resolved.get("transforms")), ""),
@@ -33,17 +27,10 @@ def about(key_id: str, job: JobBody) -> list[tuple[str, str, str]]:
     return [row for row in found if row[1]]
 
 
-def _named(key_id: str, identifier: Any) -> tuple[str, str]:
-    """The name of an upload or a job of the key, and its page."""
-    kind = KINDS.get(identifier[:3]) if isinstance(identifier, str) else None
-    if kind is None:
-        return teacher_words(identifier), ""
-    with reading() as session:
-        mine = kind.id == identifier, kind.key_id == key_id
-        name = session.scalar(select(kind.name).where(*mine))
-    if name is None:
-        return identifier, ""
-    return (f"student of {name}", f"/jobs/{identifier}") if kind is Job else (name, f"/uploads/{identifier}")
+def _page_of(identifier: Any) -> str:
+    """The page of a teacher, a dataset or a job; empty for anything else."""
+    prefix = identifier[:4] if isinstance(identifier, str) else ""
+    return f"/jobs/{identifier}" if prefix == "job_" else f"/uploads/{identifier}" if prefix in ("tch_", "dts_") else ""
 
 
 def _methods(given: Any) -> str:

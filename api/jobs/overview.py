@@ -11,9 +11,10 @@ from api.http.errors import NotFound
 from api.http.paging import Window
 from api.jobs.summaries import LAST_EVENTS
 from models.database import reading
-from models.records import Event, Job, Key, Metric, Teacher
+from models.records import Dataset, Event, Job, Key, Metric, Teacher
 from models.status import JobStatus
 
+KINDS: dict[str, type[Teacher] | type[Dataset] | type[Job]] = {"tch_": Teacher, "dts_": Dataset, "job_": Job}
 SHOWN_METRICS = ("validation/accuracy", "accuracy", "agreement", "loss")
 """The metrics of a running job that a line shows, the first that it has."""
 
@@ -152,6 +153,18 @@ def teacher_words(teacher: Any) -> str:
         members = teacher.get("members")
         return f"{len(members)} teachers" if isinstance(members, list) else str(teacher.get("network") or "a network")
     return str(teacher) if teacher else "none"
+
+
+def named(key_id: str, given: Any) -> str:
+    """The name of a teacher, a dataset or another job's student, if it is the key's; else the words for a teacher."""
+    kind = KINDS.get(given[:4]) if isinstance(given, str) else None
+    if kind is None:
+        return teacher_words(given)
+    with reading() as session:
+        name = session.scalar(select(kind.name).where(kind.id == given, kind.key_id == key_id))
+    if name is None:
+        return str(given)
+    return f"student of {name}" if kind is Job else name
 
 
 def student_words(network: str | None, like: str | None, width: float | None) -> str:
