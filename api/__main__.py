@@ -14,7 +14,7 @@ import uvicorn
 from api import allocator
 from api.access.auth import ensure_first_key
 from api.http.connections import CHECK_TICKS, Connection
-from api.main import app
+from api.main import app, end_waiting
 from models import logs, startup
 from models.cannot_start import CannotStart, explained
 from models.secrecy import hide_memory
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        asyncio.get_running_loop().call_soon_threadsafe(app.state.watch.close)
+        asyncio.get_running_loop().call_soon_threadsafe(end_waiting, app)
         super().handle_exit(sig, frame)
 
 

@@ -59,7 +59,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     ensure_first_key()
     async with last_use.writing():
         yield
+    end_waiting(app)
+
+
+def end_waiting(app: FastAPI) -> None:
+    """Answer all long polls, and end all event streams."""
     app.state.watch.close()
+    app.state.feeds.close()
 
 
 def create_app() -> FastAPI:
@@ -77,7 +83,7 @@ def create_app() -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.watch = RowWatch()
-    app.state.feeds = Feeds(app.state.watch)
+    app.state.feeds = Feeds()
     app.state.reads = SharedReads()
     app.state.crowds = Crowds(app.state.reads)
     app.state.lists = SharedLists()

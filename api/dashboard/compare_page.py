@@ -23,7 +23,7 @@ router = APIRouter(prefix="/compare", route_class=PageRoute, include_in_schema=F
 MOST_JOBS = 20
 COLUMNS = ("bytes", "parameters", "multiply_adds", "latency_milliseconds", "seconds", "agreement")
 Chosen = Annotated[list[str] | None, Query(max_length=200)]
-IGNORED = ("/name", "/labels", "/reasons")
+IGNORED = ("/name", "/labels", "/reasons", "/student/budget/chosen")
 """Fields of a resolved spec that say nothing about what was done."""
 SEED = "/training/seed"
 

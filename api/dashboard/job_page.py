@@ -1,7 +1,6 @@
 """`/jobs/{id}`: one job, its live events, curves, images and files."""
 
 import json
-import shlex
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -12,18 +11,19 @@ from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.access import sessions
+from api.dashboard.job_words import about, calls
 from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
-from api.dashboard.shared_pages import SharedPages
+from api.dashboard.shared_pages import FRESH_SECONDS, SharedPages
 from api.dashboard.visitors import CurrentPoll, CurrentVisitor, PageRoute, Poll, Visitor, require
 from api.http.downloads import Streamed, disposition, serve, zipped
 from api.http.errors import Gone, NotFound
-from api.http.links import current_base
 from api.http.paging import Window
-from api.http.row_watch import Token
+from api.http.row_watch import Token, token_of
 from api.jobs import outputs, service, stream
 from api.jobs.curves import curves
 from api.jobs.estimates import Estimate, estimates
-from api.jobs.overview import state
+from api.jobs.overview import job_now
+from api.jobs.queue import Queue
 from api.jobs.schemas import JobBody, PreviewBody
 from api.jobs.submission import Submission
 from api.reports.compression import tables
@@ -31,7 +31,7 @@ from api.reports.page import report_page
 from api.reports.routes import answer
 from api.webhooks.service import deliveries
 from models.database import reading
-from models.records import Artifact, Preview
+from models.records import Artifact, Job, Preview
 from models.status import JobStatus
 
 router = APIRouter(prefix="/jobs", route_class=PageRoute, include_in_schema=False)
@@ -74,6 +74,7 @@ def _gathered(visitor: Visitor, identifier: str) -> dict[str, Any]:
         "events": newest,
         "report": report,
         "tables": tables(job.resolved, report or {}),
+        "about": about(visitor.key_id, job),
         "calls": calls(job),
         "deliveries": deliveries(visitor.key_id, identifier, Window(20, None)).data,
         "last_seq": max((event.seq for event in newest), default=0),
@@ -98,19 +99,6 @@ def series_of(previews: list[PreviewBody]) -> list[dict[str, Any]]:
     return [{"name": name, "images": sorted(found[name], key=lambda one: one.step)} for name in order]
 
 
-def calls(job: JobBody) -> dict[str, str]:
-    """The same job as a command of curl, in Python and on the command line."""
-    spec = json.dumps(job.spec, indent=2, ensure_ascii=True)
-    base = current_base()
-    return {
-        "curl": f'curl {shlex.quote(base + "/v1/jobs")} -H "Authorization: Bearer $DISTILL_KEY" \\\n'
-        f"  --json {shlex.quote(spec)}",
-        "Python": "import json\n\nfrom distillery_client import Client\n\n"
-        f"with Client({base!r}) as client:\n    job = client.jobs.submit(json.loads({spec!r}))\n    client.jobs.wait(job['id'])",
-        "command line": f"distillery --url {shlex.quote(base)} jobs submit --watch --spec - <<'END'\n{spec}\nEND",
-    }
-
-
 @router.get("/{identifier}")
 async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier) -> Response:
     """The whole page."""
@@ -123,8 +111,9 @@ async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier
 async def show_status(request: Request, poll: CurrentPoll, identifier: Identifier) -> Response:
     """The status alone, which the page renews a second after the job has changed; shared by all who look at it."""
 
-    def part() -> bytes:
-        job = body_of(poll.visitor, identifier)
+    def part(row: Job) -> bytes:
+        with reading() as session:
+            job = service.short_body(row, Queue(session))
         return bytes(render(request, "part_status.html", job=job, expected=expected_of(poll.visitor, job)).body)
 
     return await _shared(request, poll, identifier, "status", part)
@@ -134,26 +123,27 @@ async def show_status(request: Request, poll: CurrentPoll, identifier: Identifie
 async def show_images(request: Request, poll: CurrentPoll, identifier: Identifier) -> Response:
     """The images alone, which the page renews after a new one; shared by all who look at them."""
 
-    def part() -> bytes:
+    def part(_: Job) -> bytes:
         previews = outputs.previews(poll.visitor.key_id, identifier).data
         return bytes(render(request, "part_images.html", series=series_of(previews), job_id=identifier).body)
 
     return await _shared(request, poll, identifier, "images", part)
 
 
-async def _shared(request: Request, poll: Poll, identifier: str, name: str, part: Callable[[], bytes]) -> Response:
+async def _shared(request: Request, poll: Poll, identifier: str, name: str, part: Callable[[Job], bytes]) -> Response:
     """A part of the page. One statement finds out whether the job has changed; if it has not, the last part is still right."""
     require(poll.visitor, "jobs:read")
     pages: SharedPages = request.app.state.pages
     question = name, poll.visitor.key_id, identifier
 
     def answer() -> tuple[Token, bytes]:
-        status, token = state(poll.visitor.key_id, identifier, sessions.Renewal())
+        row = job_now(poll.visitor.key_id, identifier, sessions.Renewal())
+        token = token_of(row)
         last: tuple[Token, bytes] | None = pages.last(question)
         # of a queued job, other jobs and the workers change what the page says
-        if last is not None and last[0] == token and status != JobStatus.QUEUED:
+        if last is not None and last[0] == token and row.status != JobStatus.QUEUED:
             return last
-        return token, part()
+        return token, part(row)
 
     _, body = await pages.read(question, answer)
     await poll.confirm("jobs:read")
@@ -181,7 +171,7 @@ async def follow(
     after = int(last) if last.isdecimal() and len(last) < 10 else after
     if await run_in_threadpool(outputs.has_no_more, visitor.key_id, identifier, after):
         return Response(status_code=204, headers=HEADERS)
-    messages = stream.stream(request.app.state.feeds, visitor.key_id, identifier, after)
+    messages = stream.stream(request.app.state.feeds, visitor.key_id, identifier, after, FRESH_SECONDS)
     return EventSourceResponse(messages, headers=HEADERS | {"X-Accel-Buffering": "no"})
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api.dashboard.rendering import HEADERS, render
-from api.dashboard.spec_form import value_of
+from api.dashboard.schema_fields import value_of
 from api.dashboard.visitors import CurrentVisitor, Form, PageRoute, Visitor, form_of, require
 from api.datasets.service import DATASETS
 from api.experiments import service

@@ -23,11 +23,19 @@ from models.database import reading
 from models.spec.catalogue import known
 from models.spec.job_spec import JobSpec
 from models.spec.problems import problems_of
+from models.spec.task_checks import TASK
 from models.status import JobStatus
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Problems = list[tuple[str, str]]
 SHOWN = 100
+TASK_OF = {
+    "multi_label": "multi_label",
+    "target": "regression",
+    "mask": "segmentation",
+    "depth": "depth",
+    "boxes": "detection",
+}
 TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
     "half": ("Half the size, no data", {"student": {"like": "teacher", "width": 0.5}}),
     "kd": (
@@ -58,8 +66,10 @@ def _page_values(visitor: Visitor, texts: dict[str, str]) -> dict[str, Any]:
         "networks": known("networks"),
         "sources": known("sources"),
         "procedures": known("procedures"),
-        "objectives": known("objectives"),
-        "rows": range(spec_form.OBJECTIVES),
+        "tasks": [one for one in known("tasks") if one != TASK],
+        "default_task": TASK,
+        "methods": {name: known(name) for name in spec_form.ROWS},
+        "rows": spec_form.ROWS,
         "training": spec_form.training_fields(),
         "budget": spec_form.budget_fields(),
         "student_fields": spec_form.method_fields("networks", network, "/student/options"),
@@ -67,10 +77,13 @@ def _page_values(visitor: Visitor, texts: dict[str, str]) -> dict[str, Any]:
             name: spec_form.method_fields(kind, texts.get(f"/{name}/name", ""), f"/{name}")
             for name, kind in spec_form.METHODS.items()
         },
-        "objective_fields": [
-            spec_form.method_fields("objectives", texts.get(f"/objectives/{row}/name", ""), f"/objectives/{row}")
-            for row in range(spec_form.OBJECTIVES)
-        ],
+        "row_fields": {
+            name: [
+                spec_form.method_fields(name, texts.get(f"/{name}/{row}/name", ""), f"/{name}/{row}")
+                for row in range(count)
+            ]
+            for name, count in spec_form.ROWS.items()
+        },
         "templates": TEMPLATES,
     }
 
@@ -82,24 +95,35 @@ async def show(
     template: Annotated[str, Query(max_length=20)] = "",
     again: Annotated[str, Query(max_length=64)] = "",
     teacher: Annotated[str, Query(max_length=64)] = "",
+    dataset: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """The form: empty, from a template, or with the spec of another job (`again`)."""
+    """The form: empty, from a template, with the spec of another job (`again`), or with a teacher or a dataset."""
     require(visitor, "jobs:read", "jobs:write")
     spec: dict[str, Any] = dict(TEMPLATES.get(template, ("", {}))[1])
     if again:
         spec = (await run_in_threadpool(body_of, visitor, again)).spec
     if teacher:
         spec["teacher"] = teacher
+    if dataset:
+        spec |= await run_in_threadpool(_with_dataset, visitor, dataset)
     values = await run_in_threadpool(_page_values, visitor, spec_form.texts_of(spec))
     return render(request, "new_job.html", problems=[], **values)
+
+
+def _with_dataset(visitor: Visitor, identifier: str) -> dict[str, str]:
+    """The fields of a spec with a dataset; for labels that only one task reads, also that task."""
+    require(visitor, "uploads:read")
+    _, body = DATASETS.get(visitor.key_id, identifier)
+    labels = (body.findings or {}).get("labels")
+    return {"dataset": identifier} | ({"task": TASK_OF[labels]} if labels in TASK_OF else {})
 
 
 @router.get("/jobs/new/fields")
 async def show_fields(
     request: Request,
     visitor: CurrentVisitor,
-    kind: Annotated[str, Query(pattern=r"^(objectives|sources|procedures|networks)$")],
-    at: Annotated[str, Query(pattern=r"^/(objectives/\d|source|procedure|student/options)$")],
+    kind: Annotated[str, Query(pattern=r"^(objectives|transforms|sources|procedures|networks)$")],
+    at: Annotated[str, Query(pattern=r"^/((objectives|transforms)/\d|source|procedure|student/options)$")],
 ) -> Response:
     """The fields of a method's parameters, which the page asks for when a method is chosen."""
     require(visitor, "jobs:read")

@@ -9,17 +9,20 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api.dashboard.rendering import DOWNLOAD_POLICY, HEADERS, render
+from api.dashboard.schema_fields import fields, typed_values
 from api.dashboard.shared_pages import FRESH_SECONDS, SharedPages
 from api.dashboard.visitors import CurrentVisitor, Form, PageRoute, Visitor, form_of, require
+from api.datasets import service as datasets
 from api.datasets.service import DATASETS, samples
 from api.files.service import FILES
 from api.http.downloads import serve
 from api.http.errors import Invalid, NotFound
 from api.http.paging import Window
-from api.teachers.service import TEACHERS, values_of
+from api.teachers import service as teachers
+from api.teachers.service import TEACHERS
 from api.uploads.exchange import receive
 from api.uploads.service import UploadBody, Uploads
-from models.spec.catalogue import choices, known
+from models.spec.catalogue import choices, known, part
 from models.spec.job_spec import DatasetSpec, FileSpec, TeacherSpec
 from models.spec.problems import problems_of
 from models.status import UploadStatus
@@ -29,6 +32,8 @@ KINDS: dict[str, Uploads[Any, Any]] = {"teachers": TEACHERS, "datasets": DATASET
 PREFIXES = {"tch": "teachers", "dts": "datasets", "fil": "files"}
 Identifier = Annotated[str, Path(pattern=r"^(tch|dts|fil)_[0-9a-f]{32}$")]
 SHOWN = 100
+OPTIONS = "/options"
+"""Pointer of a dataset's options in its spec; names of the form's fields begin with it."""
 RANGE_BYTES = 16 << 20
 """Bytes of a range in which the page sends a larger file; a broken connection costs at most one."""
 
@@ -50,8 +55,9 @@ async def show_all(request: Request, visitor: CurrentVisitor) -> Response:
     lists = await run_in_threadpool(_lists, visitor)
     networks = sorted(known("networks"))
     return render(
-        request, "uploads.html", lists=lists, networks=networks, kinds=choices("file_kinds"), range_bytes=RANGE_BYTES
-    )
+        request, "uploads.html", lists=lists, networks=networks, kinds=choices("file_kinds"), range_bytes=RANGE_BYTES,
+        options=fields(part("dataset_options")["parameters"], OPTIONS), texts={},
+    )  # fmt: skip
 
 
 @router.get("/{identifier}")
@@ -135,7 +141,8 @@ def _values(visitor: Visitor, kind: str, form: Form) -> dict[str, Any]:
     given = {name: text for name, text in ((name, text.strip()) for name, text in form.items()) if text}
     name = given.get("name")
     if kind == "datasets":
-        return DatasetSpec.model_validate({"name": name}).model_dump(mode="json") | {"name": name or "dataset"}
+        options = typed_values(part("dataset_options")["parameters"], given, OPTIONS)
+        return datasets.values_of(DatasetSpec.model_validate({"name": name, "options": options}))
     if kind == "files":
         spec = FileSpec.model_validate({"name": name, "kind": given.get("kind", "")})
         return spec.model_dump(mode="json") | {"name": name or spec.kind}
@@ -146,7 +153,7 @@ def _values(visitor: Visitor, kind: str, form: Form) -> dict[str, Any]:
         body["class_names"] = [line.strip() for line in given["class_names"].splitlines() if line.strip()]
     if "input" in given:
         body["input"] = _input(given)
-    return values_of(visitor.key_id, TeacherSpec.model_validate(body))
+    return teachers.values_of(visitor.key_id, TeacherSpec.model_validate(body))
 
 
 def _input(given: dict[str, str]) -> dict[str, Any]:

@@ -6,16 +6,27 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from markupsafe import Markup, escape
+
 MOST_CHARACTERS = 160
 """Longest text of a stranger that a page shows."""
 UNSAFE = re.compile("[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 """Control characters, invisible ones, and those that change the direction of what follows them."""
+CODE = re.compile(r"`([^`\s](?:[^`\n]*[^`\s])?)`")
 
 
 def shown(value: Any, most: int = MOST_CHARACTERS) -> str:
     """A stranger's text: without characters that are invisible or turn the text around, and not longer than `most`."""
     text = UNSAFE.sub("\N{REPLACEMENT CHARACTER}", str(value))
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def coded(value: Any, most: int = MOST_CHARACTERS) -> Markup:
+    """A text like `shown`, as HTML: escaped, and what stands between backticks as code."""
+    parts = CODE.split(shown(value, most))
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(parts)
+    )
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -79,6 +90,6 @@ def pretty(value: Any) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    one.__name__: one for one in (shown, number, human_bytes, percent, moment, iso, duration, pretty)
+    one.__name__: one for one in (shown, coded, number, human_bytes, percent, moment, iso, duration, pretty)
 }
 """The filters of templates by name."""

@@ -1,47 +1,34 @@
 """Feeds of events and metrics: each job is read once for all event streams that follow it in this process.
 
-A feed reads new events and metrics of a job when its row has changed, and buffers the newest messages. A stream that has
-fallen behind the buffer reads pages from the database until it has caught up, so slow clients use no memory here.
+A feed buffers the newest messages of a job. A stream that has fallen behind the buffer reads pages from the database until it
+has caught up, so slow clients use no memory here.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import format_sse_event
 from prometheus_client import Gauge
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.http.bodies import ResponseBody
 from api.http.links import current_base
-from api.http.row_watch import RowWatch, Token, token_of
-from api.jobs.newest_metrics import newest_metrics
-from api.jobs.outputs import event_body
-from api.jobs.schemas import EventBody, MetricValue
-from models.database import reading
-from models.records import Event, Job
-from models.status import JobStatus
+from api.jobs.feed_reads import BATCH, Followed, Message, Update, read_updates
+from api.jobs.schemas import MetricValue
 
-BATCH = 200
 BUFFER_MESSAGES, BUFFER_BYTES = 1000, 2**20
-READ_SECONDS = 30.0
-"""Longest time between two reads of a job, even without a change."""
+BEAT_SECONDS = 0.25
+"""Time between two reads for clients of the API."""
 PAUSE_SECONDS = 1.0
+"""Further time after a read that the database refused."""
 STREAMS = Gauge("distillery_event_streams", "Open event streams.")
 log = structlog.get_logger("api")
-
-
-class Message(NamedTuple):
-    """An encoded server-sent event; `seq` is its number."""
-
-    seq: int
-    text: bytes
 
 
 class MetricsMessage(ResponseBody):
@@ -52,37 +39,28 @@ class MetricsMessage(ResponseBody):
     data: dict[str, MetricValue]
 
 
-class Update(NamedTuple):
-    """Result of one read of a job; `token` is None if the job was deleted."""
-
-    token: Token | None
-    final: bool
-    messages: list[Message]
-    newest_seq: int
-    metrics: dict[str, MetricValue]
-
-
 class Feed:
     """The newest messages of one job.
 
-    `seq` is the number of the newest event (None before the first read). `metrics` is the encoded metrics message and
-    `metrics_version` counts its changes. `ended` is set when no more messages will come. `changed` is set and replaced
-    at every update.
+    `known` is what was read of it. `metrics` is the encoded metrics message and `metrics_version` counts its changes. `ended`
+    is set when no more messages will come. `changed` is set and replaced at every update.
     """
 
-    def __init__(self, watch: RowWatch, job_id: str):
-        self.job_id = job_id
-        self.seq: int | None = None
+    def __init__(self, job_id: str, base: str):
+        self.known = Followed(job_id, base)
         self.metrics = b""
         self.metrics_version = 0
         self.ended = False
         self.changed = asyncio.Event()
         self.listeners = 0
-        self._watch = watch
         self._values: dict[str, MetricValue] = {}
         self._buffer: deque[Message] = deque()
         self._buffer_bytes = 0
-        self._task = asyncio.create_task(self._run())
+
+    @property
+    def seq(self) -> int | None:
+        """The number of the newest event; None before the first read."""
+        return self.known.seq
 
     def after(self, seq: int) -> list[Message] | None:
         """The messages with a number above `seq`; None if some of them are no longer in the buffer."""
@@ -92,66 +70,107 @@ class Feed:
             return None
         return list(takewhile(lambda message: message.seq > seq, reversed(self._buffer)))[::-1]
 
-    def close(self) -> None:
-        """Stop reading the job."""
-        self._task.cancel()
-
-    async def _run(self) -> None:
-        structlog.contextvars.clear_contextvars()
-        try:
-            while not self._watch.closing and await self._step():
-                pass
-        finally:
-            self.ended = True
-            self._notify()
-
-    async def _step(self) -> bool:
-        """Read the job once, and wait for a change if there is nothing more to read; False after the last read."""
-        try:
-            update = await run_in_threadpool(read_update, self.job_id, self.seq)
-        except SQLAlchemyError as error:  # the streams stay open; try again after a pause
-            log.warning("feed_failed", job=self.job_id, error=type(error).__name__)
-            await asyncio.sleep(PAUSE_SECONDS)
-            return True
-        self._apply(update)
-        if update.token is None or (update.final and not update.messages):
+    def take(self, update: Update) -> bool:
+        """Add what was read; returns whether there may be more to read at once."""
+        if update.version is None:
+            self.end()
             return False
-        self._notify()
-        if len(update.messages) < BATCH and not update.final:
-            await self._watch.changed(Job, self.job_id, update.token, READ_SECONDS)
-        return True
-
-    def _apply(self, update: Update) -> None:
         self._buffer.extend(update.messages)
         self._buffer_bytes += sum(len(message.text) for message in update.messages)
         while len(self._buffer) > BUFFER_MESSAGES or (self._buffer_bytes > BUFFER_BYTES and len(self._buffer) > 1):
             self._buffer_bytes -= len(self._buffer.popleft().text)
-        self.seq = update.newest_seq
+        self.known = self.known._replace(version=update.version, seq=update.newest_seq)
         if update.metrics != self._values:
             self._values = update.metrics
-            body = MetricsMessage(seq=self.seq, data=update.metrics).model_dump_json()
+            body = MetricsMessage(seq=update.newest_seq, data=update.metrics).model_dump_json()
             self.metrics = format_sse_event(data_str=body, event="metrics")
             self.metrics_version += 1
+        more = len(update.messages) == BATCH
+        self.ended = update.final and not more
+        self._notify()
+        return more
+
+    def end(self) -> None:
+        """Say that no more messages will come."""
+        self.ended = True
+        self._notify()
 
     def _notify(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
 
 
+class Beat:
+    """Reads the jobs of its feeds together, every `seconds` seconds, and at once if a feed is new or has more to read."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._feeds: set[Feed] = set()
+        self._soon = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, feed: Feed) -> None:
+        """Read the job of a feed from now on."""
+        self._feeds.add(feed)
+        self._soon.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    def remove(self, feed: Feed) -> None:
+        """Stop reading the job of a feed."""
+        self._feeds.discard(feed)
+
+    def end(self) -> None:
+        """End all feeds."""
+        while self._feeds:
+            self._feeds.pop().end()
+        self._soon.set()
+
+    async def _run(self) -> None:
+        structlog.contextvars.clear_contextvars()  # of the request that came first
+        try:
+            while self._feeds:
+                self._soon.clear()
+                await self._read(list(self._feeds))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._soon.wait(), self._seconds)
+        finally:
+            self.end()
+
+    async def _read(self, feeds: list[Feed]) -> None:
+        try:
+            updates = await run_in_threadpool(read_updates, [feed.known for feed in feeds])
+        except SQLAlchemyError as error:  # the streams stay open
+            log.warning("feeds_failed", error=type(error).__name__)
+            await asyncio.sleep(PAUSE_SECONDS)
+            return
+        for feed, update in zip(feeds, updates, strict=True):
+            if update is not None and not feed.ended and feed.take(update):
+                self._soon.set()
+            if feed.ended:
+                self.remove(feed)
+
+
 class Feeds:
     """The feeds of this process."""
 
-    def __init__(self, watch: RowWatch):
-        self._watch = watch
-        self._feeds: dict[tuple[str, str], Feed] = {}
+    def __init__(self) -> None:
+        self._beats: dict[float, Beat] = {}
+        self._feeds: dict[tuple[str, str, float], Feed] = {}
+        self._closing = False
 
     @contextmanager
-    def joined(self, job_id: str) -> Iterator[Feed]:
-        """The feed of a job; it is closed when its last stream ends. Clients with different base URLs get different feeds."""
-        name = job_id, current_base()
-        feed = self._feeds.get(name)
+    def joined(self, job_id: str, seconds: float = BEAT_SECONDS) -> Iterator[Feed]:
+        """The feed of a job that is read every `seconds` seconds; it is closed when its last stream ends. Clients with different
+        base URLs get different feeds."""
+        name = job_id, current_base(), seconds
+        feed, beat = self._feeds.get(name), self._beats.setdefault(seconds, Beat(seconds))
         if feed is None or feed.ended:
-            feed = self._feeds[name] = Feed(self._watch, job_id)
+            feed = self._feeds[name] = Feed(job_id, current_base())
+            if self._closing:
+                feed.end()
+            else:
+                beat.add(feed)
         feed.listeners += 1
         STREAMS.inc()
         try:
@@ -160,27 +179,12 @@ class Feeds:
             STREAMS.dec()
             feed.listeners -= 1
             if not feed.listeners:
-                feed.close()
+                beat.remove(feed)
                 if self._feeds.get(name) is feed:
                     del self._feeds[name]
 
-
-def read_update(job_id: str, after: int | None) -> Update:
-    """Events of a job after number `after`, and its newest metrics; no events if `after` is None (the first read)."""
-    with reading() as session:
-        job = session.scalar(select(Job).where(Job.id == job_id, Job.deleted_at.is_(None)))
-        if job is None:
-            return Update(None, True, [], after or 0, {})
-        token, final = token_of(job), JobStatus(job.status).final
-        if after is None:
-            return Update(token, final, [], job.event_seq, newest_metrics(session, [job_id])[job_id])
-        query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(BATCH)
-        messages = [message_of(event_body(row)) for row in session.scalars(query)]
-        newest = messages[-1].seq if messages else after
-        return Update(token, final, messages, newest, newest_metrics(session, [job_id])[job_id])
-
-
-def message_of(event: EventBody) -> Message:
-    """An event, encoded as a server-sent event."""
-    text = format_sse_event(data_str=event.model_dump_json(), event=event.type, id=str(event.seq))
-    return Message(event.seq, text)
+    def close(self) -> None:
+        """End all streams, and later ones at once."""
+        self._closing = True
+        for beat in self._beats.values():
+            beat.end()

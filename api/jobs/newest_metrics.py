@@ -3,18 +3,19 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, select
+from sqlalchemy import BindParameter, Select, and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from api.jobs.schemas import MetricValue
 from models.records import Job, Metric
 
 
-def _newest() -> Select[Any, Any, Any, Any]:
-    """Three index lookups per name, where GROUP BY would read every row."""
+def newest_of(ids: BindParameter[Any] | Select[Any]) -> Select[Any, Any, Any, Any]:
+    """A query of the newest values of these jobs (`job_id`, `name`, `step`, `value`): three index lookups per name, where
+    GROUP BY would read every row."""
     in_order = select(Metric.name).order_by(Metric.name).limit(1)
     first = in_order.where(Metric.job_id == Job.id).correlate(Job).scalar_subquery()
-    jobs = select(Job.id.label("job_id"), first.label("name")).where(Job.id.in_(bindparam("jobs", expanding=True)))
+    jobs = select(Job.id.label("job_id"), first.label("name")).where(Job.id.in_(ids))
     names = jobs.cte("names", recursive=True)
     mine = Metric.job_id == names.c.job_id
     following = in_order.where(mine, Metric.name > names.c.name).correlate(names).scalar_subquery()
@@ -28,7 +29,7 @@ def _newest() -> Select[Any, Any, Any, Any]:
     return newest.where(names.c.name.is_not(None))
 
 
-NEWEST = _newest()
+NEWEST = newest_of(bindparam("jobs", expanding=True))
 
 
 def newest_metrics(session: Session, job_ids: Iterable[str]) -> dict[str, dict[str, MetricValue]]:

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import Row, ScalarSelect, case, select
+from sqlalchemy import Row, ScalarSelect, and_, case, select
+from sqlalchemy.orm import aliased
 
 from api.http.errors import NotFound
 from api.http.paging import Window
-from api.http.row_watch import Token
 from api.jobs.summaries import LAST_EVENTS
 from models.database import reading
-from models.records import Event, Job, Key, Metric, Teacher
+from models.records import Dataset, Event, Job, Key, Metric, Teacher
 from models.status import JobStatus
 
+KINDS: dict[str, type[Teacher] | type[Dataset] | type[Job]] = {"tch_": Teacher, "dts_": Dataset, "job_": Job}
 SHOWN_METRICS = ("validation/accuracy", "accuracy", "agreement", "loss")
 """The metrics of a running job that a line shows, the first that it has."""
 
@@ -32,10 +33,12 @@ def _newest(at: int, name: str) -> Any:
     return case((Job.status == JobStatus.RUNNING, query.scalar_subquery())).label(f"metric_{at}")
 
 
+TAUGHT = aliased(Job)
+"""The job whose student is the teacher."""
 COLUMNS = (
     Job.id, Job.name, Job.labels, Job.status, Job.phase, Job.reason, Job.progress, Job.teacher_id, Job.created_at,
     Job.started_at, Job.finished_at, Job.experiment_id, Job.variant, Job.stopped_early,
-    Teacher.name.label("teacher_name"), Job.error["code"].as_string().label("code"),
+    Teacher.name.label("teacher_name"), TAUGHT.name.label("taught_name"), Job.error["code"].as_string().label("code"),
     Job.resolved["student"]["network"].as_string().label("student"), Job.resolved["student"]["like"].as_string().label("like"),
     Job.resolved["student"]["width"].as_float().label("width"), Job.resolved["teacher"].label("teacher"),
     Key.name.label("owner"), _summary(), *(_newest(at, name) for at, name in enumerate(SHOWN_METRICS)),
@@ -85,6 +88,7 @@ def lines(
         select(*COLUMNS)
         .join(Key, Key.id == Job.key_id)
         .outerjoin(Teacher, Teacher.id == Job.teacher_id)
+        .outerjoin(TAUGHT, and_(TAUGHT.id == Job.resolved["teacher"].as_string(), TAUGHT.key_id == Job.key_id))
         .where(Job.key_id == key_id, Job.deleted_at.is_(None))
     )
     if statuses:
@@ -103,21 +107,21 @@ def lines(
     return [_line(row) for row in rows], cursor
 
 
-def state(key_id: str, job_id: str, along: Along) -> tuple[JobStatus, Token]:
-    """The status of a job and the token of its row, by one statement.
+def job_now(key_id: str, job_id: str, along: Along) -> Job:
+    """The row of a job, by one statement.
 
     Raises:
         NotFound: the job does not exist or belongs to another key.
     """
-    query = select(Job.status, Job.version, Job.event_seq)
     with reading() as session:
-        query = query.add_columns(along.column(session.get_bind().dialect.name).label("along"))
+        query = select(Job, along.column(session.get_bind().dialect.name).label("along"))
         mine = Job.id == job_id, Job.key_id == key_id, Job.deleted_at.is_(None)
         row = session.execute(query.where(*mine)).one_or_none()
     if row is None:
         raise NotFound(f"The job {job_id} does not exist.")
     along.take(row.along)
-    return JobStatus(row.status), (row.version, row.event_seq)
+    found: Job = row.Job
+    return found
 
 
 def _line(row: Row[Any]) -> JobLine:
@@ -138,6 +142,8 @@ def _line(row: Row[Any]) -> JobLine:
 def _teacher(row: Row[Any]) -> str:
     if row.teacher_id:
         return str(row.teacher_name or row.teacher_id)
+    if row.taught_name:
+        return f"student of {row.taught_name}"
     return teacher_words(row.teacher)
 
 
@@ -147,6 +153,18 @@ def teacher_words(teacher: Any) -> str:
         members = teacher.get("members")
         return f"{len(members)} teachers" if isinstance(members, list) else str(teacher.get("network") or "a network")
     return str(teacher) if teacher else "none"
+
+
+def named(key_id: str, given: Any) -> str:
+    """The name of a teacher, a dataset or another job's student, if it is the key's; else the words for a teacher."""
+    kind = KINDS.get(given[:4]) if isinstance(given, str) else None
+    if kind is None:
+        return teacher_words(given)
+    with reading() as session:
+        name = session.scalar(select(kind.name).where(kind.id == given, kind.key_id == key_id))
+    if name is None:
+        return str(given)
+    return f"student of {name}" if kind is Job else name
 
 
 def student_words(network: str | None, like: str | None, width: float | None) -> str:

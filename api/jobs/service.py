@@ -70,8 +70,8 @@ def job_body(session: Session, job: Job) -> JobBody:
     return body
 
 
-def new_job_body(job: Job, queue: Queue) -> JobBody:
-    """The response body of a job that was just inserted."""
+def short_body(job: Job, queue: Queue) -> JobBody:
+    """The response body of a job without its metrics and attempts."""
     return _body(job, queue, {}, [])
 
 

@@ -13,7 +13,8 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from api.http.errors import NotFound
 from api.jobs import outputs
-from api.jobs.feed import BATCH, Feeds, Message, message_of
+from api.jobs.feed import BEAT_SECONDS, Feeds
+from api.jobs.feed_reads import BATCH, Message, message_of
 
 KEEPALIVE_SECONDS = 15.0
 """Time without a message after which a comment is sent, so that neither side closes the connection as dead."""
@@ -23,12 +24,14 @@ RECONNECT_MILLISECONDS = 2000
 CHUNK_BYTES = 2**15
 
 
-async def stream(feeds: Feeds, key_id: str, job_id: str, after: int) -> AsyncIterator[bytes]:
-    """Events with a number above `after`, past and future, until the job has ended."""
+async def stream(
+    feeds: Feeds, key_id: str, job_id: str, after: int, beat_seconds: float = BEAT_SECONDS
+) -> AsyncIterator[bytes]:
+    """Events with a number above `after`, past and future, until the job has ended; new ones are read every `beat_seconds`."""
     until = time.monotonic() + MAX_SECONDS
     sent_metrics = 0
     yield format_sse_event(retry=RECONNECT_MILLISECONDS)
-    with feeds.joined(job_id) as feed:
+    with feeds.joined(job_id, beat_seconds) as feed:
         while time.monotonic() < until:
             changed = feed.changed
             if feed.seq is None and not feed.ended:

@@ -21,7 +21,7 @@ from api.jobs.idempotency import IdempotentRequest, in_flight_guard, not_expired
 from api.jobs.job_inputs import InputRows, Inputs
 from api.jobs.queue import Queue
 from api.jobs.schemas import JobBody
-from api.jobs.service import find, job_body, new_job_body
+from api.jobs.service import find, job_body, short_body
 from models.database import UNAVAILABLE, now, reading, transaction
 from models.queue.wake_up import wake_up
 from models.records import Event, Idempotency, Inspection, Job
@@ -134,7 +134,7 @@ def _submit_together(submissions: Sequence[Submission]) -> list[Submitted | Exce
         queue = Queue(session)
         for one, job in jobs.items():
             set_base(one.base)
-            results[one] = new_job_body(job, queue), False
+            results[one] = short_body(job, queue), False
     return [results[one] for one in submissions]
 
 

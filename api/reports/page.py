@@ -12,6 +12,7 @@ from api.http.errors import Conflict, Gone, NotFound
 from api.http.texts import FILTERS
 from api.jobs import outputs, service
 from api.jobs.curves import curves
+from api.jobs.overview import named
 from api.jobs.schemas import JobBody
 from api.reports.charts import curve, reliability
 from api.reports.compression import tables
@@ -55,6 +56,8 @@ def report_page(key_id: str, job_id: str) -> str:
         "job": job,
         "report": report,
         "result": sentence(job, report),
+        "teacher": named(key_id, job.resolved.get("teacher")),
+        "dataset": named(key_id, job.resolved.get("dataset")),
         "changes": class_changes(by_class, _names(key_id, job_id)),
         "confused": most_confused(by_class, _names(key_id, job_id)),
         "reliability": {

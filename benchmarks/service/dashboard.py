@@ -8,6 +8,9 @@ Half of the jobs belong to the key that looks; each has succeeded and has a repo
                filter by status, each read anew (answers are shared for a second), and of processor time of the API
     browsers   SQL statements a second while so many browsers with their own sessions poll the list every second, while they
                all renew the status of one running job every second, and while nobody polls
+    curves     SQL statements a second while so many browsers have the page of one running job open, which follow its events
+               and renew its status a second after one: while nothing happens, and while a step with its metrics is written
+               every second; and how long an event takes to arrive
 
 Requirement: a page of 1,000 jobs takes less than 300 ms of the server. Writes `results/dashboard.json`.
 """
@@ -29,12 +32,13 @@ import httpx
 from sqlalchemy import text
 
 from benchmarks.mnist.digits import RESULTS
-from models.records import Event, Job
+from models.records import Event, Job, Metric
 from tests import servers
 from tests.api.dashboard.browsers import Browser
 from tests.api.service import Service, User, running
 
 MOST_MILLISECONDS = 300
+METRICS = [f"loss/{at}" for at in range(8)]
 SUMMARY = {
     "main_metric": {"name": "accuracy", "student": 0.97, "teacher": 0.98}, "bytes": 64_512, "teacher_bytes": 247_000,
     "agreement": 0.96, "notes": ["The student was evaluated on its training images: expect lower accuracy on other images."],
@@ -58,6 +62,7 @@ def main() -> int:
                 fill(service, (user, other), arguments.jobs)
                 found = {"jobs": arguments.jobs, "pages": pages(service, user, arguments.times)}
                 found["statements"] = polls(service, user, arguments.browsers, arguments.seconds)
+                found["curves"] = curves(service, user, arguments.browsers, arguments.seconds)
         finally:
             postgres.drop(url)
     arguments.results.mkdir(parents=True, exist_ok=True)
@@ -173,6 +178,77 @@ def polls(service: Service, user: User, browsers: int, seconds: int) -> dict[str
     for browser in sessions:
         browser.http.close()
     return {"idle": idle, "browsers": browsers, "a second": found}
+
+
+def curves(service: Service, user: User, browsers: int, seconds: int) -> dict[str, Any]:
+    """SQL statements a second while browsers have the page of one running job open, and the delays of its events."""
+    job = user.job("running", progress={"fraction": 0.0, "step": 0, "steps": 10_000, "at": 1.0, "seconds_left": 60.0})
+    pages = [OpenPage(service, user, job) for _ in range(browsers)]
+    for page in pages:
+        page.start()
+    time.sleep(4)
+    quiet = _statements(service, seconds)
+    stop = threading.Event()
+    worker = threading.Thread(target=_train, args=(service, user, job, stop))
+    worker.start()
+    time.sleep(2)
+    polled = sum(page.polls for page in pages)
+    busy = _statements(service, seconds)
+    polled = sum(page.polls for page in pages) - polled
+    stop.set()
+    worker.join()
+    user.change(job, status="succeeded")
+    for page in pages:
+        page.join()
+    delays = sorted(delay for page in pages for delay in page.delays)
+    hundredths = quantiles(delays, n=100)
+    return {
+        "browsers": browsers, "quiet": quiet, "a step a second": busy, "status a second": polled / seconds,
+        "events": len(delays), "delivery ms": {f"p{at}": round(1000 * hundredths[at - 1]) for at in (50, 90, 99)},
+    }  # fmt: skip
+
+
+class OpenPage(threading.Thread):
+    """The page of a job in a browser: follows its events, and renews its status a second after one, as `charts.js` does."""
+
+    def __init__(self, service: Service, user: User, job: str):
+        super().__init__()
+        self.polls = 0
+        self.delays: list[float] = []
+        self._job = job
+        self._browser = Browser(service)
+        self._browser.sign_in(user.key)
+        self._due: threading.Timer | None = None
+
+    def run(self) -> None:
+        address = f"/jobs/{self._job}/events"
+        with self._browser.http.stream("GET", address, headers={"Accept": "text/event-stream"}) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: ") and (data := json.loads(line[6:])["data"]) and "sent" in data:
+                    self.delays.append(time.time() - data["sent"])
+                    if self._due is None or not self._due.is_alive():
+                        self._due = threading.Timer(1, self._poll)
+                        self._due.start()
+        if self._due is not None:
+            self._due.join()
+        self._browser.http.close()
+
+    def _poll(self) -> None:
+        self._browser.get(f"/jobs/{self._job}/status").raise_for_status()
+        self.polls += 1
+
+
+def _train(service: Service, user: User, job: str, stop: threading.Event) -> None:
+    """Write a step every second, as a worker does."""
+    step = 0
+    while not stop.wait(1):
+        step += 1
+        with service.rows() as session:
+            session.add_all(Metric(job_id=job, name=name, step=step, value=1 / step, attempt=1) for name in METRICS)
+        user.events(job, 1, "progress", {"sent": time.time()})
+        user.change(
+            job, progress={"fraction": step / 10_000, "step": step, "steps": 10_000, "at": 1.0, "seconds_left": 60.0}
+        )
 
 
 def _statements(service: Service, seconds: int) -> float:

@@ -251,6 +251,12 @@ def _poll(scene: Scene) -> object:
     return asyncio.run(SharedReads().read(KEY, scene.job(), None))
 
 
+def _follow(scene: Scene) -> object:
+    from api.jobs.feed_reads import Followed, read_updates
+
+    return read_updates([Followed(scene.job(), "", 0, 0), Followed(scene.job(), "")])
+
+
 def _list(scene: Scene) -> object:
     return _page(None, ())
 
@@ -292,6 +298,7 @@ def _sweep(scene: Scene) -> object:
 
 ACTIONS: dict[str, Callable[[Scene], object]] = {
     "poll": _poll,
+    "follow": _follow,
     "list": _list,
     "list further": _list_further,
     "list failed": _list_failed,

@@ -193,7 +193,7 @@ class JobSpec(Body):
         TASK,
         description="Task of the networks: one class per image (`classification`), several labels per image "
         "(`multi_label`), real-valued outputs (`regression`), a vector for retrieval of images of the same identity "
-        "(`embedding`), one class per pixel (`segmentation`), or a depth per pixel (`depth`).",
+        "(`embedding`), one class per pixel (`segmentation`), a depth per pixel (`depth`), or boxes around objects (`detection`).",
         examples=["classification"],
     )
     labels: Labels = Field(default_factory=dict)

@@ -79,6 +79,16 @@ function jobCurves(root) {
   });
 }
 
+// A message, with what stands between backticks as code, as the server writes it.
+function coded(text) {
+  return text.split(/`([^`\s](?:[^`\n]*[^`\s])?)`/).map((part, at) => {
+    if (at % 2 === 0) return part;
+    const code = document.createElement("code");
+    code.textContent = part;
+    return code;
+  });
+}
+
 function follow(address, add, later) {
   const source = new EventSource(address); // reconnects on its own, with the number of the last event
   const list = document.getElementById("event-list");
@@ -90,7 +100,7 @@ function follow(address, add, later) {
     const kind = document.createElement("span");
     kind.className = "kind";
     kind.textContent = event.type;
-    item.append(new Date(event.created_at).toLocaleTimeString() + " ", kind, " " + event.message.slice(0, 400));
+    item.append(new Date(event.created_at).toLocaleTimeString() + " ", kind, " ", ...coded(event.message.slice(0, 400)));
     list.append(item);
     while (list.children.length > 300) list.firstElementChild.remove();
     return event;

@@ -48,7 +48,7 @@ function placeProblems() {
     field.setAttribute("aria-invalid", "true");
     const words = document.createElement("p");
     words.className = "error";
-    words.textContent = item.lastChild.textContent.trim();
+    words.append(...item.querySelector("span").cloneNode(true).childNodes);
     (field.type === "checkbox" ? field.closest("fieldset") : field).after(words);
   }
 }

@@ -9,7 +9,8 @@ from api.access.known_keys import KNOWN_SECONDS, KnownKeys
 from api.dashboard.shared_pages import FRESH_SECONDS
 from api.health.metrics import QUERIES
 from api.http.paging import Window
-from api.jobs.overview import lines, state
+from api.http.row_watch import token_of
+from api.jobs.overview import job_now, lines
 from models.database import transaction
 from models.records import BrowserSession, Job, Key
 
@@ -101,7 +102,7 @@ def test_polls_whose_sessions_are_due_are_renewed_by_the_statement_that_answers_
     for token in (gone, kept):
         assert sessions.recent_caller(token) == (found, False)
     before = statements()
-    assert state("key_1", "job_1", sessions.Renewal()) == ("queued", (1, 0))
+    assert token_of(job_now("key_1", "job_1", sessions.Renewal())) == (1, 0)
     assert sessions.session_caller(kept)
     assert statements() - before == 2  # SQLite counts BEGIN as well
     assert sessions.session_caller(gone) is None

@@ -18,6 +18,13 @@ def owner(embedded: Service) -> Iterator[User]:
 
 
 @pytest.fixture
+def other_user(embedded: Service) -> Iterator[User]:
+    """A user with another key."""
+    with embedded.user() as user:
+        yield user
+
+
+@pytest.fixture
 def visitor(owner: User) -> Browser:
     """A browser in which the owner has signed in."""
     return visitor_of(owner)

@@ -96,6 +96,15 @@ def test_a_job_that_waits_shows_what_was_asked(visitor: Browser, owner: User) ->
     assert "<bdi>200,000</bdi>" in text
 
 
+def test_jobs_with_one_budget_are_runs_of_one_spec_whatever_was_measured(visitor: Browser, owner: User) -> None:
+    jobs = []
+    for seed in (0, 1):
+        budget = BUDGET | {"chosen": {"tried": [{"milliseconds": 1.25 + seed}]}}
+        jobs.append(owner.job("succeeded", resolved={"student": {"budget": budget}, "training": {"seed": seed}}))
+    page = visitor.get(f"/compare?job={jobs[0]}&job={jobs[1]}").text
+    assert "Over seeds" in page and "0 of 2" in page and "/student/budget/chosen" not in page
+
+
 def test_texts_of_strangers_in_tables_are_harmless(visitor: Browser, owner: User) -> None:
     chosen = {"way": EVIL, "step": EVIL, "tried": [{"way": EVIL}, EVIL]}
     budget = dict.fromkeys(BUDGET, EVIL) | {"allow": [EVIL], "chosen": chosen}

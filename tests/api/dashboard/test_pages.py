@@ -9,9 +9,9 @@ import pytest
 
 from models.records import Artifact, Attempt, Dataset, Event, Experiment, Job, Key, MlflowRun, Preview
 from tests.api.dashboard.browsers import Browser
-from tests.api.service import Service, User
+from tests.api.service import User
 
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>\u202eevil\u2066\u200f{{7*7}}"
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><b>\u202eevil\u2066\u200f{{7*7}}`<b>`"
 LONG = "n" * 9_000
 PIXEL = b"\x89PNG\r\n\x1a\n"
 
@@ -197,12 +197,6 @@ def test_the_records_of_another_key_are_not_there(visitor: Browser, other_user: 
     assert "secret" not in visitor.get("/").text + visitor.get("/experiments").text
 
 
-@pytest.fixture
-def other_user(embedded: Service) -> Any:
-    with embedded.user() as user:
-        yield user
-
-
 def test_the_list_shows_and_filters_jobs(visitor: Browser, owner: User) -> None:
     teacher = owner.teacher(name="big one")
     done = finished(owner, name="finished job", teacher_id=teacher, labels={"team": "vision"})
@@ -223,6 +217,21 @@ def test_a_finished_job_shows_student_beside_teacher(visitor: Browser, owner: Us
     assert "report.json" in page and "curl" in page and "distillery --url" in page
     assert visitor.get(f"/jobs/{job}/artifacts/report.json").json()["summary"]["bytes"] == 500
     assert visitor.get(f"/jobs/{job}/artifacts.zip").content[:2] == b"PK"
+
+
+def test_a_job_says_what_it_distils(visitor: Browser, owner: User) -> None:
+    teacher, dataset = owner.teacher(name="the big one"), owner.dataset()
+    spec = {
+        "task": "segmentation", "teacher": teacher, "dataset": dataset, "student": {"like": "teacher", "width": 0.5},
+        "objectives": [{"name": "kd", "weight": 0.9}], "transforms": [{"name": "quantise", "bits": 2}],
+    }  # fmt: skip
+    first = owner.job("succeeded", name="the first", resolved=spec, teacher_id=teacher)
+    second = owner.job("queued", resolved=spec | {"teacher": first, "dataset": None})
+    page = visitor.get(f"/jobs/{first}").text
+    for words in (f'href="/uploads/{teacher}"><bdi>the big one<', f'href="/uploads/{dataset}"', "segmentation", "like the teacher, width 0.5", "0.9 × kd", "quantise"):  # fmt: skip
+        assert words in page, words
+    assert f'href="/jobs/{first}"><bdi>student of the first<' in visitor.get(f"/jobs/{second}").text
+    assert "student of the first" in visitor.get("/").text
 
 
 def test_curves_are_thinned_and_keep_their_end(visitor: Browser, owner: User) -> None:

@@ -12,7 +12,7 @@ from api.reports.charts import curve, reliability
 from models.records import Artifact, Preview
 from tests.api.service import User, problem
 
-EVIL = "<script>alert(1)</script>\"'><img src=http://evil.example/x>\u202e"
+EVIL = "<script>alert(1)</script>\"'><img src=http://evil.example/x>\u202e`<img src=http://evil.example/y>`"
 PIXEL = b"\x89PNG\r\n\x1a\npixel"
 BY_CLASS: dict[str, Any] = {
     "images": [10, 0, 20],
@@ -60,13 +60,15 @@ def get(user: User, job: str) -> str:
 
 
 def test_the_report_of_a_finished_job_has_everything(user: User) -> None:
-    spec = {"teacher": None, "student": {"network": "lenet5_half"}, "training": {"seed": 7}}
+    spec = {"student": {"network": "lenet5_half"}, "training": {"seed": 7}}
+    spec |= {"teacher": user.teacher(name="the big one"), "dataset": user.dataset()}
     job = user.job("succeeded", spec=spec, resolved=spec, student={"class_names": ["cat", "dog", "ship"]})
     user.blob(Artifact, job, "report.json", json.dumps(REPORT).encode())
     user.metrics(job, "loss", [2.0, 1.0, 0.5])
     for step in (1, 2):
         user.blob(Preview, job, f"samples-{step:08d}.png", PIXEL, step=step, content_type="image/png")
     text = get(user, job)
+    assert "from <bdi>the big one</bdi> (<bdi>lenet5</bdi>), with the dataset <bdi>digits</bdi>" in text
     assert "reaches 0.77 accuracy, against 0.83 of its teacher, at 25.0% of the teacher" in text
     for words in ("evaluated on its training images", "cat", "-30.0 points", "+5.0 points", "Calibration", "loss", "step 2", "Seed 7", "2.11", "ab" * 32, "test"):  # fmt: skip
         assert words in text, words

@@ -120,8 +120,8 @@ def test_greyscale_is_kept_unless_an_image_is_in_colour_or_the_option_is_set(pat
     write(path, {"a/1.png": image(mode="L"), "b/1.png": image(mode="RGBA")})
     packed = read(path)
     assert packed.splits["train"][0].shape[1] == 3 and packed.warnings == [
-        "1 of 2 images was converted to RGB",
-        "1 of 2 images is transparent in places, and was laid on the background white",
+        "converted 1 of 2 images to RGB",
+        "laid the transparent parts of 1 of 2 images on the background white",
     ]
 
 
@@ -133,7 +133,7 @@ def test_images_are_resized_to_the_most_common_size_or_to_the_option(path: Path)
     assert packed.splits["train"][0].shape[2:] == (8, 8) and packed.splits["train"][0][
         2, :, :, 1:-1
     ].unique().tolist() == [200]
-    assert "1 of 3 images was resized to 8x8" in packed.warnings[0]
+    assert "resized 1 of 3 images to 8x8" in packed.warnings[0]
     assert read(path, height=4, width=6).splits["train"][0].shape == (3, 1, 4, 6)
 
 

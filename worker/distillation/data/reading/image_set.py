@@ -23,14 +23,14 @@ from worker.distillation.wording import counted
 
 LISTED_AT_MOST = 20
 ALTERATIONS = {
-    "exif_ignored": "[has|have] an EXIF orientation, which was ignored; set the option exif to `apply` to turn [it|them]",
-    "exif_rotated": "[was|were] turned by [its|their] EXIF orientation",
-    "transparency_removed": "[is|are] transparent in places, and [was|were] laid on the background {background}",
-    "sixteen_bit_scaled": "[has|have] 16 or more bits for each value, and [was|were] scaled to 8 bits",
-    "cmyk_converted": "[was|were] converted from CMYK",
-    "first_frame": "[has|have] several frames, of which the first was read",
+    "exif_ignored": "ignored the EXIF orientation of {images}; set the option exif to `apply` to turn [it|them]",
+    "exif_rotated": "turned {images} as the EXIF orientation says",
+    "transparency_removed": "laid the transparent parts of {images} on the background {background}",
+    "sixteen_bit_scaled": "scaled {images} from 16 or more bits for each value to 8 bits",
+    "cmyk_converted": "converted {images} from CMYK",
+    "first_frame": "read only the first frame of {images}",
 }
-"""What decoding changes in images, in words."""
+"""What decoding does to images, in words; `{images}` is how many of all."""
 
 
 @dataclass
@@ -150,7 +150,7 @@ def _tell(
 ) -> None:
     """Count and say what was changed and left out."""
     channels, height, width = shape
-    words = {"resized": f"[was|were] resized to {height}x{width} (shorter side scaled, centre cropped)"}
+    words = {"resized": f"resized {{images}} to {height}x{width} (shorter side scaled, centre cropped)"}
     count = Counter(name for image in images for name in image.altered)
     if packed.photographs is None:
         count["resized"] = sum(image.size != (height, width) for image in images)
@@ -158,7 +158,7 @@ def _tell(
         side = packed.photographs.short_side
         count["scaled"] = sum(min(image.size) > side for image in images)
         words["scaled"] = (
-            f"[was|were] scaled down to a short side of {side} pixels, and stored as JPEG; jobs show parts of [it|them]"
+            f"scaled {{images}} down to a short side of {side} pixels, as JPEG files; jobs show parts of [it|them]"
         )
     report_changes(packed, images, count, words, channels, options, broken)
 
@@ -175,12 +175,12 @@ def report_changes(
     """Add the numbers of images that were changed and left out to the findings, and a warning for each kind. `count` are the images
     by what was changed; `words` says it of kinds that are not in `ALTERATIONS`."""
     count["channels_converted"] = sum(image.grey != (channels == 1) for image in images)
-    converted = {"channels_converted": f"[was|were] converted to {'greyscale' if channels == 1 else 'RGB'}"}
+    converted = {"channels_converted": f"converted {{images}} to {'greyscale' if channels == 1 else 'RGB'}"}
     for name, said in {"resized": words["resized"], **converted, **ALTERATIONS, **words}.items():
         if count[name]:
             packed.altered[name] = count[name]
-            text = f"{{n}} of {counted(len(images), '{n} image[s]')} {said}"
-            packed.warnings.append(counted(count[name], text, background=options.background))
+            which = f"{count[name]} of {counted(len(images), '{n} image[s]')}"
+            packed.warnings.append(counted(count[name], said, images=which, background=options.background))
     if broken.found:
         packed.left_out["broken"] = len(broken.found)
         listed = "; ".join(str(error) for error in broken.found[:5])

@@ -9,7 +9,6 @@ from torch import Tensor
 from worker.distillation.data.packed import Packed
 from worker.distillation.data.resizing import at_once
 from worker.distillation.data.samplers import generator
-from worker.distillation.wording import counted
 
 SEED = 0
 FRACTION = 0.1
@@ -41,14 +40,8 @@ def make(packed: Packed, fraction: float | None) -> None:
                 held_by_split.setdefault(split, {})[name] = part
     packed.made_split = {"fraction": fraction, "seed": SEED, "images": int(held.sum())}
     packed.warnings.append(
-        counted(
-            int(held.sum()),
-            "there is no test split: {n} of {all} images ({fraction:.0%} of each class, seed {seed}) [was|were] moved from `train` to"
-            " `test`; set the option test_fraction to change this",
-            all=len(held),
-            fraction=fraction,
-            seed=SEED,
-        )
+        f"there is no test split: moved {int(held.sum())} of {len(held)} images ({fraction:.0%} of each class, seed {SEED}) from"
+        " `train` to `test`; set the option test_fraction to change this"
     )
 
 

@@ -202,5 +202,5 @@ def _tell(
     how = "shorter side scaled, centre cropped" if options.fitting == "crop" else "longer side scaled, padded"
     count = Counter(name for image in images for name in image.altered)
     count["resized"] = sum(image.size != shape[1:] for image in images)
-    words = {"resized": f"[was|were] resized to {shape[1]}x{shape[2]} with [its|their] masks or depth ({how})"}
+    words = {"resized": f"resized {{images}} to {shape[1]}x{shape[2]}, with masks or depth ({how})"}
     report_changes(packed, images, count, words, shape[0], options, broken)
