@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from models.database import UNAVAILABLE, engine, now, reading, transaction
 from models.records import Artifact, Attempt, Event, Inspection, Job, Metric, Worker
+from models.settings import settings
 from models.storage.opening import storage
 from tests.worker.conftest import QUICK
 from tests.worker.scenes import change, claimed, events, get, make_job, make_key, make_upload, rows
@@ -265,6 +266,7 @@ def test_wake_up_messages_are_sent_for_due_work_up_to_the_number_of_idle_workers
 ) -> None:
     sent: list[tuple[str, int]] = []
     monkeypatch.setattr(upkeep, "wake_up", lambda kind, count: sent.append((kind, count)))
+    monkeypatch.setattr(settings(), "sweep_seconds", 600.0)  # no second message for a row, even on a slow machine
     upkeep.wake_idle_workers()
     jobs = [make_job() for _ in range(3)]
     upkeep.wake_idle_workers()

@@ -58,7 +58,7 @@ def test_photographs_are_scaled_and_small_ones_are_stored_as_they_are(tmp_path: 
     assert findings["stored"]["form"] == "jpeg" and findings["splits"] == {"train": 8}
     assert findings["image"] == {"channels": 3, "height": 256, "width": 300}
     assert findings["mean"] == pytest.approx([0.5] * 3, abs=0.1)
-    assert any("scaled down to a short side of 256" in words for words in findings["warnings"])
+    assert any("down to a short side of 256 pixels" in words for words in findings["warnings"])
 
 
 def test_a_job_sees_the_centre(tmp_path: Path) -> None:
