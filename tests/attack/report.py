@@ -27,6 +27,8 @@ LINES: tuple[tuple[str, str, str], ...] = (
     ("service", "most_processes", "largest number of processes of the workers"),
 )
 
+MOST_NAMED = 8
+
 
 def table(reports: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table with one column per report."""
@@ -44,7 +46,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{count} {name}" for name, count in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
+        named = ", ".join(map(str, value[:MOST_NAMED])) or "none"
+        return named if len(value) <= MOST_NAMED else f"{len(value)}, such as {named}"
     return str(value)
 
 
