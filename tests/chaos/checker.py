@@ -71,7 +71,8 @@ class World:
     """Uploads whose canonical forms a fault has damaged for good."""
 
     def rows(self, table: type[Record]) -> Sequence[Any]:
-        with Session(self.engine) as session:
+        # without a transaction, which Postgres would end while a slow machine makes objects of many rows
+        with Session(self.engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
             return session.scalars(select(table)).all()
 
     @cached_property

@@ -239,12 +239,12 @@ class Faults:
         if part in self._undo:
             return None
         self._parts.set_mode(part, MODES[state])
-        if part == "database":
+        if part in self._parts.needed_to_start:
             self._parts.impair()
 
         def mend() -> None:
             self._parts.set_mode(part, "open")
-            if part == "database":
+            if part in self._parts.needed_to_start:
                 self._parts.repair()
 
         self._until(fault, part, mend)

@@ -136,13 +136,15 @@ class Users:
                 pass
             self._guarded(self._submit, order, inputs)
 
-    def wait_for_all(self, deadline: float) -> bool:
-        """Wait for all jobs; returns whether they ended before `deadline` (this host's monotonic seconds)."""
-        while time.monotonic() < deadline:
-            if self.count_open() == 0:
-                return True
+    def wait_for_all(self, seconds: float) -> bool:
+        """Wait for all jobs, as long as one ends every `seconds` seconds; returns whether all have ended."""
+        left, deadline = self.count_open(), time.monotonic() + seconds
+        while left and time.monotonic() < deadline:
             time.sleep(0.5)
-        return False
+            before, left = left, self.count_open()
+            if left < before:
+                deadline = time.monotonic() + seconds
+        return left == 0
 
     def count_open(self) -> int:
         """The number of jobs that wait or run."""

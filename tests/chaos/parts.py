@@ -37,6 +37,9 @@ class Parts(ABC):
     kinds: Sequence[str]
     """Its outages, in addition to those of processes."""
 
+    needed_to_start: tuple[str, ...] = ("database",)
+    """The parts without which a process ends with a sentence when it starts."""
+
     def __init__(self, folder: Path, seed: int = 0):
         self.folder, self.seed = folder, seed
         self.settings: dict[str, object] = dict(QUICK)

@@ -26,6 +26,7 @@ class Embedded(Parts):
     """SQLite, a folder, and a queue of files; all processes share them."""
 
     name = "embedded"
+    needed_to_start = ("database", "storage")
     kinds = (
         "triple_messages", "delete_messages", *(["storage_refuses"] if sys.platform == "linux" else []),
         *(["disk_full"] if can_mount() else []),
