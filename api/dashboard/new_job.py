@@ -29,13 +29,6 @@ from models.status import JobStatus
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Problems = list[tuple[str, str]]
 SHOWN = 100
-TASK_OF = {
-    "multi_label": "multi_label",
-    "target": "regression",
-    "mask": "segmentation",
-    "depth": "depth",
-    "boxes": "detection",
-}
 TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
     "half": ("Half the size, no data", {"student": {"like": "teacher", "width": 0.5}}),
     "kd": (
@@ -115,7 +108,8 @@ def _with_dataset(visitor: Visitor, identifier: str) -> dict[str, str]:
     require(visitor, "uploads:read")
     _, body = DATASETS.get(visitor.key_id, identifier)
     labels = (body.findings or {}).get("labels")
-    return {"dataset": identifier} | ({"task": TASK_OF[labels]} if labels in TASK_OF else {})
+    tasks = [name for name, one in known("tasks").items() if one["labels"] == labels]
+    return {"dataset": identifier} | ({"task": tasks[0]} if len(tasks) == 1 else {})
 
 
 @router.get("/jobs/new/fields")
