@@ -5,7 +5,7 @@ import shlex
 from typing import Any
 
 from api.http.links import current_base
-from api.http.texts import number
+from api.http.texts import methods
 from api.jobs.overview import named, student_words
 from api.jobs.schemas import JobBody
 
@@ -21,8 +21,8 @@ def about(key_id: str, job: JobBody) -> list[tuple[str, str, str]]:
         ("Student", words, ""),
         ("Dataset", named(key_id, dataset) if dataset else "none", _page_of(dataset)),
         ("Source", str((resolved.get("source") or {}).get("name") or ""), ""),
-        ("Objectives", _methods(resolved.get("objectives")), ""),
-        ("Transforms", _methods(resolved.get("transforms")), ""),
+        ("Objectives", methods(resolved.get("objectives")), ""),
+        ("Transforms", methods(resolved.get("transforms")), ""),
     ]
     return [row for row in found if row[1]]
 
@@ -31,14 +31,6 @@ def _page_of(identifier: Any) -> str:
     """The page of a teacher, a dataset or a job; empty for anything else."""
     prefix = identifier[:4] if isinstance(identifier, str) else ""
     return f"/jobs/{identifier}" if prefix == "job_" else f"/uploads/{identifier}" if prefix in ("tch_", "dts_") else ""
-
-
-def _methods(given: Any) -> str:
-    """Methods with their weights, in words."""
-    rows = [one for one in given or [] if isinstance(one, dict)]
-    return ", ".join(
-        f"{number(one['weight'])} × {one.get('name')}" if "weight" in one else str(one.get("name")) for one in rows
-    )
 
 
 def calls(job: JobBody) -> dict[str, str]:

@@ -89,7 +89,15 @@ def pretty(value: Any) -> str:
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def methods(given: Any) -> str:
+    """The methods of a list of a spec with their weights, in words."""
+    rows = [one for one in given or [] if isinstance(one, dict)]
+    return ", ".join(
+        f"{number(one['weight'])} × {one.get('name')}" if "weight" in one else str(one.get("name")) for one in rows
+    )
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
-    one.__name__: one for one in (shown, coded, number, human_bytes, percent, moment, iso, duration, pretty)
+    one.__name__: one for one in (shown, coded, number, human_bytes, percent, moment, iso, duration, pretty, methods)
 }
 """The filters of templates by name."""
