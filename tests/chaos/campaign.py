@@ -27,7 +27,7 @@ from tests.chaos.load import Users, orders
 from tests.chaos.parts import QUICK, Parts
 from tests.chaos.specs import VARIANTS, needs_data
 from tests.chaos.upgrade import Upgrades
-from tests.integration.whole import eventually, write_inputs
+from tests.integration.whole import eventually, until_none_are_left, write_inputs
 from tests.servers import _free_ports
 
 START_SECONDS = 120.0
@@ -141,8 +141,8 @@ class Campaign:
         upgrades.finish()
         submitting.join()
         self.history.note("all_submitted", open=users.open)
-        if not users.wait_for_all(SETTLE_SECONDS):
-            self.history.violation(f"{users.open} jobs are open, and none has ended for {SETTLE_SECONDS:.0f} s")
+        if left := until_none_are_left(users.count_open, SETTLE_SECONDS):
+            self.history.violation(f"{left} jobs are open, and none has ended for {SETTLE_SECONDS:.0f} s")
         users.rest()
         self.history.note("all_ended")
         return faults.done

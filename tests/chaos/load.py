@@ -136,16 +136,6 @@ class Users:
                 pass
             self._guarded(self._submit, order, inputs)
 
-    def wait_for_all(self, seconds: float) -> bool:
-        """Wait for all jobs, as long as one ends every `seconds` seconds; returns whether all have ended."""
-        left, deadline = self.count_open(), time.monotonic() + seconds
-        while left and time.monotonic() < deadline:
-            time.sleep(0.5)
-            before, left = left, self.count_open()
-            if left < before:
-                deadline = time.monotonic() + seconds
-        return left == 0
-
     def count_open(self) -> int:
         """The number of jobs that wait or run."""
         query = {"status": ["queued", "running"], "limit": "100"}

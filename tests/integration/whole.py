@@ -122,6 +122,17 @@ def eventually(true: Callable[[], Any], what: str, seconds: float = PATIENCE_SEC
     raise AssertionError(f"timed out waiting until {what}")
 
 
+def until_none_are_left(count: Callable[[], int], seconds: float) -> int:
+    """Wait until `count()` is 0, as long as it falls at least every `seconds` seconds; returns what is left."""
+    left, deadline = count(), time.monotonic() + seconds
+    while left and time.monotonic() < deadline:
+        time.sleep(0.5)
+        before, left = left, count()
+        if left < before:
+            deadline = time.monotonic() + seconds
+    return left
+
+
 def write_inputs(folder: Path) -> Path:
     """Write `images.npz` with four separable classes, and `teacher.safetensors`, trained on them."""
     folder.mkdir(parents=True, exist_ok=True)

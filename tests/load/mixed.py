@@ -14,6 +14,7 @@ from tests.api.service import User
 from tests.attack.findings import Findings
 from tests.attack.measures import MEGABYTE, resident_bytes
 from tests.attack.target import Target
+from tests.integration.whole import until_none_are_left
 from tests.load.fairness import inputs_of, spec
 
 SAMPLE_SECONDS = 2.0
@@ -142,12 +143,7 @@ class Traffic:
 
     def _end(self, user: User) -> None:
         """Every job ends, however long the queue has become."""
-        left, deadline = self._open(user), time.monotonic() + END_SECONDS
-        while left and time.monotonic() < deadline:
-            time.sleep(0.5)
-            before, left = left, self._open(user)
-            if left < before:
-                deadline = time.monotonic() + END_SECONDS
+        left = until_none_are_left(lambda: self._open(user), END_SECONDS)
         self._findings.require(not left, "jobs end", f"{left} are open, and none has ended for {END_SECONDS:.0f} s")
         failed = user.http.get("/jobs", params={"status": "failed", "limit": 5}).json()["data"]
         self._findings.require(not failed, "jobs end", f"failed: {[job['error'] for job in failed]}")
