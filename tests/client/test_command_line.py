@@ -88,6 +88,13 @@ def test_the_result_of_a_job_is_its_main_metric_with_the_notes(capsys: pytest.Ca
     ]
 
 
+def test_a_followed_job_ends_with_a_few_lines_and_not_with_its_whole_record(server: Scripted) -> None:
+    server.script = ending("succeeded", spec={"teacher": "tch_1"}, resolved={"training": {"steps": 9}})
+    printed = call(server, "jobs", "watch", "job_1").stdout
+    assert "succeeded" in printed
+    assert "resolved" not in printed and "tch_1" not in printed
+
+
 def test_the_exit_code_of_a_failed_job_is_1_and_its_error_is_printed(server: Scripted) -> None:
     server.script = ending("failed", error={"code": "diverged", "message": "the loss is NaN", "hint": "Lower it."})
     result = call(server, "jobs", "watch", "job_1")

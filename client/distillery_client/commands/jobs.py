@@ -233,11 +233,15 @@ def _follow(
         if context.obj.json:
             output.print_json(job)
         raise JobEnded(job)
-    _show(context, job)
-    if not context.obj.json and "artifacts" in job.get("links", {}):
+    if context.obj.json:
+        output.print_json(job)
+        return
+    output.print_record({name: job.get(name) for name in ("id", "name", "status", "started_at", "finished_at")})
+    if "artifacts" in job.get("links", {}):
         with tempfile.TemporaryDirectory() as folder:
             report = client.artifacts.download(job["id"], "report.json", Path(folder))
             output.print_result(json.loads(report.read_text(encoding="utf-8")))
+        output.screen.print(f"Files: distillery artifacts download {job['id']}", markup=False, highlight=False)
 
 
 def _show(context: typer.Context, job: dict[str, Any]) -> None:
