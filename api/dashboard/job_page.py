@@ -28,6 +28,7 @@ from api.jobs.schemas import JobBody, PreviewBody
 from api.jobs.submission import Submission
 from api.reports.compression import tables
 from api.reports.page import report_page
+from api.reports.previews import SHOWN, name_of
 from api.reports.routes import answer
 from api.webhooks.service import deliveries
 from models.database import reading
@@ -93,10 +94,12 @@ def series_of(previews: list[PreviewBody]) -> list[dict[str, Any]]:
     """Previews by what they show, each with its images in the order of the steps."""
     found: dict[str, list[PreviewBody]] = defaultdict(list)
     for preview in previews:
-        stem = preview.name.rpartition(".")[0]
-        found[stem.removesuffix(f"-{preview.step:08d}")].append(preview)
+        found[name_of(preview)].append(preview)
     order = sorted(found, key=lambda name: (name in ("class-means", "first-filters"), name))
-    return [{"name": name, "images": sorted(found[name], key=lambda one: one.step)} for name in order]
+    return [
+        {"name": name, "images": sorted(found[name], key=lambda one: one.step), "shows": SHOWN.get(name)}
+        for name in order
+    ]
 
 
 @router.get("/{identifier}")

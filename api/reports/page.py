@@ -16,6 +16,7 @@ from api.jobs.overview import named
 from api.jobs.schemas import JobBody
 from api.reports.charts import curve, reliability
 from api.reports.compression import tables
+from api.reports.previews import SHOWN, name_of
 from models.database import reading
 from models.records import Preview
 
@@ -145,7 +146,7 @@ def _pictures(key_id: str, job_id: str) -> list[dict[str, Any]]:
     """The newest previews of each series, as data URIs."""
     found: dict[str, dict[str, Any]] = {}
     for preview in outputs.previews(key_id, job_id).data:
-        name = preview.name.rpartition(".")[0].removesuffix(f"-{preview.step:08d}")
+        name = name_of(preview)
         small = preview.size <= PICTURE_BYTES and preview.content_type in PICTURES
         if name in found or not small or len(found) == MOST_PICTURES:
             continue
@@ -155,7 +156,7 @@ def _pictures(key_id: str, job_id: str) -> list[dict[str, Any]]:
             continue
         if data is not None:
             address = f"data:{preview.content_type};base64,{base64.b64encode(data).decode()}"
-            found[name] = {"name": name, "step": preview.step, "address": address}
+            found[name] = {"name": name, "step": preview.step, "address": address, "shows": SHOWN.get(name)}
     return list(found.values())
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from api.dashboard.shared_pages import FRESH_SECONDS
 from api.jobs.estimates import Estimate, estimates
-from models.records import Attempt, Event, Job
+from models.records import Attempt, Event, Job, Preview
 from tests.api.dashboard.browsers import Browser
 from tests.api.service import User
 
@@ -42,6 +42,14 @@ def test_the_end_of_a_log_is_shown_and_grows_while_its_attempt_runs(visitor: Bro
 
 def test_a_missing_log_is_said(visitor: Browser, owner: User) -> None:
     assert "has no attempt 7" in visitor.get(f"/jobs/{owner.job('running')}/attempts/7/log-end").text
+
+
+def test_the_columns_of_pictures_are_explained_on_the_page_and_in_the_report(visitor: Browser, owner: User) -> None:
+    job = owner.job("succeeded")
+    for name in ("examples", "samples"):
+        owner.blob(Preview, job, f"{name}-00000001.png", b"picture", step=1, content_type="image/png")
+    for text in (visitor.get(f"/jobs/{job}").text, owner.http.get(f"/jobs/{job}/report.html").text):
+        assert text.count("In each row: the image, the truth, the student&#39;s answer") == 1
 
 
 def trained(user: User, seconds: float, whole: float, device: str | None = "cpu", **changes: Any) -> str:
