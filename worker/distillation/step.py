@@ -63,7 +63,8 @@ class Batch:
 
     `image` (B, C, H, W), float, normalised by the student's input contract. `fields` holds the source's other values:
     `label` (B,) int64, `index` (B,) int64 (the same in every epoch), `second_view` (another augmentation of `image`),
-    `privileged` (B, C', H', W') normalised by the teacher's contract, for a teacher that reads it instead of `image`, ...
+    `privileged` (B, C', H', W') normalised by the teacher's contract, for a teacher that reads it instead of `image`,
+    `seed` (B,) int64 for tasks whose students draw (`seeded`), ...
     `teacher` is set if the source has already computed the teacher's outputs for these images. `division` says which part
     of a batch these samples are, if several ranks share it. `view` (B,) int64 is set if the source shows a limited number of
     views of its images: the number of each, below `Source.distinct_views`.
@@ -78,6 +79,11 @@ class Batch:
     def read(self, name: str) -> Tensor:
         """The input of a network: `image`, or the field with this name."""
         return self.image if name == "image" else self.fields[name]
+
+    def seeded(self, seed: int) -> "Batch":
+        """The same batch with the field `seed` (B,) int64, even numbers by the sample's `index`, so that what a student draws for
+        an image is the same on any rank."""
+        return replace(self, fields=self.fields | {"seed": seed % 2**61 + 2 * self.fields["index"]})
 
     def channels_last(self) -> "Batch":
         """The same batch, its images in the memory format in which convolutions are fastest on CPUs and GPUs."""

@@ -66,6 +66,8 @@ class Detection(Task):
         targets = [
             {"boxes": each["boxes"].to(image.device), "labels": each["labels"].to(image.device) + 1} for each in truth
         ]
+        if "seed" in fields:
+            targets = [target | {"seed": seed} for target, seed in zip(targets, fields["seed"].cpu(), strict=True)]
         return network(image, targets, None)
 
     def check_labels(self, images: "Images", outputs: int, pointer: str) -> None:

@@ -132,6 +132,8 @@ class StageRun:
             return
         position = self._position()
         batch = self.source.batch(position, self.students).channels_last()
+        if self.context.task.student_first:
+            batch = batch.seeded(seed_for(self.training.seed, self.stage.seeded_by, "draws", position.number))
         for member in self.members.values():
             member.train_mode()
         if self.input_gradient:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.worker.distillation.distributed.two_ranks import compare
 from tests.worker.distillation.killed_runs import job_of, run_killed, run_whole, same_bits, student_of
 from worker.distillation import networks, registry
 from worker.distillation.check import check
@@ -202,3 +203,9 @@ def test_what_does_not_fit_is_refused(inputs, tmp_path, spec, words, pointer):
 def test_every_default_objective_is_for_detection():
     for each in DEFAULTS:
         assert "detection" in registry.find("objectives", each["name"]).needs.tasks
+
+
+@pytest.mark.slow
+def test_two_ranks_draw_the_same_regions_as_one_process(inputs, tmp_path):
+    folder = shutil.copytree(inputs, tmp_path / "one")
+    compare(job(folder, source={"name": "dataset", "augmentation": "none"}), folder)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.worker.distillation.distributed.two_ranks import compare
 from tests.worker.distillation.killed_runs import job_of, run_killed, run_whole, same_bits, student_of
 from worker.distillation import networks, registry
 from worker.distillation.check import check
@@ -223,3 +224,9 @@ def test_a_network_of_rows_is_refused(task, inputs, tmp_path):
     folder = shutil.copytree(inputs, tmp_path / "job")
     with pytest.raises(SpecError, match="map of outputs"):
         check(job(folder, task, student={"network": "lenet5_half", "options": {}}))
+
+
+@pytest.mark.slow
+def test_two_ranks_train_the_same_student_as_one_process(task, inputs, tmp_path):
+    folder = shutil.copytree(inputs, tmp_path / "one")
+    compare(job(folder, task, source={"name": "dataset", "augmentation": "none"}), folder)

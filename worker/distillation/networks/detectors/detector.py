@@ -16,7 +16,8 @@ from worker.distillation.step import Outputs
 DETECTION = 6
 """Numbers of a detection: x1, y1, x2, y2, score, class. Padding is zeros with the class -1."""
 Target = Mapping[str, Tensor]
-"""The objects of an image: `boxes` (M, 4) float32 and `labels` (M,) int64 from 1 to K; 0 is the background."""
+"""The objects of an image: `boxes` (M, 4) float32 and `labels` (M,) int64 from 1 to K; 0 is the background. A `seed` () int64, on the
+CPU, makes what is drawn for the image independent of the others."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ Shapes: B batch, A anchors, R regions of an image, K classes of objects, C chann
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -100,16 +101,26 @@ class TwoStageDetector(Detector):
     def _drawn(
         self, proposals: list[Tensor], anchors: list[Tensor], targets: Sequence[Target] | None
     ) -> dict[str, Tensor]:
-        """What the losses are computed on: first the sample of anchors is drawn, then that of regions, as in torchvision."""
+        """What the losses are computed on: first the sample of anchors is drawn, then that of regions, as in torchvision. The
+        draws of an image depend on its `seed` alone, if its target has one."""
         if targets is None:
             rois = [each[: self.regions] for each in proposals]
             return self._padded_rois(rois)
         given = [dict(target) for target in targets]
         labels, matched = self.rpn.assign_targets_to_anchors(anchors, given)
-        positive, negative = (torch.stack(each).bool() for each in self.rpn.fg_bg_sampler(labels))
+        sampled = []
+        for each, target in zip(labels, given, strict=True):
+            with _random_numbers_of(target, 0):
+                sampled.append([torch.stack(one).bool() for one in self.rpn.fg_bg_sampler([each])])
+        positive, negative = (torch.cat(each) for each in zip(*sampled, strict=True))
         offsets = torch.stack(list(self.rpn.box_coder.encode(matched, anchors)))
         sample = positive.to(torch.int8) - (~(positive | negative)).to(torch.int8)
-        rois, _, roi_labels, roi_targets = self.roi_heads.select_training_samples(list(proposals), given)
+        regions = []
+        for each, target in zip(proposals, given, strict=True):
+            with _random_numbers_of(target, 1):
+                rois, _, roi_labels, roi_targets = self.roi_heads.select_training_samples([each], [target])
+                regions.append((rois[0], roi_labels[0], roi_targets[0]))
+        rois, roi_labels, roi_targets = map(list, zip(*regions, strict=True))
         return {
             "anchor_sample": sample,
             "anchor_target": torch.where(positive[..., None], offsets, torch.zeros_like(offsets)),
@@ -158,6 +169,18 @@ class TwoStageDetector(Detector):
         parts["rois"] = like.new_empty(batch, regions, 4)
         parts["roi_valid"] = like.new_empty(batch, regions, dtype=torch.bool)
         return Outputs(logits.unflatten(0, (batch, regions)), parts=parts)
+
+
+@contextmanager
+def _random_numbers_of(target: Target, use: int) -> Iterator[None]:
+    """A context in which random numbers depend on the target's `seed` and on `use` alone, if it has one."""
+    if "seed" not in target:
+        yield
+        return
+    device = target["boxes"].device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(target["seed"]) + use)
+        yield
 
 
 def _scattered(values: Tensor, valid_BR: Tensor) -> Tensor:
