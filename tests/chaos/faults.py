@@ -199,7 +199,9 @@ class Faults:
         self._until(fault, member.name, wake)
         return member.name + (" and its engine" if engines else "")
 
-    def _triple_messages(self, fault: Fault) -> str:
+    def _triple_messages(self, fault: Fault) -> str | None:
+        if "disk" in self._undo:  # the embedded set's messages are files
+            return None
         return f"{self._parts.triple_messages()} messages"
 
     def _delete_messages(self, fault: Fault) -> str:
