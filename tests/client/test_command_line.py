@@ -88,6 +88,13 @@ def test_the_result_of_a_job_is_its_main_metric_with_the_notes(capsys: pytest.Ca
     ]
 
 
+def test_a_new_job_is_shown_with_what_was_chosen_for_it(server: Scripted) -> None:
+    server.script = ending("queued", resolved={"training": {"steps": 9}, "reasons": {"/source": "dafl, because [x]"}})
+    printed = call(server, "jobs", "submit", "--teacher", "tch_1", "--student", "lenet5").stdout.splitlines()
+    assert printed[-2:] == ["/source: dafl, because [x]", "Follow it: distillery jobs watch job_1"]
+    assert "training" not in "".join(printed)
+
+
 def test_a_followed_job_ends_with_a_few_lines_and_not_with_its_whole_record(server: Scripted) -> None:
     server.script = ending("succeeded", spec={"teacher": "tch_1"}, resolved={"training": {"steps": 9}})
     printed = call(server, "jobs", "watch", "job_1").stdout

@@ -76,11 +76,7 @@ def submit(
         if validate:
             _show(context, client.jobs.validate(body))
             return
-        job = client.jobs.submit(body)
-        if watch:
-            _follow(context, client, job["id"])
-        else:
-            _show(context, job)
+        _submitted(context, client, client.jobs.submit(body), watch)
 
 
 def _student(network: str | None, width: float | None) -> dict[str, Any] | None:
@@ -172,11 +168,7 @@ def validate(
 def retry(context: typer.Context, identifier: Identifier, watch: Watch = False) -> None:
     """Submit the spec of a job that has ended as a new job."""
     with session(context) as client:
-        job = client.jobs.retry(identifier)
-        if watch:
-            _follow(context, client, job["id"])
-        else:
-            _show(context, job)
+        _submitted(context, client, client.jobs.retry(identifier), watch)
 
 
 @app.command()
@@ -188,11 +180,7 @@ def chain(
 ) -> None:
     """Submit a job whose teacher is the student of job ID, with the rest of that job's spec."""
     with session(context) as client:
-        job = client.jobs.chain(identifier, student)
-        if watch:
-            _follow(context, client, job["id"])
-        else:
-            _show(context, job)
+        _submitted(context, client, client.jobs.chain(identifier, student), watch)
 
 
 @app.command()
@@ -242,6 +230,19 @@ def _follow(
             report = client.artifacts.download(job["id"], "report.json", Path(folder))
             output.print_result(json.loads(report.read_text(encoding="utf-8")))
         output.screen.print(f"Files: distillery artifacts download {job['id']}", markup=False, highlight=False)
+
+
+def _submitted(context: typer.Context, client: Client, job: dict[str, Any], watch: bool) -> None:
+    """Follow a new job, or say what was chosen for it and how to follow it."""
+    if watch:
+        _follow(context, client, job["id"])
+    elif context.obj.json:
+        output.print_json(job)
+    else:
+        output.print_record({name: job.get(name) for name in ("id", "name", "status", "queue_position")})
+        for pointer, reason in ((job.get("resolved") or {}).get("reasons") or {}).items():
+            output.screen.print(f"{pointer}: {reason}", markup=False, highlight=False)
+        output.screen.print(f"Follow it: distillery jobs watch {job['id']}", markup=False, highlight=False)
 
 
 def _show(context: typer.Context, job: dict[str, Any]) -> None:
