@@ -25,7 +25,7 @@ def print_json(value: Any) -> None:
 def print_table(records: Iterable[Record], columns: Sequence[str]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "), no_wrap=column == "id")
+        table.add_column(column.replace("_", " "), no_wrap=column == "id" or column.endswith("_at"))
     for record in records:
         table.add_row(*(_cell(column, record.get(column)) for column in columns))
     screen.print(table)
