@@ -32,6 +32,9 @@ KINDS: dict[str, Uploads[Any, Any]] = {"teachers": TEACHERS, "datasets": DATASET
 PREFIXES = {"tch": "teachers", "dts": "datasets", "fil": "files"}
 Identifier = Annotated[str, Path(pattern=r"^(tch|dts|fil)_[0-9a-f]{32}$")]
 SHOWN = 100
+SHOWN_ABOVE = ("per_class", "samples", "warnings")
+LAST = ("taps", "renamed", "recognised")
+"""Findings that have a place of their own on the page, and long ones, which come after the others."""
 OPTIONS = "/options"
 """Pointer of a dataset's options in its spec; names of the form's fields begin with it."""
 RANGE_BYTES = 16 << 20
@@ -71,12 +74,20 @@ async def show(request: Request, visitor: CurrentVisitor, identifier: Identifier
     _, body = await pages.read(name, lambda: uploads.get(visitor.key_id, identifier), seconds)
     template = "part_upload.html" if polled else "upload.html"
     findings = body.findings or {}
-    shown = {name: value for name, value in findings.items() if name not in ("per_class", "samples")}
     counts = class_counts(findings)
     return render(
-        request, template, upload=body, kind=uploads.kind, findings=shown, counts=counts,
+        request, template, upload=body, kind=uploads.kind, findings=_ordered(findings, body), counts=counts,
+        recognised=findings.get("recognised"), warnings=findings.get("warnings") or [],
         sheet=sheet_of(findings) if body.status == UploadStatus.READY else None,
     )  # fmt: skip
+
+
+def _ordered(findings: dict[str, Any], body: UploadBody) -> dict[str, Any]:
+    """What was found and is not shown above it, the long last."""
+    own = ("network", "classes", "class_names", "input") if body.status == UploadStatus.READY else ()
+    above = (*SHOWN_ABOVE, *(name for name in own if hasattr(body, name)))
+    rest = {name: findings[name] for name in sorted(findings, key=LAST.__contains__) if name not in above}
+    return {name: value for name, value in rest.items() if value not in (None, "", [], {})}
 
 
 def class_counts(findings: dict[str, Any]) -> dict[str, Any] | None:

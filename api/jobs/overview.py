@@ -128,8 +128,9 @@ def _line(row: Row[Any]) -> JobLine:
     summary = row.summary if isinstance(row.summary, dict) else {}
     main = summary.get("main_metric") or {}
     metric = (str(main["name"]), float(main["student"])) if isinstance(main.get("student"), int | float) else None
-    if metric is None and isinstance(summary.get("agreement"), int | float):
-        metric = "agreement", float(summary["agreement"])
+    for name in ("agreement", "estimated_agreement"):
+        if metric is None and isinstance(summary.get(name), int | float):
+            metric = name, float(summary[name])
     if metric is None:
         values = [(name, row._mapping[f"metric_{at}"]) for at, name in enumerate(SHOWN_METRICS)]
         metric = next(((name, value) for name, value in values if value is not None), None)

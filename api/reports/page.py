@@ -101,6 +101,8 @@ def sentence(job: JobBody, report: dict[str, Any]) -> str:
         if isinstance(main.get("teacher"), int | float):
             return f"The student reaches {main['student']:.4g} {name}, against {main['teacher']:.4g} of its teacher,{size}."
         return f"The student reaches {main['student']:.4g} {name}{size}."
+    if isinstance(estimate := summary.get("estimated_agreement"), int | float):
+        return f"The student is estimated to agree with its teacher on {estimate:.1%} of real images{size}; its accuracy was not measured."
     agreement = ((report.get("without_data") or {}).get("agreement_with_teacher")) or summary.get("agreement")
     if isinstance(agreement, int | float):
         return f"The student agrees with its teacher on {agreement:.1%} of synthesised images{size}; its accuracy was not measured."

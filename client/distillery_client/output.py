@@ -51,7 +51,8 @@ def print_findings(record: Record) -> None:
 
 
 def print_result(report: Record) -> None:
-    """Print the summary of a job's report: the main metric and the sizes of student and teacher, and the notes."""
+    """Print the summary of a job's report: the main metric, or the estimate without data, the sizes of student and teacher, and the
+    notes."""
     summary = report.get("summary") or {}
     if metric := summary.get("main_metric"):
         rows = [
@@ -61,6 +62,8 @@ def print_result(report: Record) -> None:
         ]
         if rows:
             screen.print(f"{metric['name'].replace('_', ' ')}: {', '.join(rows)}", markup=False, highlight=False)
+    elif (estimate := summary.get("estimated_agreement")) is not None:
+        screen.print(f"estimated agreement with the teacher: {estimate:.4g}", markup=False, highlight=False)
     sizes = [f"{name} {count:,}" for name in ("parameters", "teacher_parameters") if (count := summary.get(name))]
     if sizes:
         screen.print(", ".join(sizes).replace("_", " "), markup=False, highlight=False)

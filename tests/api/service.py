@@ -83,9 +83,9 @@ class User:
     def __exit__(self, *exception: object) -> None:
         self.http.close()
 
-    def teacher(self, status: str = "ready", **values: Any) -> str:
-        """A teacher in the state after its inspection."""
-        findings = FINDINGS if status == "ready" else None
+    def teacher(self, status: str = "ready", found: dict[str, Any] | None = None, **values: Any) -> str:
+        """A teacher in the state after its inspection; `found` adds to its findings."""
+        findings = FINDINGS | (found or {}) if status == "ready" else None
         return self._add(Teacher, "tch", status=status, findings=findings, **(TEACHER | values))
 
     def dataset(self, status: str = "ready", found: dict[str, Any] | None = None, **values: Any) -> str:

@@ -102,6 +102,11 @@ def test_a_followed_job_ends_with_a_few_lines_and_not_with_its_whole_record(serv
     assert "resolved" not in printed and "tch_1" not in printed
 
 
+def test_without_data_the_result_is_the_estimate(capsys: pytest.CaptureFixture[str]) -> None:
+    print_result({"summary": {"main_metric": None, "estimated_agreement": 0.98765}})
+    assert capsys.readouterr().out.splitlines() == ["estimated agreement with the teacher: 0.9877"]
+
+
 def test_the_exit_code_of_a_failed_job_is_1_and_its_error_is_printed(server: Scripted) -> None:
     server.script = ending("failed", error={"code": "diverged", "message": "the loss is NaN", "hint": "Lower it."})
     result = call(server, "jobs", "watch", "job_1")

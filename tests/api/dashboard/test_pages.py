@@ -72,6 +72,12 @@ def finished(user: User, found: dict[str, Any] | None = None, **values: Any) -> 
     return job
 
 
+def test_a_job_without_data_is_listed_and_reported_with_its_estimate(visitor: Browser, owner: User) -> None:
+    job = finished(owner, summary(accuracy=None, main_metric=None, agreement=None, estimated_agreement=0.97))
+    assert re.search(r"0\.97\s*<[^>]*>\s*estimated agreement", visitor.get("/").text)
+    assert "estimated to agree with its teacher on 97.0%" in owner.http.get(f"/jobs/{job}/report.html").text
+
+
 @pytest.fixture
 def hostile(owner: User) -> list[str]:
     """Paths of pages about records whose every text is hostile."""

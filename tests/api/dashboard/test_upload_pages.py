@@ -64,3 +64,19 @@ def test_a_page_sends_ranges_and_asks_how_much_has_arrived(visitor: Browser, own
     assert send(3, b"def") == {"code": 202, "status": "inspecting", "bytes": 6}
     with owner.service.user(scopes=["uploads:read", "uploads:write"]) as other:
         assert visitor_of(other).get(made["received"]).status_code == 404
+
+
+def test_what_matters_of_a_teacher_comes_first_and_nothing_twice(visitor: Browser, owner: User) -> None:
+    recognised = {"accuracy": 0.9829, "images": 2048, "split": "test"}
+    found = {
+        "taps": {"conv1": [6, 28, 28]},
+        "proposals": [],
+        "parameters": 61706,
+        "network": "lenet5",
+        "warnings": ["other `names`"],
+    }
+    page = visitor.get(f"/uploads/{owner.teacher(found=found | {'recognised': recognised})}").text
+    part = page.partition("What the inspection found")[2]
+    assert "right on 98.3 % of 2,048 images" in part and '<p class="warned">other <code>names</code></p>' in part
+    assert part.index("parameters") < part.index("taps")
+    assert "proposals" not in part and "lenet5" not in part

@@ -223,6 +223,7 @@ def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
         "accuracy": ours.get("accuracy"),
         "teacher_accuracy": theirs.get("accuracy"),
         "agreement": ours.get("agreement"),
+        "estimated_agreement": ((content["without_data"] or {}).get("estimate") or {}).get("agreement"),
         "initial_weights": content["initial_weights"],
         "checkpoint": content["chosen_weights"].get("checkpoint"),
         "seconds": content["seconds"]["total"],

@@ -114,6 +114,12 @@ def test_metrics_on_training_or_synthesised_images_have_a_note(tmp_path: Path):
     )
 
 
+def test_the_summary_has_the_estimate_without_data(tmp_path: Path):
+    measured = {"samples": 8, "agreement_with_teacher": 0.5, "estimate": {"agreement": 0.97, "images": 400}}
+    summary = make(tmp_path, {"evaluation": None, "without_data": measured})["summary"]
+    assert summary["estimated_agreement"] == 0.97 and summary["agreement"] is None
+
+
 def test_measuring_cost_does_not_change_the_network(tmp_path: Path):
     network = networks.build("lenet5", 3, InputContract(1, 32, 32, (0.5,), (0.5,))).train()
     reports.cost(network, InputContract(1, 32, 32, (0.5,), (0.5,)))
