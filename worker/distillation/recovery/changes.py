@@ -29,11 +29,14 @@ Score = Callable[[Reading, int], Scored]
 """How right a reading is on so many images."""
 
 
-def refined(best: Scored, chain: Sequence[Layer], score: Score, has_time: Callable[[], bool]) -> Scored:
-    """The reading with one change after another, as long as one is clearly better; `score` knows the images."""
+def refined(
+    best: Scored, chain: Sequence[Layer], score: Score, has_time: Callable[[], bool], plain: Sequence[Geometry] = ()
+) -> Scored:
+    """The reading with one change after another, as long as one is clearly better; `score` knows the images, and `plain` are the
+    plainest geometries."""
     for _ in range(MOST_CHANGES):
         few = []
-        for reading in changed(best.reading, chain):
+        for reading in changed(best.reading, chain, plain):
             if not has_time():
                 return best
             few.append(score(reading, FEW))
@@ -47,9 +50,9 @@ def refined(best: Scored, chain: Sequence[Layer], score: Score, has_time: Callab
     return best
 
 
-def changed(reading: Reading, chain: Sequence[Layer]) -> Iterator[Reading]:
-    """Every reading that has another activation, everywhere or behind one layer, another pooling behind one convolution, or other
-    groups of its GroupNorms."""
+def changed(reading: Reading, chain: Sequence[Layer], plain: Sequence[Geometry] = ()) -> Iterator[Reading]:
+    """Every reading that has another activation, everywhere or behind one layer, another pooling behind one convolution, another of
+    the plain geometries, or other groups of its GroupNorms."""
     for name in ACTIVATIONS:
         if name != reading.activation:
             yield replace(reading, activation=name, activations=())
@@ -65,8 +68,9 @@ def changed(reading: Reading, chain: Sequence[Layer]) -> Iterator[Reading]:
             if pooling != reading.pooling_behind(number):
                 kinds = {**dict(reading.poolings), number: pooling}
                 yield replace(reading, poolings=tuple(sorted(kinds.items())))
-    geometries: Iterator[Geometry] = poolings_of_same_size(chain, reading.geometry)
-    yield from (replace(reading, geometry=geometry) for geometry in geometries)
+    alike = list(poolings_of_same_size(chain, reading.geometry))
+    others = [*alike, *(each for each in plain if each not in alike and each != reading.geometry)]
+    yield from (replace(reading, geometry=geometry) for geometry in others)
     if any(layer.kind == "group_norm" for layer in chain):
         yield from (replace(reading, groups=groups) for groups in (1, *GROUPS) if groups != reading.groups)
 

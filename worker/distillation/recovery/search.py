@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice, product
 
 import torch
@@ -22,7 +23,7 @@ from worker.distillation.errors import UploadError
 from worker.distillation.process.heartbeat import pulse
 from worker.distillation.process.stopwatch import Stopwatch
 from worker.distillation.recovery.chain import HINT, Layer
-from worker.distillation.recovery.changes import calibrated, refined
+from worker.distillation.recovery.changes import CLEARLY, MANY, calibrated, lower_by, refined
 from worker.distillation.recovery.geometry import Geometry, geometries, pairs, strangeness
 from worker.distillation.recovery.layer_list import can_fold
 from worker.distillation.recovery.prefixes import Prefixes
@@ -45,15 +46,18 @@ AT_ONCE = 50
 KEPT_GEOMETRIES, KEPT_READINGS = 24, 24
 OTHER_SIZES = (28, 32, 64, 224, 48, 96, 100, 128, 150, 200, 227, 256)
 """Sizes that images are brought to where a network does not fit their own, or fits it in unusual ways only; usual sizes first."""
-STRANGE = 1.0
+STRANGE, PLAINER = 1.0, 1.5
 """How unusual the plainest geometry of the images' own size may be, beyond what is expected of each convolution, before other sizes
 are tried; and by how much another's has to be less unusual."""
-MOST_SIZES = 4
-"""Sizes that are tried."""
+MOST_SIZES, MOST_RESIZED = 4, 8
+"""Sizes that are tried, and convolutions of networks for which others than the images' own are, where the network fits that."""
 CONVINCING, FURTHER = 0.9, 60
 PROMISING = 0.8
 SURE = 0.97
-"""From this accuracy on no residual sums are tried."""
+"""From this accuracy on no residual sums are tried, and no single changes of other readings than the best."""
+PLAINEST, MOST_PLAIN = 3, 16
+"""Geometries of which the best reading is changed too, since a mixture of activations is read worse than another geometry at first;
+and those that are tried as a change."""
 NEAR = 0.35
 """Geometries whose best reading is worse than the best by more than this are given up."""
 QUICK = ("relu", "tanh", "sigmoid")
@@ -103,22 +107,22 @@ def candidates(
 ) -> list[Geometry]:
     """The plainest geometries for images of a size, and for those of the other sizes that the chain fits in clearly plainer ways.
 
-    The size with the plainest one comes first.
+    The size with the plainest one comes first; sizes take turns.
     """
     pulse()
     own = strangeness(chain, size)
-    strange = {(side, side): strangeness(chain, (side, side)) for side in others} if own > STRANGE else {}
-    plainer = sorted(
-        (each for each, cost in strange.items() if cost < math.inf and cost <= own - STRANGE),
-        key=lambda each: strange[each],
-    )
-    kept = [*plainer[: MOST_SIZES - 1], *([size] if own < math.inf else [])]
-    found = [list(islice(geometries(chain, each), max(1, most // len(kept)))) for each in kept]
+    long = sum(layer.kind == "conv" for layer in chain) > MOST_RESIZED
+    tried = others if own == math.inf or (own > STRANGE and not long) else ()
+    strange = {(side, side): strangeness(chain, (side, side)) for side in tried}
+    plainer = [each for each, cost in strange.items() if cost < math.inf and cost <= own - PLAINER]
+    sizes = sorted(plainer, key=lambda each: strange[each])[: MOST_SIZES - 1] + ([size] if own < math.inf else [])
+    found = [list(islice(geometries(chain, each), max(1, most // len(sizes)))) for each in sizes]
     if not any(found):
         raise UploadError(
             f"no strides, paddings and poolings make the layers fit images of {size[0]} x {size[1]} pixels", HINT
         )
-    return [geometry for several in found for geometry in several]
+    turns = product(range(0, most, AT_ONCE), found)
+    return [geometry for start, several in turns for geometry in several[start : start + AT_ONCE]]
 
 
 def listed(chain: Sequence[Layer], size: tuple[int, int], most: int = 5, others: Sequence[int] = OTHER_SIZES) -> str:
@@ -158,11 +162,11 @@ class _Search:
         ):
             first = sorted([*first, *self._first(sums, ways, SHARES[:2])], key=lambda each: each.rank, reverse=True)
             found = [*found, *sums]
-        near = [each for each in first if each.accuracy >= first[0].accuracy - NEAR]
-        kept: dict[Geometry, Reading] = {}
-        for each in near:
-            kept.setdefault(each.reading.geometry, each.reading)
-        best_of = list(kept.values())[:KEPT_GEOMETRIES]
+        of_geometry: dict[Geometry, Scored] = {}
+        for each in first:
+            of_geometry.setdefault(each.reading.geometry, each)
+        near = [each.reading for each in of_geometry.values() if each.accuracy >= first[0].accuracy - NEAR]
+        best_of = near[:KEPT_GEOMETRIES]
         every = [(_unlike(reading, best), reading) for best in best_of for reading in self._every(best.geometry, ways)]
         every.sort(key=lambda pair: pair[0])
         last = self._best(
@@ -175,20 +179,34 @@ class _Search:
         same = [each for each in plainest if _unusual(each.reading) == usual_one]
         same.sort(key=lambda each: (each.reading.normalisation.is_wide, -each.accuracy))
         best = self._normalised(same[about_lowest([each.cross_entropy for each in same])], ways)
-        best = self._refined(best, ways)
+        plain = [of_geometry[each].reading for each in found[:PLAINEST] if each in of_geometry]
+        others = [reading for reading in plain if reading.geometry != best.reading.geometry]
+        best = self._refined(best, others if best.accuracy < SURE else [], found[:MOST_PLAIN], ways)
         ties = tuple(each for each in last if each is not best and sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
 
-    def _refined(self, best: Scored, ways: Sequence[Normalisation]) -> Scored:
-        """The best reading with changes that make it clearly better; the normalisation is chosen again after any."""
+    def _refined(
+        self, best: Scored, others: Sequence[Reading], plain: Sequence[Geometry], ways: Sequence[Normalisation]
+    ) -> Scored:
+        """The best reading, or one of the others if that becomes clearly better, with changes that make it clearly better; the
+        normalisation is chosen again after any."""
         known: dict[int, Prefixes] = defaultdict(Prefixes)
-        changed = refined(
-            best,
-            self.chain,
-            lambda reading, images: self._score(reading, images, known[images]),
-            lambda: self.taken.seconds < self.seconds,
-        )
-        return best if changed.reading == best.reading else self._normalised(changed, ways)
+
+        def score(reading: Reading, images: int) -> Scored:
+            return self._score(reading, images, known[images])
+
+        found = score(best.reading, MANY)
+        for number, reading in enumerate((best.reading, *others)):
+            share = (self.seconds - self.taken.seconds) / (1 + len(others) - number)
+            changed = refined(
+                score(reading, MANY), self.chain, score, partial(self._is_before, self.taken.seconds + share)
+            )
+            if number == 0 or lower_by(changed.losses, found.losses) >= CLEARLY:
+                found = changed
+        return best if found.reading == best.reading else self._normalised(found, ways)
+
+    def _is_before(self, seconds: float) -> bool:
+        return self.taken.seconds < seconds
 
     def _normalised(self, best: Scored, ways: Sequence[Normalisation]) -> Scored:
         """The best reading with the plain normalisation whose cross-entropy is about the lowest, of those that are even with it.

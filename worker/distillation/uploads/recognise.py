@@ -68,7 +68,7 @@ def recognised(
     """
     images = sample(dataset).in_order(said.get("class_names") or ())
     if int(images.label.max()) == 1 and (two := _with_two_outputs(upload, said, limits, folder)):
-        found = _recognised({**said, "weights": "auto"}, two, images, limits, folder, seconds)
+        found = _recognised({**said, "weights": "auto", "classes": 2}, two, images, limits, folder, seconds)
         return replace(found, warnings=(*found.warnings, WARNING))
     return _recognised(said, upload, images, limits, folder, seconds)
 
