@@ -120,9 +120,11 @@ def poolings_of_same_size(chain: Sequence[Layer], geometry: Geometry) -> Iterato
     convolutions = [layer for layer in chain if layer.kind == "conv"]
     at: Size | None = geometry.size
     for number, (layer, placed) in enumerate(zip(convolutions, geometry.placements, strict=True)):
-        mapped = at and _slid(at, layer.kernel, placed.stride, placed.padding)
-        at = mapped and _pooled(mapped, placed.pool)
-        for pool in ALIKE if placed.pool in ALIKE and mapped else ():
+        mapped = _slid(at, layer.kernel, placed.stride, placed.padding) if at else None
+        if mapped is None:
+            return
+        at = _pooled(mapped, placed.pool)
+        for pool in ALIKE if placed.pool in ALIKE else ():
             if pool != placed.pool and _pooled(mapped, pool) == at:
                 others = list(geometry.placements)
                 others[number] = replace(placed, pool=pool)
