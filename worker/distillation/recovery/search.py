@@ -55,9 +55,9 @@ CONVINCING, FURTHER = 0.9, 60
 PROMISING = 0.8
 SURE = 0.97
 """From this accuracy on no residual sums are tried, and no single changes of other readings than the best."""
-PLAINEST, MOST_PLAIN = 3, 16
-"""Geometries of which the best reading is changed too, since a mixture of activations is read worse than another geometry at first;
-and those that are tried as a change."""
+PLAINEST, MOST_PLAIN = 2, 16
+"""Geometries of which the best reading is changed too if the best of all has another, since a mixture of activations is read worse
+than an unusual geometry at first; and those that are tried as a change."""
 NEAR = 0.35
 """Geometries whose best reading is worse than the best by more than this are given up."""
 QUICK = ("relu", "tanh", "sigmoid")
@@ -179,9 +179,10 @@ class _Search:
         same = [each for each in plainest if _unusual(each.reading) == usual_one]
         same.sort(key=lambda each: (each.reading.normalisation.is_wide, -each.accuracy))
         best = self._normalised(same[about_lowest([each.cross_entropy for each in same])], ways)
-        plain = [of_geometry[each].reading for each in found[:PLAINEST] if each in of_geometry]
-        others = [reading for reading in plain if reading.geometry != best.reading.geometry]
-        best = self._refined(best, others if best.accuracy < SURE else [], found[:MOST_PLAIN], ways)
+        plain = found[:PLAINEST]
+        unsure = best.accuracy < SURE and best.reading.geometry not in plain
+        others = [of_geometry[each].reading for each in plain if each in of_geometry] if unsure else []
+        best = self._refined(best, others, found[:MOST_PLAIN], ways)
         ties = tuple(each for each in last if each is not best and sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
 
