@@ -5,6 +5,7 @@ bounded by the number of steps: a chain that needs more has the geometries found
 """
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,6 +30,8 @@ POOLS: dict[tuple[int, int] | None, float] = {
     (2, 1): 3.0,
 }
 """Kernel and stride of a pooling, and how unusual it is."""
+ALIKE: tuple[tuple[int, int] | tuple[int, int, int], ...] = ((2, 2), (3, 2), (3, 2, 1))
+"""Poolings that halve maps, with kernel, stride and padding, of which several may give the same size."""
 UNPADDED = 0.3
 """How unusual a convolution without padding is where the maps are pooled at the end."""
 ADAPTIVE = 4.0
@@ -41,7 +44,8 @@ class Placement:
 
     stride: int
     padding: int
-    pool: tuple[int, int] | None
+    pool: tuple[int, int] | tuple[int, int, int] | None
+    """Kernel, stride and, perhaps, padding of the pooling."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,7 @@ def pairs(chain: Sequence[Layer]) -> tuple[int, ...]:
 
 def geometries(chain: Sequence[Layer], size: Size, skips: tuple[int, ...] = ()) -> Iterator[Geometry]:
     """All geometries for images of a size, the plainest first; those of `skips` and the next ones keep the size of maps."""
-    convolutions = [layer for layer in chain if layer.kind == "conv"]
-    linear = next((layer for layer in chain if layer.kind == "linear"), None)
-    kernels = [
-        _Kernel(layer.kernel, index in skips or index - 1 in skips, "bias" not in layer.tensors)
-        for index, layer in enumerate(convolutions)
-    ]
+    convolutions, kernels, linear = _parts(chain, skips)
     rest = _rest(kernels, convolutions, linear, _reach(kernels, size))
     order = count()
     queue: list[tuple[float, int, _Partial]] = []
@@ -97,6 +96,46 @@ def geometries(chain: Sequence[Layer], size: Size, skips: tuple[int, ...] = ()) 
             left = 0.0 if step.whole else rest[len(step.placed)].get(step.at)
             if left is not None:
                 heapq.heappush(queue, (step.cost + left, next(order), step))
+
+
+def strangeness(chain: Sequence[Layer], size: Size) -> float:
+    """How unusual the plainest geometry for images of a size is, beyond what is expected of each convolution; infinite if there is none."""
+    convolutions, kernels, linear = _parts(chain, ())
+    rest = _rest(kernels, convolutions, linear, _reach(kernels, size))
+    return rest[0].get(size, math.inf) - EXPECTED * len(convolutions)
+
+
+def _parts(chain: Sequence[Layer], skips: tuple[int, ...]) -> tuple[list[Layer], list["_Kernel"], Layer | None]:
+    """The convolutions, their kernels, and the first linear layer."""
+    convolutions = [layer for layer in chain if layer.kind == "conv"]
+    kernels = [
+        _Kernel(layer.kernel, index in skips or index - 1 in skips, "bias" not in layer.tensors)
+        for index, layer in enumerate(convolutions)
+    ]
+    return convolutions, kernels, next((layer for layer in chain if layer.kind == "linear"), None)
+
+
+def poolings_of_same_size(chain: Sequence[Layer], geometry: Geometry) -> Iterator[Geometry]:
+    """The geometries with another of `ALIKE` behind one convolution that gives maps of the same size."""
+    convolutions = [layer for layer in chain if layer.kind == "conv"]
+    at: Size | None = geometry.size
+    for number, (layer, placed) in enumerate(zip(convolutions, geometry.placements, strict=True)):
+        mapped = _slid(at, layer.kernel, placed.stride, placed.padding) if at else None
+        if mapped is None:
+            return
+        at = _pooled(mapped, placed.pool)
+        for pool in ALIKE if placed.pool in ALIKE else ():
+            if pool != placed.pool and _pooled(mapped, pool) == at:
+                others = list(geometry.placements)
+                others[number] = replace(placed, pool=pool)
+                yield replace(geometry, placements=tuple(others))
+
+
+def _pooled(mapped: Size, pool: tuple[int, ...] | None) -> Size | None:
+    if pool is None:
+        return mapped
+    kernel, stride, *padding = pool
+    return _slid(mapped, (kernel, kernel), stride, sum(padding))
 
 
 class _Kernel(NamedTuple):
@@ -148,6 +187,8 @@ def _placed(given: _Kernel, at: Size) -> Iterator[tuple[Placement, float, Size]]
     paddings = {0: 0.0, same: 0.0} | {other: 3.0 for other in (1, 2, 3) if other not in (0, same) and other < kernel}
     twice, unpooled = (0.1, -0.3) if given.strides else (0.6, 0.0)
     strides = {1: 0.0} | ({2: twice} if kernel > 1 else {2: 2.0}) | ({kernel: 2.0} if kernel > 2 else {})
+    if kernel > 7:  # as in AlexNet
+        strides, paddings = strides | {4: 0.6}, paddings | {2: 0.5}
     for padding, unusual in paddings.items():
         for stride, strided in strides.items():
             mapped = _slid(at, given.sides, stride, padding)

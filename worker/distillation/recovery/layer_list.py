@@ -15,8 +15,8 @@ from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
 from worker.distillation.networks import layer_kinds as kinds
 from worker.distillation.networks.layer_list import build, named
-from worker.distillation.recovery.chain import Layer
-from worker.distillation.recovery.reading import Reading, ends_maps, next_weighted, norms_after
+from worker.distillation.recovery.chain import WEIGHTED, Layer
+from worker.distillation.recovery.reading import Reading, ends_maps, norms_after
 
 ADDED = "added_later_"
 """What the name of a layer begins with whose output is added to that of a later one."""
@@ -53,12 +53,12 @@ def as_layer_list(
 
 def chain_outputs(chain: Sequence[Layer]) -> int:
     """How many numbers a chain answers with."""
-    return next(layer for layer in reversed(chain) if layer.kind in ("conv", "linear")).outputs
+    return next(layer for layer in reversed(chain) if layer.kind in WEIGHTED).outputs
 
 
 def can_fold(chain: Sequence[Layer]) -> bool:
     """Whether changes of the images can be made part of the first layer's weights."""
-    return chain[0].kind in ("conv", "linear")
+    return chain[0].kind in WEIGHTED
 
 
 def _contract(reading: Reading, channels: int) -> InputContract:
@@ -92,7 +92,7 @@ def _rows(reading: Reading, chain: Sequence[Layer], keeps_names: bool) -> list[R
             rows.append((kinds.Linear(linear=layer.outputs, bias=bias, name=name), layer))
             rows += _between(reading, chain, index, keeps_names)
         elif index == 0:
-            rows.append((_norm(layer, keeps_names), layer))
+            rows.append((_norm(reading, layer, True, keeps_names), layer))
     return rows
 
 
@@ -117,9 +117,10 @@ def _convolution(reading: Reading, chain: Sequence[Layer], index: int, number: i
         between.insert(at, (kinds.Addition(add=f"{ADDED}{number - 1}"), None))
     yield from between
     if placed.pool is not None:
-        pool: Literal["max", "average"] = "max" if reading.pooling == "max" else "average"
-        stride = placed.pool[1] if placed.pool[1] != placed.pool[0] else None
-        yield kinds.Pool(pool=pool, kernel=placed.pool[0], stride=stride), None
+        pool: Literal["max", "average"] = "max" if reading.pooling_behind(number) == "max" else "average"
+        kernel, step, *padding = placed.pool
+        stride = step if step != kernel else None
+        yield kinds.Pool(pool=pool, kernel=kernel, stride=stride, padding=sum(padding)), None
 
 
 def _to_be_added(row: Row, number: int) -> Row:
@@ -127,20 +128,27 @@ def _to_be_added(row: Row, number: int) -> Row:
 
 
 def _between(reading: Reading, chain: Sequence[Layer], index: int, keeps_names: bool) -> Iterator[Row]:
-    norms = [(_norm(each, keeps_names), each) for each in norms_after(chain, index)]
-    acts: list[Row] = []
-    if next_weighted(chain, index) is not None and reading.activation != "none":
-        acts = [(kinds.Activation(activation=reading.activation), None)]  # type: ignore[arg-type]
+    maps = chain[index].kind == "conv"
+    norms = [(_norm(reading, each, maps, keeps_names), each) for each in norms_after(chain, index)]
+    behind = reading.activation_behind(chain, index)
+    acts: list[Row] = [(_activation(behind), None)] if behind != "none" else []
     yield from [*acts, *norms] if reading.norm_last else [*norms, *acts]
 
 
-def _norm(layer: Layer, keeps_names: bool) -> kinds.Norm:
+def _activation(name: str) -> kinds.Activation:
+    """Of a name in `ACTIVATIONS`; `leaky_relu_0.2` has the slope 0.2."""
+    kind, _, slope = name.partition("_0.")
+    given = {"slope": float(f"0.{slope}")} if slope else {}
+    return kinds.Activation(activation=kind, **given)  # type: ignore[arg-type]
+
+
+def _norm(reading: Reading, layer: Layer, maps: bool, keeps_names: bool) -> kinds.Layer:
     name = layer.name if keeps_names and layer.name else None
-    return (
-        kinds.Norm(norm="batch", name=name)
-        if layer.kind == "batch_norm"
-        else kinds.Norm(norm="group", groups=1, name=name)
-    )
+    if layer.kind == "prelu":
+        return kinds.Activation(activation="prelu", name=name)
+    if layer.kind == "batch_norm":
+        return kinds.Norm(norm="batch", name=name)
+    return kinds.Norm(norm="group", groups=reading.groups_of(layer, maps), name=name)
 
 
 def _ending(reading: Reading) -> Iterator[Row]:
@@ -154,7 +162,7 @@ def _ending(reading: Reading) -> Iterator[Row]:
 
 
 def _first(chain: Sequence[Layer]) -> Layer:
-    return next(layer for layer in chain if layer.kind in ("conv", "linear"))
+    return next(layer for layer in chain if layer.kind in WEIGHTED)
 
 
 def _first_linear(chain: Sequence[Layer]) -> Layer | None:

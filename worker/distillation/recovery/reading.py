@@ -3,15 +3,17 @@
 Shapes: N images, C channels, H height, W width, K classes.
 """
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from worker.distillation.contract_check.normalisations import Normalisation
-from worker.distillation.recovery.chain import Layer
+from worker.distillation.recovery.chain import WEIGHTED, Layer
 from worker.distillation.recovery.geometry import Geometry, Placement
 from worker.distillation.recovery.prefixes import Prefixes
 
@@ -23,9 +25,14 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "elu": F.elu,
     "gelu": F.gelu,
     "none": lambda x: x,
+    "silu": F.silu,
+    "selu": F.selu,
+    "leaky_relu_0.1": partial(F.leaky_relu, negative_slope=0.1),
+    "leaky_relu_0.2": partial(F.leaky_relu, negative_slope=0.2),
 }
+USUAL_ACTIVATIONS = tuple(ACTIVATIONS)[:7]
+"""Those that are tried with everything else; the others only in place of the best of these."""
 POOLINGS = ("max", "avg")
-WEIGHTED = ("conv", "linear")
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,27 @@ class Reading:
     """Whether maps are flattened with the channels last."""
     sum_last: bool = False
     """Whether the input of a pair of convolutions is added behind their last activation, instead of before it."""
+    groups: int = 1
+    """Groups of channels of every GroupNorm on maps, at most; 0 for one group a channel."""
+    activations: tuple[tuple[int, str], ...] = ()
+    """Layers with weights, by their numbers from 0, that another activation follows."""
+    poolings: tuple[tuple[int, str], ...] = ()
+    """Convolutions, by their numbers from 0, that a pooling of another kind follows."""
+
+    def activation_behind(self, chain: Sequence[Layer], index: int) -> str:
+        """The activation behind a layer with weights; `none` behind the last one, and where the chain has a PReLU."""
+        if next_weighted(chain, index) is None or any(each.kind == "prelu" for each in norms_after(chain, index)):
+            return "none"
+        number = sum(each.kind in WEIGHTED for each in chain[:index])
+        return dict(self.activations).get(number, self.activation)
+
+    def pooling_behind(self, number: int) -> str:
+        """The kind of the pooling behind a convolution."""
+        return dict(self.poolings).get(number, self.pooling)
+
+    def groups_of(self, layer: Layer, maps: bool = True) -> int:
+        """The groups of a GroupNorm; vectors have one."""
+        return math.gcd(self.groups, layer.outputs) if maps else 1
 
     def logits(self, chain: Sequence[Layer], image_NCHW: Tensor, known: Prefixes | None = None) -> Tensor:
         """The answers (N, K) to uint8 images of the geometry's size. `known` has maps of the same images and chain."""
@@ -61,9 +89,9 @@ class Reading:
                     x = self._ended(x, chain, index)
             elif layer.kind == "linear":
                 x = F.linear(x.flatten(1), layer.weight, layer.tensors.get("bias"))
-                x = self._between(x, norms_after(chain, index), next_weighted(chain, index) is None)
+                x = self._between(x, chain, index)
             elif index == 0 and not done:
-                x = _normed(x, layer)
+                x = self._normed(x, layer)
         return x.flatten(1)
 
     def _begun(self, image_NCHW: Tensor, known: Prefixes | None) -> tuple[Tensor, int]:
@@ -78,7 +106,9 @@ class Reading:
         placed = self.geometry.placements[:count]
         pooling = self.pooling if any(each.pool for each in placed) else None
         skips = tuple(each for each in self.geometry.skips if each < count)
+        own = tuple(each for each in (*self.activations, *self.poolings) if each[0] < count)
         return (
+            self.geometry.size,
             self.normalisation,
             self.activation,
             self.norm_last,
@@ -86,6 +116,8 @@ class Reading:
             placed,
             skips,
             bool(skips) and self.sum_last,
+            self.groups,
+            own,
         )
 
     def _convolved(
@@ -94,26 +126,33 @@ class Reading:
         layer = chain[index]
         bias = layer.tensors.get("bias")
         x = F.conv2d(x, layer.weight, bias, placed.stride, placed.padding, groups=layer.groups)
-        last = next_weighted(chain, index) is None
         if added is None:
-            x = self._between(x, norms_after(chain, index), last)
+            x = self._between(x, chain, index)
         elif self.sum_last:
-            x = self._between(x, norms_after(chain, index), last) + added
+            x = self._between(x, chain, index) + added
         else:
-            x = self._between(x, norms_after(chain, index), last=True) + added
-            x = x if last else ACTIVATIONS[self.activation](x)
-        return x if placed.pool is None else self._pool(x, placed.pool)
+            x = self._between(x, chain, index, activated=False) + added
+            x = ACTIVATIONS[self.activation_behind(chain, index)](x)
+        if placed.pool is None:
+            return x
+        number = sum(each.kind == "conv" for each in chain[:index])
+        return F.max_pool2d(x, *placed.pool) if self.pooling_behind(number) == "max" else F.avg_pool2d(x, *placed.pool)
 
-    def _between(self, x: Tensor, norms: Sequence[Layer], last: bool) -> Tensor:
-        activate = ACTIVATIONS["none" if last else self.activation]
+    def _between(self, x: Tensor, chain: Sequence[Layer], index: int, activated: bool = True) -> Tensor:
+        activate = ACTIVATIONS[self.activation_behind(chain, index) if activated else "none"]
         if self.norm_last:
             x = activate(x)
-        for norm in norms:
-            x = _normed(x, norm)
+        for norm in norms_after(chain, index):
+            x = self._normed(x, norm)
         return x if self.norm_last else activate(x)
 
-    def _pool(self, x: Tensor, pool: tuple[int, int]) -> Tensor:
-        return F.max_pool2d(x, *pool) if self.pooling == "max" else F.avg_pool2d(x, *pool)
+    def _normed(self, x: Tensor, layer: Layer) -> Tensor:
+        tensors = layer.tensors
+        if layer.kind == "prelu":
+            return F.prelu(x, layer.weight)
+        if layer.kind == "group_norm":
+            return F.group_norm(x, self.groups_of(layer, x.ndim > 2), layer.weight, tensors.get("bias"))
+        return F.batch_norm(x, tensors["running_mean"], tensors["running_var"], layer.weight, tensors.get("bias"))
 
     def _ended(self, x: Tensor, chain: Sequence[Layer], index: int) -> Tensor:
         """Maps as vectors, after the last convolution."""
@@ -126,7 +165,7 @@ class Reading:
 
 
 def norms_after(chain: Sequence[Layer], index: int) -> list[Layer]:
-    """The norms between a convolution or linear layer and the next."""
+    """The norms and PReLUs between a convolution or linear layer and the next."""
     found = []
     for layer in chain[index + 1 :]:
         if layer.kind in WEIGHTED:
@@ -144,10 +183,3 @@ def ends_maps(chain: Sequence[Layer], index: int) -> bool:
     """Whether a layer is the last convolution."""
     after = next_weighted(chain, index)
     return chain[index].kind == "conv" and (after is None or after.kind == "linear")
-
-
-def _normed(x: Tensor, layer: Layer) -> Tensor:
-    tensors = layer.tensors
-    if layer.kind == "group_norm":
-        return F.group_norm(x, 1, layer.weight, tensors.get("bias"))
-    return F.batch_norm(x, tensors["running_mean"], tensors["running_var"], layer.weight, tensors.get("bias"))

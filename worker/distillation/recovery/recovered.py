@@ -15,11 +15,13 @@ from worker.distillation.recovery.reading import Reading
 
 @dataclass(frozen=True)
 class Scored:
-    """A reading and its answers: `right` (N,), and the mean cross-entropy in nats."""
+    """A reading and its answers: `right` (N,), the mean cross-entropy in nats, and that of each image (N,) with the logits scaled
+    so that the mean is lowest."""
 
     reading: Reading
     right: Tensor
     cross_entropy: float
+    losses: Tensor
 
     @property
     def accuracy(self) -> float:
@@ -49,7 +51,9 @@ def margins(found: Recovered) -> list[dict[str, Any]]:
         rows.append(
             {
                 "activation": reading.activation,
+                "other_activations": [list(pair) for pair in reading.activations],
                 "pooling": reading.pooling if reading.geometry.pools else None,
+                "other_poolings": [list(pair) for pair in reading.poolings],
                 "normalisation": reading.normalisation.name,
                 "geometry": [list(_plain(placed)) for placed in reading.geometry.placements],
                 "sums": list(reading.geometry.skips),

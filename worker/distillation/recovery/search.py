@@ -1,12 +1,14 @@
 """Which reading of a chain labelled images prefer.
 
 First every geometry in its commonest readings on a few images; then all readings of the best geometries; then the best of
-those on more images, and again on more. Shapes: N images, C channels, H height, W width.
+those on more images, and again on more; at last single changes of the best (`changes.py`). Shapes: N images, C channels, H height, W width.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice, product
 
 import torch
@@ -21,10 +23,11 @@ from worker.distillation.errors import UploadError
 from worker.distillation.process.heartbeat import pulse
 from worker.distillation.process.stopwatch import Stopwatch
 from worker.distillation.recovery.chain import HINT, Layer
-from worker.distillation.recovery.geometry import Geometry, geometries, pairs
+from worker.distillation.recovery.changes import CLEARLY, MANY, calibrated, lower_by, refined
+from worker.distillation.recovery.geometry import Geometry, geometries, pairs, strangeness
 from worker.distillation.recovery.layer_list import can_fold
 from worker.distillation.recovery.prefixes import Prefixes
-from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, Reading
+from worker.distillation.recovery.reading import ACTIVATIONS, POOLINGS, USUAL_ACTIVATIONS, Reading
 from worker.distillation.recovery.recovered import Recovered, Scored
 
 FEW, SOME = 32, 64
@@ -32,26 +35,34 @@ FEW, SOME = 32, 64
 MORE, MOST = 512, 2048
 ROUNDS = ((128, 256), (32, 1024), (8, MOST))
 """How many of the best readings are tried on how many images afterwards."""
-SHARES = (0.4, 0.55, 0.75, 0.85, 0.95, 1.0)
+SHARES = (0.33, 0.46, 0.6, 0.69, 0.76, 0.8)
 """Parts of the time after which the next round begins: geometries in their commonest readings, these under all
-normalisations, all readings of the best geometries, and `ROUNDS`."""
+normalisations, all readings of the best geometries, and `ROUNDS`. The rest is for single changes of the best."""
 SHARES_BEFORE_SUMS = (0.2, 0.25)
 """The first two of them for networks that may have residual sums, which are tried afterwards."""
 MOST_GEOMETRIES = 400
 AT_ONCE = 50
 """Geometries that are tried in all their commonest readings before the next ones."""
 KEPT_GEOMETRIES, KEPT_READINGS = 24, 24
-OTHER_SIZES = (28, 32, 64, 224)
-"""Sizes that images are brought to where a network does not fit their own."""
+OTHER_SIZES = (28, 32, 64, 224, 48, 96, 100, 128, 150, 200, 227, 256)
+"""Sizes that images are brought to where a network does not fit their own, or fits it in unusual ways only; usual sizes first."""
+STRANGE, PLAINER = 1.0, 1.5
+"""How unusual the plainest geometry of the images' own size may be, beyond what is expected of each convolution, before other sizes
+are tried; and by how much another's has to be less unusual."""
+MOST_SIZES, MOST_RESIZED = 4, 8
+"""Sizes that are tried, and convolutions of networks for which others than the images' own are, where the network fits that."""
 CONVINCING, FURTHER = 0.9, 60
 PROMISING = 0.8
 SURE = 0.97
-"""From this accuracy on no residual sums are tried."""
+"""From this accuracy on no residual sums are tried, and no single changes of other readings than the best."""
+PLAINEST, MOST_PLAIN = 2, 16
+"""Geometries of which the best reading is changed too if the best of all has another, since a mixture of activations is read worse
+than an unusual geometry at first; and those that are tried as a change."""
 NEAR = 0.35
 """Geometries whose best reading is worse than the best by more than this are given up."""
 QUICK = ("relu", "tanh", "sigmoid")
 LEAST_ABOVE_COMMONEST = 0.2
-"""A reading counts only if its accuracy is so much above the share of the commonest class."""
+"""A reading counts only if its accuracy is so much above the share of the commonest class, or half of what is above that."""
 SECONDS = 180.0
 BATCH_NUMBERS = 2**25
 """Numbers of the largest maps of a batch, about."""
@@ -75,8 +86,7 @@ def recover(
     order = torch.randperm(len(image_NCHW), generator=torch.Generator().manual_seed(0))[:MOST]
     search = _Search(tuple(chain), image_NCHW[order], label_N[order], Stopwatch(), seconds, declared)
     found = search.run()
-    commonest = float(label_N.bincount().max()) / len(label_N)
-    if found.best.accuracy < commonest + LEAST_ABOVE_COMMONEST:
+    if found.best.accuracy < least_accuracy(float(label_N.bincount().max()) / len(label_N)):
         words = (
             f"of {found.tried} networks that have these layers, the best names {found.best.accuracy:.1%} of the images"
         )
@@ -87,18 +97,32 @@ def recover(
     return found
 
 
+def least_accuracy(commonest: float) -> float:
+    """The accuracy from which on a network is more than a guess, by the share of the commonest class."""
+    return commonest + min(LEAST_ABOVE_COMMONEST, (1 - commonest) / 2)
+
+
 def candidates(
     chain: Sequence[Layer], size: tuple[int, int], others: Sequence[int] = OTHER_SIZES, most: int = MOST_GEOMETRIES
 ) -> list[Geometry]:
-    """The plainest geometries for images of a size, or of the first of the other sizes that the chain fits."""
-    for each in (size, *((side, side) for side in others if (side, side) != size)):
-        pulse()
-        found = list(islice(geometries(chain, each), most))
-        if found:
-            return found
-    raise UploadError(
-        f"no strides, paddings and poolings make the layers fit images of {size[0]} x {size[1]} pixels", HINT
-    )
+    """The plainest geometries for images of a size, and for those of the other sizes that the chain fits in clearly plainer ways.
+
+    The size with the plainest one comes first; sizes take turns.
+    """
+    pulse()
+    own = strangeness(chain, size)
+    long = sum(layer.kind == "conv" for layer in chain) > MOST_RESIZED
+    tried = others if own == math.inf or (own > STRANGE and not long) else ()
+    strange = {(side, side): strangeness(chain, (side, side)) for side in tried}
+    plainer = [each for each, cost in strange.items() if cost < math.inf and cost <= own - PLAINER]
+    sizes = sorted(plainer, key=lambda each: strange[each])[: MOST_SIZES - 1] + ([size] if own < math.inf else [])
+    found = [list(islice(geometries(chain, each), max(1, most // len(sizes)))) for each in sizes]
+    if not any(found):
+        raise UploadError(
+            f"no strides, paddings and poolings make the layers fit images of {size[0]} x {size[1]} pixels", HINT
+        )
+    turns = product(range(0, most, AT_ONCE), found)
+    return [geometry for start, several in turns for geometry in several[start : start + AT_ONCE]]
 
 
 def listed(chain: Sequence[Layer], size: tuple[int, int], most: int = 5, others: Sequence[int] = OTHER_SIZES) -> str:
@@ -118,6 +142,8 @@ class _Search:
     taken: Stopwatch
     seconds: float
     declared: InputContract | None = None
+    sizes: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    """The images by sizes that they were brought to."""
 
     def run(self) -> Recovered:
         given = self.declared
@@ -125,8 +151,6 @@ class _Search:
             found = candidates(self.chain, (given.height, given.width), others=())
         else:
             found = candidates(self.chain, (int(self.image.shape[2]), int(self.image.shape[3])))
-        size = found[0].size
-        self._fit(size)
         ways = [declared(given)] if given is not None else usual(self.image[:MORE])
         ways += altered(ways) if given is None and can_fold(self.chain) else []
         skips = pairs(self.chain)
@@ -134,15 +158,15 @@ class _Search:
         if (
             skips
             and first[0].accuracy < SURE
-            and (sums := list(islice(geometries(self.chain, size, skips), MOST_GEOMETRIES)))
+            and (sums := list(islice(geometries(self.chain, found[0].size, skips), MOST_GEOMETRIES)))
         ):
             first = sorted([*first, *self._first(sums, ways, SHARES[:2])], key=lambda each: each.rank, reverse=True)
             found = [*found, *sums]
-        near = [each for each in first if each.accuracy >= first[0].accuracy - NEAR]
-        kept: dict[Geometry, Reading] = {}
-        for each in near:
-            kept.setdefault(each.reading.geometry, each.reading)
-        best_of = list(kept.values())[:KEPT_GEOMETRIES]
+        of_geometry: dict[Geometry, Scored] = {}
+        for each in first:
+            of_geometry.setdefault(each.reading.geometry, each)
+        near = [each.reading for each in of_geometry.values() if each.accuracy >= first[0].accuracy - NEAR]
+        best_of = near[:KEPT_GEOMETRIES]
         every = [(_unlike(reading, best), reading) for best in best_of for reading in self._every(best.geometry, ways)]
         every.sort(key=lambda pair: pair[0])
         last = self._best(
@@ -155,8 +179,35 @@ class _Search:
         same = [each for each in plainest if _unusual(each.reading) == usual_one]
         same.sort(key=lambda each: (each.reading.normalisation.is_wide, -each.accuracy))
         best = self._normalised(same[about_lowest([each.cross_entropy for each in same])], ways)
+        plain = found[:PLAINEST]
+        unsure = best.accuracy < SURE and best.reading.geometry not in plain
+        others = [of_geometry[each].reading for each in plain if each in of_geometry] if unsure else []
+        best = self._refined(best, others, found[:MOST_PLAIN], ways)
         ties = tuple(each for each in last if each is not best and sigma(each.right, best.right) < LEAST_SIGMA)
         return Recovered(best, ties, len(found))
+
+    def _refined(
+        self, best: Scored, others: Sequence[Reading], plain: Sequence[Geometry], ways: Sequence[Normalisation]
+    ) -> Scored:
+        """The best reading, or one of the others if that becomes clearly better, with changes that make it clearly better; the
+        normalisation is chosen again after any."""
+        known: dict[int, Prefixes] = defaultdict(Prefixes)
+
+        def score(reading: Reading, images: int) -> Scored:
+            return self._score(reading, images, known[images])
+
+        found = score(best.reading, MANY)
+        for number, reading in enumerate((best.reading, *others)):
+            share = (self.seconds - self.taken.seconds) / (1 + len(others) - number)
+            changed = refined(
+                score(reading, MANY), self.chain, score, partial(self._is_before, self.taken.seconds + share)
+            )
+            if number == 0 or lower_by(changed.losses, found.losses) >= CLEARLY:
+                found = changed
+        return best if found.reading == best.reading else self._normalised(found, ways)
+
+    def _is_before(self, seconds: float) -> bool:
+        return self.taken.seconds < seconds
 
     def _normalised(self, best: Scored, ways: Sequence[Normalisation]) -> Scored:
         """The best reading with the plain normalisation whose cross-entropy is about the lowest, of those that are even with it.
@@ -185,15 +236,18 @@ class _Search:
         more = self._best(list(_quick(found, others)), FEW, shares[1], stops_early=True)
         return sorted([*first, *more], key=lambda each: each.rank, reverse=True)
 
-    def _fit(self, size: tuple[int, int]) -> None:
-        channels = self.image.shape[1]
-        self.image = fit(self.image, InputContract(channels, *size, (0.0,) * channels, (1.0,) * channels))
+    def _fitted(self, size: tuple[int, int]) -> Tensor:
+        """The images in a size that a geometry reads."""
+        if size not in self.sizes:
+            channels = self.image.shape[1]
+            self.sizes[size] = fit(self.image, InputContract(channels, *size, (0.0,) * channels, (1.0,) * channels))
+        return self.sizes[size]
 
     def _every(self, geometry: Geometry, ways: Sequence[Normalisation]) -> Iterator[Reading]:
         norms = any(layer.kind in ("batch_norm", "group_norm") for layer in self.chain)
         maps = bool(geometry.placements) and geometry.ending == "flatten"
         poolings = POOLINGS if geometry.pools else POOLINGS[:1]
-        choices = product(ways, ACTIVATIONS, poolings, (False, True) if norms else (False,))
+        choices = product(ways, USUAL_ACTIVATIONS, poolings, (False, True) if norms else (False,))
         for way, activation, pooling, norm_last in choices:
             yield Reading(geometry, activation, pooling, way, norm_last)
             if geometry.skips and not norm_last:
@@ -220,7 +274,7 @@ class _Search:
 
     @torch.no_grad()
     def _score(self, reading: Reading, images: int, known: Prefixes) -> Scored:
-        image, label = self.image[:images], self.label[:images]
+        image, label = self._fitted(reading.geometry.size)[:images], self.label[:images]
         rows = []
         maps = max((layer.outputs for layer in self.chain if layer.kind == "conv"), default=1)
         parts = image.split(max(1, BATCH_NUMBERS // (maps * image.shape[2] * image.shape[3])))
@@ -228,7 +282,8 @@ class _Search:
             pulse()
             rows.append(reading.logits(self.chain, part, known if len(parts) == 1 else None))
         logits = torch.cat(rows).nan_to_num(nan=-1e4, posinf=1e4, neginf=-1e4)
-        return Scored(reading, logits.argmax(1) == label, float(F.cross_entropy(logits.double(), label)))
+        loss = float(F.cross_entropy(logits.double(), label))
+        return Scored(reading, logits.argmax(1) == label, loss, calibrated(logits, label))
 
 
 def _unlike(reading: Reading, other: Reading) -> int:

@@ -16,7 +16,7 @@ MOST_CANDIDATES = 3
 def other_heads(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
     """The largest candidates with the classifier under other names that networks have for it."""
     for candidate in largest_first(candidates)[:MOST_CANDIDATES]:
-        head = _head(candidate)
+        head = last_linear(candidate)
         for target in dict.fromkeys(_targets(candidate, head)) if head else ():
             others = (name for name in candidate.tensors if not _is_below(name, head))
             if target != head and not any(_is_below(name, target) for name in others):
@@ -32,7 +32,7 @@ def of_libraries(candidate: Candidate) -> bool:
     return False
 
 
-def _head(candidate: Candidate) -> str:
+def last_linear(candidate: Candidate) -> str:
     """The path of the last linear layer of what is named as a classifier, or else of all; empty if there is none."""
     linear = [
         name.removesuffix(".weight")

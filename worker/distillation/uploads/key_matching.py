@@ -74,7 +74,7 @@ def match_any(
     state = network.state_dict()
     expected = expected_of(network)
     found = list(fits(candidates, expected))
-    whole = [fit for fit in found if fit.is_whole]
+    whole = [fit for fit in found if fit.is_all] or [fit for fit in found if fit.is_whole]
     allowed = chosen(whole, choice)
     if not whole:
         raise _mismatch(found, name, alternatives)
@@ -101,7 +101,7 @@ def expected_of(network: nn.Module) -> Expected:
 
 def _refuse_larger(fit: Fit, name: str, expected: Expected, alternatives: Alternatives) -> None:
     """Refuse weights of a larger network that contains all names of this one."""
-    further = further_blocks(fit.left_over, fit.prefix, expected)
+    further = further_blocks(fit.left_over, fit.prefix, expected) or fit.without_bias
     if not further:
         return
     fitting = alternatives(_inner(fit))

@@ -57,7 +57,7 @@ def named_network(said: Said, candidates: Sequence[Candidate], limits: UploadLim
 
 def _is_whole(candidates: Sequence[Candidate], network: nn.Module) -> bool:
     """Whether one of the candidates has all weights of a network by their names."""
-    return any(fit.is_whole for fit in fits(candidates, expected_of(network)))
+    return any(fit.is_all for fit in fits(candidates, expected_of(network)))
 
 
 def _by_names(said: Said, candidates: Sequence[Candidate], network: nn.Module, classes: int) -> Found:

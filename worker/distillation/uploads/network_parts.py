@@ -44,7 +44,7 @@ def parts_of(candidate: Candidate) -> Iterator[Candidate]:
         if not is_for_training(name) and normalisation_role(name, leaf) is None
     }
     main = _main(core)
-    in_order = [{name: one[name] for name in sorted(one, key=key)} for key in (natural, _depth) for one in (core, main)]
+    in_order = [{name: one[name] for name in sorted(one, key=key)} for key in (natural, depth) for one in (core, main)]
     seen: list[list[str]] = []
     for tensors in (candidate.tensors, once, core, main, *in_order):
         if tensors and list(tensors) not in seen:
@@ -71,7 +71,7 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _depth(name: str) -> list[object]:
+def depth(name: str) -> list[object]:
     """A key that sorts names as they are used: what usually comes first, groups by their numbers, what usually comes last.
 
     Formats that sort their names, such as safetensors, have `fc` before `layer1`.
@@ -84,7 +84,7 @@ def _depth(name: str) -> list[object]:
         3 if word in HEADS else 2 if inside and int(number or 2) > 1 else 0 if inside or word.startswith("pre") else 1
     )
     rest = ".".join(parts[1:])
-    return [rank, int(number or 0), word, _depth(rest) if word == "features" and rest else natural(rest)]
+    return [rank, int(number or 0), word, depth(rest) if word == "features" and rest else natural(rest)]
 
 
 def normalisation_role(name: str, leaf: Any) -> str | None:

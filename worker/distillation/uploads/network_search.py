@@ -172,15 +172,19 @@ def _fitting(
     by_names = [
         fit
         for fit in fits(candidates, expected)
-        if fit.is_whole
-        and len(fit.left_over) <= MOST_LEFT_OVER * len(fit.candidate.tensors)
-        and not further_blocks(fit.left_over, fit.prefix, expected)
+        if fit.is_all and _is_most(fit) and not further_blocks(fit.left_over, fit.prefix, expected)
     ]
     allowed = chosen(by_names, choice)
     if not allowed and "/" not in name:
         largest = largest_first(candidates)
-        allowed = chosen([fit for each in largest if (fit := in_order(each, expected)) is not None], choice)
+        ordered = [fit for each in largest if (fit := in_order(each, expected)) is not None]
+        allowed = chosen([fit for fit in ordered if _is_most(fit)], choice)
     return Proposal(name, options, classes, tuple(allowed)) if allowed else None
+
+
+def _is_most(fit: Fit) -> bool:
+    """Whether few of a file's tensors are left over."""
+    return len(fit.left_over) <= MOST_LEFT_OVER * len(fit.candidate.tensors)
 
 
 def _expected(name: str, options: dict[str, Any], classes: int, contract: InputContract) -> Expected | None:

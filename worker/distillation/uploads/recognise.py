@@ -16,12 +16,13 @@ from worker.distillation.networks.layer_list import to_json
 from worker.distillation.recovery.chain import Layer, read_chain
 from worker.distillation.recovery.layer_list import as_layer_list, chain_outputs
 from worker.distillation.recovery.recovered import Recovered, margins
-from worker.distillation.recovery.search import LEAST_ABOVE_COMMONEST, PROMISING, SECONDS, listed, recover
+from worker.distillation.recovery.search import PROMISING, SECONDS, SURE, least_accuracy, listed, recover
 from worker.distillation.uploads.found_network import FIND, Said
 from worker.distillation.uploads.key_matching import strip_prefixes
 from worker.distillation.uploads.labelled_images import LabelledImages, sample
 from worker.distillation.uploads.measured_networks import MeasuredNetwork, measured
 from worker.distillation.uploads.network_parts import without_doubles
+from worker.distillation.uploads.single_output import WARNING, has_single_output, with_two_outputs
 from worker.distillation.uploads.state_dicts import OpenFile, largest, numbers_of, open_weights
 
 NETWORK = "layers"
@@ -30,6 +31,8 @@ LIKELY = ((1, 28), (1, 32), (3, 32), (3, 64), (3, 224))
 ASK = "Give a `dataset` with labels, by whose images the network is recognised; or describe it layer by layer."
 CLEARLY = 0.03
 """A chain is taken instead of a network of the catalogue if its accuracy is higher by this."""
+SHORT = 6
+"""Most convolutions of a short chain."""
 MOST_READINGS = 20
 ALSO = {(28, 28): (32, 32), (32, 32): (28, 28)}
 """Sizes that images of a size are often brought to, by code for LeNet-5."""
@@ -55,25 +58,50 @@ def recognised(
 ) -> Recognised:
     """Find what is left open of a teacher, its network or its input, and measure it.
 
-    Networks of the catalogue that fit the weights are measured first. If none of them does well and the weights are a chain
-    of layers, the ways to join them are searched.
+    Networks of the catalogue that fit the weights are measured first. If none of them does very well and the weights are a short
+    chain of layers, the ways to join them are searched: a LeNet may have other activations than those of the catalogue. So it is with
+    long chains if none does well.
 
     Raises:
         SpecError: the dataset has no labels, or other classes.
         UploadError: no network with these weights does well on the images.
     """
     images = sample(dataset).in_order(said.get("class_names") or ())
+    if int(images.label.max()) == 1 and (two := _with_two_outputs(upload, said, limits, folder)):
+        found = _recognised({**said, "weights": "auto", "classes": 2}, two, images, limits, folder, seconds)
+        return replace(found, warnings=(*found.warnings, WARNING))
+    return _recognised(said, upload, images, limits, folder, seconds)
+
+
+def _with_two_outputs(upload: Path, said: Mapping[str, Any], limits: UploadLimits, folder: Path) -> Path | None:
+    """A file with two outputs in place of the one that the network in the upload has; None if it has several."""
+    with open_weights(upload, limits) as file:
+        candidate = largest(file.candidates, str(said.get("weights") or "auto"))
+        if not has_single_output(candidate):
+            return None
+        path = folder / "two_outputs.safetensors"
+        with_two_outputs(candidate, numbers_of(candidate, limits), path)
+        return path
+
+
+def _recognised(
+    said: Mapping[str, Any], upload: Path, images: LabelledImages, limits: UploadLimits, folder: Path, seconds: float
+) -> Recognised:
     given = read_contract(said["input"]) if said.get("input") else None
     with open_weights(upload, limits) as file:
         images = images.fitted(given or _blank(images, _channels_read(file, said, images)))
         asked = _asked(said, given or _blank(images, images.channels))
         named = _named(asked, given, file, images, limits, seconds * NAMED_SHARE)
-        if named and (asked.network != FIND or named[0].best.accuracy >= PROMISING):
+        if named and (asked.network != FIND or named[0].best.accuracy >= SURE):
             return _of_catalogue(said, named, images, upload)
         state = _state(file, asked.weights, limits)
-    known = [one for one in named if one.best.accuracy >= images.commonest + LEAST_ABOVE_COMMONEST]
+    least = min(PROMISING, least_accuracy(images.commonest))
+    known = [one for one in named if one.best.accuracy >= least]
     try:
         chain = read_chain(state, images.channels)
+        long = sum(layer.kind == "conv" for layer in chain) > SHORT
+        if named and long and named[0].best.accuracy >= PROMISING:
+            return _of_catalogue(said, named, images, upload)
         _check_classes(asked, images, chain)
         found = recover(chain, images.image, images.label, seconds * (1 - NAMED_SHARE), given)
     except UploadError as error:
@@ -85,7 +113,7 @@ def recognised(
         raise UploadError(f"no network was recognised: {tried}, and {error.message}", error.hint) from error
     if known and known[0].best.accuracy > found.best.accuracy - CLEARLY:
         return _of_catalogue(said, known, images, upload)
-    return _of_chain(said, found, chain, images, folder)
+    return _of_chain(said, found, chain, state, images, folder)
 
 
 def _named(
@@ -147,7 +175,12 @@ def _of_catalogue(
 
 
 def _of_chain(
-    said: Mapping[str, Any], found: Recovered, chain: tuple[Layer, ...], images: LabelledImages, folder: Path
+    said: Mapping[str, Any],
+    found: Recovered,
+    chain: tuple[Layer, ...],
+    state: Mapping[str, Tensor],
+    images: LabelledImages,
+    folder: Path,
 ) -> Recognised:
     layers, weights, contract = as_layer_list(found.best.reading, chain, images.channels)
     path = folder / "recognised.safetensors"
@@ -164,7 +197,23 @@ def _of_chain(
     }
     best = found.best
     finding = _finding(best.accuracy, len(best.right), images, margins(found))
-    return Recognised(described, path, finding | {"tried": found.tried, "layers": to_json(layers)})
+    return Recognised(
+        described, path, finding | {"tried": found.tried, "layers": to_json(layers)}, _unused(state, chain)
+    )
+
+
+def _unused(state: Mapping[str, Tensor], chain: tuple[Layer, ...]) -> tuple[str, ...]:
+    """A warning that names the linear layer that a chain leaves out, if there is one."""
+    used = {layer.name for layer in chain}
+    names = [
+        name.removesuffix(".weight") for name, tensor in state.items() if name.endswith(".weight") and tensor.ndim == 2
+    ]
+    unused = [name for name in names if name not in used]
+    return (
+        (f"the linear layer `{unused[0][:100]}` has no place between the other layers, and was left out",)
+        if unused
+        else ()
+    )
 
 
 def _finding(accuracy: float, count: int, images: LabelledImages, readings: list[dict[str, Any]]) -> dict[str, Any]:

@@ -43,8 +43,23 @@ class Fit:
         return not (self.missing or self.shapes or self.types or self.unreadable)
 
     @property
+    def is_all(self) -> bool:
+        """Whether nothing is missing or wrong, and no layer lacks its bias."""
+        return self.is_whole and not self.without_bias
+
+    @property
     def faults(self) -> int:
         return len(self.missing) + len(self.shapes) + len(self.types) + len(self.unreadable)
+
+    @property
+    def without_bias(self) -> list[str]:
+        """Left-over biases of layers of which the network has the weight: it computes something else without them."""
+        taken = {leaf.identity for leaf in self.taken.values()}
+        given = self.candidate.tensors
+        layers = {
+            name: given.get(f"{name.removesuffix('.bias')}.weight") for name in self.left_over if name.endswith(".bias")
+        }
+        return [name for name, weight in layers.items() if weight is not None and weight.identity in taken]
 
     @property
     def label(self) -> str:

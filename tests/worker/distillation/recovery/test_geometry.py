@@ -11,6 +11,7 @@ from worker.distillation.contract_check.normalisations import Normalisation
 from worker.distillation.recovery.chain import read_chain
 from worker.distillation.recovery.geometry import Placement, geometries, pairs
 from worker.distillation.recovery.reading import Reading
+from worker.distillation.recovery.search import candidates
 
 
 def chain_of(*layers):
@@ -85,3 +86,20 @@ def test_every_two_convolutions_that_keep_the_channels_are_a_pair_and_keep_the_s
 
 def test_sizes_that_no_geometry_meets():
     assert not list(geometries(chain_of(nn.Conv2d(1, 4, 3), nn.Linear(4 * 997, 10)), (16, 16)))
+
+
+def test_other_sizes_are_tried_where_a_network_fits_the_images_in_unusual_ways_only():
+    """Three halvings lead from 128 pixels to 16, and from the images' 224 only unusual steps do."""
+    layers = [nn.Conv2d(before, after, 3) for before, after in pairwise([1, 8, 16, 32])]
+    with torch.device("meta"):
+        chain = chain_of(*layers, nn.Linear(32 * 16 * 16, 10))
+    found = candidates(chain, (224, 224), most=40)
+    assert found[0].size == (128, 128) and found[0].placements == (Placement(1, 1, (2, 2)),) * 3
+    assert {(128, 128), (224, 224)} <= {geometry.size for geometry in found}
+    assert {geometry.size for geometry in candidates(chain, (128, 128), most=40)} == {(128, 128)}
+
+
+def test_the_first_convolution_of_alexnet_has_a_stride_of_4():
+    chain = chain_of(nn.Conv2d(1, 4, 11), nn.Conv2d(4, 4, 5), nn.Linear(4 * 4 * 4, 10))
+    found = islice(geometries(chain, (64, 64)), 20)
+    assert (Placement(4, 5, (2, 2)), Placement(1, 2, (2, 2))) in [geometry.placements for geometry in found]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from worker.distillation import networks
 from worker.distillation.contract import InputContract
@@ -344,3 +345,28 @@ def test_labelled_images_tell_networks_with_the_same_weights_apart(tmp_path):
     save_file(changed, tmp_path / dataset)
     with pytest.raises(UploadError, match="no network was recognised"):
         inspect(job, tmp_path)
+
+
+@pytest.mark.parametrize("said", [{}, {"network": "torchvision/resnet18", "classes": 10}])
+def test_the_bias_of_a_replaced_first_convolution_becomes_part_of_the_norm_behind_it(tmp_path, said):
+    network = built("torchvision/resnet18", GREY)
+    network.conv1 = nn.Conv2d(1, 64, 7, 2, 3)
+    nn.init.normal_(network.bn1.running_mean)
+    findings = inspected(tmp_path, network.state_dict(), GREY, **said)
+    assert findings["network"] == "torchvision/resnet18" and findings["left_over"]["count"] == 0
+    assert findings["folded"] == ["bn1.running_mean"]
+    read = built("torchvision/resnet18", GREY).eval()
+    read.load_state_dict(load_file(tmp_path / "output" / "canonical.safetensors"))
+    image = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(read(image), network.eval()(image))
+
+
+def test_a_bias_that_the_network_has_not_is_never_ignored(tmp_path):
+    network = built("mlp", GREY, options={"hidden": [30], "bias": False})
+    first = next(iter(network.state_dict())).removesuffix("weight")
+    state = network.state_dict() | {f"{first}bias": torch.ones(30)}
+    with pytest.raises(UploadError, match=rf"larger network than.*1 unexpected \({first}bias\)"):
+        inspected(tmp_path, state, GREY, network="mlp", classes=10, options={"hidden": [30], "bias": False})
+    with pytest.raises(UploadError):
+        inspected(tmp_path, state, GREY)

@@ -11,7 +11,11 @@ from torch import nn
 from worker.distillation import networks
 from worker.distillation.contract import read_contract
 from worker.distillation.contract_check.comparison import Measured
+from worker.distillation.contract_check.normalisations import Normalisation
 from worker.distillation.errors import SpecError, UploadError
+from worker.distillation.recovery.geometry import geometries
+from worker.distillation.recovery.reading import Reading
+from worker.distillation.recovery.recovered import Recovered, Scored
 from worker.distillation.uploads import recognise
 from worker.distillation.uploads.found_network import Said
 from worker.distillation.uploads.inspect_upload import inspect
@@ -157,3 +161,31 @@ def test_another_size_than_that_of_the_images_is_taken_if_it_is_clearly_better(r
     (found,) = recognise._named(said, None, SimpleNamespace(candidates=()), images, None, 1.0)
     assert found.best.right.sum() == taken
     assert (found.contract.height == 28) == (taken != 60)
+
+
+@pytest.mark.parametrize(
+    ("named", "chain", "taken"), [(0.98, None, "lenet"), (0.9, 0.99, "layers"), (0.9, 0.91, "lenet")]
+)
+def test_a_network_of_the_catalogue_that_does_well_is_compared_with_chains(
+    folder, tmp_path, monkeypatch, named, chain, taken
+):
+    """A LeNet may have other activations than those of the catalogue. One that does very well is taken without a search."""
+
+    def right(share):
+        return torch.arange(400) < 400 * share
+
+    def measured(said, *_):
+        rows = (Measured("plain", right(named)),)
+        return [MeasuredNetwork("lenet", {"activation": "tanh", "pooling": "average"}, 4, said.contract, rows)]
+
+    def recover(layers, image, *_):
+        assert chain is not None
+        reading = Reading(next(geometries(layers, (16, 16))), "tanh", "avg", Normalisation("x", (0.5,), (0.5,)))
+        return Recovered(Scored(reading, right(chain), 0.1, torch.zeros(400)), (), 1)
+
+    monkeypatch.setattr(recognise, "measured", measured)
+    monkeypatch.setattr(recognise, "recover", recover)
+    (tmp_path / "output").mkdir()
+    for name in ("upload", "data"):
+        (tmp_path / name).symlink_to(folder / name)
+    assert found(tmp_path)["network"] == taken

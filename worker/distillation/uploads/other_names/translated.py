@@ -1,8 +1,9 @@
-"""The candidates of a file, and those among them that other code names, under the names of a library."""
+"""The candidates of a file, and what they are under the names and with the layers of a library."""
 
 from collections.abc import Sequence
 
 from worker.distillation.uploads.candidates import Candidate
+from worker.distillation.uploads.first_bias import without_first_bias
 from worker.distillation.uploads.network_parts import largest_first
 from worker.distillation.uploads.other_names import original_code, transformers
 
@@ -10,7 +11,8 @@ MOST_CANDIDATES = 3
 
 
 def with_translations(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates, and the translations of the largest."""
+    """The candidates, the translations of the largest, and those of these that have a bias which a library's network has not."""
     largest = largest_first(candidates)[:MOST_CANDIDATES]
     translated = [transformers.translated(each) or original_code.translated(each) for each in largest]
-    return [*candidates, *(each for each in translated if each is not None)]
+    renamed = [each for each in translated if each is not None]
+    return [*candidates, *renamed, *without_first_bias([*largest, *renamed])]
