@@ -113,6 +113,8 @@ IMAGES = (
     Variant("a palette, and 1 bit for each pixel", lambda: zipped({**folders(*AB), "ants/p.png": picture(mode="P"), "bees/b.png": picture(mode="1")}), {"train": 6}, says="converted 1 of 6 images to RGB", altered={"channels_converted": 1}),
     Variant("empty and truncated images", lambda: zipped({**folders(*AB), "ants/a.jpg": b"", "bees/b.png": picture()[:-40]}), says="2 images cannot be read: 'ants/a.jpg' is empty; 'bees/b.png' is damaged"),
     Variant("empty and truncated images", lambda: zipped({**folders(*AB), "ants/a.jpg": b"", "bees/b.png": picture()[:-40]}), FOUR, says="2 images cannot be read and were left out", options={"broken": "skip"}, left_out={"broken": 2}),
+    Variant("masks beside the images of each class, `1.png` and `1_mask.png`", lambda: zipped({**folders(*AB), **{f"{name}/{number}_mask.png": picture(mode="L") for name in AB for number in range(2)}}), FOUR, says="4 masks beside their images were left out", left_out={"masks": 4}),
+    Variant("masks beside the images of each class, `images/` and `masks/`", lambda: zipped(folders(*(f"{name}/{kind}" for name in AB for kind in ("images", "masks")))), FOUR, says="4 masks beside their images were left out", left_out={"masks": 4}),
     Variant("a class of broken images", lambda: zipped({**folders(*AB), "cats/a.jpg": b"x"}), FOUR, ("ants", "bees", "cats"), "1 class (cats) has no training image", {"broken": "skip"}, left_out={"broken": 1}),
 )  # fmt: skip
 CONTAINERS = (
@@ -131,13 +133,26 @@ CONTAINERS = (
     Variant("damaged Parquet", lambda: parquet((0, 1))[:-30] + bytes(30), says="the Parquet file is damaged"),
 )  # fmt: skip
 TABLES = (
-    Variant("`filename,label`", table("filename,label\n" + ROWS), FOUR, says="the labels of 4 images were read from labels.csv"),
+    Variant("`filename,label`", table("filename,label\n" + ROWS), FOUR, says="the labels of 4 images were read from the column 'label' of labels.csv"),
     Variant("`id;breed`, without the suffixes", table("id;breed\n" + ROWS.replace(".png", "").replace(",", ";")), FOUR),
     Variant("no header", table(ROWS), FOUR),
     Variant("paths and numbers", table("path,class\n" + "".join(f"images/{number}.png,{number % 2}\n" for number in range(4))), FOUR, ("0", "1")),
     Variant("a column for each class", table("image,ants,bees\n0,0.0,1.0\n1,1.0,0.0\n2,0.0,1.0\n3,1.0,0.0\n"), FOUR),
     Variant("a column `split`", table("filename,label,split\n0.png,ants,train\n1.png,bees,train\n2.png,ants,valid\n3.png,bees,valid\n"), {"train": 2, "test": 2}, says="have a single training image"),
     Variant("images that the table does not name", table("filename,label\n" + ROWS, **{"images/9.png": picture(9)}), FOUR, says="1 image has no label in a table", left_out={"without_label": 1}),
+    Variant("UTF-16, as Excel writes it", lambda: zipped({"labels.csv": ("filename,label\n" + ROWS).encode("utf-16"), **flat("images/", 4)}), FOUR),
+    Variant("Windows-1252", lambda: zipped({"labels.csv": ("filename,label\n" + ROWS.replace("ants", "zürich").replace("bees", "zärich")).encode("cp1252"), **flat("images/", 4)}), FOUR, ("zärich", "zürich")),
+    Variant("several columns that may be the label", table("id,type,species,label\n0,x,1,bees\n1,x,1,ants\n2,y,1,bees\n3,y,1,ants\n"), FOUR, says="from the column 'label'"),
+    Variant("columns that no name tells", table("id,sun,sea\n0,1,1\n1,0,1\n2,1,0\n3,0,0\n"), says="which of its columns has the labels is not clear: 'id', 'sun', 'sea'"),
+    Variant("columns that no name tells", table("id,sun,sea\n0,1,1\n1,0,1\n2,1,0\n3,0,0\n"), FOUR, (), options={"labels": "none"}, says="is not an image", left_out={"not_images": 1}),
+    Variant("points, `filename,x,y`", table("filename,x,y\n0.png,1,2\n1.png,2,1\n2.png,1,2\n3.png,2,1\n"), says="is not clear: 'filename', 'x', 'y'"),
+    Variant("boxes, `filename,class,xmin,ymin,xmax,ymax`", table("filename,class,xmin,ymin,xmax,ymax\n0.png,ants,1,1,5,5\n1.png,bees,1,1,5,5\n"), says="lists boxes"),
+    Variant("two labels for one image", table("filename,label\n" + ROWS + "0.png,ants\n"), says="gives the image 'images/0.png' two labels: 'bees' and 'ants'"),
+    Variant("real numbers", table("filename,label\n0.png,1.5\n1.png,2\n2.png,3.25\n3.png,0\n"), says="numbers that are not whole, such as '1.5'"),
+    Variant("a column `is_valid`", table("filename,label,is_valid\n0.png,bees,False\n1.png,ants,False\n2.png,bees,True\n3.png,ants,True\n"), {"train": 2, "test": 2}, says="have a single training image"),
+    Variant("made-up labels of test images, `sample_submission.csv`", lambda: zipped({"train.csv": ("id,label\n" + ROWS.replace(".png", "")).encode(), "sample_submission.csv": b"id,label\n7,ants\n8,ants\n", **flat("train/", 4), "test/7.png": picture(7), "test/8.png": picture(8)}), FOUR, says="2 images have no label in a table", left_out={"without_label": 2, "not_images": 1}),
+    Variant("rows of images that are not there", table("filename,label\n" + ROWS + "9.png,ants\n"), FOUR, says="1 row of labels.csv names no image"),
+    Variant("a class in two spellings", table("filename,label\n0.png,Bees\n1.png,bees\n2.png,ants\n3.png,ants\n"), FOUR, ("Bees", "ants", "bees"), "differ only in case or blanks"),
 )  # fmt: skip
 ARRAYS = (
     Variant("`x_train`, `y_train`, `x_test`, `y_test`", lambda: arrays(x_train=numbers(), y_train=LABEL, x_test=numbers(3), y_test=[0, 1, 2]), {"train": 6, "test": 3}, THREE),

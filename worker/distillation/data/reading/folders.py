@@ -28,6 +28,7 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
             "the archive contains no images (png, jpg, bmp, webp, gif, tif, ppm) and no NumPy arrays", LAYOUT
         )
     kind, found = _labelled(archive, images, others, options, limits)
+    detection.leave_out_masks(found)
     return read_layout(archive, found, options, limits, kind)
 
 
@@ -78,6 +79,7 @@ def _labelled(
             return "table", labelled
         if options.labels != "none":
             detection.refuse(archive, images, others)
+            label_tables.refuse_unclear(archive, images, others)
     if refused is not None:
         raise refused
     if others:

@@ -1,5 +1,6 @@
 """Labels that are written beside images as text: numbers or names, in a table or in one file for each image."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -8,6 +9,7 @@ from worker.distillation.data.reading.layout import Layout
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
+REAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 Written = tuple[PurePosixPath, str]
 
 
@@ -15,11 +17,17 @@ def layout_of(splits: Mapping[str, Sequence[Written]], options: Options, limits:
     """The layout of images with written labels: whole numbers are classes counted from 0 or 1, other words are class names.
 
     Raises:
-        UploadError: a number is negative or too large, or contradicts the option first_label.
+        UploadError: a number is not whole, negative or too large, or contradicts the option first_label.
     """
     written = {label for images in splits.values() for _, label in images}
     numbers = {label: whole(label) for label in written}
     if any(number is None for number in numbers.values()):
+        if all(REAL.fullmatch(label.strip()) for label in written):
+            broken = min(label for label in written if numbers[label] is None)
+            raise UploadError(
+                f"the labels are numbers that are not whole, such as {broken[:40]!r}: these are no classes",
+                "To predict numbers, send an npz file with the option labels `target`. For classes, write their numbers or names.",
+            )
         named = {split: [(path, label) for path, label in images] for split, images in splits.items()}
         return Layout({split: list(images) for split, images in named.items()}, tuple(sorted(written)))
     values = {number for number in numbers.values() if number is not None}
