@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,18 @@ def turned(number: int = 0, orientation: int = 6) -> bytes:
 def sixteen_bit() -> bytes:
     """A PNG of 16 bits for each value: the multiples of 257 from 0 to 63 * 257."""
     return encoded(Image.fromarray((np.arange(64) * 257).astype(np.uint16).reshape(8, 8)))
+
+
+def many_bands(bands: int) -> bytes:
+    """A TIFF of 8 x 8 pixels with 16 bits for each of its bands."""
+    pixels, after = bytes(128 * bands), 8 + 2 + 12 * 9 + 4
+    tags = {256: 8, 257: 8, 258: after, 259: 1, 262: 1, 273: after + 2 * bands, 277: bands, 278: 8, 279: len(pixels)}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, bands if tag == 258 else 1, value)
+        for tag, value in tags.items()
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + entries + bytes(4) + struct.pack(f"<{bands}H", *[16] * bands) + pixels
 
 
 def animation() -> bytes:

@@ -1,17 +1,21 @@
 """Datasets in the forms that people have them, with what the inspection says; docs/inputs.md shows the table."""
 
+import gzip
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from tests.worker.distillation.data.made_files import (
     animation,
     array,
     arrays,
+    encoded,
     flagless,
     folders,
+    many_bands,
     numbers,
     parquet,
     picture,
@@ -105,6 +109,11 @@ IMAGES = (
     Variant("an animation", made_of(animation(), "gif"), FIVE, says="read only the first frame of 1 of 5 images", altered={"first_frame": 1}),
     Variant("16 bits for each value", made_of(sixteen_bit()), FIVE, says="scaled 1 of 5 images from 16 or more bits for each value to 8 bits", altered={"sixteen_bit_scaled": 1, "channels_converted": 1}),
     Variant("16 bits for each value", made_of(sixteen_bit()), says="more than 8 bits for each value", options={"sixteen_bit": "refuse"}),
+    Variant("12 bits in 16", lambda: zipped({f"{name}/{number}.png": encoded(Image.fromarray((numbers(1)[0] * 16).astype(np.uint16))) for name in AB for number in range(2)}), FOUR, says="4 of 4 images are nearly black", altered={"sixteen_bit_scaled": 4, "sixteen_bit_dark": 4}),
+    Variant("TIFF of colours with 16 bits", made_of(many_bands(3), "tif"), says="'ants/special.tif' is a TIFF of a kind that is not read"),
+    Variant("TIFF of 13 bands", made_of(many_bands(13), "tif"), says="such as one of more than four bands"),
+    Variant("formats that are not read, such as HEIC and DICOM", made_of(b"....ftypheic", "HEIC"), says="'ants/special.HEIC' is in a format that is not read (HEIC)"),
+    Variant("the same beside a JPEG of the same name", lambda: zipped({**folders(*AB), "ants/0.HEIC": b"x"}), FOUR, says="1 file is not an image", left_out={"not_images": 1}),
     Variant("transparency", made_of(picture(mode="RGBA")), FIVE, says="laid the transparent parts of 1 of 5 images", altered={"transparency_removed": 1}),
     Variant("transparency", made_of(picture(mode="RGBA")), FIVE, options={"background": "drop"}),
     Variant("an EXIF orientation", made_of(turned(), "jpg"), FIVE, says="ignored the EXIF orientation of 1 of 5 images", altered={"exif_ignored": 1, "resized": 1}),
@@ -131,6 +140,12 @@ CONTAINERS = (
     Variant("Parquet without labels", lambda: parquet(None), FOUR, (), "there is no column of labels"),
     Variant("a zip of `data/train-00000-of-00002.parquet`, ...", lambda: zipped({f"data/{name}.parquet": parquet((0, 1)) for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")}), {"train": 4, "test": 2}, ("0", "1")),
     Variant("damaged Parquet", lambda: parquet((0, 1))[:-30] + bytes(30), says="the Parquet file is damaged"),
+    Variant("a zip whose end is missing", lambda: zipped(folders(*AB))[:-100], says="not a complete zip archive"),
+    Variant("a table alone", lambda: b"filename,label\na.png,ants\n", says="the file is a text file: it begins with 'filename,label"),
+    Variant("a page that a download gave", lambda: b"<!DOCTYPE html><html></html>", says="the file is a web page"),
+    Variant("files of MNIST", lambda: zipped({"train-images-idx3-ubyte": bytes([0, 0, 8, 3]) + bytes(64)}), says="train-images-idx3-ubyte (in the format IDX"),
+    Variant("one file of MNIST, with gzip", lambda: gzip.compress(bytes([0, 0, 8, 3]) + bytes(1024)), says="in the format IDX"),
+    Variant("pickled batches of CIFAR", lambda: tarred({"cifar-10-batches-py/data_batch_1": b"\x80\x02}q\x00."}, "w:gz"), says="data_batch_1 (a Python pickle)"),
 )  # fmt: skip
 TABLES = (
     Variant("`filename,label`", table("filename,label\n" + ROWS), FOUR, says="the labels of 4 images were read from the column 'label' of labels.csv"),
@@ -176,6 +191,15 @@ ARRAYS = (
     Variant("uint8 from 0 to 1", lambda: arrays(x=numbers() // 128, y=LABEL), {"train": 6}, THREE, "no value is above 1 of 255"),
     Variant("1000 images without a test split", lambda: arrays(x=numbers(1000), y=np.arange(1000) % 2), {"train": 900, "test": 100}, ("0", "1"), "there is no test split: moved 100 of 1000 images"),
     Variant("a test split that is asked for", lambda: arrays(x=numbers(), y=LABEL), {"train": 3, "test": 3}, THREE, "there is no test split: moved 3 of 6 images", {"test_fraction": 0.5}),
+    Variant("`xtr`, `ytr`, `xte`, `yte`", lambda: arrays(xtr=numbers(), ytr=LABEL, xte=numbers(3), yte=[0, 1, 2]), {"train": 6, "test": 3}, THREE),
+    Variant("`train_set_x`, and labels (1, N)", lambda: arrays(train_set_x=numbers(), train_set_y=LABEL[None], test_set_x=numbers(3), test_set_y=[[0, 1, 2]]), {"train": 6, "test": 3}, THREE),
+    Variant("floats a little outside 0 to 1, by rounding", lambda: arrays(x_train=numbers(kind=np.float32) / 255 * 1.0002 - 1e-4, y_train=LABEL), {"train": 6}, THREE),
+    Variant("floats up to 1.1, as resizing makes them", lambda: arrays(x_train=numbers(kind=np.float32) / 255 * 1.1, y_train=LABEL), says="neither 0 to 1 nor 0 to 255"),
+    Variant("NaN", lambda: arrays(x_train=np.full((6, 8, 8), np.nan), y_train=LABEL), says="NaN or infinite"),
+    Variant("whole floats up to 16, as scikit-learn's digits", lambda: arrays(x_train=(numbers() // 16).astype(float), y_train=LABEL), {"train": 6}, THREE, "no value is above 15 of 255, so that the images are nearly black"),
+    Variant("12 bits in uint16", lambda: arrays(x_train=numbers(kind=np.uint16) * 16, y_train=LABEL), {"train": 6}, THREE, "no value is above 4080 of 65535"),
+    Variant("rows of pixels", lambda: arrays(x_train=numbers(6, 64), y_train=LABEL), says="has the unsupported shape (6, 64)"),
+    Variant("images along the last axis, as MATLAB has them", lambda: arrays(X=numbers(8, 8, 3, 6), y=LABEL), says="the channel axis of X with shape (8, 8, 3, 6) is ambiguous"),
 )  # fmt: skip
 BOXES = (
     Variant("COCO", lambda: zipped({"annotations/instances.json": b'{"images": [], "annotations": [{"bbox": [0, 0, 1, 1]}], "categories": []}', **flat("train2017/")}), says="a detection dataset in COCO format"),

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from worker.distillation.data import truth
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading import detection, label_tables, layout, shards
+from worker.distillation.data.reading import detection, foreign, label_tables, layout, shards
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.decoding import sorted_out
 from worker.distillation.data.reading.image_set import read_images
@@ -24,9 +24,9 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
         raise UploadError("class folders support one class per image only", "Send an npz file for other labels.")
     images, others = sorted_out(archive)
     if not images:
-        raise UploadError(
-            "the archive contains no images (png, jpg, bmp, webp, gif, tif, ppm) and no NumPy arrays", LAYOUT
-        )
+        listed, way = foreign.described(archive, others)
+        words = "the archive contains no images (png, jpg, bmp, webp, gif, tif, ppm) and no NumPy arrays"
+        raise UploadError(f"{words}; its files are {listed}" if listed else words, way or LAYOUT)
     kind, found = _labelled(archive, images, others, options, limits)
     detection.leave_out_masks(found)
     return read_layout(archive, found, options, limits, kind)
