@@ -1,5 +1,6 @@
 """Files that people send as datasets, made in memory: images of every kind, archives, arrays."""
 
+import hashlib
 import io
 import json
 import struct
@@ -67,8 +68,17 @@ def animation() -> bytes:
 
 
 def folders(*names: str, each: int = 2) -> dict[str, bytes]:
-    """Images in these folders."""
-    return {f"{name}/{number}.png": picture(number) for name in names for number in range(each)}
+    """Images in these folders, each another one."""
+    return {
+        path: encoded(marked(path)) for name in names for number in range(each) for path in [f"{name}/{number}.png"]
+    }
+
+
+def marked(path: str) -> Image.Image:
+    """An image that no other path has."""
+    pixels = np.array(shade(0))
+    pixels[0, :2] = np.frombuffer(hashlib.blake2b(path.encode(), digest_size=6).digest(), np.uint8).reshape(2, 3)
+    return Image.fromarray(pixels)
 
 
 def zipped(files: Files, *empty: str) -> bytes:

@@ -82,6 +82,8 @@ LAYOUTS = (
     Variant("classes whose names contain such words", lambda: zipped(folders("train_toy", "test_tube")), FOUR, ("test_tube", "train_toy")),
     Variant("class folders within folders of other names", lambda: zipped(split_folders("amazon", "webcam")), {"train": 8}, ("amazon", "webcam"), "each of them has the same folders (ants, bees)"),
     Variant("splits, and the same once more in a folder", lambda: zipped({**split_folders("xray/train", "xray/test"), **split_folders("xray/xray/train", "xray/xray/test")}), BOTH, says="8 images in the folder 'xray' were left out: they are copies", left_out={"copies": 8}),
+    Variant("a test image that is also in `train/`", lambda: zipped({**split_folders("train", "test"), "test/ants/9.png": folders("train/ants")["train/ants/0.png"]}), {"train": 4, "test": 5}, says="1 of 5 test images is also in `train`"),
+    Variant("one image in two class folders", lambda: zipped({**folders(*AB), "ants/9.png": picture(9), "bees/9.png": picture(9)}), {"train": 6}, says="1 training image is there several times with different classes"),
     Variant("a folder `train` beside class folders", lambda: zipped(folders("train", "bus", "car")), says="folders named like splits (`train`) beside others (`bus`, `car`)"),
     Variant("class folders and one loose image", lambda: zipped({**folders(*AB), "cover.png": picture()}), FOUR, says="1 image beside the class folders has no class", left_out={"without_class": 1}),
     Variant("an empty class folder", lambda: zipped(folders(*AB), "cats/"), FOUR, ("ants", "bees", "cats"), "1 class (cats) has no training image"),

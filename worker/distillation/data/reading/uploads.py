@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading import folders, foreign, made_split, npz, parquet
+from worker.distillation.data.reading import folders, foreign, made_split, npz, parquet, repeated
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.array_files import MAGIC, open_array
 from worker.distillation.data.reading.boxes import reading as boxes
@@ -28,20 +28,22 @@ def read_dataset(path: Path, options: Options, limits: UploadLimits) -> Packed:
     """
     if path.is_dir() and (only := only_file(path)) is not None and only.suffix.lower() not in SUFFIXES:
         path = only
+    packed = _packed(path, options, limits)
+    made_split.make(packed, options.test_fraction)
+    repeated.warn(packed)
+    return packed
+
+
+def _packed(path: Path, options: Options, limits: UploadLimits) -> Packed:
     if path.is_dir():
         with open_folder(path, limits) as archive:
-            packed = _read(archive, options, limits)
-        made_split.make(packed, options.test_fraction)
-        return packed
+            return _read(archive, options, limits)
     with path.open("rb") as file:
         head = file.read(foreign.HEAD_BYTES)
     if head.startswith(parquet.MAGIC):
-        packed = parquet.read_file(path, options, limits)
-    else:
-        with _opened(path, head, limits) as archive:
-            packed = _read(archive, options, limits)
-    made_split.make(packed, options.test_fraction)
-    return packed
+        return parquet.read_file(path, options, limits)
+    with _opened(path, head, limits) as archive:
+        return _read(archive, options, limits)
 
 
 def _read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
