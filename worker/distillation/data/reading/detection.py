@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from worker.distillation.data.reading.archive import Archive
-from worker.distillation.data.reading.layout import Layout
+from worker.distillation.data.reading.layout import INPUTS, MASKS, Layout
 from worker.distillation.errors import UploadError
 
 LOOKED_AT = 20
@@ -14,8 +14,6 @@ LOOKED_AT = 20
 COCO_BYTES = 64 * 2**20
 TEXT_BYTES = 2**20
 YOLO_LINE = re.compile(rb"\d+(?:[ \t]+-?\d*\.?\d+(?:e-?\d+)?){4,}[ \t\r]*")
-MASKS = frozenset(["mask", "masks", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"])
-INPUTS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "photo", "photos", "picture", "pictures"])
 MASK_END = re.compile(r"[-_. ]masks?(?:[-_ ]?\d+)?$", re.IGNORECASE)
 HINT = "Set the option labels to `boxes`, for the task detection, or to `none` for its images alone."
 MASK_HINT = "Set the option labels to `mask`, for the task segmentation, or to `depth`."

@@ -35,6 +35,9 @@ NO_CLASSES = frozenset(
     ]
 )
 """Names of folders without images that are not taken for classes."""
+MASKS = frozenset(["mask", "masks", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"])
+INPUTS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "photo", "photos", "picture", "pictures"])
+"""Names of folders of masks and of the images beside them."""
 Labelled = tuple[PurePosixPath, str | None]
 """An image and its class, None if there are no labels."""
 
@@ -175,7 +178,8 @@ def _one_split(top: Folder) -> Layout:
         return layout
     layout.splits["train"] = _labelled(top)
     shared = [set(folder.filled) for folder in top.filled.values() if not folder.images]
-    if len(shared) == len(top.filled) > 1 and len(shared[0]) > 1 and all(names == shared[0] for names in shared):
+    alike = len(shared) == len(top.filled) > 1 and len(shared[0]) > 1 and all(names == shared[0] for names in shared)
+    if alike and not {name.lower() for name in shared[0]} <= MASKS | INPUTS:
         layout.notes.append(_same_within(sorted(top.filled), sorted(shared[0])))
     return layout
 
