@@ -90,7 +90,7 @@ class Table:
     path: PurePosixPath
     header: list[str]
     titles: Row
-    body: list[Row]
+    body: Sequence[Row]
     file: int
     label: int | None
     one_hot: list[int]

@@ -14,9 +14,9 @@ from worker.distillation.wording import counted
 DIGEST_BYTES = 16
 
 
-def digest(data: object) -> bytes:
+def digest(data: bytes | bytearray | memoryview) -> bytes:
     """A short hash of an image's bytes; two images with the same are the same."""
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()  # type: ignore[arg-type]
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
 def warn(packed: Packed) -> None:
@@ -39,6 +39,6 @@ def _keys(packed: Packed, image: Tensor) -> Iterator[bytes]:
     """A key of each image: a hash of its pixels, or of its file."""
     if packed.photographs is None:
         plain = image.contiguous().flatten(1)
-        return (digest(memoryview(row.numpy())) for row in plain.unbind(0))
+        return (digest(row.numpy().data) for row in plain.unbind(0))
     digests = packed.photographs.digests
     return (digests[shard, offset] for shard, offset in image[:, :2].tolist())
