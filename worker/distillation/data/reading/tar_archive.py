@@ -80,7 +80,7 @@ class TarArchive(Archive):
         if not any(header):
             return b""
         if sum(header) - sum(header[148:156]) + 8 * 32 != _octal(header[148:156]):
-            if place == 0:
+            if place == 0 and header[257:262] != b"ustar":
                 foreign.refuse(header)
                 raise UploadError(
                     "the compressed file holds no tar archive", "Send a zip, or the file itself without compression."
