@@ -11,8 +11,7 @@ from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.layout import NOT_IMAGES, Layout
 from worker.distillation.data.reading.split_names import split_of
-from worker.distillation.data.reading.texts import text_of
-from worker.distillation.data.reading.written_labels import Written, layout_of
+from worker.distillation.data.reading.written_labels import Written, layout_of, text_of
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.wording import counted
