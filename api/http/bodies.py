@@ -2,16 +2,17 @@
 
 import json
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from email.message import Message
 from typing import Any, NoReturn
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
-from api.http.errors import MalformedJson, TooLarge, UnsupportedMediaType
+from api.http.errors import Invalid, MalformedJson, TooLarge, UnsupportedMediaType
 
 JSON_BYTES = 2**20
 """Largest JSON body."""
@@ -67,25 +68,39 @@ class StrictRequest(Request):
             chunks.append(chunk)
         self._body = b"".join(chunks)
         if self._body:
+            if self.headers.get("content-encoding", "identity").lower() != "identity":
+                raise UnsupportedMediaType("The body has a Content-Encoding. Send the JSON without one.")
             _require_json(self.headers.get("content-type"))
             small = size <= SMALL_BYTES
             self._json = parse(self._body) if small else await run_in_threadpool(parse, self._body)
 
 
 class StrictRoute(APIRoute):
-    """A route that reads its JSON body as a `StrictRequest`."""
+    """A route that reads its JSON body as a `StrictRequest`, and refuses parameters in the URL that it does not know."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         original = super().get_route_handler()
         has_body = self.body_field is not None
+        known = set(_parameters(self.dependant))
 
         async def handler(request: Request) -> Response:
+            unknown = [name for name in request.query_params if name not in known]
+            if unknown and "authorization" in request.headers:  # without a key, the answer is about the key
+                listed = f"; known are {', '.join(sorted(known))}" if known else ""
+                raise Invalid([(name[:64], f"is not a known parameter{listed}") for name in dict.fromkeys(unknown)])
             strict = StrictRequest(request.scope, request.receive)
             if has_body:
                 await strict.load()
             return await original(strict)
 
         return handler
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """The names of a route's parameters in the URL, its dependencies' included."""
+    yield from (field.alias for field in dependant.query_params)
+    for each in dependant.dependencies:
+        yield from _parameters(each)
 
 
 def parse(body: bytes) -> Any:

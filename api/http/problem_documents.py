@@ -165,15 +165,30 @@ def _translated(request: Request, error: HTTPException) -> ApiError:
     headers = dict(error.headers or {})
     path = request.url.path
     if error.status_code == 404:
-        return NotFound(f"The path {path} does not exist.", headers=headers)
+        return NotFound(f"The path {path} does not exist.{_meant(request, path)}", headers=headers)
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_methods_of(request)) or headers.get("Allow", "")
         detail = f"{path} does not support {request.method}. Use one of: {headers.get('Allow', 'another method')}."
+        if request.method in ("PUT", "POST") and _exists(request, f"{path}/content"):
+            detail += f" Bytes are sent by PUT to {path}/content."
         return MethodNotAllowed(detail, headers=headers)
     known = _BY_STATUS.get(error.status_code)
     if known is None or known is Unauthorised:
         return Internal("The service could not handle the request.")
     return known(str(error.detail), headers=headers)
+
+
+def _meant(request: Request, path: str) -> str:
+    """A sentence with the path that was probably meant; nothing if none is near."""
+    plain = re.sub(r"/{2,}", "/", path).rstrip("/")
+    if "/content/" in plain:
+        return f" Did you mean {plain.partition('/content/')[0]}/content? curl adds the file's name to a URL that ends with a slash."
+    near = next((each for each in (plain, f"/v1{plain}") if each != path and _exists(request, each)), None)
+    return f" Did you mean {near}?" if near else ""
+
+
+def _exists(request: Request, path: str) -> bool:
+    return any(_matches(template, path) for template in request.app.openapi()["paths"])
 
 
 def _methods_of(request: Request) -> list[str]:

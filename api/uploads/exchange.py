@@ -26,7 +26,7 @@ async def receive(uploads: Uploads[R, B], key_id: str, identifier: str, request:
 
     Raises:
         UnsupportedMediaType: the body is a multipart form or has a content encoding.
-        BadHeader: a digest header or Content-Range is malformed.
+        BadHeader: a digest header or Content-Range is malformed, or there is a Content-MD5.
         TooMany: the key sends as many uploads as it may at the same time.
     """
     content_type = request.headers.get("content-type", "").lower()
@@ -35,6 +35,7 @@ async def receive(uploads: Uploads[R, B], key_id: str, identifier: str, request:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("The body has a Content-Encoding. Send the bytes without one.")
     of_body, of_whole = request.headers.get("content-digest"), request.headers.get("repr-digest")
+    of_whole = of_whole or digests.modern(request.headers.get("digest"), request.headers.get("content-md5"))
     length = int(request.headers["content-length"]) if request.headers.get("content-length") else None
     given = request.headers.get("content-range")
     part = None if given is None else ranges.parse(given, length)

@@ -99,7 +99,7 @@ def upload_router(uploads: Uploads[R, B]) -> APIRouter:
     async def put(
         key: UploadsWrite, watch: CurrentWatch, identifier: Identifier, wait: Wait, request: Request, response: Response
     ) -> Any:
-        """Send the raw bytes, as `curl -T FILE URL` does. A SHA-256 in `Content-Digest` or `Repr-Digest` is checked.
+        """Send the raw bytes, as `curl -T FILE URL` does. A SHA-256 in `Content-Digest`, `Repr-Digest` or `Digest` is checked.
 
         With `Content-Range: bytes FIRST-LAST/TOTAL` the body is a range of the bytes, and the next one must follow it: `received` says
         how many bytes there are. `Content-Digest` is then of the range, and `Repr-Digest` of the whole.

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from models.spec.body import Body
 from models.spec.catalogue import NETWORK, NETWORK_SPACE, OBJECTIVES, known, part
 from models.spec.network_spec import NetworkSpaceSpec, NetworkSpec
-from models.spec.problems import Problem, complaint, tag
+from models.spec.problems import Problem, complaint, meant, tag
 from models.spec.schema_types import References, annotation, model, part_model
 
 WEIGHT: Mapping[str, Any] = part("objective_weight")["parameters"]["properties"]["weight"]
@@ -87,7 +87,10 @@ def _misnamed(kind: str, given: Mapping[str, Any], at: str) -> Iterator[Problem]
         return
     entry = known(kind).get(given["name"]) if isinstance(given["name"], str) else None
     if entry is None:
-        yield Problem(at, f"there is no {kind[:-1]} {given['name']!r}; known are {', '.join(known(kind)) or 'none'}")
+        near = meant(str(given["name"]), known(kind))
+        yield Problem(
+            at, f"there is no {kind[:-1]} {given['name']!r}{near or ';'} known are {', '.join(known(kind)) or 'none'}"
+        )
 
 
 REFERENCES: References = {

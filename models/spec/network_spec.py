@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from models.spec.body import Body
-from models.spec.catalogue import limit, network_entry, network_is_known
+from models.spec.catalogue import known, limit, network_entry, network_is_known
 from models.spec.layers import LAYERS, written_as_name
-from models.spec.problems import Problem, complaint, problems_of
+from models.spec.problems import Problem, complaint, meant, problems_of
 from models.spec.schema_types import model, part_model
 
 MOST_CLASSES = limit("classes")
@@ -104,7 +104,11 @@ class NetworkSpec(Body):
             return self
         if not network_is_known(self.network):
             raise complaint(
-                Problem("/network", f"there is no network {self.network!r}; GET /v1/catalogue lists the networks")
+                Problem(
+                    "/network",
+                    f"there is no network {self.network!r}{meant(self.network, known('networks')) or ';'} GET /v1/catalogue lists the"
+                    " networks; those of libraries are written as torchvision/NAME and timm/NAME",
+                )
             )
         try:
             network_options(self.network).model_validate(self.options)

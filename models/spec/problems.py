@@ -1,5 +1,6 @@
 """Problems of a request: each has a JSON pointer (RFC 6901) and a message."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,17 @@ def complaint(*problems: Problem) -> PydanticCustomError:
     found = [(problem.pointer, problem.message) for problem in problems]
     text = "; ".join(problem.message for problem in problems)
     return PydanticCustomError("distillery", "{text}", {"text": text, "problems": found})
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A question with the known names that are nearest to a wrong one, for its message: `; did you mean kd?`. Nothing if none is near."""
+    by_word = {_word(each): each for each in known}
+    near = difflib.get_close_matches(_word(name), by_word, n=3, cutoff=0.7)
+    return f"; did you mean {' or '.join(by_word[each] for each in near)}?" if near else ""
+
+
+def _word(name: str) -> str:
+    return name[:64].lower().replace("-", "_").replace(" ", "_")
 
 
 def tag(label: str) -> str:

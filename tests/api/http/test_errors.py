@@ -62,6 +62,25 @@ def test_an_unsupported_method_is_a_405_that_lists_the_supported_ones(alone: Use
 
 
 @pytest.mark.parametrize(
+    ("path", "meant"), [("/v1/jobs/", "/v1/jobs"), ("/jobs", "/v1/jobs"), ("/v1//jobs", "/v1/jobs")]
+)
+def test_a_path_that_is_nearly_right_is_told_the_right_one(alone: User, path: str, meant: str) -> None:
+    response = alone.http.get(f"{alone.service.url}{path}")
+    assert problem(response, 404)["detail"].endswith(f"does not exist. Did you mean {meant}?")
+
+
+def test_an_unknown_parameter_is_refused_and_not_ignored(alone: User) -> None:
+    found = problem(alone.http.get("/jobs?state=running&limit=3"), 422, "invalid")
+    assert [each["pointer"] for each in found["errors"]] == ["state"]
+    assert "known are" in found["errors"][0]["message"] and "status" in found["errors"][0]["message"]
+
+
+def test_an_encoded_json_body_is_a_415(alone: User) -> None:
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    problem(alone.http.post("/datasets", content=b"\x1f\x8b", headers=headers), 415)
+
+
+@pytest.mark.parametrize(
     ("body", "expected"),
     [
         (b"{", "line 1"),

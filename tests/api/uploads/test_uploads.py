@@ -145,6 +145,30 @@ def test_a_digest_header_is_checked(alone: User, header: str) -> None:
     assert alone.http.put(link, content=BYTES, headers={header: both}).status_code == 202
 
 
+def test_older_digest_headers_are_checked_or_refused(alone: User) -> None:
+    link = created(alone)["upload"]
+
+    def old(data: bytes) -> dict[str, str]:
+        return {"Digest": f"SHA-256={base64.b64encode(hashlib.sha256(data).digest()).decode()}"}
+
+    problem(alone.http.put(link, content=BYTES, headers=old(b"other")), 400, "digest-mismatch")
+    refused = alone.http.put(link, content=BYTES, headers={"Content-MD5": "AAAAAAAAAAAAAAAAAAAAAA=="})
+    assert "Repr-Digest" in problem(refused, 400, "bad-header")["detail"]
+    hexadecimal = {"Repr-Digest": f"sha-256=:{hashlib.sha256(BYTES).hexdigest()}:"}
+    assert "base64" in problem(alone.http.put(link, content=BYTES, headers=hexadecimal), 400, "bad-header")["detail"]
+    assert alone.http.put(link, content=BYTES, headers=old(BYTES)).status_code == 202
+
+
+def test_bytes_sent_to_a_wrong_path_are_told_the_right_one(alone: User) -> None:
+    record = created(alone)
+    own = record["links"]["self"].partition("/v1")[2]
+    assert f"PUT to /v1{own}/content" in problem(alone.http.put(own, content=b"x"), 405)["detail"]
+    assert (
+        f"Did you mean /v1{own}/content?"
+        in problem(alone.http.put(f"{own}/content/a.zip", content=b"x"), 404)["detail"]
+    )
+
+
 def test_encoded_partial_or_empty_bodies_are_refused(alone: User) -> None:
     link = created(alone)["upload"]
     problem(alone.http.put(link, files={"file": b"x"}), 415)

@@ -14,6 +14,8 @@ from worker.distillation.errors import UploadError
 from worker.distillation.wording import counted
 
 LISTED = 8
+USUAL_METRES = (0.02, 500)
+"""Median depths beyond which a wrong scale is likely."""
 
 
 def from_array(name: str, array: Any, labels: str, expected: str) -> Tensor:
@@ -77,7 +79,13 @@ def warnings(value: Tensor, labels: str, names: tuple[str, ...]) -> list[str]:
     """Warnings to the user about the training masks or depth (N, H, W)."""
     if labels == "depth":
         empty = int((value.flatten(1) == 0).all(1).sum())
-        return [counted(empty, "{n} training image[s] [has|have] no pixel of known depth")] if empty else []
+        found = [counted(empty, "{n} training image[s] [has|have] no pixel of known depth")] if empty else []
+        median = describe_depth(value)["median"]
+        if median is not None and not USUAL_METRES[0] <= median <= USUAL_METRES[1]:
+            found.append(
+                f"the median depth is {median:.4g} metres: is the option depth_scale the number that is one metre?"
+            )
+        return found
     count = torch.bincount(value.flatten(), minlength=IGNORED + 1)
     absent = [name for name, number in zip(names, count.tolist(), strict=False) if not number]
     words, listed = "{n} class[es] ({listed}) [has|have] no training pixel", ", ".join(absent[:LISTED])

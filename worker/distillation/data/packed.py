@@ -185,6 +185,7 @@ class Packed:
         return [
             *self.warnings,
             *truth.warnings(self.splits["train"][1], self.labels, self.class_names),
+            *truth.alike(self.class_names),
             *(["a channel has the same value in all images"] if self._is_constant() else []),
         ]
 

@@ -184,6 +184,17 @@ def warnings(truth: Tensor, labels: Labels, names: tuple[str, ...]) -> list[str]
     ]
 
 
+def alike(names: tuple[str, ...]) -> list[str]:
+    """A warning if names of classes differ in nothing but case and blanks, as misspelt ones do."""
+    by_word: dict[str, list[str]] = {}
+    for name in names:
+        by_word.setdefault(" ".join(name.casefold().split()), []).append(name)
+    found = [" and ".join(map(repr, each)) for each in by_word.values() if len(each) > 1]
+    if not found:
+        return []
+    return [f"some classes differ only in case or blanks and were taken for different ones: {_listed(found)}"]
+
+
 def check_retrieval(fields: Mapping[str, Mapping[str, Tensor]], splits: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     """Check that there is one camera and query number for each sample, and that there are queries and a gallery.
 

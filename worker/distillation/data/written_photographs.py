@@ -26,6 +26,8 @@ class WrittenPhotographs:
     unchanged: int = 0
     images: int = 0
     largest: tuple[int, int] = (0, 0)
+    digests: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    """A hash of each file by its shard and offset."""
 
     @property
     def size(self) -> int:

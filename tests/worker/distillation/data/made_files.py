@@ -1,7 +1,9 @@
 """Files that people send as datasets, made in memory: images of every kind, archives, arrays."""
 
+import hashlib
 import io
 import json
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -48,14 +50,35 @@ def sixteen_bit() -> bytes:
     return encoded(Image.fromarray((np.arange(64) * 257).astype(np.uint16).reshape(8, 8)))
 
 
+def many_bands(bands: int) -> bytes:
+    """A TIFF of 8 x 8 pixels with 16 bits for each of its bands."""
+    pixels, after = bytes(128 * bands), 8 + 2 + 12 * 9 + 4
+    tags = {256: 8, 257: 8, 258: after, 259: 1, 262: 1, 273: after + 2 * bands, 277: bands, 278: 8, 279: len(pixels)}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, bands if tag == 258 else 1, value)
+        for tag, value in tags.items()
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + entries + bytes(4) + struct.pack(f"<{bands}H", *[16] * bands) + pixels
+
+
 def animation() -> bytes:
     """A GIF of two frames."""
     return encoded(shade(0), "GIF", save_all=True, append_images=[shade(3)])
 
 
 def folders(*names: str, each: int = 2) -> dict[str, bytes]:
-    """Images in these folders."""
-    return {f"{name}/{number}.png": picture(number) for name in names for number in range(each)}
+    """Images in these folders, each another one."""
+    return {
+        path: encoded(marked(path)) for name in names for number in range(each) for path in [f"{name}/{number}.png"]
+    }
+
+
+def marked(path: str) -> Image.Image:
+    """An image that no other path has."""
+    pixels = np.array(shade(0))
+    pixels[0, :2] = np.frombuffer(hashlib.blake2b(path.encode(), digest_size=6).digest(), np.uint8).reshape(2, 3)
+    return Image.fromarray(pixels)
 
 
 def zipped(files: Files, *empty: str) -> bytes:

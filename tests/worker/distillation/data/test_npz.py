@@ -120,7 +120,7 @@ def test_constant_border_is_cropped_at_the_centre(path: Path):
         ({"images": pixels(0, 8, 8), "labels": LABEL[:0]}, "empty"),
         ({"images": pixels(6, 8, 8).astype(np.complex64), "labels": LABEL}, "unsupported type complex64"),
         ({"images": pixels(6, 8, 8) * 1.0 + 1, "labels": LABEL}, "outside 0 to 1"),
-        ({"images": np.full((6, 8, 8), np.nan, np.float32), "labels": LABEL}, "outside 0 to 1"),
+        ({"images": np.full((6, 8, 8), np.nan, np.float32), "labels": LABEL}, "NaN or infinite"),
         ({"images": pixels(6, 8, 8), "labels": LABEL, "class_names": np.array(["a"])}, "1 class names"),
         ({"images": pixels(6, 8, 8), "labels": LABEL, "x_test": pixels(2, 9, 9), "y_test": [0, 1]}, "differ in size"),
     ],

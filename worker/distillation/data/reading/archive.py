@@ -20,7 +20,8 @@ SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 class Archive(ABC):
     """The files of an archive, by path, with their sizes.
 
-    `files` excludes folders and the metadata files of macOS and Windows; `folders` includes the folders without files.
+    `files` excludes folders, hidden files and the metadata files of macOS and Windows; `folders` includes the folders without files.
+    What lies in a hidden folder, such as `.ipynb_checkpoints`, is in neither.
     """
 
     def __init__(self, limits: UploadLimits):
@@ -84,13 +85,12 @@ class Archive(ABC):
             UploadError: the name leads out of the archive, or there is a file of this name.
         """
         path = clean_path(name)
-        if "__MACOSX" in path.parts[:1]:
+        if "__MACOSX" in path.parts or any(part.startswith(".") for part in path.parts):
             return None
-        if not is_folder:
-            self.folders.update(path.parents)
-        elif not any(part.startswith(".") for part in path.parts):
-            self.folders |= {path, *path.parents}
-        if is_folder or _is_system_file(path):
+        self.folders.update(path.parents)
+        if is_folder:
+            self.folders.add(path)
+        if is_folder or path.name.lower() in SYSTEM_FILES:
             return None
         if path in self.files:
             raise UploadError(f"the archive contains {str(path)[:120]!r} twice", "Create the archive again.")
@@ -139,7 +139,3 @@ def clean_path(name: str) -> PurePosixPath:
             "Create the archive from fewer folders within each other.",
         )
     return PurePosixPath(*parts)
-
-
-def _is_system_file(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") for part in path.parts) or path.name.lower() in SYSTEM_FILES

@@ -40,9 +40,9 @@ def class_labels(
 
 
 def _one_column(name: str, array: Any, notes: list[str]) -> Any:
-    """(N,) from (N,), (N, 1) or one-hot rows (N, K)."""
-    if array.ndim == 2 and array.shape[1] == 1:
-        return array[:, 0]
+    """(N,) from (N,), (N, 1), (1, N) or one-hot rows (N, K)."""
+    if array.ndim == 2 and 1 in array.shape:
+        return array.reshape(-1)
     one_hot = (
         array.ndim == 2
         and array.shape[1] > 1

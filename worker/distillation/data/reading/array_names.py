@@ -7,12 +7,14 @@ from pathlib import PurePosixPath
 from worker.distillation.data.reading.split_names import WORDS, split_of
 
 IMAGES = ("x", "images", "image", "data", "imgs", "img", "pixels", "inputs", "features")
-LABELS = ("y", "labels", "label", "targets", "target", "classes", "class", "lbl", "gt")
-CLASS_NAMES = ("class_names", "classnames", "label_names", "category_names", "categories", "names")
-_SPLIT = "|".join(word for words in WORDS.values() for word in sorted(words, key=len, reverse=True))
+LABELS = ("y", "labels", "label", "targets", "target", "classes", "class", "lbls", "lbl", "gt")
+CLASS_NAMES = ("class_names", "classnames", "label_names", "category_names", "categories", "names", "list_classes")
+SHORT = {"tr": "train", "te": "test"}
+"""Splits in the names of arrays, such as `xtr`; a folder of such a name may be a class."""
+_SPLIT = "|".join(sorted((*SHORT, *(word for words in WORDS.values() for word in words)), key=len, reverse=True))
 _FIELD = "|".join(sorted((*IMAGES, *LABELS), key=len, reverse=True))
 _NAME = re.compile(
-    rf"(?:(?P<before>{_SPLIT})(?:set)?[_.\- ]?)?(?P<field>{_FIELD})(?:[_.\- ]?(?P<after>{_SPLIT})(?:set)?)?"
+    rf"(?:(?P<before>{_SPLIT})(?:[_.\- ]?set)?[_.\- ]?)?(?P<field>{_FIELD})(?:[_.\- ]?(?P<after>{_SPLIT})(?:[_.\- ]?set)?)?"
 )
 _LONGEST = 40
 Found = dict[str, dict[str, str]]
@@ -51,6 +53,6 @@ def _role(name: str, file: PurePosixPath) -> tuple[str, str, int] | None:
     if matched is None or (matched["before"] and matched["after"]):
         return None
     said = matched["before"] or matched["after"] or name.rpartition("/")[0]
-    field, split = matched["field"], split_of(said) if said else "train"
+    field, split = matched["field"], SHORT.get(said) or split_of(said) if said else "train"
     words, kind = (IMAGES, "images") if field in IMAGES else (LABELS, "labels")
     return (split, kind, words.index(field)) if split else None

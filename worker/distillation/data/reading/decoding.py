@@ -23,12 +23,19 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset(
     [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
 )
+UNREAD = frozenset(
+    [".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".svg", ".dcm", ".dicom", ".tga", ".exr", ".dng", ".cr2", ".nef", ".arw"]
+)  # fmt: skip
+"""Suffixes of images that are not read; such a file is a broken image, unless an image of the same name lies beside it."""
+TIFF = (b"II*\0", b"MM\0*")
 HEAD_BYTES = 16
-HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", *TIFF)
 DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 """Pillow's modes with more than eight bits for each value."""
 GREY = frozenset({"1", "L", "LA", "La"}) | DEEP
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+DARK = 16
+"""Largest byte of images that are nearly black, as values of 12 bits are when they are read as 16."""
 ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
@@ -66,7 +73,9 @@ def sorted_out(archive: Archive) -> tuple[list[PurePosixPath], list[PurePosixPat
     for path in sorted(archive.files):
         named = path.suffix.lower() in SUFFIXES
         (images if named or is_image(archive.head(path, HEAD_BYTES)) else others).append(path)
-    return images, others
+    beside = {path.with_suffix("") for path in images}
+    unread = {path for path in others if path.suffix.lower() in UNREAD and path.with_suffix("") not in beside}
+    return sorted({*images, *unread}), [path for path in others if path not in unread]
 
 
 def measure(archive: Archive, path: PurePosixPath, label: str | None, options: Options) -> ImageFile:
@@ -132,8 +141,9 @@ def prepared(file: Any, image: ImageFile, channels: int, options: Options) -> An
     file.load()
     turned = ImageOps.exif_transpose(file) if "exif_rotated" in image.altered else file
     if file.mode in DEEP:
-        turned = Image.fromarray(_eight_bits(np.asarray(turned), file.mode))
-        image.altered.add("sixteen_bit_scaled")
+        scaled = _eight_bits(np.asarray(turned), file.mode)
+        turned = Image.fromarray(scaled)
+        image.altered.update({"sixteen_bit_scaled"}, {"sixteen_bit_dark"} if scaled.max() <= DARK else ())
     elif turned.has_transparency_data and options.background != "drop":
         turned = _on_background(turned, options.background, image)
     return turned.convert("L" if channels == 1 else "RGB")
@@ -184,6 +194,17 @@ def quietly() -> Iterator[None]:
         yield
 
 
+def _unidentified(data: bytearray, path: PurePosixPath) -> str:
+    """What is wrong with a file that Pillow does not know."""
+    if not data:
+        return "is empty"
+    if data.startswith(TIFF):
+        return "is a TIFF of a kind that is not read, such as one of more than four bands or of colours with 16 bits; save it in 8-bit RGB"
+    if path.suffix.lower() in UNREAD:
+        return f"is in a format that is not read ({path.suffix[1:].upper()}); convert it to PNG or JPEG"
+    return f"is not an image ({', '.join(FORMATS)})"
+
+
 @contextmanager
 def opened(data: bytearray, path: PurePosixPath) -> Iterator[Any]:
     """Open an image and read its header; Pillow's errors become UploadErrors."""
@@ -194,8 +215,7 @@ def opened(data: bytearray, path: PurePosixPath) -> Iterator[Any]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             yield image
     except UnidentifiedImageError as error:
-        why = "is empty" if not data else f"is not an image ({', '.join(FORMATS)})"
-        raise BrokenImageError(f"{shown} {why}", "Convert it, or remove it.") from error
+        raise BrokenImageError(f"{shown} {_unidentified(data, path)}", "Convert it, or remove it.") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UploadError(f"{shown} has too many pixels", "Scale it down.") from error
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError) as error:

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.layout import INPUTS, MASKS, Layout
 from worker.distillation.errors import UploadError
 
 LOOKED_AT = 20
@@ -13,8 +14,7 @@ LOOKED_AT = 20
 COCO_BYTES = 64 * 2**20
 TEXT_BYTES = 2**20
 YOLO_LINE = re.compile(rb"\d+(?:[ \t]+-?\d*\.?\d+(?:e-?\d+)?){4,}[ \t\r]*")
-MASKS = frozenset(["mask", "masks", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"])
-INPUTS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "photo", "photos", "picture", "pictures"])
+MASK_END = re.compile(r"[-_. ]masks?(?:[-_ ]?\d+)?$", re.IGNORECASE)
 HINT = "Set the option labels to `boxes`, for the task detection, or to `none` for its images alone."
 MASK_HINT = "Set the option labels to `mask`, for the task segmentation, or to `depth`."
 
@@ -44,6 +44,28 @@ def refuse_masks(classes: Sequence[str]) -> None:
     names = {name.lower() for name in classes}
     if names & MASKS and names & INPUTS and names <= MASKS | INPUTS:
         raise UploadError(f"the archive is a segmentation dataset: its folders are {', '.join(classes)}", MASK_HINT)
+
+
+def leave_out_masks(found: Layout) -> None:
+    """Leave out the masks that lie beside images: `images/1.png` with `masks/1.png` in each class folder, `1.png` with `1_mask.png`."""
+    every = [path for images in found.splits.values() for path, _ in images]
+    places = {path.parent for path in every}
+    beside = {folder for folder in places if folder.name.lower() in MASKS and _has_images(folder, places)}
+    named = {path.with_suffix("") for path in every}
+
+    def is_mask(path: PurePosixPath) -> bool:
+        image, ends = MASK_END.subn("", path.stem)
+        return path.parent in beside or bool(ends and image and path.with_name(image) in named)
+
+    masks = {path for path in every if is_mask(path)}
+    for split, images in found.splits.items():
+        found.splits[split] = [(path, label) for path, label in images if path not in masks]
+    words = "{n} mask[s] beside [its image|their images] [was|were] left out; for segmentation set the option labels to `mask`"
+    found.leave_out("masks", len(masks), words)
+
+
+def _has_images(folder: PurePosixPath, places: set[PurePosixPath]) -> bool:
+    return any(place.parent == folder.parent and place.name.lower() in INPUTS for place in places)
 
 
 def _of(paths: Sequence[PurePosixPath], suffix: str, archive: Archive, most: int) -> list[PurePosixPath]:

@@ -1,10 +1,11 @@
 """Datasets as an archive of images: class folders with or without splits, a table of labels, or images without labels."""
 
+import re
 from pathlib import PurePosixPath
 
 from worker.distillation.data import truth
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading import detection, label_tables, layout, shards
+from worker.distillation.data.reading import detection, foreign, label_tables, layout, shards
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.decoding import sorted_out
 from worker.distillation.data.reading.image_set import read_images
@@ -23,10 +24,11 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
         raise UploadError("class folders support one class per image only", "Send an npz file for other labels.")
     images, others = sorted_out(archive)
     if not images:
-        raise UploadError(
-            "the archive contains no images (png, jpg, bmp, webp, gif, tif, ppm) and no NumPy arrays", LAYOUT
-        )
+        listed, way = foreign.described(archive, others)
+        words = "the archive contains no images (png, jpg, bmp, webp, gif, tif, ppm) and no NumPy arrays"
+        raise UploadError(f"{words}; its files are {listed}" if listed else words, way or LAYOUT)
     kind, found = _labelled(archive, images, others, options, limits)
+    detection.leave_out_masks(found)
     return read_layout(archive, found, options, limits, kind)
 
 
@@ -42,11 +44,18 @@ def read_layout(archive: Archive, found: Layout, options: Options, limits: Uploa
     packed = read_images(archive, found, options, limits, kind)
     truth.check(packed.splits, packed.labels, limits, len(found.classes))
     names = found.classes
-    if kind == "folders" and names and all(map(str.isdecimal, names)) and list(names) != sorted(names, key=int):
+    if kind == "folders" and list(names) != sorted(names, key=_by_numbers):
         packed.warnings.append(
-            "class folders named by numbers are sorted as text (0, 1, 10, 2), as in torchvision's ImageFolder"
+            "class folders with numbers in their names are sorted as text (0, 1, 10, 2), as in torchvision's ImageFolder; timm sorts"
+            " them by number"
         )
     return packed
+
+
+def _by_numbers(name: str) -> tuple[tuple[bool, int, str], ...]:
+    """A key that sorts numbers within names by their value, and all else as text."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts if part)
 
 
 def _labelled(
@@ -70,6 +79,7 @@ def _labelled(
             return "table", labelled
         if options.labels != "none":
             detection.refuse(archive, images, others)
+            label_tables.refuse_unclear(archive, images, others)
     if refused is not None:
         raise refused
     if others:

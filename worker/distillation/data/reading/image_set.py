@@ -27,6 +27,7 @@ ALTERATIONS = {
     "exif_rotated": "turned {images} as the EXIF orientation says",
     "transparency_removed": "laid the transparent parts of {images} on the background {background}",
     "sixteen_bit_scaled": "scaled {images} from 16 or more bits for each value to 8 bits",
+    "sixteen_bit_dark": "{images} [is|are] nearly black, since no value is above 4111 of 65535; multiply values of 12 bits by 16, of 10 bits by 64",
     "cmyk_converted": "converted {images} from CMYK",
     "first_frame": "read only the first frame of {images}",
 }
@@ -174,6 +175,8 @@ def report_changes(
 ) -> None:
     """Add the numbers of images that were changed and left out to the findings, and a warning for each kind. `count` are the images
     by what was changed; `words` says it of kinds that are not in `ALTERATIONS`."""
+    if count["sixteen_bit_dark"] < count["sixteen_bit_scaled"]:
+        del count["sixteen_bit_dark"]  # dark images among others
     count["channels_converted"] = sum(image.grey != (channels == 1) for image in images)
     converted = {"channels_converted": f"converted {{images}} to {'greyscale' if channels == 1 else 'RGB'}"}
     for name, said in {"resized": words["resized"], **converted, **ALTERATIONS, **words}.items():

@@ -1,7 +1,8 @@
 """Splits and classes of an archive of images, by the names of its folders.
 
 Splits are looked for at any depth, through any number of folders that contain nothing but one folder. A folder whose name is
-that of a split is never a class.
+that of a split is never a class. Longer names with the word of a split in them, such as `train_resized`, are splits if all folders
+beside each other have such names and hold the same classes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from worker.distillation.data.reading.found_images import FoundImages
-from worker.distillation.data.reading.split_names import split_of
+from worker.distillation.data.reading.split_names import loose_split_of, split_of
 from worker.distillation.errors import UploadError
 
 LAYOUT = (
@@ -34,6 +35,9 @@ NO_CLASSES = frozenset(
     ]
 )
 """Names of folders without images that are not taken for classes."""
+MASKS = frozenset(["mask", "masks", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"])
+INPUTS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "photo", "photos", "picture", "pictures"])
+"""Names of folders of masks and of the images beside them."""
 Labelled = tuple[PurePosixPath, str | None]
 """An image and its class, None if there are no labels."""
 
@@ -63,6 +67,12 @@ class Folder:
         for folder in self.folders.values():
             yield from folder.within()
 
+    def names_within(self, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+        """The paths of all images, from this folder on, after `before`."""
+        yield from ((*before, path.name) for path in self.images)
+        for name, folder in self.folders.items():
+            yield from folder.names_within((*before, name))
+
     @property
     def filled(self) -> dict[str, "Folder"]:
         """The folders that contain images, at any depth."""
@@ -87,11 +97,31 @@ def find(images: Iterable[PurePosixPath], others: Iterable[PurePosixPath], folde
     """
     root = _tree(images, others, folders)
     top = _descend(root)
-    splits = {name: folder for name, folder in top.filled.items() if split_of(name)}
+    loose = _loose_splits(top)
+    splits = loose or {name: split for name in top.filled if (split := split_of(name))}
     if not splits:
         return _one_split(top)
-    rest = {name: folder for name, folder in top.filled.items() if name not in splits}
-    return _several(top, splits, rest)
+    layout = _several(top, splits)
+    strange = sorted(name for name in loose if not split_of(name))
+    if strange:
+        taken = ", ".join(f"{name[:40]!r} as {loose[name]}" for name in strange[:8])
+        layout.notes.append(f"folders whose names contain the word of a split were taken for splits: {taken}")
+    return layout
+
+
+def _loose_splits(top: Folder) -> dict[str, str]:
+    """The split of each folder if all have names with the word of a split in them, and are beside each other as splits are: with class
+    folders of the same names, or without any and with the same rest of their names. Empty if not, or if they are not two splits."""
+    said = {name: found for name in top.filled if (found := loose_split_of(name))}
+    splits = {name: split for name, (split, _) in said.items()}
+    if len(said) < len(top.filled) or "train" not in splits.values() or len(set(splits.values())) < 2:
+        return {}
+    inner = {name: set(_within_split(folder).filled) for name, folder in top.filled.items()}
+    trained = {each for name, split in splits.items() if split == "train" for each in inner[name]}
+    if len(trained) > 1:
+        others = [inner[name] for name, split in splits.items() if split != "train"]
+        return splits if all(len(names) < 2 or names & trained for names in others) else {}
+    return splits if not any(inner.values()) and len({rest for _, rest in said.values()}) == 1 else {}
 
 
 def _tree(images: Iterable[PurePosixPath], others: Iterable[PurePosixPath], folders: Iterable[PurePosixPath]) -> Folder:
@@ -147,7 +177,19 @@ def _one_split(top: Folder) -> Layout:
                 layout.splits.setdefault(str(split_of(split)), []).extend((path, name) for path in part.within())
         return layout
     layout.splits["train"] = _labelled(top)
+    shared = [set(folder.filled) for folder in top.filled.values() if not folder.images]
+    alike = len(shared) == len(top.filled) > 1 and len(shared[0]) > 1 and all(names == shared[0] for names in shared)
+    if alike and not {name.lower() for name in shared[0]} <= MASKS | INPUTS:
+        layout.notes.append(_same_within(sorted(top.filled), sorted(shared[0])))
     return layout
+
+
+def _same_within(classes: list[str], inner: list[str]) -> str:
+    shown, within = (", ".join(each[:40] for each in names[:5]) for names in (classes, inner))
+    return (
+        f"the classes are the folders {shown}; each of them has the same folders ({within}), which were not looked at: if those are the"
+        " classes, name the outer folders train and test, or join them"
+    )
 
 
 def _leave_out_loose(layout: Layout, folder: Folder) -> None:
@@ -161,11 +203,13 @@ def _labelled(folder: Folder) -> list[Labelled]:
     return [(path, name) for name, each in sorted(folder.filled.items()) for path in sorted(each.within())]
 
 
-def _several(top: Folder, splits: dict[str, Folder], rest: dict[str, Folder]) -> Layout:
+def _several(top: Folder, splits: dict[str, str]) -> Layout:
     layout = Layout({}, ())
+    rest = {name: folder for name, folder in top.filled.items() if name not in splits}
+    _leave_out_copies(layout, top, splits, rest)
     parts: dict[str, list[Folder]] = {}
-    for name, folder in sorted(splits.items()):
-        parts.setdefault(str(split_of(name)), []).append(_within_split(folder))
+    for name, split in sorted(splits.items()):
+        parts.setdefault(split, []).append(_within_split(top.folders[name]))
     if rest and "train" not in parts:  # class folders beside a folder of test images
         parts["train"], rest = [Folder("", rest)], {}
     labelled = any(part.filled for part in parts.get("train", ()))
@@ -185,7 +229,17 @@ def _several(top: Folder, splits: dict[str, Folder], rest: dict[str, Folder]) ->
     return layout
 
 
-def _check_beside(splits: dict[str, Folder], rest: dict[str, Folder], labelled: bool) -> None:
+def _leave_out_copies(layout: Layout, top: Folder, splits: dict[str, str], rest: dict[str, Folder]) -> None:
+    """Drop from `rest` the folders that have the splits once more, as archives of archives do."""
+    own = {path for name in splits for path in top.folders[name].names_within((name,))}
+    for name, folder in sorted(rest.items()):
+        if set(_descend(folder).names_within()) == own:
+            words = "{n} image[s] in the folder {name!r} [was|were] left out: [it is a copy|they are copies] by [its|their] path[s]"
+            layout.leave_out("copies", len(own), words, name=name[:80])
+            del rest[name]
+
+
+def _check_beside(splits: dict[str, str], rest: dict[str, Folder], labelled: bool) -> None:
     """Refuse folders beside splits that could be classes."""
     if not rest or (labelled and not any(folder.filled for folder in rest.values())):
         return

@@ -24,7 +24,7 @@ MAGIC, SUFFIX = b"PAR1", ".parquet"
 ROWS = 64
 """Rows that are in memory at a time."""
 HINT = "Send a column of image bytes, or of structs with the field `bytes`, and a column of labels; or a zip of class folders."
-LABELS = tuple(dict.fromkeys(("label", "labels", "fine_label", *sorted(LABEL_COLUMNS), "coarse_label")))
+LABELS = tuple(dict.fromkeys(("label", "labels", "fine_label", *LABEL_COLUMNS, "coarse_label")))
 """Columns of labels; the first that is there is read."""
 
 

@@ -18,3 +18,19 @@ def split_of(name: str) -> str | None:
     if len(name) > LONGEST:
         return None
     return next((split for split, pattern in _NAMES.items() if pattern.fullmatch(name.lower())), None)
+
+
+_TOKENS = re.compile(r"[a-z]+")
+
+
+def loose_split_of(name: str) -> tuple[str, str] | None:
+    """The split that a word within a longer name says, and the rest of the name: `train_resized` is (`train`, `resized`); None if no
+    word, or several, are those of splits. A folder of such a name may as well be a class."""
+    if len(name) > LONGEST:
+        return None
+    words = _TOKENS.findall(name.lower())
+    found = [(split, word) for word in words if (split := split_of(word))]
+    if len(found) != 1:
+        return None
+    split, said = found[0]
+    return split, " ".join(word for word in words if word != said)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from worker.distillation.data.reading import foreign
 from worker.distillation.data.reading.archive import CHUNK, RATIO_MATTERS, Archive
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
@@ -79,6 +80,11 @@ class TarArchive(Archive):
         if not any(header):
             return b""
         if sum(header) - sum(header[148:156]) + 8 * 32 != _octal(header[148:156]):
+            if place == 0 and header[257:262] != b"ustar":
+                foreign.refuse(header)
+                raise UploadError(
+                    "the compressed file holds no tar archive", "Send a zip, or the file itself without compression."
+                )
             raise UploadError(f"the tar archive is damaged at byte {place}", HINT)
         return header
 

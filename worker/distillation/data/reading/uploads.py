@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading import folders, made_split, npz, parquet
+from worker.distillation.data.reading import folders, foreign, made_split, npz, parquet, repeated
 from worker.distillation.data.reading.archive import Archive
 from worker.distillation.data.reading.array_files import MAGIC, open_array
 from worker.distillation.data.reading.boxes import reading as boxes
@@ -17,14 +17,6 @@ from worker.distillation.data.reading.zip_archive import open_zip
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
-FOREIGN = {
-    b"7z\xbc\xaf\x27\x1c": ("7-Zip", "Send a zip or tar archive."),
-    b"Rar!": ("RAR", "Send a zip or tar archive."),
-    b"\x28\xb5\x2f\xfd": ("Zstandard", "Send a zip, or a tar compressed with gzip, bzip2 or xz."),
-    b"\x89HDF": ("HDF5", "Save its arrays with `numpy.savez`."),
-    b"MATLAB": ("MATLAB", "Save its arrays with `numpy.savez`."),
-}
-"""Formats that are not read, by their first bytes, and what to send instead."""
 NESTED = (".zip", ".tar", ".tgz", ".gz", ".npz", ".7z", ".rar")
 
 
@@ -36,20 +28,22 @@ def read_dataset(path: Path, options: Options, limits: UploadLimits) -> Packed:
     """
     if path.is_dir() and (only := only_file(path)) is not None and only.suffix.lower() not in SUFFIXES:
         path = only
+    packed = _packed(path, options, limits)
+    made_split.make(packed, options.test_fraction)
+    repeated.warn(packed)
+    return packed
+
+
+def _packed(path: Path, options: Options, limits: UploadLimits) -> Packed:
     if path.is_dir():
         with open_folder(path, limits) as archive:
-            packed = _read(archive, options, limits)
-        made_split.make(packed, options.test_fraction)
-        return packed
+            return _read(archive, options, limits)
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(foreign.HEAD_BYTES)
     if head.startswith(parquet.MAGIC):
-        packed = parquet.read_file(path, options, limits)
-    else:
-        with _opened(path, head, limits) as archive:
-            packed = _read(archive, options, limits)
-    made_split.make(packed, options.test_fraction)
-    return packed
+        return parquet.read_file(path, options, limits)
+    with _opened(path, head, limits) as archive:
+        return _read(archive, options, limits)
 
 
 def _read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
@@ -65,13 +59,13 @@ def _read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
 
 
 def _opened(path: Path, head: bytes, limits: UploadLimits) -> AbstractContextManager[Archive]:
-    for magic, (name, way) in FOREIGN.items():
-        if head.startswith(magic):
-            raise UploadError(f"the file is in the format {name}, which is not read", way)
+    foreign.refuse(head)
     if head.startswith(MAGIC):
         return open_array(path, limits)
     if is_tar(path) and not zipfile.is_zipfile(path):
         return open_tar(path, limits)
+    if not head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        foreign.refuse_unknown(head)
     return open_zip(path, limits)
 
 

@@ -1,5 +1,6 @@
 """Labels that are written beside images as text: numbers or names, in a table or in one file for each image."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -8,18 +9,28 @@ from worker.distillation.data.reading.layout import Layout
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
+REAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 Written = tuple[PurePosixPath, str]
+WINDOWS = {byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0xA0)}
+"""What Windows-1252 has where Latin-1 has control characters."""
+MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 def layout_of(splits: Mapping[str, Sequence[Written]], options: Options, limits: UploadLimits) -> Layout:
     """The layout of images with written labels: whole numbers are classes counted from 0 or 1, other words are class names.
 
     Raises:
-        UploadError: a number is negative or too large, or contradicts the option first_label.
+        UploadError: a number is not whole, negative or too large, or contradicts the option first_label.
     """
     written = {label for images in splits.values() for _, label in images}
     numbers = {label: whole(label) for label in written}
     if any(number is None for number in numbers.values()):
+        if all(REAL.fullmatch(label.strip()) for label in written):
+            broken = min(label for label in written if numbers[label] is None)
+            raise UploadError(
+                f"the labels are numbers that are not whole, such as {broken[:40]!r}: these are no classes",
+                "To predict numbers, send an npz file with the option labels `target`. For classes, write their numbers or names.",
+            )
         named = {split: [(path, label) for path, label in images] for split, images in splits.items()}
         return Layout({split: list(images) for split, images in named.items()}, tuple(sorted(written)))
     values = {number for number in numbers.values() if number is not None}
@@ -59,3 +70,17 @@ def whole(text: str) -> int | None:
     text = text.strip()
     digits = text.removesuffix(".0")
     return int(digits) if digits.removeprefix("-").isdecimal() and len(digits) < 10 else None
+
+
+def text_of(data: bytes | bytearray) -> str:
+    """The text of a file: UTF-8, UTF-16 with its mark as Excel writes it, or Windows' code page.
+
+    Bytes that are no UTF-8 are read as Windows-1252, so that two names never become one.
+    """
+    coding = next((coding for mark, coding in MARKS.items() if data.startswith(mark)), None)
+    if coding:
+        return data.decode(coding, "replace")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1").translate(WINDOWS)

@@ -79,7 +79,9 @@ def open_zip(path: Path, limits: UploadLimits) -> Iterator[ZipArchive]:
         ) from error
     except BROKEN as error:
         raise UploadError(
-            f"the file is not a complete zip archive: {error}", "Send a zip of class folders, or an npz file."
+            f"the file is not a complete zip archive: {error}",
+            "Its end is missing, or bytes were changed on the way: compare its size with the upload's, and send the bytes as they are"
+            " (`curl -T FILE`; `curl -d @FILE` changes them).",
         ) from error
     with opened:
         yield ZipArchive(opened, limits)

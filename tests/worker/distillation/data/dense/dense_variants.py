@@ -86,9 +86,16 @@ BOXES = (
     DenseVariant("a Pascal VOC box that begins at 0", files({"1.png": photo(), "1.xml": voc([("cell", (0, 6, 14, 18))])}), ONE, CELL, "the files count from 0; Pascal VOC counts from 1"),
     DenseVariant("an image that is not in the archive", files({"1.png": photo(), "train.json": coco([BOX], ("1.png", "2.png"))}), says="lists 1 image that is not in the archive: '2.png'"),
     DenseVariant("images alone", files({"a/1.png": photo()}), says="the archive has no file of boxes for its 1 image"),
+    DenseVariant("classes without boxes, as the first of Roboflow's", said({**BOX, "category_id": 1}, categories={0: "cells", 1: "cell"}), ONE, ("cells", "cell"), "1 class (cells) has no box in `train`"),
+    DenseVariant("category ids as text", said({**BOX, "category_id": "1"}, categories={1: "cell"}), ONE, CELL),
+    DenseVariant("YOLO names that begin at 1", files({"1.png": photo(), "1.txt": LINE.replace(b"0 ", b"1 ", 1), "data.yaml": b"names:\n  1: cell\n"}), ONE, ("0", "cell"), "1 class (0) has no box"),
+    DenseVariant("YOLO boxes with key points", files({"1.png": photo(), "1.txt": LINE[:-1] + b" 0.2 0.3 2 0.9 0.9 1\n", "data.yaml": b"kpt_shape: [2, 3]\nnames: [cell]\n"}), ONE, CELL),
+    DenseVariant("YOLO classes as floats, and a line twice", files({"1.png": photo(), "1.txt": 2 * b"0.0 0.225 0.4 0.25 0.4\n", "classes.txt": b"cell\n"}), ONE, CELL, "1 box is a repetition of another one"),
+    DenseVariant("YOLO with lists of the splits' images", files({"images/1.png": photo(), "labels/1.txt": LINE, "images/2.png": photo(1), "labels/2.txt": LINE, "train.txt": b"./images/1.png\n", "val.txt": b"./images/2.png\n", "classes.txt": b"cell\n"}), BOTH, CELL, VALIDATION),
 )  # fmt: skip
 TWO, TWO_EACH = {"train": 2}, {"train": 2, "test": 2}
 BINARY = np.where(INDEX > 1, 255, 0).astype(np.uint8)
+BLURRED = (np.arange(64) * 4).astype(np.uint8).reshape(8, 8)
 RED_GREEN_BLUE = ("#800000", "#008000", "#000080")
 
 
@@ -119,6 +126,13 @@ MASKS = tuple(
         (("an EXIF orientation, and masks for the turned image", files(turned_pair((12, 8))), {}, (), "the image is turned by its EXIF data"), {}),
         (("an EXIF orientation, and masks for the turned image", files(turned_pair((12, 8))), ONE, ("0", "1")), {"exif": "apply"}),
         (("names that do not match", files({"train/images/a.png": picture(), "train/images/b.png": picture(), "train/masks/c.png": png(INDEX)}), {}, (), "none of 2 images (train/images/a.png, train/images/b.png) has the name of the mask or depth file"), {}),
+        (("shades of grey", files(both(png(INDEX * 85))), {}, (), "the masks hold only the numbers 0, 85, 170"), {}),
+        (("shades of grey", files(both(png(INDEX * 80))), TWO, FOUR), {"mask_colours": ("#000000", "#505050", "#a0a0a0", "#f0f0f0")}),
+        (("classes with wide gaps, all of them named", files({**both(png(INDEX * 40)), "classes.txt": "\n".join(f"c{number}" for number in range(121)).encode()}), TWO, tuple(f"c{number}" for number in range(121)), "have no training pixel"), {}),
+        (("masks whose edges are blurred", files(both(png(BLURRED))), {}, (), "most of which fill no area: they were blurred at their edges"), {}),
+        (("black and white masks whose edges are blurred", files(both(png(BLURRED))), TWO, ("0", "1"), "neither black nor white and were rounded"), {"white": "class"}),
+        (("classes beside 255", some_ignored, {}, (), "the masks hold other numbers beside 0 and 255: [0, 1, 2, 3, 255]"), {"white": "class"}),
+        (("palettes in another order", files({**both(png(INDEX, [0, 0, 0, 128, 0, 0, 0, 128, 0, 0, 0, 128])), "train/masks/1.png": png(INDEX, [0, 0, 0, 0, 128, 0, 128, 0, 0, 0, 0, 128])}), {}, (), "is the number"), {}),
         (("an npz file", lambda: arrays(x_train=np.zeros((2, 8, 8, 3), dtype=np.uint8), y_train=np.stack([INDEX, INDEX])), TWO, FOUR), {}),
     )
 )  # fmt: skip
@@ -130,6 +144,8 @@ DEPTHS = tuple(
         ("16-bit PNG in millimetres", files(depth_files(TENS)), ONE, "", {"depth_scale": 1000.0}),
         ("TIFF of floats in metres", files(depth_files(FLOATS, "TIFF")), ONE, "", {"depth_scale": 1.0}),
         ("8-bit PNG", files(depth_files(INDEX)), {}, "8 bits for each value, which is too coarse for depth", {"depth_scale": 1000.0}),
+        ("16-bit PNG in millimetres", files(depth_files(TENS)), ONE, "the median depth is 3200 metres", {"depth_scale": 1.0}),
+        ("65535 for unknown depth", files(depth_files(np.where(TENS > 5000, 65535, TENS).astype(np.uint16))), ONE, "of the pixels are 65535", {"depth_scale": 1000.0}),
         ("depth of 0 everywhere", files(depth_files(TENS * 0)), ONE, "1 training image has no pixel of known depth", {"depth_scale": 1000.0}),
     )
 )  # fmt: skip

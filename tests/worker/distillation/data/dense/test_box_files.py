@@ -124,7 +124,7 @@ class TestCoco:
             ({"bbox": [1, 2, float("nan"), 4]}, "not a number"),
             ({**BOX, "image_id": 9}, "not listed"),
             ({**BOX, "category_id": 9}, "not listed"),
-            ({**BOX, "category_id": "1"}, "not listed"),
+            ({**BOX, "category_id": "one"}, "not listed"),
         ],
     )
     def test_refuses_what_contradicts_itself(self, read, change, words):

@@ -61,6 +61,7 @@ class Annotations(FoundImages[Annotated]):
 REPAIRS = {
     "boxes_swapped": "{n} box[es] [has its|have their] corners in the wrong order, which were exchanged",
     "boxes_without_area": "{n} box[es] [has|have] no area and [was|were] left out",
+    "boxes_repeated": "{n} box[es] [is a repetition|are repetitions] of another one of the same image and [was|were] left out",
     "boxes_outside": "{n} box[es] [lies|lie] outside of [its|their] image and [was|were] left out",
     "boxes_clipped": "{n} box[es] [reaches|reach] beyond [its|their] image and [was|were] clipped",
     "crowds": "{n} box[es] [is a crowd|are crowds] (iscrowd): training leaves [it|them] out, and evaluation ignores detections in [it|them]",

@@ -42,7 +42,7 @@ def find(archive: Archive, images: Sequence[PurePosixPath], others: Sequence[Pur
     categories = _categories(read)
     found = Annotations({}, "coco")
     names = list(categories.values())
-    numbers = {identifier: place for place, identifier in enumerate(categories)}
+    numbers: dict[int | None, int] = {identifier: place for place, identifier in enumerate(categories)}
     used: set[int] = set()
     for path, content in read.items():
         split = split_in(path) or ("train" if len(read) == 1 else None)
@@ -57,7 +57,7 @@ def find(archive: Archive, images: Sequence[PurePosixPath], others: Sequence[Pur
     for row in (row for rows in found.splits.values() for row in rows):
         row.boxes = [Box(box.corners, new[box.label], box.crowd) for box in row.boxes]
     found.classes = tuple(kept)
-    _say_numbers(found, [identifier for identifier, place in numbers.items() if place in new], notes)
+    _say_numbers(found, [identifier for identifier in categories if numbers[identifier] in new], notes)
     found.splits = parts_of(found.splits)
     return found
 
@@ -89,8 +89,8 @@ def _categories(read: Mapping[PurePosixPath, Mapping[str, Any]]) -> dict[int, st
     found: dict[int, str] = {}
     for path, content in read.items():
         for each in content["categories"]:
-            identifier, name = each.get("id"), str(each.get("name", ""))[:200]
-            if not isinstance(identifier, int) or isinstance(identifier, bool) or not name:
+            identifier, name = _whole(each.get("id")), str(each.get("name", ""))[:200]
+            if identifier is None or not name:
                 raise UploadError(f"{str(path)[:120]!r} has a category without `id` or `name`", "Give it both.")
             if found.setdefault(identifier, name) != name:
                 words = f"the category {identifier} is {found[identifier]!r} in one file and {name!r} in another"
@@ -100,11 +100,18 @@ def _categories(read: Mapping[PurePosixPath, Mapping[str, Any]]) -> dict[int, st
     return dict(sorted(found.items()))
 
 
+def _whole(value: object) -> int | None:
+    """The number of a category, also one that is written as text; None if it is none."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _images(
     path: PurePosixPath,
     content: Mapping[str, Any],
     images: Sequence[PurePosixPath],
-    numbers: Mapping[int, int],
+    numbers: Mapping[int | None, int],
     found: Annotations,
 ) -> list[Annotated]:
     where = repr(str(path)[:120])
@@ -139,11 +146,11 @@ def _size(each: Mapping[str, Any]) -> tuple[int, int] | None:
 def _add(
     each: Mapping[str, Any],
     rows: Mapping[Any, Annotated],
-    numbers: Mapping[int, int],
+    numbers: Mapping[int | None, int],
     where: str,
     found: Annotations,
 ) -> None:
-    row, label, box = rows.get(each.get("image_id")), numbers.get(each.get("category_id", -1)), each.get("bbox")
+    row, label, box = rows.get(each.get("image_id")), numbers.get(_whole(each.get("category_id"))), each.get("bbox")
     place = f"{where}, annotation {str(each.get('id'))[:40]}"
     if row is None:
         raise UploadError(f"{place} is of the image {str(each.get('image_id'))[:40]}, which is not listed", "List it.")

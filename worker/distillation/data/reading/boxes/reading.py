@@ -15,6 +15,9 @@ LAYOUT = (
     " YOLO file for each image (labels/1.txt and data.yaml)."
 )
 
+LISTED = 8
+"""Most names in a warning."""
+
 
 def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     """The dataset in an archive of images and boxes.
@@ -37,5 +40,16 @@ def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
     found.keep_two_splits("images with boxes", LAYOUT)
     packed = read_boxed(archive, found, options, limits)
     packed.left_out |= found.left_out
+    packed.warnings += _absent(packed)
     truth.check(packed.splits, packed.labels, limits, len(found.classes))
     return packed
+
+
+def _absent(packed: Packed) -> list[str]:
+    """A warning if classes have no box in training."""
+    boxes, labels = packed.splits["train"][1], packed.fields["train"]["box_label"]
+    used = set(labels[(boxes[..., 2] > boxes[..., 0])].unique().tolist())
+    absent = [name for number, name in enumerate(packed.class_names) if number not in used]
+    listed = ", ".join(absent[:LISTED]) + (f" and {len(absent) - LISTED} more" if len(absent) > LISTED else "")
+    words = "{n} class[es] ({listed}) [has|have] no box in `train`; [it counts|they count] as [a class|classes] all the same"
+    return [counted(len(absent), words, listed=listed)] if absent else []

@@ -15,12 +15,13 @@ from worker.distillation.data.reading.boxes.annotations import (
     split_in,
     without_background,
 )
+from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.errors import UploadError
 from worker.distillation.wording import counted
 
 FILE_BYTES = 2**20
 NAMES_BYTES = 2**20
-LINE = re.compile(r"\s*(\d{1,6})((?:\s+[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)+)\s*")
+LINE = re.compile(r"\s*(\d{1,6})(?:\.0+)?((?:\s+[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)+)\s*")
 NAME_FILES = ("classes.txt", "obj.names", "names.txt", "classes.names")
 NOT_BOXES = frozenset(
     [*NAME_FILES, "readme.txt", "readme.roboflow.txt", "readme.dataset.txt", "train.txt", "val.txt", "test.txt"]
@@ -45,17 +46,22 @@ def find(archive: Archive, images: Sequence[PurePosixPath], others: Sequence[Pur
     if not any(pairs.values()):
         return None
     found = Annotations({}, "yolo")
-    rows = {path: _read(archive, file) if file else [] for path, file in pairs.items()}
+    yaml = _yaml(archive, others)
+    points = any(re.search(r"^kpt_shape\s*:", text, re.MULTILINE) for text in yaml)
+    rows = {path: _read(archive, file, points) if file else [] for path, file in pairs.items()}
     used = {box.label for boxes in rows.values() for box in boxes}
-    names = _names(archive, others) or [str(each) for each in range(max(used, default=-1) + 1)]
+    names = _names(archive, others, yaml) or [str(each) for each in range(max(used, default=-1) + 1)]
     _check_numbers(used, names)
     kept, new, notes = without_background(names, used)
     found.classes, found.notes = tuple(kept), notes
     if len(kept) < len(names):
         found.class_ids = {name: names.index(name) for name in kept}
+    listed = _lists(archive, others)
     for path, boxes in rows.items():
-        moved = [Box(box.corners, new[box.label]) for box in boxes]
-        found.splits.setdefault(split_in(path) or "train", []).append(Annotated(path, moved, relative=True))
+        moved = [Box(box.corners, new[box.label]) for box in dict.fromkeys(boxes)]
+        found.count("boxes_repeated", len(boxes) - len(moved))
+        split = split_in(path) or listed.get(path.name) or "train"
+        found.splits.setdefault(split, []).append(Annotated(path, moved, relative=True))
     found.splits = parts_of(found.splits)
     return found
 
@@ -66,7 +72,19 @@ def _key(path: PurePosixPath) -> tuple[str, ...]:
     return (*folders, path.stem)
 
 
-def _read(archive: Archive, path: PurePosixPath) -> list[Box]:
+def _lists(archive: Archive, others: Sequence[PurePosixPath]) -> dict[str, str]:
+    """The split of images by their names, from lists such as `val.txt` that `data.yaml` names."""
+    found: dict[str, str] = {}
+    for path in others:
+        split = split_of(path.stem)
+        if path.name.lower() in NOT_BOXES and split and archive.files[path] <= NAMES_BYTES:
+            text = bytes(archive.read(path)).decode("utf-8", "replace").replace("\\", "/")
+            found |= {line.strip().rsplit("/", 1)[-1]: split for line in text.splitlines() if line.strip()}
+    return found
+
+
+def _read(archive: Archive, path: PurePosixPath, points: bool) -> list[Box]:
+    """The boxes of a file. `points`: each is followed by key points, which are not read."""
     text = bytes(archive.read(path, FILE_BYTES)).decode("utf-8", "replace")
     boxes = []
     for count, line in enumerate(text.splitlines(), 1):
@@ -75,6 +93,7 @@ def _read(archive: Archive, path: PurePosixPath) -> list[Box]:
         where = f"line {count} of {str(path)[:120]!r}"
         match = LINE.fullmatch(line)
         values = [float(each) for each in match.group(2).split()] if match else []
+        values = values[:4] if points else values
         if match is None or len(values) < 4 or (len(values) > 5 and len(values) % 2):
             raise UploadError(f"{where} is {line[:60]!r}, which is no box: class, x, y, width, height", WAY)
         boxes.append(Box(_corners(values, where), int(match.group(1))))
@@ -92,13 +111,16 @@ def _corners(values: Sequence[float], where: str) -> Corners:
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
-def _names(archive: Archive, others: Sequence[PurePosixPath]) -> list[str]:
+def _yaml(archive: Archive, others: Sequence[PurePosixPath]) -> list[str]:
+    """The texts of the YAML files."""
+    paths = (path for path in others if path.suffix.lower() in (".yaml", ".yml") and archive.files[path] <= NAMES_BYTES)
+    return [bytes(archive.read(path)).decode("utf-8", "replace") for path in paths]
+
+
+def _names(archive: Archive, others: Sequence[PurePosixPath], yaml: Sequence[str]) -> list[str]:
     """The class names of `data.yaml` (any file with a key `names`), or of a file with one name in each line; else none."""
-    for path in others:
-        if path.suffix.lower() not in (".yaml", ".yml") or archive.files[path] > NAMES_BYTES:
-            continue
-        if names := yaml_names(bytes(archive.read(path)).decode("utf-8", "replace")):
-            return names
+    if names := next(filter(None, map(yaml_names, yaml)), None):
+        return names
     for path in others:
         if path.name.lower() in NAME_FILES and archive.files[path] <= NAMES_BYTES:
             text = bytes(archive.read(path)).decode("utf-8", "replace")

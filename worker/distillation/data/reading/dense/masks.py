@@ -24,6 +24,12 @@ from worker.distillation.wording import counted
 HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 LISTED = 8
+LOOKED_AT = 200
+"""Masks that are searched for areas."""
+LEAST_GREY = 64
+"""Largest number of a mask from which on a few numbers with wide gaps are taken for shades of grey."""
+EDGE = 32
+"""How far from black and white the shades of blurred edges are, among others."""
 QUESTION = (
     "Set the option white to `class` if 255 is a class beside 0 (such as foreground and background), or to `ignored` if those pixels"
     " are to be left out."
@@ -42,6 +48,9 @@ class MaskReader:
     names: tuple[str, ...] = ()
     kinds: dict[str, int] = field(default_factory=dict)
     """Number of files by kind: palette, greyscale, RGB."""
+    notes: list[str] = field(default_factory=list)
+    _numbers: dict[int, set[int]] = field(default_factory=dict)
+    """The numbers of each colour in the first palette that uses it."""
 
     @classmethod
     def of(cls, archive: Archive, others: Sequence[PurePosixPath], options: Options) -> "MaskReader":
@@ -68,10 +77,15 @@ class MaskReader:
         import numpy as np
 
         shown = repr(str(path)[:120])
+        if image.mode == "L" and self.options.mask_colours and all(len(set(each)) == 1 for each in self.colours):
+            image = image.convert("RGB")  # shades of grey that the option lists
         if image.mode in INDEX_MODES:
             kind = {"P": "palette", "1": "two values"}.get(image.mode, "greyscale")
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
-            return np.array(image).astype(np.int64)
+            index = np.array(image).astype(np.int64)
+            if image.mode == "P":
+                self._check_palette(image.getpalette() or [], np.unique(index).tolist(), shown)
+            return index
         if image.mode not in ("RGB", "RGBA"):
             words = f"{shown} has the pixel mode {image.mode}, which holds no classes"
             raise BrokenImageError(words, "Save masks as PNG with one number for each pixel.")
@@ -80,6 +94,18 @@ class MaskReader:
         if not self.colours and (pixels == pixels[..., :1]).all():
             return pixels[..., 0]
         return self._from_colours(pixels, shown)
+
+    def _check_palette(self, palette: Sequence[int], used: Sequence[int], shown: str) -> None:
+        """Refuse a palette that gives a colour another number than the masks before it: programs order palettes as they like."""
+        here: dict[int, set[int]] = {}
+        for number in used:
+            if colour := _code(tuple(palette[3 * number : 3 * number + 3]) or (0, 0, 0)):  # type: ignore[arg-type]
+                here.setdefault(colour, set()).add(number)
+        for colour, numbers in here.items():
+            first = self._numbers.setdefault(colour, numbers)
+            if first.isdisjoint(numbers):
+                words = f"the colour #{colour:06x} is the number {min(numbers)} in {shown}, but {min(first)} in masks before it"
+                raise UploadError(words, "Save all masks with one palette, or as RGB with the option mask_colours.")
 
     def _from_colours(self, pixels: Any, shown: str) -> Any:
         import numpy as np
@@ -100,6 +126,18 @@ class MaskReader:
             raise UploadError(words, hint)
         return np.array([number[each] for each in found.tolist()], dtype=np.int64)[inverse].reshape(code.shape)
 
+    def _foreground(self, index: Tensor, values: set[int]) -> Tensor:
+        """Masks of 0 and 1 from black and white ones; shades between, as JPEG and scaling make them, are rounded to the nearer."""
+        edges = {value for value in values if EDGE <= value <= IGNORED - EDGE}
+        if values - {0, IGNORED} and 2 * len(_within(index[:LOOKED_AT], edges)) >= len(edges):
+            words = f"the masks hold other numbers beside 0 and 255: {sorted(values)[:LISTED]}"
+            raise UploadError(words, "Leave the option white out.")
+        if changed := int(((index != 0) & (index != IGNORED)).sum()):
+            self.notes.append(
+                f"{changed / index.numel():.2%} of the masks' pixels are neither black nor white and were rounded to the nearer"
+            )
+        return (index > IGNORED // 2).to(index.dtype)
+
     def classes_of(self, index: Tensor, found: Sequence[int]) -> Tensor:
         """Class numbers (N, H, W) uint8 from the numbers of all masks (N, H, W), which have the values `found`.
 
@@ -116,7 +154,9 @@ class MaskReader:
             )
             raise UploadError(words, "Send masks of classes. Masks of instances number objects, not classes.")
         if by_number and options.white == "class":
-            index = torch.where(index == IGNORED, _second(values), index)
+            index = self._foreground(index, values)
+        elif by_number and not self.names and not self.colours:
+            _check_numbers(index, values - {IGNORED, *(options.ignored_values or ())})
         for value in options.ignored_values or ():
             index = torch.where(index == value, IGNORED, index)
         if options.first_label == 1:
@@ -124,12 +164,38 @@ class MaskReader:
         return index.to(torch.uint8)
 
 
-def _second(values: set[int]) -> int:
-    """The class number of white pixels: 1 beside 0."""
-    if values - {0, IGNORED}:
-        words = f"the masks hold other numbers beside 0 and 255: {sorted(values)[:LISTED]}"
-        raise UploadError(words, "Leave the option white out.")
-    return 1
+def _check_numbers(index: Tensor, numbers: set[int]) -> None:
+    """Refuse numbers that are shades of grey, which scaling or JPEG blurred, or which were spread to be seen.
+
+    Raises:
+        UploadError: they are.
+    """
+    listed = ", ".join(map(str, sorted(numbers)[:LISTED])) + (", ..." if len(numbers) > LISTED else "")
+    if len(numbers) > LISTED and 2 * len(_within(index[:LOOKED_AT], numbers)) < len(numbers):
+        words = f"the masks hold {len(numbers)} numbers ({listed}), most of which fill no area: they were blurred at their edges"
+        raise UploadError(
+            words,
+            "Make the masks again as PNG, scaled with the nearest pixel; JPEG and other scaling invent numbers. If they are black and"
+            " white, set the option white to `class`: what is darker than 128 is class 0.",
+        )
+    if numbers and max(numbers) >= LEAST_GREY and 3 * len(numbers) <= max(numbers):
+        words = (
+            f"the masks hold only the numbers {listed}, which seem to be shades of grey and not the numbers of classes"
+        )
+        raise UploadError(
+            words,
+            "Number the classes 0, 1, 2, or list their shades in order in the option mask_colours, such as #000000, #808080. If these"
+            " are their numbers, name all classes in classes.txt.",
+        )
+
+
+def _within(index: Tensor, numbers: set[int]) -> set[int]:
+    """Those of the numbers that fill a square of three pixels anywhere."""
+    if min(index.shape[1:]) < 3:
+        return numbers
+    value = index[:, None].float()
+    least, most = -torch.nn.functional.max_pool2d(-value, 3, 1), torch.nn.functional.max_pool2d(value, 3, 1)
+    return numbers & {int(each) for each in least[least == most].unique()}
 
 
 def _colour(written: str) -> Colour:

@@ -185,6 +185,7 @@ def _finish(packed: Packed, reader: MaskReader | DepthReader, limits: UploadLimi
         classes = truth.check(packed.splits, "mask", limits, len(reader.names) or len(reader.colours) or None)
         packed.class_names = reader.names or tuple(map(str, range(classes)))
     truth.check(packed.splits, packed.labels, limits, len(packed.class_names))
+    packed.warnings += reader.notes
     packed.found["maps"] = {"files": dict(reader.kinds), "ignored": IGNORED if packed.labels == "mask" else 0}
 
 
