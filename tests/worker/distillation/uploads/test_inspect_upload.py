@@ -128,7 +128,7 @@ def test_dataset_options_are_checked_and_other_files_refused(tmp_path: Path):
     with pytest.raises(SpecError) as caught:
         inspect({"kind": "dataset", "upload": "sent", "options": {"height": 0}}, tmp_path)
     assert caught.value.problems[0].pointer == "/options/height"
-    with pytest.raises(UploadError, match="not a complete zip"):
+    with pytest.raises(UploadError, match="is a text file"):
         inspect({"kind": "dataset", "upload": "sent", "options": {}}, tmp_path)
     with zipfile.ZipFile(tmp_path / "sent", "w") as archive:
         archive.writestr("a/readme.txt", b"")
