@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from worker.distillation.uploads.candidates import Candidate
-from worker.distillation.uploads.other_names.first_bias import without_first_bias
 from worker.distillation.uploads.network_parts import largest_first
 from worker.distillation.uploads.other_names import original_code, transformers
+from worker.distillation.uploads.other_names.first_bias import without_first_bias
 
 MOST_CANDIDATES = 3
 
