@@ -1,7 +1,7 @@
 """Takes the pictures of docs/dashboard.md from a running service: `python -m docs.dashboard_pictures URL KEY`.
 
 Each page is opened in a headless Chromium, in light and dark, at 1280 and 390 pixels, and the four become one sheet, `docs/dashboard/PAGE.png`.
-Pages of one record show the newest that there is: a running or else a succeeded job, a dataset with images, an experiment.
+Pages of one record show the newest that there is: a running or else a succeeded job, a teacher, a dataset, an experiment.
 """
 
 import argparse
@@ -28,6 +28,7 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     addresses = pages(arguments.url, arguments.key)
+    addresses |= {"job": f"/jobs/{arguments.job}"} if arguments.job else {}
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         shots: dict[str, list[Image.Image]] = {name: [] for name in addresses}
@@ -83,6 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m docs.dashboard_pictures", description=__doc__.splitlines()[0])
     parser.add_argument("url", help="address of the service, without a slash at the end")
     parser.add_argument("key", help="a key with all scopes")
+    parser.add_argument("--job", help="id of the succeeded job to show, instead of the newest")
     return parser.parse_args()
 
 

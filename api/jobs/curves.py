@@ -17,7 +17,8 @@ MOST_VALUES = 400_000
 
 
 def curves(key_id: str, job_id: str) -> dict[str, Any]:
-    """`{metric: [steps, values]}` of a job; a value that was infinite or NaN is null.
+    """`{metric: [steps, values]}` of a job, those of the whole before those of parts (`kd/loss`); a value that was infinite or NaN
+    is null.
 
     Raises:
         NotFound: the job does not exist or belongs to another key.
@@ -29,7 +30,8 @@ def curves(key_id: str, job_id: str) -> dict[str, Any]:
         for name, step, value in session.execute(query.order_by(Metric.name, Metric.step).limit(MOST_VALUES)):
             found[name][0].append(step)
             found[name][1].append(value)
-    return {name: [thinned(steps), thinned(values)] for name, (steps, values) in found.items()}
+    names = sorted(found, key=lambda name: ("/" in name and not name.startswith("validation/"), name))
+    return {name: [thinned(each) for each in found[name]] for name in names}
 
 
 def thinned(values: Sequence[Any], most: int = MOST_POINTS) -> list[Any]:

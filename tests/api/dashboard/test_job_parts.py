@@ -52,6 +52,18 @@ def test_the_columns_of_pictures_are_explained_on_the_page_and_in_the_report(vis
         assert text.count("In each row: the image, the truth, the student&#39;s answer") == 1
 
 
+def test_curves_of_the_whole_come_before_those_of_parts(visitor: Browser, owner: User) -> None:
+    job = owner.job("running")
+    for name in ("generator/loss", "kd/loss", "loss", "validation/accuracy"):
+        owner.metrics(job, name, [1.0, 0.5])
+    assert list(visitor.get(f"/jobs/{job}/curves").json()) == [
+        "loss",
+        "validation/accuracy",
+        "generator/loss",
+        "kd/loss",
+    ]
+
+
 def trained(user: User, seconds: float, whole: float, device: str | None = "cpu", **changes: Any) -> str:
     """A job that has succeeded after so many seconds, of which it trained for some."""
     resolved = SPEC | {"training": SPEC["training"] | changes.pop("training", {})} | changes.pop("resolved", {})

@@ -75,6 +75,7 @@ def finished(user: User, found: dict[str, Any] | None = None, **values: Any) -> 
 def test_a_job_without_data_is_listed_and_reported_with_its_estimate(visitor: Browser, owner: User) -> None:
     job = finished(owner, summary(accuracy=None, main_metric=None, agreement=None, estimated_agreement=0.97))
     assert re.search(r"0\.97\s*<[^>]*>\s*estimated agreement", visitor.get("/").text)
+    assert re.search(r"estimated agreement</th><td class=.number.>0\.97", visitor.get(f"/jobs/{job}").text)
     assert "estimated to agree with its teacher on 97.0%" in owner.http.get(f"/jobs/{job}/report.html").text
 
 
