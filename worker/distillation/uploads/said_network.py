@@ -73,6 +73,11 @@ def _searched(said: Said, candidates: Sequence[Candidate], limits: UploadLimits)
     return Found(best.network, best.options, best.classes, said.contract, network, matched, kept, warnings)
 
 
+def _part(proposal: Proposal) -> str:
+    """The path of the tensors that a network is made of, such as that of a student beside its teacher."""
+    return proposal.fits[0].candidate.path
+
+
 def _chosen(distinct: Sequence[Proposal], contract: InputContract) -> tuple[Proposal, tuple[str, ...]]:
     """The usual one of several networks that compute different things.
 
@@ -82,7 +87,7 @@ def _chosen(distinct: Sequence[Proposal], contract: InputContract) -> tuple[Prop
     Raises:
         UploadError: several are usual.
     """
-    preferred = [each for each in distinct if each.library == distinct[0].library]
+    preferred = [each for each in distinct if each.library == distinct[0].library and _part(each) == _part(distinct[0])]
     usual = [each for each in preferred if not is_rare(each, contract)] or preferred
     best, *others = [*usual, *(each for each in distinct if each not in usual)]
     told = [
