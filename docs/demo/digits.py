@@ -139,8 +139,8 @@ def report(data: Digits, files: Path, folders: dict[str, Path]) -> None:
     console.print()
     console.print(table)
     for name, folder in folders.items():
-        previews = sorted(folder.glob("*.png"))
-        images_made = f" The last image that it was trained on: {previews[-1]}." if previews else ""
+        made = sorted(folder.glob("samples-*.png"))
+        images_made = f" Images that it was trained on at the end: {made[-1]}." if made else ""
         console.print(f"The student {name} is in {folder}.{images_made}", soft_wrap=True, highlight=False)
 
 
