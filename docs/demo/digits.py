@@ -140,7 +140,7 @@ def report(data: Digits, files: Path, folders: dict[str, Path]) -> None:
     console.print(table)
     for name, folder in folders.items():
         made = sorted(folder.glob("samples-*.png"))
-        images_made = f" Images that it was trained on at the end: {made[-1]}." if made else ""
+        images_made = f" Images from the end of its training: {made[-1]}." if made else ""
         console.print(f"The student {name} is in {folder}.{images_made}", soft_wrap=True, highlight=False)
 
 

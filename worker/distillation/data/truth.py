@@ -13,7 +13,7 @@ from torch import Tensor
 from worker.distillation.data import map_truth
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
-from worker.distillation.wording import counted
+from worker.distillation.wording import counted, listed
 
 Labels = Literal["class", "multi_label", "target", "mask", "depth", "boxes", "none"]
 DENSE = ("mask", "depth", "boxes")
@@ -177,7 +177,7 @@ def warnings(truth: Tensor, labels: Labels, names: tuple[str, ...]) -> list[str]
         if labels == "multi_label":
             found["label[s]"]["[applies|apply] to all training images"] = (count == len(truth)).nonzero()[:, 0].tolist()
     return [
-        counted(len(numbers), f"{{n}} {what} ({{listed}}) {finding}", listed=_listed([names[each] for each in numbers]))
+        counted(len(numbers), f"{{n}} {what} ({{listed}}) {finding}", listed=listed([names[each] for each in numbers]))
         for what, each in found.items()
         for finding, numbers in each.items()
         if numbers
@@ -192,7 +192,7 @@ def alike(names: tuple[str, ...]) -> list[str]:
     found = [" and ".join(map(repr, each)) for each in by_word.values() if len(each) > 1]
     if not found:
         return []
-    return [f"some classes differ only in case or blanks and were taken for different ones: {_listed(found)}"]
+    return [f"some classes differ only in case or blanks and were taken for different ones: {listed(found)}"]
 
 
 def check_retrieval(fields: Mapping[str, Mapping[str, Tensor]], splits: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -211,7 +211,3 @@ def check_retrieval(fields: Mapping[str, Mapping[str, Tensor]], splits: Mapping[
         if query is not None and len(query.unique()) != 2:
             message = f"`query` of the split {split} does not mark both queries and gallery images"
             raise UploadError(message, "Mark queries with 1 and gallery images with 0, or leave `query` out.")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation.errors import UploadError
+from worker.distillation.wording import natural
 
 COUNTER = "num_batches_tracked"
 PARTS = ("weight", "bias", "running_mean", "running_var", COUNTER)
@@ -125,9 +126,7 @@ def _in_natural_order(layers: list[Layer]) -> list[Layer]:
     """Layers whose names are sorted as text, as safetensors does it, sorted by the numbers in them: `10` behind `2`."""
     if [layer.name for layer in layers] != sorted(layer.name for layer in layers):
         return layers
-    return sorted(
-        layers, key=lambda layer: [(part.isdigit() and int(part), part) for part in re.split(r"(\d+)", layer.name)]
-    )
+    return sorted(layers, key=lambda layer: natural(layer.name))
 
 
 def _is_unused(layer: Layer) -> bool:

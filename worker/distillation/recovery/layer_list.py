@@ -15,7 +15,7 @@ from worker.distillation.contract import InputContract
 from worker.distillation.errors import SpecError
 from worker.distillation.networks import layer_kinds as kinds
 from worker.distillation.networks.layer_list import build, named
-from worker.distillation.recovery.chain import WEIGHTED, Layer
+from worker.distillation.recovery.chain import COUNTER, WEIGHTED, Layer
 from worker.distillation.recovery.reading import Reading, ends_maps, norms_after
 
 ADDED = "added_later_"
@@ -177,7 +177,7 @@ def _tensors(
     tensors = dict(layer.tensors)
     if layer.kind == "batch_norm":
         tensors.setdefault("bias", torch.zeros_like(layer.weight))
-        tensors.setdefault("num_batches_tracked", torch.tensor(0))
+        tensors.setdefault(COUNTER, torch.tensor(0))
     if layer is first:
         tensors["weight"] = _of_plain_images(reading, layer.weight, channels)
     elif layer.kind == "group_norm":

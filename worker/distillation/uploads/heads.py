@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from worker.distillation.networks.library_index import with_names
 from worker.distillation.uploads.candidates import Candidate
-from worker.distillation.uploads.network_parts import HEADS, largest_first, main_name, natural, parts_of
+from worker.distillation.uploads.network_parts import HEADS, largest_first, main_name, parts_of
 from worker.distillation.uploads.selection import common_prefix
+from worker.distillation.wording import natural
 
 WITHIN = (".0", ".1", ".2", ".3", ".6", ".head", ".fc")
 """Places of a linear layer within a classifier of torchvision and timm, if it is not the classifier itself."""

@@ -8,9 +8,10 @@ from torch import nn
 
 from worker.distillation.uploads.candidates import Candidate
 from worker.distillation.uploads.key_matching import Matched, expected_of, state_of
-from worker.distillation.uploads.network_parts import natural, parts_of
+from worker.distillation.uploads.network_parts import parts_of
 from worker.distillation.uploads.selection import COUNTER, Expected, Fit, chosen, common_prefix
 from worker.distillation.uploads.weights_file.leaves import Unreadable
+from worker.distillation.wording import natural
 
 Layers = list[tuple[str, dict[str, Any]]]
 """Paths of layers, each with the names and shapes of its tensors by their last part, such as `weight`."""

@@ -18,8 +18,9 @@ from worker.distillation.errors import SpecError
 from worker.distillation.networks.library_index import with_names
 from worker.distillation.networks.replaced_head import features_before, is_below, last_linear
 from worker.distillation.uploads.candidates import Candidate
-from worker.distillation.uploads.network_parts import HEADS, is_for_training, largest_first, main_name, natural
+from worker.distillation.uploads.network_parts import HEADS, is_for_training, largest_first, main_name
 from worker.distillation.uploads.selection import common_prefix
+from worker.distillation.wording import natural
 
 PUBLISHED = {
     "classifier": (("",), (".1",), (".2",), (".0", ".3"), (".0", ".3", ".6"), (".1", ".4", ".6")),

@@ -1,7 +1,6 @@
 """Which tensors of a candidate could be the network itself: without doubles, a normalisation before it, and heads that only
 training has."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 from worker.distillation.uploads.candidates import Candidate
 from worker.distillation.uploads.selection import COUNTER, common_prefix
 from worker.distillation.uploads.weights_file.leaves import numel
+from worker.distillation.wording import natural
 
 TRAINING_ONLY = ("aux", "criterion", "loss", "center_loss")
 """What the names of heads and losses begin with that a network has only in training, in lower case."""
@@ -64,11 +64,6 @@ def halves(candidate: Candidate) -> Iterator[Candidate]:
     for first in sorted(large, key=lambda first: -len(groups[first]))[:MOST_HALVES]:
         path = ".".join(part for part in (candidate.path, prefix.rstrip("."), first) if part)
         yield replace(candidate, path=path, tensors=groups[first])
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts `conv10` behind `conv2`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def depth(name: str) -> list[object]:

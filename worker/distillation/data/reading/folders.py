@@ -1,6 +1,5 @@
 """Datasets as an archive of images: class folders with or without splits, a table of labels, or images without labels."""
 
-import re
 from pathlib import PurePosixPath
 
 from worker.distillation.data import truth
@@ -12,6 +11,7 @@ from worker.distillation.data.reading.image_set import read_images
 from worker.distillation.data.reading.layout import LAYOUT, NOT_IMAGES, Layout
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
+from worker.distillation.wording import natural
 
 
 def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
@@ -44,18 +44,12 @@ def read_layout(archive: Archive, found: Layout, options: Options, limits: Uploa
     packed = read_images(archive, found, options, limits, kind)
     truth.check(packed.splits, packed.labels, limits, len(found.classes))
     names = found.classes
-    if kind == "folders" and list(names) != sorted(names, key=_by_numbers):
+    if kind == "folders" and list(names) != sorted(names, key=natural):
         packed.warnings.append(
             "class folders with numbers in their names are sorted as text (0, 1, 10, 2), as in torchvision's ImageFolder; timm sorts"
             " them by number"
         )
     return packed
-
-
-def _by_numbers(name: str) -> tuple[tuple[bool, int, str], ...]:
-    """A key that sorts numbers within names by their value, and all else as text."""
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts if part)
 
 
 def _labelled(

@@ -11,22 +11,18 @@ LOOKED_AT = 20
 HEAD_BYTES = 32
 ARRAYS = "Save its arrays with `numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)`."
 IDX_TYPES = (8, 9, 11, 12, 13, 14)
+PICKLE = "a Python pickle", f"Pickles are not read, since they run code. {ARRAYS}"
+PAGE = "a web page", "The download gave a page instead of the file; download it again."
 KINDS = {
     b"7z\xbc\xaf\x27\x1c": ("in the format 7-Zip", "Send a zip or tar archive."),
     b"Rar!": ("in the format RAR", "Send a zip or tar archive."),
     b"\x28\xb5\x2f\xfd": ("in the format Zstandard", "Send a zip, or a tar compressed with gzip, bzip2 or xz."),
     b"\x89HDF": ("in the format HDF5", ARRAYS),
     b"MATLAB": ("in the format MATLAB", f"{ARRAYS} MATLAB puts the images last and counts classes from 1."),
-    b"\x80\x02": ("a Python pickle", f"Pickles are not read, since they run code. {ARRAYS}"),
-    b"\x80\x03": ("a Python pickle", f"Pickles are not read, since they run code. {ARRAYS}"),
-    b"\x80\x04": ("a Python pickle", f"Pickles are not read, since they run code. {ARRAYS}"),
-    b"\x80\x05": ("a Python pickle", f"Pickles are not read, since they run code. {ARRAYS}"),
-    b"<!DOCTYPE": ("a web page", "The download gave a page instead of the file; download it again."),
-    b"<!doctype": ("a web page", "The download gave a page instead of the file; download it again."),
-    b"<html": ("a web page", "The download gave a page instead of the file; download it again."),
+    **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), PICKLE),
+    **dict.fromkeys((b"<!DOCTYPE", b"<!doctype", b"<html"), PAGE),
     b"version https://git-lfs": ("a pointer of Git LFS", "Fetch the file itself with `git lfs pull`."),
-    b"\x89PNG": ("a single image", "Send a zip of images."),
-    b"\xff\xd8\xff": ("a single image", "Send a zip of images."),
+    **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff"), ("a single image", "Send a zip of images.")),
 }
 """What a file is, and what to do, by its first bytes."""
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from worker.distillation.uploads.candidates import Candidate
-from worker.distillation.uploads.network_parts import depth, natural
+from worker.distillation.uploads.network_parts import depth
 from worker.distillation.uploads.weights_file.leaves import Computed
+from worker.distillation.wording import natural
 
 MEAN = "running_mean"
 

@@ -11,7 +11,7 @@ MOST_CANDIDATES = 3
 
 
 def with_translations(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates, the translations of the largest, and those of these that have a bias which a library's network has not."""
+    """The candidates, the translations of the largest, and those of them whose first convolution has a bias, without it."""
     largest = largest_first(candidates)[:MOST_CANDIDATES]
     translated = [transformers.translated(each) or original_code.translated(each) for each in largest]
     renamed = [each for each in translated if each is not None]

@@ -8,15 +8,12 @@ from worker.distillation.data.reading.boxes.boxed_images import read_boxed
 from worker.distillation.data.reading.decoding import sorted_out
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
-from worker.distillation.wording import counted
+from worker.distillation.wording import counted, listed
 
 LAYOUT = (
     "Send images with a COCO file for each split (train.json), with a Pascal VOC file for each image (Annotations/1.xml), or with a"
     " YOLO file for each image (labels/1.txt and data.yaml)."
 )
-
-LISTED = 8
-"""Most names in a warning."""
 
 
 def read(archive: Archive, options: Options, limits: UploadLimits) -> Packed:
@@ -50,6 +47,5 @@ def _absent(packed: Packed) -> list[str]:
     boxes, labels = packed.splits["train"][1], packed.fields["train"]["box_label"]
     used = set(labels[(boxes[..., 2] > boxes[..., 0])].unique().tolist())
     absent = [name for number, name in enumerate(packed.class_names) if number not in used]
-    listed = ", ".join(absent[:LISTED]) + (f" and {len(absent) - LISTED} more" if len(absent) > LISTED else "")
     words = "{n} class[es] ({listed}) [has|have] no box in `train`; [it counts|they count] as [a class|classes] all the same"
-    return [counted(len(absent), words, listed=listed)] if absent else []
+    return [counted(len(absent), words, listed=listed(absent))] if absent else []
