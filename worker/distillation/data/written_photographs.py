@@ -1,8 +1,9 @@
 """What is known of photographs after they were written to shards.
 
-Shapes: C channels.
+Shapes: N images, C channels.
 """
 
+from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,9 @@ from worker.distillation.data.shards import Shard
 
 QUALITY = 95
 """JPEG quality of images that are encoded."""
+
+OFFSET_BITS = 40
+"""Bits for the offset of a file in its shard."""
 
 
 @dataclass
@@ -26,13 +30,23 @@ class WrittenPhotographs:
     unchanged: int = 0
     images: int = 0
     largest: tuple[int, int] = (0, 0)
-    digests: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    """A hash of each file by its shard and offset."""
+    _places: "array[int]" = field(default_factory=lambda: array("q"))
+    _digests: "array[int]" = field(default_factory=lambda: array("q"))
 
     @property
     def size(self) -> int:
         """Bytes of all shards."""
         return sum(each.size for each in self.shards)
+
+    def add(self, shard: int, offset: int, digest: int) -> None:
+        """Note the hash of the next file; files come in the order in which they lie in the shards."""
+        self._places.append(shard << OFFSET_BITS | offset)
+        self._digests.append(digest)
+
+    def digests_of(self, table: Tensor) -> Tensor:
+        """The hashes (N,) of the files in a table (N, 5)."""
+        places, digests = torch.tensor(self._places), torch.tensor(self._digests)
+        return digests[torch.searchsorted(places, table[:, 0] << OFFSET_BITS | table[:, 1])]
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, for pixels from 0 to 1, of the images that were measured."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from worker.distillation.data.packed import Options
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.errors import UploadError
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")

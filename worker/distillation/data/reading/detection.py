@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.layout import INPUTS, MASKS, Layout
 from worker.distillation.errors import UploadError
 

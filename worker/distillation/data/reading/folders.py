@@ -4,8 +4,9 @@ from pathlib import PurePosixPath
 
 from worker.distillation.data import truth
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading import detection, foreign, label_tables, layout, shards
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading import detection, label_tables, layout, shards
+from worker.distillation.data.reading.archives import foreign
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.decoding import sorted_out
 from worker.distillation.data.reading.image_set import read_images
 from worker.distillation.data.reading.layout import LAYOUT, NOT_IMAGES, Layout

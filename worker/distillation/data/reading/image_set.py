@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worker.distillation.data import truth
 from worker.distillation.data.packed import Options, Packed, check_size
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.decoding import BrokenImageError, ImageFile, decode, measure
 from worker.distillation.data.reading.layout import Labelled, Layout
 from worker.distillation.data.reading.photographs import Encoder, are_photographs

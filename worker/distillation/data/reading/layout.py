@@ -5,10 +5,11 @@ that of a split is never a class. Longer names with the word of a split in them,
 beside each other have such names and hold the same classes.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from worker.distillation.data.reading.folder_tree import Folder, descend, tree, within_split
 from worker.distillation.data.reading.found_images import FoundImages
 from worker.distillation.data.reading.split_names import loose_split_of, split_of
 from worker.distillation.errors import UploadError
@@ -16,25 +17,6 @@ from worker.distillation.errors import UploadError
 LAYOUT = (
     "Put images into one folder for each class: class/image.png, or train/class/image.png and test/class/image.png."
 )
-NO_CLASSES = frozenset(
-    [
-        "annotation",
-        "annotations",
-        "code",
-        "doc",
-        "docs",
-        "info",
-        "label",
-        "labels",
-        "meta",
-        "metadata",
-        "models",
-        "notebooks",
-        "scripts",
-        "src",
-    ]
-)
-"""Names of folders without images that are not taken for classes."""
 MASKS = frozenset(["mask", "masks", "segmentation", "segmentations", "groundtruth", "ground_truth", "gt"])
 INPUTS = frozenset(["image", "images", "img", "imgs", "input", "inputs", "photo", "photos", "picture", "pictures"])
 """Names of folders of masks and of the images beside them."""
@@ -52,51 +34,14 @@ class Layout(FoundImages[Labelled]):
     classes: tuple[str, ...]
 
 
-@dataclass
-class Folder:
-    """A folder with its images and its folders; `others` counts its other files."""
-
-    name: str
-    folders: dict[str, "Folder"] = field(default_factory=dict)
-    images: list[PurePosixPath] = field(default_factory=list)
-    others: int = 0
-
-    def within(self) -> Iterator[PurePosixPath]:
-        """All images, at any depth."""
-        yield from self.images
-        for folder in self.folders.values():
-            yield from folder.within()
-
-    def names_within(self, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-        """The paths of all images, from this folder on, after `before`."""
-        yield from ((*before, path.name) for path in self.images)
-        for name, folder in self.folders.items():
-            yield from folder.names_within((*before, name))
-
-    @property
-    def filled(self) -> dict[str, "Folder"]:
-        """The folders that contain images, at any depth."""
-        return {name: folder for name, folder in self.folders.items() if any(folder.within())}
-
-    @property
-    def empty(self) -> list[str]:
-        """The folders without images that could be classes."""
-        filled = self.filled
-        return [
-            name
-            for name, folder in self.folders.items()
-            if name not in filled and not folder.folders and name.lower() not in NO_CLASSES and not split_of(name)
-        ]
-
-
 def find(images: Iterable[PurePosixPath], others: Iterable[PurePosixPath], folders: Iterable[PurePosixPath]) -> Layout:
     """The layout of an archive with these images, other files and folders.
 
     Raises:
         UploadError: a folder that is named like a split is beside class folders, or images are in no class folder.
     """
-    root = _tree(images, others, folders)
-    top = _descend(root)
+    root = tree(images, others, folders)
+    top = descend(root)
     loose = _loose_splits(top)
     splits = loose or {name: split for name in top.filled if (split := split_of(name))}
     if not splits:
@@ -116,49 +61,12 @@ def _loose_splits(top: Folder) -> dict[str, str]:
     splits = {name: split for name, (split, _) in said.items()}
     if len(said) < len(top.filled) or "train" not in splits.values() or len(set(splits.values())) < 2:
         return {}
-    inner = {name: set(_within_split(folder).filled) for name, folder in top.filled.items()}
+    inner = {name: set(within_split(folder).filled) for name, folder in top.filled.items()}
     trained = {each for name, split in splits.items() if split == "train" for each in inner[name]}
     if len(trained) > 1:
         others = [inner[name] for name, split in splits.items() if split != "train"]
         return splits if all(len(names) < 2 or names & trained for names in others) else {}
     return splits if not any(inner.values()) and len({rest for _, rest in said.values()}) == 1 else {}
-
-
-def _tree(images: Iterable[PurePosixPath], others: Iterable[PurePosixPath], folders: Iterable[PurePosixPath]) -> Folder:
-    root = Folder("")
-    for path in sorted(folders):
-        _reach(root, path.parts)
-    for path in sorted(images):
-        _reach(root, path.parts[:-1]).images.append(path)
-    for path in others:
-        _reach(root, path.parts[:-1]).others += 1
-    return root
-
-
-def _reach(folder: Folder, parts: tuple[str, ...]) -> Folder:
-    for part in parts:
-        folder = folder.folders.setdefault(part, Folder(part))
-    return folder
-
-
-def _descend(folder: Folder) -> Folder:
-    """The first folder that does not only lead to another: it has images, or several folders, or splits."""
-    while not folder.images and len(folder.filled) == 1:
-        only = next(iter(folder.filled.values()))
-        if split_of(only.name) or (only.images and folder.empty):
-            break
-        folder = only
-    return folder
-
-
-def _within_split(folder: Folder) -> Folder:
-    """The folder whose folders are a split's classes; a folder with images is a class, unless it is named like a split."""
-    while not folder.images and len(folder.filled) == 1 and not folder.empty:
-        only = next(iter(folder.filled.values()))
-        if only.images and not split_of(only.name):
-            break
-        folder = only
-    return folder
 
 
 def _one_split(top: Folder) -> Layout:
@@ -209,7 +117,7 @@ def _several(top: Folder, splits: dict[str, str]) -> Layout:
     _leave_out_copies(layout, top, splits, rest)
     parts: dict[str, list[Folder]] = {}
     for name, split in sorted(splits.items()):
-        parts.setdefault(split, []).append(_within_split(top.folders[name]))
+        parts.setdefault(split, []).append(within_split(top.folders[name]))
     if rest and "train" not in parts:  # class folders beside a folder of test images
         parts["train"], rest = [Folder("", rest)], {}
     labelled = any(part.filled for part in parts.get("train", ()))
@@ -233,7 +141,7 @@ def _leave_out_copies(layout: Layout, top: Folder, splits: dict[str, str], rest:
     """Drop from `rest` the folders that have the splits once more, as archives of archives do."""
     own = {path for name in splits for path in top.folders[name].names_within((name,))}
     for name, folder in sorted(rest.items()):
-        if set(_descend(folder).names_within()) == own:
+        if set(descend(folder).names_within()) == own:
             words = "{n} image[s] in the folder {name!r} [was|were] left out: [it is a copy|they are copies] by [its|their] path[s]"
             layout.leave_out("copies", len(own), words, name=name[:80])
             del rest[name]

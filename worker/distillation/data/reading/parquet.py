@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading.archive import RATIO_MATTERS, Archive
+from worker.distillation.data.reading.archives.archive import RATIO_MATTERS, Archive
 from worker.distillation.data.reading.folders import read_layout
-from worker.distillation.data.reading.label_tables import FILE_COLUMNS, LABEL_COLUMNS
+from worker.distillation.data.reading.label_table import FILE_COLUMNS, LABEL_COLUMNS
 from worker.distillation.data.reading.layout import Layout
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.data.reading.written_labels import Written, layout_of

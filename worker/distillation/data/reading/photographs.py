@@ -19,7 +19,7 @@ from torch import Tensor
 
 from worker.distillation.data import jpeg
 from worker.distillation.data.packed import Options
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.decoding import BrokenImageError, ImageFile, opened, prepared, quietly
 from worker.distillation.data.reading.repeated import digest
 from worker.distillation.data.shards import ShardWriter
@@ -88,7 +88,7 @@ class Encoder:
                 broken(error)
                 continue
             rows.append(self._writer.add(encoded.data, encoded.height, encoded.width))
-            self.written.digests[rows[-1][0], rows[-1][1]] = digest(encoded.data)
+            self.written.add(rows[-1][0], rows[-1][1], digest(encoded.data))
             kept.append(image)
             self._count(encoded)
         return torch.tensor(rows, dtype=torch.int64).view(-1, 5), kept

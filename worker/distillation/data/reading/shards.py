@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from worker.distillation.data.packed import Options
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.layout import Layout
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.data.reading.written_labels import Written, layout_of

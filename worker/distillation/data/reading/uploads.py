@@ -5,15 +5,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading import folders, foreign, made_split, npz, parquet, repeated
-from worker.distillation.data.reading.archive import Archive
-from worker.distillation.data.reading.array_files import MAGIC, open_array
+from worker.distillation.data.reading import folders, made_split, parquet, repeated
+from worker.distillation.data.reading.archives import foreign
+from worker.distillation.data.reading.archives.archive import Archive
+from worker.distillation.data.reading.archives.folder_archive import only_file, open_folder
+from worker.distillation.data.reading.archives.tar_archive import is_tar, open_tar
+from worker.distillation.data.reading.archives.zip_archive import open_zip
+from worker.distillation.data.reading.arrays import npz
+from worker.distillation.data.reading.arrays.array_files import MAGIC, open_array
 from worker.distillation.data.reading.boxes import reading as boxes
 from worker.distillation.data.reading.decoding import SUFFIXES
 from worker.distillation.data.reading.dense import reading as dense
-from worker.distillation.data.reading.folder_archive import only_file, open_folder
-from worker.distillation.data.reading.tar_archive import is_tar, open_tar
-from worker.distillation.data.reading.zip_archive import open_zip
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worker.distillation.data.fields import NO_BOX, Size, covered, letterbox, letterboxed
 from worker.distillation.data.packed import Options, Packed, check_size
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.boxes.annotations import REPAIRS, Annotated, Annotations, Box, repaired
 from worker.distillation.data.reading.decoding import BrokenImageError, ImageFile, decode, measure
 from worker.distillation.data.reading.image_set import Broken, common_shape, report_changes

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.boxes.annotations import (
     Annotated,
     Annotations,

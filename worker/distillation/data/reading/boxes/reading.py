@@ -2,7 +2,7 @@
 
 from worker.distillation.data import truth
 from worker.distillation.data.packed import Options, Packed
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.boxes import coco, voc, yolo
 from worker.distillation.data.reading.boxes.boxed_images import read_boxed
 from worker.distillation.data.reading.decoding import sorted_out

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.boxes.annotations import (
     Annotated,
     Annotations,

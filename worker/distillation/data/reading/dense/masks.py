@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worker.distillation.data.fields import IGNORED
 from worker.distillation.data.packed import Options
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.decoding import BrokenImageError
 from worker.distillation.errors import UploadError
 from worker.distillation.wording import counted

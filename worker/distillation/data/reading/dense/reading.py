@@ -14,7 +14,7 @@ from torch import Tensor
 from worker.distillation.data import truth
 from worker.distillation.data.fields import IGNORED, Size, kind_of, letterbox
 from worker.distillation.data.packed import Options, Packed, check_size
-from worker.distillation.data.reading.archive import Archive
+from worker.distillation.data.reading.archives.archive import Archive
 from worker.distillation.data.reading.decoding import (
     SIDEWAYS,
     BrokenImageError,

@@ -11,11 +11,11 @@ from torch import Tensor
 from worker.distillation.data import truth
 from worker.distillation.data.fields import covered
 from worker.distillation.data.packed import Options, Packed, check_privileged, check_size
-from worker.distillation.data.reading.archive import Archive
-from worker.distillation.data.reading.array_files import read_array
-from worker.distillation.data.reading.array_images import pixels
-from worker.distillation.data.reading.array_labels import class_labels
-from worker.distillation.data.reading.array_names import CLASS_NAMES, Found, roles
+from worker.distillation.data.reading.archives.archive import Archive
+from worker.distillation.data.reading.arrays.array_files import read_array
+from worker.distillation.data.reading.arrays.array_images import pixels
+from worker.distillation.data.reading.arrays.array_labels import class_labels
+from worker.distillation.data.reading.arrays.array_names import CLASS_NAMES, Found, roles
 from worker.distillation.data.resizing import fill
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from worker.distillation.data.reading.archive import CHUNK, RATIO_MATTERS, Archive
+from worker.distillation.data.reading.archives.archive import CHUNK, RATIO_MATTERS, Archive
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from worker.distillation.data.reading import foreign
-from worker.distillation.data.reading.archive import CHUNK, RATIO_MATTERS, Archive
+from worker.distillation.data.reading.archives import foreign
+from worker.distillation.data.reading.archives.archive import CHUNK, RATIO_MATTERS, Archive
 from worker.distillation.errors import UploadError
 from worker.distillation.limits import UploadLimits
 
