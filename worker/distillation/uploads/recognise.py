@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worker.distillation.contract import InputContract, read_contract
-from worker.distillation.contract_check.comparison import LEAST_SIGMA, even
+from worker.distillation.contract_check.comparison import LEAST_SIGMA, even, sigma
 from worker.distillation.errors import Problem, SpecError, UploadError
 from worker.distillation.limits import UploadLimits
 from worker.distillation.networks.layer_list import to_json
@@ -38,6 +38,8 @@ ALSO = {(28, 28): (32, 32), (32, 32): (28, 28)}
 """Sizes that images of a size are often brought to, by code for LeNet-5."""
 GOOD_ENOUGH = 0.995
 """From this accuracy on no other size is tried."""
+OTHER_SIGMA = 2.0
+"""Standard deviations by which a network that reads only the other size is better than one that reads only the images' own."""
 NAMED_SHARE = 0.3
 """Part of the time for networks of the catalogue; the rest is for chains of layers."""
 
@@ -131,9 +133,13 @@ def _named(
         return found
     larger = replace(asked, contract=replace(asked.contract, height=other[0], width=other[1]))
     again = measured(larger, given, file.candidates, images, limits, seconds / 2)
-    # networks with global pooling read any size, and do about as well at similar ones
-    better = again and (not found or not even(found[0].best.right, again[0].best.right, LEAST_SIGMA))
-    return again if better else found
+    if not found or not again:
+        return found or again
+    rights = found[0].best.right, again[0].best.right
+    if (found[0].network, found[0].options) == (again[0].network, again[0].options):
+        # networks with global pooling read any size, and do about as well at similar ones
+        return found if even(*rights, LEAST_SIGMA) else again
+    return again if sigma(*rights) >= OTHER_SIGMA else found
 
 
 def _state(file: OpenFile, choice: str, limits: UploadLimits) -> dict[str, Tensor]:

@@ -146,14 +146,21 @@ def test_a_list_of_layers_that_was_found_can_be_sent_back_without_classes(tmp_pa
     assert inspect({"kind": "teacher", "upload": "upload", "teacher": said}, tmp_path)["findings"]["classes"] == 4
 
 
-@pytest.mark.parametrize(("right_there", "taken"), [(60, 60), (66, 60), (90, 90)])
-def test_another_size_than_that_of_the_images_is_taken_if_it_is_clearly_better(right_there, taken, monkeypatch):
+@pytest.mark.parametrize(
+    ("right_there", "reads_any_size", "taken"),
+    [(60, True, 60), (66, True, 60), (90, True, 90), (60, False, 60), (63, False, 60), (66, False, 66)],
+)
+def test_another_size_than_that_of_the_images_is_taken_if_it_is_clearly_better(
+    right_there, reads_any_size, taken, monkeypatch
+):
+    """A network that reads any size has to be better by more than one that reads only the other."""
     def rows(count):
         return Measured("plain", torch.arange(100) < count)
 
     def measured(said, *_):
         count = 60 if said.contract.height == 32 else right_there
-        return [MeasuredNetwork("resnet_cifar", {}, 10, said.contract, (rows(count),))]
+        options = {} if reads_any_size else {"padding": 2 if said.contract.height == 28 else 0}
+        return [MeasuredNetwork("lenet", options, 10, said.contract, (rows(count),))]
 
     monkeypatch.setattr(recognise, "measured", measured)
     images = LabelledImages(torch.zeros(100, 3, 32, 32, dtype=torch.uint8), torch.arange(100) % 10, (), "test")
