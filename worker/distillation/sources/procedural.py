@@ -38,7 +38,7 @@ class Procedural(PooledSource):
         student_steps_per_batch: Annotated[int, Range(ge=1), "Number of student steps between two new batches of images."] = 8
         family_images: Annotated[int, Range(ge=16, le=65_536), "Number of images of each family by which its share is measured."] = 512
         refined_fraction: Annotated[float, Range(ge=0, le=1), "Fraction of the images that are pushed towards a random class of the teacher."] = 0.85
-        refinement_steps: Annotated[int, Range(ge=1, le=1000), "Number of gradient steps of such an image."] = 10
+        refinement_steps: Annotated[int, Range(ge=1, le=1000), "Number of gradient steps of such an image."] = 5
         refinement_move: Annotated[float, Range(gt=0, le=1), "Largest root mean square change of such an image in all, relative to the range of pixels."] = 0.4
         statistics_weight: Annotated[float, Range(ge=0), "Length of the step of such an image towards the teacher's BatchNorm statistics, relative to that towards its class. Without effect on teachers without such layers."] = 1.0
         # fmt: on
