@@ -1,16 +1,33 @@
 """The base class and shared field types of all request bodies."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
-from models.spec.problems import Problem, complaint
+from models.spec.problems import Problem, complaint, with_names
 
 
 class Body(BaseModel):
     """Part of a request. Unknown names, numbers written as strings, and infinite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _unknown_names_are_compared(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise with_names(error, cls.model_fields) from None
 
 
 def _id_of(prefix: str, what: str) -> Any:

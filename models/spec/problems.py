@@ -3,10 +3,14 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+OURS, UNKNOWN = "distillery", "unknown_field"
+"""Types of errors: of our own validators, and of unknown fields that were compared with the known ones."""
+TEMPLATES: dict[str, LiteralString] = {OURS: "{text}", UNKNOWN: "is not a known field{near}"}
 
 
 @dataclass(frozen=True)
@@ -26,18 +30,34 @@ def complaint(*problems: Problem) -> PydanticCustomError:
     """The error that our own validators raise; pointers are relative to the validated value."""
     found = [(problem.pointer, problem.message) for problem in problems]
     text = "; ".join(problem.message for problem in problems)
-    return PydanticCustomError("distillery", "{text}", {"text": text, "problems": found})
+    return PydanticCustomError(OURS, TEMPLATES[OURS], {"text": text, "problems": found})
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """A question with the known names that are nearest to a wrong one, for its message: `; did you mean kd?`. Nothing if none is near."""
+    """A question with the known names that are nearest to a wrong one, for its message: `; did you mean kd?`. `lr` is near
+    `learning_rate`, of whose words it has the initials. Nothing if none is near."""
     by_word = {_word(each): each for each in known}
-    near = difflib.get_close_matches(_word(name), by_word, n=3, cutoff=0.7)
+    initials = [word for word in by_word if "".join(part[:1] for part in word.split("_")) == name.lower()]
+    near = initials or difflib.get_close_matches(_word(name), by_word, n=3, cutoff=0.7)
     return f"; did you mean {' or '.join(by_word[each] for each in near)}?" if near else ""
 
 
 def _word(name: str) -> str:
     return name[:64].lower().replace("-", "_").replace(" ", "_")
+
+
+def with_names(error: ValidationError, known: Iterable[str]) -> ValidationError:
+    """The same error, whose messages of unknown fields of the validated object itself say which names are near."""
+    return ValidationError.from_exception_data(error.title, [_named(entry, tuple(known)) for entry in error.errors()])
+
+
+def _named(entry: Any, known: Sequence[str]) -> InitErrorDetails:
+    kind, context = entry["type"], entry.get("ctx") or {}
+    if kind == "extra_forbidden" and len(entry["loc"]) == 1:
+        kind, context = UNKNOWN, {"near": meant(str(entry["loc"][0]), known)}
+    if kind in TEMPLATES:  # pydantic knows only its own types by their names
+        kind = PydanticCustomError(kind, TEMPLATES[kind], context)
+    return {"type": kind, "loc": entry["loc"], "input": entry.get("input"), "ctx": context}
 
 
 def tag(label: str) -> str:
@@ -69,9 +89,9 @@ def _is_tag(part: str | int) -> bool:
 
 def _problems_in(entry: Mapping[str, Any], label: str) -> list[Problem]:
     context = entry.get("ctx") or {}
-    if entry["type"] == "distillery":
+    if entry["type"] == OURS:
         return [Problem(pointer, message) for pointer, message in context["problems"]]
-    if entry["type"] == "extra_forbidden" and label:
+    if entry["type"] in ("extra_forbidden", UNKNOWN) and label:
         return [Problem("", f"is not a parameter of {label}")]
     return [Problem("", _sentence(entry["type"], context, entry.get("input"), entry["msg"]))]
 

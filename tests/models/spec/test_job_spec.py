@@ -252,6 +252,8 @@ def test_nested_objectives_are_validated() -> None:
         ({"priority": 1000}, "/priority", "must be at most 100"),
         ({"transforms": ["shrink"]}, "/transforms/0", "there is no transform 'shrink'"),
         ({"a/b~c": 1}, "/a~1b~0c", "is not a known field"),
+        ({"sorce": "dafl"}, "/sorce", "is not a known field; did you mean source"),
+        ({"training": {"lr": 0.1}}, "/training/lr", "is not a known field; did you mean learning_rate?"),
     ],
 )  # fmt: skip
 def test_error_messages(part: dict[str, Any], pointer: str, message: str) -> None:
