@@ -46,7 +46,7 @@ class Refinement:
     """
 
     fraction: float = 0.85
-    steps: int = 10
+    steps: int = 5
     move: float = 0.4
     statistics: float = 0.0
 
