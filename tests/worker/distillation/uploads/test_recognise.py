@@ -154,6 +154,7 @@ def test_another_size_than_that_of_the_images_is_taken_if_it_is_clearly_better(
     right_there, reads_any_size, taken, monkeypatch
 ):
     """A network that reads any size has to be better by more than one that reads only the other."""
+
     def rows(count):
         return Measured("plain", torch.arange(100) < count)
 
