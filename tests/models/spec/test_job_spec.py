@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from models.spec import problems
 from models.spec.catalogue import known
 from models.spec.job_spec import (
     DatasetFacts,
@@ -260,6 +261,12 @@ def test_error_messages(part: dict[str, Any], pointer: str, message: str) -> Non
     problems = refused(WITH_DATA | part)
     assert set(problems) == {pointer}
     assert problems[pointer].startswith(message)
+
+
+def test_very_many_unknown_fields_are_not_compared_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems, "meant", None)
+    found = refused(WITH_DATA | {f"tasks{number}": 1 for number in range(problems.MOST_NAMED + 1)})
+    assert set(found.values()) == {"is not a known field"}
 
 
 def test_all_problems_are_reported_at_once() -> None:
