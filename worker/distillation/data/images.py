@@ -162,7 +162,8 @@ class Images:
         scale, offset = _affine(self.contract, image_BCHW.device, image_BCHW.shape[3])
         image_BHWC = image_BCHW.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         # as rows of W * C values, since broadcasting over three channels alone takes several times as long
-        rows = torch.addcmul(offset, image_BHWC.flatten(2).float(), scale)
+        rows = image_BHWC.flatten(2).to(torch.float32, copy=True)
+        torch.addcmul(offset, rows, scale, out=rows)  # in place, since fresh memory costs as much as the arithmetic
         return rows.view(image_BHWC.shape).permute(0, 3, 1, 2)
 
     def at(self, chosen: Tensor) -> "Images":
