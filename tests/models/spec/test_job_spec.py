@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from models.spec import problems
 from models.spec.catalogue import known
 from models.spec.job_spec import (
     DatasetFacts,
@@ -27,6 +26,7 @@ from models.spec.job_spec import (
     problems_of,
     resolve,
 )
+from models.spec.problems import MOST_NAMED
 from tests.models.spec.specs import (
     CONTRACT,
     DATASET,
@@ -264,8 +264,8 @@ def test_error_messages(part: dict[str, Any], pointer: str, message: str) -> Non
 
 
 def test_very_many_unknown_fields_are_not_compared_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(problems, "meant", None)
-    found = refused(WITH_DATA | {f"tasks{number}": 1 for number in range(problems.MOST_NAMED + 1)})
+    monkeypatch.setattr("models.spec.problems.meant", None)
+    found = refused(WITH_DATA | {f"tasks{number}": 1 for number in range(MOST_NAMED + 1)})
     assert set(found.values()) == {"is not a known field"}
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from worker.distillation.wording import listed
+
 LISTED = 5
 
 
@@ -44,5 +46,4 @@ def _numbered(*sides: Sequence[str]) -> bool:
 
 def _listed(names: Sequence[str], others: Sequence[str]) -> str:
     only = [f"`{name[:40]}`" for name in names if name not in set(others)]
-    more = f" and {len(only) - LISTED} more" if len(only) > LISTED else ""
-    return (", ".join(only[:LISTED]) or "nothing") + more
+    return listed(only, LISTED) or "nothing"

@@ -30,8 +30,8 @@ class WrittenPhotographs:
     unchanged: int = 0
     images: int = 0
     largest: tuple[int, int] = (0, 0)
-    _places: "array[int]" = field(default_factory=lambda: array("q"))
-    _digests: "array[int]" = field(default_factory=lambda: array("q"))
+    _places: "array[int]" = field(default_factory=lambda: array("q"), init=False, repr=False)
+    _digests: "array[int]" = field(default_factory=lambda: array("q"), init=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -45,7 +45,7 @@ class WrittenPhotographs:
 
     def digests_of(self, table: Tensor) -> Tensor:
         """The hashes (N,) of the files in a table (N, 5)."""
-        places, digests = torch.tensor(self._places), torch.tensor(self._digests)
+        places, digests = (torch.frombuffer(each, dtype=torch.int64) for each in (self._places, self._digests))
         return digests[torch.searchsorted(places, table[:, 0] << OFFSET_BITS | table[:, 1])]
 
     def statistics(self) -> tuple[list[float], list[float]]:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worker.distillation.errors import Problem, SpecError
+from worker.distillation.wording import listed
 
 COUNTER = "num_batches_tracked"
 POSITIONS = ("pos_embed", "pos_embedding")
@@ -42,8 +43,7 @@ def pretrained(
             shape = "missing" if value is None else f"{tuple(value.shape)} instead of {tuple(own.shape)}"
             wrong.append(f"{name} is {shape}")
     if wrong:
-        more = f" and {len(wrong) - LISTED_AT_MOST} more" if len(wrong) > LISTED_AT_MOST else ""
-        words = f"the pretrained weights do not fit the network: {', '.join(wrong[:LISTED_AT_MOST])}{more}"
+        words = f"the pretrained weights do not fit the network: {listed(wrong, LISTED_AT_MOST)}"
         hint = "Use the published network: its stem, its width, its head, and for some transformers its image size."
         raise SpecError([Problem(f"{pointer}/initial_weights", words)], hint)
     return state

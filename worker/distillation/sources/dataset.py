@@ -21,6 +21,7 @@ from worker.distillation.errors import Problem, SpecError
 from worker.distillation.source import Position, Source, SourceContext, SourceNeeds
 from worker.distillation.step import Batch
 from worker.distillation.task import DENSE_TASKS, EVERY_TASK
+from worker.distillation.wording import listed
 
 MOVED = ("mask", "depth", "boxes", "box_label", "crowd", "box_area")
 """Fields that move with their image."""
@@ -259,8 +260,7 @@ class Dataset(Source):
             raise SpecError([Problem("/training/batch_size", words)], "Raise it, or lower source/same_class_images.")
         alone = [_name(images, number) for number in samplers.lonely(images.label.cpu())]
         if alone:
-            listed = ", ".join(alone[:8]) + (f" and {len(alone) - 8} more" if len(alone) > 8 else "")
-            words = f"has only one training image of each of these classes, so that it has no mate: {listed}"
+            words = f"has only one training image of each of these classes, so that it has no mate: {listed(alone)}"
             raise SpecError([Problem("/dataset", words)], "Add images to these classes, or leave the classes out.")
 
 

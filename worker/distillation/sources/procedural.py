@@ -11,7 +11,7 @@ from worker.distillation.data.samplers import generator
 from worker.distillation.parameters import Range
 from worker.distillation.source import DATA_FREE_TRAINING, SourceContext
 from worker.distillation.synthesis.pooled import PooledSource, PoolParameters
-from worker.distillation.synthesis.procedural_images import ProceduralImages, Refinement
+from worker.distillation.synthesis.procedural_images import FAMILY_IMAGES, ProceduralImages, Refinement
 
 PREVIEWS_A_FAMILY = 8
 
@@ -36,10 +36,10 @@ class Procedural(PooledSource):
         preset: Annotated[Literal["fast"], "Preset that sets the parameters that are null."] = "fast"
         first_batches: Annotated[int, Range(ge=1, le=10_000), "Number of batches of images before the students' first step."] = 8
         student_steps_per_batch: Annotated[int, Range(ge=1), "Number of student steps between two new batches of images."] = 8
-        family_images: Annotated[int, Range(ge=16, le=65_536), "Number of images of each family by which its share is measured."] = 512
-        refined_fraction: Annotated[float, Range(ge=0, le=1), "Fraction of the images that are pushed towards a random class of the teacher."] = 0.85
-        refinement_steps: Annotated[int, Range(ge=1, le=1000), "Number of gradient steps of such an image."] = 5
-        refinement_move: Annotated[float, Range(gt=0, le=1), "Largest root mean square change of such an image in all, relative to the range of pixels."] = 0.4
+        family_images: Annotated[int, Range(ge=16, le=65_536), "Number of images of each family by which its share is measured."] = FAMILY_IMAGES
+        refined_fraction: Annotated[float, Range(ge=0, le=1), "Fraction of the images that are pushed towards a random class of the teacher."] = Refinement.fraction
+        refinement_steps: Annotated[int, Range(ge=1, le=1000), "Number of gradient steps of such an image."] = Refinement.steps
+        refinement_move: Annotated[float, Range(gt=0, le=1), "Largest root mean square change of such an image in all, relative to the range of pixels."] = Refinement.move
         statistics_weight: Annotated[float, Range(ge=0), "Length of the step of such an image towards the teacher's BatchNorm statistics, relative to that towards its class. Without effect on teachers without such layers."] = 1.0
         # fmt: on
 

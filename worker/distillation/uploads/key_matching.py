@@ -14,6 +14,7 @@ from worker.distillation.uploads.selection import CHOICES, Expected, Fit, chosen
 from worker.distillation.uploads.weights_file.contents import SAVE_STATE_DICT
 from worker.distillation.uploads.weights_file.leaves import Held
 from worker.distillation.uploads.weights_file.rebuilding import QUANTISED
+from worker.distillation.wording import listed
 
 PREFIXES = ("module.", "model.", "_orig_mod.")
 """Prefixes that DataParallel, training frameworks and `torch.compile` add to all names."""
@@ -154,8 +155,7 @@ def _hint(best: Fit, alternatives: Alternatives) -> str:
 
 
 def _listed(kind: str, found: Sequence[str]) -> str:
-    more = f" and {len(found) - LISTED_AT_MOST} more" if len(found) > LISTED_AT_MOST else ""
-    return f"{len(found)} {kind} ({', '.join(each[:120] for each in found[:LISTED_AT_MOST])}{more})"
+    return f"{len(found)} {kind} ({listed([each[:120] for each in found], LISTED_AT_MOST)})"
 
 
 def _like(key: str, fit: Fit, expected: Tensor) -> Tensor:

@@ -87,8 +87,9 @@ class Encoder:
             except BrokenImageError as error:
                 broken(error)
                 continue
-            rows.append(self._writer.add(encoded.data, encoded.height, encoded.width))
-            self.written.add(rows[-1][0], rows[-1][1], digest(encoded.data))
+            row = self._writer.add(encoded.data, encoded.height, encoded.width)
+            rows.append(row)
+            self.written.add(row[0], row[1], digest(encoded.data))
             kept.append(image)
             self._count(encoded)
         return torch.tensor(rows, dtype=torch.int64).view(-1, 5), kept

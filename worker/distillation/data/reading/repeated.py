@@ -26,11 +26,9 @@ def warn(packed: Packed) -> None:
     if "test" in keys and (both := int(torch.isin(keys["test"], keys["train"]).sum())):
         words = "{n} of {all} test images [is|are] also in `train`: what a job measures on [it|them] is no measure of new images"
         packed.warnings.append(counted(both, words, all=len(keys["test"])))
-    if packed.labels == "class":
-        several = _with_several(keys["train"], packed.splits["train"][1])
-        if several:
-            words = "{n} training image[s] [is|are] there several times with different classes"
-            packed.warnings.append(counted(several, words))
+    if packed.labels == "class" and (several := _with_several(keys["train"], packed.splits["train"][1])):
+        words = "{n} training image[s] [is|are] there several times with different classes"
+        packed.warnings.append(counted(several, words))
 
 
 def _with_several(key_N: Tensor, label_N: Tensor) -> int:

@@ -5,14 +5,14 @@ Known are `train/images/1.jpg` with `train/masks/1.png`, `images/train/1.jpg` wi
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from worker.distillation.data.reading.found_images import FoundImages
 from worker.distillation.data.reading.split_names import split_of
 from worker.distillation.errors import UploadError
-from worker.distillation.wording import counted
+from worker.distillation.wording import counted, listed
 
 MAPS = (
     "segmentationclassraw", "segmentationclass", "segmentations", "segmentation", "ground_truth", "groundtruth", "annotations",
@@ -136,11 +136,7 @@ def _without(
         return counted(len(of_images), "the archive has no folder of masks or depth beside its {n} image[s]")
     words = f"none of {len(of_images)} images ({{images}}) has the name of"
     words += " [the mask or depth file|one of {n} masks or depth files] ({maps})"
-    return counted(len(of_maps), words, images=_list(of_images), maps=_list(of_maps))
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return counted(len(of_maps), words, images=listed(of_images, LISTED), maps=listed(of_maps, LISTED))
 
 
 def _listed(stem: str, lists: dict[str, frozenset[str]]) -> str | None:
@@ -155,10 +151,10 @@ def _leave_out(
 ) -> None:
     alone = [str(path)[:80] for key, (path, _) in images.items() if key not in maps]
     words = "{n} image[s] [has|have] no mask or depth, and [was|were] left out ({listed})"
-    found.leave_out("without_map", len(alone), words, listed=_list(alone))
+    found.leave_out("without_map", len(alone), words, listed=listed(alone, LISTED))
     alone = [str(path)[:80] for key, (path, _) in maps.items() if key not in images]
     words = "{n} [mask or depth file has|masks or depth files have] no image ({listed})"
-    found.leave_out("map_without_image", len(alone), words, listed=_list(alone))
+    found.leave_out("map_without_image", len(alone), words, listed=listed(alone, LISTED))
     if lists:
         count = len(images.keys() & maps.keys()) - sum(map(len, found.splits.values()))
         words = "{n} image[s] [is|are] in no list of ImageSets, and [was|were] left out"
