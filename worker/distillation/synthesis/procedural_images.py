@@ -25,6 +25,11 @@ FAMILIES: Mapping[str, Draw] = {
     "dead_leaves": dead_leaves.draw,
     "mixtures": mixtures.draw,
 }
+GROUNDED = ("strokes", "shapes", "mixtures")
+"""Families on a dark ground, or inverted on a bright one. Inverted images of the others would be of the same distribution."""
+INVERTED = tuple(f"{name}_inverted" for name in GROUNDED)
+CLEARLY = 0.95
+"""A ground is left out if the class balances of its families add up to less than this fraction of the other ground's."""
 DARK, BRIGHT = 0.45, 0.55
 """Mean of a contract below which images are bright on dark, and above which they are dark on bright."""
 COLOURS = 3
@@ -72,9 +77,9 @@ class ProceduralImages:
         contract's mean, both if it is near 0.5 or 0, where it says nothing."""
         mean = float(self._mean.mean())
         known = mean > 0
-        bright = list(FAMILIES) if not known or mean < BRIGHT else []
-        inverted = [f"{name}_inverted" for name in FAMILIES] if not known or mean > DARK else []
-        return (*bright, *inverted)
+        dark, bright = not known or mean < BRIGHT, not known or mean > DARK
+        plain = [name for name in FAMILIES if dark or name not in GROUNDED]
+        return (*plain, *(INVERTED if bright else ()))
 
     def draw(self, kind: str, count: int, random: torch.Generator) -> Tensor:
         """Images (count, C, H, W) of one family, drawn on the CPU, normalised."""
@@ -86,13 +91,30 @@ class ProceduralImages:
 
     @torch.no_grad()
     def weights(self, images: int, random: torch.Generator) -> Tensor:
-        """The share (kinds,) of each family: `(class balance * deviation of the logits)²`, from `images` of each."""
-        usefulness = []
+        """The share (kinds,) of each family: `(class balance³ * deviation of the logits)²`, from `images` of each.
+
+        Where the contract leaves the ground open, the one on which the families tell clearly fewer classes apart gets no share.
+        """
+        usefulness, balances = [], []
         for kind in self.kinds:
             logits = torch.cat([self.teacher(part) for part in self.draw(kind, images, random).split(PART)]).float()
-            usefulness.append(float(balance(logits) * logits.std(dim=0).mean()))
+            balances.append(float(balance(logits)))
+            usefulness.append(balances[-1] ** 3 * float(logits.std(dim=0).mean()))
         squared = torch.tensor(usefulness).nan_to_num(0.0, 0.0, 0.0).square() + 1e-12
+        squared = squared * ~self._left_out(torch.tensor(balances))
         return squared / squared.sum()
+
+    def _left_out(self, balances: Tensor) -> Tensor:
+        """Which kinds (kinds,) are on the ground that tells clearly fewer classes apart, if there are two."""
+        grounds = (GROUNDED, INVERTED)
+        dark, bright = (torch.tensor([kind in ground for kind in self.kinds]) for ground in grounds)
+        if dark.any() and bright.any():
+            told, told_inverted = float(balances[dark].sum()), float(balances[bright].sum())
+            if told_inverted < CLEARLY * told:
+                return bright
+            if told < CLEARLY * told_inverted:
+                return dark
+        return torch.zeros_like(dark)
 
     def mixed(self, count: int, weights: Tensor, refinement: Refinement, random: torch.Generator) -> Tensor:
         """Images (count, C, H, W) of all families by these shares, in random order, a fraction of them refined."""

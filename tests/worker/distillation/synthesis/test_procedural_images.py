@@ -8,7 +8,7 @@ from worker.distillation.contract import InputContract
 from worker.distillation.synthesis import estimate as estimates
 from worker.distillation.synthesis.batch_norm_statistics import BatchStatistics
 from worker.distillation.synthesis.estimate import Estimate, Estimator
-from worker.distillation.synthesis.procedural_images import FAMILIES, ProceduralImages, Refinement
+from worker.distillation.synthesis.procedural_images import FAMILIES, GROUNDED, ProceduralImages, Refinement
 
 CPU = torch.device("cpu")
 
@@ -35,16 +35,17 @@ def random(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize(
     ("mean", "kinds"),
     [
-        (0.13, {"strokes", "noise"}),
-        (0.9, {"strokes_inverted", "noise_inverted"}),
+        (0.13, {"strokes"}),
+        (0.9, {"strokes_inverted"}),
         (0.5, {"strokes", "strokes_inverted"}),
         (0.0, {"strokes", "strokes_inverted"}),
     ],
 )
 def test_the_mean_of_the_contract_says_what_is_bright(mean, kinds):
     found = images(mean=mean).kinds
-    assert kinds <= set(found) and len(found) in (len(FAMILIES), 2 * len(FAMILIES))
-    assert ("strokes" in found) == ("strokes" in kinds)
+    assert kinds == {"strokes", "strokes_inverted"} & set(found)
+    assert len(found) == len(FAMILIES) - len(GROUNDED) + len(kinds) * len(GROUNDED)
+    assert {"noise", "dead_leaves"} < set(found) and "noise_inverted" not in found
 
 
 def test_images_are_normalised_and_inverted_ones_are_the_rest_to_white():
@@ -60,6 +61,23 @@ def test_shares_prefer_families_whose_predictions_vary_and_spread():
     assert shares.sum() == pytest.approx(1) and (shares > 0).all()
     alike = images(lambda x: torch.zeros(len(x), 4))
     assert torch.allclose(alike.weights(16, random()), torch.full((len(FAMILIES),), 1 / len(FAMILIES)))
+
+
+@pytest.mark.parametrize(
+    ("sign", "kept", "left_out"), [(1, "strokes", "strokes_inverted"), (-1, "strokes_inverted", "strokes")]
+)
+def test_the_ground_on_which_the_teacher_tells_fewer_classes_apart_gets_no_share(sign, kept, left_out):
+    def halves(x: torch.Tensor) -> torch.Tensor:
+        """The class is where the light is on a dark ground; on a bright one it is always the same."""
+        light = torch.stack([part.mean((1, 2, 3)) for part in (sign * x).split(6, dim=3)], dim=1)
+        ground = (sign * x).flatten(1).median(dim=1).values > 0
+        return torch.where(ground[:, None], torch.tensor([9.0, 0.0]), 20 * light)
+
+    made = images(halves, mean=0.5, std=0.5)
+    shares = dict(zip(made.kinds, made.weights(64, random()).tolist(), strict=True))
+    assert shares[kept] > 0 and shares[left_out] == 0
+    both = images(lambda x: 20 * torch.stack([x[..., :6].mean((1, 2, 3)), x[..., 6:].mean((1, 2, 3))], dim=1), mean=0.5)
+    assert (both.weights(64, random()) > 0).all()
 
 
 def test_refined_images_stay_in_range_move_as_far_as_asked_and_towards_their_class():
