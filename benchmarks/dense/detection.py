@@ -3,7 +3,7 @@
     python -m benchmarks.dense.detection --data PATH/blood_cells.zip [--rows plain chen_mimic ...] [--seeds 0 1 2]
 
 Trains a teacher of about half a million parameters on the training images, then students of about 63,000 with several objectives,
-at equal learning rates and steps. `--tune` measures rates on the validation images, with which the rate is chosen; everything else
+at equal learning rates and steps. `--tune` measures rates on the validation images, with which `--rate` is chosen; everything else
 is measured on the test images. Every row is one job of the bare engine. Results are stored in `results/detection.jsonl` and not
 measured again, so the script can be stopped and resumed; `--list` only prints the stored results.
 """
@@ -142,7 +142,7 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for steps in arguments.steps:
         for seed in arguments.seeds:
             for row in arguments.rows:
-                yield {"row": row, "split": "test", "steps": steps, "rate": RATE, "seed": seed}
+                yield {"row": row, "split": "test", "steps": steps, "rate": arguments.rate, "seed": seed}
 
 
 def _name(each: Mapping[str, Any]) -> str:
@@ -172,6 +172,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, nargs="+", default=[STEPS, 2 * STEPS])
     parser.add_argument("--tune", type=float, nargs="+", help="learning rates to compare on the validation images")
+    parser.add_argument("--rate", type=float, default=RATE, help="learning rate of the students")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--list", action="store_true", help="print the stored results only")
