@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.photographs.costs import compare_loaders, inspect, machine, repeated, train
+from benchmarks.photographs.costs import compare_loaders, extracted, inspect, machine, repeated, train
 from benchmarks.photographs.made import write_zip
+from benchmarks.photographs.step import compare
 
 REPEATED = 30
-PARTS = ("inspection", "large", "loader", "memory")
+PARTS = ("inspection", "large", "loader", "step", "memory")
 
 
 def main() -> None:
@@ -33,8 +34,12 @@ def main() -> None:
         large = write_zip(asked.folder / "large.zip", 24, 3000, 4000)
         print(json.dumps({"inspection, 12 megapixels": inspect(large, asked.folder / "stored-large")}), flush=True)
     if "loader" in asked.parts:
-        found = compare_loaders(upload, dataset, asked.folder / f"files-{asked.count}", batches=10, rounds=5)
+        files = extracted(upload, asked.folder / f"files-{asked.count}")
+        found = compare_loaders(dataset, files, batches=10, rounds=5)
         print(json.dumps({"images by CPU second": found}), flush=True)
+    if "step" in asked.parts:
+        files = extracted(upload, asked.folder / f"files-{asked.count}")
+        print(json.dumps({"step": compare(dataset, files, asked.folder / "step", turns=5, steps=2)}), flush=True)
     if "memory" in asked.parts:
         many = repeated(dataset, asked.folder / "repeated", REPEATED)
         for name, each in (("job", dataset), (f"job on {REPEATED} times as many", many)):

@@ -77,15 +77,7 @@ def our_loader(dataset: Path) -> Callable[[int], Tensor]:
 
 def their_loader(folder: Path) -> Callable[[int], Tensor]:
     """The same from torchvision's ImageFolder and its usual transforms, in this process."""
-    change = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(224),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(MEAN, STD),
-        ]
-    )
-    images = datasets.ImageFolder(str(folder), change)
+    images = image_folder(folder)
     order = torch.randperm(len(images)).tolist()
 
     def batch(number: int) -> Tensor:
@@ -95,11 +87,29 @@ def their_loader(folder: Path) -> Callable[[int], Tensor]:
     return batch
 
 
-def compare_loaders(upload: Path, dataset: Path, folder: Path, batches: int, rounds: int) -> dict[str, Any]:
-    """Images by CPU second of both loaders in turn, and the median of the ratios."""
+def image_folder(folder: Path) -> datasets.ImageFolder:
+    """torchvision's ImageFolder with its usual transforms."""
+    change = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    return datasets.ImageFolder(str(folder), change)
+
+
+def extracted(upload: Path, folder: Path) -> Path:
+    """The folder with the files of a zip, extracted once."""
     if not folder.exists():
         with zipfile.ZipFile(upload) as archive:
             archive.extractall(folder)
+    return folder
+
+
+def compare_loaders(dataset: Path, folder: Path, batches: int, rounds: int) -> dict[str, Any]:
+    """Images by CPU second of both loaders in turn, and the median of the ratios."""
     ours, theirs = our_loader(dataset), their_loader(folder)
     pairs = [(_rate(ours, batches), _rate(theirs, batches)) for _ in range(rounds)]
     return {
