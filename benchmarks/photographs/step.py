@@ -1,8 +1,5 @@
 """A whole training step on photographs: the engine's beside a loop over torchvision's ImageFolder."""
 
-import os
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.compare.runs import with_defaults
 from benchmarks.loop.engine_loop import stage_of
+from benchmarks.loop.turns import measured
 from benchmarks.photographs.costs import BATCH, CONTRACT, MEAN, STD, image_folder
 from worker.distillation import networks
 from worker.distillation.job import Job
@@ -32,31 +30,18 @@ LOOPS: dict[str, dict[str, Any]] = {
 
 
 def compare(dataset: Path, files: Path, folder: Path, turns: int, steps: int) -> dict[str, Any]:
-    """Milliseconds a step of each loop, on the clock and of all threads' CPU time, and how many times as many steps it takes as
-    ImageFolder's in the same time: medians over the turns, in which every loop takes `steps` steps."""
+    """Milliseconds a step of each loop, on the clock (`wall`) and of all threads' CPU time, and how many times as many steps it
+    takes as ImageFolder's in the same time: medians over the turns, in which every loop takes `steps` steps."""
     folder.mkdir(parents=True, exist_ok=True)
     teacher = networks.build(TEACHER, CLASSES, CONTRACT, {})
     save_file(teacher.state_dict(), folder / "teacher.safetensors")
     made = {"ImageFolder": usual(files)} | {name: engine(dataset, folder, each) for name, each in LOOPS.items()}
-    for step in made.values():
-        step()
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
-    names = list(made)
-    for turn in range(turns):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            began, used = time.perf_counter(), time.process_time()
-            for _ in range(steps):
-                made[name]()
-            spent[name].append((time.perf_counter() - began, time.process_time() - used))
-    found: dict[str, Any] = {"load": round(os.getloadavg()[0], 1)}
-    for name, pairs in spent.items():
-        found[name] = {}
-        for place, kind in enumerate(("clock", "cpu")):
-            own, theirs = ([pair[place] for pair in each] for each in (pairs, spent["ImageFolder"]))
-            found[name][f"{kind}_milliseconds"] = round(1000 / steps * statistics.median(own), 1)
-            ratios = [other / mine for mine, other in zip(own, theirs, strict=True)]
-            found[name][f"{kind}_ratio"] = round(statistics.median(ratios), 2)
-    return found
+    found: dict[str, Any] = measured(made, turns, steps)
+    first = found["ImageFolder"]
+    return {
+        name: each | {f"{kind}_ratio": round(first[kind] / each[kind], 2) for kind in ("wall", "cpu")}
+        for name, each in found.items()
+    }
 
 
 def engine(dataset: Path, folder: Path, training: dict[str, Any]) -> Step:

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from benchmarks.loop.__main__ import loops, measured, table
+from benchmarks.loop.__main__ import loops, table
 from benchmarks.loop.engine_loop import job_of, stage_of, write_inputs
 from benchmarks.loop.peers import Box
 from benchmarks.loop.setting import kd_loss, setting
+from benchmarks.loop.turns import measured
 from worker.distillation.source import Position
 
 

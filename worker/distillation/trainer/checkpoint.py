@@ -25,7 +25,7 @@ from worker.distillation.errors import CheckpointError
 Manifest = dict[str, Any]
 """`{"step": int, "done": int, "format": int, "parts": {name: {"sha256": str, "size": int}}}`; `done` increases with every
 step, including generator steps."""
-FORMAT = 2
+FORMAT = 3
 """Version of the parts' content. Increase it if older checkpoints can no longer be resumed; their jobs then start again."""
 
 
