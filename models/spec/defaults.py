@@ -8,7 +8,7 @@ from models.spec import initial_weights, webhook_target
 from models.spec.catalogue import choices, effective, known, nested_networks, nested_objectives, network_entry, part
 from models.spec.compression import resolved_budget
 from models.spec.facts import Facts
-from models.spec.source_choice import choose, trials
+from models.spec.source_choice import choose, of_outputs_alone, trials
 from models.spec.task_checks import TASK, default_objectives, outputs_asked, reads_truth, task_of
 from models.spec.teacher_reads import has_two_images
 from models.spec.teacher_spec import OF_THE_STAGE, is_trained_first
@@ -19,7 +19,8 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """`user` (a validated spec, as sent) with every default; see `models.spec.job_spec.resolve`."""
     task = user.get("task", TASK)
     source, why = _source(user, facts)
-    objectives = [method("objectives", one) for one in user.get("objectives") or _objectives(user, source)]
+    asked, why_objectives = _objectives(user, source, facts)
+    objectives = [method("objectives", one) for one in asked]
     student = _student(user["student"], facts, reads_labels(source, objectives, task), has_two_images(source), task)
     procedure, why_procedure = _procedure(user, source, bool(why))
     why_weights = _initial_weights(student, source, procedure["name"], facts)
@@ -42,7 +43,7 @@ def resolved(user: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         "evaluation": _evaluation(user, facts, source),
         "exports": list(user.get("exports") or choices("default_export_formats")),
         "webhook": webhook_target.resolved(user.get("webhook")),
-        "reasons": dict(user.get("reasons") or {}) | why | why_procedure | why_weights,
+        "reasons": dict(user.get("reasons") or {}) | why | why_objectives | why_procedure | why_weights,
     }
 
 
@@ -197,14 +198,21 @@ def network_values(network: str, options: Mapping[str, Any]) -> dict[str, Any]:
     } | dict(options)
 
 
-def _objectives(user: Mapping[str, Any], source: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _objectives(
+    user: Mapping[str, Any], source: Mapping[str, Any], facts: Facts
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The objectives, and the reason for them if the teacher's findings decided."""
+    if user.get("objectives"):
+        return list(user["objectives"]), {}
     entry = known("sources")[source["name"]]
     procedure = method("procedures", user.get("procedure") or {"name": "direct"})
     for_classes = entry["objective_defaults"] if user.get("task", TASK) == TASK else ()
-    if defaults := effective("procedures", procedure, "objective_defaults") or for_classes:
-        return list(defaults)
+    if of_procedure := effective("procedures", procedure, "objective_defaults"):
+        return list(of_procedure), {}
+    if for_classes:
+        return of_outputs_alone(for_classes, facts)
     taught = bool(user.get("teacher") or known("procedures")[procedure["name"]]["own_teacher"])
-    return default_objectives(user.get("task", TASK), provided(source), taught)
+    return default_objectives(user.get("task", TASK), provided(source), taught), {}
 
 
 def _defaults_of(name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""The choice of a source for a job that names none, from the properties of its teacher and dataset; and which others are tried."""
+"""The choice of a source for a job that names none, from the properties of its teacher and dataset; which others are tried; and
+what its students learn from the teacher."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,3 +122,22 @@ def choose(user: Mapping[str, Any], facts: Facts) -> tuple[str, str]:
     rule = next((rule for rule in suitable if rule.source in for_task), RULES[-1])
     skipped = f"{suitable[0].source}, the first choice for these inputs, does not support the task {task!r}"
     return rule.source, f"{rule.source}, because {rule.why if rule is suitable[0] else skipped}"
+
+
+STANDARDISED = {"name": "kd", "temperature": 2.0, "standardise": True}
+"""KD for homogeneous teachers: the size of their logits is that of the image, which tells nothing about its class."""
+LEAST_STANDARDISED = 3
+"""Least classes of standardised logits: those of two classes are always -1 and 1."""
+
+
+def of_outputs_alone(usual: Sequence[Mapping[str, Any]], facts: Facts) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The objectives of a source without labels, and the reason if they aren't the source's `usual` ones."""
+    by_kd = all(one["name"] == STANDARDISED["name"] for one in usual)
+    teachers = [facts.teacher, *facts.others] if facts.teacher else []
+    homogeneous = teachers and all((each.findings or {}).get("homogeneous") for each in teachers)
+    if by_kd and homogeneous and teachers[0].classes >= LEAST_STANDARDISED:
+        why = (
+            "kd of standardised logits, because the teacher is homogeneous: the size of its logits is that of the image"
+        )
+        return [STANDARDISED], {"/objectives": why}
+    return [dict(one) for one in usual], {}

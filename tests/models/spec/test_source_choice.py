@@ -91,3 +91,21 @@ def test_multi_label_teachers_are_distilled_without_data_with_sigmoid_outputs() 
 def test_a_source_that_the_user_sets_has_no_reason() -> None:
     spec = JobSpec.model_validate(SMALLEST | {"source": "dafl"})
     assert "/source" not in resolve(spec, Facts(teacher()))["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("findings", "classes", "standardised"),
+    [({"homogeneous": True}, 10, True), ({"homogeneous": False}, 10, False), ({}, 10, False), ({"homogeneous": True}, 2, False)],
+)  # fmt: skip
+def test_students_of_homogeneous_teachers_learn_standardised_logits(
+    findings: dict[str, Any], classes: int, standardised: bool
+) -> None:
+    found = resolve(JobSpec.model_validate(SMALLEST), Facts(teacher(classes, **findings)))
+    assert all(one["name"] == "kd" and one["standardise"] is standardised for one in found["objectives"])
+    assert ("/objectives" in found["reasons"]) is standardised
+
+
+def test_objectives_that_are_asked_for_stay_with_a_homogeneous_teacher() -> None:
+    asked = SMALLEST | {"objectives": [{"name": "kd", "temperature": 4.0}]}
+    found = resolve(JobSpec.model_validate(asked), Facts(teacher(homogeneous=True)))
+    assert [one["standardise"] for one in found["objectives"]] == [False] and "/objectives" not in found["reasons"]

@@ -1,4 +1,4 @@
-"""Whether a network is differentiable with respect to its input images."""
+"""Whether a network is differentiable with respect to its input images, and whether it is homogeneous in them."""
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,19 @@ def gives_gradient(network: nn.Module, image_BCHW: Tensor) -> bool:
                 return False
             raise
     return gradient is not None and (gradient.is_meta or bool(torch.isfinite(gradient).all()))
+
+
+def is_homogeneous(network: nn.Module, image_BCHW: Tensor) -> bool:
+    """Whether twice the input gives twice the output, as in networks of ReLU layers without biases, tested on these images in
+    eval mode.
+
+    The network and torch's generators are not changed.
+    """
+    with undisturbed(network, image_BCHW.device), torch.no_grad():
+        once, twice = network(image_BCHW), network(2 * image_BCHW)
+    if not isinstance(once, Tensor) or once.is_meta:
+        return False
+    return bool(torch.allclose(twice, 2 * once, rtol=1e-3, atol=1e-3 * float(once.abs().max())))
 
 
 NOT_DIFFERENTIABLE = (

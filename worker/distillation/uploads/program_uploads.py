@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from worker.distillation.contract_check.unlabelled import suspicions
 from worker.distillation.errors import Problem, SpecError, UploadError
-from worker.distillation.introspection.gradients import gives_gradient
+from worker.distillation.introspection.gradients import gives_gradient, is_homogeneous
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.limits import UploadLimits
 from worker.distillation.programs import NETWORK, ProgramNetwork, is_program
@@ -59,6 +59,7 @@ def teacher(said: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "stages": list(taps.map.stages),
         "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
         "differentiable": gives_gradient(network, taps.example),
+        "homogeneous": is_homogeneous(network, taps.example),
         "warnings": _warnings(network, program, left_out),
     }
 

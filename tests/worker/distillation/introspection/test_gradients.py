@@ -10,7 +10,7 @@ from worker.distillation import networks
 from worker.distillation.check import check
 from worker.distillation.contract import read_contract
 from worker.distillation.errors import SpecError
-from worker.distillation.introspection.gradients import gives_gradient
+from worker.distillation.introspection.gradients import gives_gradient, is_homogeneous
 from worker.distillation.networks.family import Network
 from worker.distillation.uploads.inspect_upload import inspect
 
@@ -52,6 +52,16 @@ IMAGES = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("frozen", [True, False])
 def test_outputs_only(way, frozen):
     assert not gives_gradient(Opaque(way).requires_grad_(not frozen), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("bias", "activation", "homogeneous"),
+    [(False, nn.ReLU, True), (False, nn.LeakyReLU, True), (True, nn.ReLU, False), (False, nn.Tanh, False)],
+)
+def test_only_networks_without_biases_and_saturation_are_homogeneous(bias, activation, homogeneous):
+    layers = [nn.Conv2d(3, 4, 2, bias=bias), activation(), nn.Flatten(), nn.Linear(4, 3, bias=bias)]
+    network = nn.Sequential(*layers).train()
+    assert is_homogeneous(network, IMAGES) is homogeneous and network.training
 
 
 def test_networks_of_layers_have_a_gradient_even_if_it_is_zero():
