@@ -20,6 +20,7 @@ from worker.distillation.contract import InputContract
 from worker.distillation.export import export
 from worker.distillation.export.onnx import ExportFailed
 from worker.distillation.transformed_network import rebuild
+from worker.distillation.transforms.int8 import Integer
 
 CONTRACT = InputContract(3, 16, 16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 META = {"network": "resnet8_cifar", "options": {}, "task": "classification", "output": "logits"}
@@ -267,3 +268,27 @@ def test_it_is_as_close_as_onnxruntimes_own_quantiser(tmp_path: Path) -> None:
         given = torch.from_numpy(session.run(None, {"image": x.numpy()})[0])
         errors[name] = float((given - expected).norm() / expected.norm())
     assert errors["own"] <= 1.5 * errors["oracle"] + 0.005
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(5, 6, 3), nn.Conv2d(4, 8, (1, 3), groups=2), nn.Linear(7, 6), nn.Conv2d(1, 3, 5)]
+)
+def test_two_products_fit_into_16_bits_with_a_sign(layer: nn.Module) -> None:
+    """As processors without VNNI add them: of inputs that are next to each other in memory, channels last."""
+    quantiser = Integer(layer)
+    with torch.no_grad():
+        layer.weight.uniform_(-1, 1).mul_(torch.rand(len(layer.weight), *[1] * (layer.weight.ndim - 1)))
+        scale = quantiser.tables(layer.weight)["scale"]
+        codes = (quantiser.quantised(layer.weight) / scale.reshape(-1, *[1] * (layer.weight.ndim - 1))).round()
+    rows = codes.movedim(1, -1).flatten(1)
+    sums = [
+        row[first : first + 2].clamp(min=0).sum() if positive else -row[first : first + 2].clamp(max=0).sum()
+        for row in rows for first in range(0, rows.shape[1], 2) for positive in (True, False)
+    ]  # fmt: skip
+    assert 120 <= max(sums) <= 128 and 255 * max(sums) <= 2**15 - 1
+
+
+def test_a_layer_of_single_channels_uses_all_codes() -> None:
+    layer = nn.Conv2d(6, 6, 3, groups=6)
+    codes = Integer(layer).quantised(layer.weight) / Integer(layer).tables(layer.weight)["scale"].reshape(6, 1, 1, 1)
+    assert torch.allclose(codes.abs().flatten(1).amax(1), torch.tensor(127.0), atol=1e-3)
