@@ -1,4 +1,4 @@
-"""MNIST without data: DAFL from both kinds of initial weights, its ablation, and its baselines.
+"""MNIST without data: the service's default, DAFL from both kinds of initial weights, its ablation, and its baselines.
 
     python -m benchmarks.datafree --data PATH/mnist.npz [--rows slices random ...] [--seeds 0 1 2 3 4]
 
@@ -30,6 +30,8 @@ TEACHERS: dict[str, dict[str, Any]] = {
     "mlp": {"network_name": "mlp", "optimizer": "sgd", "seed": 0},
 }
 """The training of each teacher; see `benchmarks.mnist.digits.teacher`."""
+FINDINGS = {"differentiable": True, "batch_norm": False, "homogeneous": False}
+"""What an inspection finds of each teacher."""
 HALF: dict[str, Any] = {"network": "lenet5_half", "options": {}}
 HINTON: dict[str, Any] = {"network": "mlp", "options": {"hidden": [800, 800]}}
 AVERAGE = 0.999
@@ -62,6 +64,7 @@ def _without(*terms: str) -> dict[str, Any]:
 
 
 ROWS: dict[str, Row] = {
+    "default": Row("teacher", ("adam", "sgd"), source={"name": "auto"}),
     "slices": Row("teacher", ("adam", "sgd")),
     "random": Row("random", ("adam", "sgd")),
     "random, long": Row("random", ("adam", "sgd"), source=LONG | {"pool_images": 131_072}, training=FOUR_TIMES),
@@ -122,7 +125,7 @@ def run(name: str, teacher: str, seed: int, dataset: Path, results: Path) -> dic
 def job(row: Row, teacher: str, seed: int, dataset: Path, weights: Path) -> dict[str, Any]:
     """The job file that a worker writes for the spec of a row, plus an evaluation."""
     network = TEACHERS[teacher]["network_name"]
-    facts = Facts(teacher=TeacherFacts(network, digits.CLASSES, digits.INPUT))
+    facts = Facts(teacher=TeacherFacts(network, digits.CLASSES, digits.INPUT, findings=FINDINGS))
     student = {**row.student, "initial_weights": row.initial}
     asked = {"teacher": "tch_" + "0" * 32, "student": student, "source": row.source}
     asked |= {"dataset": "dts_" + "0" * 32} if row.dataset else {}
