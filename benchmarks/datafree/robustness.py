@@ -28,7 +28,7 @@ from models.spec.facts import Facts, TeacherFacts
 from models.spec.job_spec import JobSpec, resolve
 from worker.distillation import networks
 from worker.distillation.contract import InputContract, read_contract
-from worker.distillation.introspection.gradients import gives_gradient
+from worker.distillation.introspection.gradients import source_findings
 
 RESULTS = Path(__file__).parents[2] / "results" / "robustness"
 TRAINED_ON = 1347
@@ -120,9 +120,7 @@ def job(row: Row, source: str, steps: int, seed: int, classes: int, dataset: Pat
     """The job file that a worker writes, plus an evaluation."""
     network = _load(row, classes, weights)
     example = row.contract.blank(torch.device("cpu"))
-    batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
-    findings = {"differentiable": gives_gradient(network, example), "batch_norm": batch_norm}
-    facts = Facts(teacher=TeacherFacts(row.network, classes, row.input, row.options, findings))
+    facts = Facts(teacher=TeacherFacts(row.network, classes, row.input, row.options, source_findings(network, example)))
     asked = {
         "teacher": "tch_" + "0" * 32,
         "student": {"network": row.student, "options": dict(row.student_options)},

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.spec.catalogue import known
+from models.spec.catalogue import effective, known
 from models.spec.facts import Facts
 from models.spec.task_checks import TASK
 from models.spec.teacher_spec import is_trained_first
@@ -126,16 +126,15 @@ def choose(user: Mapping[str, Any], facts: Facts) -> tuple[str, str]:
 
 STANDARDISED = {"name": "kd", "temperature": 2.0, "standardise": True}
 """KD for homogeneous teachers: the size of their logits is that of the image, which tells nothing about its class."""
-LEAST_STANDARDISED = 3
-"""Least classes of standardised logits: those of two classes are always -1 and 1."""
 
 
 def of_outputs_alone(usual: Sequence[Mapping[str, Any]], facts: Facts) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The objectives of a source without labels, and the reason if they aren't the source's `usual` ones."""
+    least = effective("objectives", STANDARDISED, "needs")["minimum_classes"]
     by_kd = all(one["name"] == STANDARDISED["name"] for one in usual)
     teachers = [facts.teacher, *facts.others] if facts.teacher else []
     homogeneous = teachers and all((each.findings or {}).get("homogeneous") for each in teachers)
-    if by_kd and homogeneous and teachers[0].classes >= LEAST_STANDARDISED:
+    if by_kd and homogeneous and teachers[0].classes >= least:
         why = (
             "kd of standardised logits, because the teacher is homogeneous: the size of its logits is that of the image"
         )

@@ -1,4 +1,7 @@
-"""Whether a network is differentiable with respect to its input images, and whether it is homogeneous in them."""
+"""What the choice of a source needs to know of a teacher: whether it is differentiable with respect to its input images, homogeneous in them, and has
+BatchNorm layers."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +34,21 @@ def is_homogeneous(network: nn.Module, image_BCHW: Tensor) -> bool:
 
     The network and torch's generators are not changed.
     """
-    with undisturbed(network, image_BCHW.device), torch.no_grad():
+    with undisturbed(network, image_BCHW.device):
         once, twice = network(image_BCHW), network(2 * image_BCHW)
-    if not isinstance(once, Tensor) or once.is_meta:
-        return False
-    return bool(torch.allclose(twice, 2 * once, rtol=1e-3, atol=1e-3 * float(once.abs().max())))
+    return isinstance(once, Tensor) and bool(
+        torch.allclose(twice, 2 * once, rtol=1e-3, atol=1e-3 * float(once.abs().max()))
+    )
+
+
+def source_findings(network: nn.Module, image_BCHW: Tensor) -> dict[str, Any]:
+    """The findings of an inspection by which a job's source and objectives are chosen: `batch_norm`, `differentiable`,
+    `homogeneous`."""
+    return {
+        "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
+        "differentiable": gives_gradient(network, image_BCHW),
+        "homogeneous": is_homogeneous(network, image_BCHW),
+    }
 
 
 NOT_DIFFERENTIABLE = (

@@ -27,9 +27,9 @@ MOST_CHANNELS = 4
 class Integer(MinMax):
     """A layer's weight in 8 bits with one scale for each channel, once activations are rounded too.
 
-    x86 processors without VNNI multiply two neighbouring inputs, of 8 bits without a sign, by their weights, and add the products in 16
-    bits with a sign, where large sums are cut off. So that 255 times both codes fits, a channel's scale follows from the largest
-    sum of two neighbouring weights of the same sign; it is at least that of the largest weight. Depthwise convolutions add in 32 bits.
+    x86 processors without VNNI multiply two neighbouring uint8 inputs by their int8 weights and add both products in int16, which
+    saturates. A channel's scale therefore follows from the largest sum of two neighbouring weights of the same sign, so that 255
+    times the sum of their codes fits; it is at least the scale of the largest weight. Depthwise convolutions add in int32.
     """
 
     active: Tensor

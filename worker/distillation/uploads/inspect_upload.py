@@ -15,7 +15,7 @@ from worker.distillation.data.packed import Options
 from worker.distillation.data.reading.uploads import read_dataset
 from worker.distillation.data.sample_sheet import images_of, write_samples
 from worker.distillation.errors import Problem, SpecError, UploadError
-from worker.distillation.introspection.gradients import gives_gradient, is_homogeneous
+from worker.distillation.introspection.gradients import source_findings
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.introspection.tracing import any_output
 from worker.distillation.limits import UploadLimits
@@ -94,9 +94,7 @@ def _teacher(job: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "bytes": canonical.stat().st_size,
         "taps": {tap: list(shape) for tap, shape in taps.map.shapes.items()},
         "stages": list(taps.map.stages),
-        "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
-        "differentiable": gives_gradient(network, taps.example),
-        "homogeneous": is_homogeneous(network, taps.example),
+        **source_findings(network, taps.example),
         **how,
         "warnings": [*how["warnings"], *suspicions(network, contract)],
         **recognition,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from worker.distillation.contract_check.unlabelled import suspicions
 from worker.distillation.errors import Problem, SpecError, UploadError
-from worker.distillation.introspection.gradients import gives_gradient, is_homogeneous
+from worker.distillation.introspection.gradients import source_findings
 from worker.distillation.introspection.taps import Tapped
 from worker.distillation.limits import UploadLimits
 from worker.distillation.programs import NETWORK, ProgramNetwork, is_program
@@ -57,9 +57,7 @@ def teacher(said: Mapping[str, Any], upload: Path, canonical: Path, limits: Uplo
         "class_names": list(said.get("class_names") or program.class_names),
         "taps": {tap: list(shape) for tap, shape in taps.map.shapes.items()},
         "stages": list(taps.map.stages),
-        "batch_norm": any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()),
-        "differentiable": gives_gradient(network, taps.example),
-        "homogeneous": is_homogeneous(network, taps.example),
+        **source_findings(network, taps.example),
         "warnings": _warnings(network, program, left_out),
     }
 
